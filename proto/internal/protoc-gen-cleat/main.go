@@ -1,0 +1,131 @@
+// Command protoc-gen-cleat is the protoc plug-in that generates the messages under proto.
+//
+// It is gogo/protobuf's generator with marshal, unmarshal and size methods turned on and
+// everything that needs reflection turned off. What the generator emits for gogo's global
+// registry (init functions, file descriptors) is cut out of its answer: the messages of a shim
+// register nowhere, and cost their process no memory.
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"go/ast"
+	"go/format"
+	"go/parser"
+	"go/token"
+	"os"
+	"strings"
+
+	descriptor "github.com/gogo/protobuf/protoc-gen-gogo/descriptor"
+	"github.com/gogo/protobuf/vanity"
+	"github.com/gogo/protobuf/vanity/command"
+)
+
+func main() {
+	req := command.Read()
+	files := req.GetProtoFile()
+	for _, opt := range []func(*descriptor.FileDescriptorProto){
+		vanity.TurnOnMarshalerAll,
+		vanity.TurnOnSizerAll,
+		vanity.TurnOnUnmarshalerAll,
+		vanity.TurnOffGoGettersAll,
+		vanity.TurnOffGoStringerAll,
+		vanity.TurnOffGoUnrecognizedAll,
+		vanity.TurnOffGoUnkeyedAll,
+		vanity.TurnOffGoSizecacheAll,
+		vanity.TurnOffGoEnumStringerAll,
+		vanity.TurnOnEnumStringerAll,
+	} {
+		vanity.ForEachFile(files, opt)
+	}
+	resp := command.Generate(req)
+	for _, f := range resp.GetFile() {
+		pruned, err := prune(f.GetName(), f.GetContent())
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "protoc-gen-cleat:", err)
+			os.Exit(1)
+		}
+		f.Content = &pruned
+	}
+	command.Write(resp)
+}
+
+// prune cuts registration and descriptors out of a generated file.
+func prune(name, src string) (string, error) {
+	fset := token.NewFileSet()
+	file, err := parser.ParseFile(fset, name, src, parser.ParseComments)
+	if err != nil {
+		return "", fmt.Errorf("parse generated %s: %w", name, err)
+	}
+	var cuts [][2]int
+	cut := func(n ast.Node, doc *ast.CommentGroup) {
+		from := n.Pos()
+		if doc != nil {
+			from = doc.Pos()
+		}
+		cuts = append(cuts, [2]int{fset.Position(from).Offset, fset.Position(n.End()).Offset})
+	}
+	for _, d := range file.Decls {
+		switch d := d.(type) {
+		case *ast.FuncDecl:
+			if unwantedFunc(d.Name.Name) {
+				cut(d, d.Doc)
+			}
+		case *ast.GenDecl:
+			if unwantedDecl(d) {
+				cut(d, d.Doc)
+			}
+		}
+	}
+	var out bytes.Buffer
+	at := 0
+	for _, c := range cuts {
+		out.WriteString(src[at:c[0]])
+		at = c[1]
+	}
+	out.WriteString(src[at:])
+	text := out.String()
+	if !strings.Contains(strings.Replace(text, "proto \"github.com/gogo/protobuf/proto\"", "", 1), "proto.") {
+		text = strings.Replace(text, "proto \"github.com/gogo/protobuf/proto\"\n", "\n", 1)
+	}
+	formatted, err := format.Source([]byte(text))
+	if err != nil {
+		return "", fmt.Errorf("format pruned %s: %w", name, err)
+	}
+	return string(formatted), nil
+}
+
+func unwantedFunc(name string) bool {
+	return name == "init" || name == "Descriptor" || name == "EnumDescriptor" || strings.HasPrefix(name, "XXX_")
+}
+
+// unwantedDecl reports registration data, and the generator's guards against unused imports.
+func unwantedDecl(d *ast.GenDecl) bool {
+	if d.Tok != token.VAR && d.Tok != token.CONST {
+		return false
+	}
+	for _, s := range d.Specs {
+		v, ok := s.(*ast.ValueSpec)
+		if !ok {
+			return false
+		}
+		for _, n := range v.Names {
+			if strings.HasPrefix(n.Name, "fileDescriptor_") || strings.HasPrefix(n.Name, "xxx_messageInfo_") {
+				return true
+			}
+			if n.Name == "_" && len(v.Values) == 1 && fromProto(v.Values[0]) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func fromProto(e ast.Expr) bool {
+	sel, ok := e.(*ast.SelectorExpr)
+	if !ok {
+		return false
+	}
+	pkg, ok := sel.X.(*ast.Ident)
+	return ok && pkg.Name == "proto"
+}

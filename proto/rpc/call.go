@@ -1,0 +1,147 @@
+package rpc
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/containerd/ttrpc"
+)
+
+// Pointer is the constraint by which the helpers make a message of a type: *T is a Message.
+type Pointer[T any] interface {
+	*T
+	Message
+}
+
+// Unary makes a ttrpc method of a handler. An error of the handler travels by its class.
+func Unary[Req, Resp any, PReq Pointer[Req], PResp Pointer[Resp]](
+	handle func(context.Context, PReq) (PResp, error),
+) ttrpc.Method {
+	return func(ctx context.Context, decode func(any) error) (any, error) {
+		req := PReq(new(Req))
+		if err := decode(wrap(req)); err != nil {
+			return nil, ToWire(err)
+		}
+		resp, err := handle(ctx, req)
+		if err != nil {
+			return nil, ToWire(err)
+		}
+		return wrap(resp), nil
+	}
+}
+
+// Caller is the part of *ttrpc.Client that Call needs.
+type Caller interface {
+	Call(ctx context.Context, service, method string, req, resp any) error
+}
+
+var _ Caller = (*ttrpc.Client)(nil)
+
+// Call calls service/method and waits for its answer or the end of ctx. The error carries the
+// errdefs class that the server gave it.
+func Call[Resp any, PResp Pointer[Resp]](
+	ctx context.Context, c Caller, service, method string, req Message,
+) (*Resp, error) {
+	resp := PResp(new(Resp))
+	if err := c.Call(ctx, service, method, wrap(req), wrap(resp)); err != nil {
+		return nil, FromWire(ctx, err)
+	}
+	return (*Resp)(resp), nil
+}
+
+// ServerStream makes a ttrpc stream of a handler that reads one request and sends any number of
+// answers. The stream ends when the handler returns.
+func ServerStream[Req, Resp any, PReq Pointer[Req], PResp Pointer[Resp]](
+	handle func(ctx context.Context, req PReq, send func(PResp) error) error,
+) ttrpc.Stream {
+	return ttrpc.Stream{
+		StreamingServer: true,
+		Handler: func(ctx context.Context, s ttrpc.StreamServer) (any, error) {
+			req := PReq(new(Req))
+			if err := s.RecvMsg(wrap(req)); err != nil {
+				return nil, ToWire(err)
+			}
+			err := handle(ctx, req, func(m PResp) error { return s.SendMsg(wrap(m)) })
+			return nil, ToWire(err)
+		},
+	}
+}
+
+// ClientStream makes a ttrpc stream of a handler that reads any number of requests and answers
+// once. receive returns io.EOF after the last request.
+func ClientStream[Req, Resp any, PReq Pointer[Req], PResp Pointer[Resp]](
+	handle func(ctx context.Context, receive func() (PReq, error)) (PResp, error),
+) ttrpc.Stream {
+	return ttrpc.Stream{
+		StreamingClient: true,
+		Handler: func(ctx context.Context, s ttrpc.StreamServer) (any, error) {
+			resp, err := handle(ctx, func() (PReq, error) {
+				req := PReq(new(Req))
+				return req, s.RecvMsg(wrap(req))
+			})
+			if err != nil {
+				return nil, ToWire(err)
+			}
+			return wrap(resp), nil
+		},
+	}
+}
+
+// Receiver is the client's end of a server stream.
+type Receiver[Resp any, PResp Pointer[Resp]] struct {
+	stream ttrpc.ClientStream
+}
+
+// Receive waits for the next message; io.EOF after the last. It ends with the context that the
+// stream was opened with. Not for concurrent use.
+func (r *Receiver[Resp, PResp]) Receive(ctx context.Context) (PResp, error) {
+	m := PResp(new(Resp))
+	if err := r.stream.RecvMsg(wrap(m)); err != nil {
+		return nil, FromWire(ctx, err)
+	}
+	return m, nil
+}
+
+// OpenServerStream calls a method that answers with a stream. Cancel ctx to leave it.
+func OpenServerStream[Resp any, PResp Pointer[Resp]](
+	ctx context.Context, c *ttrpc.Client, service, method string, req Message,
+) (*Receiver[Resp, PResp], error) {
+	s, err := c.NewStream(ctx, &ttrpc.StreamDesc{StreamingServer: true}, service, method, wrap(req))
+	if err != nil {
+		return nil, FromWire(ctx, err)
+	}
+	return &Receiver[Resp, PResp]{stream: s}, nil
+}
+
+// Sender is the client's end of a client stream. Not for concurrent use.
+type Sender[Resp any, PResp Pointer[Resp]] struct {
+	stream ttrpc.ClientStream
+}
+
+// Send sends one more request.
+func (s *Sender[Resp, PResp]) Send(ctx context.Context, m Message) error {
+	return FromWire(ctx, s.stream.SendMsg(wrap(m)))
+}
+
+// Finish says that no request follows, and waits for the answer.
+func (s *Sender[Resp, PResp]) Finish(ctx context.Context) (PResp, error) {
+	if err := s.stream.CloseSend(); err != nil {
+		return nil, FromWire(ctx, err)
+	}
+	m := PResp(new(Resp))
+	if err := s.stream.RecvMsg(wrap(m)); err != nil {
+		return nil, FromWire(ctx, err)
+	}
+	return m, nil
+}
+
+// OpenClientStream calls a method that takes a stream. Cancel ctx to abandon it.
+func OpenClientStream[Resp any, PResp Pointer[Resp]](
+	ctx context.Context, c *ttrpc.Client, service, method string,
+) (*Sender[Resp, PResp], error) {
+	s, err := c.NewStream(ctx, &ttrpc.StreamDesc{StreamingClient: true}, service, method, nil)
+	if err != nil {
+		return nil, fmt.Errorf("open stream %s/%s: %w", service, method, FromWire(ctx, err))
+	}
+	return &Sender[Resp, PResp]{stream: s}, nil
+}

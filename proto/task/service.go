@@ -1,0 +1,7 @@
+package task
+
+// Names of the task service on the wire. Both carry the messages of this package.
+const (
+	V2Service = "containerd.task.v2.Task"
+	V3Service = "containerd.task.v3.Task"
+)
