@@ -1,0 +1,55 @@
+// Package undo is a stack of clean-up steps for work done in several steps.
+//
+// Each step that succeeded pushes the function that takes it back; if a later one fails,
+// Run takes all of them back, the last one first. On success Release forgets them:
+//
+//	var u undo.Stack
+//	defer func() { err = errors.Join(err, u.Run()) }()
+//	...
+//	u.Push("remove bundle", bundle.Remove)
+//	...
+//	u.Release()
+//	return nil
+//
+// Steps that must also happen when the request was cancelled should not use the request's
+// context: take context.WithoutCancel with a deadline of its own.
+package undo
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Stack holds the steps. The zero value is empty and ready. It is not safe for concurrent
+// use.
+type Stack struct {
+	steps []step
+}
+
+type step struct {
+	what string
+	f    func() error
+}
+
+// Push adds a step. what says in a few words what f does ("unmount rootfs"); it appears
+// in the error.
+func (s *Stack) Push(what string, f func() error) {
+	s.steps = append(s.steps, step{what, f})
+}
+
+// Run runs every step, the last pushed first, each even if others failed, and empties the
+// stack. The errors come back joined. On an empty or released stack it does nothing.
+func (s *Stack) Run() error {
+	var errs []error
+	for len(s.steps) > 0 {
+		last := s.steps[len(s.steps)-1]
+		s.steps = s.steps[:len(s.steps)-1]
+		if err := last.f(); err != nil {
+			errs = append(errs, fmt.Errorf("undo: %s: %w", last.what, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Release forgets all steps: the work is complete.
+func (s *Stack) Release() { s.steps = nil }
