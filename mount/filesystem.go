@@ -83,7 +83,8 @@ type param struct {
 	hasValue   bool
 }
 
-// params splits options for fsconfig; an overlay's lowerdir becomes one value a layer.
+// params splits options for fsconfig; an overlay's lowerdir becomes one value a layer,
+// which the kernel takes literally, while it still unescapes upperdir and workdir.
 func params(fsType string, data []string) []param {
 	var ps []param
 	for _, opt := range data {
@@ -93,9 +94,6 @@ func params(fsType string, data []string) []param {
 				ps = append(ps, param{"lowerdir+", unescape(dir), true})
 			}
 			continue
-		}
-		if fsType == "overlay" {
-			value = unescape(value)
 		}
 		ps = append(ps, param{key, value, hasValue})
 	}
