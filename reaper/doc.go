@@ -1,0 +1,24 @@
+// Package reaper collects the exits of a process's children, all of them: those it started
+// itself and those that the kernel gave it because their parent died (see SetSubreaper).
+//
+// One Reaper per process listens for SIGCHLD and empties the kernel's list with wait4 each time,
+// so that exits whose signals were merged into one are not missed. It is meant for programs that
+// have to know the fate of grandchildren: `runc create` starts a container's init, exits, and the
+// init becomes the subreaper's child.
+//
+// Guarantees:
+//
+//   - The exit of a child started through Spawn is always delivered, however soon it dies: the
+//     lock that registers the pid is held across the fork.
+//   - The exit of an adopted child is delivered if a Capture was opened before the process that
+//     brought it into the world was started, however late it is claimed.
+//   - Delivery never blocks the reaper and nothing is dropped: an exit is kept in the Child.
+//   - A pid is never mistaken for a later one of the same number. The kernel does not reuse the
+//     pid of a child that nobody waited for, and signalling, claiming and collecting exclude each
+//     other; an uncollected child is as good an identity as a pidfd, on every kernel.
+//   - Exits of children that nobody asked for are collected and forgotten.
+//
+// Caveat: with a Reaper running, every child of the process is collected by it. os/exec's Wait
+// and os.Process.Wait must not be relied on for a status; start commands through Spawn, or through
+// Start and Wait, which are go-runc's ProcessMonitor.
+package reaper
