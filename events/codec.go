@@ -1,0 +1,105 @@
+package events
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"time"
+
+	"github.com/cleatproject/cleat/proto/rpc"
+	"github.com/cleatproject/cleat/proto/types"
+)
+
+// A record in a segment, integers little-endian:
+//
+//	4 bytes  length of the body
+//	4 bytes  CRC-32C of cursor and body
+//	8 bytes  cursor
+//	n bytes  body: a containerd.types.Envelope, protobuf
+//
+// A record that is cut short or whose sum is off ends the segment: it is what a crash left.
+const headerSize = 16
+
+// maxBody bounds a record: an event is a note, not a document.
+const maxBody = 4 << 20
+
+var errTorn = errors.New("record is torn")
+
+func castagnoli() *crc32.Table { return crc32.MakeTable(crc32.Castagnoli) }
+
+// encode returns the record of e.
+func encode(e Event) ([]byte, error) {
+	body, err := rpc.Marshal(&types.Envelope{
+		Timestamp: types.FromTime(e.Timestamp),
+		Namespace: e.Namespace,
+		Topic:     e.Topic,
+		Event:     &types.Any{TypeUrl: e.TypeURL, Value: e.Value},
+	})
+	if err != nil {
+		return nil, err
+	}
+	if len(body) > maxBody {
+		return nil, fmt.Errorf("event of %d bytes is over the limit of %d", len(body), maxBody)
+	}
+	rec := make([]byte, headerSize, headerSize+len(body))
+	binary.LittleEndian.PutUint32(rec, uint32(len(body)))
+	binary.LittleEndian.PutUint64(rec[8:], e.Cursor)
+	rec = append(rec, body...)
+	binary.LittleEndian.PutUint32(rec[4:], crc32.Checksum(rec[8:], castagnoli()))
+	return rec, nil
+}
+
+// bodyLength reads a header's length field.
+func bodyLength(header []byte) (int, error) {
+	n := binary.LittleEndian.Uint32(header)
+	if n > maxBody {
+		return 0, errTorn
+	}
+	return int(n), nil
+}
+
+// decode reads one whole record, header included.
+func decode(rec []byte) (Event, error) {
+	if len(rec) < headerSize {
+		return Event{}, errTorn
+	}
+	n, err := bodyLength(rec)
+	if err != nil {
+		return Event{}, err
+	}
+	if len(rec) != headerSize+n {
+		return Event{}, errTorn
+	}
+	if crc32.Checksum(rec[8:], castagnoli()) != binary.LittleEndian.Uint32(rec[4:]) {
+		return Event{}, errTorn
+	}
+	var env types.Envelope
+	if err := env.Unmarshal(rec[headerSize:]); err != nil {
+		return Event{}, fmt.Errorf("decode event: %w", err)
+	}
+	e := Event{
+		Cursor:    binary.LittleEndian.Uint64(rec[8:]),
+		Timestamp: env.Timestamp.Time(),
+		Namespace: env.Namespace,
+		Topic:     env.Topic,
+	}
+	if env.Event != nil {
+		e.TypeURL, e.Value = env.Event.TypeUrl, env.Event.Value
+	}
+	return e, nil
+}
+
+// Event is one entry of the log.
+type Event struct {
+	// Cursor is the place in the log; Append sets it.
+	Cursor uint64
+	// Timestamp is when it happened.
+	Timestamp time.Time
+	Namespace string
+	// Topic is a path such as /tasks/exit.
+	Topic string
+	// TypeURL names the message whose serialized form Value is.
+	TypeURL string
+	Value   []byte
+}

@@ -1,0 +1,161 @@
+package events
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+)
+
+// Subscription reads the log on from a cursor. Not for concurrent use; Close when done.
+type Subscription struct {
+	log   *Log
+	after uint64 // cursor of the event returned last
+
+	seg    *segment
+	file   *os.File
+	reader *bufio.Reader
+	offset int64 // of the next record in seg
+	taken  int64 // bytes of seg that the reader has taken in
+	limit  int64 // bytes of seg known to be whole records
+}
+
+// Next returns the next event, waiting for it until ctx ends. After the log is closed it returns
+// errdefs.ErrUnavailable; when the subscription has fallen behind, errdefs.ErrOutOfRange.
+func (s *Subscription) Next(ctx context.Context) (Event, error) {
+	for {
+		if s.offset < s.limit {
+			e, err := s.read()
+			if err != nil {
+				return Event{}, fmt.Errorf("read event after %d: %w", s.after, err)
+			}
+			if e.Cursor <= s.after {
+				continue
+			}
+			s.after = e.Cursor
+			return e, nil
+		}
+		seg, limit, news, err := s.log.nextSegment(s.after)
+		if err != nil {
+			return Event{}, err
+		}
+		if seg == nil {
+			if err := wait(ctx, news); err != nil {
+				return Event{}, err
+			}
+			continue
+		}
+		if err := s.enter(seg, limit); err != nil {
+			return Event{}, err
+		}
+	}
+}
+
+// enter goes on in seg up to limit.
+func (s *Subscription) enter(seg *segment, limit int64) error {
+	if seg == s.seg {
+		s.limit = limit
+		return nil
+	}
+	if err := s.Close(); err != nil {
+		return err
+	}
+	f, err := os.Open(seg.path)
+	if err != nil {
+		if errors.Is(err, os.ErrNotExist) { // dropped since nextSegment looked
+			return outOfRange(s.after, s.log.Oldest())
+		}
+		return fmt.Errorf("open segment: %w", err)
+	}
+	s.seg, s.file, s.offset, s.taken, s.limit = seg, f, 0, 0, limit
+	s.reader = bufio.NewReaderSize(&bounded{s}, 16<<10)
+	return nil
+}
+
+// bounded reads the segment, but never past what is known to be whole.
+type bounded struct{ s *Subscription }
+
+func (b *bounded) Read(p []byte) (int, error) {
+	left := b.s.limit - b.s.taken
+	if left <= 0 {
+		return 0, io.EOF
+	}
+	n, err := b.s.file.Read(p[:min(int64(len(p)), left)])
+	b.s.taken += int64(n)
+	return n, err
+}
+
+// read decodes the record at the reader's place.
+func (s *Subscription) read() (Event, error) {
+	var header [headerSize]byte
+	if _, err := io.ReadFull(s.reader, header[:]); err != nil {
+		return Event{}, err
+	}
+	n, err := bodyLength(header[:])
+	if err != nil {
+		return Event{}, err
+	}
+	rec := make([]byte, headerSize+n)
+	copy(rec, header[:])
+	if _, err := io.ReadFull(s.reader, rec[headerSize:]); err != nil {
+		return Event{}, err
+	}
+	s.offset += int64(len(rec))
+	return decode(rec)
+}
+
+// Close frees what the subscription holds.
+func (s *Subscription) Close() error {
+	if s.file == nil {
+		return nil
+	}
+	err := s.file.Close()
+	s.file, s.seg, s.offset, s.taken, s.limit = nil, nil, 0, 0, 0
+	return err
+}
+
+// scan walks a segment's records, sets its size to the whole ones, cuts off the rest and returns
+// the last cursor.
+func scan(seg *segment) (uint64, error) {
+	f, err := os.OpenFile(seg.path, os.O_RDWR, 0)
+	if err != nil {
+		return 0, fmt.Errorf("scan segment: %w", err)
+	}
+	defer f.Close() //nolint:errcheck // nothing was written through it but a cut
+	last := uint64(0)
+	r := bufio.NewReaderSize(f, 256<<10)
+	for {
+		rec, err := readRecord(r)
+		if err != nil {
+			break // the end, or what a crash left
+		}
+		e, err := decode(rec)
+		if err != nil {
+			break
+		}
+		last = e.Cursor
+		seg.size += int64(len(rec))
+	}
+	if err := f.Truncate(seg.size); err != nil {
+		return 0, fmt.Errorf("cut segment: %w", err)
+	}
+	return last, nil
+}
+
+// readRecord reads one record's bytes.
+func readRecord(r io.Reader) ([]byte, error) {
+	var header [headerSize]byte
+	if _, err := io.ReadFull(r, header[:]); err != nil {
+		return nil, err
+	}
+	n, err := bodyLength(header[:])
+	if err != nil {
+		return nil, err
+	}
+	rec := make([]byte, headerSize+n)
+	copy(rec, header[:])
+	_, err = io.ReadFull(r, rec[headerSize:])
+	return rec, err
+}
