@@ -1,0 +1,133 @@
+package metadata
+
+import (
+	"fmt"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/cleatproject/cleat/metadata/filters"
+)
+
+// Containers are the containers of a namespace.
+type Containers struct{ table table[Container] }
+
+// Containers returns the containers of the namespace ns.
+func (tx *Tx) Containers(ns string) Containers {
+	return Containers{table[Container]{tx, ns, []string{containersBucket}, "container", encodeContainer, decodeContainer}}
+}
+
+// Create records a container and returns it with its times. The ID must be an identifier
+// and free, the runtime must be named.
+func (c Containers) Create(v Container) (Container, error) {
+	if err := v.validate(); err != nil {
+		return v, fmt.Errorf("create container: %w", err)
+	}
+	v.CreatedAt = c.table.tx.time()
+	v.UpdatedAt = v.CreatedAt
+	v.unknown = nil
+	return v, c.table.create(v.ID, &v)
+}
+
+// Get returns a container, or not found.
+func (c Containers) Get(id string) (Container, error) { return c.table.get(id) }
+
+// List returns the containers that match one of the filters, by ID; the fields are "id",
+// "image", "runtime.name", "snapshotter", "snapshotkey", "sandboxid" and "labels.<key>".
+func (c Containers) List(filter ...string) ([]Container, error) {
+	match, err := filters.ParseAll(filter...)
+	if err != nil {
+		return nil, fmt.Errorf("list containers: %w", err)
+	}
+	var out []Container
+	err = c.table.each(func(v Container) error {
+		if match.Match(filters.AdaptorFunc(v.field)) {
+			out = append(out, v)
+		}
+		return nil
+	})
+	return out, err
+}
+
+func (v *Container) field(path []string) (string, bool) {
+	switch path[0] {
+	case "id":
+		return v.ID, true
+	case "image":
+		return v.Image, v.Image != ""
+	case "snapshotter":
+		return v.Snapshotter, v.Snapshotter != ""
+	case "snapshotkey":
+		return v.SnapshotKey, v.SnapshotKey != ""
+	case "sandboxid":
+		return v.SandboxID, v.SandboxID != ""
+	case "runtime":
+		return v.Runtime.Name, len(path) == 2 && path[1] == "name"
+	default:
+		return labelField(path, "labels", v.Labels)
+	}
+}
+
+// Update changes the fields that paths name: "labels", "labels.<key>", "image", "spec",
+// "extensions", "extensions.<key>", "snapshotkey", "sandboxid". Without paths all of
+// these are replaced; then a different runtime name or snapshotter is an invalid
+// argument, since these are fixed for a container's life.
+func (c Containers) Update(v Container, paths ...string) (Container, error) {
+	old, err := c.table.get(v.ID)
+	if err != nil {
+		return old, err
+	}
+	if len(paths) == 0 {
+		if v.Runtime.Name != "" && v.Runtime.Name != old.Runtime.Name || v.Snapshotter != "" && v.Snapshotter != old.Snapshotter {
+			return old, c.table.errorf(v.ID, fmt.Errorf("its runtime and snapshotter cannot be changed: %w", errdefs.ErrInvalidArgument))
+		}
+		paths = []string{"labels", "image", "spec", "extensions", "snapshotkey"}
+	}
+	for _, p := range paths {
+		if !old.set(p, &v) {
+			return old, c.table.errorf(v.ID, badPath(p))
+		}
+	}
+	if err := old.validate(); err != nil {
+		return old, c.table.errorf(v.ID, err)
+	}
+	old.UpdatedAt = c.table.tx.time()
+	return old, c.table.put(old.ID, &old)
+}
+
+func (v *Container) set(path string, from *Container) bool {
+	switch path {
+	case "image":
+		v.Image = from.Image
+	case "spec":
+		v.Spec = from.Spec
+	case "snapshotkey":
+		v.SnapshotKey = from.SnapshotKey
+	case "sandboxid":
+		v.SandboxID = from.SandboxID
+	default:
+		return setMap(path, "labels", &v.Labels, from.Labels) ||
+			setMap(path, "extensions", &v.Extensions, from.Extensions)
+	}
+	return true
+}
+
+func (v *Container) validate() error {
+	if err := ValidateID(v.ID); err != nil {
+		return err
+	}
+	if v.Runtime.Name == "" {
+		return fmt.Errorf("container %q has no runtime name: %w", v.ID, errdefs.ErrInvalidArgument)
+	}
+	if v.SnapshotKey != "" && v.Snapshotter == "" {
+		return fmt.Errorf("container %q has a snapshot but names no snapshotter: %w", v.ID, errdefs.ErrInvalidArgument)
+	}
+	for k := range v.Extensions {
+		if k == "" {
+			return fmt.Errorf("container %q has an extension with an empty name: %w", v.ID, errdefs.ErrInvalidArgument)
+		}
+	}
+	return ValidateLabels(v.Labels)
+}
+
+// Delete takes the record away, or answers not found.
+func (c Containers) Delete(id string) error { return c.table.remove(id) }

@@ -1,0 +1,147 @@
+package metadata
+
+import (
+	"fmt"
+	"strconv"
+
+	"github.com/containerd/errdefs"
+	digest "github.com/opencontainers/go-digest"
+
+	"github.com/cleatproject/cleat/metadata/filters"
+)
+
+// Content says which blobs of the content store a namespace sees, and which uploads it
+// has under way.
+type Content struct {
+	blobs   table[Blob]
+	ingests table[Ingest]
+}
+
+// Content returns the content of the namespace ns.
+func (tx *Tx) Content(ns string) Content {
+	return Content{
+		blobs:   table[Blob]{tx, ns, []string{blobsBucket}, "content", encodeBlob, decodeBlob},
+		ingests: table[Ingest]{tx, ns, []string{ingestsBucket}, "ingest", encodeIngest, decodeIngest},
+	}
+}
+
+// Create makes a blob visible in the namespace and returns it with its times. Already
+// exists if it was.
+func (c Content) Create(v Blob) (Blob, error) {
+	if err := v.validate(); err != nil {
+		return v, fmt.Errorf("record content: %w", err)
+	}
+	v.CreatedAt = c.blobs.tx.time()
+	v.UpdatedAt = v.CreatedAt
+	v.unknown = nil
+	return v, c.blobs.create(v.Digest.String(), &v)
+}
+
+func (v *Blob) validate() error {
+	if err := validateDigest(v.Digest); err != nil {
+		return err
+	}
+	if v.Size < 0 {
+		return fmt.Errorf("content %s has the size %d: %w", v.Digest, v.Size, errdefs.ErrInvalidArgument)
+	}
+	return ValidateLabels(v.Labels)
+}
+
+// Get returns a blob's record, or not found.
+func (c Content) Get(d digest.Digest) (Blob, error) { return c.blobs.get(d.String()) }
+
+// List returns the blobs that match one of the filters, by digest; the fields are
+// "digest", "size" and "labels.<key>".
+func (c Content) List(filter ...string) ([]Blob, error) {
+	var out []Blob
+	err := c.Walk(func(v Blob) error {
+		out = append(out, v)
+		return nil
+	}, filter...)
+	return out, err
+}
+
+// Walk calls fn with each blob that List would return, without gathering them.
+func (c Content) Walk(fn func(Blob) error, filter ...string) error {
+	match, err := filters.ParseAll(filter...)
+	if err != nil {
+		return fmt.Errorf("list content: %w", err)
+	}
+	return c.blobs.each(func(v Blob) error {
+		if match.Match(filters.AdaptorFunc(v.field)) {
+			return fn(v)
+		}
+		return nil
+	})
+}
+
+func (v *Blob) field(path []string) (string, bool) {
+	switch path[0] {
+	case "digest":
+		return v.Digest.String(), true
+	case "size":
+		return strconv.FormatInt(v.Size, 10), true
+	default:
+		return labelField(path, "labels", v.Labels)
+	}
+}
+
+// Update changes the labels: all of them without paths, or those that paths name, as
+// "labels.<key>".
+func (c Content) Update(v Blob, paths ...string) (Blob, error) {
+	old, err := c.blobs.get(v.Digest.String())
+	if err != nil {
+		return old, err
+	}
+	if err := labelsOnly(&old.Labels, v.Labels, paths); err != nil {
+		return old, c.blobs.errorf(v.Digest.String(), err)
+	}
+	old.UpdatedAt = c.blobs.tx.time()
+	return old, c.blobs.put(v.Digest.String(), &old)
+}
+
+// Delete makes a blob invisible in the namespace, or answers not found. The store's copy
+// may go once Tx.BlobUsers names nobody.
+func (c Content) Delete(d digest.Digest) error { return c.blobs.remove(d.String()) }
+
+// PutIngest records an upload, or replaces its record.
+func (c Content) PutIngest(v Ingest) error {
+	if err := validateName("ingest ref", v.Ref); err != nil {
+		return err
+	}
+	if v.StartedAt.IsZero() {
+		v.StartedAt = c.ingests.tx.time()
+	}
+	return c.ingests.put(v.Ref, &v)
+}
+
+// Ingest returns an upload's record, or not found.
+func (c Content) Ingest(ref string) (Ingest, error) { return c.ingests.get(ref) }
+
+// Ingests returns the uploads, by ref.
+func (c Content) Ingests() ([]Ingest, error) {
+	var out []Ingest
+	err := c.ingests.each(func(v Ingest) error {
+		out = append(out, v)
+		return nil
+	})
+	return out, err
+}
+
+// DeleteIngest takes an upload's record away, or answers not found.
+func (c Content) DeleteIngest(ref string) error { return c.ingests.remove(ref) }
+
+// BlobUsers returns the namespaces that see a blob.
+func (tx *Tx) BlobUsers(d digest.Digest) ([]string, error) {
+	var users []string
+	err := tx.namespaces().ForEachBucket(func(ns []byte) error {
+		if c := tx.Content(string(ns)); c.blobs.has(d.String()) {
+			users = append(users, string(ns))
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("look for users of %s: %w", d, err)
+	}
+	return users, nil
+}

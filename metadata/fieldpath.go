@@ -1,0 +1,51 @@
+package metadata
+
+import (
+	"fmt"
+	"maps"
+	"strings"
+
+	"github.com/containerd/errdefs"
+)
+
+// setMap applies an update of one map: the path "labels" replaces it, "labels.key" sets
+// that one key or, if from lacks it, takes it away. It answers false if the path is about
+// something else. The key is all that follows the first dot, dots included.
+func setMap[V any](path, name string, to *map[string]V, from map[string]V) bool {
+	if path == name {
+		*to = maps.Clone(from)
+		return true
+	}
+	key, ok := strings.CutPrefix(path, name+".")
+	if !ok {
+		return false
+	}
+	v, has := from[key]
+	switch {
+	case !has:
+		delete(*to, key)
+	case *to == nil:
+		*to = map[string]V{key: v}
+	default:
+		(*to)[key] = v
+	}
+	return true
+}
+
+func badPath(path string) error {
+	return fmt.Errorf("field %q cannot be updated: %w", path, errdefs.ErrInvalidArgument)
+}
+
+// labelsOnly applies an update to a record of which only the labels can change. Without
+// paths the labels are replaced.
+func labelsOnly(to *map[string]string, from map[string]string, paths []string) error {
+	if len(paths) == 0 {
+		paths = []string{"labels"}
+	}
+	for _, p := range paths {
+		if !setMap(p, "labels", to, from) {
+			return badPath(p)
+		}
+	}
+	return ValidateLabels(*to)
+}

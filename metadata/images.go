@@ -1,0 +1,125 @@
+package metadata
+
+import (
+	"fmt"
+
+	"github.com/containerd/errdefs"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/cleatproject/cleat/metadata/filters"
+)
+
+// Images are the images of a namespace.
+type Images struct{ table table[Image] }
+
+// Images returns the images of the namespace ns.
+func (tx *Tx) Images(ns string) Images {
+	return Images{table[Image]{tx, ns, []string{imagesBucket}, "image", encodeImage, decodeImage}}
+}
+
+// Create records an image and returns it with its times. The name must be free.
+func (i Images) Create(v Image) (Image, error) {
+	if err := v.validate(); err != nil {
+		return v, fmt.Errorf("create image: %w", err)
+	}
+	v.CreatedAt = i.table.tx.time()
+	v.UpdatedAt = v.CreatedAt
+	v.unknown = nil
+	return v, i.table.create(v.Name, &v)
+}
+
+// Get returns an image, or not found.
+func (i Images) Get(name string) (Image, error) { return i.table.get(name) }
+
+// List returns the images that match one of the filters, by name; the fields are "name",
+// "target.digest", "target.mediatype", "labels.<key>" and "annotations.<key>".
+func (i Images) List(filter ...string) ([]Image, error) {
+	match, err := filters.ParseAll(filter...)
+	if err != nil {
+		return nil, fmt.Errorf("list images: %w", err)
+	}
+	var out []Image
+	err = i.table.each(func(v Image) error {
+		if match.Match(filters.AdaptorFunc(v.field)) {
+			out = append(out, v)
+		}
+		return nil
+	})
+	return out, err
+}
+
+func (v *Image) field(path []string) (string, bool) {
+	switch path[0] {
+	case "name":
+		return v.Name, true
+	case "target":
+		if len(path) != 2 {
+			return "", false
+		}
+		switch path[1] {
+		case "digest":
+			return v.Target.Digest.String(), true
+		case "mediatype":
+			return v.Target.MediaType, true
+		}
+		return "", false
+	case "annotations":
+		return labelField(path, "annotations", v.Target.Annotations)
+	default:
+		return labelField(path, "labels", v.Labels)
+	}
+}
+
+// Update changes the fields that paths name: "labels", "labels.<key>", "target",
+// "annotations", "annotations.<key>" (those of the target). Without paths the labels and
+// the target are replaced.
+func (i Images) Update(v Image, paths ...string) (Image, error) {
+	old, err := i.table.get(v.Name)
+	if err != nil {
+		return old, err
+	}
+	if len(paths) == 0 {
+		paths = []string{"labels", "target"}
+	}
+	for _, p := range paths {
+		switch {
+		case p == "target":
+			old.Target = v.Target
+		case setMap(p, "labels", &old.Labels, v.Labels):
+		case setMap(p, "annotations", &old.Target.Annotations, v.Target.Annotations):
+		default:
+			return old, i.table.errorf(v.Name, badPath(p))
+		}
+	}
+	if err := old.validate(); err != nil {
+		return old, i.table.errorf(v.Name, err)
+	}
+	old.UpdatedAt = i.table.tx.time()
+	return old, i.table.put(old.Name, &old)
+}
+
+func (v *Image) validate() error {
+	if err := validateName("image name", v.Name); err != nil {
+		return err
+	}
+	if err := validateTarget(v.Target); err != nil {
+		return fmt.Errorf("image %q: %w", v.Name, err)
+	}
+	return ValidateLabels(v.Labels)
+}
+
+func validateTarget(d ocispec.Descriptor) error {
+	if err := validateDigest(d.Digest); err != nil {
+		return err
+	}
+	if d.MediaType == "" {
+		return fmt.Errorf("target has no media type: %w", errdefs.ErrInvalidArgument)
+	}
+	if d.Size <= 0 {
+		return fmt.Errorf("target has the size %d: %w", d.Size, errdefs.ErrInvalidArgument)
+	}
+	return nil
+}
+
+// Delete takes the name away, or answers not found. The content stays.
+func (i Images) Delete(name string) error { return i.table.remove(name) }

@@ -1,0 +1,116 @@
+package metadata
+
+import (
+	"time"
+
+	digest "github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/cleatproject/cleat/snapshot"
+)
+
+// Any is a typed value that the database carries without looking inside.
+type Any struct {
+	TypeURL string
+	Value   []byte
+}
+
+// Namespace separates the records of one user of the daemon from another's.
+type Namespace struct {
+	Name   string
+	Labels map[string]string
+
+	unknown []byte
+}
+
+// Runtime names the shim that runs a container, and its options.
+type Runtime struct {
+	Name    string
+	Options *Any
+}
+
+// Container is what a container is made from; it need not be running.
+type Container struct {
+	ID          string
+	Labels      map[string]string
+	Image       string
+	Runtime     Runtime
+	Spec        *Any
+	Snapshotter string
+	SnapshotKey string
+	CreatedAt   time.Time
+	UpdatedAt   time.Time
+	Extensions  map[string]Any
+	SandboxID   string
+
+	unknown []byte
+}
+
+// Image is a name for content.
+type Image struct {
+	Name      string
+	Labels    map[string]string
+	Target    ocispec.Descriptor
+	CreatedAt time.Time
+	UpdatedAt time.Time
+
+	unknown []byte
+}
+
+// LabelExpire on a lease says when it ends by itself, in RFC 3339.
+const LabelExpire = "containerd.io/gc.expire"
+
+// Lease keeps resources from being collected while somebody works with them.
+type Lease struct {
+	ID        string
+	Labels    map[string]string
+	CreatedAt time.Time
+
+	unknown []byte
+}
+
+// Resource is something a lease holds. Type is "content", "ingests", "snapshots/<name of
+// the snapshotter>", or another that the daemon gives a meaning.
+type Resource struct {
+	ID   string
+	Type string
+}
+
+// Snapshot is the record of a snapshot; its files are the driver's, under ID.
+type Snapshot struct {
+	// Key is what it is called: a committed one's is the name it was committed to.
+	Key    string
+	Parent string
+	Kind   snapshot.Kind
+	// ID is the driver's number, unique in the database and never used again.
+	ID        uint64
+	Labels    map[string]string
+	CreatedAt time.Time
+	UpdatedAt time.Time
+	// Size in bytes and Inodes are those measured at commit.
+	Size   int64
+	Inodes int64
+
+	unknown []byte
+}
+
+// Blob says that a namespace sees a blob of the content store.
+type Blob struct {
+	Digest    digest.Digest
+	Size      int64
+	Labels    map[string]string
+	CreatedAt time.Time
+	UpdatedAt time.Time
+
+	unknown []byte
+}
+
+// Ingest says that a namespace has an upload under way.
+type Ingest struct {
+	Ref       string
+	Expected  digest.Digest // may be empty
+	Total     int64
+	StartedAt time.Time
+
+	unknown []byte
+}

@@ -1,0 +1,62 @@
+package metadata
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"sync"
+)
+
+// ReserveSnapshotID returns a driver's number that was never used, without writing
+// anything. Call release once the record is committed, or the driver's directory removed;
+// until then the number counts as live. It is idempotent.
+//
+// A number that never got a record may come again after a restart; drivers replace what
+// they then find under it.
+func (db *DB) ReserveSnapshotID() (id uint64, release func()) {
+	s := &db.snapshots
+	s.Lock()
+	defer s.Unlock()
+	s.last++
+	id = s.last
+	s.reserved[id] = struct{}{}
+	return id, sync.OnceFunc(func() {
+		s.Lock()
+		defer s.Unlock()
+		delete(s.reserved, id)
+	})
+}
+
+// LiveSnapshots returns a function that tells which of a driver's numbers are in use, in
+// any namespace: recorded now, or reserved now or later. It is what Driver.Cleanup asks.
+func (db *DB) LiveSnapshots(ctx context.Context, snapshotter string) (func(id uint64) bool, error) {
+	// The reservations are read before the records: one that is released in between has
+	// its record by then.
+	ids := make(map[uint64]struct{})
+	s := &db.snapshots
+	s.Lock()
+	last := s.last
+	for id := range s.reserved {
+		ids[id] = struct{}{}
+	}
+	s.Unlock()
+	err := db.View(ctx, func(tx *Tx) error { return tx.snapshotIDs(snapshotter, ids) })
+	if err != nil {
+		return nil, fmt.Errorf("gather snapshots in use: %w", err)
+	}
+	return func(id uint64) bool {
+		_, ok := ids[id]
+		return ok || id > last
+	}, nil
+}
+
+// raiseSequence records that numbers up to id are used.
+func (tx *Tx) raiseSequence(id uint64) error {
+	if uint64Of(tx.root.Get([]byte(sequenceKey))) >= id {
+		return nil
+	}
+	if err := tx.root.Put([]byte(sequenceKey), binary.BigEndian.AppendUint64(nil, id)); err != nil {
+		return fmt.Errorf("write snapshot sequence: %w", err)
+	}
+	return nil
+}

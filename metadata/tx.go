@@ -1,0 +1,179 @@
+package metadata
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/containerd/errdefs"
+	bolt "go.etcd.io/bbolt"
+)
+
+// The names of buckets and keys; see the package comment.
+const (
+	rootBucket       = "cleat"
+	namespacesBucket = "namespaces"
+	schemaKey        = "schema"
+	sequenceKey      = "sequence"
+	infoKey          = "info"
+	containersBucket = "containers"
+	imagesBucket     = "images"
+	leasesBucket     = "leases"
+	resourcesBucket  = "resources"
+	blobsBucket      = "blobs"
+	ingestsBucket    = "ingests"
+	snapshotsBucket  = "snapshots"
+	childrenBucket   = "children"
+)
+
+// Tx is a transaction. It is valid only inside the closure it was given to and belongs to
+// that goroutine.
+type Tx struct {
+	bolt *bolt.Tx
+	root *bolt.Bucket
+	now  func() time.Time
+	// written is set by the first change.
+	written bool
+}
+
+func (db *DB) tx(btx *bolt.Tx) *Tx {
+	return &Tx{bolt: btx, root: btx.Bucket([]byte(rootBucket)), now: db.now}
+}
+
+// time returns the moment for a record, in UTC and without a monotonic part.
+func (tx *Tx) time() time.Time { return tx.now().UTC().Round(0) }
+
+func (tx *Tx) namespaces() *bolt.Bucket { return tx.root.Bucket([]byte(namespacesBucket)) }
+
+// read returns the bucket of a namespace at path, or nil if there is none.
+func (tx *Tx) read(ns string, path ...string) *bolt.Bucket {
+	b := tx.namespaces()
+	if b == nil || ns == "" {
+		return nil
+	}
+	b = b.Bucket([]byte(ns))
+	for _, name := range path {
+		if b == nil || name == "" {
+			return nil
+		}
+		b = b.Bucket([]byte(name))
+	}
+	return b
+}
+
+// write returns the bucket of a namespace at path, making what is missing below the
+// namespace, which has to exist.
+func (tx *Tx) write(ns string, path ...string) (*bolt.Bucket, error) {
+	if err := ValidateID(ns); err != nil {
+		return nil, fmt.Errorf("namespace: %w", err)
+	}
+	b := tx.read(ns)
+	if b == nil {
+		return nil, fmt.Errorf("namespace %q: create it first: %w", ns, errdefs.ErrNotFound)
+	}
+	tx.written = true
+	for _, name := range path {
+		next, err := b.CreateBucketIfNotExists([]byte(name))
+		if err != nil {
+			return nil, fmt.Errorf("make bucket %s: %w", name, err)
+		}
+		b = next
+	}
+	return b, nil
+}
+
+// table is the records of one noun: those of a namespace, one a key.
+type table[T any] struct {
+	tx     *Tx
+	ns     string
+	path   []string
+	noun   string
+	encode func(*T) []byte
+	decode func([]byte, *T) error
+}
+
+// errorf says which record an error is about.
+func (t *table[T]) errorf(key string, err error) error {
+	return fmt.Errorf("%s %q in namespace %q: %w", t.noun, key, t.ns, err)
+}
+
+func (t *table[T]) has(key string) bool {
+	b := t.tx.read(t.ns, t.path...)
+	return b != nil && key != "" && b.Get([]byte(key)) != nil
+}
+
+func (t *table[T]) get(key string) (T, error) {
+	var v T
+	b := t.tx.read(t.ns, t.path...)
+	var raw []byte
+	if b != nil && key != "" {
+		raw = b.Get([]byte(key))
+	}
+	if raw == nil {
+		return v, t.errorf(key, errdefs.ErrNotFound)
+	}
+	if err := t.decode(raw, &v); err != nil {
+		return v, t.errorf(key, err)
+	}
+	return v, nil
+}
+
+// put writes a record, new or not.
+func (t *table[T]) put(key string, v *T) error {
+	b, err := t.tx.write(t.ns, t.path...)
+	if err != nil {
+		return t.errorf(key, err)
+	}
+	if err := b.Put([]byte(key), t.encode(v)); err != nil {
+		return t.errorf(key, putError(err))
+	}
+	return nil
+}
+
+// create writes a record whose key must be free.
+func (t *table[T]) create(key string, v *T) error {
+	if t.has(key) {
+		return t.errorf(key, errdefs.ErrAlreadyExists)
+	}
+	return t.put(key, v)
+}
+
+func (t *table[T]) remove(key string) error {
+	if !t.has(key) {
+		return t.errorf(key, errdefs.ErrNotFound)
+	}
+	b, err := t.tx.write(t.ns, t.path...)
+	if err != nil {
+		return t.errorf(key, err)
+	}
+	if err := b.Delete([]byte(key)); err != nil {
+		return t.errorf(key, err)
+	}
+	return nil
+}
+
+// each calls fn with every record in the order of the keys.
+func (t *table[T]) each(fn func(T) error) error {
+	b := t.tx.read(t.ns, t.path...)
+	if b == nil {
+		return nil
+	}
+	return b.ForEach(func(k, raw []byte) error {
+		if raw == nil {
+			return nil // a bucket
+		}
+		var v T
+		if err := t.decode(raw, &v); err != nil {
+			return t.errorf(string(k), err)
+		}
+		return fn(v)
+	})
+}
+
+// putError gives bbolt's complaints about keys and values their class.
+func putError(err error) error {
+	if errors.Is(err, bolt.ErrKeyTooLarge) || errors.Is(err, bolt.ErrValueTooLarge) || errors.Is(err, bolt.ErrKeyRequired) {
+		return fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
+	}
+	return err
+}

@@ -1,0 +1,126 @@
+package metadata
+
+import (
+	"context"
+	"errors"
+	"sync"
+
+	bolt "go.etcd.io/bbolt"
+)
+
+// queue lets updates that arrive while another is being synced share the next sync. The
+// caller at its head leads: it commits what is queued, itself included, and then hands the
+// lead on. There is no goroutine and no delay: a lone update is committed at once.
+type queue struct {
+	mu      sync.Mutex
+	waiting []*request
+	leading bool
+}
+
+// request is one call of DB.Update.
+type request struct {
+	fn   func(*Tx) error
+	call func() error // reports that the caller has given up
+	err  error
+	// done is sent false when err is final, true when the caller must lead.
+	done chan bool
+}
+
+// errRetry ends a shared transaction from inside, to leave out a closure that failed.
+var errRetry = errors.New("retry without the failed update")
+
+// maxShared bounds the updates that share a transaction.
+const maxShared = 256
+
+// Update runs fn in a read-write transaction and commits it if fn returns nil; the commit
+// is on disk when Update returns. fn may run more than once (see the package comment), but
+// takes effect once or never. ctx is looked at before fn runs; a commit that has begun is
+// always awaited, so that the answer is certain.
+func (db *DB) Update(ctx context.Context, fn func(tx *Tx) error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	u := &request{fn: fn, call: ctx.Err, done: make(chan bool, 1)}
+	db.mu.Lock()
+	db.waiting = append(db.waiting, u)
+	lead := !db.leading
+	db.leading = true
+	db.mu.Unlock()
+	if lead || <-u.done {
+		db.lead()
+	}
+	return u.err
+}
+
+// lead commits one batch, which holds the leader's own update, and hands the lead on.
+func (db *DB) lead() {
+	db.mu.Lock()
+	n := min(len(db.waiting), maxShared)
+	batch := db.waiting[:n:n]
+	db.waiting = db.waiting[n:]
+	db.mu.Unlock()
+
+	db.commit(batch)
+	for _, u := range batch[1:] {
+		u.done <- false
+	}
+
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	if len(db.waiting) == 0 {
+		db.waiting, db.leading = nil, false
+		return
+	}
+	db.waiting[0].done <- true
+}
+
+// commit runs the batch in one transaction. An update that fails after it has written
+// something cannot be left out of a transaction that went on: then all is rolled back, the
+// others are run again, and it is run alone at the end, to fail on a certain state.
+func (db *DB) commit(batch []*request) {
+	shared, alone := batch, []*request(nil)
+	for len(shared) > 1 {
+		failed := -1
+		err := db.transact(true, func(btx *bolt.Tx) error {
+			for i, u := range shared {
+				tx := db.tx(btx)
+				u.err = u.run(tx)
+				if u.err != nil && tx.written {
+					failed = i
+					return errRetry
+				}
+			}
+			return nil
+		})
+		if failed < 0 {
+			spread(shared, err)
+			break
+		}
+		alone = append(alone, shared[failed])
+		shared = append(append([]*request(nil), shared[:failed]...), shared[failed+1:]...)
+	}
+	if len(shared) == 1 {
+		alone = append(alone, shared[0])
+	}
+	for _, u := range alone {
+		u.err = db.transact(true, func(btx *bolt.Tx) error { return u.run(db.tx(btx)) })
+	}
+}
+
+func (u *request) run(tx *Tx) error {
+	if err := u.call(); err != nil {
+		return err
+	}
+	return u.fn(tx)
+}
+
+// spread gives the commit's failure to all: even an update that had failed may have been
+// judged by what was not written after all.
+func spread(batch []*request, err error) {
+	if err == nil {
+		return
+	}
+	for _, u := range batch {
+		u.err = err
+	}
+}

@@ -1,0 +1,81 @@
+package metadata
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	digest "github.com/opencontainers/go-digest"
+)
+
+const (
+	maxIDLength    = 76
+	maxNameLength  = 4096
+	maxLabelLength = 4096
+)
+
+// ValidateID checks an identifier: letters and digits, in groups joined by one of "-", "_"
+// and ".", at most 76 characters. Such a name is safe as a file name. The error is of the
+// class invalid argument.
+func ValidateID(id string) error {
+	if id == "" {
+		return fmt.Errorf("identifier is empty: %w", errdefs.ErrInvalidArgument)
+	}
+	if len(id) > maxIDLength {
+		return fmt.Errorf("identifier %q is longer than %d characters: %w", id[:maxIDLength], maxIDLength, errdefs.ErrInvalidArgument)
+	}
+	joined := true // a separator may not come here
+	for i := range len(id) {
+		c := id[i]
+		switch {
+		case c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9':
+			joined = false
+		case (c == '-' || c == '_' || c == '.') && !joined:
+			joined = true
+		default:
+			return badID(id)
+		}
+	}
+	if joined {
+		return badID(id)
+	}
+	return nil
+}
+
+func badID(id string) error {
+	return fmt.Errorf("identifier %q: use letters and digits, in groups joined by one of - _ and .: %w", id, errdefs.ErrInvalidArgument)
+}
+
+// validateName checks a free text that serves as a key.
+func validateName(what, name string) error {
+	switch {
+	case name == "":
+		return fmt.Errorf("%s is empty: %w", what, errdefs.ErrInvalidArgument)
+	case len(name) > maxNameLength:
+		return fmt.Errorf("%s is longer than %d bytes: %w", what, maxNameLength, errdefs.ErrInvalidArgument)
+	case strings.IndexByte(name, 0) >= 0:
+		return fmt.Errorf("%s %q holds a NUL byte: %w", what, name, errdefs.ErrInvalidArgument)
+	}
+	return nil
+}
+
+// ValidateLabels checks that no label, key and value together, is longer than 4096 bytes,
+// and that no key is empty.
+func ValidateLabels(labels map[string]string) error {
+	for k, v := range labels {
+		if k == "" {
+			return fmt.Errorf("label with an empty key: %w", errdefs.ErrInvalidArgument)
+		}
+		if len(k)+len(v) > maxLabelLength {
+			return fmt.Errorf("label %.64q is longer than %d bytes, key and value together: %w", k, maxLabelLength, errdefs.ErrInvalidArgument)
+		}
+	}
+	return nil
+}
+
+func validateDigest(d digest.Digest) error {
+	if err := d.Validate(); err != nil {
+		return fmt.Errorf("digest %.128q: %w: %w", d, err, errdefs.ErrInvalidArgument)
+	}
+	return nil
+}
