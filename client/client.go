@@ -1,0 +1,129 @@
+// Package client talks to cleatd: the command line uses it, and so can any Go program.
+//
+// Dial gives a Client for one namespace. Its methods are of two kinds. Those that join steps
+// (Run, Wait, List, Remove, Images, ImportImage, Events, Shims) use cleatd's own services; those on
+// a running container (Exec, Kill, Pause, Pids, Metrics...) use the containerd API and work with
+// any daemon that serves it over ttrpc.
+//
+// Guarantees:
+//   - Every method honours its context. Ending the context of a call that changes something makes
+//     the daemon undo it, because each call has a connection to itself while it lasts and a
+//     cancelled one closes it.
+//   - Errors carry the class of github.com/containerd/errdefs that the daemon gave them; a daemon
+//     that cannot be reached is errdefs.ErrUnavailable.
+//   - A Client survives a restart of the daemon: the next call connects again, and Wait and Events
+//     go on where they were.
+//   - A Client is safe for concurrent use.
+//
+// Stdio of a container does not pass through the daemon: see the package client/stdio for FIFOs,
+// and client/spec for the runtime spec that Run wants.
+package client
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	"github.com/cleatproject/cleat/client/internal/wire"
+	"github.com/cleatproject/cleat/proto/rpc"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/ttrpc"
+)
+
+// Defaults of Dial.
+const (
+	DefaultAddress   = "/run/cleat/cleat.sock"
+	DefaultNamespace = "default"
+)
+
+const ttrpcSuffix = ".ttrpc"
+
+// Options of Dial; the zero value is ready to use.
+type Options struct {
+	// Namespace that every call is made in; empty: DefaultNamespace.
+	Namespace string
+}
+
+// Client makes calls to one daemon in one namespace. Make it with Dial.
+type Client struct {
+	address   string
+	namespace string
+	conns     *pool
+}
+
+// Dial connects to the daemon whose address, the gRPC socket's path, is given (empty:
+// DefaultAddress); the ttrpc socket is expected beside it, with ".ttrpc" at the end. A daemon that
+// is not there is errdefs.ErrUnavailable. Close the client after use.
+func Dial(ctx context.Context, address string, opts Options) (*Client, error) {
+	if address == "" {
+		address = DefaultAddress
+	}
+	path, err := rpc.SocketPath(address)
+	if err != nil {
+		return nil, err
+	}
+	path = strings.TrimSuffix(path, ttrpcSuffix)
+	if opts.Namespace == "" {
+		opts.Namespace = DefaultNamespace
+	}
+	c := &Client{address: path, namespace: opts.Namespace, conns: newPool(path + ttrpcSuffix)}
+	conn, err := c.conns.take(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c.conns.put(conn, true)
+	return c, nil
+}
+
+// Close closes every connection; calls under way end with errdefs.ErrUnavailable. Closing twice
+// does nothing.
+func (c *Client) Close() error { return c.conns.close() }
+
+// Namespace returns the namespace that calls are made in.
+func (c *Client) Namespace() string { return c.namespace }
+
+// StdioRoot returns the directory below which this daemon's clients keep their FIFOs.
+func (c *Client) StdioRoot() string { return filepath.Join(filepath.Dir(c.address), "fifo") }
+
+// outgoing returns ctx with the namespace that the daemon is to read.
+func (c *Client) outgoing(ctx context.Context) context.Context {
+	return ttrpc.WithMetadata(ctx, ttrpc.MD{wire.NamespaceKey: {c.namespace}})
+}
+
+// call makes one call on a connection of its own. A failed call is not repeated: whether the
+// daemon acted is not known.
+func call[Resp any, P rpc.Pointer[Resp]](
+	ctx context.Context, c *Client, service, method string, req rpc.Message,
+) (*Resp, error) {
+	conn, err := c.conns.take(ctx)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := rpc.Call[Resp, P](c.outgoing(ctx), conn.ttrpc, service, method, req)
+	c.conns.put(conn, ctx.Err() == nil && !errdefs.IsUnavailable(err))
+	return resp, err
+}
+
+// query makes a call that changes nothing, and so may be repeated once where an idle connection
+// turned out to be one to a daemon that has since restarted.
+func query[Resp any, P rpc.Pointer[Resp]](
+	ctx context.Context, c *Client, service, method string, req rpc.Message,
+) (*Resp, error) {
+	resp, err := call[Resp, P](ctx, c, service, method, req)
+	if errdefs.IsUnavailable(err) && ctx.Err() == nil {
+		resp, err = call[Resp, P](ctx, c, service, method, req)
+	}
+	return resp, err
+}
+
+// about says in which call on what an error came up.
+func about(verb, object string, err error) error {
+	if err == nil {
+		return nil
+	}
+	if object == "" {
+		return fmt.Errorf("%s: %w", verb, err)
+	}
+	return fmt.Errorf("%s %s: %w", verb, object, err)
+}

@@ -1,0 +1,67 @@
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"github.com/cleatproject/cleat/client/internal/wire"
+	"github.com/cleatproject/cleat/proto/types"
+	"github.com/containerd/errdefs"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// Version is the daemon's.
+type Version struct{ Version, Revision string }
+
+// Version asks the daemon for its version.
+func (c *Client) Version(ctx context.Context) (Version, error) {
+	resp, err := query[wire.VersionResponse](ctx, c, wire.VersionService, "Version", &types.Empty{})
+	if err != nil {
+		return Version{}, about("read version", "", err)
+	}
+	return Version{Version: resp.Version, Revision: resp.Revision}, nil
+}
+
+// Namespaces lists the names of the daemon's namespaces.
+func (c *Client) Namespaces(ctx context.Context) ([]string, error) {
+	resp, err := query[wire.ListNamespacesResponse](ctx, c, wire.NamespacesService, "List", &wire.ListNamespacesRequest{})
+	if err != nil {
+		return nil, about("list namespaces", "", err)
+	}
+	out := make([]string, 0, len(resp.Namespaces))
+	for _, n := range resp.Namespaces {
+		out = append(out, n.Name)
+	}
+	return out, nil
+}
+
+// CreateNamespace makes a namespace; one that exists is errdefs.ErrAlreadyExists.
+func (c *Client) CreateNamespace(ctx context.Context, name string) error {
+	_, err := call[wire.CreateNamespaceResponse](ctx, c, wire.NamespacesService, "Create",
+		&wire.CreateNamespaceRequest{Namespace: &wire.Namespace{Name: name}})
+	return about("create namespace", name, err)
+}
+
+// DeleteNamespace deletes an empty namespace; one that holds something is
+// errdefs.ErrFailedPrecondition.
+func (c *Client) DeleteNamespace(ctx context.Context, name string) error {
+	_, err := call[types.Empty](ctx, c, wire.NamespacesService, "Delete", &wire.DeleteNamespaceRequest{Name: name})
+	return about("delete namespace", name, err)
+}
+
+// Spec reads back the runtime spec that a container was made with.
+func (c *Client) Spec(ctx context.Context, id string) (*specs.Spec, error) {
+	resp, err := query[wire.GetContainerResponse](ctx, c, wire.ContainersService, "Get", &wire.GetContainerRequest{Id: id})
+	if err != nil {
+		return nil, about("read spec of", id, err)
+	}
+	if resp.Container == nil || resp.Container.Spec == nil {
+		return nil, fmt.Errorf("read spec of %s: the container has none: %w", id, errdefs.ErrNotFound)
+	}
+	var s specs.Spec
+	if err := json.Unmarshal(resp.Container.Spec.Value, &s); err != nil {
+		return nil, fmt.Errorf("decode spec of %s: %w", id, err)
+	}
+	return &s, nil
+}

@@ -1,0 +1,13 @@
+// Package wire holds the messages of the containerd services that the client calls, generated
+// without reflection from services.proto beside it, and the names of those services.
+package wire
+
+// Names of the services and of the metadata key that carries the namespace.
+const (
+	TasksService      = "containerd.services.tasks.v1.Tasks"
+	ContainersService = "containerd.services.containers.v1.Containers"
+	NamespacesService = "containerd.services.namespaces.v1.Namespaces"
+	VersionService    = "containerd.services.version.v1.Version"
+
+	NamespaceKey = "containerd-namespace-ttrpc"
+)
