@@ -1,0 +1,148 @@
+package fifo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrNotFIFO is returned where a path leads to something that is no FIFO.
+var ErrNotFIFO = errors.New("not a FIFO")
+
+// Create makes a FIFO with the permissions perm, less the umask. One that is there already is
+// kept as it is; anything else there is ErrNotFIFO.
+func Create(path string, perm fs.FileMode) error {
+	err := unix.Mkfifo(path, uint32(perm.Perm()))
+	if err == nil {
+		return nil
+	}
+	if errors.Is(err, unix.EEXIST) {
+		return check(path)
+	}
+	return &fs.PathError{Op: "make fifo", Path: path, Err: err}
+}
+
+// Remove removes the FIFO; that it is gone already is no error. It refuses anything else. Whoever
+// has it open is not disturbed.
+func Remove(path string) error {
+	err := check(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove fifo: %w", err)
+	}
+	return nil
+}
+
+func check(path string) error {
+	fi, err := os.Lstat(path)
+	if err != nil {
+		return fmt.Errorf("look at fifo: %w", err)
+	}
+	if fi.Mode().Type() != fs.ModeNamedPipe {
+		return &fs.PathError{Op: "look at fifo", Path: path, Err: ErrNotFIFO}
+	}
+	return nil
+}
+
+// open opens a FIFO with the flags and refuses what is none.
+func open(path string, flags int) (int, error) {
+	for {
+		fd, err := unix.Open(path, flags|unix.O_CLOEXEC|unix.O_NOCTTY, 0)
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return -1, &fs.PathError{Op: "open fifo", Path: path, Err: err}
+		}
+		var st unix.Stat_t
+		if err := unix.Fstat(fd, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFIFO {
+			_ = unix.Close(fd)
+			if err == nil {
+				err = ErrNotFIFO
+			}
+			return -1, &fs.PathError{Op: "open fifo", Path: path, Err: err}
+		}
+		return fd, nil
+	}
+}
+
+// Sink opens the FIFO at path as somebody's stdout. child is the writing end for the process to
+// inherit: blocking, with an open description of its own; close it once the process has it, or no
+// reader will ever see the end of file. hold is a reading end that must not be read: while it is
+// open, the writer is not killed for want of a reader and what it wrote is kept.
+func Sink(path string) (hold, child *os.File, err error) {
+	return ends(path, unix.O_RDONLY, unix.O_WRONLY)
+}
+
+// Source opens the FIFO at path as somebody's stdin. child is the reading end for the process to
+// inherit, as in Sink. hold is a writing end: until it is closed, the process does not see an end
+// of file, whether or not a client is there. It never blocks: what is written to it waits in
+// the poller.
+func Source(path string) (hold, child *os.File, err error) {
+	keep, err := open(path, unix.O_RDONLY|unix.O_NONBLOCK) // lets the two others open at once
+	if err != nil {
+		return nil, nil, err
+	}
+	defer func() { _ = unix.Close(keep) }()
+	return ends(path, unix.O_WRONLY, unix.O_RDONLY)
+}
+
+func ends(path string, holdFlag, childFlag int) (hold, child *os.File, err error) {
+	h, err := open(path, holdFlag|unix.O_NONBLOCK)
+	if err != nil {
+		return nil, nil, err
+	}
+	// Through the descriptor, so that both ends are of one pipe whatever happens to the name.
+	// It does not block: the other side is open, by the line above.
+	c, err := open("/proc/self/fd/"+strconv.Itoa(h), childFlag)
+	if err != nil {
+		_ = unix.Close(h)
+		return nil, nil, err
+	}
+	return os.NewFile(uintptr(h), path), os.NewFile(uintptr(c), path), nil
+}
+
+// OpenBoth opens both ends at once. It never blocks, and neither reading nor writing ever ends by
+// itself. Writes and reads wait in the poller; Close ends them.
+func OpenBoth(path string) (*os.File, error) {
+	fd, err := open(path, unix.O_RDWR|unix.O_NONBLOCK)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), path), nil
+}
+
+// OpenWriter waits until somebody has the FIFO open for reading, or ctx ends, and returns its
+// writing end. Writing to it after the last reader left is EPIPE.
+func OpenWriter(ctx context.Context, path string) (*os.File, error) {
+	var tick *time.Ticker
+	for {
+		fd, err := open(path, unix.O_WRONLY|unix.O_NONBLOCK)
+		if err == nil {
+			return os.NewFile(uintptr(fd), path), nil
+		}
+		if !errors.Is(err, unix.ENXIO) { // ENXIO: there is no reader
+			return nil, err
+		}
+		if tick == nil {
+			tick = time.NewTicker(5 * time.Millisecond)
+			defer tick.Stop()
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return nil, fmt.Errorf("wait for a reader of %s: %w", path, ctx.Err())
+		}
+	}
+}

@@ -1,0 +1,292 @@
+package fifo
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+func newFIFO(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "fifo")
+	if err := Create(path, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func within(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func openFiles(t *testing.T) int {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(entries)
+}
+
+func TestCreateAndRemove(t *testing.T) {
+	path := newFIFO(t)
+	if err := Create(path, 0o600); err != nil {
+		t.Errorf("create again: %v", err)
+	}
+	file := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, err := range map[string]error{"create": Create(file, 0o600), "remove": Remove(file)} {
+		if !errors.Is(err, ErrNotFIFO) {
+			t.Errorf("%s on a file: %v", name, err)
+		}
+	}
+	if _, err := OpenReader(file); !errors.Is(err, ErrNotFIFO) {
+		t.Errorf("open a file: %v", err)
+	}
+	for range 2 {
+		if err := Remove(path); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, _, err := Sink(path); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("open what is gone: %v", err)
+	}
+}
+
+func TestReaderWaitsForItsFirstWriter(t *testing.T) {
+	path := newFIFO(t)
+	for range 2 { // a second reader and writer after the first ones left
+		r, err := OpenReader(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = r.Close() }()
+		got := make(chan string, 1)
+		go func() {
+			text, err := io.ReadAll(r)
+			if err != nil {
+				t.Error(err)
+			}
+			got <- string(text)
+		}()
+		w, err := OpenWriter(within(t), path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(w, "hello"); err != nil {
+			t.Fatal(err)
+		}
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if text := <-got; text != "hello" {
+			t.Errorf("read %q", text)
+		}
+	}
+}
+
+func TestFinishEndsTheWait(t *testing.T) {
+	path := newFIFO(t)
+	both, err := OpenBoth(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.WriteString(both, "left"); err != nil {
+		t.Fatal(err)
+	}
+	r, err := OpenReader(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = r.Close() }()
+	if err := both.Close(); err != nil {
+		t.Fatal(err)
+	}
+	p := make([]byte, 10)
+	if n, err := r.Read(p); err != nil || string(p[:n]) != "left" {
+		t.Fatalf("read %q, %v", p[:n], err)
+	}
+	ended := make(chan error, 1)
+	go func() {
+		_, err := r.Read(p)
+		if err == io.EOF { //nolint:errorlint // the bare value is the contract
+			_, err = r.Read(p)
+		}
+		ended <- err
+	}()
+	if err := r.Finish(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-ended; err != io.EOF { //nolint:errorlint // the bare value is the contract
+		t.Errorf("got %v, want EOF", err)
+	}
+}
+
+func TestCloseEndsRead(t *testing.T) {
+	r, err := OpenReader(newFIFO(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() {
+		_, err := r.Read(make([]byte, 1))
+		ended <- err
+	}()
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-ended; !errors.Is(err, os.ErrClosed) {
+		t.Errorf("got %v, want ErrClosed", err)
+	}
+}
+
+// A client that gives up while it waits leaves nothing behind.
+func TestCancelledWaitsLeakNothing(t *testing.T) {
+	path := newFIFO(t)
+	goroutines, files := runtime.NumGoroutine(), openFiles(t)
+	for range 50 {
+		ctx, cancel := context.WithCancel(context.Background())
+		ended := make(chan error, 1)
+		go func() {
+			_, err := OpenWriter(ctx, path)
+			ended <- err
+		}()
+		cancel()
+		if err := <-ended; !errors.Is(err, context.Canceled) {
+			t.Fatalf("got %v, want Canceled", err)
+		}
+	}
+	if n := openFiles(t); n > files {
+		t.Errorf("%d descriptors, had %d", n, files)
+	}
+	deadline := time.After(time.Minute)
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for runtime.NumGoroutine() > goroutines {
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("%d goroutines, had %d", runtime.NumGoroutine(), goroutines)
+		}
+	}
+}
+
+// The process keeps writing while clients come and go, loses nothing and is not killed.
+func TestSinkOutlivesClients(t *testing.T) {
+	path := newFIFO(t)
+	hold, child, err := Sink(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = hold.Close() }()
+	const lines = 20000
+	cmd := exec.CommandContext(within(t), "/bin/busybox", "seq", "1", "20000")
+	cmd.Stdout = child
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if flags, err := unix.FcntlInt(child.Fd(), unix.F_GETFL, 0); err != nil || flags&unix.O_NONBLOCK != 0 {
+		t.Errorf("child's end: flags %#x, %v, want blocking", flags, err)
+	}
+	_ = child.Close()
+	exited := make(chan error, 1)
+	go func() { exited <- cmd.Wait() }()
+	var got bytes.Buffer
+	for len(exited) == 0 {
+		client(t, path, &got, exited)
+	}
+	if err := <-exited; err != nil {
+		t.Errorf("writer: %v", err)
+	}
+	exited <- nil
+	client(t, path, &got, exited)
+	text := strings.Split(strings.TrimSpace(got.String()), "\n")
+	if len(text) != lines || text[lines-1] != "20000" {
+		t.Errorf("got %d lines, last %q", len(text), text[len(text)-1])
+	}
+}
+
+// client reads some bytes and leaves; once the writer has exited, all that is left.
+func client(t *testing.T, path string, to io.Writer, exited chan error) {
+	t.Helper()
+	r, err := OpenReader(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = r.Close() }()
+	stop := make(chan struct{})
+	joined := make(chan struct{})
+	go func() {
+		defer close(joined)
+		select {
+		case err := <-exited:
+			exited <- err
+			if err := r.Finish(); err != nil {
+				t.Error(err)
+			}
+		case <-stop:
+		}
+	}()
+	for range 3 {
+		if _, err := io.CopyN(to, r, 1000); err != nil {
+			if !errors.Is(err, io.EOF) {
+				t.Error(err)
+			}
+			break
+		}
+	}
+	if len(exited) > 0 {
+		if _, err := io.Copy(to, r); err != nil {
+			t.Error(err)
+		}
+	}
+	close(stop)
+	<-joined
+}
+
+func TestSourceEndsWithHold(t *testing.T) {
+	path := newFIFO(t)
+	hold, child, err := Source(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	cmd := exec.CommandContext(within(t), "/bin/busybox", "cat")
+	cmd.Stdin, cmd.Stdout = child, &out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	_ = child.Close()
+	for _, text := range []string{"one ", "two"} { // two clients, one after the other
+		w, err := OpenWriter(within(t), path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(w, text); err != nil {
+			t.Fatal(err)
+		}
+		_ = w.Close()
+	}
+	if err := hold.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil || out.String() != "one two" {
+		t.Errorf("got %q, %v", out.String(), err)
+	}
+}
