@@ -1,0 +1,221 @@
+package runtime
+
+import (
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+
+	"github.com/cleatproject/cleat/internal/durable"
+	"github.com/cleatproject/cleat/internal/undo"
+	"github.com/cleatproject/cleat/mount"
+)
+
+// Files of a bundle, beside config.json and rootfs/.
+const (
+	bootstrapFile  = "bootstrap.json"   // how to reach the shim
+	shimBinaryFile = "shim-binary-path" // the shim it was started with
+	runtimeFile    = "runtime"          // the runtime name it was asked for by
+	pendingFile    = "pending"          // present until Commit
+	announcedFile  = "exit-announced"   // the exit of a dead shim's container was announced
+	logFile        = "log"              // stderr of the shim
+)
+
+// bundlesDir is the part below the state directory, as peers call it.
+const bundlesDir = "io.containerd.runtime.v2.task"
+
+// bundle is the directory of one task.
+type bundle struct {
+	namespace, id string
+	path          string // STATE/io.containerd.runtime.v2.task/NS/ID
+	work          string // ROOT/io.containerd.runtime.v2.task/NS/ID
+}
+
+func (m *Manager) bundleOf(namespace, id string) *bundle {
+	return &bundle{
+		namespace: namespace, id: id,
+		path: filepath.Join(m.cfg.State, bundlesDir, namespace, id),
+		work: filepath.Join(m.cfg.Root, bundlesDir, namespace, id),
+	}
+}
+
+// create makes the bundle with its spec, whole or not at all. A bundle that stands there already
+// is errdefs.ErrAlreadyExists.
+func (b *bundle) create(spec []byte, runtimeName, shimBinary string) (err error) {
+	var u undo.Stack
+	defer func() { err = errors.Join(err, u.Run()) }()
+	parent := filepath.Dir(b.path)
+	if err := os.MkdirAll(parent, 0o711); err != nil {
+		return fmt.Errorf("create bundle of %s: %w", b.id, err)
+	}
+	tmp := filepath.Join(parent, "."+b.id+"-"+rand.Text()[:8])
+	if err := os.Mkdir(tmp, 0o700); err != nil {
+		return fmt.Errorf("create bundle of %s: %w", b.id, err)
+	}
+	u.Push("remove half-made bundle", func() error { return os.RemoveAll(tmp) })
+	if err := b.fill(tmp, spec, runtimeName, shimBinary); err != nil {
+		return fmt.Errorf("create bundle of %s: %w", b.id, err)
+	}
+	if err := unix.Renameat2(unix.AT_FDCWD, tmp, unix.AT_FDCWD, b.path, unix.RENAME_NOREPLACE); err != nil {
+		if errors.Is(err, unix.EEXIST) {
+			return fmt.Errorf("task %s: %w", b.id, errdefs.ErrAlreadyExists)
+		}
+		return fmt.Errorf("create bundle of %s: %w", b.id, err)
+	}
+	u.Release()
+	return nil
+}
+
+// fill writes what a bundle holds from the start. Nothing here is synced: a bundle does not
+// outlive the machine's run.
+func (b *bundle) fill(dir string, spec []byte, runtimeName, shimBinary string) error {
+	if err := os.MkdirAll(b.work, 0o711); err != nil {
+		return err
+	}
+	if err := os.Mkdir(filepath.Join(dir, "rootfs"), 0o711); err != nil {
+		return err
+	}
+	if err := os.Symlink(b.work, filepath.Join(dir, "work")); err != nil {
+		return err
+	}
+	for name, data := range map[string]string{
+		"config.json":  string(spec),
+		shimBinaryFile: shimBinary,
+		runtimeFile:    runtimeName,
+		pendingFile:    "",
+	} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(data), 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// file returns the path of a file of the bundle.
+func (b *bundle) file(name string) string { return filepath.Join(b.path, name) }
+
+// read returns the text of a small file of the bundle, or "".
+func (b *bundle) read(name string) string {
+	data, err := os.ReadFile(b.file(name))
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(data))
+}
+
+// has reports whether the bundle holds a file.
+func (b *bundle) has(name string) bool {
+	_, err := os.Lstat(b.file(name))
+	return err == nil
+}
+
+// remove takes the bundle away: out of sight first, then its mounts, then its files. Idempotent.
+func (b *bundle) remove() error {
+	hidden := filepath.Join(filepath.Dir(b.path), "."+b.id+"-"+rand.Text()[:8])
+	if err := durable.RenameUnsynced(b.path, hidden); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("remove bundle of %s: %w", b.id, err)
+	}
+	if err := removeHidden(hidden); err != nil {
+		return fmt.Errorf("remove bundle of %s: %w", b.id, err)
+	}
+	if err := os.RemoveAll(b.work); err != nil {
+		return fmt.Errorf("remove work directory of %s: %w", b.id, err)
+	}
+	return nil
+}
+
+// removeHidden removes a bundle that was renamed out of sight, never crossing into what is still
+// mounted in it.
+func removeHidden(path string) error {
+	if err := mount.UnmountAll(filepath.Join(path, "rootfs"), unix.UMOUNT_NOFOLLOW); err != nil {
+		return err
+	}
+	if err := os.Remove(filepath.Join(path, "rootfs")); err != nil && !errors.Is(err, os.ErrNotExist) {
+		// Something is mounted in it, or somebody wrote into it: look before deleting.
+		under, uerr := mount.Under(path)
+		if uerr != nil {
+			return uerr
+		}
+		for _, p := range under {
+			if err := mount.UnmountAll(p, unix.UMOUNT_NOFOLLOW); err != nil {
+				return err
+			}
+		}
+	}
+	return os.RemoveAll(path)
+}
+
+// address is how a shim is reached, bootstrap.json of the bundle.
+type address struct {
+	Version  int    `json:"version"` // of the task API
+	Address  string `json:"address"`
+	Protocol string `json:"protocol"`
+	// Native says that the shim is cleat's own; others ignore the field.
+	Native bool `json:"cleat,omitempty"`
+}
+
+func (b *bundle) writeAddress(a address) error {
+	data, err := json.Marshal(a)
+	if err != nil {
+		return fmt.Errorf("encode address of shim %s: %w", b.id, err)
+	}
+	if err := os.WriteFile(b.file(bootstrapFile), data, 0o644); err != nil {
+		return fmt.Errorf("write address of shim %s: %w", b.id, err)
+	}
+	return nil
+}
+
+// readAddress returns the shim's address, also in the plain form of older managers.
+func (b *bundle) readAddress() (address, error) {
+	data, err := os.ReadFile(b.file(bootstrapFile))
+	if errors.Is(err, os.ErrNotExist) {
+		if plain := b.read("address"); plain != "" {
+			return address{Version: 2, Address: plain, Protocol: "ttrpc"}, nil
+		}
+	}
+	if err != nil {
+		return address{}, fmt.Errorf("read address of shim %s: %w", b.id, err)
+	}
+	var a address
+	if err := json.Unmarshal(data, &a); err != nil {
+		return address{}, fmt.Errorf("read address of shim %s: %w", b.id, err)
+	}
+	return a, nil
+}
+
+// bundles lists what is on disk, and removes what was half made or half removed.
+func (m *Manager) bundles() ([]*bundle, error) {
+	base := filepath.Join(m.cfg.State, bundlesDir)
+	namespaces, err := os.ReadDir(base)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list bundles: %w", err)
+	}
+	var found []*bundle
+	for _, ns := range namespaces {
+		entries, err := os.ReadDir(filepath.Join(base, ns.Name()))
+		if err != nil {
+			return nil, fmt.Errorf("list bundles of namespace %s: %w", ns.Name(), err)
+		}
+		for _, e := range entries {
+			if strings.HasPrefix(e.Name(), ".") {
+				if err := removeHidden(filepath.Join(base, ns.Name(), e.Name())); err != nil {
+					m.cfg.Log.Warn("cannot remove what is left of a bundle", "path", e.Name(), "error", err)
+				}
+				continue
+			}
+			if e.IsDir() {
+				found = append(found, m.bundleOf(ns.Name(), e.Name()))
+			}
+		}
+	}
+	return found, nil
+}

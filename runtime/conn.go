@@ -1,0 +1,97 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"syscall"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/containerd/ttrpc"
+
+	"github.com/cleatproject/cleat/proto/rpc"
+	"github.com/cleatproject/cleat/proto/shimapi"
+	"github.com/cleatproject/cleat/proto/task"
+)
+
+// Deadlines of calls to a shim. Those that run the OCI runtime are long: a slow disk must not
+// turn into a half-made container.
+const (
+	quickCall   = 5 * time.Second
+	runtimeCall = 3 * time.Minute
+)
+
+// conn is a connection to a shim.
+type conn struct {
+	client  *ttrpc.Client
+	service string // the task service's name in the version in use
+	native  bool
+	closed  <-chan struct{}
+}
+
+// dial connects to a shim. An error that gone accepts means that nobody will ever listen there.
+func dial(ctx context.Context, a address) (*conn, error) {
+	if a.Protocol != "" && a.Protocol != "ttrpc" {
+		return nil, fmt.Errorf("shim at %s speaks %s: only ttrpc is supported: %w", a.Address, a.Protocol, errdefs.ErrNotImplemented)
+	}
+	closed := make(chan struct{})
+	client, err := rpc.Dial(ctx, a.Address, ttrpc.WithOnClose(func() { close(closed) }))
+	if err != nil {
+		return nil, err
+	}
+	service := task.V3Service
+	if a.Version == 2 {
+		service = task.V2Service
+	}
+	return &conn{client: client, service: service, native: a.Native, closed: closed}, nil
+}
+
+// gone reports whether a dial's error says that the shim is dead: its socket was removed, or
+// nobody listens on it. A shim that is merely stopped still has a listening socket.
+func gone(err error) bool {
+	return errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.ECONNREFUSED)
+}
+
+// call calls the task service with a deadline; 0 is none but the context's.
+func call[Resp any, PResp rpc.Pointer[Resp]](
+	ctx context.Context, c *conn, limit time.Duration, method string, req rpc.Message,
+) (*Resp, error) {
+	return callService[Resp, PResp](ctx, c, limit, c.service, method, req)
+}
+
+// callNative calls cleat's own shim service with a deadline.
+func callNative[Resp any, PResp rpc.Pointer[Resp]](
+	ctx context.Context, c *conn, limit time.Duration, method string, req rpc.Message,
+) (*Resp, error) {
+	return callService[Resp, PResp](ctx, c, limit, shimapi.Service, method, req)
+}
+
+func callService[Resp any, PResp rpc.Pointer[Resp]](
+	ctx context.Context, c *conn, limit time.Duration, service, method string, req rpc.Message,
+) (*Resp, error) {
+	if limit > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, limit, errSlow)
+		defer cancel()
+	}
+	resp, err := rpc.Call[Resp, PResp](ctx, c.client, service, method, req)
+	if err != nil && errors.Is(context.Cause(ctx), errSlow) {
+		return nil, fmt.Errorf("%s: no answer from the shim in %s: it may be stopped or swapped out, see `cleat shim ls`: %w",
+			method, limit, errdefs.ErrUnavailable)
+	}
+	return resp, err
+}
+
+// errSlow is the cause of a call's own deadline, told from the client's.
+var errSlow = errors.New("shim did not answer in time")
+
+// isClosed reports whether the connection has ended.
+func (c *conn) isClosed() bool {
+	select {
+	case <-c.closed:
+		return true
+	default:
+		return false
+	}
+}

@@ -1,0 +1,172 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/cleatproject/cleat/internal/undo"
+	"github.com/cleatproject/cleat/mount"
+	"github.com/cleatproject/cleat/proto/rpc"
+	"github.com/cleatproject/cleat/proto/runcopts"
+	"github.com/cleatproject/cleat/proto/shimapi"
+	"github.com/cleatproject/cleat/proto/task"
+	"github.com/cleatproject/cleat/proto/types"
+)
+
+// CreateOptions describe a task to be made.
+type CreateOptions struct {
+	ID string
+	// Spec is the OCI runtime spec as JSON.
+	Spec []byte
+	// Rootfs is mounted by the shim at the bundle's rootfs directory.
+	Rootfs                []mount.Mount
+	Stdin, Stdout, Stderr string
+	Terminal              bool
+	// Checkpoint is a directory to restore from; optional.
+	Checkpoint string
+	// Runtime is a runtime name or a shim's absolute path; optional.
+	Runtime string
+	// Options are the runtime's own; optional.
+	Options *types.Any
+}
+
+// runcOptionsURL names the options that runc-like shims take.
+const runcOptionsURL = "containerd.runc.v1.Options"
+
+// Create launches a shim and has it create the container, calling cleat's create verb through
+// shim/create.go. The task is invisible and would not survive a restart until Commit. On any error
+// or when ctx ends nothing is left behind.
+func (m *Manager) Create(ctx context.Context, namespace string, o CreateOptions) (*Task, error) {
+	return m.make(ctx, namespace, o, (*Task).create)
+}
+
+// Run is Create and Start; with cleat's own shim in one invocation of the OCI runtime.
+func (m *Manager) Run(ctx context.Context, namespace string, o CreateOptions) (*Task, error) {
+	return m.make(ctx, namespace, o, (*Task).run)
+}
+
+// make is the walk both share: bundle, shim, first call. begin makes the container.
+func (m *Manager) make(
+	ctx context.Context, namespace string, o CreateOptions,
+	begin func(*Task, context.Context, *conn, *task.CreateTaskRequest) error,
+) (_ *Task, err error) {
+	binary, err := m.resolve(o.Runtime)
+	if err != nil {
+		return nil, err
+	}
+	options, err := m.fillOptions(namespace, o, binary)
+	if err != nil {
+		return nil, err
+	}
+	var u undo.Stack
+	defer func() { err = errors.Join(err, u.Run()) }()
+
+	t := m.newTask(m.bundleOf(namespace, o.ID), Info{
+		Stdin: o.Stdin, Stdout: o.Stdout, Stderr: o.Stderr, Terminal: o.Terminal,
+		Runtime: o.Runtime, Link: Connecting,
+	})
+	if err := m.add(t); err != nil {
+		return nil, err
+	}
+	u.Push("forget task", func() error { m.forget(t); return nil })
+	if err := t.bundle.create(o.Spec, o.Runtime, binary); err != nil {
+		return nil, err
+	}
+	u.Push("remove bundle", t.bundle.remove)
+
+	s, err := m.launch(ctx, t.bundle, binary, options)
+	if err != nil {
+		return nil, fmt.Errorf("launch shim for %s: %w", o.ID, err)
+	}
+	u.Push("destroy task", func() error { return t.destroy(context.WithoutCancel(ctx), s) })
+	c, err := dial(ctx, s.address)
+	if err != nil {
+		return nil, s.explain(fmt.Errorf("reach shim of %s: %w", o.ID, err))
+	}
+	t.adoptConn(c, s)
+	err = begin(t, ctx, c, &task.CreateTaskRequest{
+		Id: o.ID, Bundle: t.bundle.path, Rootfs: wireMounts(o.Rootfs), Terminal: o.Terminal,
+		Stdin: o.Stdin, Stdout: o.Stdout, Stderr: o.Stderr, Checkpoint: o.Checkpoint, Options: options,
+	})
+	if err != nil {
+		return nil, s.explain(fmt.Errorf("create task %s: %w", o.ID, err))
+	}
+	u.Release()
+	m.watch(t, c)
+	return t, nil
+}
+
+// create has the shim create the container.
+func (t *Task) create(ctx context.Context, c *conn, req *task.CreateTaskRequest) error {
+	resp, err := call[task.CreateTaskResponse](ctx, c, runtimeCall, "Create", req)
+	if err != nil {
+		return err
+	}
+	t.update(func(i *Info) {
+		i.Pid = resp.Pid
+		if i.Status == types.Status_UNKNOWN {
+			i.Status = types.Status_CREATED
+		}
+	})
+	return nil
+}
+
+// run has the shim create and start the container.
+func (t *Task) run(ctx context.Context, c *conn, req *task.CreateTaskRequest) error {
+	if c.native {
+		resp, err := callNative[shimapi.RunResponse](ctx, c, runtimeCall, "Run", &shimapi.RunRequest{Create: req})
+		if err != nil {
+			return err
+		}
+		t.setRunning(resp.Pid)
+		t.update(func(i *Info) { i.StartedAt = resp.StartedAt.Time() })
+		return nil
+	}
+	if err := t.create(ctx, c, req); err != nil {
+		return err
+	}
+	return t.start(ctx, c)
+}
+
+// fillOptions gives runc-like runtimes a state directory of this daemon's own.
+func (m *Manager) fillOptions(namespace string, o CreateOptions, binary string) (*types.Any, error) {
+	root := filepath.Join(m.cfg.State, "runc", namespace)
+	if o.Options == nil || o.Options.TypeUrl == "" {
+		if !native(binary) && filepath.Base(binary) != "containerd-shim-runc-v2" {
+			return nil, nil
+		}
+		return encodeOptions(&runcopts.Options{Root: root})
+	}
+	if o.Options.TypeUrl != runcOptionsURL {
+		return o.Options, nil
+	}
+	var opts runcopts.Options
+	if err := opts.Unmarshal(o.Options.Value); err != nil {
+		return nil, fmt.Errorf("runtime options of %s: %w: %w", o.ID, err, errdefs.ErrInvalidArgument)
+	}
+	if opts.Root != "" {
+		return o.Options, nil
+	}
+	opts.Root = root
+	return encodeOptions(&opts)
+}
+
+func encodeOptions(opts *runcopts.Options) (*types.Any, error) {
+	data, err := rpc.Marshal(opts)
+	if err != nil {
+		return nil, err
+	}
+	return &types.Any{TypeUrl: runcOptionsURL, Value: data}, nil
+}
+
+func wireMounts(mounts []mount.Mount) []*types.Mount {
+	out := make([]*types.Mount, len(mounts))
+	for i, m := range mounts {
+		out[i] = &types.Mount{Type: m.Type, Source: m.Source, Target: m.Target, Options: m.Options}
+	}
+	return out
+}

@@ -1,0 +1,238 @@
+package runtime
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+
+	"github.com/cleatproject/cleat/internal/undo"
+	"github.com/cleatproject/cleat/proto/bootstrap"
+	"github.com/cleatproject/cleat/proto/rpc"
+	"github.com/cleatproject/cleat/proto/types"
+	"github.com/cleatproject/cleat/reaper"
+)
+
+// shim is a shim just launched.
+type shim struct {
+	bundle  *bundle
+	address address
+	// child is the shim where it is this process's own child, else nil.
+	child *reaper.Child
+}
+
+// startLimit bounds the `start` and `delete` verbs of a foreign shim.
+const startLimit = 30 * time.Second
+
+// launch starts the shim of a bundle.
+func (m *Manager) launch(ctx context.Context, b *bundle, binary string, options *types.Any) (*shim, error) {
+	if native(binary) {
+		return m.launchNative(b, binary)
+	}
+	return m.launchForeign(ctx, b, binary, options)
+}
+
+// launchNative hands cleat's shim its listening socket: one exec, and no handshake, since a
+// connection waits in the socket's queue until the shim accepts it.
+func (m *Manager) launchNative(b *bundle, binary string) (_ *shim, err error) {
+	var u undo.Stack
+	defer func() { err = errors.Join(err, u.Run()) }()
+	path := filepath.Join(m.cfg.State, "s", strings.ToLower(rand.Text()[:16]))
+	l, err := rpc.Listen(path, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	u.Push("remove socket", func() error { return removeFile(path) })
+	defer func() { err = errors.Join(err, l.Close()) }()
+	fd, err := l.File()
+	if err != nil {
+		return nil, fmt.Errorf("share socket: %w", err)
+	}
+	defer func() { err = errors.Join(err, fd.Close()) }()
+	// Written before the shim exists: from here on a restart finds whatever there is.
+	addr := address{Version: 3, Address: "unix://" + path, Protocol: "ttrpc", Native: true}
+	if err := b.writeAddress(addr); err != nil {
+		return nil, err
+	}
+	log, err := os.OpenFile(b.file(logFile), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("create shim log: %w", err)
+	}
+	defer func() { err = errors.Join(err, log.Close()) }()
+	cmd := m.shimCommand(b, binary, "serve")
+	cmd.Env = append(cmd.Env, "GOMAXPROCS=2", "CLEAT_LISTEN_FD=3")
+	cmd.ExtraFiles = []*os.File{fd}
+	cmd.Stderr = log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	child, err := m.cfg.Reaper.Spawn(cmd)
+	if err != nil {
+		return nil, fmt.Errorf("start %s: %w", binary, err)
+	}
+	u.Release()
+	return &shim{bundle: b, address: addr, child: child}, nil
+}
+
+// shimCommand is the published command line and environment of a shim.
+func (m *Manager) shimCommand(b *bundle, binary, verb string, extra ...string) *exec.Cmd {
+	args := []string{
+		"-namespace", b.namespace, "-address", m.cfg.Address,
+		"-publish-binary", m.cfg.Binary, "-id", b.id,
+	}
+	args = append(args, extra...)
+	if m.cfg.Debug {
+		args = append(args, "-debug")
+	}
+	cmd := exec.Command(binary, append(args, verb)...) //nolint:noctx // a shim outlives every context
+	cmd.Dir = b.path
+	cmd.Env = append(os.Environ(),
+		"TTRPC_ADDRESS="+m.cfg.TTRPCAddress, "GRPC_ADDRESS="+m.cfg.Address,
+		"NAMESPACE="+b.namespace, "MAX_SHIM_VERSION=2")
+	return cmd
+}
+
+// launchForeign runs the published `start`, which leaves a shim behind and prints its address.
+func (m *Manager) launchForeign(ctx context.Context, b *bundle, binary string, options *types.Any) (*shim, error) {
+	stdin := []byte(nil)
+	if options != nil {
+		data, err := rpc.Marshal(options)
+		if err != nil {
+			return nil, err
+		}
+		stdin = data
+	}
+	if err := unix.Mkfifo(b.file(logFile), 0o700); err != nil && !errors.Is(err, unix.EEXIST) {
+		return nil, fmt.Errorf("create shim log: %w", err)
+	}
+	m.followLog(b)
+	cmd := m.shimCommand(b, binary, "start")
+	cmd.Env = append(cmd.Env, "GOMAXPROCS=2")
+	out, err := m.output(ctx, cmd, stdin)
+	if err != nil {
+		return nil, fmt.Errorf("%s start: %w", filepath.Base(binary), err)
+	}
+	addr, err := parseStart(out)
+	if err != nil {
+		return nil, fmt.Errorf("%s start: %w", filepath.Base(binary), err)
+	}
+	if err := b.writeAddress(addr); err != nil {
+		return nil, err
+	}
+	return &shim{bundle: b, address: addr}, nil
+}
+
+// output runs a short command and returns its stdout. When ctx ends the command is killed.
+func (m *Manager) output(ctx context.Context, cmd *exec.Cmd, stdin []byte) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, startLimit)
+	defer cancel()
+	var stdout, stderr bytes.Buffer
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(stdin), &stdout, &stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.WaitDelay = time.Second // a daemon that kept our pipe must not keep us
+	exits, err := m.cfg.Reaper.Start(cmd)
+	if err != nil {
+		return nil, err
+	}
+	done := make(chan struct{})
+	var status int
+	var waitErr error
+	m.wg.Go(func() {
+		defer close(done)
+		status, waitErr = m.cfg.Reaper.Wait(cmd, exits)
+	})
+	select {
+	case <-done:
+	case <-ctx.Done():
+		if err := unix.Kill(-cmd.Process.Pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
+			return nil, errors.Join(ctx.Err(), err)
+		}
+		<-done
+		return nil, ctx.Err()
+	}
+	if waitErr != nil {
+		return nil, waitErr
+	}
+	if status != 0 {
+		return nil, fmt.Errorf("exit status %d: %s", status, firstText(stderr.String(), stdout.String()))
+	}
+	return stdout.Bytes(), nil
+}
+
+func firstText(texts ...string) string {
+	for _, t := range texts {
+		if t = strings.TrimSpace(t); t != "" {
+			return t
+		}
+	}
+	return "no message"
+}
+
+// parseStart reads the answer of `start` in its three published forms: protobuf, JSON, and a bare
+// address.
+func parseStart(out []byte) (address, error) {
+	text := strings.TrimSpace(string(out))
+	if strings.HasPrefix(text, "{") {
+		var a address
+		if err := json.Unmarshal([]byte(text), &a); err == nil && a.Address != "" {
+			return checkAddress(a)
+		}
+	}
+	var r bootstrap.BootstrapResult
+	if err := r.Unmarshal(out); err == nil && r.Address != "" && strings.Contains(r.Address, "://") && r.Version > 0 {
+		return checkAddress(address{Version: int(r.Version), Address: r.Address, Protocol: r.Protocol})
+	}
+	if text == "" {
+		return address{}, fmt.Errorf("no address in its answer: %w", errdefs.ErrUnknown)
+	}
+	return checkAddress(address{Version: 2, Address: text, Protocol: "ttrpc"})
+}
+
+// checkAddress refuses what could not be dialled, before it is written anywhere.
+func checkAddress(a address) (address, error) {
+	a.Native = false
+	if a.Version < 2 || a.Version > 3 {
+		return address{}, fmt.Errorf("task API version %d: only 2 and 3 are spoken: %w", a.Version, errdefs.ErrNotImplemented)
+	}
+	if _, err := rpc.SocketPath(a.Address); err != nil {
+		return address{}, err
+	}
+	return a, nil
+}
+
+// explain adds what the shim wrote to its log, where that says more than err.
+func (s *shim) explain(err error) error {
+	if !errdefs.IsUnavailable(err) && !errors.Is(err, io.EOF) {
+		return err
+	}
+	info, serr := os.Lstat(s.bundle.file(logFile))
+	if serr != nil || !info.Mode().IsRegular() {
+		return err
+	}
+	if text := s.bundle.read(logFile); text != "" {
+		const keep = 1000
+		return fmt.Errorf("%w; the shim's log ends: %s", err, text[max(0, len(text)-keep):])
+	}
+	return err
+}
+
+// removeFile removes a file; one that is missing is no error.
+func removeFile(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// writeEmpty makes an empty file.
+func writeEmpty(path string) error { return os.WriteFile(path, nil, 0o600) }

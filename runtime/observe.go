@@ -1,0 +1,147 @@
+package runtime
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/cleatproject/cleat/events"
+	apievents "github.com/cleatproject/cleat/proto/events"
+	"github.com/cleatproject/cleat/proto/rpc"
+	"github.com/cleatproject/cleat/proto/task"
+	"github.com/cleatproject/cleat/proto/types"
+)
+
+// Observe takes an event that a shim forwarded: publishes it and learns from it. The exit of an
+// init is published once however often a shim repeats it. An error means that the event is not
+// safe and the shim has to send it again.
+func (m *Manager) Observe(e events.Event) error {
+	switch e.Topic {
+	case "/tasks/exit":
+		return m.observeExit(e)
+	case "/tasks/start":
+		var ev apievents.TaskStart
+		if err := decodeEvent(e, &ev); err != nil {
+			return err
+		}
+		return m.learn(e, ev.ContainerId, func(t *Task) { t.setRunning(ev.Pid) })
+	case "/tasks/paused":
+		var ev apievents.TaskPaused
+		if err := decodeEvent(e, &ev); err != nil {
+			return err
+		}
+		return m.learn(e, ev.ContainerId, func(t *Task) { t.setPaused(true) })
+	case "/tasks/resumed":
+		var ev apievents.TaskResumed
+		if err := decodeEvent(e, &ev); err != nil {
+			return err
+		}
+		return m.learn(e, ev.ContainerId, func(t *Task) { t.setPaused(false) })
+	case "/tasks/oom":
+		var ev apievents.TaskOOM
+		if err := decodeEvent(e, &ev); err != nil {
+			return err
+		}
+		return m.learn(e, ev.ContainerId, func(t *Task) { t.update(func(i *Info) { i.OOMKilled = true }) })
+	default:
+		return m.cfg.Publish(e)
+	}
+}
+
+func decodeEvent(e events.Event, into rpc.Message) error {
+	if err := into.Unmarshal(e.Value); err != nil {
+		return fmt.Errorf("decode event %s: %w: %w", e.Topic, err, errdefs.ErrInvalidArgument)
+	}
+	return nil
+}
+
+// learn publishes e and applies it to the task it speaks of.
+func (m *Manager) learn(e events.Event, id string, apply func(*Task)) error {
+	if err := m.cfg.Publish(e); err != nil {
+		return err
+	}
+	if t := m.lookup(e.Namespace, id); t != nil {
+		apply(t)
+	}
+	return nil
+}
+
+func (m *Manager) observeExit(e events.Event) error {
+	var ev apievents.TaskExit
+	if err := decodeEvent(e, &ev); err != nil {
+		return err
+	}
+	t := m.lookup(e.Namespace, ev.ContainerId)
+	if t == nil || ev.Id != ev.ContainerId {
+		return m.cfg.Publish(e)
+	}
+	if err := t.announce(e); err != nil {
+		return err
+	}
+	t.setExit(Exit{Pid: ev.Pid, Status: ev.ExitStatus, At: ev.ExitedAt.Time()})
+	return nil
+}
+
+// announce publishes the exit of the init unless that was done.
+func (t *Task) announce(e events.Event) error {
+	t.announcing.Lock()
+	defer t.announcing.Unlock()
+	if t.announced {
+		return nil
+	}
+	if err := t.m.cfg.Publish(e); err != nil {
+		return err
+	}
+	t.announced = true
+	return nil
+}
+
+// watch follows a task's connection until the task is taken away or the Manager closes: when it
+// breaks, it is made again, and a shim that died is cleaned up after.
+func (m *Manager) watch(t *Task, c *conn) {
+	m.spawn(func(ctx context.Context) {
+		for c != nil {
+			if !c.native {
+				m.awaitForeignExit(ctx, t, c)
+			}
+			select {
+			case <-c.closed:
+			case <-ctx.Done():
+				return
+			}
+			if t.isRemoving() || ctx.Err() != nil {
+				return
+			}
+			c = m.connect(ctx, t)
+		}
+	})
+}
+
+// awaitForeignExit learns the exit from a shim that may not forward events reliably.
+func (m *Manager) awaitForeignExit(ctx context.Context, t *Task, c *conn) {
+	m.wg.Go(func() {
+		resp, err := call[task.WaitResponse](ctx, c, 0, "Wait", &task.WaitRequest{Id: t.id})
+		if err != nil {
+			return // the connection's end or the task's; both have their watchers
+		}
+		i := t.Info()
+		t.setExit(Exit{Pid: i.Pid, Status: resp.ExitStatus, At: resp.ExitedAt.Time()})
+	})
+}
+
+// apply takes over a shim's own account of its init.
+func (t *Task) apply(p *shimProcess) {
+	if p.status == types.Status_STOPPED {
+		t.setExit(Exit{Pid: p.pid, Status: p.exitStatus, At: p.exitedAt})
+	}
+	t.update(func(i *Info) {
+		i.Pid = p.pid
+		i.Status = p.status
+		i.Stdin, i.Stdout, i.Stderr, i.Terminal = p.stdin, p.stdout, p.stderr, p.terminal
+		if !p.startedAt.IsZero() {
+			i.StartedAt = p.startedAt
+		}
+		i.OOMKilled = i.OOMKilled || p.oomKilled
+	})
+}

@@ -1,0 +1,184 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/cleatproject/cleat/proto/shimapi"
+	"github.com/cleatproject/cleat/proto/task"
+	"github.com/cleatproject/cleat/proto/types"
+)
+
+// unresponsiveAfter is how long a shim may take to answer at adoption before it is called
+// unresponsive. It is asked no less for it, and adopted whenever it answers.
+const unresponsiveAfter = 2 * time.Second
+
+// Recover enters a task for every bundle on disk, as unknown, and returns; the shims are dialled
+// beside, all at once. Tasks that were never committed are removed.
+func (m *Manager) Recover() error {
+	found, err := m.bundles()
+	if err != nil {
+		return err
+	}
+	for _, b := range found {
+		t := m.newTask(b, Info{Status: types.Status_UNKNOWN, Link: Connecting, Runtime: b.read(runtimeFile)})
+		pending := b.has(pendingFile)
+		if err := m.add(t); err != nil {
+			return err
+		}
+		if !pending {
+			m.show(t)
+		}
+		m.spawn(func(ctx context.Context) {
+			c := m.connect(ctx, t)
+			if pending && ctx.Err() == nil {
+				m.discard(ctx, t)
+				return
+			}
+			if c != nil {
+				m.watch(t, c)
+			}
+		})
+	}
+	return nil
+}
+
+// discard removes a task whose request was never answered.
+func (m *Manager) discard(ctx context.Context, t *Task) {
+	addr, err := t.bundle.readAddress()
+	if err == nil {
+		err = t.destroy(context.WithoutCancel(ctx), &shim{bundle: t.bundle, address: addr})
+	} else {
+		err = m.bury(ctx, t)
+	}
+	if err := errors.Join(err, t.bundle.remove()); err != nil {
+		m.cfg.Log.Error("cannot remove a half-made task", "id", t.id, "namespace", t.namespace, "error", err)
+	}
+	m.forget(t)
+}
+
+// retryDelays is how long to wait between attempts to reach a shim whose socket exists but
+// refuses for other reasons than its death.
+const (
+	firstRetry = 100 * time.Millisecond
+	lastRetry  = 5 * time.Second
+)
+
+// connect reaches the shim of t and returns the connection, or nil when the shim is dead (and then
+// cleaned up after) or the Manager closes.
+func (m *Manager) connect(ctx context.Context, t *Task) *conn {
+	t.setConn(nil, Connecting)
+	for delay := firstRetry; ctx.Err() == nil && !t.isRemoving(); delay = min(2*delay, lastRetry) {
+		c, err := m.reach(ctx, t)
+		if err == nil {
+			return c
+		}
+		if ctx.Err() != nil || t.isRemoving() {
+			return nil
+		}
+		if gone(err) || errors.Is(err, errEmpty) {
+			if err := m.bury(ctx, t); err != nil {
+				m.cfg.Log.Error("cannot clean up after a dead shim", "id", t.id, "namespace", t.namespace, "error", err)
+			}
+			return nil
+		}
+		m.cfg.Log.Warn("cannot reach a shim, trying again", "id", t.id, "namespace", t.namespace, "error", err)
+		t.setConn(nil, Unresponsive)
+		timer := time.NewTimer(delay)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+		}
+	}
+	return nil
+}
+
+// errEmpty says that a shim lives but holds no container.
+var errEmpty = errors.New("shim holds no container")
+
+// reach dials the shim once and takes over its account. It waits for an answer for as long as the
+// connection stands.
+func (m *Manager) reach(ctx context.Context, t *Task) (*conn, error) {
+	addr, err := t.bundle.readAddress()
+	if err != nil {
+		return nil, err // no file: the shim was never started
+	}
+	dialCtx, cancel := context.WithTimeout(ctx, quickCall)
+	defer cancel()
+	c, err := dial(dialCtx, addr)
+	if err != nil {
+		return nil, err
+	}
+	slow := time.AfterFunc(unresponsiveAfter, func() { t.setLink(Unresponsive) })
+	p, err := t.ask(ctx, c)
+	slow.Stop()
+	if err != nil {
+		return nil, errors.Join(err, c.client.Close())
+	}
+	t.apply(p)
+	t.update(func(i *Info) { i.ShimPid, i.ShimVersion, i.ShimAddress = p.shimPid, p.shimVersion, addr.Address })
+	t.setConn(c, Ready)
+	return c, nil
+}
+
+// shimProcess is an init as its shim tells of it.
+type shimProcess struct {
+	shimPid               uint32
+	shimVersion           string
+	pid                   uint32
+	status                types.Status
+	exitStatus            uint32
+	exitedAt, startedAt   time.Time
+	stdin, stdout, stderr string
+	terminal, oomKilled   bool
+}
+
+// ask has the shim tell of its init, by the native call or by the task API.
+func (t *Task) ask(ctx context.Context, c *conn) (*shimProcess, error) {
+	if !c.native {
+		return t.askForeign(ctx, c)
+	}
+	resp, err := callNative[shimapi.StatusResponse](ctx, c, 0, "Status", &shimapi.StatusRequest{TtrpcAddress: t.m.cfg.TTRPCAddress})
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range resp.Processes {
+		if p.Id == t.id && p.ExecId == "" {
+			return &shimProcess{
+				shimPid: resp.ShimPid, shimVersion: resp.Version,
+				pid: p.Pid, status: p.Status, exitStatus: p.ExitStatus,
+				exitedAt: p.ExitedAt.Time(), startedAt: p.StartedAt.Time(),
+				stdin: p.Stdin, stdout: p.Stdout, stderr: p.Stderr,
+				terminal: p.Terminal, oomKilled: p.OomKilled,
+			}, nil
+		}
+	}
+	return nil, errEmpty
+}
+
+func (t *Task) askForeign(ctx context.Context, c *conn) (*shimProcess, error) {
+	conn, err := call[task.ConnectResponse](ctx, c, 0, "Connect", &task.ConnectRequest{Id: t.id})
+	if errdefs.IsNotImplemented(err) && c.service == task.V3Service {
+		c.service = task.V2Service
+		conn, err = call[task.ConnectResponse](ctx, c, 0, "Connect", &task.ConnectRequest{Id: t.id})
+	}
+	if err != nil {
+		return nil, err
+	}
+	st, err := call[task.StateResponse](ctx, c, 0, "State", &task.StateRequest{Id: t.id})
+	if errdefs.IsNotFound(err) {
+		return nil, errEmpty
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &shimProcess{
+		shimPid: conn.ShimPid, shimVersion: conn.Version,
+		pid: st.Pid, status: st.Status, exitStatus: st.ExitStatus, exitedAt: st.ExitedAt.Time(),
+		stdin: st.Stdin, stdout: st.Stdout, stderr: st.Stderr, terminal: st.Terminal,
+	}, nil
+}

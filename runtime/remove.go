@@ -1,0 +1,286 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+
+	"github.com/cleatproject/cleat/events"
+	"github.com/cleatproject/cleat/internal/exitrecord"
+	apievents "github.com/cleatproject/cleat/proto/events"
+	"github.com/cleatproject/cleat/proto/rpc"
+	"github.com/cleatproject/cleat/proto/task"
+	"github.com/cleatproject/cleat/proto/types"
+)
+
+// shutdownLimit is how long a shim may take to leave once it holds nothing.
+const shutdownLimit = 10 * time.Second
+
+// Delete frees a stopped task with its shim and bundle and returns the init's exit. A running task
+// is errdefs.ErrFailedPrecondition. It may be retried after any error.
+func (t *Task) Delete(ctx context.Context) (Exit, error) {
+	if t.Info().Link == Dead {
+		return t.deleteDead()
+	}
+	c, err := t.connection(ctx)
+	if err != nil {
+		return Exit{}, err
+	}
+	resp, err := call[task.DeleteResponse](ctx, c, runtimeCall, "Delete", &task.DeleteRequest{Id: t.id})
+	if err != nil {
+		return Exit{}, fmt.Errorf("delete task %s: %w", t.id, err)
+	}
+	e := Exit{Pid: resp.Pid, Status: resp.ExitStatus, At: resp.ExitedAt.Time()}
+	t.setExit(e)
+	t.setRemoving()
+	// Before the bundle goes: a shim without one would not be found again.
+	err = t.shutdown(context.WithoutCancel(ctx), c)
+	if err := errors.Join(err, t.bundle.remove()); err != nil {
+		t.m.cfg.Log.Warn("a deleted task left something behind", "id", t.id, "namespace", t.namespace, "error", err)
+	}
+	t.m.forget(t)
+	t.runGone()
+	return e, nil
+}
+
+// deleteDead is Delete where the shim died and was cleaned up after.
+func (t *Task) deleteDead() (Exit, error) {
+	t.setRemoving()
+	if err := t.bundle.remove(); err != nil {
+		return Exit{}, err
+	}
+	t.m.forget(t)
+	e := t.Info().Exit
+	err := t.m.publishTask(t, "/tasks/delete", "containerd.events.TaskDelete", &apievents.TaskDelete{
+		ContainerId: t.id, Id: t.id, Pid: e.Pid, ExitStatus: e.Status, ExitedAt: types.FromTime(e.At),
+	})
+	return e, err
+}
+
+// shutdown tells a shim that holds nothing to leave, and sees to it beside the caller.
+func (t *Task) shutdown(ctx context.Context, c *conn) error {
+	_, err := call[types.Empty](ctx, c, quickCall, "Shutdown", &task.ShutdownRequest{Id: t.id, Now: true})
+	if err != nil && c.isClosed() {
+		err = nil // it left before it answered
+	}
+	addr := t.Info().ShimAddress
+	t.m.wg.Go(func() {
+		timer := time.NewTimer(shutdownLimit)
+		defer timer.Stop()
+		select {
+		case <-c.closed:
+		case <-timer.C:
+			t.m.cfg.Log.Warn("killing a shim that did not leave", "id", t.id, "namespace", t.namespace)
+			if err := t.killShim(c); err != nil {
+				t.m.cfg.Log.Error("cannot kill a shim", "id", t.id, "namespace", t.namespace, "error", err)
+			}
+		}
+		if err := errors.Join(c.client.Close(), removeSocket(addr)); err != nil {
+			t.m.cfg.Log.Warn("cannot clean up after a shim", "id", t.id, "namespace", t.namespace, "error", err)
+		}
+	})
+	return err
+}
+
+// killShim kills the shim, and only it: while its connection stands, its pid is its own.
+func (t *Task) killShim(c *conn) error {
+	t.mu.Lock()
+	child, pid := t.child, t.info.ShimPid
+	t.mu.Unlock()
+	if child != nil {
+		return child.Signal(unix.SIGKILL)
+	}
+	fd, err := unix.PidfdOpen(int(pid), 0)
+	if err != nil {
+		if errors.Is(err, unix.ESRCH) {
+			return nil
+		}
+		return fmt.Errorf("open shim process %d: %w", pid, err)
+	}
+	defer unix.Close(fd) //nolint:errcheck // a pidfd
+	if c.isClosed() {
+		return nil
+	}
+	return unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
+}
+
+// destroy takes away whatever there is of a task: its processes, the OCI runtime's state, mounts
+// and the shim. The bundle stays for the caller to remove.
+func (t *Task) destroy(ctx context.Context, s *shim) error {
+	t.setRemoving()
+	ctx, cancel := context.WithTimeout(ctx, runtimeCall)
+	defer cancel()
+	// A new connection: closing the old one cancels the call that may still run in the shim.
+	err := t.disconnect()
+	if c, derr := dial(ctx, s.address); derr == nil {
+		if derr := t.dismantle(ctx, c); derr == nil {
+			return errors.Join(err, t.awaitGone(c, s))
+		}
+		t.update(func(i *Info) { i.ShimAddress = s.address.Address })
+		err = errors.Join(err, t.killShim(c), t.awaitGone(c, s))
+	}
+	_, derr := t.m.deleteVerb(ctx, t.bundle)
+	return errors.Join(err, derr, removeSocket(s.address.Address))
+}
+
+// dismantle has the shim itself kill and delete the container, and leave.
+func (t *Task) dismantle(ctx context.Context, c *conn) error {
+	_, err := call[types.Empty](ctx, c, quickCall, "Kill", &task.KillRequest{Id: t.id, Signal: uint32(unix.SIGKILL), All: true})
+	if err != nil && !errdefs.IsNotFound(err) && !errdefs.IsFailedPrecondition(err) {
+		return err
+	}
+	if !errdefs.IsNotFound(err) {
+		if _, err := call[task.WaitResponse](ctx, c, quickCall, "Wait", &task.WaitRequest{Id: t.id}); err != nil && !errdefs.IsNotFound(err) {
+			return err
+		}
+		if _, err := call[task.DeleteResponse](ctx, c, runtimeCall, "Delete", &task.DeleteRequest{Id: t.id}); err != nil && !errdefs.IsNotFound(err) {
+			return err
+		}
+	}
+	_, err = call[types.Empty](ctx, c, quickCall, "Shutdown", &task.ShutdownRequest{Id: t.id, Now: true})
+	if err != nil && c.isClosed() {
+		return nil
+	}
+	return err
+}
+
+// awaitGone waits for the shim's end, and brings it about if need be.
+func (t *Task) awaitGone(c *conn, s *shim) error {
+	timer := time.NewTimer(shutdownLimit)
+	defer timer.Stop()
+	var err error
+	select {
+	case <-c.closed:
+	case <-timer.C:
+		err = t.killShim(c)
+	}
+	if s.child != nil {
+		select {
+		case <-s.child.Done():
+		case <-timer.C:
+			err = errors.Join(err, s.child.Signal(unix.SIGKILL))
+		}
+	}
+	return errors.Join(err, c.client.Close(), removeSocket(s.address.Address))
+}
+
+// removeSocket removes a shim's socket file. Nobody else uses the name again: it is random.
+func removeSocket(addr string) error {
+	if addr == "" {
+		return nil
+	}
+	path, err := rpc.SocketPath(addr)
+	if err != nil {
+		return nil //nolint:nilerr // no file then
+	}
+	return removeFile(path)
+}
+
+// bury cleans up after a shim that died: once, the OCI runtime's state and the mounts; then its
+// container's exit is known, announced, and readable until the task is deleted.
+func (m *Manager) bury(ctx context.Context, t *Task) error {
+	rec, err := exitrecord.Read(t.bundle.path)
+	if !t.bundle.has(announcedFile) || err != nil {
+		resp, derr := m.deleteVerb(context.WithoutCancel(ctx), t.bundle)
+		if derr != nil {
+			m.cfg.Log.Warn("cleaning up by the shim's delete verb", "id", t.id, "namespace", t.namespace, "error", derr)
+		}
+		if err != nil { // no record: the shim died before its container
+			rec = exitrecord.Record{ID: t.id, Pid: int(resp.Pid), Status: int(resp.ExitStatus), ExitedAt: resp.ExitedAt.Time()}
+			if werr := exitrecord.Write(t.bundle.path, rec); werr != nil {
+				return werr
+			}
+		}
+	}
+	e := Exit{Pid: uint32(rec.Pid), Status: uint32(rec.Status), At: rec.ExitedAt}
+	if !t.bundle.has(announcedFile) && !t.bundle.has(pendingFile) {
+		if err := m.announceDead(t, e); err != nil {
+			return err
+		}
+	}
+	t.setExit(e)
+	t.update(func(i *Info) { i.Pid, i.Exit, i.Status = e.Pid, e, types.Status_STOPPED })
+	if addr, err := t.bundle.readAddress(); err == nil {
+		if err := removeSocket(addr.Address); err != nil {
+			return err
+		}
+	}
+	t.setConn(nil, Dead)
+	t.runGone()
+	return nil
+}
+
+// announceDead announces the exit on behalf of a dead shim and remembers that it did.
+func (m *Manager) announceDead(t *Task, e Exit) error {
+	data, err := rpc.Marshal(&apievents.TaskExit{
+		ContainerId: t.id, Id: t.id, Pid: e.Pid, ExitStatus: e.Status, ExitedAt: types.FromTime(e.At),
+	})
+	if err != nil {
+		return err
+	}
+	err = t.announce(events.Event{
+		Timestamp: time.Now().UTC(), Namespace: t.namespace, Topic: "/tasks/exit",
+		TypeURL: "containerd.events.TaskExit", Value: data,
+	})
+	if err != nil {
+		return fmt.Errorf("announce exit of %s: %w", t.id, err)
+	}
+	return writeEmpty(t.bundle.file(announcedFile))
+}
+
+func (m *Manager) publishTask(t *Task, topic, typeURL string, msg rpc.Message) error {
+	data, err := rpc.Marshal(msg)
+	if err != nil {
+		return err
+	}
+	return m.cfg.Publish(events.Event{
+		Timestamp: time.Now().UTC(), Namespace: t.namespace, Topic: topic, TypeURL: typeURL, Value: data,
+	})
+}
+
+// deleteVerb runs the published `delete` of the shim the bundle was started with. Where it fails,
+// the answer is the published stand-in: status 255, now.
+func (m *Manager) deleteVerb(ctx context.Context, b *bundle) (task.DeleteResponse, error) {
+	failed := task.DeleteResponse{ExitStatus: 255, ExitedAt: types.FromTime(time.Now())}
+	binary := b.read(shimBinaryFile)
+	if binary == "" {
+		return failed, fmt.Errorf("bundle of %s does not say its shim's binary: %w", b.id, errdefs.ErrDataLoss)
+	}
+	out, err := m.output(ctx, m.shimCommand(b, binary, "delete", "-bundle", b.path), nil)
+	if err != nil {
+		return failed, fmt.Errorf("%s delete %s: %w", binary, b.id, err)
+	}
+	var resp task.DeleteResponse
+	if err := resp.Unmarshal(out); err != nil {
+		return failed, fmt.Errorf("%s delete %s: %w", binary, b.id, err)
+	}
+	return resp, nil
+}
+
+// Abandon kills a task and takes everything of it away, whatever state it or its shim is in. It is
+// for requests that failed after Create, and for removal by force; it asks nobody's leave.
+func (t *Task) Abandon(ctx context.Context) error {
+	var err error
+	if t.Info().Link == Dead {
+		t.setRemoving()
+	} else {
+		t.mu.Lock()
+		s := &shim{bundle: t.bundle, address: address{Address: t.info.ShimAddress}, child: t.child}
+		t.mu.Unlock()
+		if addr, aerr := t.bundle.readAddress(); aerr == nil {
+			s.address = addr
+		}
+		err = t.destroy(ctx, s)
+	}
+	err = errors.Join(err, t.bundle.remove())
+	t.m.forget(t)
+	t.runGone()
+	if err != nil {
+		return fmt.Errorf("abandon task %s: %w", t.id, err)
+	}
+	return nil
+}

@@ -1,0 +1,227 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/cleatproject/cleat/proto/types"
+	"github.com/cleatproject/cleat/reaper"
+)
+
+// Link says how a task's shim is reached at the moment.
+type Link string
+
+// The states of a link.
+const (
+	Ready        Link = "ready"
+	Connecting   Link = "connecting"
+	Unresponsive Link = "unresponsive"
+	Dead         Link = "dead"
+)
+
+// Exit is how a process ended.
+type Exit struct {
+	Pid    uint32
+	Status uint32
+	At     time.Time
+}
+
+// Info is what the Manager knows of a task. Status is UNKNOWN while the shim has not answered
+// since the Manager started.
+type Info struct {
+	Namespace, ID         string
+	Bundle                string
+	Pid                   uint32
+	Status                types.Status
+	Exit                  Exit // valid when Status is STOPPED
+	StartedAt             time.Time
+	Stdin, Stdout, Stderr string
+	Terminal              bool
+	OOMKilled             bool
+
+	Runtime     string // as it was asked for
+	ShimPid     uint32
+	ShimVersion string
+	ShimAddress string
+	Link        Link
+}
+
+// Task is a container's execution. Its methods may be called concurrently.
+type Task struct {
+	m             *Manager
+	namespace, id string
+	bundle        *bundle
+	visible       bool // guarded by m.mu
+
+	mu       sync.Mutex
+	info     Info
+	conn     *conn
+	changed  chan struct{} // closed and replaced when conn or link changes
+	exited   chan struct{} // closed once info.Exit is known
+	removing bool          // Delete or an undo is taking the task away
+	child    *reaper.Child // the shim, where this Manager started it
+	gone     []func()      // run once when the shim is gone
+
+	announcing sync.Mutex // held while the exit is published
+	announced  bool
+}
+
+func (m *Manager) newTask(b *bundle, info Info) *Task {
+	info.Namespace, info.ID, info.Bundle = b.namespace, b.id, b.path
+	return &Task{
+		m: m, namespace: b.namespace, id: b.id, bundle: b, info: info,
+		changed: make(chan struct{}), exited: make(chan struct{}),
+	}
+}
+
+// ID returns the container's id.
+func (t *Task) ID() string { return t.id }
+
+// Namespace returns the task's namespace.
+func (t *Task) Namespace() string { return t.namespace }
+
+// Info returns what is known, without asking the shim.
+func (t *Task) Info() Info {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.info
+}
+
+// Exited is closed once the init's exit is known; Info has it.
+func (t *Task) Exited() <-chan struct{} { return t.exited }
+
+// Commit says that the request which made the task is answered: from now on a restart keeps it.
+func (t *Task) Commit() error {
+	if err := removeFile(t.bundle.file(pendingFile)); err != nil {
+		return fmt.Errorf("commit task %s: %w", t.id, err)
+	}
+	t.m.show(t)
+	return nil
+}
+
+// update changes what is known under the lock.
+func (t *Task) update(f func(*Info)) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	f(&t.info)
+}
+
+// setExit records the init's exit, once; it reports whether this was news.
+func (t *Task) setExit(e Exit) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	select {
+	case <-t.exited:
+		return false
+	default:
+	}
+	t.info.Exit = e
+	t.info.Status = types.Status_STOPPED
+	close(t.exited)
+	return true
+}
+
+// setConn replaces the connection; nil for none.
+func (t *Task) setConn(c *conn, link Link) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.conn = c
+	t.info.Link = link
+	close(t.changed)
+	t.changed = make(chan struct{})
+}
+
+// adoptConn takes over a shim just launched.
+func (t *Task) adoptConn(c *conn, s *shim) {
+	t.mu.Lock()
+	t.child = s.child
+	t.info.ShimAddress = s.address.Address
+	if s.child != nil {
+		t.info.ShimPid = uint32(s.child.Pid())
+	}
+	t.mu.Unlock()
+	t.setConn(c, Ready)
+}
+
+// setLink notes how the shim is reached while its connection stays what it is.
+func (t *Task) setLink(link Link) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.info.Link = link
+}
+
+func (t *Task) setRemoving() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.removing = true
+}
+
+func (t *Task) isRemoving() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.removing
+}
+
+// onGone has f run once the shim is gone.
+func (t *Task) onGone(f func()) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.gone = append(t.gone, f)
+}
+
+// runGone runs what onGone gathered.
+func (t *Task) runGone() {
+	t.mu.Lock()
+	fs := t.gone
+	t.gone = nil
+	t.mu.Unlock()
+	for _, f := range fs {
+		f()
+	}
+}
+
+// disconnect drops the connection, leaving the shim alone.
+func (t *Task) disconnect() error {
+	t.mu.Lock()
+	c := t.conn
+	t.mu.Unlock()
+	if c == nil {
+		return nil
+	}
+	if err := c.client.Close(); err != nil {
+		return fmt.Errorf("close connection to shim %s: %w", t.id, err)
+	}
+	return nil
+}
+
+// connection returns the connection, waiting briefly for one that is being made. A shim that does
+// not answer is errdefs.ErrUnavailable, a dead one errdefs.ErrFailedPrecondition.
+func (t *Task) connection(ctx context.Context) (*conn, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, quickCall, errSlow)
+	defer cancel()
+	for {
+		t.mu.Lock()
+		c, link, changed := t.conn, t.info.Link, t.changed
+		t.mu.Unlock()
+		if c != nil && !c.isClosed() {
+			return c, nil
+		}
+		if link == Dead {
+			return nil, fmt.Errorf("task %s: its shim is gone, only delete is left to do: %w", t.id, errdefs.ErrFailedPrecondition)
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			if errors.Is(context.Cause(ctx), errSlow) {
+				return nil, fmt.Errorf("task %s: its shim does not answer: it may be stopped or swapped out, see `cleat shim ls`: %w",
+					t.id, errdefs.ErrUnavailable)
+			}
+			return nil, ctx.Err()
+		}
+	}
+}
