@@ -1,0 +1,112 @@
+package stdio
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// create makes and locks a directory for a Set. It holds a shared lock on root meanwhile: Collect
+// must not meet a directory between its making and its locking.
+func create(root string) (*Set, error) {
+	if err := os.MkdirAll(root, 0o700); err != nil {
+		return nil, err
+	}
+	guard, err := os.Open(root)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = guard.Close() }() // which drops the lock; nothing was written
+	if err := flock(guard, unix.LOCK_SH); err != nil {
+		return nil, fmt.Errorf("lock %s: %w", root, err)
+	}
+	dir := filepath.Join(root, randomName())
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return nil, err
+	}
+	lock, err := lockDir(dir)
+	if err != nil {
+		return nil, errors.Join(err, os.Remove(dir))
+	}
+	return &Set{dir: dir, lock: lock}, nil
+}
+
+// Collect removes the directories below root whose program is gone and whose FIFOs no container
+// has open. It never waits: a root that another program is busy in is left to it. A root that does
+// not exist is fine.
+func Collect(root string) error {
+	guard, err := os.Open(root)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("collect stdio below %s: %w", root, err)
+	}
+	defer func() { _ = guard.Close() }() // which drops the lock; nothing was written
+	names, err := guard.Readdirnames(-1)
+	if err != nil {
+		return fmt.Errorf("collect stdio below %s: %w", root, err)
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	if err := flock(guard, unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return nil //nolint:nilerr // somebody is making a Set; a later client collects
+	}
+	var errs error
+	for _, name := range names {
+		errs = errors.Join(errs, collectDir(filepath.Join(root, name)))
+	}
+	return errs
+}
+
+// collectDir removes one directory where nobody uses it.
+func collectDir(dir string) error {
+	lock, err := lockDir(dir)
+	if err != nil {
+		return nil //nolint:nilerr // in use, already gone, or not a directory
+	}
+	defer func() { _ = lock.Close() }() // which drops the lock; nothing was written
+	for _, name := range []string{stdinName, stdoutName, stderrName} {
+		// A shim keeps a reading end of every FIFO of a process that lives.
+		f, err := openFIFO(filepath.Join(dir, name), unix.O_WRONLY)
+		if err == nil {
+			return f.Close()
+		}
+	}
+	return os.RemoveAll(dir)
+}
+
+// Remove removes the directory of FIFOs that a container, now gone, was given by a Set below root.
+// Paths that lie elsewhere are left alone, and so is a directory in use.
+func Remove(root string, paths Paths) error {
+	dir := filepath.Dir(first(paths.Stdout, paths.Stderr, paths.Stdin))
+	if filepath.Dir(dir) != filepath.Clean(root) {
+		return nil
+	}
+	return collectDir(dir)
+}
+
+// lockDir locks a directory for its user; unix.EWOULDBLOCK where it has one.
+func lockDir(dir string) (*os.File, error) {
+	f, err := os.OpenFile(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	if err := flock(f, unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return nil, errors.Join(fmt.Errorf("lock %s: %w", dir, err), f.Close())
+	}
+	return f, nil
+}
+
+func flock(f *os.File, how int) error {
+	for {
+		err := unix.Flock(int(f.Fd()), how)
+		if !errors.Is(err, unix.EINTR) {
+			return err
+		}
+	}
+}

@@ -1,0 +1,219 @@
+package stdio
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// grace is how long Finish waits for more output of children that outlive the process.
+const grace = 500 * time.Millisecond
+
+// chunk is how much one splice moves at most, and buffer how much one read does.
+const (
+	chunk  = 1 << 20
+	buffer = 64 << 10
+)
+
+// Streams are the caller's side. A nil one is not copied.
+type Streams struct {
+	// In is read to its end. Where it is an *os.File, Close interrupts a read that waits; for any
+	// other, Close waits for that read to return.
+	In io.Reader
+	// InEnd is called once In has ended and the FIFO is closed: the place for CloseIO.
+	InEnd func()
+	// Out and Err are written to. Writes to an *os.File are done by the kernel where it can.
+	Out, Err io.Writer
+}
+
+// Copy starts copying. Call it once.
+func (s *Set) Copy(streams Streams) {
+	s.broken = make(chan struct{})
+	report := sync.OnceFunc(func() { close(s.broken) })
+	if s.in != nil && streams.In != nil {
+		s.feed = startFeed(streams.In, s.in, streams.InEnd)
+	}
+	for path, dst := range map[string]io.Writer{s.Paths.Stdout: streams.Out, s.Paths.Stderr: streams.Err} {
+		if f := s.outputs[path]; f != nil && dst != nil {
+			s.pumps = append(s.pumps, startPump(f, dst, report))
+		}
+	}
+}
+
+// Broken is closed when a stream could not be written to; nil before Copy. Whoever waits for the
+// process may want to end it.
+func (s *Set) Broken() <-chan struct{} { return s.broken }
+
+// Finish is called once the process has exited: it takes what is in the pipes and returns at their
+// end, or when nothing has come for half a second because a child holds them open, or with ctx. The
+// error is the first of writing to the streams.
+func (s *Set) Finish(ctx context.Context) error {
+	for _, p := range s.pumps {
+		p.finish()
+	}
+	var errs error
+	for _, p := range s.pumps {
+		select {
+		case <-p.done:
+			errs = errors.Join(errs, p.err)
+		case <-ctx.Done():
+			return fmt.Errorf("copy output: %w", ctx.Err())
+		}
+	}
+	return errs
+}
+
+// pump moves one FIFO's bytes to a writer until its end.
+type pump struct {
+	src       *os.File
+	dst       io.Writer
+	splice    bool
+	buf       []byte
+	finishing atomic.Bool
+	done      chan struct{}
+	// report is told once of an error, which then is err.
+	report func()
+	err    error
+}
+
+func startPump(src *os.File, dst io.Writer, report func()) *pump {
+	_, isFile := dst.(*os.File)
+	p := &pump{src: src, dst: dst, splice: isFile, report: report, done: make(chan struct{})}
+	go p.run()
+	return p
+}
+
+func (p *pump) run() {
+	defer close(p.done)
+	rc, err := p.src.SyscallConn()
+	if err == nil {
+		err = p.copy(rc)
+	}
+	if err != nil && !errors.Is(err, os.ErrClosed) {
+		p.err = fmt.Errorf("copy output: %w", err)
+		p.report()
+	}
+}
+
+func (p *pump) copy(rc syscall.RawConn) error {
+	for {
+		n, err := p.wait(rc)
+		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			return p.drain(rc)
+		case err != nil:
+			return err
+		case n == 0:
+			return nil
+		}
+		if p.finishing.Load() {
+			if err := p.src.SetReadDeadline(time.Now().Add(grace)); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// wait moves a chunk once there is one; 0 means the end.
+func (p *pump) wait(rc syscall.RawConn) (n int, err error) {
+	rerr := rc.Read(func(fd uintptr) bool {
+		n, err = p.move(int(fd))
+		return !errors.Is(err, unix.EAGAIN)
+	})
+	if rerr != nil {
+		return 0, rerr
+	}
+	return n, err
+}
+
+// drain moves what is there and waits for no more.
+func (p *pump) drain(rc syscall.RawConn) error {
+	for {
+		var n int
+		var err error
+		cerr := rc.Control(func(fd uintptr) { n, err = p.move(int(fd)) })
+		switch {
+		case cerr != nil:
+			return cerr
+		case errors.Is(err, unix.EAGAIN):
+			return nil
+		case err != nil:
+			return err
+		case n == 0:
+			return nil
+		}
+	}
+}
+
+// move moves one chunk from the FIFO fd; unix.EAGAIN where there is none.
+func (p *pump) move(fd int) (int, error) {
+	if p.splice {
+		n, err := p.moveInKernel(fd)
+		switch {
+		case err == nil:
+			return n, nil
+		case errors.Is(err, unix.EAGAIN): // or dst is a full pipe, which a write can wait for
+		case errors.Is(err, unix.EINVAL):
+			p.splice = false // a terminal, or a file that is appended to
+		default:
+			return 0, err
+		}
+	}
+	if p.buf == nil {
+		p.buf = make([]byte, buffer)
+	}
+	n, err := ignoringEINTR(func() (int, error) { return unix.Read(fd, p.buf) })
+	if n <= 0 || err != nil {
+		return 0, err
+	}
+	if _, err := p.dst.Write(p.buf[:n]); err != nil {
+		return 0, err
+	}
+	return n, nil
+}
+
+func (p *pump) moveInKernel(fd int) (n int, err error) {
+	rc, err := p.dst.(*os.File).SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	cerr := rc.Control(func(out uintptr) {
+		n, err = ignoringEINTR(func() (int, error) {
+			moved, err := unix.Splice(fd, nil, int(out), nil, chunk, unix.SPLICE_F_MOVE|unix.SPLICE_F_NONBLOCK)
+			return int(moved), err
+		})
+	})
+	if cerr != nil {
+		return 0, cerr
+	}
+	return n, err
+}
+
+// finish makes the pump end when nothing has come for a while.
+func (p *pump) finish() {
+	p.finishing.Store(true)
+	_ = p.src.SetReadDeadline(time.Now().Add(grace)) // an error means that it is closed
+}
+
+// stop ends the pump where it stands.
+func (p *pump) stop() {
+	_ = p.src.Close() // closed again by the Set, which reports
+	<-p.done
+}
+
+func ignoringEINTR(f func() (int, error)) (int, error) {
+	for {
+		n, err := f()
+		if !errors.Is(err, unix.EINTR) {
+			return n, err
+		}
+	}
+}

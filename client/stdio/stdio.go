@@ -1,0 +1,293 @@
+// Package stdio gives a container's process FIFOs for its stdio, and copies between them and the
+// caller's streams.
+//
+// A Set is a private directory of FIFOs. The container opens them itself; no byte passes through
+// the daemon. The order of calls is
+//
+//	s, err := stdio.New(root, stdio.Want{Stdout: true, Stderr: true})
+//	...                     // Run or Exec with s.Paths
+//	s.Started()             // the container holds its ends now
+//	s.Copy(stdio.Streams{Out: os.Stdout, Err: os.Stderr})
+//	...                     // wait for the process to exit
+//	s.Finish(ctx)           // take what is still in the pipes
+//	s.Close()
+//
+// Guarantees: what the process wrote before it exited reaches the writers, also where a child of
+// it that lives on keeps the pipes open. Close ends every goroutine. A Set whose program died is
+// removed by Collect of the next one, once no container has its FIFOs open any more: the directory
+// is locked (flock) while its Set is in use.
+package stdio
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+)
+
+// Names of the FIFOs in a Set's directory.
+const (
+	stdinName  = "stdin"
+	stdoutName = "stdout"
+	stderrName = "stderr"
+)
+
+// pipeSize is asked of the kernel for each FIFO that the container writes to; it is the most that
+// an unprivileged pipe may have.
+const pipeSize = 1 << 20
+
+// Want says which streams get a FIFO.
+type Want struct{ Stdin, Stdout, Stderr bool }
+
+// Paths are the FIFOs of a Set; empty for a stream that has none.
+type Paths struct{ Stdin, Stdout, Stderr string }
+
+// Set is the client's side of one process's stdio. Its methods are for one goroutine.
+type Set struct {
+	// Paths to hand to the daemon.
+	Paths Paths
+
+	dir     string
+	lock    *os.File
+	in      *os.File
+	outputs map[string]*os.File
+	// keepers hold the far end of each FIFO until the container does.
+	keepers []*os.File
+	feed    *feed
+	pumps   []*pump
+	broken  chan struct{}
+	keep    bool
+}
+
+// New makes a directory below root (made where missing, 0700) with the FIFOs that are wanted, and
+// opens this side of them.
+func New(root string, want Want) (*Set, error) {
+	s, err := create(root)
+	if err != nil {
+		return nil, fmt.Errorf("make stdio below %s: %w", root, err)
+	}
+	if err := s.open(want); err != nil {
+		return nil, errors.Join(fmt.Errorf("make stdio below %s: %w", root, err), s.Close())
+	}
+	return s, nil
+}
+
+// Reserve is New for a process that nobody is attached to yet: the FIFOs exist, this side is not
+// open, and Close leaves the directory to a later Open, and in the end to Collect.
+func Reserve(root string, want Want) (*Set, error) {
+	s, err := create(root)
+	if err != nil {
+		return nil, fmt.Errorf("reserve stdio below %s: %w", root, err)
+	}
+	if err := s.make(want); err != nil {
+		return nil, errors.Join(fmt.Errorf("reserve stdio below %s: %w", root, err), s.Close())
+	}
+	s.keep = true
+	return s, nil
+}
+
+// Open opens this side of FIFOs that a running container has, to attach to it. While another Set
+// is using them it is errdefs.ErrFailedPrecondition; where the container has left them,
+// errdefs.ErrNotFound. Close leaves the files.
+func Open(paths Paths) (*Set, error) {
+	dir := filepath.Dir(first(paths.Stdout, paths.Stderr, paths.Stdin))
+	lock, err := lockDir(dir)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return nil, fmt.Errorf("attach to %s: another client is attached: %w", dir, errdefs.ErrFailedPrecondition)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("attach to %s: %w: %w", dir, err, errdefs.ErrNotFound)
+	}
+	s := &Set{Paths: paths, dir: dir, lock: lock, keep: true}
+	if err := s.reopen(); err != nil {
+		return nil, errors.Join(fmt.Errorf("attach to %s: %w", dir, err), s.Close())
+	}
+	return s, nil
+}
+
+// Abandon makes Close leave the directory where the container goes on, so that Open can attach to
+// it again.
+func (s *Set) Abandon() { s.keep = true }
+
+// Discard makes Close remove the directory also of a Set that came from Reserve or Open.
+func (s *Set) Discard() { s.keep = false }
+
+// Started says that the container has opened its ends; from now on the end of its writers is the
+// end of its output.
+func (s *Set) Started() error {
+	err := closeAll(s.keepers)
+	s.keepers = nil
+	return err
+}
+
+// Close stops copying and closes this side; the directory goes too, unless it is kept. Closing
+// twice does nothing.
+func (s *Set) Close() error {
+	err := s.Started()
+	if s.feed != nil {
+		s.feed.stop()
+	}
+	if s.in != nil {
+		err = errors.Join(err, ignoreClosed(s.in.Close()))
+	}
+	for _, p := range s.pumps {
+		p.stop()
+	}
+	for _, f := range s.outputs {
+		err = errors.Join(err, ignoreClosed(f.Close()))
+	}
+	if s.feed != nil {
+		s.feed.wait()
+	}
+	s.in, s.outputs, s.pumps, s.feed = nil, nil, nil, nil
+	if s.lock == nil {
+		return err
+	}
+	if !s.keep {
+		err = errors.Join(err, os.RemoveAll(s.dir))
+	}
+	err = errors.Join(err, s.lock.Close())
+	s.lock = nil
+	return err
+}
+
+// open makes the FIFOs and opens both ends of each: this side to use, the far one to keep until
+// Started. Without that, reading would end before the container has opened its end.
+func (s *Set) open(want Want) error {
+	if err := s.make(want); err != nil {
+		return err
+	}
+	s.outputs = map[string]*os.File{}
+	for _, path := range []string{s.Paths.Stdout, s.Paths.Stderr} {
+		if path == "" {
+			continue
+		}
+		if err := s.openOutput(path); err != nil {
+			return err
+		}
+		keeper, err := openFIFO(path, unix.O_WRONLY)
+		if err != nil {
+			return err
+		}
+		s.keepers = append(s.keepers, keeper)
+	}
+	if s.Paths.Stdin == "" {
+		return nil
+	}
+	keeper, err := openFIFO(s.Paths.Stdin, unix.O_RDWR)
+	if err != nil {
+		return err
+	}
+	s.keepers = append(s.keepers, keeper)
+	s.in, err = openFIFO(s.Paths.Stdin, unix.O_WRONLY)
+	return err
+}
+
+// reopen opens this side of FIFOs whose far ends a container holds.
+func (s *Set) reopen() error {
+	s.outputs = map[string]*os.File{}
+	for _, path := range []string{s.Paths.Stdout, s.Paths.Stderr} {
+		if path == "" {
+			continue
+		}
+		if err := s.openOutput(path); err != nil {
+			return err
+		}
+	}
+	if s.Paths.Stdin == "" {
+		return nil
+	}
+	in, err := openFIFO(s.Paths.Stdin, unix.O_WRONLY)
+	if errors.Is(err, unix.ENXIO) {
+		return fmt.Errorf("open %s: its container has left it: %w", s.Paths.Stdin, errdefs.ErrNotFound)
+	}
+	s.in = in
+	return err
+}
+
+func (s *Set) openOutput(path string) error {
+	f, err := openFIFO(path, unix.O_RDONLY)
+	if err != nil {
+		return err
+	}
+	s.outputs[path] = f
+	return enlarge(f)
+}
+
+// make makes the FIFOs that are wanted in the Set's directory.
+func (s *Set) make(want Want) error {
+	for _, f := range []struct {
+		wanted bool
+		name   string
+		path   *string
+	}{
+		{want.Stdin, stdinName, &s.Paths.Stdin},
+		{want.Stdout, stdoutName, &s.Paths.Stdout},
+		{want.Stderr, stderrName, &s.Paths.Stderr},
+	} {
+		if !f.wanted {
+			continue
+		}
+		path := filepath.Join(s.dir, f.name)
+		if err := unix.Mkfifo(path, 0o600); err != nil {
+			return fmt.Errorf("make fifo %s: %w", path, err)
+		}
+		*f.path = path
+	}
+	return nil
+}
+
+// openFIFO opens one end without waiting for the other, known to Go's poller.
+func openFIFO(path string, mode int) (*os.File, error) {
+	f, err := os.OpenFile(path, mode|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open fifo: %w", err)
+	}
+	return f, nil
+}
+
+// enlarge asks for a bigger pipe; to be refused one is no error.
+func enlarge(f *os.File) error {
+	rc, err := f.SyscallConn()
+	if err != nil {
+		return fmt.Errorf("enlarge pipe: %w", err)
+	}
+	return rc.Control(func(fd uintptr) {
+		_, _ = unix.FcntlInt(fd, unix.F_SETPIPE_SZ, pipeSize)
+	})
+}
+
+func randomName() string {
+	var b [12]byte
+	_, _ = rand.Read(b[:]) // never fails: crypto/rand ends the program instead
+	return hex.EncodeToString(b[:])
+}
+
+func first(values ...string) string {
+	for _, v := range values {
+		if v != "" {
+			return v
+		}
+	}
+	return ""
+}
+
+func closeAll(files []*os.File) error {
+	var err error
+	for _, f := range files {
+		err = errors.Join(err, f.Close())
+	}
+	return err
+}
+
+func ignoreClosed(err error) error {
+	if errors.Is(err, os.ErrClosed) {
+		return nil
+	}
+	return err
+}
