@@ -1,0 +1,222 @@
+// Package spec makes the OCI runtime spec of a container from its image's configuration and what
+// the caller wants beside.
+//
+// The container gets namespaces of its own (pid, ipc, uts, mount, cgroup, and network unless the
+// host's or another is asked for), the usual file systems below /proc, /dev and /sys with the
+// dangerous parts masked or read-only, fourteen capabilities, a seccomp profile that allows what
+// ordinary programs need, and no device but the harmless ones. Privileged turns the protection
+// off.
+//
+// The spec leaves to the daemon what only it knows: root.path, linux.cgroupsPath, and the ids of a
+// user given by name. Labels of the image are not read: an image does not get a say in what the
+// manager does.
+package spec
+
+import (
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+)
+
+// version is that of the specification the oldest runtime in use understands.
+const version = "1.0.2"
+
+const defaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+// Options of Generate; the zero value runs the image's own command with the defaults.
+type Options struct {
+	// Args replace the image's Cmd, behind its Entrypoint.
+	Args []string
+	// Entrypoint, where not nil, replaces the image's Entrypoint and drops its Cmd.
+	Entrypoint []string
+	// Env overrides the image's, NAME=value each; a bare NAME removes it.
+	Env []string
+	// WorkDir replaces the image's; absolute.
+	WorkDir string
+	// Hostname of the container; empty: the uts namespace's own.
+	Hostname string
+	Terminal bool
+	// ReadOnly makes the root file system read-only; volumes of the image become tmpfs.
+	ReadOnly bool
+	// Network is none (or empty), host, or ns:PATH.
+	Network string
+	Mounts  []specs.Mount
+	Limits  Limits
+	// CapAdd and CapDrop name capabilities with or without CAP_, in any case, or ALL.
+	CapAdd, CapDrop []string
+	// Privileged gives every capability and device and takes every protection away.
+	Privileged bool
+	// NoNewPrivileges keeps set-user-id programs from having their effect.
+	NoNewPrivileges bool
+	// NoSeccomp leaves the system call filter out.
+	NoSeccomp bool
+}
+
+// Limits of resources; zero means none.
+type Limits struct {
+	// Memory in bytes.
+	Memory int64
+	// CPUs is how many processors' time may be used, 0.5 for half of one.
+	CPUs float64
+	// Pids is how many processes and threads there may be.
+	Pids int64
+}
+
+// Generate makes the spec. A request that cannot be met is errdefs.ErrInvalidArgument.
+func Generate(image Image, o Options) (*specs.Spec, error) {
+	process, err := process(image, o)
+	if err != nil {
+		return nil, err
+	}
+	namespaces, err := namespaces(o.Network)
+	if err != nil {
+		return nil, err
+	}
+	s := &specs.Spec{
+		Version:  version,
+		Process:  process,
+		Root:     &specs.Root{Path: "rootfs", Readonly: o.ReadOnly},
+		Hostname: o.Hostname,
+		Mounts:   mounts(image, o),
+		Linux: &specs.Linux{
+			Namespaces: namespaces,
+			Resources:  resources(o.Limits),
+		},
+	}
+	if o.Privileged {
+		s.Linux.Resources.Devices = []specs.LinuxDeviceCgroup{{Allow: true, Access: "rwm"}}
+		s.Linux.Devices, err = hostDevices("/dev")
+		return s, err
+	}
+	s.Linux.MaskedPaths = maskedPaths()
+	s.Linux.ReadonlyPaths = readonlyPaths()
+	if !o.NoSeccomp {
+		s.Linux.Seccomp = seccomp(process.Capabilities.Bounding)
+	}
+	return s, nil
+}
+
+func process(image Image, o Options) (*specs.Process, error) {
+	args, err := arguments(image, o)
+	if err != nil {
+		return nil, err
+	}
+	caps, err := capabilities(o)
+	if err != nil {
+		return nil, err
+	}
+	dir := o.WorkDir
+	if dir == "" {
+		dir = image.WorkingDir
+	}
+	if dir == "" {
+		dir = "/"
+	}
+	if !strings.HasPrefix(dir, "/") {
+		return nil, invalid("working directory %q: want an absolute path", dir)
+	}
+	return &specs.Process{
+		Terminal:        o.Terminal,
+		Args:            args,
+		Env:             environment(image, o),
+		Cwd:             dir,
+		Capabilities:    caps,
+		NoNewPrivileges: o.NoNewPrivileges,
+	}, nil
+}
+
+func arguments(image Image, o Options) ([]string, error) {
+	entry, cmd := image.Entrypoint, image.Cmd
+	if o.Entrypoint != nil {
+		entry, cmd = o.Entrypoint, nil
+	}
+	if len(o.Args) > 0 {
+		cmd = o.Args
+	}
+	args := append(append([]string{}, entry...), cmd...)
+	if len(args) == 0 {
+		return nil, invalid("no command: the image has none; give one after its name")
+	}
+	return args, nil
+}
+
+// environment is the defaults, the image's variables and the caller's, the later ones winning.
+func environment(image Image, o Options) []string {
+	env := []string{defaultPath}
+	if o.Hostname != "" {
+		env = append(env, "HOSTNAME="+o.Hostname)
+	}
+	if o.Terminal {
+		env = append(env, "TERM=xterm")
+	}
+	return MergeEnv(MergeEnv(env, image.Env), o.Env)
+}
+
+// MergeEnv returns base with the variables of over added or replaced; a bare NAME in over removes
+// the variable.
+func MergeEnv(base, over []string) []string {
+	out := append([]string{}, base...)
+	for _, kv := range over {
+		name, _, hasValue := strings.Cut(kv, "=")
+		at := -1
+		for i, have := range out {
+			if strings.HasPrefix(have, name+"=") {
+				at = i
+			}
+		}
+		switch {
+		case at >= 0 && hasValue:
+			out[at] = kv
+		case at >= 0:
+			out = append(out[:at], out[at+1:]...)
+		case hasValue:
+			out = append(out, kv)
+		}
+	}
+	return out
+}
+
+func namespaces(network string) ([]specs.LinuxNamespace, error) {
+	ns := []specs.LinuxNamespace{
+		{Type: specs.PIDNamespace}, {Type: specs.IPCNamespace}, {Type: specs.UTSNamespace}, {Type: specs.MountNamespace},
+	}
+	if _, err := os.Stat("/proc/self/ns/cgroup"); err == nil {
+		ns = append(ns, specs.LinuxNamespace{Type: specs.CgroupNamespace})
+	}
+	path, joins := strings.CutPrefix(network, "ns:")
+	switch {
+	case network == "host":
+		return ns, nil
+	case network == "" || network == "none":
+		return append(ns, specs.LinuxNamespace{Type: specs.NetworkNamespace}), nil
+	case joins && strings.HasPrefix(path, "/"):
+		return append(ns, specs.LinuxNamespace{Type: specs.NetworkNamespace, Path: path}), nil
+	default:
+		return nil, invalid("network %q: want host, none or ns:/PATH", network)
+	}
+}
+
+// cpuPeriod is the scheduler's period in microseconds that CPUs are a share of.
+const cpuPeriod = 100_000
+
+func resources(l Limits) *specs.LinuxResources {
+	r := &specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{{Allow: false, Access: "rwm"}}}
+	if l.Memory > 0 {
+		r.Memory = &specs.LinuxMemory{Limit: &l.Memory}
+	}
+	if l.CPUs > 0 {
+		quota, period := int64(l.CPUs*cpuPeriod), uint64(cpuPeriod)
+		r.CPU = &specs.LinuxCPU{Quota: &quota, Period: &period}
+	}
+	if l.Pids > 0 {
+		r.Pids = &specs.LinuxPids{Limit: &l.Pids}
+	}
+	return r
+}
+
+func invalid(format string, args ...any) error {
+	return fmt.Errorf("%s: %w", fmt.Sprintf(format, args...), errdefs.ErrInvalidArgument)
+}
