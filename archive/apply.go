@@ -1,0 +1,156 @@
+package archive
+
+import (
+	"archive/tar"
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"syscall"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	headerBuffer = 64 << 10
+	copyBuffer   = 256 << 10
+	maxPath      = 4096
+	blockSize    = 512 // of tar
+)
+
+// applier is one call of Apply.
+type applier struct {
+	opts   Options
+	root   int
+	parent parentDir
+	result Result
+	// dirTimes are set at the end, since what comes into a directory changes its time.
+	dirTimes []dirTime
+	// unpacked are the paths this archive put there, for WhiteoutRemove.
+	unpacked map[string]struct{}
+	lower    lowerDir
+	buf      []byte
+}
+
+type dirTime struct {
+	path  string
+	times [2]unix.Timespec
+}
+
+// Apply reads a tar archive, not compressed, to its end and applies it to the directory
+// root. It checks ctx at each entry and each piece of data.
+func Apply(ctx context.Context, root string, r io.Reader, opts Options) (Result, error) {
+	opts.setDefaults()
+	fd, err := unix.Open(root, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return Result{}, fmt.Errorf("apply archive: %w", &os.PathError{Op: "open", Path: root, Err: err})
+	}
+	a := &applier{opts: opts, root: fd, buf: make([]byte, copyBuffer), parent: parentDir{fd: -1}, lower: lowerDir{open: opts.Lower, fd: -1}}
+	if opts.Whiteouts == WhiteoutRemove {
+		a.unpacked = make(map[string]struct{})
+	}
+	defer a.close()
+	if err := a.run(ctx, r); err != nil {
+		return a.result, fmt.Errorf("apply archive: %w", err)
+	}
+	return a.result, nil
+}
+
+func (a *applier) close() {
+	a.parent.drop()
+	a.lower.close()
+	_ = unix.Close(a.root)
+}
+
+func (a *applier) run(ctx context.Context, r io.Reader) error {
+	src := &source{r: r, left: a.opts.MaxBytes, check: ctx.Err}
+	br := bufio.NewReaderSize(src, headerBuffer)
+	read := &counter{r: br}
+	tr := tar.NewReader(read)
+	for {
+		hdr, err := tr.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return classify(err)
+		}
+		if a.result.Entries++; a.result.Entries > a.opts.MaxEntries {
+			return invalidf("it has more than %d entries", a.opts.MaxEntries)
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := a.entry(hdr, tr); err != nil {
+			return fmt.Errorf("entry %.512q: %w", hdr.Name, classify(err))
+		}
+	}
+	if read.n%blockSize != 0 {
+		// The tar package takes an end inside a file's padding for a good one.
+		return classify(io.ErrUnexpectedEOF)
+	}
+	// What follows the archive belongs to the layer's digest: read it.
+	if _, err := io.CopyBuffer(io.Discard, struct{ io.Reader }{br}, a.buf); err != nil {
+		return classify(err)
+	}
+	return a.setDirTimes()
+}
+
+// classify gives what is wrong with the archive, or with the disk, its class.
+func classify(err error) error {
+	switch {
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return fmt.Errorf("it is cut short: %w: %w", err, errdefs.ErrInvalidArgument)
+	case errors.Is(err, tar.ErrHeader), errors.Is(err, tar.ErrFieldTooLong):
+		return fmt.Errorf("it is no tar archive, or damaged: %w: %w", err, errdefs.ErrInvalidArgument)
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return fmt.Errorf("%w: free some space: %w", err, errdefs.ErrResourceExhausted)
+	case errors.Is(err, syscall.ENAMETOOLONG), errors.Is(err, syscall.ELOOP), errors.Is(err, syscall.ENOTDIR):
+		return fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
+	default:
+		return err
+	}
+}
+
+// counter counts what was read.
+type counter struct {
+	r io.Reader
+	n int64
+}
+
+func (c *counter) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	c.n += int64(n)
+	return n, err
+}
+
+// source is the archive's stream, bounded and ended by the context.
+type source struct {
+	r     io.Reader
+	left  int64
+	check func() error
+}
+
+func (s *source) Read(p []byte) (int, error) {
+	if err := s.check(); err != nil {
+		return 0, err
+	}
+	if s.left <= 0 {
+		// Only an archive that goes on is too long.
+		var one [1]byte
+		n, err := s.r.Read(one[:])
+		if n > 0 {
+			return 0, invalidf("it is longer than the limit")
+		}
+		return 0, err
+	}
+	if int64(len(p)) > s.left {
+		p = p[:s.left]
+	}
+	n, err := s.r.Read(p)
+	s.left -= int64(n)
+	return n, err
+}

@@ -1,0 +1,183 @@
+package archive
+
+import (
+	"archive/tar"
+	"errors"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// xattrRecord starts the names of PAX records that are extended attributes.
+const xattrRecord = "SCHILY.xattr."
+
+// checkOwner refuses ids the kernel does not have; the highest means "leave it".
+func checkOwner(hdr *tar.Header) error {
+	const highest = 1<<32 - 2
+	if hdr.Uid < 0 || hdr.Uid > highest || hdr.Gid < 0 || hdr.Gid > highest {
+		return invalidf("its owner %d:%d is out of range", hdr.Uid, hdr.Gid)
+	}
+	return nil
+}
+
+// attributes sets owner, extended attributes and mode of what was made at base. The order
+// matters: a change of owner takes set-user-ID and capabilities away.
+func (a *applier) attributes(hdr *tar.Header, base string, mode bool) error {
+	fd := a.parent.fd
+	if err := unix.Fchownat(fd, base, hdr.Uid, hdr.Gid, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return &os.PathError{Op: "fchownat", Path: base, Err: err}
+	}
+	if err := setXattrs(hdr, byPath(fd, base)); err != nil {
+		return err
+	}
+	if !mode {
+		return nil
+	}
+	if err := unix.Fchmodat(fd, base, uint32(hdr.Mode)&0o7777, 0); err != nil {
+		return &os.PathError{Op: "fchmodat", Path: base, Err: err}
+	}
+	return nil
+}
+
+// fileAttributes is attributes for a file that was just made and is open: root owns it
+// already, unless the directory hands its group down.
+func (a *applier) fileAttributes(hdr *tar.Header, fd int) error {
+	if hdr.Uid != os.Geteuid() || hdr.Gid != os.Getegid() || a.parent.setgid {
+		if err := unix.Fchown(fd, hdr.Uid, hdr.Gid); err != nil {
+			return &os.PathError{Op: "fchown", Path: hdr.Name, Err: err}
+		}
+	}
+	set := func(name string, value []byte) error { return unix.Fsetxattr(fd, name, value, 0) }
+	if err := setXattrs(hdr, set); err != nil {
+		return err
+	}
+	if err := unix.Fchmod(fd, uint32(hdr.Mode)&0o7777); err != nil {
+		return &os.PathError{Op: "fchmod", Path: hdr.Name, Err: err}
+	}
+	return nil
+}
+
+// byPath sets attributes of what is at name in a directory; a link is not followed.
+func byPath(dir int, name string) func(string, []byte) error {
+	path := fdPath(dir) + "/" + name
+	return func(attr string, value []byte) error { return unix.Lsetxattr(path, attr, value, 0) }
+}
+
+// setXattrs sets the extended attributes an entry has.
+func setXattrs(hdr *tar.Header, set func(name string, value []byte) error) error {
+	if len(hdr.PAXRecords) == 0 {
+		return nil
+	}
+	for _, record := range slices.Sorted(maps.Keys(hdr.PAXRecords)) {
+		name, ok := strings.CutPrefix(record, xattrRecord)
+		if !ok || !wanted(name) {
+			continue
+		}
+		err := set(name, []byte(hdr.PAXRecords[record]))
+		if err != nil && !optional(name, err) {
+			return &os.PathError{Op: "setxattr " + name, Path: hdr.Name, Err: err}
+		}
+	}
+	return nil
+}
+
+// wanted tells whether an attribute may come from an archive or a layer below. Overlay's
+// own could redirect a directory to another's files.
+func wanted(name string) bool {
+	return !strings.HasPrefix(name, "trusted.overlay.") && !strings.HasPrefix(name, "user.overlay.")
+}
+
+// optional tells whether an attribute may be lost: the file system knows no such, or (for
+// those of users, on links and devices) does not allow it, or the label is another
+// system's.
+func optional(name string, err error) bool {
+	switch {
+	case errors.Is(err, unix.ENOTSUP):
+		return true
+	case errors.Is(err, unix.EPERM):
+		return strings.HasPrefix(name, "user.")
+	case errors.Is(err, unix.EINVAL):
+		return name == "security.selinux"
+	default:
+		return false
+	}
+}
+
+// copyXattrs copies the attributes of one directory or file to another; both paths are
+// below /proc/self/fd.
+func copyXattrs(from, to string) error {
+	buf := make([]byte, 64<<10) // the kernel's limit for the list, and for a value
+	n, err := unix.Listxattr(from, buf)
+	if errors.Is(err, unix.ENOTSUP) {
+		return nil
+	}
+	if err != nil {
+		return &os.PathError{Op: "listxattr", Path: from, Err: err}
+	}
+	for name := range strings.SplitSeq(strings.TrimSuffix(string(buf[:n]), "\x00"), "\x00") {
+		if name == "" || !wanted(name) {
+			continue
+		}
+		m, err := unix.Getxattr(from, name, buf)
+		if errors.Is(err, unix.ENODATA) {
+			continue
+		}
+		if err == nil {
+			err = unix.Setxattr(to, name, buf[:m], 0)
+		}
+		if err != nil && !optional(name, err) {
+			return &os.PathError{Op: "copy xattr " + name, Path: to, Err: err}
+		}
+	}
+	return nil
+}
+
+// times returns the times of access and modification.
+func times(hdr *tar.Header) [2]unix.Timespec {
+	m := unix.Timespec{Sec: hdr.ModTime.Unix(), Nsec: int64(hdr.ModTime.Nanosecond())}
+	at := m
+	if !hdr.AccessTime.IsZero() {
+		at = unix.Timespec{Sec: hdr.AccessTime.Unix(), Nsec: int64(hdr.AccessTime.Nanosecond())}
+	}
+	return [2]unix.Timespec{at, m}
+}
+
+func utimes(dir int, name string, ts [2]unix.Timespec) error {
+	if err := unix.UtimesNanoAt(dir, name, ts[:], unix.AT_SYMLINK_NOFOLLOW); err != nil {
+		return &os.PathError{Op: "utimensat", Path: name, Err: err}
+	}
+	return nil
+}
+
+// setDirTimes sets the directories' times, in the archive's order, so that of two entries
+// for one directory the last counts. A directory that is gone, or replaced, is passed over.
+func (a *applier) setDirTimes() error {
+	for _, d := range a.dirTimes {
+		if d.path == "" {
+			if err := utimes(a.root, ".", d.times); err != nil {
+				return err
+			}
+			continue
+		}
+		dir, base := splitName(d.path)
+		if a.parent.fd < 0 || a.parent.path != dir {
+			a.parent.drop()
+			fd, err := openIn(a.root, dir, unix.O_PATH|unix.O_DIRECTORY)
+			if err != nil {
+				continue
+			}
+			a.parent = parentDir{path: dir, fd: fd}
+		}
+		var st unix.Stat_t
+		if unix.Fstatat(a.parent.fd, base, &st, unix.AT_SYMLINK_NOFOLLOW) != nil || st.Mode&unix.S_IFMT != unix.S_IFDIR {
+			continue
+		}
+		if err := utimes(a.parent.fd, base, d.times); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,88 @@
+package archive
+
+import (
+	"bufio"
+	"bytes"
+	"compress/bzip2"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/containerd/errdefs"
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+)
+
+const (
+	// maxWindow bounds the memory a zstd stream can ask for; it is what the zstd tool
+	// allows too.
+	maxWindow   = 128 << 20
+	inputBuffer = 128 << 10
+)
+
+// Decompress returns what r holds, unpacked: gzip, zstd and bzip2 are known by their first
+// bytes, all else is passed on as it is. Nothing outside this process is run. Memory is
+// bounded. The caller closes the result, which ends its goroutine, before r. A stream that
+// is cut short or damaged gives an invalid argument.
+func Decompress(r io.Reader) (io.ReadCloser, error) {
+	in := &input{r: r}
+	br := bufio.NewReaderSize(in, inputBuffer)
+	magic, err := br.Peek(6)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("detect compression: %w", err)
+	}
+	switch {
+	case bytes.HasPrefix(magic, []byte{0x1f, 0x8b}):
+		zr, err := gzip.NewReader(br)
+		if err != nil {
+			return nil, fmt.Errorf("open gzip stream: %w", in.damaged(err))
+		}
+		return readAhead(zr, in.damaged, zr.Close), nil
+	case isZstd(magic):
+		zr, err := zstd.NewReader(br, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxWindow))
+		if err != nil {
+			return nil, fmt.Errorf("open zstd stream: %w", in.damaged(err))
+		}
+		return readAhead(zr, in.damaged, func() error { zr.Close(); return nil }), nil
+	case bytes.HasPrefix(magic, []byte("BZh")):
+		return readAhead(bzip2.NewReader(br), in.damaged, func() error { return nil }), nil
+	case bytes.HasPrefix(magic, []byte{0xfd, '7', 'z', 'X', 'Z', 0}):
+		return nil, fmt.Errorf("xz compression is not supported: compress with gzip or zstd: %w", errdefs.ErrNotImplemented)
+	default:
+		return io.NopCloser(br), nil
+	}
+}
+
+// isZstd knows a frame of zstd, or a skippable one before it.
+func isZstd(magic []byte) bool {
+	if bytes.HasPrefix(magic, []byte{0x28, 0xb5, 0x2f, 0xfd}) {
+		return true
+	}
+	return len(magic) >= 4 && magic[0]&0xf0 == 0x50 && bytes.Equal(magic[1:4], []byte{0x2a, 0x4d, 0x18})
+}
+
+// input remembers that the stream below failed, which is not the decompressor's fault.
+type input struct {
+	r   io.Reader
+	err error
+}
+
+func (in *input) Read(p []byte) (int, error) {
+	n, err := in.r.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		in.err = err
+	}
+	return n, err
+}
+
+// damaged gives a decompressor's complaint its class; an error from below keeps its own.
+func (in *input) damaged(err error) error {
+	switch {
+	case in.err != nil:
+		return in.err
+	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF):
+		return fmt.Errorf("compressed data is cut short: %w: %w", io.ErrUnexpectedEOF, errdefs.ErrInvalidArgument)
+	default:
+		return fmt.Errorf("compressed data is damaged: %w: %w", err, errdefs.ErrInvalidArgument)
+	}
+}

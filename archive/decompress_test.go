@@ -1,0 +1,149 @@
+package archive_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"testing"
+	"testing/iotest"
+
+	"github.com/containerd/errdefs"
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+
+	"github.com/cleatproject/cleat/archive"
+)
+
+// text is 3 MiB that compress somewhat.
+func text() []byte {
+	b := make([]byte, 3<<20)
+	r := rand.New(rand.NewPCG(1, 2))
+	for i := range b {
+		b[i] = byte('a' + r.IntN(8))
+	}
+	return b
+}
+
+func compress(t testing.TB, data []byte, how string) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	var w io.WriteCloser
+	switch how {
+	case "gzip":
+		w = gzip.NewWriter(&b)
+	case "zstd":
+		zw, err := zstd.NewWriter(&b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w = zw
+	default:
+		return data
+	}
+	if _, err := w.Write(data); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+func decompress(data io.Reader) ([]byte, error) {
+	r, err := archive.Decompress(data)
+	if err != nil {
+		return nil, err
+	}
+	got, err := io.ReadAll(r)
+	return got, errors.Join(err, r.Close())
+}
+
+func TestDecompress(t *testing.T) {
+	want := text()
+	for _, how := range []string{"plain", "gzip", "zstd"} {
+		packed := compress(t, want, how)
+		got, err := decompress(iotest.HalfReader(bytes.NewReader(packed)))
+		if err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%s: %d bytes, %v", how, len(got), err)
+		}
+		if how == "plain" {
+			continue
+		}
+		for _, n := range []int{5, 12, len(packed) / 2, len(packed) - 1} {
+			if _, err := decompress(bytes.NewReader(packed[:n])); !errdefs.IsInvalidArgument(err) || !errors.Is(err, io.ErrUnexpectedEOF) {
+				t.Errorf("%s cut to %d bytes: %v", how, n, err)
+			}
+		}
+		broken := bytes.Clone(packed)
+		broken[len(broken)/2] ^= 0xff
+		if _, err := decompress(bytes.NewReader(broken)); !errdefs.IsInvalidArgument(err) {
+			t.Errorf("%s damaged: %v", how, err)
+		}
+		boom := errors.New("boom")
+		_, err = decompress(io.MultiReader(bytes.NewReader(packed[:len(packed)/2]), iotest.ErrReader(boom)))
+		if !errors.Is(err, boom) || errdefs.IsInvalidArgument(err) {
+			t.Errorf("%s with a failing source: %v", how, err)
+		}
+	}
+	for _, short := range []string{"", "x", "\x1f"} {
+		if got, err := decompress(bytes.NewReader([]byte(short))); err != nil || string(got) != short {
+			t.Errorf("%q: %q, %v", short, got, err)
+		}
+	}
+	if _, err := decompress(bytes.NewReader([]byte("\xfd7zXZ\x00rest"))); !errdefs.IsNotImplemented(err) {
+		t.Errorf("xz: %v", err)
+	}
+}
+
+func TestDecompressClosedEarly(t *testing.T) {
+	r, err := archive.Decompress(bytes.NewReader(compress(t, text(), "gzip")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.ReadFull(r, make([]byte, 10)); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := r.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := r.Read(make([]byte, 1)); err == nil {
+		t.Error("read after close")
+	}
+}
+
+func TestZstdWindowIsBounded(t *testing.T) {
+	// A frame header that asks for a window of 2 GiB: exponent 21.
+	if _, err := decompress(bytes.NewReader([]byte{0x28, 0xb5, 0x2f, 0xfd, 0x00, 21 << 3, 1, 0, 0})); !errdefs.IsInvalidArgument(err) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func FuzzDecompress(f *testing.F) {
+	for _, how := range []string{"gzip", "zstd"} {
+		f.Add(compress(f, []byte("some text, some text"), how))
+	}
+	f.Fuzz(func(_ *testing.T, data []byte) {
+		r, err := archive.Decompress(bytes.NewReader(data))
+		if err != nil {
+			return
+		}
+		_, _ = io.Copy(io.Discard, io.LimitReader(r, 1<<20))
+		_ = r.Close()
+	})
+}
+
+func ExampleDecompress() {
+	r, err := archive.Decompress(bytes.NewReader([]byte("not compressed")))
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer func() { _ = r.Close() }()
+	text, err := io.ReadAll(r)
+	fmt.Println(string(text), err)
+	// Output: not compressed <nil>
+}

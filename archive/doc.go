@@ -1,0 +1,21 @@
+// Package archive applies layers, which are tar archives from strangers, to directories.
+//
+// Guarantees: whatever the archive holds, nothing outside the root is written, linked to
+// or removed. Every path is resolved by the kernel below the root's descriptor (openat2
+// with RESOLVE_IN_ROOT), links included, so there is no moment between a check and its
+// use. Memory does not grow with the sizes an archive claims. An archive that is cut
+// short, hostile or over its limits is an invalid argument.
+//
+// What is kept: contents, modes with set-user-ID and the like, owners, times to the
+// nanosecond, hard links, symbolic links, devices, FIFOs, extended attributes. Attributes
+// of the overlay file system itself are dropped: in a stranger's hands they could show
+// other directories' files.
+//
+// Whiteouts, the entries by which a layer deletes what is below it, are carried out
+// (WhiteoutRemove), or turned into the overlay file system's marks (WhiteoutOverlay), with
+// which a layer can be applied without mounting what is below it.
+//
+// Caveats: Linux 5.6 or later. The root must not be in anybody else's reach meanwhile. An
+// error leaves what was applied so far: the caller throws the directory away. Nothing is
+// synced; syncing once for the whole layer is the caller's.
+package archive

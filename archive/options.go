@@ -1,0 +1,57 @@
+package archive
+
+import (
+	"fmt"
+	"os"
+
+	"github.com/containerd/errdefs"
+)
+
+// Whiteouts says what becomes of whiteouts.
+type Whiteouts int
+
+const (
+	// WhiteoutRemove deletes from the root what a whiteout names, unless this archive
+	// itself put it there.
+	WhiteoutRemove Whiteouts = iota
+	// WhiteoutOverlay makes character devices 0/0 and opaque directories.
+	WhiteoutOverlay
+)
+
+// Options change how an archive is applied. The zero value is good for a plain directory.
+type Options struct {
+	Whiteouts Whiteouts
+	// UserXattr writes the mark of opaque directories as user.overlay.opaque, for
+	// overlays mounted with userxattr.
+	UserXattr bool
+	// Lower, for WhiteoutOverlay, opens the directory as the layers below make it. It is
+	// called at most once, if an entry lies in a directory the archive does not have, or
+	// is a hard link to a file it does not have: these are then copied up. Without it
+	// such directories are made anew, and such links fail.
+	Lower func() (*os.File, error)
+	// MaxEntries bounds the entries; 0 means 10 million.
+	MaxEntries int
+	// MaxBytes bounds the archive's own length, and the sum of the files' lengths; 0
+	// means 1 TiB.
+	MaxBytes int64
+}
+
+func (o *Options) setDefaults() {
+	if o.MaxEntries == 0 {
+		o.MaxEntries = 10_000_000
+	}
+	if o.MaxBytes == 0 {
+		o.MaxBytes = 1 << 40
+	}
+}
+
+// Result says what was applied.
+type Result struct {
+	Entries int
+	Bytes   int64 // in regular files
+}
+
+// invalidf makes an error of the class invalid argument.
+func invalidf(format string, args ...any) error {
+	return fmt.Errorf("%w: %w", fmt.Errorf(format, args...), errdefs.ErrInvalidArgument)
+}
