@@ -1,0 +1,63 @@
+# cleat: see README.md. `make` lists the targets.
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+
+PREFIX  ?= /usr/local
+DESTDIR ?=
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+LDFLAGS  = -s -w -X github.com/cleatproject/cleat/internal/version.version=$(VERSION)
+GOBUILD  = CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)'
+BINARIES = cleat cleatd containerd-shim-cleat-v2
+# Debian packages: what the product runs with, what generates, and what tests use as peers.
+PACKAGES = gcc libc6-dev runc protobuf-compiler busybox-static skopeo umoci docker-registry containerd docker.io iproute2
+
+.PHONY: help deps build generate check-generated lint test test-unit test-integration run bench install uninstall clean fuzz
+
+help: ## List the targets
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+deps: ## Install what is missing of Debian's packages (as root)
+	@./scripts/deps.sh $(PACKAGES)
+
+build: ## Build static binaries into bin/
+	@mkdir -p bin
+	@for b in $(BINARIES); do $(GOBUILD) -o bin/$$b ./cmd/$$b || exit 1; done
+
+generate: ## Generate the messages under proto/
+	./proto/generate.sh
+
+check-generated: ## Fail if generated files differ from what generate makes
+	@./scripts/check-generated.sh
+
+lint: check-generated ## Format, vet, staticcheck, the layers of the design, house rules
+	@./scripts/lint.sh
+
+test: deps build lint test-unit test-integration ## Every test
+
+test-unit: ## Unit tests with the race detector
+	go test -race -timeout 15m $$(go list ./... | grep -v /integration)
+
+test-integration: build ## Real daemon, shim, runc and peers
+	go test -count=1 -timeout 20m ./integration/...
+
+fuzz: ## Run every fuzz target for FUZZTIME (default 30s) each
+	@./scripts/fuzz.sh $${FUZZTIME:-30s}
+
+run: deps build ## The main job, shown step by step
+	@./scripts/demo.sh
+
+bench: deps build ## Measure beside runc and the peers; table, and JSON in bench/results/
+	cd bench && go run . -bin ../bin
+
+install: build ## Install into $(DESTDIR)$(PREFIX)
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/systemd/system
+	for b in $(BINARIES); do install -m 0755 bin/$$b $(DESTDIR)$(PREFIX)/bin/$$b; done
+	sed 's,@BINDIR@,$(PREFIX)/bin,' contrib/cleatd.service > $(DESTDIR)$(PREFIX)/lib/systemd/system/cleatd.service
+	chmod 0644 $(DESTDIR)$(PREFIX)/lib/systemd/system/cleatd.service
+
+uninstall: ## Remove what install installed
+	for b in $(BINARIES); do rm -f $(DESTDIR)$(PREFIX)/bin/$$b; done
+	rm -f $(DESTDIR)$(PREFIX)/lib/systemd/system/cleatd.service
+
+clean: ## Remove what was built
+	rm -rf bin bench/results

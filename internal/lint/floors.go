@@ -1,0 +1,143 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"sort"
+	"strings"
+)
+
+const module = "github.com/cleatproject/cleat/"
+
+// floor says what the folders of a name may import of this module: names of folders, each with all
+// below it. A folder may always import what is below itself.
+type floor struct {
+	folder string
+	may    []string
+}
+
+// The floors of the design, ground floor first. The longest folder that matches a package rules.
+func design() []floor {
+	ground := []string{"proto", "fifo", "reaper", "mount", "internal/durable", "internal/undo", "internal/inject", "internal/exitrecord", "internal/version"}
+	leaves := []string{"internal/durable", "internal/undo", "internal/inject"}
+	first := append(slices.Clone(ground), "content", "archive", "snapshot", "events")
+	stores := append(slices.Clone(first), "metadata")
+	second := append(slices.Clone(stores), "runtime", "image")
+	return []floor{
+		{"proto", nil},
+		{"fifo", leaves},
+		{"reaper", leaves},
+		{"mount", leaves},
+		{"internal", []string{"internal/durable"}},
+		{"internal/lint", nil},
+		{"content", ground},
+		{"archive", ground},
+		{"snapshot", ground},
+		{"events", ground},
+		{"client", []string{"proto"}},
+		{"metadata", first},
+		{"runtime", append(slices.Clone(ground), "events")},
+		{"shim", ground},
+		{"image", stores},
+		{"daemon/service", second},
+		{"daemon/api", append(slices.Clone(second), "daemon/service")},
+		{"daemon", append(slices.Clone(second), "daemon/service", "daemon/api")},
+		{"cmd/cleat", []string{"client", "internal/version"}},
+		{"cmd/cleatd", []string{"daemon"}},
+		{"cmd/containerd-shim-cleat-v2", []string{"shim", "internal/version"}},
+		{"integration", []string{""}},
+		{"bench", []string{""}},
+	}
+}
+
+// within reports whether folder is dir or below it; everything is below "".
+func within(folder, dir string) bool {
+	return dir == "" || folder == dir || strings.HasPrefix(folder, dir+"/")
+}
+
+// floors checks every import inside the module.
+func floors(pkgs []listed) []string {
+	var findings []string
+	table := design()
+	for _, p := range pkgs {
+		folder, ok := strings.CutPrefix(p.ImportPath, module)
+		if !ok {
+			continue
+		}
+		rule := ruleFor(table, folder)
+		if rule == nil {
+			findings = append(findings, fmt.Sprintf("%s: stands on no floor of the design: add it to internal/lint/floors.go", folder))
+			continue
+		}
+		for _, imp := range p.Imports {
+			target, ok := strings.CutPrefix(imp, module)
+			if !ok || within(target, rule.folder) {
+				continue
+			}
+			if !slices.ContainsFunc(rule.may, func(dir string) bool { return within(target, dir) }) {
+				findings = append(findings, fmt.Sprintf("%s: must not import %s", folder, target))
+			}
+		}
+	}
+	return findings
+}
+
+func ruleFor(table []floor, folder string) *floor {
+	var best *floor
+	for i := range table {
+		if within(folder, table[i].folder) && (best == nil || len(table[i].folder) > len(best.folder)) {
+			best = &table[i]
+		}
+	}
+	return best
+}
+
+// shimList is where the shim's whole list of dependencies outside the standard library is kept, to
+// be compared: every package costs memory in each shim.
+const shimList = "shim/dependencies.txt"
+
+func shimDependencies(pkgs []listed) ([]string, error) {
+	var deps []string
+	for _, p := range pkgs {
+		if p.ImportPath != module+"cmd/containerd-shim-cleat-v2" {
+			continue
+		}
+		for _, d := range p.Deps {
+			if strings.Contains(strings.Split(d, "/")[0], ".") {
+				deps = append(deps, d)
+			}
+		}
+	}
+	sort.Strings(deps)
+	want := strings.Join(deps, "\n") + "\n"
+	if len(os.Args) > 1 && os.Args[1] == "-write" {
+		return nil, os.WriteFile(filepath.FromSlash(shimList), []byte(want), 0o644)
+	}
+	have, err := os.ReadFile(filepath.FromSlash(shimList))
+	if err != nil {
+		return nil, fmt.Errorf("read the shim's dependency list: %w", err)
+	}
+	if string(have) == want {
+		return nil, nil
+	}
+	return []string{diff(strings.Fields(string(have)), deps)}, nil
+}
+
+// diff words the difference between the committed list and the true one.
+func diff(have, want []string) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s: the shim's dependencies changed (go run ./internal/lint -write, and say why in the commit):", shimList)
+	for _, d := range want {
+		if !slices.Contains(have, d) {
+			fmt.Fprintf(&b, " +%s", d)
+		}
+	}
+	for _, d := range have {
+		if !slices.Contains(want, d) {
+			fmt.Fprintf(&b, " -%s", d)
+		}
+	}
+	return b.String()
+}

@@ -1,0 +1,78 @@
+package main
+
+import (
+	"go/parser"
+	"go/token"
+	"strings"
+	"testing"
+)
+
+func TestFloors(t *testing.T) {
+	for _, tc := range []struct {
+		pkg, imports string
+		ok           bool
+	}{
+		{"shim", "reaper", true},
+		{"shim", "events", false},
+		{"shim", "daemon/service", false},
+		{"client", "proto/rpc", true},
+		{"client", "mount", false},
+		{"client/spec", "client", true},
+		{"daemon/api", "daemon/service", true},
+		{"daemon/service", "daemon/api", false},
+		{"daemon/api", "shim", false},
+		{"metadata/filters", "content", true},
+		{"metadata", "runtime", false},
+		{"cmd/cleat", "client/spec", true},
+		{"cmd/cleat", "daemon", false},
+		{"cmd/cleatd", "shim", false},
+		{"integration", "shim", true},
+		{"nowhere", "proto", false},
+	} {
+		got := floors([]listed{{ImportPath: module + tc.pkg, Imports: []string{"fmt", module + tc.imports}}})
+		if (len(got) == 0) != tc.ok {
+			t.Errorf("%s imports %s: findings %q, want allowed %v", tc.pkg, tc.imports, got, tc.ok)
+		}
+	}
+}
+
+func TestRules(t *testing.T) {
+	for src, want := range map[string]string{
+		`func f() { os.Rename("a", "b") }`:              "internal/durable",
+		`func f() { time.Sleep(1) }`:                    "wait for what you wait for",
+		`func f() { panic("x") }`:                       "return an error",
+		`func init() {}`:                                "no init()",
+		`var table = map[string]int{}`:                  "package variable table",
+		`var errX = errors.New("x")`:                    "",
+		`var _ I = (*T)(nil)`:                           "",
+		"// " + "TODO: later\nfunc f() {}":              "without an issue's number",
+		"// " + "TODO(#7): later\nfunc f() {}":          "",
+		`var v string //nolint:gochecknoglobals // why`: "",
+		`func (t T) init() { t.panic("x") }`:            "",
+	} {
+		fset := token.NewFileSet()
+		file, err := parser.ParseFile(fset, "x.go", "package x\n"+src, parser.ParseComments)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := checker{fset: fset, folder: "content", name: "x.go"}
+		c.file(file)
+		got := strings.Join(c.findings, "\n")
+		if want == "" && got != "" || !strings.Contains(got, want) {
+			t.Errorf("%s: got %q, want %q", src, got, want)
+		}
+	}
+}
+
+func TestSleepIsForbiddenInTestsToo(t *testing.T) {
+	fset := token.NewFileSet()
+	file, err := parser.ParseFile(fset, "x_test.go", "package x\nfunc f() { time.Sleep(1); panic(1) }", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := checker{fset: fset, folder: "content", name: "x_test.go", test: true}
+	c.file(file)
+	if len(c.findings) != 1 || !strings.Contains(c.findings[0], "Sleep") {
+		t.Fatal(c.findings)
+	}
+}

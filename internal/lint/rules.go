@@ -1,0 +1,145 @@
+package main
+
+import (
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"path/filepath"
+	"strings"
+)
+
+// forbidden calls, each with its reason. Where lists the folders that may.
+type forbidden struct {
+	pkg, name string
+	reason    string
+	where     []string
+	inTests   bool // also forbidden in tests
+}
+
+func calls() []forbidden {
+	return []forbidden{
+		{pkg: "os", name: "Rename", reason: "a rename that must survive a crash goes through internal/durable", where: []string{"internal/durable"}},
+		{pkg: "time", name: "Sleep", reason: "wait for what you wait for, not for a time", inTests: true},
+		{pkg: "", name: "panic", reason: "return an error"},
+		{pkg: "log", name: "Fatal", reason: "return an error to main"},
+	}
+}
+
+// rules checks one package's files.
+func rules(p listed) ([]string, error) {
+	folder := strings.TrimPrefix(p.ImportPath, module)
+	var findings []string
+	all := append(append(append([]string{}, p.GoFiles...), p.TestGoFiles...), p.XTestGoFiles...)
+	for _, name := range all {
+		if strings.HasSuffix(name, ".pb.go") {
+			continue
+		}
+		fset := token.NewFileSet()
+		file, err := parser.ParseFile(fset, filepath.Join(p.Dir, name), nil, parser.ParseComments)
+		if err != nil {
+			return nil, fmt.Errorf("parse %s: %w", name, err)
+		}
+		c := checker{fset: fset, folder: folder, name: name, test: strings.HasSuffix(name, "_test.go")}
+		c.file(file)
+		findings = append(findings, c.findings...)
+	}
+	return findings, nil
+}
+
+// checker looks at one file.
+type checker struct {
+	fset         *token.FileSet
+	folder, name string
+	test         bool
+	findings     []string
+}
+
+func (c *checker) report(at token.Pos, format string, args ...any) {
+	c.findings = append(c.findings, fmt.Sprintf("%s/%s:%d: %s", c.folder, c.name, c.fset.Position(at).Line, fmt.Sprintf(format, args...)))
+}
+
+func (c *checker) file(file *ast.File) {
+	for _, d := range file.Decls {
+		switch d := d.(type) {
+		case *ast.FuncDecl:
+			if d.Recv == nil && d.Name.Name == "init" {
+				c.report(d.Pos(), "no init(): the assembly is explicit")
+			}
+		case *ast.GenDecl:
+			if d.Tok == token.VAR && !c.test {
+				c.variables(d)
+			}
+		}
+	}
+	for _, g := range file.Comments {
+		for _, word := range []string{"TODO", "FIXME", "XXX"} {
+			if strings.Contains(g.Text(), word) && !strings.Contains(g.Text(), word+"(#") {
+				c.report(g.Pos(), "%s without an issue's number", word)
+			}
+		}
+	}
+	ast.Inspect(file, func(n ast.Node) bool {
+		if call, ok := n.(*ast.CallExpr); ok {
+			c.call(call)
+		}
+		return true
+	})
+}
+
+// variables reports package variables that could change: only errors, assertions and what is
+// marked for its reason may stand.
+func (c *checker) variables(d *ast.GenDecl) {
+	for _, s := range d.Specs {
+		v := s.(*ast.ValueSpec)
+		for _, n := range v.Names {
+			if n.Name == "_" || strings.HasPrefix(n.Name, "Err") || strings.HasPrefix(n.Name, "err") {
+				continue
+			}
+			if strings.Contains(comments(v.Comment)+comments(v.Doc)+comments(d.Doc), "gochecknoglobals") {
+				continue
+			}
+			c.report(n.Pos(), "package variable %s: hand it down instead", n.Name)
+		}
+	}
+}
+
+// comments returns the raw text, directives included.
+func comments(g *ast.CommentGroup) string {
+	if g == nil {
+		return ""
+	}
+	var b strings.Builder
+	for _, line := range g.List {
+		b.WriteString(line.Text)
+	}
+	return b.String()
+}
+
+func (c *checker) call(call *ast.CallExpr) {
+	pkg, name := "", ""
+	switch fun := call.Fun.(type) {
+	case *ast.Ident:
+		name = fun.Name
+	case *ast.SelectorExpr:
+		id, ok := fun.X.(*ast.Ident)
+		if !ok {
+			return
+		}
+		pkg, name = id.Name, fun.Sel.Name
+	default:
+		return
+	}
+	for _, f := range calls() {
+		if f.pkg != pkg || f.name != name || c.test && !f.inTests {
+			continue
+		}
+		allowed := false
+		for _, dir := range f.where {
+			allowed = allowed || within(c.folder, dir)
+		}
+		if !allowed {
+			c.report(call.Pos(), "%s: %s", strings.TrimPrefix(pkg+"."+name, "."), f.reason)
+		}
+	}
+}
