@@ -1,0 +1,162 @@
+package shim
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sort"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+const cgroupMount = "/sys/fs/cgroup"
+
+// cgroup is where a container's cgroups are: one directory on a unified host (v2), one a
+// controller otherwise (v1).
+type cgroup struct {
+	unified string
+	v1      map[string]string // controller -> directory
+}
+
+// findCgroup looks a process's cgroups up, by the conventional mount points.
+func findCgroup(pid int) (cgroup, error) {
+	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cgroup")
+	if err != nil {
+		return cgroup{}, fmt.Errorf("find cgroup: %w", err)
+	}
+	return parseCgroup(string(data), unifiedHost()), nil
+}
+
+func unifiedHost() bool {
+	var st unix.Statfs_t
+	return unix.Statfs(cgroupMount, &st) == nil && st.Type == unix.CGROUP2_SUPER_MAGIC
+}
+
+// parseCgroup reads /proc/PID/cgroup: lines of ID:CONTROLLERS:PATH.
+func parseCgroup(text string, unified bool) cgroup {
+	cg := cgroup{}
+	for line := range strings.Lines(text) {
+		parts := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3)
+		if len(parts) != 3 || !strings.HasPrefix(parts[2], "/") {
+			continue
+		}
+		switch {
+		case unified && parts[0] == "0":
+			cg.unified = filepath.Join(cgroupMount, parts[2])
+		case !unified && parts[1] != "":
+			for _, c := range strings.Split(parts[1], ",") {
+				if cg.v1 == nil {
+					cg.v1 = make(map[string]string)
+				}
+				cg.v1[c] = filepath.Join(cgroupMount, strings.TrimPrefix(c, "name="), parts[2])
+			}
+		}
+	}
+	return cg
+}
+
+// joinCgroup moves the shim into a cgroup, which is made if it is missing.
+func joinCgroup(path string) error {
+	var dirs []string
+	if unifiedHost() {
+		dirs = []string{filepath.Join(cgroupMount, path)}
+	} else {
+		entries, err := os.ReadDir(cgroupMount)
+		if err != nil {
+			return err
+		}
+		for _, e := range entries {
+			if e.IsDir() && e.Name() != "cpuset" { // which needs its cpus set first
+				dirs = append(dirs, filepath.Join(cgroupMount, e.Name(), path))
+			}
+		}
+	}
+	var errs []error
+	for _, d := range dirs {
+		err := os.MkdirAll(d, 0o755)
+		if err == nil {
+			err = os.WriteFile(filepath.Join(d, "cgroup.procs"), []byte("0"), 0o644)
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// dir is the directory that stands for the container as a whole, or "".
+func (c cgroup) dir() string {
+	if c.unified != "" {
+		return c.unified
+	}
+	for _, name := range []string{"pids", "memory", "devices", "cpu", "freezer"} {
+		if d, ok := c.v1[name]; ok {
+			return d
+		}
+	}
+	return ""
+}
+
+// pids lists the processes in the cgroup and below it, in ascending order.
+func (c cgroup) pids() ([]int, error) {
+	root := c.dir()
+	if root == "" {
+		return nil, fmt.Errorf("cgroup: %w", os.ErrNotExist)
+	}
+	var pids []int
+	err := filepath.WalkDir(root, func(path string, d os.DirEntry, err error) error {
+		if err != nil || !d.IsDir() {
+			if errors.Is(err, os.ErrNotExist) && path != root {
+				return nil // a group that has just gone
+			}
+			return err
+		}
+		data, err := os.ReadFile(filepath.Join(path, "cgroup.procs"))
+		if err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.ENODEV) {
+			return err
+		}
+		for field := range strings.FieldsSeq(string(data)) {
+			if pid, err := strconv.Atoi(field); err == nil && pid > 0 {
+				pids = append(pids, pid)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("list cgroup: %w", err)
+	}
+	sort.Ints(pids)
+	return pids, nil
+}
+
+// oomKills is how many processes of the cgroup the kernel has killed for want of memory.
+func (c cgroup) oomKills() (uint64, error) {
+	if c.unified != "" {
+		return keyedValue(filepath.Join(c.unified, "memory.events"), "oom_kill")
+	}
+	d, ok := c.v1["memory"]
+	if !ok {
+		return 0, nil
+	}
+	return keyedValue(filepath.Join(d, "memory.oom_control"), "oom_kill")
+}
+
+// keyedValue reads one number of a flat keyed file; a key that is missing is 0.
+func keyedValue(path, key string) (uint64, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return 0, fmt.Errorf("read cgroup: %w", err)
+	}
+	for line := range strings.Lines(string(data)) {
+		name, value, ok := strings.Cut(strings.TrimSpace(line), " ")
+		if ok && name == key {
+			n, err := strconv.ParseUint(value, 10, 64)
+			if err != nil {
+				return 0, fmt.Errorf("read %s of %s: %w", key, path, err)
+			}
+			return n, nil
+		}
+	}
+	return 0, nil
+}

@@ -1,0 +1,137 @@
+package shim
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/containerd/errdefs"
+)
+
+// container is what the server holds of one container: its init, its exec'd processes, and how to
+// reach it.
+type container struct {
+	id, bundle string
+	runtime    *ociRuntime
+	init       *process
+	spec       specPart
+	mounted    bool   // something is mounted at rootfs
+	ioUID      uint32 // owner of the pipes for stdio
+	ioGID      uint32
+
+	// removal runs the OCI runtime's delete once; see delete.go.
+	removal removal
+
+	mu     sync.Mutex
+	execs  map[string]*process
+	cgroup cgroup
+	oom    *oomWatch
+	ooms   uint64 // kills announced so far
+}
+
+// specPart is what the shim needs of config.json.
+type specPart struct {
+	Linux struct {
+		CgroupsPath string `json:"cgroupsPath"`
+		Namespaces  []struct {
+			Type string `json:"type"`
+			Path string `json:"path"`
+		} `json:"namespaces"`
+	} `json:"linux"`
+}
+
+// ownPIDs says that the container has a pid namespace of its own, so that all its processes die
+// with its init.
+func (s specPart) ownPIDs() bool {
+	for _, n := range s.Linux.Namespaces {
+		if n.Type == "pid" {
+			return n.Path == ""
+		}
+	}
+	return false
+}
+
+func readSpec(bundle string) (specPart, error) {
+	var s specPart
+	data, err := os.ReadFile(filepath.Join(bundle, "config.json"))
+	if err != nil {
+		return s, fmt.Errorf("read spec: %w: %w", err, errdefs.ErrInvalidArgument)
+	}
+	if err := json.Unmarshal(data, &s); err != nil {
+		return s, fmt.Errorf("read spec of %s: %w: %w", bundle, err, errdefs.ErrInvalidArgument)
+	}
+	return s, nil
+}
+
+func (c *container) file(name string) string { return filepath.Join(c.bundle, name) }
+
+// process returns the init, or the exec'd process of that id.
+func (c *container) process(execID string) (*process, error) {
+	if execID == "" {
+		return c.init, nil
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if p, ok := c.execs[execID]; ok {
+		return p, nil
+	}
+	return nil, fmt.Errorf("process %s of container %s: %w", execID, c.id, errdefs.ErrNotFound)
+}
+
+// addExec makes an exec'd process known; the id must be free.
+func (c *container) addExec(p *process) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if _, ok := c.execs[p.execID]; ok {
+		return fmt.Errorf("process %s of container %s: %w", p.execID, c.id, errdefs.ErrAlreadyExists)
+	}
+	c.execs[p.execID] = p
+	return nil
+}
+
+func (c *container) removeExec(p *process) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.execs[p.execID] == p {
+		delete(c.execs, p.execID)
+	}
+}
+
+// execList returns the exec'd processes.
+func (c *container) execList() []*process {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	out := make([]*process, 0, len(c.execs))
+	for _, p := range c.execs {
+		out = append(out, p)
+	}
+	return out
+}
+
+// validID is the rule for identifiers: letters and digits, with single ._- between, at most 76.
+func validID(id string) error {
+	bad := func() error {
+		return fmt.Errorf("identifier %.80q: want letters and digits, joined by single '.', '_' or '-', 76 characters at most: %w",
+			id, errdefs.ErrInvalidArgument)
+	}
+	if id == "" || len(id) > 76 {
+		return bad()
+	}
+	sep := true // a separator may not come first, last or twice
+	for _, r := range []byte(id) {
+		switch {
+		case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9':
+			sep = false
+		case (r == '.' || r == '_' || r == '-') && !sep:
+			sep = true
+		default:
+			return bad()
+		}
+	}
+	if sep {
+		return bad()
+	}
+	return nil
+}

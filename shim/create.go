@@ -1,0 +1,277 @@
+package shim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+
+	"github.com/cleatproject/cleat/internal/undo"
+	"github.com/cleatproject/cleat/mount"
+	"github.com/cleatproject/cleat/proto/events"
+	"github.com/cleatproject/cleat/proto/runcopts"
+	"github.com/cleatproject/cleat/proto/shimapi"
+	"github.com/cleatproject/cleat/proto/task"
+	"github.com/cleatproject/cleat/proto/types"
+	"github.com/cleatproject/cleat/reaper"
+)
+
+// undoLimit bounds taking back what a failed operation did.
+const undoLimit = 30 * time.Second
+
+// Create makes the container; called by the daemon's runtime/launch.go, it calls the OCI runtime.
+// Either everything is there afterwards or nothing, also when the caller goes away meanwhile.
+func (s *Server) Create(ctx context.Context, req *task.CreateTaskRequest) (*task.CreateTaskResponse, error) {
+	p, err := s.create(ctx, req, "create")
+	if err != nil {
+		return nil, fmt.Errorf("create container %.80s: %w", req.Id, err)
+	}
+	p.mu.Lock()
+	pid := p.pid
+	if _, err := p.stepLocked(evCreated); err != nil {
+		p.mu.Unlock()
+		return nil, err
+	}
+	s.tellCreated(p, req)
+	p.mu.Unlock()
+	s.watch(p)
+	return &task.CreateTaskResponse{Pid: uint32(pid)}, nil
+}
+
+// Run creates and starts the container by one invocation of the OCI runtime.
+func (s *Server) Run(ctx context.Context, req *shimapi.RunRequest) (*shimapi.RunResponse, error) {
+	if req.Create == nil {
+		return nil, fmt.Errorf("run: no container given: %w", errdefs.ErrInvalidArgument)
+	}
+	p, err := s.create(ctx, req.Create, "run")
+	if err != nil {
+		return nil, fmt.Errorf("run container %.80s: %w", req.Create.Id, err)
+	}
+	p.mu.Lock()
+	defer s.watch(p)
+	defer p.mu.Unlock()
+	for _, e := range []event{evCreated, evStart, evStarted} {
+		if _, err := p.stepLocked(e); err != nil {
+			return nil, err
+		}
+	}
+	p.startedAt = time.Now()
+	s.tellCreated(p, req.Create)
+	s.tell("start", "TaskStart", &events.TaskStart{ContainerId: p.container.id, Pid: uint32(p.pid)})
+	return &shimapi.RunResponse{Pid: uint32(p.pid), StartedAt: types.FromTime(p.startedAt)}, nil
+}
+
+func (s *Server) tellCreated(p *process, req *task.CreateTaskRequest) {
+	s.tell("create", "TaskCreate", &events.TaskCreate{
+		ContainerId: req.Id, Bundle: req.Bundle, Rootfs: req.Rootfs, Checkpoint: req.Checkpoint,
+		Io:  &events.TaskIO{Stdin: req.Stdin, Stdout: req.Stdout, Stderr: req.Stderr, Terminal: req.Terminal},
+		Pid: uint32(p.pid),
+	})
+}
+
+// create does the work of Create and Run; verb is the OCI runtime's. The init is left in creating,
+// unwatched.
+func (s *Server) create(ctx context.Context, req *task.CreateTaskRequest, verb string) (_ *process, err error) {
+	c, opts, err := s.prepare(req)
+	if err != nil {
+		return nil, err
+	}
+	p := c.init
+	if err := s.add(c); err != nil {
+		return nil, err
+	}
+	var u undo.Stack
+	defer func() { err = errors.Join(err, u.Run()) }()
+	u.Push("forget container", func() error { s.remove(c); return nil })
+
+	if opts.ShimCgroup != "" {
+		if err := joinCgroup(opts.ShimCgroup); err != nil {
+			s.log.warnf("join cgroup %s: %v", opts.ShimCgroup, err)
+		}
+	}
+	if err := c.writeHandle(); err != nil {
+		return nil, err
+	}
+	if len(req.Rootfs) > 0 {
+		rootfs := c.file("rootfs")
+		if err := mountRootfs(req.Rootfs, rootfs); err != nil {
+			return nil, err
+		}
+		u.Push("unmount rootfs", func() error { return mount.UnmountAll(rootfs, unix.UMOUNT_NOFOLLOW) })
+		c.mounted = true
+	}
+	io, err := openStdio(ctx, s.stdioEnv(c, opts), p.stdio)
+	if err != nil {
+		return nil, err
+	}
+	u.Push("close stdio", io.close)
+	if err := s.launch(ctx, &u, p, io, launchArgs(verb, c, opts)); err != nil {
+		return nil, err
+	}
+	u.Release()
+	return p, nil
+}
+
+// prepare checks the request and makes the container, known to nobody yet.
+func (s *Server) prepare(req *task.CreateTaskRequest) (*container, *runcopts.Options, error) {
+	if err := validID(req.Id); err != nil {
+		return nil, nil, err
+	}
+	if !filepath.IsAbs(req.Bundle) {
+		return nil, nil, fmt.Errorf("bundle %q: want an absolute path: %w", req.Bundle, errdefs.ErrInvalidArgument)
+	}
+	if req.Checkpoint != "" {
+		return nil, nil, fmt.Errorf("restore from %s: restoring is not supported: %w", req.Checkpoint, errdefs.ErrNotImplemented)
+	}
+	opts, err := decodeOptions(req.Options)
+	if err != nil {
+		return nil, nil, err
+	}
+	spec, err := readSpec(req.Bundle)
+	if err != nil {
+		return nil, nil, err
+	}
+	c := &container{
+		id: req.Id, bundle: filepath.Clean(req.Bundle), spec: spec,
+		execs: make(map[string]*process), removal: newRemoval(),
+	}
+	c.runtime = &ociRuntime{
+		reaper: s.reaper, binary: opts.BinaryName, bundle: c.bundle,
+		root:          runtimeRoot(opts.Root, c.bundle, s.namespace),
+		systemdCgroup: opts.SystemdCgroup,
+	}
+	if c.runtime.binary == "" {
+		c.runtime.binary = defaultRuntime
+	}
+	c.init = newProcess(c, "", stdioPaths{req.Stdin, req.Stdout, req.Stderr, req.Terminal}, creating)
+	return c, opts, nil
+}
+
+func (s *Server) stdioEnv(c *container, opts *runcopts.Options) stdioEnv {
+	env := stdioEnv{reaper: s.reaper, log: s.log, namespace: s.namespace, id: c.id}
+	if opts != nil {
+		env.uid, env.gid = opts.IoUid, opts.IoGid
+		c.ioUID, c.ioGID = opts.IoUid, opts.IoGid
+	} else {
+		env.uid, env.gid = c.ioUID, c.ioGID
+	}
+	return env
+}
+
+// launchArgs is the OCI runtime's command line for create and run.
+func launchArgs(verb string, c *container, opts *runcopts.Options) []string {
+	args := []string{verb, "--bundle", c.bundle, "--pid-file", c.file(initPidFile)}
+	if opts.NoPivotRoot {
+		args = append(args, "--no-pivot")
+	}
+	if opts.NoNewKeyring {
+		args = append(args, "--no-new-keyring")
+	}
+	if verb == "run" {
+		args = append(args, "--detach")
+	}
+	return args
+}
+
+// launch invokes the OCI runtime for a new container and takes its init over.
+func (s *Server) launch(ctx context.Context, u *undo.Stack, p *process, io *stdio, args []string) error {
+	c := p.container
+	if err := os.Remove(c.file(initPidFile)); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("remove old pid: %w", err)
+	}
+	capture := s.reaper.Capture() // before the fork: an init may die before its pid is known
+	defer capture.Close()
+	u.Push("delete container", func() error {
+		ctx, cancel := background(ctx, undoLimit)
+		defer cancel()
+		return c.removeFromRuntime(ctx)
+	})
+	child, err := c.invoke(ctx, capture, p, io, args, c.file(initPidFile))
+	if err != nil {
+		if errors.Is(err, errdefs.ErrAlreadyExists) {
+			// It is somebody else's: leave it alone.
+			c.removal.skip()
+		}
+		return err
+	}
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("caller has gone: %w", err)
+	}
+	cg, err := findCgroup(child.Pid())
+	if err != nil {
+		s.log.warnf("cgroup of %s: %v", c.id, err)
+	}
+	c.mu.Lock()
+	c.cgroup = cg
+	c.mu.Unlock()
+	s.watchOOM(c, cg)
+	p.mu.Lock()
+	p.pid, p.child, p.io = child.Pid(), child, io
+	p.mu.Unlock()
+	return nil
+}
+
+// invoke runs the OCI runtime for a new process of the container, and returns it. The stdio is
+// handed over to it.
+func (c *container) invoke(
+	ctx context.Context, capture *reaper.Capture, p *process, io *stdio, args []string, pidFile string,
+) (*reaper.Child, error) {
+	var console *consoleSocket
+	if p.stdio.terminal {
+		var err error
+		if console, err = listenConsole(c.runtime.temp("tty", ".sock")); err != nil {
+			return nil, err
+		}
+		defer func() { _ = console.close() }() // a socket file in the bundle: gone with it at last
+		args = append(args, "--console-socket", console.arg())
+	}
+	cmd := command{args: append(args, c.id), stdin: io.child[0], stdout: io.child[1], stderr: io.child[2]}
+	if err := c.runtime.run(ctx, cmd); err != nil {
+		return nil, err
+	}
+	pid, err := readPid(pidFile)
+	if err != nil {
+		return nil, err
+	}
+	child, err := capture.Claim(pid)
+	if err != nil {
+		return nil, err
+	}
+	if console != nil {
+		master, err := console.receive()
+		if err != nil {
+			return nil, errors.Join(err, kill(child))
+		}
+		io.attach(master)
+	}
+	if err := io.handOver(); err != nil {
+		return nil, errors.Join(err, kill(child))
+	}
+	return child, nil
+}
+
+func kill(child *reaper.Child) error {
+	if err := child.Signal(unix.SIGKILL); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return err
+	}
+	return nil
+}
+
+func mountRootfs(mounts []*types.Mount, rootfs string) error {
+	if err := os.MkdirAll(rootfs, 0o711); err != nil {
+		return fmt.Errorf("make rootfs: %w", err)
+	}
+	list := make([]mount.Mount, 0, len(mounts))
+	for _, m := range mounts {
+		list = append(list, mount.Mount{Type: m.Type, Source: m.Source, Target: m.Target, Options: m.Options})
+	}
+	if err := mount.All(list, rootfs); err != nil {
+		return fmt.Errorf("mount rootfs: %w", err)
+	}
+	return nil
+}

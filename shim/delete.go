@@ -1,0 +1,155 @@
+package shim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+
+	"github.com/cleatproject/cleat/mount"
+	"github.com/cleatproject/cleat/proto/events"
+	"github.com/cleatproject/cleat/proto/task"
+	"github.com/cleatproject/cleat/proto/types"
+	"github.com/cleatproject/cleat/reaper"
+)
+
+// removal makes the OCI runtime's delete run at most once with success, whoever needs it first:
+// the exit, in the background, or Delete.
+type removal struct {
+	turn chan struct{} // holds one token while somebody works
+	done bool          // guarded by turn
+}
+
+func newRemoval() removal { return removal{turn: make(chan struct{}, 1)} }
+
+// skip makes the removal count as done.
+func (r *removal) skip() {
+	r.turn <- struct{}{}
+	r.done = true
+	<-r.turn
+}
+
+// removeFromRuntime has the OCI runtime forget the container, and kill what is left of it.
+// Idempotent.
+func (c *container) removeFromRuntime(ctx context.Context) error {
+	select {
+	case c.removal.turn <- struct{}{}:
+	case <-ctx.Done():
+		return fmt.Errorf("wait for removal of %s: %w", c.id, ctx.Err())
+	}
+	defer func() { <-c.removal.turn }()
+	if c.removal.done {
+		return nil
+	}
+	err := c.runtime.run(ctx, command{args: []string{"delete", "--force", c.id}})
+	if err != nil && !errors.Is(err, errdefs.ErrNotFound) {
+		return err
+	}
+	c.removal.done = true
+	return nil
+}
+
+// removeLater does the runtime's part of Delete as soon as the container has ended.
+func (s *Server) removeLater(c *container) {
+	s.wg.Go(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), undoLimit)
+		defer cancel()
+		if err := c.removeFromRuntime(ctx); err != nil {
+			s.log.warnf("remove container %s: %v", c.id, err)
+		}
+		s.worked()
+	})
+}
+
+// Delete frees what a process holds. A container that was created only is killed. One that failed
+// half-way can be called again.
+func (s *Server) Delete(ctx context.Context, req *task.DeleteRequest) (*task.DeleteResponse, error) {
+	p, err := s.process(req.Id, req.ExecId)
+	if err != nil {
+		return nil, err
+	}
+	release, err := p.acquire(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	if p.execID != "" {
+		return s.deleteExec(p)
+	}
+	return s.deleteInit(ctx, p)
+}
+
+func (s *Server) deleteExec(p *process) (*task.DeleteResponse, error) {
+	exit, pid, err := s.finish(p)
+	if err != nil {
+		return nil, err
+	}
+	p.container.removeExec(p)
+	return deleteResponse(pid, exit), nil
+}
+
+func (s *Server) deleteInit(ctx context.Context, p *process) (*task.DeleteResponse, error) {
+	c := p.container
+	st, _ := p.snapshot()
+	if st != created && st != stopped {
+		return nil, fmt.Errorf("delete container %s: it is %s; kill it first: %w", c.id, st, errdefs.ErrFailedPrecondition)
+	}
+	if err := c.removeFromRuntime(ctx); err != nil {
+		return nil, fmt.Errorf("delete container %s: %w", c.id, err)
+	}
+	if _, err := p.wait(ctx); err != nil { // it was created only, and killed just now
+		return nil, err
+	}
+	for _, e := range c.execList() {
+		if _, err := s.deleteExec(e); err != nil {
+			s.log.warnf("delete %s with its container: %v", e.id(), err)
+		}
+	}
+	if c.mounted {
+		if err := mount.UnmountAll(c.file("rootfs"), unix.UMOUNT_NOFOLLOW); err != nil {
+			return nil, fmt.Errorf("delete container %s: %w", c.id, err)
+		}
+	}
+	exit, pid, err := s.finish(p)
+	if err != nil {
+		return nil, err
+	}
+	s.tell("delete", "TaskDelete", &events.TaskDelete{
+		ContainerId: c.id, Id: c.id, Pid: uint32(pid),
+		ExitStatus: uint32(exit.Status), ExitedAt: types.FromTime(exit.At),
+	})
+	s.remove(c)
+	return deleteResponse(pid, exit), nil
+}
+
+// finish takes the last step and closes the stdio.
+func (s *Server) finish(p *process) (reaper.Exit, int, error) {
+	p.mu.Lock()
+	io := p.io
+	if _, err := p.stepLocked(evDelete); err != nil {
+		p.mu.Unlock()
+		return reaper.Exit{}, 0, fmt.Errorf("delete %s: %w", p.id(), err)
+	}
+	exit, pid := p.exit, p.pid
+	p.io = nil
+	close(p.gone)
+	p.mu.Unlock()
+	if io != nil {
+		io.drain()
+		if err := io.close(); err != nil {
+			s.log.warnf("close stdio of %s: %v", p.id(), err)
+		}
+	}
+	return exit, pid, nil
+}
+
+func deleteResponse(pid int, exit reaper.Exit) *task.DeleteResponse {
+	at := exit.At
+	if at.IsZero() { // never started
+		at = time.Now()
+	}
+	return &task.DeleteResponse{Pid: uint32(pid), ExitStatus: uint32(exit.Status), ExitedAt: types.FromTime(at)}
+}

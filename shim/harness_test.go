@@ -1,0 +1,440 @@
+package shim_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/containerd/ttrpc"
+	"golang.org/x/sys/unix"
+
+	"github.com/cleatproject/cleat/fifo"
+	"github.com/cleatproject/cleat/proto/events"
+	"github.com/cleatproject/cleat/proto/rpc"
+	"github.com/cleatproject/cleat/proto/runcopts"
+	"github.com/cleatproject/cleat/proto/task"
+	"github.com/cleatproject/cleat/proto/types"
+)
+
+const namespace = "test"
+
+// binary builds the shim once for the package.
+var binary = sync.OnceValues(func() (string, error) {
+	dir, err := os.MkdirTemp("", "cleat-shim-test-")
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, "containerd-shim-cleat-v2")
+	cmd := exec.Command("go", "build", "-ldflags", "-s -w", "-o", path, "../cmd/containerd-shim-cleat-v2")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build shim: %w: %s", err, out)
+	}
+	return path, nil
+})
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if path, err := binary(); err == nil {
+		_ = os.RemoveAll(filepath.Dir(path))
+	}
+	os.Exit(code)
+}
+
+func within(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+// daemon stands for the daemon: it takes the events of shims.
+type daemon struct {
+	state  string
+	socket string
+	mu     sync.Mutex
+	got    []*types.Envelope
+	news   chan struct{}
+	server *ttrpc.Server
+}
+
+func newDaemon(t *testing.T) *daemon {
+	t.Helper()
+	state, err := os.MkdirTemp("", "cs-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &daemon{state: state, socket: filepath.Join(state, "d.ttrpc"), news: make(chan struct{}, 1)}
+	t.Cleanup(func() {
+		d.stop()
+		if out, err := exec.Command("mount").Output(); err == nil && bytes.Contains(out, []byte(state)) {
+			t.Errorf("mounts left below %s", state)
+		}
+		if err := os.RemoveAll(state); err != nil {
+			t.Error(err)
+		}
+	})
+	d.serve(t)
+	return d
+}
+
+func (d *daemon) serve(t *testing.T) {
+	t.Helper()
+	l, err := rpc.Listen(d.socket, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	server, err := ttrpc.NewServer()
+	if err != nil {
+		t.Fatal(err)
+	}
+	server.RegisterService("containerd.services.events.ttrpc.v1.Events", &ttrpc.ServiceDesc{
+		Methods: map[string]ttrpc.Method{"Forward": rpc.Unary(d.forward)},
+	})
+	d.mu.Lock()
+	d.server = server
+	d.mu.Unlock()
+	go func() { _ = server.Serve(context.Background(), l) }()
+}
+
+// stop is the daemon's death.
+func (d *daemon) stop() {
+	d.mu.Lock()
+	server := d.server
+	d.server = nil
+	d.mu.Unlock()
+	if server != nil {
+		_ = server.Close()
+		_ = os.Remove(d.socket)
+	}
+}
+
+func (d *daemon) forward(_ context.Context, req *types.ForwardRequest) (*types.Empty, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.got = append(d.got, req.Envelope)
+	select {
+	case d.news <- struct{}{}:
+	default:
+	}
+	return &types.Empty{}, nil
+}
+
+// topics returns what was received so far: topic, and what tells processes apart.
+func (d *daemon) topics(t *testing.T) []string {
+	t.Helper()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var out []string
+	for _, e := range d.got {
+		topic := strings.TrimPrefix(e.Topic, "/tasks/")
+		if e.Namespace != namespace {
+			t.Errorf("event %s in namespace %q", topic, e.Namespace)
+		}
+		if topic == "exit" {
+			var x events.TaskExit
+			if err := x.Unmarshal(e.Event.Value); err != nil {
+				t.Error(err)
+			}
+			topic += " " + x.Id + " " + strconv.Itoa(int(x.ExitStatus))
+		}
+		out = append(out, topic)
+	}
+	return out
+}
+
+// await waits for an event.
+func (d *daemon) await(ctx context.Context, t *testing.T, topic string) {
+	t.Helper()
+	for {
+		for _, got := range d.topics(t) {
+			if got == topic {
+				return
+			}
+		}
+		select {
+		case <-d.news:
+		case <-ctx.Done():
+			t.Fatalf("no event %q; got %q", topic, d.topics(t))
+		}
+	}
+}
+
+// shimUnder is one running shim with one bundle.
+type shimUnder struct {
+	t       *testing.T
+	daemon  *daemon
+	id      string
+	bundle  string
+	socket  string
+	service string
+	client  *ttrpc.Client
+	cmd     *exec.Cmd
+	stderr  *bytes.Buffer
+	exited  chan error
+}
+
+// launch makes a bundle and starts a shim as cleatd does.
+func launch(t *testing.T, d *daemon, id string, edit func(spec map[string]any)) *shimUnder {
+	t.Helper()
+	s := &shimUnder{t: t, daemon: d, id: id, service: task.V3Service, exited: make(chan error, 1)}
+	s.bundle = filepath.Join(d.state, "io.containerd.runtime.v2.task", namespace, id)
+	makeBundle(t, s.bundle, edit)
+	s.socket = filepath.Join(d.state, id+".sock")
+	l, err := rpc.Listen(s.socket, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	fd, err := l.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	path, err := binary()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.stderr = &bytes.Buffer{}
+	s.cmd = exec.Command(path, "-namespace", namespace, "-address", filepath.Join(d.state, "d.sock"),
+		"-publish-binary", "/nonexistent", "-id", id, "-debug", "serve")
+	s.cmd.Dir = s.bundle
+	s.cmd.Env = append(os.Environ(), "TTRPC_ADDRESS="+d.socket, "CLEAT_LISTEN_FD=3", "GOMAXPROCS=2")
+	s.cmd.ExtraFiles = []*os.File{fd}
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	s.cmd.Stderr = s.stderr
+	if err := s.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	_ = fd.Close()
+	_ = l.Close()
+	go func() { s.exited <- s.cmd.Wait() }()
+	s.connect()
+	t.Cleanup(s.end)
+	return s
+}
+
+func (s *shimUnder) connect() {
+	s.t.Helper()
+	client, err := rpc.Dial(context.Background(), s.socket)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.client = client
+}
+
+// end removes what the test left, and fails if the shim does not leave by itself then.
+func (s *shimUnder) end() {
+	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	defer cancel()
+	if s.t.Failed() {
+		s.t.Logf("shim's log:\n%s", s.stderr.String())
+	}
+	select {
+	case <-s.exited:
+		return
+	default:
+	}
+	if _, err := call[task.StateResponse](ctx, s, "State", &task.StateRequest{Id: s.id}); err == nil {
+		_, _ = call[types.Empty](ctx, s, "Resume", &task.ResumeRequest{Id: s.id})
+		_, _ = call[types.Empty](ctx, s, "Kill", &task.KillRequest{Id: s.id, Signal: 9, All: true})
+		_, _ = call[task.WaitResponse](ctx, s, "Wait", &task.WaitRequest{Id: s.id})
+		if _, err := call[task.DeleteResponse](ctx, s, "Delete", &task.DeleteRequest{Id: s.id}); err != nil {
+			s.t.Errorf("delete at the end: %v", err)
+		}
+	}
+	if _, err := call[types.Empty](ctx, s, "Shutdown", &task.ShutdownRequest{Id: s.id}); err != nil {
+		s.t.Errorf("shutdown: %v", err)
+	}
+	select {
+	case err := <-s.exited:
+		if err != nil {
+			s.t.Errorf("shim: %v", err)
+		}
+	case <-ctx.Done():
+		s.t.Error("shim does not leave")
+		_ = s.cmd.Process.Signal(syscall.SIGQUIT)
+		<-s.exited
+		s.t.Logf("shim's log:\n%s", s.stderr.String())
+	}
+	_ = s.client.Close()
+	if _, err := os.Lstat(s.socket); !errors.Is(err, os.ErrNotExist) {
+		s.t.Errorf("socket left: %v", err)
+	}
+	if left, err := os.ReadDir(filepath.Join(s.daemon.state, "runc", namespace)); err == nil {
+		for _, e := range left {
+			if e.Name() == s.id {
+				s.t.Errorf("runtime's state of %s left", s.id)
+			}
+		}
+	}
+	entries, err := os.ReadDir(s.bundle)
+	if err != nil {
+		s.t.Error(err)
+	}
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), ".") {
+			s.t.Errorf("transient file %s left", e.Name())
+		}
+	}
+}
+
+func call[Resp any, P rpc.Pointer[Resp]](ctx context.Context, s *shimUnder, method string, req rpc.Message) (*Resp, error) {
+	return rpc.Call[Resp, P](ctx, s.client, s.service, method, req)
+}
+
+// must is call that has to succeed.
+func must[Resp any, P rpc.Pointer[Resp]](ctx context.Context, s *shimUnder, method string, req rpc.Message) *Resp {
+	s.t.Helper()
+	resp, err := call[Resp, P](ctx, s, method, req)
+	if err != nil {
+		s.t.Fatalf("%s: %v", method, err)
+	}
+	return resp
+}
+
+func (s *shimUnder) request() *task.CreateTaskRequest {
+	return &task.CreateTaskRequest{Id: s.id, Bundle: s.bundle}
+}
+
+// fifos makes FIFOs for the stdio and returns their paths.
+func (s *shimUnder) fifo(name string) string {
+	s.t.Helper()
+	path := filepath.Join(s.daemon.state, s.id+"-"+name)
+	if err := fifo.Create(path, 0o600); err != nil {
+		s.t.Fatal(err)
+	}
+	return path
+}
+
+// collect reads a FIFO to its end.
+func (s *shimUnder) collect(path string) <-chan string {
+	s.t.Helper()
+	r, err := fifo.OpenReader(path)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	out := make(chan string, 1)
+	go func() {
+		defer func() { _ = r.Close() }()
+		text, err := io.ReadAll(r)
+		if err != nil {
+			s.t.Error(err)
+		}
+		out <- string(text)
+	}()
+	return out
+}
+
+// receive waits for what collect reads.
+func receive(ctx context.Context, t *testing.T, c <-chan string) string {
+	t.Helper()
+	select {
+	case text := <-c:
+		return text
+	case <-ctx.Done():
+		t.Fatal("output does not end")
+		return ""
+	}
+}
+
+// process returns an OCI process object for exec.
+func processAny(t *testing.T, terminal bool, args ...string) *types.Any {
+	t.Helper()
+	data, err := json.Marshal(map[string]any{
+		"terminal": terminal, "args": args, "cwd": "/", "env": []string{"PATH=/bin"}, "user": map[string]any{"uid": 0, "gid": 0},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &types.Any{TypeUrl: "types.containerd.io/opencontainers/runtime-spec/1/Process", Value: data}
+}
+
+func optionsAny(t *testing.T, o *runcopts.Options) *types.Any {
+	t.Helper()
+	data, err := rpc.Marshal(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &types.Any{TypeUrl: "containerd.runc.v1.Options", Value: data}
+}
+
+// args sets the command of the container.
+func args(list ...string) func(map[string]any) {
+	return func(spec map[string]any) { spec["process"].(map[string]any)["args"] = list }
+}
+
+// makeBundle writes a bundle whose rootfs holds busybox.
+func makeBundle(t *testing.T, bundle string, edit func(map[string]any)) {
+	t.Helper()
+	bin := filepath.Join(bundle, "rootfs", "bin")
+	for _, dir := range []string{"bin", "proc", "dev", "sys", "tmp"} {
+		if err := os.MkdirAll(filepath.Join(bundle, "rootfs", dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Link("/bin/busybox", filepath.Join(bin, "busybox")); err != nil {
+		data, err := os.ReadFile("/bin/busybox")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(bin, "busybox"), data, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{"sh", "echo", "cat", "sleep", "true", "ls", "dd", "stty", "kill", "seq", "tail", "head", "yes", "readlink", "id"} {
+		if err := os.Symlink("busybox", filepath.Join(bin, name)); err != nil && !errors.Is(err, unix.EEXIST) {
+			t.Fatal(err)
+		}
+	}
+	spec := map[string]any{
+		"ociVersion": "1.0.2",
+		"process": map[string]any{
+			"args": []string{"sh"}, "cwd": "/", "env": []string{"PATH=/bin", "TERM=xterm"},
+			"user": map[string]any{"uid": 0, "gid": 0}, "noNewPrivileges": true,
+			"capabilities": map[string]any{
+				"bounding": []string{"CAP_KILL"}, "effective": []string{"CAP_KILL"}, "permitted": []string{"CAP_KILL"},
+			},
+		},
+		"root":     map[string]any{"path": "rootfs"},
+		"hostname": "test",
+		"mounts": []any{
+			map[string]any{"destination": "/proc", "type": "proc", "source": "proc"},
+			map[string]any{
+				"destination": "/dev", "type": "tmpfs", "source": "tmpfs",
+				"options": []string{"nosuid", "strictatime", "mode=755", "size=65536k"},
+			},
+			map[string]any{
+				"destination": "/dev/pts", "type": "devpts", "source": "devpts",
+				"options": []string{"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"},
+			},
+		},
+		"linux": map[string]any{
+			"cgroupsPath": "/cleat-shim-test/" + filepath.Base(filepath.Dir(filepath.Dir(filepath.Dir(bundle)))) + "-" + filepath.Base(bundle),
+			"namespaces": []any{
+				map[string]any{"type": "pid"}, map[string]any{"type": "ipc"}, map[string]any{"type": "uts"},
+				map[string]any{"type": "mount"}, map[string]any{"type": "network"},
+			},
+		},
+	}
+	if edit != nil {
+		edit(spec)
+	}
+	data, err := json.Marshal(spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(bundle, "config.json"), data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,36 @@
+package shim
+
+import (
+	"fmt"
+	"io"
+	"strconv"
+	"sync"
+	"time"
+)
+
+// logger writes lines as daemons expect them from a shim: time="..." level=... msg="...". It
+// never blocks on purpose: its writer is opened without blocking, and a line that does not fit is
+// lost.
+type logger struct {
+	mu    sync.Mutex
+	out   io.Writer
+	debug bool
+}
+
+func (l *logger) warnf(format string, args ...any) { l.write("warning", format, args...) }
+
+func (l *logger) infof(format string, args ...any) { l.write("info", format, args...) }
+
+func (l *logger) debugf(format string, args ...any) {
+	if l.debug {
+		l.write("debug", format, args...)
+	}
+}
+
+func (l *logger) write(level, format string, args ...any) {
+	line := "time=" + strconv.Quote(time.Now().UTC().Format(time.RFC3339Nano)) +
+		" level=" + level + " msg=" + strconv.Quote(fmt.Sprintf(format, args...)) + "\n"
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	_, _ = io.WriteString(l.out, line) // there is nobody left to tell
+}

@@ -1,0 +1,108 @@
+package shim
+
+import (
+	"flag"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/cleatproject/cleat/proto/rpc"
+	"github.com/cleatproject/cleat/proto/types"
+)
+
+// Config is the shim's command line, as runtime v2 publishes it.
+type Config struct {
+	ID            string
+	Namespace     string
+	Address       string // the daemon's gRPC socket
+	PublishBinary string // the daemon's binary, for its `publish`
+	Bundle        string // the working directory where empty
+	Debug         bool
+	Verb          string // start, delete or serve
+	Version       string
+}
+
+// Main is the whole program. It writes to the standard files and returns what is to be told on
+// stderr before the process exits with 1.
+func Main(args []string, version string) error {
+	cfg, info, ver, err := parseArgs(args, version)
+	if err != nil {
+		return err
+	}
+	env := environment{
+		stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr,
+		ttrpcAddress: os.Getenv("TTRPC_ADDRESS"), maxShimVersion: os.Getenv("MAX_SHIM_VERSION"),
+	}
+	switch {
+	case ver:
+		_, err = fmt.Fprintf(env.stdout, "containerd-shim-cleat-v2:\n  Version:  %s\n", version)
+		return err
+	case info:
+		return printInfo(cfg, env)
+	}
+	if err := validID(cfg.ID); err != nil {
+		return fmt.Errorf("-id: %w", err)
+	}
+	if err := validID(cfg.Namespace); err != nil {
+		return fmt.Errorf("-namespace: %w", err)
+	}
+	switch cfg.Verb {
+	case "start":
+		return start(cfg, env)
+	case "serve":
+		return serve(cfg, env)
+	case "delete":
+		return remove(cfg, env)
+	default:
+		return fmt.Errorf("verb %q: want start, delete or serve: %w", cfg.Verb, errdefs.ErrInvalidArgument)
+	}
+}
+
+func parseArgs(args []string, version string) (cfg Config, info, ver bool, err error) {
+	cfg.Version = version
+	flags := flag.NewFlagSet("containerd-shim-cleat-v2", flag.ContinueOnError)
+	flags.SetOutput(io.Discard)
+	flags.StringVar(&cfg.ID, "id", "", "id of the container")
+	flags.StringVar(&cfg.Namespace, "namespace", "", "namespace of the container")
+	flags.StringVar(&cfg.Address, "address", "", "the daemon's gRPC socket")
+	flags.StringVar(&cfg.PublishBinary, "publish-binary", "", "the daemon's binary, to publish events by")
+	flags.StringVar(&cfg.Bundle, "bundle", "", "the container's bundle; the working directory by default")
+	flags.BoolVar(&cfg.Debug, "debug", false, "log more")
+	flags.BoolVar(&info, "info", false, "describe the runtime and exit")
+	flags.BoolVar(&ver, "v", false, "print the version and exit")
+	_ = flags.String("socket", "", "ignored; older daemons pass it")
+	if err := flags.Parse(args); err != nil {
+		return cfg, false, false, fmt.Errorf("arguments: %w: %w", err, errdefs.ErrInvalidArgument)
+	}
+	cfg.Verb = flags.Arg(0)
+	if cfg.Bundle == "" {
+		if cfg.Bundle, err = os.Getwd(); err != nil {
+			return cfg, false, false, fmt.Errorf("find bundle: %w", err)
+		}
+	}
+	return cfg, info, ver, nil
+}
+
+// printInfo answers -info.
+func printInfo(cfg Config, env environment) error {
+	if _, err := io.Copy(io.Discard, io.LimitReader(env.stdin, stdinLimit)); err != nil {
+		return fmt.Errorf("read request: %w", err)
+	}
+	return answer(env, &types.RuntimeInfo{
+		Name:    "io.containerd.cleat.v2",
+		Version: &types.RuntimeVersion{Version: cfg.Version},
+	})
+}
+
+func answer(env environment, m rpc.Message) error {
+	data, err := rpc.Marshal(m)
+	if err != nil {
+		return err
+	}
+	if _, err := env.stdout.Write(data); err != nil {
+		return fmt.Errorf("answer: %w", err)
+	}
+	return nil
+}

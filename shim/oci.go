@@ -1,0 +1,193 @@
+package shim
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/cleatproject/cleat/reaper"
+)
+
+// runtimeGrace is how long an invocation of the OCI runtime may go on after its caller has given
+// up: one killed half-way can leave a cgroup or a process behind that nobody knows of.
+const runtimeGrace = 10 * time.Second
+
+// ociRuntime runs an OCI runtime's command line for one container.
+type ociRuntime struct {
+	reaper        *reaper.Reaper
+	binary        string
+	root          string
+	systemdCgroup bool
+	bundle        string // where its logs and transient files go
+	serial        atomic.Uint64
+}
+
+// command is one invocation.
+type command struct {
+	args                  []string
+	stdin, stdout, stderr *os.File // /dev/null where nil
+}
+
+// runtimeError is what the OCI runtime said.
+type runtimeError struct {
+	verb   string
+	status int
+	msg    string
+	class  error
+}
+
+func (e *runtimeError) Error() string {
+	if e.msg == "" {
+		return fmt.Sprintf("OCI runtime %s: exit status %d", e.verb, e.status)
+	}
+	return fmt.Sprintf("OCI runtime %s: %s", e.verb, e.msg)
+}
+
+func (e *runtimeError) Unwrap() error { return e.class }
+
+// temp returns a name in the bundle that nobody else uses.
+func (r *ociRuntime) temp(prefix, suffix string) string {
+	return filepath.Join(r.bundle, "."+prefix+"-"+strconv.FormatUint(r.serial.Add(1), 10)+suffix)
+}
+
+// run runs one command to its end. If ctx ends first, the command may finish within runtimeGrace
+// and is killed after it; the answer is then what became of it, so that the caller knows what to
+// take back.
+func (r *ociRuntime) run(ctx context.Context, c command) error {
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("OCI runtime %s: %w", c.args[0], err)
+	}
+	log := r.temp("runtime", ".json")
+	defer func() { _ = os.Remove(log) }() // the runtime may not have made it
+	args := []string{"--root", r.root, "--log", log, "--log-format", "json"}
+	if r.systemdCgroup {
+		args = append(args, "--systemd-cgroup")
+	}
+	cmd := exec.Command(r.binary, append(args, c.args...)...) //nolint:noctx // see runtimeGrace
+	cmd.Dir = r.bundle
+	// A nil *os.File in an io.Reader is not nil.
+	if c.stdin != nil {
+		cmd.Stdin = c.stdin
+	}
+	if c.stdout != nil {
+		cmd.Stdout = c.stdout
+	}
+	if c.stderr != nil {
+		cmd.Stderr = c.stderr
+	}
+	child, err := r.reaper.Spawn(cmd)
+	if err != nil {
+		if errors.Is(err, exec.ErrNotFound) || errors.Is(err, os.ErrNotExist) {
+			err = fmt.Errorf("%w: install it or name another OCI runtime: %w", err, errdefs.ErrNotFound)
+		}
+		return fmt.Errorf("OCI runtime %s: %w", c.args[0], err)
+	}
+	exit, err := settle(ctx, child)
+	if err != nil {
+		return fmt.Errorf("OCI runtime %s: %w", c.args[0], err)
+	}
+	if exit.Status == 0 {
+		return nil
+	}
+	msg := lastError(log)
+	return &runtimeError{verb: c.args[0], status: exit.Status, msg: msg, class: classOf(msg)}
+}
+
+// settle waits for a command that should not be cut short.
+func settle(ctx context.Context, child *reaper.Child) (reaper.Exit, error) {
+	select {
+	case <-child.Done():
+		return child.Exit(), nil
+	case <-ctx.Done():
+	}
+	timer := time.NewTimer(runtimeGrace)
+	defer timer.Stop()
+	select {
+	case <-child.Done():
+		return child.Exit(), nil
+	case <-timer.C:
+	}
+	if err := child.Signal(syscall.SIGKILL); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return reaper.Exit{}, err
+	}
+	<-child.Done() // a killed child is collected
+	return reaper.Exit{}, fmt.Errorf("killed after %v: %w", runtimeGrace, context.Cause(ctx))
+}
+
+// lastError returns the last error of the runtime's JSON log.
+func lastError(path string) string {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return ""
+	}
+	msg := ""
+	lines := bufio.NewScanner(bytes.NewReader(data))
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		var entry struct {
+			Level string `json:"level"`
+			Msg   string `json:"msg"`
+		}
+		if json.Unmarshal(lines.Bytes(), &entry) != nil {
+			continue
+		}
+		if entry.Level == "error" || entry.Level == "fatal" || entry.Level == "panic" {
+			msg = entry.Msg
+		}
+	}
+	return strings.TrimSpace(msg)
+}
+
+// classOf sorts what runtimes say into the classes that clients switch on.
+func classOf(msg string) error {
+	has := func(texts ...string) bool {
+		for _, t := range texts {
+			if strings.Contains(msg, t) {
+				return true
+			}
+		}
+		return false
+	}
+	switch {
+	case has("with given ID already exists", "already exists"):
+		return errdefs.ErrAlreadyExists
+	case has("executable file not found", "exec: ", "stat ") && has("no such file or directory", "executable file not found"):
+		return errdefs.ErrNotFound
+	case has("container does not exist", "does not exist", "process already finished", "container not running", "no such process"):
+		return errdefs.ErrNotFound
+	case has("permission denied"):
+		return errdefs.ErrPermissionDenied
+	case has("not paused", "not running", "cannot pause", "cannot resume", "criu", "CRIU"):
+		return errdefs.ErrFailedPrecondition
+	case has("invalid", "cannot unmarshal", "unknown capability"):
+		return errdefs.ErrInvalidArgument
+	default:
+		return errdefs.ErrUnknown
+	}
+}
+
+// readPid returns the pid that the runtime wrote, or an error.
+func readPid(path string) (int, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return 0, fmt.Errorf("read pid: %w", err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(data)))
+	if err != nil || pid <= 0 {
+		return 0, fmt.Errorf("read pid: %q is none: %w", data, errdefs.ErrInternal)
+	}
+	return pid, nil
+}

@@ -1,0 +1,129 @@
+package shim
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/cleatproject/cleat/proto/shimapi"
+	"github.com/cleatproject/cleat/proto/task"
+	"github.com/cleatproject/cleat/proto/types"
+	"github.com/cleatproject/cleat/reaper"
+)
+
+// process is a container's init or an exec'd process.
+type process struct {
+	container *container
+	execID    string // empty for the init
+	stdio     stdioPaths
+
+	// op is held by whoever works on the process with the OCI runtime, which may take long.
+	op chan struct{}
+
+	// exited is closed once the exit is recorded and announced, gone when the process was deleted.
+	exited chan struct{}
+	gone   chan struct{}
+
+	// mu guards what follows; it is never held across a system call that can block.
+	mu        sync.Mutex
+	state     state
+	pid       int
+	child     *reaper.Child
+	io        *stdio
+	spec      []byte // of an exec'd process, until it is started
+	startedAt time.Time
+	exit      reaper.Exit
+	held      *reaper.Exit
+	// stdinClosed says that CloseIO came before the process was started.
+	stdinClosed bool
+	oomKilled   bool
+}
+
+func newProcess(c *container, execID string, paths stdioPaths, s state) *process {
+	return &process{
+		container: c, execID: execID, stdio: paths, state: s,
+		op:     make(chan struct{}, 1),
+		exited: make(chan struct{}), gone: make(chan struct{}),
+	}
+}
+
+// id is how events name the process.
+func (p *process) id() string {
+	if p.execID == "" {
+		return p.container.id
+	}
+	return p.execID
+}
+
+// acquire waits for its turn to work on the process, or the end of ctx.
+func (p *process) acquire(ctx context.Context) (release func(), err error) {
+	select {
+	case p.op <- struct{}{}:
+		return func() { <-p.op }, nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("wait for another operation on %s: %w", p.id(), ctx.Err())
+	}
+}
+
+// stepLocked moves the state. The caller holds mu.
+func (p *process) stepLocked(e event) (effect, error) {
+	next, eff, err := step(p.state, e)
+	if err != nil {
+		return none, err
+	}
+	p.state = next
+	return eff, nil
+}
+
+// snapshot returns the state and the running child, if there is one.
+func (p *process) snapshot() (state, *reaper.Child) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.state, p.child
+}
+
+// stateResponse never blocks.
+func (p *process) stateResponse() *task.StateResponse {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return &task.StateResponse{
+		Id: p.container.id, Bundle: p.container.bundle, ExecId: p.execID,
+		Pid: uint32(p.pid), Status: p.state.status(),
+		Stdin: p.stdio.stdin, Stdout: p.stdio.stdout, Stderr: p.stdio.stderr, Terminal: p.stdio.terminal,
+		ExitStatus: uint32(p.exit.Status), ExitedAt: types.FromTime(p.exit.At),
+	}
+}
+
+// native is the process as cleat.shim.v1 tells it.
+func (p *process) native() *shimapi.Process {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return &shimapi.Process{
+		Id: p.container.id, ExecId: p.execID, Bundle: p.container.bundle,
+		Pid: uint32(p.pid), Status: p.state.status(),
+		Stdin: p.stdio.stdin, Stdout: p.stdio.stdout, Stderr: p.stdio.stderr, Terminal: p.stdio.terminal,
+		ExitStatus: uint32(p.exit.Status), ExitedAt: types.FromTime(p.exit.At),
+		StartedAt: types.FromTime(p.startedAt), OomKilled: p.oomKilled,
+	}
+}
+
+// wait returns the exit once it is recorded. A process that is deleted meanwhile is ErrNotFound.
+func (p *process) wait(ctx context.Context) (reaper.Exit, error) {
+	select {
+	case <-p.exited:
+	case <-p.gone:
+		select {
+		case <-p.exited:
+		default:
+			return reaper.Exit{}, fmt.Errorf("process %s was deleted: %w", p.id(), errdefs.ErrNotFound)
+		}
+	case <-ctx.Done():
+		return reaper.Exit{}, fmt.Errorf("wait for exit of %s: %w", p.id(), ctx.Err())
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.exit, nil
+}

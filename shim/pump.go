@@ -1,0 +1,164 @@
+package shim
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// pump moves a process's output from a pipe to the end of a file, in the kernel. The process has
+// the pipe only, so that it cannot rewrite what it has logged.
+//
+// The kernel does not splice to a file opened for appending, so the end is looked up before each
+// move: a file that is truncated by a log rotation goes on at its new end. A log has one writer;
+// two containers logging to one file may overwrite each other.
+//
+// While the file cannot be written (a full disk), nothing is dropped: the pump tries again each
+// second, and the process waits when its pipe is full.
+type pump struct {
+	pipe *os.File
+	conn syscall.RawConn
+	log  *logger
+	wg   sync.WaitGroup
+
+	mu  sync.Mutex // held while bytes are moved
+	out *os.File
+}
+
+const (
+	pumpChunk = 1 << 20
+	pumpRetry = time.Second
+)
+
+// startPump opens the log and a pipe to it, and returns the pipe's writing end.
+func startPump(env stdioEnv, path string) (_ *pump, child *os.File, err error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, nil, fmt.Errorf("make directory of log: %w", err)
+	}
+	out, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE, 0o640)
+	if err != nil {
+		return nil, nil, fmt.Errorf("open log: %w", err)
+	}
+	r, w, err := newPipe(env)
+	if err != nil {
+		return nil, nil, errors.Join(err, out.Close())
+	}
+	if err := unix.SetNonblock(r, true); err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("make pipe: %w", err), out.Close(), unix.Close(r), w.Close())
+	}
+	p := &pump{pipe: os.NewFile(uintptr(r), "pipe of "+path), log: env.log, out: out}
+	if p.conn, err = p.pipe.SyscallConn(); err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("make pipe: %w", err), out.Close(), p.pipe.Close(), w.Close())
+	}
+	p.wg.Go(p.run)
+	return p, w, nil
+}
+
+// newPipe makes a pipe whose writing end is blocking and belongs to the container's user.
+func newPipe(env stdioEnv) (r int, w *os.File, err error) {
+	var fds [2]int
+	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
+		return -1, nil, fmt.Errorf("make pipe: %w", err)
+	}
+	if env.uid != 0 || env.gid != 0 {
+		if err := unix.Fchown(fds[1], int(env.uid), int(env.gid)); err != nil {
+			return -1, nil, errors.Join(fmt.Errorf("give pipe away: %w", err), unix.Close(fds[0]), unix.Close(fds[1]))
+		}
+	}
+	return fds[0], os.NewFile(uintptr(fds[1]), "pipe"), nil
+}
+
+// run moves until all writers are gone or the pump is closed.
+func (p *pump) run() {
+	warned := false
+	for {
+		var merr error
+		err := p.conn.Read(func(fd uintptr) bool {
+			merr = p.move(int(fd), pumpChunk)
+			return !errors.Is(merr, unix.EAGAIN)
+		})
+		switch {
+		case err != nil || errors.Is(merr, io.EOF): // closed, or done
+			return
+		case merr == nil:
+			continue
+		}
+		if !warned {
+			p.log.warnf("write log %s: %v; trying again each second", p.out.Name(), merr)
+			warned = true
+		}
+		if !p.waitClosed() {
+			return
+		}
+	}
+}
+
+// waitClosed waits for the next attempt; false if the pump was closed meanwhile.
+func (p *pump) waitClosed() bool {
+	timer := time.NewTimer(pumpRetry)
+	defer timer.Stop()
+	<-timer.C
+	return p.conn.Control(func(uintptr) {}) == nil
+}
+
+// move moves at most n bytes without waiting: EAGAIN if there are none, io.EOF if there never
+// will be.
+func (p *pump) move(fd, n int) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for {
+		end, err := p.out.Seek(0, io.SeekEnd)
+		if err != nil {
+			return err
+		}
+		moved, err := unix.Splice(fd, nil, int(p.out.Fd()), &end, n, unix.SPLICE_F_MOVE|unix.SPLICE_F_NONBLOCK)
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case err != nil:
+			return err
+		case moved == 0:
+			return io.EOF
+		default:
+			return nil
+		}
+	}
+}
+
+// flush moves what is in the pipe now; it does not wait for more.
+func (p *pump) flush() {
+	err := p.conn.Control(func(fd uintptr) {
+		left, err := unix.IoctlGetInt(int(fd), unix.TIOCINQ)
+		for err == nil && left > 0 {
+			before := left
+			if err = p.move(int(fd), left); err == nil {
+				// Somebody may be writing on: never more than was there at first.
+				var now int
+				if now, err = unix.IoctlGetInt(int(fd), unix.TIOCINQ); err == nil {
+					left = min(now, before-1)
+				}
+			}
+		}
+		if err != nil && !errors.Is(err, unix.EAGAIN) && !errors.Is(err, io.EOF) {
+			p.log.warnf("flush log %s: %v", p.out.Name(), err)
+		}
+	})
+	if err != nil {
+		p.log.debugf("flush log %s: %v", p.out.Name(), err)
+	}
+}
+
+// close moves what is there, stops and closes both ends.
+func (p *pump) close() error {
+	p.flush()
+	err := p.pipe.Close()
+	p.wg.Wait()
+	return errors.Join(err, p.out.Close())
+}

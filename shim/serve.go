@@ -1,0 +1,201 @@
+package shim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/signal"
+	"runtime"
+	"runtime/debug"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/containerd/ttrpc"
+	"golang.org/x/sys/unix"
+
+	"github.com/cleatproject/cleat/reaper"
+)
+
+const (
+	listenFD = 3
+	// drainLimit is how long a shim that shuts down tries to send the events it still owes.
+	drainLimit = 3 * time.Second
+	// gcPercent trades collections, which are cheap in a heap this small, for memory.
+	gcPercent = 15
+)
+
+// serve is the verb of the long-lived process: it takes its listening socket as descriptor 3 and
+// serves until it is told to shut down.
+func serve(cfg Config, env environment) (err error) {
+	debug.SetGCPercent(gcPercent)
+	if runtime.GOMAXPROCS(0) > 2 {
+		runtime.GOMAXPROCS(2)
+	}
+	log := &logger{out: env.stderr, debug: cfg.Debug}
+	listener, err := inherit(listenFD)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, removeSocket(listener)) }()
+	if err := reaper.SetSubreaper(); err != nil {
+		return err
+	}
+	r := reaper.New()
+	defer func() { err = errors.Join(err, r.Close()) }()
+	events := newPublisher(cfg.Namespace, env.ttrpcAddress, cfg.Address, cfg.PublishBinary, r, log)
+	defer events.close()
+	s := newServer(cfg.Namespace, cfg.Version, r, events, log)
+
+	server, err := ttrpc.NewServer(ttrpc.WithServerHandshaker(counter{s}))
+	if err != nil {
+		return fmt.Errorf("make server: %w", err)
+	}
+	register(server, s)
+	stopSignals := s.ignoreSignals()
+	defer stopSignals()
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() {
+		if err := server.Serve(context.Background(), listener); err != nil && !errors.Is(err, ttrpc.ErrServerClosed) {
+			log.warnf("serve: %v", err)
+			s.leave()
+		}
+	})
+	<-s.quit
+	s.mu.Lock()
+	if s.conns == 0 {
+		s.wroteLocked()
+	}
+	s.mu.Unlock()
+	return s.finishUp(server)
+}
+
+// finishUp ends an empty shim.
+func (s *Server) finishUp(server *ttrpc.Server) error {
+	ctx, cancel := context.WithTimeout(context.Background(), drainLimit)
+	defer cancel()
+	if err := s.events.drain(ctx); err != nil {
+		s.log.warnf("shut down: %v", err)
+	}
+	s.idle.Stop()
+	s.trim.Stop()
+	// ttrpc would close the connection under an answer that is on its way.
+	select {
+	case <-s.answered:
+	case <-ctx.Done():
+	}
+	if err := server.Shutdown(ctx); err != nil && !errors.Is(err, net.ErrClosed) {
+		s.log.debugf("shut down: %v", err)
+		if err := server.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
+			s.log.debugf("shut down: %v", err)
+		}
+	}
+	s.wg.Wait()
+	return nil
+}
+
+// inherit takes over a listening unix socket.
+func inherit(fd int) (*net.UnixListener, error) {
+	unix.CloseOnExec(fd)
+	f := os.NewFile(uintptr(fd), "listener")
+	l, err := net.FileListener(f)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("take listening socket at descriptor %d: %w", fd, err), f.Close())
+	}
+	if err := f.Close(); err != nil {
+		return nil, fmt.Errorf("take listening socket: %w", err)
+	}
+	u, ok := l.(*net.UnixListener)
+	if !ok {
+		return nil, errors.Join(fmt.Errorf("take listening socket: it is no unix socket: %w", unix.EINVAL), l.Close())
+	}
+	u.SetUnlinkOnClose(false)
+	return u, nil
+}
+
+// removeSocket removes the socket's file where its name is an ordinary path.
+func removeSocket(l *net.UnixListener) error {
+	addr, ok := l.Addr().(*net.UnixAddr)
+	if !ok || addr.Name == "" || addr.Name[0] != '/' {
+		return nil
+	}
+	if err := os.Remove(addr.Name); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("remove socket: %w", err)
+	}
+	return nil
+}
+
+// ignoreSignals keeps the shim alive: its life is its containers' and Shutdown's business. They are
+// caught and not set to be ignored, since children would inherit that.
+func (s *Server) ignoreSignals() (stop func()) {
+	signals := make(chan os.Signal, 8)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGINT, syscall.SIGHUP, syscall.SIGPIPE)
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			select {
+			case sig := <-signals:
+				if sig != syscall.SIGPIPE {
+					s.log.infof("ignoring %v: stop the container instead", sig)
+				}
+			case <-done:
+				return
+			}
+		}
+	})
+	return func() {
+		signal.Stop(signals)
+		close(done)
+		wg.Wait()
+	}
+}
+
+// counter admits peers of the shim's own user only, and counts connections.
+type counter struct{ server *Server }
+
+var _ ttrpc.Handshaker = counter{}
+
+// Handshake implements ttrpc.Handshaker.
+func (c counter) Handshake(ctx context.Context, conn net.Conn) (net.Conn, any, error) {
+	conn, info, err := ttrpc.UnixSocketRequireSameUser().Handshake(ctx, conn)
+	if err != nil {
+		return nil, nil, err
+	}
+	c.server.connected()
+	return &counted{Conn: conn, server: c.server}, info, nil
+}
+
+type counted struct {
+	net.Conn
+	server *Server
+	once   sync.Once
+}
+
+// Write writes, and notes the answer to Shutdown.
+func (c *counted) Write(p []byte) (int, error) {
+	n, err := c.Conn.Write(p)
+	c.server.mu.Lock()
+	defer c.server.mu.Unlock()
+	c.server.wroteLocked()
+	return n, err
+}
+
+// Close closes the connection and counts it out.
+func (c *counted) Close() error {
+	c.once.Do(c.server.disconnected)
+	return c.Conn.Close()
+}
+
+// environment is what the process was given beside its arguments.
+type environment struct {
+	stdin          io.Reader
+	stdout         io.Writer
+	stderr         io.Writer
+	ttrpcAddress   string
+	maxShimVersion string
+}

@@ -1,0 +1,161 @@
+package shim
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/cleatproject/cleat/proto/rpc"
+	"github.com/cleatproject/cleat/reaper"
+)
+
+const (
+	// idleLimit is how long a shim without a container and without a connection lives: its
+	// daemon died before Create or before Shutdown.
+	idleLimit = 30 * time.Second
+	// trimDelay is how long after the last call memory goes back to the kernel.
+	trimDelay = 300 * time.Millisecond
+)
+
+// Server owns containers and answers for them. Its methods are those of the task service; see
+// register.go. No lock of it is held while the OCI runtime runs.
+type Server struct {
+	namespace string
+	version   string
+	reaper    *reaper.Reaper
+	events    *publisher
+	log       *logger
+
+	wg   sync.WaitGroup // watchers and removals
+	quit chan struct{}  // closed when the shim has nothing left to do
+	once sync.Once
+	// answered gets a token when an answer was written after leave.
+	answered chan struct{}
+
+	mu         sync.Mutex
+	containers map[string]*container
+	conns      int
+	idle       *time.Timer
+	trim       *time.Timer
+}
+
+func newServer(namespace, version string, r *reaper.Reaper, events *publisher, log *logger) *Server {
+	s := &Server{
+		namespace: namespace, version: version, reaper: r, events: events, log: log,
+		quit: make(chan struct{}), answered: make(chan struct{}, 1), containers: make(map[string]*container),
+	}
+	s.idle = time.AfterFunc(idleLimit, s.idled)
+	s.trim = time.AfterFunc(trimDelay, debug.FreeOSMemory)
+	return s
+}
+
+// connected and disconnected count the connections.
+func (s *Server) connected() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.conns++
+}
+
+func (s *Server) disconnected() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.conns--; s.conns == 0 {
+		s.wroteLocked()
+	}
+	s.idle.Reset(idleLimit)
+}
+
+// wroteLocked notes that the answer to Shutdown is out, or that nobody is left to want it.
+func (s *Server) wroteLocked() {
+	select {
+	case <-s.quit:
+	default:
+		return
+	}
+	select {
+	case s.answered <- struct{}{}:
+	default:
+	}
+}
+
+// idled ends a shim that nobody needs.
+func (s *Server) idled() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.conns == 0 && len(s.containers) == 0 {
+		s.log.infof("no container and no connection for %v: leaving", idleLimit)
+		s.leave()
+	}
+}
+
+// leave makes the shim end.
+func (s *Server) leave() { s.once.Do(func() { close(s.quit) }) }
+
+// worked is called after each call that may have left garbage.
+func (s *Server) worked() { s.trim.Reset(trimDelay) }
+
+func (s *Server) container(id string) (*container, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c, ok := s.containers[id]; ok {
+		return c, nil
+	}
+	return nil, fmt.Errorf("container %.80s: %w", id, errdefs.ErrNotFound)
+}
+
+func (s *Server) process(id, execID string) (*process, error) {
+	c, err := s.container(id)
+	if err != nil {
+		return nil, err
+	}
+	return c.process(execID)
+}
+
+func (s *Server) add(c *container) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	select {
+	case <-s.quit:
+		return fmt.Errorf("shim is shutting down: %w", errdefs.ErrUnavailable)
+	default:
+	}
+	if _, ok := s.containers[c.id]; ok {
+		return fmt.Errorf("container %s: %w", c.id, errdefs.ErrAlreadyExists)
+	}
+	s.containers[c.id] = c
+	return nil
+}
+
+func (s *Server) remove(c *container) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.containers, c.id)
+	s.idle.Reset(idleLimit)
+}
+
+func (s *Server) list() []*container {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := make([]*container, 0, len(s.containers))
+	for _, c := range s.containers {
+		out = append(out, c)
+	}
+	return out
+}
+
+// tell publishes an event of this package's containers.
+func (s *Server) tell(topic, name string, e rpc.Message) {
+	s.events.publish("/tasks/"+topic, "containerd.events."+name, e)
+}
+
+// background returns a context for work that a request started but must not end.
+func background(ctx context.Context, limit time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), limit)
+}
+
+func ownPID() uint32 { return uint32(os.Getpid()) }

@@ -1,0 +1,174 @@
+package shim_test
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/cleatproject/cleat/fifo"
+	"github.com/cleatproject/cleat/internal/exitrecord"
+	"github.com/cleatproject/cleat/proto/rpc"
+	"github.com/cleatproject/cleat/proto/shimapi"
+	"github.com/cleatproject/cleat/proto/task"
+	"github.com/cleatproject/cleat/proto/types"
+)
+
+func TestLifeOfAContainer(t *testing.T) {
+	for _, service := range []string{task.V2Service, task.V3Service} {
+		t.Run(service, func(t *testing.T) {
+			ctx := within(t)
+			d := newDaemon(t)
+			s := launch(t, d, "life", args("sh", "-c", "echo out; echo err >&2; exit 42"))
+			s.service = service
+			req := s.request()
+			req.Stdout, req.Stderr = s.fifo("out"), s.fifo("err")
+			out, errs := s.collect(req.Stdout), s.collect(req.Stderr)
+
+			created := must[task.CreateTaskResponse](ctx, s, "Create", req)
+			if st := must[task.StateResponse](ctx, s, "State", &task.StateRequest{Id: s.id}); st.Status != types.Status_CREATED || st.Pid != created.Pid || st.Pid == 0 {
+				t.Errorf("after create: %+v", st)
+			}
+			conn := must[task.ConnectResponse](ctx, s, "Connect", &task.ConnectRequest{Id: s.id})
+			if int(conn.ShimPid) != s.cmd.Process.Pid || conn.TaskPid != created.Pid {
+				t.Errorf("connect: %+v", conn)
+			}
+			must[task.StartResponse](ctx, s, "Start", &task.StartRequest{Id: s.id})
+			exit := must[task.WaitResponse](ctx, s, "Wait", &task.WaitRequest{Id: s.id})
+			if exit.ExitStatus != 42 || exit.ExitedAt == nil {
+				t.Errorf("wait: %+v", exit)
+			}
+			rec, err := exitrecord.Read(s.bundle)
+			if err != nil || rec.Status != 42 || rec.ID != s.id || rec.Pid != int(created.Pid) || !rec.ExitedAt.Equal(exit.ExitedAt.Time()) {
+				t.Errorf("record: %+v, %v", rec, err)
+			}
+			if st := must[task.StateResponse](ctx, s, "State", &task.StateRequest{Id: s.id}); st.Status != types.Status_STOPPED || st.ExitStatus != 42 {
+				t.Errorf("after exit: %+v", st)
+			}
+			if text := receive(ctx, t, out); text != "out\n" {
+				t.Errorf("stdout %q", text)
+			}
+			if text := receive(ctx, t, errs); text != "err\n" {
+				t.Errorf("stderr %q", text)
+			}
+			del := must[task.DeleteResponse](ctx, s, "Delete", &task.DeleteRequest{Id: s.id})
+			if del.ExitStatus != 42 || del.Pid != created.Pid {
+				t.Errorf("delete: %+v", del)
+			}
+			if _, err := call[task.DeleteResponse](ctx, s, "Delete", &task.DeleteRequest{Id: s.id}); !errdefs.IsNotFound(err) {
+				t.Errorf("second delete: %v", err)
+			}
+			d.await(ctx, t, "delete")
+			if got, want := d.topics(t), []string{"create", "start", "exit life 42", "delete"}; !slices.Equal(got, want) {
+				t.Errorf("events %q, want %q", got, want)
+			}
+		})
+	}
+}
+
+func TestNativeRunAndStatus(t *testing.T) {
+	ctx := within(t)
+	d := newDaemon(t)
+	s := launch(t, d, "native", args("sleep", "1000"))
+	run, err := rpc.Call[shimapi.RunResponse](ctx, s.client, shimapi.Service, "Run", &shimapi.RunRequest{Create: s.request()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	status, err := rpc.Call[shimapi.StatusResponse](ctx, s.client, shimapi.Service, "Status", &shimapi.StatusRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(status.Processes) != 1 || status.Processes[0].Pid != run.Pid || status.Processes[0].Status != types.Status_RUNNING {
+		t.Errorf("status: %+v", status)
+	}
+	must[types.Empty](ctx, s, "Kill", &task.KillRequest{Id: s.id, Signal: 9})
+	if exit := must[task.WaitResponse](ctx, s, "Wait", &task.WaitRequest{Id: s.id}); exit.ExitStatus != 137 {
+		t.Errorf("exit %d, want 137", exit.ExitStatus)
+	}
+	must[task.DeleteResponse](ctx, s, "Delete", &task.DeleteRequest{Id: s.id})
+	d.await(ctx, t, "delete")
+	if got, want := d.topics(t), []string{"create", "start", "exit native 137", "delete"}; !slices.Equal(got, want) {
+		t.Errorf("events %q, want %q", got, want)
+	}
+}
+
+func TestParallelExecs(t *testing.T) {
+	ctx := within(t)
+	d := newDaemon(t)
+	s := launch(t, d, "execs", args("sleep", "1000"))
+	must[task.CreateTaskResponse](ctx, s, "Create", s.request())
+	must[task.StartResponse](ctx, s, "Start", &task.StartRequest{Id: s.id})
+	const n = 20
+	errs := make(chan error, n)
+	for i := range n {
+		go func() { errs <- execOnce(ctx, t, s, fmt.Sprintf("exec-%d", i), i) }()
+	}
+	for range n {
+		if err := <-errs; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+func execOnce(ctx context.Context, t *testing.T, s *shimUnder, id string, code int) error {
+	out := s.fifo(id)
+	text := s.collect(out)
+	_, err := call[types.Empty](ctx, s, "Exec", &task.ExecProcessRequest{
+		Id: s.id, ExecId: id, Stdout: out, Spec: processAny(t, false, "sh", "-c", fmt.Sprintf("echo %s; exit %d", id, code)),
+	})
+	if err != nil {
+		return err
+	}
+	if _, err := call[task.StartResponse](ctx, s, "Start", &task.StartRequest{Id: s.id, ExecId: id}); err != nil {
+		return err
+	}
+	exit, err := call[task.WaitResponse](ctx, s, "Wait", &task.WaitRequest{Id: s.id, ExecId: id})
+	if err != nil {
+		return err
+	}
+	if int(exit.ExitStatus) != code {
+		return fmt.Errorf("%s: exit %d", id, exit.ExitStatus)
+	}
+	if got := <-text; got != id+"\n" {
+		return fmt.Errorf("%s: output %q", id, got)
+	}
+	_, err = call[task.DeleteResponse](ctx, s, "Delete", &task.DeleteRequest{Id: s.id, ExecId: id})
+	return err
+}
+
+func TestTerminal(t *testing.T) {
+	ctx := within(t)
+	d := newDaemon(t)
+	s := launch(t, d, "tty", func(spec map[string]any) {
+		args("sh", "-c", "stty size; read line; echo got $line; stty size; exit 5")(spec)
+		spec["process"].(map[string]any)["terminal"] = true
+	})
+	req := s.request()
+	req.Terminal, req.Stdin, req.Stdout = true, s.fifo("in"), s.fifo("out")
+	out := s.collect(req.Stdout)
+	must[task.CreateTaskResponse](ctx, s, "Create", req)
+	must[types.Empty](ctx, s, "ResizePty", &task.ResizePtyRequest{Id: s.id, Width: 91, Height: 37})
+	must[task.StartResponse](ctx, s, "Start", &task.StartRequest{Id: s.id})
+	w, err := fifo.OpenWriter(ctx, req.Stdin)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.WriteString(w, "hello\n"); err != nil {
+		t.Fatal(err)
+	}
+	if exit := must[task.WaitResponse](ctx, s, "Wait", &task.WaitRequest{Id: s.id}); exit.ExitStatus != 5 {
+		t.Errorf("exit %d, want 5", exit.ExitStatus)
+	}
+	must[task.DeleteResponse](ctx, s, "Delete", &task.DeleteRequest{Id: s.id})
+	_ = w.Close()
+	text := receive(ctx, t, out)
+	for _, want := range []string{"37 91\r\n", "hello\r\n", "got hello\r\n"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("output %q lacks %q", text, want)
+		}
+	}
+}

@@ -1,0 +1,160 @@
+package shim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/cleatproject/cleat/internal/undo"
+	"github.com/cleatproject/cleat/proto/events"
+	"github.com/cleatproject/cleat/proto/task"
+	"github.com/cleatproject/cleat/proto/types"
+	"github.com/cleatproject/cleat/reaper"
+)
+
+// Start runs a created init or a declared exec'd process.
+func (s *Server) Start(ctx context.Context, req *task.StartRequest) (*task.StartResponse, error) {
+	p, err := s.process(req.Id, req.ExecId)
+	if err != nil {
+		return nil, err
+	}
+	release, err := p.acquire(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	if err := p.advance(evStart); err != nil {
+		return nil, fmt.Errorf("%s: %w", p.id(), err)
+	}
+	// Whatever comes of it, an exit that came meanwhile is heard now.
+	defer s.hear(p)
+	if p.execID == "" {
+		err = s.startInit(ctx, p)
+	} else {
+		err = s.startExec(ctx, p)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("start %s: %w", p.id(), err), p.advance(evStartFailed))
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if _, err := p.stepLocked(evStarted); err != nil {
+		return nil, err
+	}
+	p.startedAt = time.Now()
+	s.tellStarted(p)
+	return &task.StartResponse{Pid: uint32(p.pid)}, nil
+}
+
+// advance steps where nothing has to be told.
+func (p *process) advance(e event) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	_, err := p.stepLocked(e)
+	return err
+}
+
+func (s *Server) tellStarted(p *process) {
+	if p.execID == "" {
+		s.tell("start", "TaskStart", &events.TaskStart{ContainerId: p.container.id, Pid: uint32(p.pid)})
+		return
+	}
+	s.tell("exec-started", "TaskExecStarted", &events.TaskExecStarted{
+		ContainerId: p.container.id, ExecId: p.execID, Pid: uint32(p.pid),
+	})
+}
+
+// startInit lets the init go. The runtime is not cut short when the caller leaves: half a start
+// would be neither created nor running.
+func (s *Server) startInit(ctx context.Context, p *process) error {
+	return p.container.runtime.run(ctx, command{args: []string{"start", p.container.id}})
+}
+
+// Exec declares a process; Start runs it.
+func (s *Server) Exec(_ context.Context, req *task.ExecProcessRequest) (*types.Empty, error) {
+	c, err := s.container(req.Id)
+	if err != nil {
+		return nil, err
+	}
+	if err := validID(req.ExecId); err != nil {
+		return nil, err
+	}
+	if req.Spec == nil || len(req.Spec.Value) == 0 {
+		return nil, fmt.Errorf("process %s: no specification: %w", req.ExecId, errdefs.ErrInvalidArgument)
+	}
+	spec, err := withTerminal(req.Spec.Value, req.Terminal)
+	if err != nil {
+		return nil, fmt.Errorf("process %s: %w", req.ExecId, err)
+	}
+	if st, _ := c.init.snapshot(); st != running && st != paused && st != pausing && st != created && st != starting {
+		return nil, fmt.Errorf("exec in container %s: it is %s: %w", c.id, st, errdefs.ErrFailedPrecondition)
+	}
+	p := newProcess(c, req.ExecId, stdioPaths{req.Stdin, req.Stdout, req.Stderr, req.Terminal}, created)
+	p.spec = spec
+	if err := c.addExec(p); err != nil {
+		return nil, err
+	}
+	s.tell("exec-added", "TaskExecAdded", &events.TaskExecAdded{ContainerId: c.id, ExecId: p.execID})
+	return &types.Empty{}, nil
+}
+
+// startExec runs a declared process.
+func (s *Server) startExec(ctx context.Context, p *process) (err error) {
+	c := p.container
+	if st, _ := c.init.snapshot(); st != running {
+		return fmt.Errorf("container is %s: %w", st, errdefs.ErrFailedPrecondition)
+	}
+	var u undo.Stack
+	defer func() { err = errors.Join(err, u.Run()) }()
+	io, err := openStdio(ctx, s.stdioEnv(c, nil), p.stdio)
+	if err != nil {
+		return err
+	}
+	u.Push("close stdio", io.close)
+	specFile, pidFile := c.runtime.temp("exec", ".json"), c.runtime.temp("exec", ".pid")
+	if err := os.WriteFile(specFile, p.spec, 0o600); err != nil {
+		return fmt.Errorf("write process: %w", err)
+	}
+	defer func() {
+		_ = os.Remove(specFile)
+		_ = os.Remove(pidFile) // the runtime may not have made it
+	}()
+	capture := s.reaper.Capture()
+	defer capture.Close()
+	child, err := c.invoke(ctx, capture, p, io, []string{"exec", "--process", specFile, "--pid-file", pidFile, "--detach"}, pidFile)
+	if err != nil {
+		return errors.Join(err, killFromFile(capture, pidFile))
+	}
+	if err := ctx.Err(); err != nil { // nobody would ever learn of it
+		return errors.Join(fmt.Errorf("caller has gone: %w", err), kill(child))
+	}
+	u.Release()
+	p.mu.Lock()
+	p.pid, p.child, p.io = child.Pid(), child, io
+	closed := p.stdinClosed
+	p.mu.Unlock()
+	if closed {
+		if err := io.closeStdin(); err != nil {
+			s.log.warnf("close stdin of %s: %v", p.id(), err)
+		}
+	}
+	s.watch(p)
+	return nil
+}
+
+// killFromFile kills a process that the runtime started before it failed or was given up.
+func killFromFile(capture *reaper.Capture, pidFile string) error {
+	pid, err := readPid(pidFile)
+	if err != nil {
+		return nil //nolint:nilerr // there is none
+	}
+	child, err := capture.Claim(pid)
+	if err != nil {
+		return nil //nolint:nilerr // it is none of ours, or gone
+	}
+	return kill(child)
+}

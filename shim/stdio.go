@@ -1,0 +1,288 @@
+package shim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/cleatproject/cleat/fifo"
+	"github.com/cleatproject/cleat/internal/undo"
+	"github.com/cleatproject/cleat/reaper"
+)
+
+// stdioPaths is where a process's stdio goes, as the request says.
+type stdioPaths struct {
+	stdin, stdout, stderr string
+	terminal              bool
+}
+
+// stdio is the shim's part of a process's stdio: the files to be inherited, and what has to stay
+// open or be moved while the process lives.
+type stdio struct {
+	child [3]*os.File // for the OCI runtime; nil is /dev/null
+
+	mu    sync.Mutex
+	stdin io.Closer // keeps the process from an end of file until CloseIO
+	holds []io.Closer
+	pumps []*pump
+	tty   *terminal
+}
+
+// stdioEnv is what opening stdio needs beside the paths.
+type stdioEnv struct {
+	reaper        *reaper.Reaper
+	log           *logger
+	namespace, id string
+	uid, gid      uint32 // owner of the pipes the shim makes
+}
+
+// target is a parsed stdio URI.
+type target struct {
+	kind targetKind
+	path string
+	args url.Values
+}
+
+type targetKind uint8
+
+const (
+	toNull targetKind = iota
+	toFIFO
+	toFile
+	toLogger
+)
+
+// parseTarget reads a path or URI. A bare path is a FIFO, or a file if a regular one stands there.
+func parseTarget(s string) (target, error) {
+	if s == "" {
+		return target{kind: toNull}, nil
+	}
+	scheme, path, ok := strings.Cut(s, "://")
+	if !ok {
+		if !strings.HasPrefix(s, "/") {
+			return target{}, fmt.Errorf("stdio %q: want an absolute path: %w", s, errdefs.ErrInvalidArgument)
+		}
+		if fi, err := os.Stat(s); err == nil && fi.Mode().IsRegular() {
+			return target{kind: toFile, path: s}, nil
+		}
+		return target{kind: toFIFO, path: s}, nil
+	}
+	kinds := map[string]targetKind{"fifo": toFIFO, "file": toFile, "binary": toLogger}
+	kind, ok := kinds[scheme]
+	if !ok || !strings.HasPrefix(path, "/") {
+		return target{}, fmt.Errorf("stdio %q: want a path, fifo://, file:// or binary:// with an absolute path: %w", s, errdefs.ErrInvalidArgument)
+	}
+	u, err := url.Parse(s)
+	if err != nil {
+		return target{}, fmt.Errorf("stdio %q: %w: %w", s, err, errdefs.ErrInvalidArgument)
+	}
+	return target{kind: kind, path: u.Path, args: u.Query()}, nil
+}
+
+// openStdio opens everything, or nothing. For a terminal, attach follows once the runtime has sent
+// the console.
+func openStdio(ctx context.Context, env stdioEnv, paths stdioPaths) (_ *stdio, err error) {
+	s := &stdio{}
+	var u undo.Stack
+	defer func() { err = errors.Join(err, u.Run()) }()
+	u.Push("close stdio", s.close)
+	in, err := parseTarget(paths.stdin)
+	if err != nil {
+		return nil, err
+	}
+	if in.kind != toNull && in.kind != toFIFO {
+		return nil, fmt.Errorf("stdin %q: want a FIFO: %w", paths.stdin, errdefs.ErrInvalidArgument)
+	}
+	if paths.terminal {
+		err = s.openTerminal(ctx, env, in, paths)
+	} else {
+		err = s.openPlain(ctx, env, in, paths)
+	}
+	if err != nil {
+		return nil, err
+	}
+	u.Release()
+	return s, nil
+}
+
+func (s *stdio) openPlain(ctx context.Context, env stdioEnv, in target, paths stdioPaths) error {
+	if in.kind == toFIFO {
+		hold, child, err := fifo.Source(in.path)
+		if err != nil {
+			return classFIFO("stdin", err)
+		}
+		s.stdin, s.child[0] = hold, child
+	}
+	out, err := parseTarget(paths.stdout)
+	if err != nil {
+		return err
+	}
+	if out.kind == toLogger {
+		return s.openLogger(ctx, env, out, paths.stderr == paths.stdout)
+	}
+	if err := s.openOutput(1, env, out); err != nil {
+		return err
+	}
+	if paths.stderr == paths.stdout {
+		s.child[2] = s.child[1] // one description, so that the order is kept
+		return nil
+	}
+	errTarget, err := parseTarget(paths.stderr)
+	if err != nil {
+		return err
+	}
+	if errTarget.kind == toLogger {
+		return fmt.Errorf("stderr %q: a logger takes both; name it for stdout: %w", paths.stderr, errdefs.ErrInvalidArgument)
+	}
+	return s.openOutput(2, env, errTarget)
+}
+
+func (s *stdio) openOutput(i int, env stdioEnv, t target) error {
+	switch t.kind {
+	case toFIFO:
+		hold, child, err := fifo.Sink(t.path)
+		if err != nil {
+			return classFIFO("output", err)
+		}
+		s.holds = append(s.holds, hold)
+		s.child[i] = child
+	case toFile:
+		p, child, err := startPump(env, t.path)
+		if err != nil {
+			return err
+		}
+		s.pumps = append(s.pumps, p)
+		s.child[i] = child
+	case toNull, toLogger:
+	}
+	return nil
+}
+
+func (s *stdio) openLogger(ctx context.Context, env stdioEnv, t target, both bool) error {
+	out, errs, err := startLogger(ctx, env, t)
+	if err != nil {
+		return err
+	}
+	s.child[1] = out
+	if both {
+		s.child[2] = errs
+		return nil
+	}
+	return errs.Close()
+}
+
+func classFIFO(what string, err error) error {
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+		return fmt.Errorf("open %s: %w: %w", what, err, errdefs.ErrNotFound)
+	case errors.Is(err, fifo.ErrNotFIFO):
+		return fmt.Errorf("open %s: %w: %w", what, err, errdefs.ErrInvalidArgument)
+	default:
+		return fmt.Errorf("open %s: %w", what, err)
+	}
+}
+
+// handOver closes the files that were to be inherited: from here on the ends of file come from
+// the process alone.
+func (s *stdio) handOver() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.handOverLocked()
+}
+
+func (s *stdio) handOverLocked() error {
+	var errs []error
+	for i, f := range s.child {
+		if f != nil && (i != 2 || f != s.child[1]) {
+			errs = append(errs, f.Close())
+		}
+	}
+	s.child = [3]*os.File{}
+	return errors.Join(errs...)
+}
+
+// closeStdin lets the process see the end of its stdin once the client has closed it too.
+func (s *stdio) closeStdin() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stdin == nil {
+		return nil
+	}
+	err := s.stdin.Close()
+	s.stdin = nil
+	return err
+}
+
+// ended tells that the process has exited: what it wrote is moved on as far as that goes without
+// waiting.
+func (s *stdio) ended() {
+	s.mu.Lock()
+	pumps, tty := s.pumps, s.tty
+	s.mu.Unlock()
+	for _, p := range pumps {
+		p.flush()
+	}
+	if tty != nil {
+		tty.ended()
+	}
+}
+
+// drainStall is how long drain waits for output that does not move.
+const drainStall = 500 * time.Millisecond
+
+// drain waits until all that the process wrote has been moved on; it gives up as soon as nothing
+// has moved for drainStall: somebody holds the other end and neither reads nor closes it.
+func (s *stdio) drain() {
+	s.mu.Lock()
+	tty := s.tty
+	s.mu.Unlock()
+	if tty == nil {
+		return // pumps were flushed when the process ended
+	}
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	moved, since := tty.moved.Load(), time.Now()
+	for !tty.drained() {
+		select {
+		case <-tty.copied:
+			return
+		case <-tick.C:
+		}
+		if n := tty.moved.Load(); n != moved {
+			moved, since = n, time.Now()
+		} else if time.Since(since) > drainStall {
+			return
+		}
+	}
+}
+
+// close gives up everything. Idempotent.
+func (s *stdio) close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	errs := []error{s.handOverLocked()}
+	if s.tty != nil {
+		errs = append(errs, s.tty.close())
+		s.tty = nil
+	}
+	if s.stdin != nil {
+		errs = append(errs, s.stdin.Close())
+		s.stdin = nil
+	}
+	for _, p := range s.pumps {
+		errs = append(errs, p.close())
+	}
+	for _, h := range s.holds {
+		errs = append(errs, h.Close())
+	}
+	s.pumps, s.holds = nil, nil
+	return errors.Join(errs...)
+}

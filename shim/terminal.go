@@ -1,0 +1,254 @@
+package shim
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+
+	"github.com/cleatproject/cleat/fifo"
+)
+
+// terminal joins a process's pseudo-terminal with the client's FIFOs. Unlike plain stdio, these
+// bytes go through the shim: a terminal's discipline sits between them. A client may leave and
+// come back; while it is away, or slow, output waits.
+type terminal struct {
+	stdin  *os.File       // nil for none
+	stdout io.WriteCloser // nil for none: output is thrown away
+	log    *logger
+
+	wg     sync.WaitGroup
+	exited chan struct{} // closed by ended
+	once   sync.Once
+	copied chan struct{} // closed when the last byte of output was moved
+
+	moved   atomic.Int64
+	pending atomic.Int64 // read from the terminal, not yet written
+
+	mu      sync.Mutex
+	console *os.File // the master, once attached
+	closed  bool
+}
+
+// ttyChunk is the size of the copy buffers.
+const ttyChunk = 4096
+
+// ttyRetry is how long to wait for a terminal that no process has open at the moment.
+const ttyRetry = 50 * time.Millisecond
+
+func (s *stdio) openTerminal(ctx context.Context, env stdioEnv, in target, paths stdioPaths) error {
+	t := &terminal{log: env.log, exited: make(chan struct{}), copied: make(chan struct{})}
+	s.tty = t
+	if in.kind == toFIFO {
+		f, err := fifo.OpenBoth(in.path)
+		if err != nil {
+			return classFIFO("stdin", err)
+		}
+		t.stdin = f
+	}
+	out, err := parseTarget(paths.stdout)
+	if err != nil {
+		return err
+	}
+	switch out.kind {
+	case toNull:
+	case toFIFO:
+		hold, child, err := fifo.Sink(out.path)
+		if err != nil {
+			return classFIFO("stdout", err)
+		}
+		s.holds = append(s.holds, hold)
+		w, err := fifo.OpenWriter(ctx, out.path) // at once: hold is a reader
+		if err := errors.Join(err, child.Close()); err != nil {
+			return classFIFO("stdout", err)
+		}
+		t.stdout = w
+	case toFile:
+		f, err := os.OpenFile(out.path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o640)
+		if err != nil {
+			return fmt.Errorf("open log: %w", err)
+		}
+		t.stdout = f
+	case toLogger:
+		w, errs, err := startLogger(ctx, env, out)
+		if err != nil {
+			return err
+		}
+		t.stdout = w
+		return errs.Close()
+	}
+	return nil
+}
+
+// attach starts the copying with the terminal's master, which it takes over.
+func (s *stdio) attach(console *os.File) {
+	t := s.tty
+	t.mu.Lock()
+	t.console = console
+	t.mu.Unlock()
+	t.wg.Go(t.copyOut)
+	if t.stdin != nil {
+		t.wg.Go(t.copyIn)
+	}
+}
+
+// resize sets the terminal's size in cells.
+func (s *stdio) resize(width, height uint32) error {
+	s.mu.Lock()
+	tty := s.tty
+	s.mu.Unlock()
+	if tty == nil {
+		return fmt.Errorf("resize: process has no terminal: %w", errdefs.ErrFailedPrecondition)
+	}
+	tty.mu.Lock()
+	defer tty.mu.Unlock()
+	if tty.console == nil || tty.closed {
+		return fmt.Errorf("resize: process has no terminal yet: %w", errdefs.ErrFailedPrecondition)
+	}
+	if width > 0xffff || height > 0xffff {
+		return fmt.Errorf("resize to %dx%d: %w", width, height, errdefs.ErrInvalidArgument)
+	}
+	conn, err := tty.console.SyscallConn()
+	if err != nil {
+		return fmt.Errorf("resize: %w", err)
+	}
+	var ierr error
+	err = conn.Control(func(fd uintptr) {
+		ierr = unix.IoctlSetWinsize(int(fd), unix.TIOCSWINSZ, &unix.Winsize{Col: uint16(width), Row: uint16(height)})
+	})
+	if err := errors.Join(err, ierr); err != nil {
+		return fmt.Errorf("resize: %w", err)
+	}
+	return nil
+}
+
+// copyOut moves output until the process has exited and nobody has the terminal open, or close.
+func (t *terminal) copyOut() {
+	defer close(t.copied)
+	if t.stdout != nil {
+		defer func() { _ = t.stdout.Close() }() // the client's end of file
+	}
+	buf := make([]byte, ttyChunk)
+	for {
+		n, err := t.console.Read(buf)
+		if n > 0 {
+			t.pending.Store(int64(n))
+			if t.stdout != nil {
+				if _, werr := t.stdout.Write(buf[:n]); werr != nil {
+					if !errors.Is(werr, os.ErrClosed) {
+						t.log.warnf("copy terminal: %v", werr)
+					}
+					return
+				}
+			}
+			t.moved.Add(int64(n))
+			t.pending.Store(0)
+		}
+		if errors.Is(err, unix.EIO) { // no process has it open: for now, or for good
+			if !t.reopened() {
+				return
+			}
+			continue
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// reopened waits a while for a process to open the terminal again; false once there is none.
+func (t *terminal) reopened() bool {
+	timer := time.NewTimer(ttyRetry)
+	defer timer.Stop()
+	select {
+	case <-t.exited:
+		return false
+	case <-timer.C:
+		return true
+	}
+}
+
+// copyIn moves input until close.
+func (t *terminal) copyIn() {
+	buf := make([]byte, ttyChunk)
+	for {
+		n, err := t.stdin.Read(buf)
+		if err != nil {
+			return
+		}
+		for n > 0 {
+			_, err := t.console.Write(buf[:n])
+			if err == nil {
+				break
+			}
+			if !errors.Is(err, unix.EIO) || !t.reopened() {
+				return
+			}
+		}
+	}
+}
+
+// ended tells that the process has exited.
+func (t *terminal) ended() { t.once.Do(func() { close(t.exited) }) }
+
+// drained says whether nothing waits to be moved.
+func (t *terminal) drained() bool {
+	select {
+	case <-t.copied:
+		return true
+	default:
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.console == nil || t.closed {
+		return true
+	}
+	if t.pending.Load() > 0 {
+		return false
+	}
+	conn, err := t.console.SyscallConn()
+	if err != nil {
+		return true
+	}
+	empty := true
+	cerr := conn.Control(func(fd uintptr) {
+		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		if _, err := unix.Poll(fds, 0); err == nil {
+			empty = fds[0].Revents&unix.POLLIN == 0
+		}
+	})
+	return cerr != nil || (empty && t.pending.Load() == 0)
+}
+
+// close ends the copying and closes everything.
+func (t *terminal) close() error {
+	t.ended()
+	t.mu.Lock()
+	console, closed := t.console, t.closed
+	t.closed = true
+	t.mu.Unlock()
+	if closed {
+		return nil
+	}
+	var errs []error
+	if console != nil {
+		errs = append(errs, console.Close())
+	}
+	if t.stdin != nil {
+		errs = append(errs, t.stdin.Close())
+	}
+	if t.stdout != nil {
+		if err := t.stdout.Close(); !errors.Is(err, os.ErrClosed) {
+			errs = append(errs, err)
+		}
+	}
+	t.wg.Wait()
+	return errors.Join(errs...)
+}
