@@ -1,0 +1,105 @@
+// Package image turns archives into images in a content store, and images into snapshots.
+//
+// Import reads an OCI image layout or a `docker save` archive, as a tar stream, packed or
+// not. Unpack makes one committed snapshot a layer, named by the layer's chain ID, so that
+// images share what they have in common. ReadConfig, RootFS, Walk and the like read images.
+//
+// Guarantees: an image's documents are bounded in size, read only if they have the digest
+// that names them, and refused if they can be understood in two ways (a manifest that is
+// also an index, a media type that contradicts the descriptor's). A layer becomes visible
+// only if its unpacked bytes have the digest that the image's configuration states.
+//
+// The stores come as the small interfaces Content and Snapshots, so that the daemon can
+// hand in those of one namespace. Nothing here writes metadata, and nothing an image says
+// becomes a label of anything.
+package image
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"github.com/containerd/errdefs"
+	digest "github.com/opencontainers/go-digest"
+
+	"github.com/cleatproject/cleat/content"
+	"github.com/cleatproject/cleat/mount"
+)
+
+// Blob is an open blob.
+type Blob interface {
+	io.ReaderAt
+	io.Closer
+	// Size returns the length in bytes.
+	Size() int64
+}
+
+// Provider opens blobs.
+type Provider interface {
+	// ReaderAt opens a blob, or answers not found.
+	ReaderAt(ctx context.Context, d digest.Digest) (Blob, error)
+}
+
+// BlobWriter writes one ingest; *content.Writer is one.
+type BlobWriter interface {
+	io.WriteCloser
+	// Commit verifies the ingest and makes it a blob. Already exists is a success too.
+	Commit(ctx context.Context, size int64, expected digest.Digest) error
+	// Digest returns the digest of what was written so far.
+	Digest() digest.Digest
+}
+
+// Ingester writes blobs.
+type Ingester interface {
+	// Writer starts an ingest. Already exists if the expected blob is there.
+	Writer(ctx context.Context, ref string, opts content.WriterOptions) (BlobWriter, error)
+	// Abort drops an ingest.
+	Abort(ctx context.Context, ref string) error
+}
+
+// Content reads and writes blobs.
+type Content interface {
+	Provider
+	Ingester
+}
+
+// Snapshots makes snapshots by name. Its labels are the caller's business.
+type Snapshots interface {
+	// Exists tells whether there is a committed snapshot called name.
+	Exists(ctx context.Context, name string) (bool, error)
+	// Prepare makes an active snapshot called key upon the committed one called parent
+	// ("" for none) and says how to mount it.
+	Prepare(ctx context.Context, key, parent string) ([]mount.Mount, error)
+	// Commit puts it on disk and calls it name. Already exists if name is taken.
+	Commit(ctx context.Context, name, key string) error
+	// Remove removes an active snapshot.
+	Remove(ctx context.Context, key string) error
+}
+
+// FromStore makes a content store, with all its blobs, a Content.
+func FromStore(s *content.Store) Content { return storeContent{s} }
+
+type storeContent struct{ store *content.Store }
+
+func (s storeContent) ReaderAt(ctx context.Context, d digest.Digest) (Blob, error) {
+	r, err := s.store.ReaderAt(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	return r, nil
+}
+
+func (s storeContent) Writer(ctx context.Context, ref string, opts content.WriterOptions) (BlobWriter, error) {
+	w, err := s.store.Writer(ctx, ref, opts)
+	if err != nil {
+		return nil, err
+	}
+	return w, nil
+}
+
+func (s storeContent) Abort(ctx context.Context, ref string) error { return s.store.Abort(ctx, ref) }
+
+// invalidf makes an error of the class invalid argument.
+func invalidf(format string, args ...any) error {
+	return fmt.Errorf("%w: %w", fmt.Errorf(format, args...), errdefs.ErrInvalidArgument)
+}

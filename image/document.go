@@ -1,0 +1,195 @@
+package image
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	digest "github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/identity"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+const (
+	// maxDocument bounds an index, a manifest or a configuration, in bytes.
+	maxDocument = 8 << 20
+	// maxNesting bounds indexes within indexes.
+	maxNesting = 8
+	// maxLayers bounds the layers of an image; overlay cannot mount more.
+	maxLayers = 500
+)
+
+// The media types of Docker's that mean the same as OCI's.
+const (
+	dockerIndex     = "application/vnd.docker.distribution.manifest.list.v2+json"
+	dockerManifest  = "application/vnd.docker.distribution.manifest.v2+json"
+	dockerConfig    = "application/vnd.docker.container.image.v1+json"
+	dockerLayer     = "application/vnd.docker.image.rootfs.diff.tar"
+	dockerForeign   = "application/vnd.docker.image.rootfs.foreign.diff.tar"
+	ociLayerForeign = "application/vnd.oci.image.layer.nondistributable.v1.tar"
+)
+
+// IsIndex tells whether a media type is that of an index.
+func IsIndex(mediaType string) bool {
+	return mediaType == ocispec.MediaTypeImageIndex || mediaType == dockerIndex
+}
+
+// IsManifest tells whether a media type is that of a manifest.
+func IsManifest(mediaType string) bool {
+	return mediaType == ocispec.MediaTypeImageManifest || mediaType == dockerManifest
+}
+
+// IsLayer tells whether a media type is that of a layer that can be applied.
+func IsLayer(mediaType string) bool {
+	for _, base := range [...]string{ocispec.MediaTypeImageLayer, ociLayerForeign, dockerLayer, dockerForeign} {
+		rest, ok := strings.CutPrefix(mediaType, base)
+		if ok && (rest == "" || rest == "+gzip" || rest == "+zstd" || rest == ".gzip" || rest == ".zstd") {
+			return true
+		}
+	}
+	return false
+}
+
+// readDocument returns a blob of bounded size, verified against the descriptor.
+func readDocument(ctx context.Context, p Provider, desc ocispec.Descriptor) ([]byte, error) {
+	if desc.Size < 0 || desc.Size > maxDocument {
+		return nil, invalidf("read %s %s: its size is %d, at most %d are read", desc.MediaType, desc.Digest, desc.Size, maxDocument)
+	}
+	b, err := p.ReaderAt(ctx, desc.Digest)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", desc.MediaType, err)
+	}
+	defer func() { _ = b.Close() }()
+	if b.Size() != desc.Size {
+		return nil, invalidf("read %s %s: it has %d bytes, its descriptor says %d", desc.MediaType, desc.Digest, b.Size(), desc.Size)
+	}
+	raw := make([]byte, desc.Size)
+	if _, err := b.ReadAt(raw, 0); err != nil && !errors.Is(err, io.EOF) {
+		return nil, fmt.Errorf("read %s %s: %w", desc.MediaType, desc.Digest, err)
+	}
+	if got := desc.Digest.Algorithm().FromBytes(raw); got != desc.Digest {
+		return nil, invalidf("read %s: its digest is %s, expected is %s", desc.MediaType, got, desc.Digest)
+	}
+	return raw, nil
+}
+
+// shape is what tells the documents apart.
+type shape struct {
+	MediaType string          `json:"mediaType"`
+	Config    json.RawMessage `json:"config"`
+	Layers    json.RawMessage `json:"layers"`
+	FSLayers  json.RawMessage `json:"fsLayers"`
+	History   json.RawMessage `json:"history"`
+	Manifests json.RawMessage `json:"manifests"`
+}
+
+// checkShape refuses a document that is not what its descriptor says, or also something
+// else.
+func checkShape(raw []byte, mediaType string) error {
+	var s shape
+	if err := json.Unmarshal(raw, &s); err != nil {
+		return invalidf("read %s: %w", mediaType, err)
+	}
+	if s.MediaType != "" && s.MediaType != mediaType {
+		return invalidf("document is ambiguous: it says it is %q, its descriptor says %q", s.MediaType, mediaType)
+	}
+	switch {
+	case IsIndex(mediaType) && (s.Config != nil || s.Layers != nil || s.FSLayers != nil):
+		return invalidf("document is ambiguous: an index that is a manifest too")
+	case IsManifest(mediaType) && (s.Manifests != nil || s.FSLayers != nil):
+		return invalidf("document is ambiguous: a manifest that is an index too")
+	case IsManifest(mediaType) && s.Config == nil:
+		return invalidf("manifest has no config")
+	}
+	return nil
+}
+
+func parseIndex(raw []byte, mediaType string) (ocispec.Index, error) {
+	var index ocispec.Index
+	if err := checkShape(raw, mediaType); err != nil {
+		return index, err
+	}
+	if err := json.Unmarshal(raw, &index); err != nil {
+		return index, invalidf("read index: %w", err)
+	}
+	for _, d := range index.Manifests {
+		if err := checkDescriptor(d); err != nil {
+			return index, fmt.Errorf("index: %w", err)
+		}
+	}
+	return index, nil
+}
+
+func parseManifest(raw []byte, mediaType string) (ocispec.Manifest, error) {
+	var m ocispec.Manifest
+	if err := checkShape(raw, mediaType); err != nil {
+		return m, err
+	}
+	if err := json.Unmarshal(raw, &m); err != nil {
+		return m, invalidf("read manifest: %w", err)
+	}
+	if len(m.Layers) > maxLayers {
+		return m, invalidf("manifest has %d layers, at most %d can be mounted", len(m.Layers), maxLayers)
+	}
+	for _, d := range append([]ocispec.Descriptor{m.Config}, m.Layers...) {
+		if err := checkDescriptor(d); err != nil {
+			return m, fmt.Errorf("manifest: %w", err)
+		}
+	}
+	return m, nil
+}
+
+func checkDescriptor(d ocispec.Descriptor) error {
+	if err := d.Digest.Validate(); err != nil {
+		return invalidf("descriptor %.160q: %w", d.Digest, err)
+	}
+	if d.Size < 0 {
+		return invalidf("descriptor %s has the size %d", d.Digest, d.Size)
+	}
+	return nil
+}
+
+// ReadIndex returns the index that desc names.
+func ReadIndex(ctx context.Context, p Provider, desc ocispec.Descriptor) (ocispec.Index, error) {
+	raw, err := readDocument(ctx, p, desc)
+	if err != nil {
+		return ocispec.Index{}, err
+	}
+	return parseIndex(raw, desc.MediaType)
+}
+
+// ReadManifest returns the manifest that desc names.
+func ReadManifest(ctx context.Context, p Provider, desc ocispec.Descriptor) (ocispec.Manifest, error) {
+	raw, err := readDocument(ctx, p, desc)
+	if err != nil {
+		return ocispec.Manifest{}, err
+	}
+	return parseManifest(raw, desc.MediaType)
+}
+
+// readConfig returns the configuration that desc names.
+func readConfig(ctx context.Context, p Provider, desc ocispec.Descriptor) (ocispec.Image, error) {
+	var config ocispec.Image
+	raw, err := readDocument(ctx, p, desc)
+	if err != nil {
+		return config, err
+	}
+	if err := json.Unmarshal(raw, &config); err != nil {
+		return config, invalidf("read configuration %s: %w", desc.Digest, err)
+	}
+	for _, d := range config.RootFS.DiffIDs {
+		if err := d.Validate(); err != nil {
+			return config, invalidf("configuration %s: layer digest %.160q: %w", desc.Digest, d, err)
+		}
+	}
+	return config, nil
+}
+
+// ChainIDs returns, for each layer, the name of the file system that it and those below it
+// make.
+func ChainIDs(diffIDs []digest.Digest) []digest.Digest {
+	return identity.ChainIDs(append([]digest.Digest(nil), diffIDs...))
+}

@@ -1,0 +1,269 @@
+package image
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"path"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	digest "github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/cleatproject/cleat/archive"
+	"github.com/cleatproject/cleat/content"
+)
+
+const (
+	// maxFiles bounds the files of an archive.
+	maxFiles   = 100_000
+	copyBuffer = 256 << 10
+)
+
+// ImportOptions change how an archive is imported. The zero value takes the names from
+// the archive.
+type ImportOptions struct {
+	// Name is given to the archive's image, whatever the archive calls it; an archive of
+	// several images is then refused.
+	Name string
+	// Repository completes names in an OCI layout that are only a tag.
+	Repository string
+}
+
+// Imported is one name and what it stands for.
+type Imported struct {
+	// Name is normalised; "" if the archive names nothing.
+	Name   string
+	Target ocispec.Descriptor
+}
+
+// Import reads an archive to its end, puts its blobs into the store and returns the images
+// it holds; recording them is the caller's. The archive is a tar stream, plain or packed,
+// of an OCI image layout or from `docker save`; one that is both is taken as the former.
+// Every image returned is complete for at least one platform. Errors of the class invalid
+// argument blame the archive. Blobs stored before an error stay, for the caller's garbage
+// collection; ingests do not.
+func Import(ctx context.Context, c Content, r io.Reader, opts ImportOptions) ([]Imported, error) {
+	images, err := importArchive(ctx, c, r, opts)
+	if err != nil {
+		return nil, fmt.Errorf("import image: %w", err)
+	}
+	return images, nil
+}
+
+func importArchive(ctx context.Context, c Content, r io.Reader, opts ImportOptions) ([]Imported, error) {
+	if opts.Name != "" {
+		name, err := NormalizeName(opts.Name)
+		if err != nil {
+			return nil, err
+		}
+		opts.Name = name
+	}
+	im := &importer{content: c, buf: make([]byte, copyBuffer), refPrefix: "import-" + rand.Text() + "-", files: make(map[string]savedFile), links: make(map[string]string)}
+	if err := im.read(ctx, r); err != nil {
+		return nil, err
+	}
+	var images []Imported
+	var err error
+	switch {
+	case im.index != nil && im.layout:
+		images, err = im.fromLayout(ctx, opts)
+	case im.manifest != nil:
+		images, err = im.fromDockerSave(ctx)
+	case im.index != nil:
+		return nil, invalidf("archive has an index.json but no oci-layout")
+	default:
+		return nil, invalidf("archive is neither an OCI image layout (index.json) nor from docker save (manifest.json)")
+	}
+	if err != nil {
+		return nil, err
+	}
+	return rename(images, opts.Name)
+}
+
+// rename gives the only image a name.
+func rename(images []Imported, name string) ([]Imported, error) {
+	if len(images) == 0 {
+		return nil, invalidf("archive holds no image")
+	}
+	if name == "" {
+		return images, nil
+	}
+	for _, i := range images[1:] {
+		if i.Target.Digest != images[0].Target.Digest {
+			return nil, invalidf("archive holds several images: it cannot be imported under one name")
+		}
+	}
+	return []Imported{{Name: name, Target: images[0].Target}}, nil
+}
+
+// importer is one call of Import.
+type importer struct {
+	content   Content
+	buf       []byte
+	refPrefix string
+	refs      int
+
+	layout   bool   // oci-layout was there
+	index    []byte // index.json
+	manifest []byte // manifest.json
+	// files and links are what docker save may refer to, by path.
+	files map[string]savedFile
+	links map[string]string
+}
+
+// savedFile is a stored file whose digest its path did not tell.
+type savedFile struct {
+	digest digest.Digest
+	size   int64
+	magic  []byte // its first bytes
+}
+
+// read stores or remembers every file of the archive.
+func (im *importer) read(ctx context.Context, r io.Reader) error {
+	plain, err := archive.Decompress(r)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = plain.Close() }()
+	tr := tar.NewReader(plain)
+	for n := 0; ; n++ {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		hdr, err := tr.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return classify(err)
+		}
+		if n >= maxFiles {
+			return invalidf("archive has more than %d files", maxFiles)
+		}
+		if err := im.file(ctx, hdr, tr); err != nil {
+			return fmt.Errorf("file %.256q: %w", hdr.Name, classify(err))
+		}
+	}
+	// The end of a packed stream has its checksum.
+	_, err = io.CopyBuffer(struct{ io.Writer }{io.Discard}, plain, im.buf)
+	return classify(err)
+}
+
+func classify(err error) error {
+	switch {
+	case errors.Is(err, io.ErrUnexpectedEOF):
+		return invalidf("archive is cut short: %w", err)
+	case errors.Is(err, tar.ErrHeader):
+		return invalidf("archive is no tar archive, or damaged: %w", err)
+	default:
+		return err
+	}
+}
+
+func (im *importer) file(ctx context.Context, hdr *tar.Header, data io.Reader) (err error) {
+	name := strings.TrimPrefix(path.Clean("/"+hdr.Name), "/")
+	switch hdr.Typeflag {
+	case tar.TypeReg:
+	case tar.TypeSymlink:
+		im.links[name] = strings.TrimPrefix(path.Join("/", path.Dir(name), hdr.Linkname), "/")
+		return nil
+	case tar.TypeLink:
+		im.links[name] = strings.TrimPrefix(path.Clean("/"+hdr.Linkname), "/")
+		return nil
+	default:
+		return nil
+	}
+	switch dir, base := path.Split(name); {
+	case name == ocispec.ImageLayoutFile:
+		im.layout = true
+	case name == ocispec.ImageIndexFile:
+		im.index, err = readBounded(hdr, data)
+	case name == "manifest.json":
+		im.manifest, err = readBounded(hdr, data)
+	case strings.HasPrefix(name, ocispec.ImageBlobsDir+"/"):
+		d := digest.NewDigestFromEncoded(digest.Algorithm(path.Base(dir)), base)
+		if err := d.Validate(); err != nil || path.Dir(path.Clean(dir)) != ocispec.ImageBlobsDir {
+			return invalidf("its path is no digest")
+		}
+		_, err = im.store(ctx, name, d, hdr.Size, data)
+	case base == "json" || base == "VERSION" || name == "repositories":
+		// What docker save adds for its own past.
+	default:
+		_, err = im.store(ctx, name, "", hdr.Size, data)
+	}
+	return err
+}
+
+func readBounded(hdr *tar.Header, data io.Reader) ([]byte, error) {
+	if hdr.Size > maxDocument {
+		return nil, invalidf("its size is %d, at most %d are read", hdr.Size, maxDocument)
+	}
+	return io.ReadAll(data)
+}
+
+// store writes a blob and remembers it by its path. expected may be empty.
+func (im *importer) store(ctx context.Context, name string, expected digest.Digest, size int64, data io.Reader) (savedFile, error) {
+	im.refs++
+	ref := fmt.Sprint(im.refPrefix, im.refs)
+	w, err := im.content.Writer(ctx, ref, content.WriterOptions{Expected: expected, Total: size})
+	if errdefs.IsAlreadyExists(err) && expected != "" {
+		f := savedFile{digest: expected, size: size, magic: peek(data)}
+		im.files[name] = f
+		return f, nil
+	}
+	if err != nil {
+		return savedFile{}, err
+	}
+	f, err := im.fill(ctx, w, expected, size, data)
+	if err != nil {
+		return f, errors.Join(err, w.Close(), im.content.Abort(context.WithoutCancel(ctx), ref))
+	}
+	im.files[name] = f
+	return f, w.Close()
+}
+
+func (im *importer) fill(ctx context.Context, w BlobWriter, expected digest.Digest, size int64, data io.Reader) (savedFile, error) {
+	magic := peek(data)
+	f := savedFile{digest: expected, size: size, magic: magic}
+	_, err := io.CopyBuffer(struct{ io.Writer }{w}, io.MultiReader(bytes.NewReader(magic), checked(ctx, data)), im.buf)
+	if err != nil {
+		return f, err
+	}
+	if f.digest == "" {
+		f.digest = w.Digest()
+	}
+	if err := w.Commit(ctx, size, f.digest); err != nil && !errdefs.IsAlreadyExists(err) {
+		if errdefs.IsFailedPrecondition(err) {
+			return f, invalidf("its content is not what its name says: %w", err)
+		}
+		return f, err
+	}
+	return f, nil
+}
+
+// peek takes the first bytes off.
+func peek(data io.Reader) []byte {
+	magic := make([]byte, 4)
+	n, _ := io.ReadFull(data, magic) // an error comes again with the next read
+	return magic[:n]
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
+// checked returns a reader that ends with the context.
+func checked(ctx context.Context, r io.Reader) io.Reader {
+	return readerFunc(func(p []byte) (int, error) {
+		if err := ctx.Err(); err != nil {
+			return 0, err
+		}
+		return r.Read(p)
+	})
+}

@@ -1,0 +1,88 @@
+package image
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/containerd/errdefs"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// fromLayout returns the images that index.json names.
+func (im *importer) fromLayout(ctx context.Context, opts ImportOptions) ([]Imported, error) {
+	index, err := parseIndex(im.index, ocispec.MediaTypeImageIndex)
+	if err != nil {
+		return nil, fmt.Errorf("index.json: %w", err)
+	}
+	var images []Imported
+	for _, d := range index.Manifests {
+		if !IsIndex(d.MediaType) && !IsManifest(d.MediaType) {
+			continue // an artifact that is no image
+		}
+		whole, err := complete(ctx, im.content, d, 0)
+		if err != nil {
+			return nil, err
+		}
+		if !whole {
+			return nil, invalidf("archive lacks content of the image %s", d.Digest)
+		}
+		name := ""
+		if opts.Name == "" {
+			if name, err = nameOf(d, opts.Repository); err != nil {
+				return nil, err
+			}
+		}
+		images = append(images, Imported{Name: name, Target: plainTarget(d)})
+	}
+	return images, nil
+}
+
+// plainTarget is a descriptor without what the archive's index says around it.
+func plainTarget(d ocispec.Descriptor) ocispec.Descriptor {
+	return ocispec.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size}
+}
+
+// complete tells whether the image at desc can be used: a manifest whose content is all
+// here, or an index with at least one such. A manifest that is here without its content,
+// or a document that cannot be trusted, is an error.
+func complete(ctx context.Context, p Provider, desc ocispec.Descriptor, depth int) (bool, error) {
+	if depth > maxNesting {
+		return false, invalidf("indexes are nested more than %d deep", maxNesting)
+	}
+	children, err := Children(ctx, p, desc)
+	if errdefs.IsNotFound(err) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	if IsIndex(desc.MediaType) {
+		any := false
+		for _, c := range children {
+			if !IsIndex(c.MediaType) && !IsManifest(c.MediaType) {
+				continue
+			}
+			whole, err := complete(ctx, p, c, depth+1)
+			if err != nil {
+				return false, err
+			}
+			any = any || whole
+		}
+		return any, nil
+	}
+	for _, c := range children {
+		b, err := p.ReaderAt(ctx, c.Digest)
+		if errdefs.IsNotFound(err) {
+			return false, invalidf("archive lacks the blob %s of the manifest %s", c.Digest, desc.Digest)
+		}
+		if err != nil {
+			return false, err
+		}
+		size := b.Size()
+		_ = b.Close()
+		if size != c.Size {
+			return false, invalidf("blob %s has %d bytes, the manifest %s says %d", c.Digest, size, desc.Digest, c.Size)
+		}
+	}
+	return true, nil
+}
