@@ -1,0 +1,158 @@
+package api
+
+import (
+	"context"
+
+	api "github.com/containerd/containerd/api/services/containers/v1"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/emptypb"
+
+	"github.com/cleatproject/cleat/daemon/service"
+	"github.com/cleatproject/cleat/metadata"
+	"github.com/cleatproject/cleat/proto/rpc"
+)
+
+// containers is containerd.services.containers.v1.
+type containers struct{ svc *service.Service }
+
+func (s containers) Get(ctx context.Context, req *api.GetContainerRequest) (*api.GetContainerResponse, error) {
+	ns, err := namespaceOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var c metadata.Container
+	err = s.svc.DB.View(ctx, func(tx *metadata.Tx) (err error) {
+		c, err = tx.Containers(ns).Get(req.GetID())
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &api.GetContainerResponse{Container: apiContainer(c)}, nil
+}
+
+func (s containers) list(ctx context.Context, filters []string) ([]*api.Container, error) {
+	ns, err := namespaceOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var list []metadata.Container
+	err = s.svc.DB.View(ctx, func(tx *metadata.Tx) (err error) {
+		list, err = tx.Containers(ns).List(filters...)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	out := make([]*api.Container, len(list))
+	for i, c := range list {
+		out[i] = apiContainer(c)
+	}
+	return out, nil
+}
+
+func (s containers) List(ctx context.Context, req *api.ListContainersRequest) (*api.ListContainersResponse, error) {
+	list, err := s.list(ctx, req.GetFilters())
+	if err != nil {
+		return nil, err
+	}
+	return &api.ListContainersResponse{Containers: list}, nil
+}
+
+func (s containers) listStream(ctx context.Context, req *api.ListContainersRequest, send func(*api.ListContainerMessage) error) error {
+	list, err := s.list(ctx, req.GetFilters())
+	if err != nil {
+		return rpc.ToWire(err)
+	}
+	for _, c := range list {
+		if err := send(&api.ListContainerMessage{Container: c}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s containers) Create(ctx context.Context, req *api.CreateContainerRequest) (*api.CreateContainerResponse, error) {
+	ns, err := namespaceOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c, err := s.svc.CreateContainer(ctx, ns, recordContainer(req.GetContainer()))
+	if err != nil {
+		return nil, err
+	}
+	return &api.CreateContainerResponse{Container: apiContainer(c)}, nil
+}
+
+func (s containers) Update(ctx context.Context, req *api.UpdateContainerRequest) (*api.UpdateContainerResponse, error) {
+	ns, err := namespaceOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c, err := s.svc.UpdateContainer(ctx, ns, recordContainer(req.GetContainer()), req.GetUpdateMask().GetPaths())
+	if err != nil {
+		return nil, err
+	}
+	return &api.UpdateContainerResponse{Container: apiContainer(c)}, nil
+}
+
+func (s containers) Delete(ctx context.Context, req *api.DeleteContainerRequest) (*emptypb.Empty, error) {
+	ns, err := namespaceOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &emptypb.Empty{}, s.svc.DeleteContainer(ctx, ns, req.GetID())
+}
+
+// containersGRPC and containersTTRPC add what differs between the transports: streams.
+type containersGRPC struct {
+	containers
+	api.UnsafeContainersServer
+}
+
+var _ api.ContainersServer = containersGRPC{}
+
+func (s containersGRPC) ListStream(req *api.ListContainersRequest, stream api.Containers_ListStreamServer) error {
+	return s.listStream(stream.Context(), req, stream.Send)
+}
+
+type containersTTRPC struct{ containers }
+
+var _ api.TTRPCContainersService = containersTTRPC{}
+
+func (s containersTTRPC) ListStream(ctx context.Context, req *api.ListContainersRequest, stream api.TTRPCContainers_ListStreamServer) error {
+	return s.listStream(ctx, req, stream.Send)
+}
+
+func apiContainer(c metadata.Container) *api.Container {
+	out := &api.Container{
+		ID: c.ID, Labels: c.Labels, Image: c.Image, Spec: apiAny(c.Spec),
+		Runtime:     &api.Container_Runtime{Name: c.Runtime.Name, Options: apiAny(c.Runtime.Options)},
+		Snapshotter: c.Snapshotter, SnapshotKey: c.SnapshotKey,
+		CreatedAt: stamp(c.CreatedAt), UpdatedAt: stamp(c.UpdatedAt), Sandbox: c.SandboxID,
+	}
+	if len(c.Extensions) > 0 {
+		out.Extensions = make(map[string]*anypb.Any, len(c.Extensions))
+		for k, v := range c.Extensions {
+			out.Extensions[k] = apiAny(&v)
+		}
+	}
+	return out
+}
+
+func recordContainer(c *api.Container) metadata.Container {
+	out := metadata.Container{
+		ID: c.GetID(), Labels: c.GetLabels(), Image: c.GetImage(), Spec: recordAny(c.GetSpec()),
+		Runtime:     metadata.Runtime{Name: c.GetRuntime().GetName(), Options: recordAny(c.GetRuntime().GetOptions())},
+		Snapshotter: c.GetSnapshotter(), SnapshotKey: c.GetSnapshotKey(), SandboxID: c.GetSandbox(),
+	}
+	if ext := c.GetExtensions(); len(ext) > 0 {
+		out.Extensions = make(map[string]metadata.Any, len(ext))
+		for k, v := range ext {
+			if a := recordAny(v); a != nil {
+				out.Extensions[k] = *a
+			}
+		}
+	}
+	return out
+}

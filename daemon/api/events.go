@@ -1,0 +1,80 @@
+package api
+
+import (
+	"context"
+	"time"
+
+	api "github.com/containerd/containerd/api/services/events/v1"
+	ttrpcapi "github.com/containerd/containerd/api/services/ttrpc/events/v1"
+	apitypes "github.com/containerd/containerd/api/types"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/emptypb"
+
+	"github.com/cleatproject/cleat/daemon/service"
+	"github.com/cleatproject/cleat/events"
+	"github.com/cleatproject/cleat/proto/rpc"
+)
+
+// eventsService is containerd.services.events.v1, and the part of it that shims call over ttrpc,
+// containerd.services.events.ttrpc.v1.
+type eventsService struct{ svc *service.Service }
+
+func (s eventsService) Publish(ctx context.Context, req *api.PublishRequest) (*emptypb.Empty, error) {
+	ns, err := namespaceOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &emptypb.Empty{}, s.svc.Publish(events.Event{
+		Timestamp: time.Now().UTC(), Namespace: ns, Topic: req.GetTopic(),
+		TypeURL: req.GetEvent().GetTypeUrl(), Value: req.GetEvent().GetValue(),
+	})
+}
+
+func (s eventsService) forward(e *apitypes.Envelope) error {
+	return s.svc.Forward(events.Event{
+		Timestamp: e.GetTimestamp().AsTime(), Namespace: e.GetNamespace(), Topic: e.GetTopic(),
+		TypeURL: e.GetEvent().GetTypeUrl(), Value: e.GetEvent().GetValue(),
+	})
+}
+
+func (s eventsService) Forward(_ context.Context, req *api.ForwardRequest) (*emptypb.Empty, error) {
+	return &emptypb.Empty{}, s.forward(req.GetEnvelope())
+}
+
+func (s eventsService) subscribe(ctx context.Context, req *api.SubscribeRequest, send func(*apitypes.Envelope) error) error {
+	err := s.svc.Subscribe(ctx, service.Subscription{Cursor: s.svc.Events.Cursor(), Filters: req.GetFilters()}, func(e events.Event) error {
+		return send(&apitypes.Envelope{
+			Timestamp: stamp(e.Timestamp), Namespace: e.Namespace, Topic: e.Topic,
+			Event: &anypb.Any{TypeUrl: e.TypeURL, Value: e.Value},
+		})
+	})
+	return rpc.ToWire(err)
+}
+
+type eventsGRPC struct {
+	eventsService
+	api.UnsafeEventsServer
+}
+
+var _ api.EventsServer = eventsGRPC{}
+
+func (s eventsGRPC) Subscribe(req *api.SubscribeRequest, stream api.Events_SubscribeServer) error {
+	return s.subscribe(stream.Context(), req, stream.Send)
+}
+
+type eventsTTRPC struct{ eventsService }
+
+var _ api.TTRPCEventsService = eventsTTRPC{}
+
+func (s eventsTTRPC) Subscribe(ctx context.Context, req *api.SubscribeRequest, stream api.TTRPCEvents_SubscribeServer) error {
+	return s.subscribe(ctx, req, stream.Send)
+}
+
+// shimEvents is where shims forward to.
+type shimEvents struct{ eventsService }
+
+var _ ttrpcapi.TTRPCEventsService = shimEvents{}
+
+func (s shimEvents) Forward(_ context.Context, req *ttrpcapi.ForwardRequest) (*emptypb.Empty, error) {
+	return &emptypb.Empty{}, s.forward(req.GetEnvelope())
+}

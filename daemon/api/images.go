@@ -1,0 +1,101 @@
+package api
+
+import (
+	"context"
+
+	api "github.com/containerd/containerd/api/services/images/v1"
+	"google.golang.org/protobuf/types/known/emptypb"
+
+	"github.com/cleatproject/cleat/daemon/service"
+	"github.com/cleatproject/cleat/metadata"
+)
+
+// images is containerd.services.images.v1.
+type images struct {
+	svc *service.Service
+	api.UnsafeImagesServer
+}
+
+var (
+	_ api.ImagesServer       = images{}
+	_ api.TTRPCImagesService = images{}
+)
+
+func (s images) Get(ctx context.Context, req *api.GetImageRequest) (*api.GetImageResponse, error) {
+	ns, err := namespaceOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var img metadata.Image
+	err = s.svc.DB.View(ctx, func(tx *metadata.Tx) (err error) {
+		img, err = tx.Images(ns).Get(req.GetName())
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &api.GetImageResponse{Image: apiImage(img)}, nil
+}
+
+func (s images) List(ctx context.Context, req *api.ListImagesRequest) (*api.ListImagesResponse, error) {
+	ns, err := namespaceOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var list []metadata.Image
+	err = s.svc.DB.View(ctx, func(tx *metadata.Tx) (err error) {
+		list, err = tx.Images(ns).List(req.GetFilters()...)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	resp := &api.ListImagesResponse{}
+	for _, img := range list {
+		resp.Images = append(resp.Images, apiImage(img))
+	}
+	return resp, nil
+}
+
+func (s images) Create(ctx context.Context, req *api.CreateImageRequest) (*api.CreateImageResponse, error) {
+	ns, err := namespaceOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	img, err := s.svc.CreateImage(ctx, ns, recordImage(req.GetImage()))
+	if err != nil {
+		return nil, err
+	}
+	return &api.CreateImageResponse{Image: apiImage(img)}, nil
+}
+
+func (s images) Update(ctx context.Context, req *api.UpdateImageRequest) (*api.UpdateImageResponse, error) {
+	ns, err := namespaceOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	img, err := s.svc.UpdateImage(ctx, ns, recordImage(req.GetImage()), req.GetUpdateMask().GetPaths())
+	if err != nil {
+		return nil, err
+	}
+	return &api.UpdateImageResponse{Image: apiImage(img)}, nil
+}
+
+func (s images) Delete(ctx context.Context, req *api.DeleteImageRequest) (*emptypb.Empty, error) {
+	ns, err := namespaceOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &emptypb.Empty{}, s.svc.DeleteImage(ctx, ns, req.GetName())
+}
+
+func apiImage(v metadata.Image) *api.Image {
+	return &api.Image{
+		Name: v.Name, Labels: v.Labels, Target: apiDescriptor(v.Target),
+		CreatedAt: stamp(v.CreatedAt), UpdatedAt: stamp(v.UpdatedAt),
+	}
+}
+
+func recordImage(v *api.Image) metadata.Image {
+	return metadata.Image{Name: v.GetName(), Labels: v.GetLabels(), Target: recordDescriptor(v.GetTarget())}
+}

@@ -1,0 +1,94 @@
+package api
+
+import (
+	"context"
+	"os"
+
+	api "github.com/containerd/containerd/api/services/introspection/v1"
+	versionapi "github.com/containerd/containerd/api/services/version/v1"
+	apitypes "github.com/containerd/containerd/api/types"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/platforms"
+	"google.golang.org/protobuf/types/known/emptypb"
+
+	"github.com/cleatproject/cleat/metadata/filters"
+)
+
+// Identity is what the daemon says of itself.
+type Identity struct {
+	Version, Revision, UUID string
+	// Snapshotters are the names of the drivers that work on this host.
+	Snapshotters []string
+}
+
+// introspection is containerd.services.introspection.v1.
+type introspection struct {
+	id Identity
+	api.UnsafeIntrospectionServer
+}
+
+var (
+	_ api.IntrospectionServer       = introspection{}
+	_ api.TTRPCIntrospectionService = introspection{}
+)
+
+// Plugins lists what clients look up: the services, the runtime and the snapshotters.
+func (s introspection) Plugins(_ context.Context, req *api.PluginsRequest) (*api.PluginsResponse, error) {
+	match, err := filters.ParseAll(req.GetFilters()...)
+	if err != nil {
+		return nil, err
+	}
+	p := platforms.DefaultSpec()
+	host := []*apitypes.Platform{{OS: p.OS, Architecture: p.Architecture, Variant: p.Variant}}
+	resp := &api.PluginsResponse{}
+	add := func(kind, id string, on []*apitypes.Platform) {
+		fields := filters.AdaptorFunc(func(path []string) (string, bool) {
+			switch path[0] {
+			case "type":
+				return kind, true
+			case "id":
+				return id, true
+			}
+			return "", false
+		})
+		if match.Match(fields) {
+			resp.Plugins = append(resp.Plugins, &api.Plugin{Type: kind, ID: id, Platforms: on})
+		}
+	}
+	add("io.containerd.content.v1", "content", nil)
+	add("io.containerd.metadata.v1", "bolt", nil)
+	add("io.containerd.runtime.v2", "task", host)
+	for _, name := range s.id.Snapshotters {
+		add("io.containerd.snapshotter.v1", name, host)
+	}
+	for _, id := range []string{
+		"containers", "content", "events", "healthcheck", "images", "introspection",
+		"leases", "namespaces", "snapshots", "tasks", "version",
+	} {
+		add("io.containerd.grpc.v1", id, nil)
+	}
+	return resp, nil
+}
+
+func (s introspection) Server(context.Context, *emptypb.Empty) (*api.ServerResponse, error) {
+	return &api.ServerResponse{UUID: s.id.UUID, Pid: uint64(os.Getpid())}, nil
+}
+
+func (s introspection) PluginInfo(context.Context, *api.PluginInfoRequest) (*api.PluginInfoResponse, error) {
+	return nil, errdefs.ErrNotImplemented
+}
+
+// version is containerd.services.version.v1.
+type version struct {
+	id Identity
+	versionapi.UnsafeVersionServer
+}
+
+var (
+	_ versionapi.VersionServer       = version{}
+	_ versionapi.TTRPCVersionService = version{}
+)
+
+func (s version) Version(context.Context, *emptypb.Empty) (*versionapi.VersionResponse, error) {
+	return &versionapi.VersionResponse{Version: s.id.Version, Revision: s.id.Revision}, nil
+}

@@ -1,0 +1,105 @@
+package api
+
+import (
+	"context"
+	"crypto/rand"
+	"strings"
+
+	api "github.com/containerd/containerd/api/services/leases/v1"
+	"google.golang.org/protobuf/types/known/emptypb"
+
+	"github.com/cleatproject/cleat/daemon/service"
+	"github.com/cleatproject/cleat/metadata"
+)
+
+// leases is containerd.services.leases.v1.
+type leases struct {
+	svc *service.Service
+	api.UnsafeLeasesServer
+}
+
+var (
+	_ api.LeasesServer       = leases{}
+	_ api.TTRPCLeasesService = leases{}
+)
+
+// update runs one change of a namespace's leases.
+func (s leases) update(ctx context.Context, f func(metadata.Leases) error) error {
+	ns, err := namespaceOf(ctx)
+	if err != nil {
+		return err
+	}
+	return s.svc.DB.Update(ctx, func(tx *metadata.Tx) error { return f(tx.Leases(ns)) })
+}
+
+// view reads a namespace's leases.
+func (s leases) view(ctx context.Context, f func(metadata.Leases) error) error {
+	ns, err := namespaceOf(ctx)
+	if err != nil {
+		return err
+	}
+	return s.svc.DB.View(ctx, func(tx *metadata.Tx) error { return f(tx.Leases(ns)) })
+}
+
+func (s leases) Create(ctx context.Context, req *api.CreateRequest) (*api.CreateResponse, error) {
+	v := metadata.Lease{ID: first(req.GetID(), strings.ToLower(rand.Text())), Labels: req.GetLabels()}
+	err := s.update(ctx, func(l metadata.Leases) error {
+		created, err := l.Create(v)
+		if err == nil {
+			v = created
+		}
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &api.CreateResponse{Lease: apiLease(v)}, nil
+}
+
+func (s leases) Delete(ctx context.Context, req *api.DeleteRequest) (*emptypb.Empty, error) {
+	return &emptypb.Empty{}, s.update(ctx, func(l metadata.Leases) error { return l.Delete(req.GetID()) })
+}
+
+func (s leases) List(ctx context.Context, req *api.ListRequest) (*api.ListResponse, error) {
+	resp := &api.ListResponse{}
+	err := s.view(ctx, func(l metadata.Leases) error {
+		list, err := l.List(req.GetFilters()...)
+		for _, v := range list {
+			resp.Leases = append(resp.Leases, apiLease(v))
+		}
+		return err
+	})
+	return resp, err
+}
+
+func (s leases) AddResource(ctx context.Context, req *api.AddResourceRequest) (*emptypb.Empty, error) {
+	return &emptypb.Empty{}, s.update(ctx, func(l metadata.Leases) error {
+		return l.AddResource(req.GetID(), recordResource(req.GetResource()))
+	})
+}
+
+func (s leases) DeleteResource(ctx context.Context, req *api.DeleteResourceRequest) (*emptypb.Empty, error) {
+	return &emptypb.Empty{}, s.update(ctx, func(l metadata.Leases) error {
+		return l.DeleteResource(req.GetID(), recordResource(req.GetResource()))
+	})
+}
+
+func (s leases) ListResources(ctx context.Context, req *api.ListResourcesRequest) (*api.ListResourcesResponse, error) {
+	resp := &api.ListResourcesResponse{}
+	err := s.view(ctx, func(l metadata.Leases) error {
+		list, err := l.Resources(req.GetID())
+		for _, r := range list {
+			resp.Resources = append(resp.Resources, &api.Resource{ID: r.ID, Type: r.Type})
+		}
+		return err
+	})
+	return resp, err
+}
+
+func apiLease(v metadata.Lease) *api.Lease {
+	return &api.Lease{ID: v.ID, Labels: v.Labels, CreatedAt: stamp(v.CreatedAt)}
+}
+
+func recordResource(r *api.Resource) metadata.Resource {
+	return metadata.Resource{ID: r.GetID(), Type: r.GetType()}
+}

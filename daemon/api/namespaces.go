@@ -1,0 +1,79 @@
+package api
+
+import (
+	"context"
+
+	api "github.com/containerd/containerd/api/services/namespaces/v1"
+	"google.golang.org/protobuf/types/known/emptypb"
+
+	"github.com/cleatproject/cleat/daemon/service"
+	"github.com/cleatproject/cleat/metadata"
+)
+
+// namespaces is containerd.services.namespaces.v1.
+type namespaces struct {
+	svc *service.Service
+	api.UnsafeNamespacesServer
+}
+
+var (
+	_ api.NamespacesServer       = namespaces{}
+	_ api.TTRPCNamespacesService = namespaces{}
+)
+
+func (s namespaces) Get(ctx context.Context, req *api.GetNamespaceRequest) (*api.GetNamespaceResponse, error) {
+	var ns metadata.Namespace
+	err := s.svc.DB.View(ctx, func(tx *metadata.Tx) (err error) {
+		ns, err = tx.Namespaces().Get(req.GetName())
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &api.GetNamespaceResponse{Namespace: apiNamespace(ns)}, nil
+}
+
+func (s namespaces) List(ctx context.Context, req *api.ListNamespacesRequest) (*api.ListNamespacesResponse, error) {
+	var filters []string
+	if f := req.GetFilter(); f != "" {
+		filters = append(filters, f)
+	}
+	var list []metadata.Namespace
+	err := s.svc.DB.View(ctx, func(tx *metadata.Tx) (err error) {
+		list, err = tx.Namespaces().List(filters...)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	resp := &api.ListNamespacesResponse{}
+	for _, ns := range list {
+		resp.Namespaces = append(resp.Namespaces, apiNamespace(ns))
+	}
+	return resp, nil
+}
+
+func (s namespaces) Create(ctx context.Context, req *api.CreateNamespaceRequest) (*api.CreateNamespaceResponse, error) {
+	ns := req.GetNamespace()
+	if err := s.svc.CreateNamespace(ctx, ns.GetName(), ns.GetLabels()); err != nil {
+		return nil, err
+	}
+	return &api.CreateNamespaceResponse{Namespace: ns}, nil
+}
+
+func (s namespaces) Update(ctx context.Context, req *api.UpdateNamespaceRequest) (*api.UpdateNamespaceResponse, error) {
+	v := metadata.Namespace{Name: req.GetNamespace().GetName(), Labels: req.GetNamespace().GetLabels()}
+	ns, err := s.svc.UpdateNamespace(ctx, v, req.GetUpdateMask().GetPaths())
+	if err != nil {
+		return nil, err
+	}
+	return &api.UpdateNamespaceResponse{Namespace: apiNamespace(ns)}, nil
+}
+
+func (s namespaces) Delete(ctx context.Context, req *api.DeleteNamespaceRequest) (*emptypb.Empty, error) {
+	return &emptypb.Empty{}, s.svc.DeleteNamespace(ctx, req.GetName())
+}
+
+func apiNamespace(ns metadata.Namespace) *api.Namespace {
+	return &api.Namespace{Name: ns.Name, Labels: ns.Labels}
+}

@@ -1,0 +1,177 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/containerd/errdefs"
+	"github.com/containerd/ttrpc"
+
+	"github.com/cleatproject/cleat/daemon/service"
+	"github.com/cleatproject/cleat/events"
+	"github.com/cleatproject/cleat/proto/cleatapi"
+	"github.com/cleatproject/cleat/proto/rpc"
+	"github.com/cleatproject/cleat/proto/types"
+)
+
+// native is the cleat.v1 services, on ttrpc only; see proto/cleatapi/cleat.proto.
+type native struct{ svc *service.Service }
+
+func (s native) register(srv *ttrpc.Server) {
+	srv.RegisterService(cleatapi.ContainersService, &ttrpc.ServiceDesc{Methods: map[string]ttrpc.Method{
+		"Run":    rpc.Unary(s.run),
+		"List":   rpc.Unary(s.list),
+		"Wait":   rpc.Unary(s.wait),
+		"Remove": rpc.Unary(s.remove),
+	}})
+	srv.RegisterService(cleatapi.ImagesService, &ttrpc.ServiceDesc{
+		Methods: map[string]ttrpc.Method{
+			"List":    rpc.Unary(s.listImages),
+			"Inspect": rpc.Unary(s.inspectImage),
+			"Remove":  rpc.Unary(s.removeImage),
+		},
+		Streams: map[string]ttrpc.Stream{"Import": rpc.ClientStream(s.importImage)},
+	})
+	srv.RegisterService(cleatapi.EventsService, &ttrpc.ServiceDesc{
+		Streams: map[string]ttrpc.Stream{"Subscribe": rpc.ServerStream(s.subscribe)},
+	})
+	srv.RegisterService(cleatapi.ShimsService, &ttrpc.ServiceDesc{Methods: map[string]ttrpc.Method{
+		"List": rpc.Unary(s.listShims),
+	}})
+}
+
+func (s native) run(ctx context.Context, req *cleatapi.RunRequest) (*cleatapi.RunResponse, error) {
+	ns, err := namespaceOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return s.svc.Run(ctx, ns, req)
+}
+
+func (s native) list(ctx context.Context, req *cleatapi.ListRequest) (*cleatapi.ListResponse, error) {
+	ns, err := namespaceOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	list, err := s.svc.List(ctx, ns, req.All, req.Filters)
+	return &cleatapi.ListResponse{Containers: list}, err
+}
+
+func (s native) wait(ctx context.Context, req *cleatapi.WaitRequest) (*cleatapi.WaitResponse, error) {
+	ns, err := namespaceOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	e, err := s.svc.Wait(ctx, ns, req.Id)
+	return &cleatapi.WaitResponse{ExitStatus: e.Status, ExitedAt: types.FromTime(e.At)}, err
+}
+
+func (s native) remove(ctx context.Context, req *cleatapi.RemoveRequest) (*cleatapi.RemoveResponse, error) {
+	ns, err := namespaceOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &cleatapi.RemoveResponse{}, s.svc.Remove(ctx, ns, req.Id, req.Force)
+}
+
+func (s native) importImage(ctx context.Context, receive func() (*cleatapi.ImportRequest, error)) (*cleatapi.ImportResponse, error) {
+	ns, err := namespaceOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	head, err := receive()
+	if err != nil {
+		return nil, err
+	}
+	if head.Options == nil {
+		return nil, fmt.Errorf("import: the first message carries no options: %w", errdefs.ErrInvalidArgument)
+	}
+	body := &importReader{receive: receive, rest: head.Data}
+	list, err := s.svc.Import(ctx, ns, body, head.Options)
+	return &cleatapi.ImportResponse{Images: list}, err
+}
+
+// importReader reads the data of a stream of messages.
+type importReader struct {
+	receive func() (*cleatapi.ImportRequest, error)
+	rest    []byte
+	ended   error
+}
+
+func (r *importReader) Read(p []byte) (int, error) {
+	for len(r.rest) == 0 {
+		if r.ended != nil {
+			return 0, r.ended
+		}
+		m, err := r.receive()
+		if err != nil {
+			if !errors.Is(err, io.EOF) {
+				err = fmt.Errorf("receive archive: %w", err)
+			}
+			r.ended = err
+			continue
+		}
+		r.rest = m.Data
+	}
+	n := copy(p, r.rest)
+	r.rest = r.rest[n:]
+	return n, nil
+}
+
+func (s native) listImages(ctx context.Context, req *cleatapi.ListImagesRequest) (*cleatapi.ListImagesResponse, error) {
+	ns, err := namespaceOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	list, err := s.svc.ListImages(ctx, ns, req.Filters)
+	return &cleatapi.ListImagesResponse{Images: list}, err
+}
+
+func (s native) inspectImage(ctx context.Context, req *cleatapi.InspectImageRequest) (*cleatapi.InspectImageResponse, error) {
+	ns, err := namespaceOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return s.svc.InspectImage(ctx, ns, req.Name, req.Platform)
+}
+
+func (s native) removeImage(ctx context.Context, req *cleatapi.RemoveImageRequest) (*cleatapi.RemoveImageResponse, error) {
+	ns, err := namespaceOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &cleatapi.RemoveImageResponse{}, s.svc.RemoveImage(ctx, ns, req.Name)
+}
+
+func (s native) subscribe(ctx context.Context, req *cleatapi.SubscribeRequest, send func(*cleatapi.Event) error) error {
+	sub := service.Subscription{Cursor: req.Cursor, FromStart: req.FromStart, Filters: req.Filters}
+	if req.Cursor == 0 && !req.FromStart {
+		sub.Cursor = s.svc.Events.Cursor()
+	}
+	if !req.AllNamespaces {
+		ns, err := namespaceOf(ctx)
+		if err != nil {
+			return err
+		}
+		sub.Namespace = ns
+	}
+	return s.svc.Subscribe(ctx, sub, func(e events.Event) error {
+		return send(&cleatapi.Event{
+			Cursor: e.Cursor, Timestamp: types.FromTime(e.Timestamp), Namespace: e.Namespace, Topic: e.Topic,
+			Event: &types.Any{TypeUrl: e.TypeURL, Value: e.Value},
+		})
+	})
+}
+
+func (s native) listShims(ctx context.Context, req *cleatapi.ListShimsRequest) (*cleatapi.ListShimsResponse, error) {
+	if req.AllNamespaces {
+		return &cleatapi.ListShimsResponse{Shims: s.svc.Shims("")}, nil
+	}
+	ns, err := namespaceOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &cleatapi.ListShimsResponse{Shims: s.svc.Shims(ns)}, nil
+}

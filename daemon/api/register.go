@@ -1,0 +1,76 @@
+package api
+
+import (
+	"context"
+
+	containersapi "github.com/containerd/containerd/api/services/containers/v1"
+	contentapi "github.com/containerd/containerd/api/services/content/v1"
+	eventsapi "github.com/containerd/containerd/api/services/events/v1"
+	imagesapi "github.com/containerd/containerd/api/services/images/v1"
+	introspectionapi "github.com/containerd/containerd/api/services/introspection/v1"
+	leasesapi "github.com/containerd/containerd/api/services/leases/v1"
+	namespacesapi "github.com/containerd/containerd/api/services/namespaces/v1"
+	snapshotsapi "github.com/containerd/containerd/api/services/snapshots/v1"
+	tasksapi "github.com/containerd/containerd/api/services/tasks/v1"
+	ttrpceventsapi "github.com/containerd/containerd/api/services/ttrpc/events/v1"
+	versionapi "github.com/containerd/containerd/api/services/version/v1"
+	"github.com/containerd/ttrpc"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/health"
+	healthapi "google.golang.org/grpc/health/grpc_health_v1"
+
+	"github.com/cleatproject/cleat/daemon/service"
+	"github.com/cleatproject/cleat/proto/rpc"
+)
+
+// maxMessage is the size of a message that gRPC takes and gives, the same as the peer's.
+const maxMessage = 16 << 20
+
+// NewGRPC returns a gRPC server with every containerd service.
+func NewGRPC(svc *service.Service, id Identity) *grpc.Server {
+	srv := grpc.NewServer(
+		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage),
+		grpc.UnaryInterceptor(func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
+			resp, err := handle(ctx, req)
+			return resp, rpc.ToWire(err)
+		}),
+	)
+	containersapi.RegisterContainersServer(srv, containersGRPC{containers: containers{svc}})
+	contentapi.RegisterContentServer(srv, contentGRPC{contentService: contentService{svc}})
+	eventsapi.RegisterEventsServer(srv, eventsGRPC{eventsService: eventsService{svc}})
+	imagesapi.RegisterImagesServer(srv, images{svc: svc})
+	introspectionapi.RegisterIntrospectionServer(srv, introspection{id: id})
+	leasesapi.RegisterLeasesServer(srv, leases{svc: svc})
+	namespacesapi.RegisterNamespacesServer(srv, namespaces{svc: svc})
+	snapshotsapi.RegisterSnapshotsServer(srv, snapshotsGRPC{snapshots: snapshots{svc}})
+	tasksapi.RegisterTasksServer(srv, tasks{svc: svc})
+	versionapi.RegisterVersionServer(srv, version{id: id})
+	healthapi.RegisterHealthServer(srv, health.NewServer())
+	return srv
+}
+
+// NewTTRPC returns a ttrpc server with every containerd service, the one that shims forward events
+// to, and the natives.
+func NewTTRPC(svc *service.Service, id Identity) (*ttrpc.Server, error) {
+	srv, err := ttrpc.NewServer(ttrpc.WithUnaryServerInterceptor(
+		func(ctx context.Context, decode ttrpc.Unmarshaler, _ *ttrpc.UnaryServerInfo, method ttrpc.Method) (any, error) {
+			resp, err := method(ctx, decode)
+			return resp, rpc.ToWire(err)
+		}))
+	if err != nil {
+		return nil, err
+	}
+	containersapi.RegisterTTRPCContainersService(srv, containersTTRPC{containers{svc}})
+	contentapi.RegisterTTRPCContentService(srv, contentTTRPC{contentService{svc}})
+	eventsapi.RegisterTTRPCEventsService(srv, eventsTTRPC{eventsService{svc}})
+	ttrpceventsapi.RegisterTTRPCEventsService(srv, shimEvents{eventsService{svc}})
+	imagesapi.RegisterTTRPCImagesService(srv, images{svc: svc})
+	introspectionapi.RegisterTTRPCIntrospectionService(srv, introspection{id: id})
+	leasesapi.RegisterTTRPCLeasesService(srv, leases{svc: svc})
+	namespacesapi.RegisterTTRPCNamespacesService(srv, namespaces{svc: svc})
+	snapshotsapi.RegisterTTRPCSnapshotsService(srv, snapshotsTTRPC{snapshots{svc}})
+	tasksapi.RegisterTTRPCTasksService(srv, tasks{svc: svc})
+	versionapi.RegisterTTRPCVersionService(srv, version{id: id})
+	native{svc}.register(srv)
+	return srv, nil
+}

@@ -1,0 +1,187 @@
+package api
+
+import (
+	"context"
+	"fmt"
+
+	api "github.com/containerd/containerd/api/services/snapshots/v1"
+	apitypes "github.com/containerd/containerd/api/types"
+	"google.golang.org/protobuf/types/known/emptypb"
+
+	"github.com/cleatproject/cleat/daemon/service"
+	"github.com/cleatproject/cleat/metadata"
+	"github.com/cleatproject/cleat/proto/rpc"
+	"github.com/cleatproject/cleat/snapshot"
+)
+
+// snapshots is containerd.services.snapshots.v1.
+type snapshots struct{ svc *service.Service }
+
+func (s snapshots) prepare(ctx context.Context, snapshotter string, rec metadata.Snapshot) ([]*apitypes.Mount, error) {
+	ns, err := namespaceOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	mounts, err := s.svc.Prepare(ctx, ns, snapshotter, rec)
+	if err != nil {
+		return nil, err
+	}
+	return apiMounts(mounts), nil
+}
+
+func (s snapshots) Prepare(ctx context.Context, req *api.PrepareSnapshotRequest) (*api.PrepareSnapshotResponse, error) {
+	mounts, err := s.prepare(ctx, req.GetSnapshotter(), metadata.Snapshot{
+		Key: req.GetKey(), Parent: req.GetParent(), Kind: snapshot.KindActive, Labels: req.GetLabels(),
+	})
+	return &api.PrepareSnapshotResponse{Mounts: mounts}, err
+}
+
+func (s snapshots) View(ctx context.Context, req *api.ViewSnapshotRequest) (*api.ViewSnapshotResponse, error) {
+	mounts, err := s.prepare(ctx, req.GetSnapshotter(), metadata.Snapshot{
+		Key: req.GetKey(), Parent: req.GetParent(), Kind: snapshot.KindView, Labels: req.GetLabels(),
+	})
+	return &api.ViewSnapshotResponse{Mounts: mounts}, err
+}
+
+func (s snapshots) Mounts(ctx context.Context, req *api.MountsRequest) (*api.MountsResponse, error) {
+	ns, err := namespaceOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	mounts, err := s.svc.Mounts(ctx, ns, req.GetSnapshotter(), req.GetKey())
+	if err != nil {
+		return nil, err
+	}
+	return &api.MountsResponse{Mounts: apiMounts(mounts)}, nil
+}
+
+func (s snapshots) Commit(ctx context.Context, req *api.CommitSnapshotRequest) (*emptypb.Empty, error) {
+	ns, err := namespaceOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &emptypb.Empty{}, s.svc.Commit(ctx, ns, req.GetSnapshotter(), req.GetName(), req.GetKey(), req.GetLabels())
+}
+
+func (s snapshots) Remove(ctx context.Context, req *api.RemoveSnapshotRequest) (*emptypb.Empty, error) {
+	ns, err := namespaceOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &emptypb.Empty{}, s.svc.RemoveSnapshot(ctx, ns, req.GetSnapshotter(), req.GetKey())
+}
+
+func (s snapshots) Stat(ctx context.Context, req *api.StatSnapshotRequest) (*api.StatSnapshotResponse, error) {
+	ns, err := namespaceOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var rec metadata.Snapshot
+	err = s.svc.DB.View(ctx, func(tx *metadata.Tx) (err error) {
+		rec, err = tx.Snapshots(ns, req.GetSnapshotter()).Stat(req.GetKey())
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &api.StatSnapshotResponse{Info: apiSnapshot(rec)}, nil
+}
+
+func (s snapshots) Update(ctx context.Context, req *api.UpdateSnapshotRequest) (*api.UpdateSnapshotResponse, error) {
+	ns, err := namespaceOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	v := metadata.Snapshot{Key: req.GetInfo().GetName(), Labels: req.GetInfo().GetLabels()}
+	var rec metadata.Snapshot
+	err = s.svc.DB.Update(ctx, func(tx *metadata.Tx) (err error) {
+		rec, err = tx.Snapshots(ns, req.GetSnapshotter()).Update(v, req.GetUpdateMask().GetPaths()...)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &api.UpdateSnapshotResponse{Info: apiSnapshot(rec)}, nil
+}
+
+// listChunk is how many snapshots travel in one message of a list.
+const listChunk = 100
+
+func (s snapshots) list(ctx context.Context, req *api.ListSnapshotsRequest, send func(*api.ListSnapshotsResponse) error) error {
+	ns, err := namespaceOf(ctx)
+	if err != nil {
+		return rpc.ToWire(err)
+	}
+	var list []metadata.Snapshot
+	err = s.svc.DB.View(ctx, func(tx *metadata.Tx) (err error) {
+		list, err = tx.Snapshots(ns, req.GetSnapshotter()).List(req.GetFilters()...)
+		return err
+	})
+	if err != nil {
+		return rpc.ToWire(err)
+	}
+	for len(list) > 0 {
+		n := min(listChunk, len(list))
+		msg := &api.ListSnapshotsResponse{}
+		for _, rec := range list[:n] {
+			msg.Info = append(msg.Info, apiSnapshot(rec))
+		}
+		if err := send(msg); err != nil {
+			return fmt.Errorf("send list of snapshots: %w", err)
+		}
+		list = list[n:]
+	}
+	return nil
+}
+
+func (s snapshots) Usage(ctx context.Context, req *api.UsageRequest) (*api.UsageResponse, error) {
+	ns, err := namespaceOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	u, err := s.svc.SnapshotUsage(ctx, ns, req.GetSnapshotter(), req.GetKey())
+	if err != nil {
+		return nil, err
+	}
+	return &api.UsageResponse{Size: u.Size, Inodes: u.Inodes}, nil
+}
+
+func (s snapshots) Cleanup(ctx context.Context, _ *api.CleanupRequest) (*emptypb.Empty, error) {
+	return &emptypb.Empty{}, s.svc.CleanSnapshots(ctx)
+}
+
+type snapshotsGRPC struct {
+	snapshots
+	api.UnsafeSnapshotsServer
+}
+
+var _ api.SnapshotsServer = snapshotsGRPC{}
+
+func (s snapshotsGRPC) List(req *api.ListSnapshotsRequest, stream api.Snapshots_ListServer) error {
+	return s.list(stream.Context(), req, stream.Send)
+}
+
+type snapshotsTTRPC struct{ snapshots }
+
+var _ api.TTRPCSnapshotsService = snapshotsTTRPC{}
+
+func (s snapshotsTTRPC) List(ctx context.Context, req *api.ListSnapshotsRequest, stream api.TTRPCSnapshots_ListServer) error {
+	return s.list(ctx, req, stream.Send)
+}
+
+func apiSnapshot(v metadata.Snapshot) *api.Info {
+	kind := api.Kind_UNKNOWN
+	switch v.Kind {
+	case snapshot.KindView:
+		kind = api.Kind_VIEW
+	case snapshot.KindActive:
+		kind = api.Kind_ACTIVE
+	case snapshot.KindCommitted:
+		kind = api.Kind_COMMITTED
+	case snapshot.KindUnknown:
+	}
+	return &api.Info{
+		Name: v.Key, Parent: v.Parent, Kind: kind, Labels: v.Labels,
+		CreatedAt: stamp(v.CreatedAt), UpdatedAt: stamp(v.UpdatedAt),
+	}
+}

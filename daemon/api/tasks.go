@@ -1,0 +1,258 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	api "github.com/containerd/containerd/api/services/tasks/v1"
+	apitypes "github.com/containerd/containerd/api/types"
+	apitask "github.com/containerd/containerd/api/types/task"
+	"github.com/containerd/errdefs"
+	"google.golang.org/protobuf/types/known/emptypb"
+
+	"github.com/cleatproject/cleat/daemon/service"
+	"github.com/cleatproject/cleat/metadata/filters"
+	"github.com/cleatproject/cleat/proto/task"
+	"github.com/cleatproject/cleat/proto/types"
+	"github.com/cleatproject/cleat/runtime"
+)
+
+// tasks is containerd.services.tasks.v1. Create goes to daemon/service/task.go, everything else
+// straight to the runtime.
+type tasks struct {
+	svc *service.Service
+	api.UnsafeTasksServer
+}
+
+var (
+	_ api.TasksServer       = tasks{}
+	_ api.TTRPCTasksService = tasks{}
+)
+
+// get returns the task of a request's namespace.
+func (s tasks) get(ctx context.Context, id string) (*runtime.Task, error) {
+	ns, err := namespaceOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return s.svc.Runtime.Get(ns, id)
+}
+
+func (s tasks) Create(ctx context.Context, req *api.CreateTaskRequest) (*api.CreateTaskResponse, error) {
+	ns, err := namespaceOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if req.GetTaskApiAddress() != "" {
+		return nil, fmt.Errorf("create task %s: task_api_address: %w", req.GetContainerID(), errdefs.ErrNotImplemented)
+	}
+	if req.GetCheckpoint() != nil {
+		return nil, fmt.Errorf("create task %s: restore from a checkpoint image: %w", req.GetContainerID(), errdefs.ErrNotImplemented)
+	}
+	t, err := s.svc.CreateTask(ctx, ns, runtime.CreateOptions{
+		ID: req.GetContainerID(), Rootfs: recordMounts(req.GetRootfs()),
+		Stdin: req.GetStdin(), Stdout: req.GetStdout(), Stderr: req.GetStderr(), Terminal: req.GetTerminal(),
+		Runtime: req.GetRuntimePath(), Options: shimAny(req.GetOptions()),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &api.CreateTaskResponse{ContainerID: t.ID(), Pid: t.Info().Pid}, nil
+}
+
+func (s tasks) Start(ctx context.Context, req *api.StartRequest) (*api.StartResponse, error) {
+	t, err := s.get(ctx, req.GetContainerID())
+	if err != nil {
+		return nil, err
+	}
+	start := t.Start
+	if id := req.GetExecID(); id != "" {
+		start = func(ctx context.Context) (uint32, error) { return t.StartExec(ctx, id) }
+	}
+	pid, err := start(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &api.StartResponse{Pid: pid}, nil
+}
+
+func (s tasks) Delete(ctx context.Context, req *api.DeleteTaskRequest) (*api.DeleteResponse, error) {
+	t, err := s.get(ctx, req.GetContainerID())
+	if err != nil {
+		return nil, err
+	}
+	e, err := t.Delete(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &api.DeleteResponse{ID: t.ID(), Pid: e.Pid, ExitStatus: e.Status, ExitedAt: stamp(e.At)}, nil
+}
+
+func (s tasks) DeleteProcess(ctx context.Context, req *api.DeleteProcessRequest) (*api.DeleteResponse, error) {
+	t, err := s.get(ctx, req.GetContainerID())
+	if err != nil {
+		return nil, err
+	}
+	e, err := t.DeleteExec(ctx, req.GetExecID())
+	if err != nil {
+		return nil, err
+	}
+	return &api.DeleteResponse{ID: req.GetExecID(), Pid: e.Pid, ExitStatus: e.Status, ExitedAt: stamp(e.At)}, nil
+}
+
+func (s tasks) Get(ctx context.Context, req *api.GetRequest) (*api.GetResponse, error) {
+	t, err := s.get(ctx, req.GetContainerID())
+	if err != nil {
+		return nil, err
+	}
+	st, err := t.State(ctx, req.GetExecID())
+	if errors.Is(err, errdefs.ErrUnavailable) && req.GetExecID() == "" {
+		st, err = &task.StateResponse{Id: t.ID(), Pid: t.Info().Pid, Status: types.Status_UNKNOWN}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	return &api.GetResponse{Process: &apitask.Process{
+		ContainerID: t.ID(), ID: first(req.GetExecID(), t.ID()), Pid: st.Pid, Status: apitask.Status(st.Status),
+		Stdin: st.Stdin, Stdout: st.Stdout, Stderr: st.Stderr, Terminal: st.Terminal,
+		ExitStatus: st.ExitStatus, ExitedAt: stamp(st.ExitedAt.Time()),
+	}}, nil
+}
+
+func first(a, b string) string {
+	if a != "" {
+		return a
+	}
+	return b
+}
+
+func (s tasks) List(ctx context.Context, _ *api.ListTasksRequest) (*api.ListTasksResponse, error) {
+	ns, err := namespaceOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	resp := &api.ListTasksResponse{}
+	for _, t := range s.svc.Runtime.List(ns) {
+		i := t.Info()
+		resp.Tasks = append(resp.Tasks, &apitask.Process{
+			ContainerID: i.ID, ID: i.ID, Pid: i.Pid, Status: apitask.Status(i.Status),
+			Stdin: i.Stdin, Stdout: i.Stdout, Stderr: i.Stderr, Terminal: i.Terminal,
+			ExitStatus: i.Exit.Status, ExitedAt: stamp(i.Exit.At),
+		})
+	}
+	return resp, nil
+}
+
+func (s tasks) Kill(ctx context.Context, req *api.KillRequest) (*emptypb.Empty, error) {
+	t, err := s.get(ctx, req.GetContainerID())
+	if err != nil {
+		return nil, err
+	}
+	return &emptypb.Empty{}, t.Kill(ctx, req.GetExecID(), req.GetSignal(), req.GetAll())
+}
+
+func (s tasks) Exec(ctx context.Context, req *api.ExecProcessRequest) (*emptypb.Empty, error) {
+	t, err := s.get(ctx, req.GetContainerID())
+	if err != nil {
+		return nil, err
+	}
+	return &emptypb.Empty{}, t.Exec(ctx, &task.ExecProcessRequest{
+		ExecId: req.GetExecID(), Terminal: req.GetTerminal(),
+		Stdin: req.GetStdin(), Stdout: req.GetStdout(), Stderr: req.GetStderr(), Spec: shimAny(req.GetSpec()),
+	})
+}
+
+func (s tasks) ResizePty(ctx context.Context, req *api.ResizePtyRequest) (*emptypb.Empty, error) {
+	t, err := s.get(ctx, req.GetContainerID())
+	if err != nil {
+		return nil, err
+	}
+	return &emptypb.Empty{}, t.ResizePty(ctx, req.GetExecID(), req.GetWidth(), req.GetHeight())
+}
+
+func (s tasks) CloseIO(ctx context.Context, req *api.CloseIORequest) (*emptypb.Empty, error) {
+	t, err := s.get(ctx, req.GetContainerID())
+	if err != nil {
+		return nil, err
+	}
+	return &emptypb.Empty{}, t.CloseIO(ctx, req.GetExecID())
+}
+
+func (s tasks) Pause(ctx context.Context, req *api.PauseTaskRequest) (*emptypb.Empty, error) {
+	t, err := s.get(ctx, req.GetContainerID())
+	if err != nil {
+		return nil, err
+	}
+	return &emptypb.Empty{}, t.Pause(ctx)
+}
+
+func (s tasks) Resume(ctx context.Context, req *api.ResumeTaskRequest) (*emptypb.Empty, error) {
+	t, err := s.get(ctx, req.GetContainerID())
+	if err != nil {
+		return nil, err
+	}
+	return &emptypb.Empty{}, t.Resume(ctx)
+}
+
+func (s tasks) ListPids(ctx context.Context, req *api.ListPidsRequest) (*api.ListPidsResponse, error) {
+	t, err := s.get(ctx, req.GetContainerID())
+	if err != nil {
+		return nil, err
+	}
+	pids, err := t.Pids(ctx)
+	if err != nil {
+		return nil, err
+	}
+	resp := &api.ListPidsResponse{}
+	for _, p := range pids {
+		resp.Processes = append(resp.Processes, &apitask.ProcessInfo{Pid: p.Pid, Info: apiFromShimAny(p.Info)})
+	}
+	return resp, nil
+}
+
+func (s tasks) Checkpoint(ctx context.Context, req *api.CheckpointTaskRequest) (*api.CheckpointTaskResponse, error) {
+	t, err := s.get(ctx, req.GetContainerID())
+	if err != nil {
+		return nil, err
+	}
+	return &api.CheckpointTaskResponse{}, s.svc.Checkpoint(ctx, t, shimAny(req.GetOptions()))
+}
+
+func (s tasks) Update(ctx context.Context, req *api.UpdateTaskRequest) (*emptypb.Empty, error) {
+	t, err := s.get(ctx, req.GetContainerID())
+	if err != nil {
+		return nil, err
+	}
+	return &emptypb.Empty{}, t.Update(ctx, shimAny(req.GetResources()), req.GetAnnotations())
+}
+
+// Metrics asks the shims side by side; one that does not answer in time is left out.
+func (s tasks) Metrics(ctx context.Context, req *api.MetricsRequest) (*api.MetricsResponse, error) {
+	ns, err := namespaceOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	match, err := filters.ParseAll(req.GetFilters()...)
+	if err != nil {
+		return nil, err
+	}
+	resp := &api.MetricsResponse{}
+	for _, m := range s.svc.Metrics(ctx, ns, match) {
+		resp.Metrics = append(resp.Metrics, &apitypes.Metric{Timestamp: stamp(time.Now()), ID: m.ID, Data: apiFromShimAny(m.Stats)})
+	}
+	return resp, nil
+}
+
+func (s tasks) Wait(ctx context.Context, req *api.WaitRequest) (*api.WaitResponse, error) {
+	t, err := s.get(ctx, req.GetContainerID())
+	if err != nil {
+		return nil, err
+	}
+	e, err := t.Wait(ctx, req.GetExecID())
+	if err != nil {
+		return nil, err
+	}
+	return &api.WaitResponse{ExitStatus: e.Status, ExitedAt: stamp(e.At)}, nil
+}

@@ -1,0 +1,134 @@
+// Package daemon assembles cleatd: configuration, stores, runtime, services, listeners. Assembly is
+// explicit and in one place (daemon.go); nothing registers itself.
+package daemon
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	"github.com/pelletier/go-toml/v2"
+
+	"github.com/cleatproject/cleat/internal/version"
+)
+
+// Config is the configuration file, /etc/cleat/config.toml; flags override it.
+type Config struct {
+	// Version is the format of the file: 1.
+	Version int `toml:"version"`
+	// Root holds what has to survive a reboot.
+	Root string `toml:"root"`
+	// State holds what must not: bundles, sockets of shims, the OCI runtime's state.
+	State string `toml:"state"`
+	// Address is the gRPC socket, TTRPCAddress the ttrpc one; empty: Address + ".ttrpc".
+	Address      string `toml:"address"`
+	TTRPCAddress string `toml:"ttrpc_address"`
+	// LogLevel is debug, info, warn or error.
+	LogLevel string `toml:"log_level"`
+	// LogFormat is text or json.
+	LogFormat string `toml:"log_format"`
+	// Group may use the sockets besides root; a numeric group id, 0 for none.
+	Group int `toml:"group"`
+	// Snapshotter is the default one.
+	Snapshotter string `toml:"snapshotter"`
+	// Runtime is the default one.
+	Runtime string `toml:"runtime"`
+	// Runtimes maps runtime names to other names or to absolute paths of shims.
+	Runtimes map[string]string `toml:"runtimes"`
+	// CgroupParent is the cgroup of containers that choose none.
+	CgroupParent string `toml:"cgroup_parent"`
+	// EventsKeep is how many bytes of events are kept for those who come back.
+	EventsKeep int64 `toml:"events_keep"`
+}
+
+// Default paths.
+const (
+	DefaultConfig  = "/etc/cleat/config.toml"
+	defaultRoot    = "/var/lib/cleat"
+	defaultState   = "/run/cleat"
+	defaultAddress = "/run/cleat/cleat.sock"
+)
+
+// DefaultConfiguration returns the configuration of a daemon that was told nothing.
+func DefaultConfiguration() Config {
+	return Config{
+		Version: 1, Root: defaultRoot, State: defaultState, Address: defaultAddress,
+		LogLevel: "info", LogFormat: "text", Snapshotter: "overlayfs", Runtime: "io.containerd.cleat.v2",
+		Runtimes:   map[string]string{"io.containerd.runc.v2": "io.containerd.cleat.v2"},
+		EventsKeep: 64 << 20,
+	}
+}
+
+// Load reads a configuration file over c. A file that is missing is an error only where must is
+// set. Unknown keys are errors: a misspelt one must not pass for configured.
+func (c *Config) Load(path string, must bool) error {
+	data, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) && !must {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read configuration: %w", err)
+	}
+	dec := toml.NewDecoder(bytes.NewReader(data))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(c); err != nil {
+		var strict *toml.StrictMissingError
+		if errors.As(err, &strict) {
+			return fmt.Errorf("configuration %s: unknown keys:\n%s: %w", path, strict.String(), errdefs.ErrInvalidArgument)
+		}
+		return fmt.Errorf("configuration %s: %w: %w", path, err, errdefs.ErrInvalidArgument)
+	}
+	return nil
+}
+
+// complete checks c and fills in what derives from other values.
+func (c *Config) complete() error {
+	if c.Version != 1 {
+		return fmt.Errorf("configuration version %d: this cleatd reads version 1: %w", c.Version, errdefs.ErrInvalidArgument)
+	}
+	for name, p := range map[string]*string{"root": &c.Root, "state": &c.State, "address": &c.Address} {
+		*p = strings.TrimPrefix(*p, "unix://")
+		if !filepath.IsAbs(*p) {
+			return fmt.Errorf("%s %q: want an absolute path: %w", name, *p, errdefs.ErrInvalidArgument)
+		}
+		*p = filepath.Clean(*p)
+	}
+	if c.Root == c.State {
+		return fmt.Errorf("root and state are both %s: they must differ: %w", c.Root, errdefs.ErrInvalidArgument)
+	}
+	if c.TTRPCAddress == "" {
+		c.TTRPCAddress = c.Address + ".ttrpc"
+	}
+	c.TTRPCAddress = strings.TrimPrefix(c.TTRPCAddress, "unix://")
+	if c.CgroupParent == "" {
+		c.CgroupParent = cgroupParent(c.Root, c.State)
+	}
+	if !filepath.IsAbs(c.CgroupParent) {
+		return fmt.Errorf("cgroup_parent %q: want an absolute path: %w", c.CgroupParent, errdefs.ErrInvalidArgument)
+	}
+	return nil
+}
+
+// Logger returns the logger that the configuration asks for, on stderr.
+func (c *Config) Logger() (*slog.Logger, error) {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(c.LogLevel)); err != nil {
+		return nil, fmt.Errorf("log_level %q: want debug, info, warn or error: %w", c.LogLevel, errdefs.ErrInvalidArgument)
+	}
+	opts := &slog.HandlerOptions{Level: level}
+	switch c.LogFormat {
+	case "text":
+		return slog.New(slog.NewTextHandler(os.Stderr, opts)), nil
+	case "json":
+		return slog.New(slog.NewJSONHandler(os.Stderr, opts)), nil
+	}
+	return nil, fmt.Errorf("log_format %q: want text or json: %w", c.LogFormat, errdefs.ErrInvalidArgument)
+}
+
+// Version returns the version of this build.
+func Version() string { return version.Version() }

@@ -1,0 +1,210 @@
+package daemon
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/cleatproject/cleat/content"
+	"github.com/cleatproject/cleat/daemon/api"
+	"github.com/cleatproject/cleat/daemon/service"
+	"github.com/cleatproject/cleat/events"
+	"github.com/cleatproject/cleat/internal/undo"
+	"github.com/cleatproject/cleat/internal/version"
+	"github.com/cleatproject/cleat/metadata"
+	"github.com/cleatproject/cleat/reaper"
+	"github.com/cleatproject/cleat/runtime"
+	"github.com/cleatproject/cleat/snapshot"
+	"github.com/cleatproject/cleat/snapshot/overlay"
+)
+
+// defaultNamespace exists in every daemon from its first start.
+const defaultNamespace = "default"
+
+// daemon is everything that was assembled, in the order it has to be closed in.
+type daemon struct {
+	svc     *service.Service
+	servers *servers
+	close   undo.Stack
+}
+
+// Run runs a daemon until ctx ends, then stops it and leaves every container alone. ready is
+// called once the API answers; nil for nobody.
+func Run(ctx context.Context, cfg Config, ready func()) (err error) {
+	if err := cfg.complete(); err != nil {
+		return err
+	}
+	log, err := cfg.Logger()
+	if err != nil {
+		return err
+	}
+	d, err := assemble(ctx, cfg, log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, d.close.Run()) }()
+	if err := d.svc.Tidy(ctx); err != nil {
+		log.Error("cannot tidy up", "error", err)
+	}
+	if err := d.servers.listen(cfg); err != nil {
+		return err
+	}
+	// The sockets take connections from here on; adoption goes on beside.
+	if err := d.svc.Runtime.Recover(); err != nil {
+		return err
+	}
+	serving := d.servers.serve()
+	log.Info("serving", "address", cfg.Address, "ttrpc", cfg.TTRPCAddress, "version", version.Version())
+	if ready != nil {
+		ready()
+	}
+	d.svc.Begin()
+	select {
+	case <-ctx.Done():
+		log.Info("stopping; containers are left alone")
+		return d.servers.stop()
+	case err := <-serving:
+		return errors.Join(err, d.servers.stop())
+	}
+}
+
+// assemble opens the stores and joins the parts; the whole daemon on one page.
+func assemble(ctx context.Context, cfg Config, log *slog.Logger) (_ *daemon, err error) {
+	d := &daemon{}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, d.close.Run())
+		}
+	}()
+	if err := makeDirs(cfg); err != nil {
+		return nil, err
+	}
+	unlock, err := lockDir(cfg.State)
+	if err != nil {
+		return nil, err
+	}
+	d.close.Push("unlock state directory", unlock)
+
+	db, err := metadata.Open(filepath.Join(cfg.Root, "meta.db"))
+	if err != nil {
+		return nil, err
+	}
+	d.close.Push("close metadata", db.Close)
+	blobs, err := content.Open(filepath.Join(cfg.Root, "content"))
+	if err != nil {
+		return nil, err
+	}
+	eventLog, err := events.Open(filepath.Join(cfg.Root, "events"), events.Options{
+		Keep:        cfg.EventsKeep,
+		OnSyncError: func(err error) { log.Error("cannot sync the event log", "error", err) },
+	})
+	if err != nil {
+		return nil, err
+	}
+	d.close.Push("close event log", eventLog.Close)
+	snapshotters, names := openSnapshotters(cfg, log, d)
+
+	children := reaper.New()
+	d.close.Push("close reaper", children.Close)
+	binary, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("find own binary: %w", err)
+	}
+	tasks, err := runtime.New(runtime.Config{
+		State: cfg.State, Root: cfg.Root, Address: cfg.Address, TTRPCAddress: cfg.TTRPCAddress,
+		Binary: binary, Runtimes: cfg.Runtimes, Debug: cfg.LogLevel == "debug", Reaper: children,
+		Publish: func(e events.Event) error { _, err := eventLog.Append(e); return err },
+		Log:     log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	d.close.Push("close runtime", tasks.Close)
+	d.svc = service.New(service.Config{
+		DB: db, Content: blobs, Snapshotters: snapshotters, DefaultSnapshotter: cfg.Snapshotter,
+		DefaultRuntime: cfg.Runtime, Runtime: tasks, Events: eventLog, Root: cfg.Root,
+		CgroupParent: cfg.CgroupParent, Log: log,
+	})
+	d.close.Push("close service", func() error { d.svc.Close(); return nil })
+	if err := d.svc.EnsureNamespace(ctx, defaultNamespace); err != nil {
+		return nil, err
+	}
+	uuid, err := loadUUID(cfg.Root)
+	if err != nil {
+		return nil, err
+	}
+	d.servers, err = newServers(d.svc, api.Identity{
+		Version: version.Version(), Revision: version.Revision(), UUID: uuid, Snapshotters: names,
+	}, log)
+	return d, err
+}
+
+// openSnapshotters opens the drivers that work on this host; one that does not is named in a
+// warning and the rest goes on.
+func openSnapshotters(cfg Config, log *slog.Logger, d *daemon) (map[string]snapshot.Driver, []string) {
+	drivers := make(map[string]snapshot.Driver)
+	var names []string
+	for name, open := range map[string]func(root string) (snapshot.Driver, error){
+		"overlayfs": func(root string) (snapshot.Driver, error) { return overlay.Open(root) },
+	} {
+		drv, err := open(filepath.Join(cfg.Root, "snapshots", name))
+		if err != nil {
+			log.Warn("snapshotter does not work on this host", "snapshotter", name, "error", err)
+			continue
+		}
+		d.close.Push("close snapshotter "+name, drv.Close)
+		drivers[name] = drv
+		names = append(names, name)
+	}
+	return drivers, names
+}
+
+// cgroupParent keeps daemons apart: the host's main one is /cleat, any other has a name of its own.
+func cgroupParent(root, state string) string {
+	if root == defaultRoot && state == defaultState {
+		return "/cleat"
+	}
+	sum := sha256.Sum256([]byte(root + "\x00" + state))
+	return "/cleat-" + hex.EncodeToString(sum[:4])
+}
+
+// makeDirs makes the daemon's directories with the modes they must have, also where they exist:
+// nobody but root may look into bundles, content and snapshots.
+func makeDirs(cfg Config) error {
+	for dir, mode := range map[string]os.FileMode{
+		cfg.Root: 0o700, cfg.State: 0o711,
+		filepath.Join(cfg.Root, "snapshots"): 0o700, filepath.Join(cfg.Root, "logs"): 0o700,
+	} {
+		if err := os.MkdirAll(dir, mode); err != nil {
+			return fmt.Errorf("create directory: %w", err)
+		}
+		if err := os.Chmod(dir, mode); err != nil {
+			return fmt.Errorf("set mode of directory: %w", err)
+		}
+	}
+	for _, addr := range []string{cfg.Address, cfg.TTRPCAddress} {
+		if err := os.MkdirAll(filepath.Dir(addr), 0o711); err != nil {
+			return fmt.Errorf("create directory of socket: %w", err)
+		}
+	}
+	return nil
+}
+
+// loadUUID returns the daemon's identity, made at its first start.
+func loadUUID(root string) (string, error) {
+	path := filepath.Join(root, "uuid")
+	data, err := os.ReadFile(path)
+	if err == nil && len(strings.TrimSpace(string(data))) > 0 {
+		return strings.TrimSpace(string(data)), nil
+	}
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return "", fmt.Errorf("read daemon uuid: %w", err)
+	}
+	return makeUUID(path)
+}

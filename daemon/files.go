@@ -1,0 +1,43 @@
+package daemon
+
+import (
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+
+	"github.com/cleatproject/cleat/internal/durable"
+)
+
+// makeUUID writes a random UUID (version 4) to path and returns it.
+func makeUUID(path string) (string, error) {
+	var b [16]byte
+	if _, err := rand.Read(b[:]); err != nil {
+		return "", fmt.Errorf("make daemon uuid: %w", err)
+	}
+	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
+	uuid := fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
+	if err := durable.WriteFile(path, []byte(uuid+"\n"), 0o600); err != nil {
+		return "", fmt.Errorf("make daemon uuid: %w", err)
+	}
+	return uuid, nil
+}
+
+// lockDir makes this process the only daemon of a state directory, until the returned function is
+// called or the process ends.
+func lockDir(dir string) (func() error, error) {
+	path := filepath.Join(dir, "cleatd.lock")
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("lock state directory: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		err = errors.Join(err, f.Close())
+		return nil, fmt.Errorf("another cleatd uses %s: give this one its own --state and --root: %w: %w", dir, err, errdefs.ErrUnavailable)
+	}
+	return f.Close, nil
+}

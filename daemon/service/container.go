@@ -1,0 +1,64 @@
+package service
+
+import (
+	"context"
+
+	apievents "github.com/containerd/containerd/api/events"
+
+	"github.com/cleatproject/cleat/metadata"
+)
+
+// CreateContainer records a container as a client describes it.
+func (s *Service) CreateContainer(ctx context.Context, namespace string, c metadata.Container) (metadata.Container, error) {
+	var created metadata.Container
+	err := s.DB.Update(ctx, func(tx *metadata.Tx) error {
+		v := c
+		_, runtimeName, err := s.defaults(tx, namespace)
+		if err != nil {
+			return err
+		}
+		v.Runtime.Name = first(v.Runtime.Name, runtimeName)
+		created, err = tx.Containers(namespace).Create(v)
+		return err
+	})
+	if err != nil {
+		return metadata.Container{}, err
+	}
+	s.publish(namespace, "/containers/create", containerCreated(created.ID, created.Image, created.Runtime.Name))
+	return created, nil
+}
+
+// UpdateContainer changes the fields that paths name.
+func (s *Service) UpdateContainer(ctx context.Context, namespace string, c metadata.Container, paths []string) (metadata.Container, error) {
+	var updated metadata.Container
+	err := s.DB.Update(ctx, func(tx *metadata.Tx) (err error) {
+		updated, err = tx.Containers(namespace).Update(c, paths...)
+		return err
+	})
+	if err != nil {
+		return metadata.Container{}, err
+	}
+	s.publish(namespace, "/containers/update", &apievents.ContainerUpdate{
+		ID: updated.ID, Image: updated.Image, Labels: updated.Labels, SnapshotKey: updated.SnapshotKey,
+	})
+	return updated, nil
+}
+
+// DeleteContainer deletes the record. Its task, if any, is the client's to delete first.
+func (s *Service) DeleteContainer(ctx context.Context, namespace, id string) error {
+	err := s.DB.Update(ctx, func(tx *metadata.Tx) error { return tx.Containers(namespace).Delete(id) })
+	if err != nil {
+		return err
+	}
+	s.publish(namespace, "/containers/delete", &apievents.ContainerDelete{ID: id})
+	return nil
+}
+
+// container loads a record.
+func (s *Service) container(ctx context.Context, namespace, id string) (c metadata.Container, err error) {
+	err = s.DB.View(ctx, func(tx *metadata.Tx) error {
+		c, err = tx.Containers(namespace).Get(id)
+		return err
+	})
+	return c, err
+}

@@ -1,0 +1,193 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/cleatproject/cleat/metadata"
+	"github.com/cleatproject/cleat/runtime"
+)
+
+// follow waits for the exit of a container made by Run, then puts it on record and takes its task
+// and shim away, or the whole container where that was asked for.
+func (s *Service) follow(t *runtime.Task) {
+	s.wg.Go(func() {
+		select {
+		case <-t.Exited():
+		case <-s.ctx.Done():
+			return
+		}
+		if err := s.finish(s.ctx, t.Namespace(), t.ID()); err != nil && s.ctx.Err() == nil {
+			s.Log.Error("cannot take an exited container's task away", "id", t.ID(), "namespace", t.Namespace(), "error", err)
+		}
+	})
+}
+
+// finish does what follow is for. Idempotent.
+func (s *Service) finish(ctx context.Context, namespace, id string) error {
+	unlock, err := s.locks.lock(ctx, namespace+"/"+id)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	c, err := s.container(ctx, namespace, id)
+	if errors.Is(err, errdefs.ErrNotFound) {
+		return nil // removed by a client meanwhile
+	}
+	if err != nil {
+		return err
+	}
+	r, err := record(c)
+	if err != nil || r == nil {
+		return err
+	}
+	if r.AutoRemove {
+		return s.removeLocked(ctx, namespace, c, false)
+	}
+	t, err := s.Runtime.Get(namespace, id)
+	if err != nil {
+		return ignore(err, errdefs.ErrNotFound)
+	}
+	info := t.Info()
+	exit := &runExit{Status: info.Exit.Status, At: info.Exit.At, Pid: info.Exit.Pid, OOM: info.OOMKilled}
+	if err := s.recordExit(ctx, namespace, c, r, exit); err != nil {
+		return err
+	}
+	_, err = t.Delete(context.WithoutCancel(ctx))
+	return ignore(err, errdefs.ErrNotFound)
+}
+
+// recordExit makes an exit durable with the container.
+func (s *Service) recordExit(ctx context.Context, namespace string, c metadata.Container, r *runRecord, exit *runExit) error {
+	r.Exit = exit
+	if err := setRecord(&c, r); err != nil {
+		return err
+	}
+	return s.DB.Update(ctx, func(tx *metadata.Tx) error {
+		_, err := tx.Containers(namespace).Update(c, "extensions."+recordName)
+		return err
+	})
+}
+
+// Resume takes up, after a restart, every container that Run made: follows those that have a task,
+// and settles those that lost theirs with the machine's last run.
+func (s *Service) Resume(ctx context.Context) error {
+	namespaces, err := s.namespaces(ctx)
+	if err != nil {
+		return err
+	}
+	for _, ns := range namespaces {
+		if err := s.resumeNamespace(ctx, ns); err != nil {
+			return fmt.Errorf("resume namespace %s: %w", ns, err)
+		}
+	}
+	return nil
+}
+
+func (s *Service) namespaces(ctx context.Context) (names []string, err error) {
+	err = s.DB.View(ctx, func(tx *metadata.Tx) error {
+		list, err := tx.Namespaces().List()
+		for _, n := range list {
+			names = append(names, n.Name)
+		}
+		return err
+	})
+	return names, err
+}
+
+func (s *Service) resumeNamespace(ctx context.Context, namespace string) error {
+	var list []metadata.Container
+	err := s.DB.View(ctx, func(tx *metadata.Tx) (err error) {
+		list, err = tx.Containers(namespace).List()
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	for _, c := range list {
+		if err := s.resumeContainer(ctx, namespace, c.ID); err != nil {
+			s.Log.Error("cannot take up a container", "id", c.ID, "namespace", namespace, "error", err)
+		}
+	}
+	return nil
+}
+
+// resumeContainer takes up one container. Under its lock, so that a Run that is about to answer is
+// not taken for one that lost its task.
+func (s *Service) resumeContainer(ctx context.Context, namespace, id string) error {
+	unlock, err := s.locks.lock(ctx, namespace+"/"+id)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	c, err := s.container(ctx, namespace, id)
+	if err != nil {
+		return ignore(err, errdefs.ErrNotFound)
+	}
+	r, err := record(c)
+	if err != nil || r == nil || r.Exit != nil {
+		return err
+	}
+	t, err := s.Runtime.Get(namespace, id)
+	switch {
+	case err == nil:
+		s.follow(t)
+		return nil
+	case !errors.Is(err, errdefs.ErrNotFound):
+		return err
+	case r.AutoRemove:
+		return s.removeLocked(ctx, namespace, c, true)
+	}
+	// Its bundle went with a reboot: nobody knows how it ended.
+	return s.recordExit(ctx, namespace, c, r, &runExit{Status: unknownExit, At: time.Now().UTC()})
+}
+
+// unknownExit is the published status for an end that nobody saw.
+const unknownExit = 255
+
+// Wait returns the exit of a container's init once it is known, from its task or its record.
+func (s *Service) Wait(ctx context.Context, namespace, id string) (runtime.Exit, error) {
+	t, err := s.Runtime.Get(namespace, id)
+	if err == nil {
+		return t.Wait(ctx, "")
+	}
+	if !errors.Is(err, errdefs.ErrNotFound) {
+		return runtime.Exit{}, err
+	}
+	c, err := s.container(ctx, namespace, id)
+	if err != nil {
+		return runtime.Exit{}, err
+	}
+	r, err := record(c)
+	if err != nil {
+		return runtime.Exit{}, err
+	}
+	if r == nil || r.Exit == nil {
+		return runtime.Exit{}, fmt.Errorf("container %s has no task to wait for: %w", id, errdefs.ErrFailedPrecondition)
+	}
+	return runtime.Exit{Pid: r.Exit.Pid, Status: r.Exit.Status, At: r.Exit.At}, nil
+}
+
+// Tidy removes what crashes left of logs, cgroups and unpacked layers. Before the first request.
+func (s *Service) Tidy(ctx context.Context) error {
+	s.removeEmptyCgroups()
+	return errors.Join(s.CleanLogs(ctx), s.cleanUnpacks(ctx))
+}
+
+// Begin takes up what an earlier daemon left, beside serving: containers made by Run, and
+// directories of snapshots that have no record.
+func (s *Service) Begin() {
+	s.wg.Go(func() {
+		for what, f := range map[string]func(context.Context) error{
+			"take up containers": s.Resume, "clean up snapshots": s.CleanSnapshots,
+		} {
+			if err := f(s.ctx); err != nil && s.ctx.Err() == nil {
+				s.Log.Error("cannot "+what, "error", err)
+			}
+		}
+	})
+}

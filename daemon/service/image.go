@@ -1,0 +1,215 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	apievents "github.com/containerd/containerd/api/events"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/platforms"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/cleatproject/cleat/image"
+	"github.com/cleatproject/cleat/metadata"
+	"github.com/cleatproject/cleat/proto/cleatapi"
+)
+
+// imageInfo is what Run needs to know of an image.
+type imageInfo struct {
+	name    string
+	chainID string // of its topmost layer: the parent of a container's snapshot
+	user    string
+}
+
+// imageCache remembers what the documents of images say, by digest: they never change. It is
+// bounded by forgetting everything now and then.
+type imageCache struct {
+	mu   sync.Mutex
+	seen map[digest.Digest]imageInfo
+}
+
+const imageCacheSize = 1000
+
+func (c *imageCache) get(d digest.Digest) (imageInfo, bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	i, ok := c.seen[d]
+	return i, ok
+}
+
+func (c *imageCache) put(d digest.Digest, i imageInfo) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.seen == nil || len(c.seen) >= imageCacheSize {
+		c.seen = make(map[digest.Digest]imageInfo)
+	}
+	c.seen[d] = i
+}
+
+// resolve finds an image by the name as stored, by the name as people shorten it, or by digest.
+func (s *Service) resolve(ctx context.Context, namespace, ref string) (img metadata.Image, err error) {
+	full, nameErr := image.NormalizeName(ref)
+	err = s.DB.View(ctx, func(tx *metadata.Tx) error {
+		images := tx.Images(namespace)
+		if img, err = images.Get(ref); err == nil || !errors.Is(err, errdefs.ErrNotFound) {
+			return err
+		}
+		if nameErr == nil {
+			if img, err = images.Get(full); err == nil || !errors.Is(err, errdefs.ErrNotFound) {
+				return err
+			}
+		}
+		d, derr := digest.Parse(ref)
+		if derr != nil {
+			return fmt.Errorf("image %s: %w", ref, errdefs.ErrNotFound)
+		}
+		list, err := images.List("target.digest==" + d.String())
+		if err != nil {
+			return err
+		}
+		if len(list) == 0 {
+			return fmt.Errorf("image %s: %w", ref, errdefs.ErrNotFound)
+		}
+		img = list[0]
+		return nil
+	})
+	return img, err
+}
+
+// unpacked returns an image of a namespace with its layers unpacked, unpacking what is missing.
+func (s *Service) unpacked(ctx context.Context, namespace, ref, snapshotter string) (*imageInfo, error) {
+	img, err := s.resolve(ctx, namespace, ref)
+	if err != nil {
+		return nil, err
+	}
+	if info, ok := s.images.get(img.Target.Digest); ok {
+		info.name = img.Name
+		if info.chainID == "" {
+			return &info, nil
+		}
+		there, err := (&layers{s, namespace, snapshotter}).Exists(ctx, info.chainID)
+		if err != nil || there {
+			return &info, err
+		}
+	}
+	u, err := s.unpack(ctx, namespace, img.Target, snapshotter, nil)
+	if err != nil {
+		return nil, fmt.Errorf("image %s: %w", img.Name, err)
+	}
+	info := imageInfo{chainID: u.Snapshot, user: u.Config.Config.User}
+	s.images.put(img.Target.Digest, info)
+	info.name = img.Name
+	return &info, nil
+}
+
+// unpack makes the snapshots of an image.
+func (s *Service) unpack(ctx context.Context, namespace string, target ocispec.Descriptor, snapshotter string, match platforms.MatchComparer) (image.Unpacked, error) {
+	if _, err := s.driver(snapshotter); err != nil {
+		return image.Unpacked{}, err
+	}
+	return image.Unpack(ctx, s.Blobs(namespace), &layers{s, namespace, snapshotter}, target, image.UnpackOptions{Platform: match})
+}
+
+// Import reads an archive of images, records them under their names and unpacks them. Names that
+// exist are moved to what the archive holds.
+func (s *Service) Import(ctx context.Context, namespace string, r io.Reader, o *cleatapi.ImportOptions) ([]*cleatapi.Image, error) {
+	snapshotter := o.Snapshotter
+	err := s.DB.View(ctx, func(tx *metadata.Tx) error {
+		def, _, err := s.defaults(tx, namespace)
+		snapshotter = first(snapshotter, def)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	match, err := parsePlatform(o.Platform)
+	if err != nil {
+		return nil, err
+	}
+	s.importing.RLock()
+	defer func() {
+		s.importing.RUnlock()
+		s.collect(context.WithoutCancel(ctx))
+	}()
+	list, err := image.Import(ctx, ingester{s.Blobs(namespace)}, r, image.ImportOptions{Name: o.Name})
+	if err != nil {
+		return nil, err
+	}
+	for i, img := range list {
+		if img.Name == "" {
+			list[i].Name = "import-" + img.Target.Digest.Algorithm().String() + "@" + img.Target.Digest.String()
+		}
+	}
+	if !o.NoUnpack {
+		for _, img := range list {
+			if _, err := s.unpack(ctx, namespace, img.Target, snapshotter, match); err != nil {
+				return nil, fmt.Errorf("unpack %s: %w", img.Name, err)
+			}
+		}
+	}
+	return s.recordImages(ctx, namespace, list)
+}
+
+// recordImages names what was imported, all in one commit.
+func (s *Service) recordImages(ctx context.Context, namespace string, list []image.Imported) ([]*cleatapi.Image, error) {
+	created := make([]bool, len(list))
+	recorded := make([]metadata.Image, len(list))
+	var replaced []ocispec.Descriptor
+	err := s.DB.Update(ctx, func(tx *metadata.Tx) error {
+		replaced = nil
+		images := tx.Images(namespace)
+		for i, img := range list {
+			v := metadata.Image{Name: img.Name, Target: img.Target}
+			old, err := images.Get(img.Name)
+			switch {
+			case err == nil:
+				created[i] = false
+				if old.Target.Digest != img.Target.Digest {
+					replaced = append(replaced, old.Target)
+				}
+				recorded[i], err = images.Update(v, "target")
+			case errors.Is(err, errdefs.ErrNotFound):
+				created[i] = true
+				recorded[i], err = images.Create(v)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, t := range replaced {
+		s.garbage.add(namespace, t)
+	}
+	out := make([]*cleatapi.Image, len(list))
+	for i, img := range recorded {
+		if created[i] {
+			s.publish(namespace, "/images/create", &apievents.ImageCreate{Name: img.Name, Labels: img.Labels})
+		} else {
+			s.publish(namespace, "/images/update", &apievents.ImageUpdate{Name: img.Name, Labels: img.Labels})
+		}
+		if out[i], err = s.describe(ctx, namespace, img); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+// parsePlatform returns a matcher for os/arch[/variant]; nil, this host's, for "".
+func parsePlatform(text string) (platforms.MatchComparer, error) {
+	if text == "" {
+		return nil, nil //nolint:nilnil // nil is the host's own, as package image takes it
+	}
+	p, err := platforms.Parse(text)
+	if err != nil {
+		return nil, fmt.Errorf("platform %q: want os/arch[/variant]: %w: %w", text, err, errdefs.ErrInvalidArgument)
+	}
+	return platforms.Only(p), nil
+}

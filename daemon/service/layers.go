@@ -1,0 +1,89 @@
+package service
+
+import (
+	"context"
+	"errors"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/cleatproject/cleat/content"
+	"github.com/cleatproject/cleat/image"
+	"github.com/cleatproject/cleat/metadata"
+	"github.com/cleatproject/cleat/mount"
+	"github.com/cleatproject/cleat/snapshot"
+)
+
+// ingester is the content of a namespace as package image writes to it.
+type ingester struct{ *Blobs }
+
+var _ image.Content = ingester{}
+
+// Writer implements image.Ingester.
+func (i ingester) Writer(ctx context.Context, ref string, opts content.WriterOptions) (image.BlobWriter, error) {
+	return i.Blobs.Writer(ctx, ref, opts)
+}
+
+// labelUnpacking marks an active snapshot that an unpack is filling; one found at start belongs to
+// nobody any more.
+const labelUnpacking = "cleat.io/unpacking"
+
+// layers are the snapshots of a namespace as package image makes them.
+type layers struct {
+	s                      *Service
+	namespace, snapshotter string
+}
+
+var _ image.Snapshots = (*layers)(nil)
+
+// Exists implements image.Snapshots.
+func (l *layers) Exists(ctx context.Context, name string) (bool, error) {
+	var rec metadata.Snapshot
+	err := l.s.DB.View(ctx, func(tx *metadata.Tx) (err error) {
+		rec, err = tx.Snapshots(l.namespace, l.snapshotter).Stat(name)
+		return err
+	})
+	if errors.Is(err, errdefs.ErrNotFound) {
+		return false, nil
+	}
+	return err == nil && rec.Kind == snapshot.KindCommitted, err
+}
+
+// Prepare implements image.Snapshots.
+func (l *layers) Prepare(ctx context.Context, key, parent string) ([]mount.Mount, error) {
+	return l.s.Prepare(ctx, l.namespace, l.snapshotter, metadata.Snapshot{
+		Key: key, Parent: parent, Kind: snapshot.KindActive, Labels: map[string]string{labelUnpacking: "true"},
+	})
+}
+
+// Commit implements image.Snapshots.
+func (l *layers) Commit(ctx context.Context, name, key string) error {
+	return l.s.Commit(ctx, l.namespace, l.snapshotter, name, key, nil)
+}
+
+// Remove implements image.Snapshots.
+func (l *layers) Remove(ctx context.Context, key string) error {
+	return l.s.RemoveSnapshot(ctx, l.namespace, l.snapshotter, key)
+}
+
+// cleanUnpacks removes the snapshots of unpacks that a crash interrupted. Before the first request.
+func (s *Service) cleanUnpacks(ctx context.Context) error {
+	namespaces, err := s.namespaces(ctx)
+	if err != nil {
+		return err
+	}
+	var errs error
+	for _, ns := range namespaces {
+		for name := range s.Snapshotters {
+			var list []metadata.Snapshot
+			err := s.DB.View(ctx, func(tx *metadata.Tx) (err error) {
+				list, err = tx.Snapshots(ns, name).List(`labels."` + labelUnpacking + `"==true`)
+				return err
+			})
+			errs = errors.Join(errs, err)
+			for _, v := range list {
+				errs = errors.Join(errs, s.RemoveSnapshot(ctx, ns, name, v.Key))
+			}
+		}
+	}
+	return errs
+}

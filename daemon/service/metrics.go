@@ -1,0 +1,79 @@
+package service
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/cleatproject/cleat/metadata/filters"
+	"github.com/cleatproject/cleat/proto/runcopts"
+	"github.com/cleatproject/cleat/proto/types"
+	"github.com/cleatproject/cleat/runtime"
+)
+
+// Metric is the cgroup statistics of one task.
+type Metric struct {
+	ID    string
+	Stats *types.Any
+}
+
+// Metrics asks the shims of a namespace's running tasks for statistics, all at once. One that does
+// not answer is left out: statistics are a sample, and one stuck shim must not hide the others.
+// Filters see "id".
+func (s *Service) Metrics(ctx context.Context, namespace string, match filters.Filter) []Metric {
+	list := s.Runtime.List(namespace)
+	out := make([]Metric, len(list))
+	var wg sync.WaitGroup
+	for i, t := range list {
+		fields := filters.AdaptorFunc(func(path []string) (string, bool) {
+			return t.ID(), len(path) == 1 && path[0] == "id"
+		})
+		info := t.Info()
+		if !match.Match(fields) || info.Status == types.Status_STOPPED || info.Link != runtime.Ready {
+			continue
+		}
+		wg.Go(func() {
+			stats, err := t.Stats(ctx)
+			if err != nil {
+				s.Log.Debug("no statistics of a task", "id", t.ID(), "namespace", namespace, "error", err)
+				return
+			}
+			out[i] = Metric{ID: t.ID(), Stats: stats}
+		})
+	}
+	wg.Wait()
+	var answered []Metric
+	for _, m := range out {
+		if m.Stats != nil {
+			answered = append(answered, m)
+		}
+	}
+	return answered
+}
+
+// Checkpoint writes a task's processes to the directory that its options name.
+func (s *Service) Checkpoint(ctx context.Context, t *runtime.Task, options *types.Any) error {
+	path, err := checkpointPath(options)
+	if err != nil {
+		return err
+	}
+	if path == "" {
+		return fmt.Errorf("checkpoint %s: name a directory in the options' image_path; checkpoints as images are not supported: %w",
+			t.ID(), errdefs.ErrNotImplemented)
+	}
+	return t.Checkpoint(ctx, path, options)
+}
+
+// checkpointPath reads the directory from containerd.runc.v1.CheckpointOptions.
+func checkpointPath(options *types.Any) (string, error) {
+	if options == nil {
+		return "", nil
+	}
+	var o runcopts.CheckpointOptions
+	if err := o.Unmarshal(options.Value); err != nil {
+		return "", fmt.Errorf("checkpoint options: %w: %w", err, errdefs.ErrInvalidArgument)
+	}
+	return o.ImagePath, nil
+}

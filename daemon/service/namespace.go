@@ -1,0 +1,60 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	apievents "github.com/containerd/containerd/api/events"
+	"github.com/containerd/errdefs"
+
+	"github.com/cleatproject/cleat/metadata"
+)
+
+// CreateNamespace makes a namespace.
+func (s *Service) CreateNamespace(ctx context.Context, name string, labels map[string]string) error {
+	err := s.DB.Update(ctx, func(tx *metadata.Tx) error { return tx.Namespaces().Create(name, labels) })
+	if err != nil {
+		return err
+	}
+	s.publish(name, "/namespaces/create", &apievents.NamespaceCreate{Name: name, Labels: labels})
+	return nil
+}
+
+// UpdateNamespace changes labels, all of them or those that paths name.
+func (s *Service) UpdateNamespace(ctx context.Context, v metadata.Namespace, paths []string) (ns metadata.Namespace, err error) {
+	err = s.DB.Update(ctx, func(tx *metadata.Tx) (err error) {
+		ns, err = tx.Namespaces().Update(v, paths...)
+		return err
+	})
+	if err != nil {
+		return ns, err
+	}
+	s.publish(ns.Name, "/namespaces/update", &apievents.NamespaceUpdate{Name: ns.Name, Labels: ns.Labels})
+	return ns, nil
+}
+
+// DeleteNamespace deletes an empty namespace; tasks count as well as records.
+func (s *Service) DeleteNamespace(ctx context.Context, name string) error {
+	if n := len(s.Runtime.List(name)); n > 0 {
+		return fmt.Errorf("namespace %s still has %d tasks: %w", name, n, errdefs.ErrFailedPrecondition)
+	}
+	err := s.DB.Update(ctx, func(tx *metadata.Tx) error { return tx.Namespaces().Delete(name) })
+	if err != nil {
+		return err
+	}
+	s.publish(name, "/namespaces/delete", &apievents.NamespaceDelete{Name: name})
+	return nil
+}
+
+// EnsureNamespace makes a namespace unless it is there; for the daemon's own default.
+func (s *Service) EnsureNamespace(ctx context.Context, name string) error {
+	err := s.DB.View(ctx, func(tx *metadata.Tx) error {
+		_, err := tx.Namespaces().Get(name)
+		return err
+	})
+	if !errors.Is(err, errdefs.ErrNotFound) {
+		return err
+	}
+	return s.CreateNamespace(ctx, name, nil)
+}

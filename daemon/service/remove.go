@@ -1,0 +1,139 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	apievents "github.com/containerd/containerd/api/events"
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+
+	"github.com/cleatproject/cleat/metadata"
+	"github.com/cleatproject/cleat/proto/types"
+	"github.com/cleatproject/cleat/runtime"
+)
+
+// Remove deletes a container with everything that is only its own: task, snapshot, log. With force
+// a running task is killed; without, that is errdefs.ErrFailedPrecondition and nothing changes.
+func (s *Service) Remove(ctx context.Context, namespace, id string, force bool) error {
+	unlock, err := s.locks.lock(ctx, namespace+"/"+id)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	c, err := s.container(ctx, namespace, id)
+	if err != nil {
+		return err
+	}
+	return s.removeLocked(ctx, namespace, c, force)
+}
+
+// removeLocked is Remove under the container's lock.
+func (s *Service) removeLocked(ctx context.Context, namespace string, c metadata.Container, force bool) error {
+	t, err := s.Runtime.Get(namespace, c.ID)
+	switch {
+	case err == nil:
+		if err := s.removeTask(ctx, t, force); err != nil {
+			return err
+		}
+	case !errors.Is(err, errdefs.ErrNotFound):
+		return err
+	}
+	return s.removeRecords(context.WithoutCancel(ctx), namespace, c)
+}
+
+// killLimit is how long a killed container may take to end before its shim is bypassed.
+const killLimit = 10 * time.Second
+
+// removeTask deletes a task, killing it first where force allows.
+func (s *Service) removeTask(ctx context.Context, t *runtime.Task, force bool) error {
+	info := t.Info()
+	if info.Status != types.Status_STOPPED {
+		if !force {
+			return fmt.Errorf("container %s is %s: stop it first, or remove with force: %w",
+				t.ID(), StatusWord(info), errdefs.ErrFailedPrecondition)
+		}
+		return s.kill(ctx, t)
+	}
+	_, err := t.Delete(ctx)
+	return ignore(err, errdefs.ErrNotFound)
+}
+
+// kill ends a task by force and deletes it, the orderly way where its shim answers.
+func (s *Service) kill(ctx context.Context, t *runtime.Task) error {
+	ctx, cancel := context.WithTimeout(ctx, killLimit)
+	defer cancel()
+	err := t.Kill(ctx, "", uint32(unix.SIGKILL), true)
+	if err == nil || errors.Is(err, errdefs.ErrNotFound) {
+		if t.Info().Status == types.Status_PAUSED {
+			err = t.Resume(ctx) // a frozen process takes no signal
+		}
+		if err == nil {
+			_, err = t.Wait(ctx, "")
+		}
+		if err == nil {
+			_, err = t.Delete(ctx)
+		}
+	}
+	if err == nil || errors.Is(err, errdefs.ErrNotFound) {
+		return nil
+	}
+	s.Log.Warn("a killed container's shim does not co-operate, removing it with its shim", "id", t.ID(), "namespace", t.Namespace(), "error", err)
+	return t.Abandon(context.WithoutCancel(ctx))
+}
+
+// removeRecords deletes what is on record, then what is on disk.
+func (s *Service) removeRecords(ctx context.Context, namespace string, c metadata.Container) error {
+	var snap *metadata.Snapshot
+	err := s.DB.Update(ctx, func(tx *metadata.Tx) error {
+		snap = nil
+		if err := tx.Containers(namespace).Delete(c.ID); err != nil {
+			return err
+		}
+		if r, err := record(c); err != nil || r == nil || c.SnapshotKey == "" {
+			return err // the snapshot is the client's own to remove
+		}
+		v, err := tx.Snapshots(namespace, c.Snapshotter).Remove(c.SnapshotKey)
+		if err == nil {
+			snap = &v
+		}
+		return ignore(err, errdefs.ErrNotFound)
+	})
+	if err != nil {
+		return err
+	}
+	s.publish(namespace, "/containers/delete", &apievents.ContainerDelete{ID: c.ID})
+	if snap != nil {
+		s.publish(namespace, "/snapshot/remove", &apievents.SnapshotRemove{Key: snap.Key, Snapshotter: c.Snapshotter})
+		if d, err := s.driver(c.Snapshotter); err == nil {
+			s.removeDirectory(ctx, d, snap.ID)
+		}
+	}
+	if err := os.RemoveAll(s.logDir(namespace, c.ID)); err != nil {
+		s.Log.Warn("cannot remove a container's log", "id", c.ID, "namespace", namespace, "error", err)
+	}
+	return nil
+}
+
+// CleanLogs removes the logs of containers that are not on record; at start, after crashes.
+func (s *Service) CleanLogs(ctx context.Context) error {
+	dirs, err := filepath.Glob(filepath.Join(s.Root, "logs", "*", "*"))
+	if err != nil {
+		return err
+	}
+	var errs error
+	for _, dir := range dirs {
+		namespace, id := filepath.Base(filepath.Dir(dir)), filepath.Base(dir)
+		if _, err := s.container(ctx, namespace, id); errors.Is(err, errdefs.ErrNotFound) {
+			errs = errors.Join(errs, os.RemoveAll(dir))
+		}
+	}
+	if errs != nil {
+		return fmt.Errorf("clean up logs: %w", errs)
+	}
+	return nil
+}

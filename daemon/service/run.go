@@ -1,0 +1,255 @@
+package service
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	apievents "github.com/containerd/containerd/api/events"
+	"github.com/containerd/errdefs"
+
+	"github.com/cleatproject/cleat/internal/undo"
+	"github.com/cleatproject/cleat/metadata"
+	"github.com/cleatproject/cleat/proto/cleatapi"
+	"github.com/cleatproject/cleat/proto/types"
+	"github.com/cleatproject/cleat/runtime"
+	"github.com/cleatproject/cleat/snapshot"
+)
+
+// specType is the published type of a container's spec.
+const specType = "types.containerd.io/opencontainers/runtime-spec/1/Spec"
+
+// Run is called by daemon/api/native.go: a container from its image to its running process, with
+// one invocation of the OCI runtime and one commit. Until the commit there is nothing on record,
+// and whatever a crash leaves is found by its missing record: the task by its "pending" mark, the
+// snapshot by CleanSnapshots, the log by CleanLogs.
+func (s *Service) Run(ctx context.Context, namespace string, req *cleatapi.RunRequest) (_ *cleatapi.RunResponse, err error) {
+	id := first(req.Id, newID())
+	if err := checkRun(req, id); err != nil {
+		return nil, err
+	}
+	unlock, err := s.locks.lock(ctx, namespace+"/"+id)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	cursor := s.Events.Cursor()
+	r, err := s.planRun(ctx, namespace, id, req)
+	if err != nil {
+		return nil, err
+	}
+	var u undo.Stack
+	defer func() { err = errors.Join(err, u.Run()) }()
+
+	release, err := s.runRootfs(ctx, &u, namespace, r, req)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.runSpec(ctx, namespace, r, req); err != nil {
+		return nil, err
+	}
+	if err := s.runLog(&u, namespace, r, req); err != nil {
+		return nil, err
+	}
+	t, err := s.Runtime.Run(ctx, namespace, r.create)
+	if err != nil {
+		return nil, err
+	}
+	u.Push("abandon task", func() error {
+		ctx, cancel := detached(ctx)
+		defer cancel()
+		return t.Abandon(ctx)
+	})
+	if err := s.commitRun(ctx, namespace, r, t); err != nil {
+		return nil, err
+	}
+	u.Push("delete container", func() error {
+		ctx, cancel := detached(ctx)
+		defer cancel()
+		return s.DB.Update(ctx, func(tx *metadata.Tx) error { return s.dropRecords(tx, namespace, r.container) })
+	})
+	if err := t.Commit(); err != nil {
+		return nil, err
+	}
+	u.Release()
+	release()
+	if r.snapshot != nil {
+		s.publish(namespace, "/snapshot/prepare", &apievents.SnapshotPrepare{
+			Key: r.snapshot.Key, Parent: r.snapshot.Parent, Snapshotter: r.container.Snapshotter,
+		})
+	}
+	s.publish(namespace, "/containers/create", containerCreated(id, r.container.Image, r.container.Runtime.Name))
+	s.follow(t)
+	info := t.Info()
+	return &cleatapi.RunResponse{
+		Id: id, Pid: info.Pid, StartedAt: types.FromTime(info.StartedAt), Cursor: cursor, LogPath: r.run.LogPath,
+	}, nil
+}
+
+// plan is a Run in the making.
+type plan struct {
+	container metadata.Container
+	snapshot  *metadata.Snapshot // nil where a directory serves as root
+	image     *imageInfo         // nil likewise
+	run       runRecord
+	create    runtime.CreateOptions
+}
+
+// newID returns a container id as Docker's users know it: 64 hex digits.
+func newID() string {
+	var b [32]byte
+	rand.Read(b[:]) //nolint:errcheck // never fails, by its contract
+	return hex.EncodeToString(b[:])
+}
+
+func checkRun(req *cleatapi.RunRequest, id string) error {
+	if err := metadata.ValidateID(id); err != nil {
+		return err
+	}
+	if (req.Image == "") == (req.Rootfs == "") {
+		return fmt.Errorf("run %s: want an image or a rootfs directory, one of them: %w", id, errdefs.ErrInvalidArgument)
+	}
+	if req.Rootfs != "" && !filepath.IsAbs(req.Rootfs) {
+		return fmt.Errorf("run %s: rootfs %q is not an absolute path: %w", id, req.Rootfs, errdefs.ErrInvalidArgument)
+	}
+	if req.Log && (req.Stdout != "" || req.Stderr != "" || req.Terminal) {
+		return fmt.Errorf("run %s: a log file excludes stdout, stderr and terminal: %w", id, errdefs.ErrInvalidArgument)
+	}
+	return metadata.ValidateLabels(req.Labels)
+}
+
+// planRun looks up what the request names and checks that the container's name is free.
+func (s *Service) planRun(ctx context.Context, namespace, id string, req *cleatapi.RunRequest) (*plan, error) {
+	r := &plan{container: metadata.Container{ID: id, Labels: req.Labels}}
+	err := s.DB.View(ctx, func(tx *metadata.Tx) error {
+		snapshotter, runtimeName, err := s.defaults(tx, namespace)
+		if err != nil {
+			return err
+		}
+		r.container.Runtime = metadata.Runtime{Name: first(req.Runtime, runtimeName), Options: recordAny(req.Options)}
+		if req.Image != "" {
+			r.container.Snapshotter = first(req.Snapshotter, snapshotter)
+		}
+		if _, err := tx.Containers(namespace).Get(id); err == nil {
+			return fmt.Errorf("container %s: %w", id, errdefs.ErrAlreadyExists)
+		}
+		return nil
+	})
+	if err != nil || req.Image == "" {
+		return r, err
+	}
+	r.image, err = s.unpacked(ctx, namespace, req.Image, r.container.Snapshotter)
+	if err != nil {
+		return nil, err
+	}
+	r.container.Image, r.container.SnapshotKey = r.image.name, id
+	return r, nil
+}
+
+// runRootfs prepares the container's snapshot. The returned function ends the reservation of its
+// number once it is on record.
+func (s *Service) runRootfs(ctx context.Context, u *undo.Stack, namespace string, r *plan, req *cleatapi.RunRequest) (func(), error) {
+	if req.Rootfs != "" {
+		return func() {}, nil
+	}
+	d, err := s.driver(r.container.Snapshotter)
+	if err != nil {
+		return nil, err
+	}
+	p, err := s.prepare(ctx, u, d, namespace, metadata.Snapshot{
+		Key: r.container.SnapshotKey, Parent: r.image.chainID, Kind: snapshot.KindActive,
+	})
+	if err != nil {
+		return nil, err
+	}
+	r.snapshot = &p.record
+	r.create.Rootfs = p.mounts
+	return p.release, nil
+}
+
+// runSpec completes the spec; the user is looked up in the container's own files.
+func (s *Service) runSpec(ctx context.Context, namespace string, r *plan, req *cleatapi.RunRequest) error {
+	user := req.User
+	if user == "" && r.image != nil {
+		user = r.image.user
+	}
+	var who *identity
+	if user != "" || !specHasUser(req.Spec) {
+		var err error
+		if who, err = resolveUser(ctx, r.create.Rootfs, req.Rootfs, user); err != nil {
+			return fmt.Errorf("run %s: %w", r.container.ID, err)
+		}
+	}
+	spec, err := s.completeSpec(req.Spec, namespace, r.container.ID, req.Rootfs, who)
+	if err != nil {
+		return fmt.Errorf("run %s: %w", r.container.ID, err)
+	}
+	r.container.Spec = &metadata.Any{TypeURL: specType, Value: spec}
+	r.create.ID, r.create.Spec = r.container.ID, spec
+	r.create.Runtime, r.create.Options = r.container.Runtime.Name, req.Options
+	r.run.Command = specArgs(spec)
+	return nil
+}
+
+// runLog settles the standard streams, and makes the log file where the daemon is to place it.
+func (s *Service) runLog(u *undo.Stack, namespace string, r *plan, req *cleatapi.RunRequest) error {
+	r.create.Stdin, r.create.Stdout, r.create.Stderr, r.create.Terminal = req.Stdin, req.Stdout, req.Stderr, req.Terminal
+	if req.Log {
+		dir := s.logDir(namespace, r.container.ID)
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return fmt.Errorf("create log of %s: %w", r.container.ID, err)
+		}
+		u.Push("remove log", func() error { return os.RemoveAll(dir) })
+		r.run.LogPath = filepath.Join(dir, "container.log")
+		f, err := os.OpenFile(r.run.LogPath, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+		if err == nil {
+			err = f.Close()
+		}
+		if err != nil {
+			return fmt.Errorf("create log of %s: %w", r.container.ID, err)
+		}
+		r.create.Stdout = "file://" + r.run.LogPath
+		r.create.Stderr = r.create.Stdout
+	}
+	r.run.AutoRemove = req.AutoRemove
+	r.run.Terminal, r.run.Stdin, r.run.Stdout, r.run.Stderr = req.Terminal, r.create.Stdin, r.create.Stdout, r.create.Stderr
+	return nil
+}
+
+// logDir is where the daemon keeps the log of a container.
+func (s *Service) logDir(namespace, id string) string {
+	return filepath.Join(s.Root, "logs", namespace, id)
+}
+
+// commitRun puts container and snapshot on record.
+func (s *Service) commitRun(ctx context.Context, namespace string, r *plan, t *runtime.Task) error {
+	r.run.StartedAt = t.Info().StartedAt
+	if err := setRecord(&r.container, &r.run); err != nil {
+		return err
+	}
+	return s.DB.Update(ctx, func(tx *metadata.Tx) error {
+		if r.snapshot != nil {
+			if _, err := tx.Snapshots(namespace, r.container.Snapshotter).Create(*r.snapshot); err != nil {
+				return err
+			}
+		}
+		_, err := tx.Containers(namespace).Create(r.container)
+		return err
+	})
+}
+
+// dropRecords deletes a container and its snapshot from the database.
+func (s *Service) dropRecords(tx *metadata.Tx, namespace string, c metadata.Container) error {
+	if err := tx.Containers(namespace).Delete(c.ID); err != nil {
+		return err
+	}
+	if c.SnapshotKey == "" {
+		return nil
+	}
+	_, err := tx.Snapshots(namespace, c.Snapshotter).Remove(c.SnapshotKey)
+	return ignore(err, errdefs.ErrNotFound)
+}

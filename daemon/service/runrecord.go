@@ -1,0 +1,60 @@
+package service
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/cleatproject/cleat/metadata"
+)
+
+// recordName is the extension of a container under which its runRecord is kept, and its type.
+const recordName = "cleat.v1.RunRecord"
+
+// runRecord is what a container that was made by Run has beside the published fields, as JSON in
+// an extension.
+type runRecord struct {
+	AutoRemove bool      `json:"autoRemove,omitempty"`
+	LogPath    string    `json:"logPath,omitempty"`
+	Command    []string  `json:"command,omitempty"`
+	StartedAt  time.Time `json:"startedAt"`
+	Terminal   bool      `json:"terminal,omitempty"`
+	Stdin      string    `json:"stdin,omitempty"`
+	Stdout     string    `json:"stdout,omitempty"`
+	Stderr     string    `json:"stderr,omitempty"`
+	// Exit is set once the container has ended and its task was taken away.
+	Exit *runExit `json:"exit,omitempty"`
+}
+
+type runExit struct {
+	Status uint32    `json:"status"`
+	At     time.Time `json:"at"`
+	Pid    uint32    `json:"pid"`
+	OOM    bool      `json:"oom,omitempty"`
+}
+
+// record reads the extension; nil for a container that a client made by other calls.
+func record(c metadata.Container) (*runRecord, error) {
+	ext, ok := c.Extensions[recordName]
+	if !ok {
+		return nil, nil //nolint:nilnil // absence is an ordinary answer
+	}
+	var r runRecord
+	if err := json.Unmarshal(ext.Value, &r); err != nil {
+		return nil, fmt.Errorf("read run record of %s: %w", c.ID, err)
+	}
+	return &r, nil
+}
+
+// setRecord writes the extension.
+func setRecord(c *metadata.Container, r *runRecord) error {
+	data, err := json.Marshal(r)
+	if err != nil {
+		return fmt.Errorf("write run record of %s: %w", c.ID, err)
+	}
+	if c.Extensions == nil {
+		c.Extensions = make(map[string]metadata.Any)
+	}
+	c.Extensions[recordName] = metadata.Any{TypeURL: recordName, Value: data}
+	return nil
+}

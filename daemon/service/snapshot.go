@@ -1,0 +1,211 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	apievents "github.com/containerd/containerd/api/events"
+	"github.com/containerd/errdefs"
+
+	"github.com/cleatproject/cleat/internal/undo"
+	"github.com/cleatproject/cleat/metadata"
+	"github.com/cleatproject/cleat/mount"
+	"github.com/cleatproject/cleat/snapshot"
+)
+
+// prepared is a snapshot whose directory exists and whose record does not yet.
+type prepared struct {
+	record  metadata.Snapshot
+	mounts  []mount.Mount
+	release func()
+}
+
+// prepare makes the directory of a snapshot upon parent and pushes its removal. Call release once
+// the record is committed or the directory is gone; pushed as well.
+func (s *Service) prepare(ctx context.Context, u *undo.Stack, d snapshot.Driver, namespace string, rec metadata.Snapshot) (*prepared, error) {
+	var parents []uint64
+	err := s.DB.View(ctx, func(tx *metadata.Tx) (err error) {
+		parents, err = tx.Snapshots(namespace, d.Name()).ParentIDs(rec.Parent)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	id, release := s.DB.ReserveSnapshotID()
+	u.Push("release snapshot number", func() error { release(); return nil })
+	if err := d.Prepare(ctx, id, parents, rec.Kind); err != nil {
+		return nil, fmt.Errorf("prepare snapshot %s: %w", rec.Key, err)
+	}
+	u.Push("remove snapshot directory", func() error {
+		ctx, cancel := detached(ctx)
+		defer cancel()
+		return d.Remove(ctx, id)
+	})
+	mounts, err := d.Mounts(id, parents, rec.Kind)
+	if err != nil {
+		return nil, fmt.Errorf("mounts of snapshot %s: %w", rec.Key, err)
+	}
+	rec.ID = id
+	return &prepared{record: rec, mounts: mounts, release: release}, nil
+}
+
+// Prepare makes an active snapshot or a view and returns its mounts.
+func (s *Service) Prepare(ctx context.Context, namespace, snapshotter string, rec metadata.Snapshot) (_ []mount.Mount, err error) {
+	d, err := s.driver(snapshotter)
+	if err != nil {
+		return nil, err
+	}
+	var u undo.Stack
+	defer func() { err = errors.Join(err, u.Run()) }()
+	p, err := s.prepare(ctx, &u, d, namespace, rec)
+	if err != nil {
+		return nil, err
+	}
+	err = s.DB.Update(ctx, func(tx *metadata.Tx) error {
+		_, err := tx.Snapshots(namespace, snapshotter).Create(p.record)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	u.Release()
+	p.release()
+	s.publish(namespace, "/snapshot/prepare", &apievents.SnapshotPrepare{Key: rec.Key, Parent: rec.Parent, Snapshotter: snapshotter})
+	return p.mounts, nil
+}
+
+// Mounts returns how to mount an active snapshot or view.
+func (s *Service) Mounts(ctx context.Context, namespace, snapshotter, key string) ([]mount.Mount, error) {
+	d, err := s.driver(snapshotter)
+	if err != nil {
+		return nil, err
+	}
+	var rec metadata.Snapshot
+	var parents []uint64
+	err = s.DB.View(ctx, func(tx *metadata.Tx) (err error) {
+		snaps := tx.Snapshots(namespace, snapshotter)
+		if rec, err = snaps.Stat(key); err != nil {
+			return err
+		}
+		if rec.Kind == snapshot.KindCommitted {
+			return fmt.Errorf("snapshot %s is committed and has no mounts; make a view of it: %w", key, errdefs.ErrFailedPrecondition)
+		}
+		parents, err = snaps.ParentIDs(rec.Parent)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	mounts, err := d.Mounts(rec.ID, parents, rec.Kind)
+	if err != nil {
+		return nil, fmt.Errorf("mounts of snapshot %s: %w", key, err)
+	}
+	return mounts, nil
+}
+
+// Commit turns an active snapshot into a committed one called name.
+func (s *Service) Commit(ctx context.Context, namespace, snapshotter, name, key string, labels map[string]string) error {
+	d, err := s.driver(snapshotter)
+	if err != nil {
+		return err
+	}
+	var rec metadata.Snapshot
+	err = s.DB.View(ctx, func(tx *metadata.Tx) (err error) {
+		snaps := tx.Snapshots(namespace, snapshotter)
+		if _, err := snaps.Stat(name); err == nil {
+			return fmt.Errorf("snapshot %s: %w", name, errdefs.ErrAlreadyExists)
+		}
+		rec, err = snaps.Stat(key)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if rec.Kind != snapshot.KindActive {
+		return fmt.Errorf("commit snapshot %s: it is %s, only an active one can be committed: %w", key, rec.Kind, errdefs.ErrFailedPrecondition)
+	}
+	usage, err := d.Commit(ctx, rec.ID)
+	if err != nil {
+		return fmt.Errorf("commit snapshot %s: %w", key, err)
+	}
+	err = s.DB.Update(ctx, func(tx *metadata.Tx) error {
+		_, err := tx.Snapshots(namespace, snapshotter).Commit(name, key, usage, labels)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	s.publish(namespace, "/snapshot/commit", &apievents.SnapshotCommit{Key: key, Name: name, Snapshotter: snapshotter})
+	return nil
+}
+
+// RemoveSnapshot removes the record, then the directory.
+func (s *Service) RemoveSnapshot(ctx context.Context, namespace, snapshotter, key string) error {
+	d, err := s.driver(snapshotter)
+	if err != nil {
+		return err
+	}
+	var rec metadata.Snapshot
+	err = s.DB.Update(ctx, func(tx *metadata.Tx) (err error) {
+		rec, err = tx.Snapshots(namespace, snapshotter).Remove(key)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	s.publish(namespace, "/snapshot/remove", &apievents.SnapshotRemove{Key: key, Snapshotter: snapshotter})
+	s.removeDirectory(ctx, d, rec.ID)
+	return nil
+}
+
+// removeDirectory removes what no record speaks of any more. A failure is no error of the request:
+// the next start's clean-up gets it.
+func (s *Service) removeDirectory(ctx context.Context, d snapshot.Driver, id uint64) {
+	if err := d.Remove(context.WithoutCancel(ctx), id); err != nil {
+		s.Log.Warn("cannot remove a snapshot's directory, left to the next start", "snapshotter", d.Name(), "id", id, "error", err)
+	}
+}
+
+// SnapshotUsage measures a snapshot; a committed one's measure is on record.
+func (s *Service) SnapshotUsage(ctx context.Context, namespace, snapshotter, key string) (snapshot.Usage, error) {
+	d, err := s.driver(snapshotter)
+	if err != nil {
+		return snapshot.Usage{}, err
+	}
+	var rec metadata.Snapshot
+	err = s.DB.View(ctx, func(tx *metadata.Tx) (err error) {
+		rec, err = tx.Snapshots(namespace, snapshotter).Stat(key)
+		return err
+	})
+	if err != nil {
+		return snapshot.Usage{}, err
+	}
+	if rec.Kind == snapshot.KindCommitted {
+		return snapshot.Usage{Size: rec.Size, Inodes: rec.Inodes}, nil
+	}
+	u, err := d.Usage(ctx, rec.ID)
+	if err != nil {
+		return snapshot.Usage{}, fmt.Errorf("usage of snapshot %s: %w", key, err)
+	}
+	return u, nil
+}
+
+// CleanSnapshots removes directories that no record speaks of; at start, after crashes.
+func (s *Service) CleanSnapshots(ctx context.Context) error {
+	var errs error
+	for name, d := range s.Snapshotters {
+		live, err := s.DB.LiveSnapshots(ctx, name)
+		if err == nil {
+			var gone []uint64
+			gone, err = d.Cleanup(ctx, live)
+			if len(gone) > 0 {
+				s.Log.Info("removed snapshots that no record speaks of", "snapshotter", name, "count", len(gone))
+			}
+		}
+		if err != nil {
+			errs = errors.Join(errs, fmt.Errorf("clean up snapshotter %s: %w", name, err))
+		}
+	}
+	return errs
+}

@@ -1,0 +1,109 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"strings"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
+
+	"github.com/cleatproject/cleat/events"
+	"github.com/cleatproject/cleat/metadata/filters"
+)
+
+// Subscription says which events to send.
+type Subscription struct {
+	// Cursor is what to send the events after.
+	Cursor uint64
+	// FromStart sends all that the log still holds; Cursor is ignored.
+	FromStart bool
+	// Namespace limits to one; empty for all.
+	Namespace string
+	// Filters are over topic, namespace and event.<field>.
+	Filters []string
+}
+
+// Subscribe sends events until ctx ends, send fails, or the subscriber falls too far behind.
+func (s *Service) Subscribe(ctx context.Context, req Subscription, send func(events.Event) error) (err error) {
+	match, err := filters.ParseAll(req.Filters...)
+	if err != nil {
+		return err
+	}
+	cursor := req.Cursor
+	if req.FromStart {
+		cursor = s.Events.Oldest()
+	}
+	sub, err := s.Events.Subscribe(cursor)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, sub.Close()) }()
+	for {
+		e, err := sub.Next(ctx)
+		if err != nil {
+			return err
+		}
+		if req.Namespace != "" && e.Namespace != req.Namespace || len(req.Filters) > 0 && !match.Match(&eventFields{event: e}) {
+			continue
+		}
+		if err := send(e); err != nil {
+			return err
+		}
+	}
+}
+
+// eventFields are what filters see of an event. The payload is decoded when a filter first asks
+// for it.
+type eventFields struct {
+	event   events.Event
+	payload protoreflect.Message
+	decoded bool
+}
+
+// Field implements filters.Adaptor.
+func (f *eventFields) Field(path []string) (string, bool) {
+	switch path[0] {
+	case "topic":
+		return f.event.Topic, f.event.Topic != ""
+	case "namespace":
+		return f.event.Namespace, f.event.Namespace != ""
+	case "event":
+		return f.payloadField(path[1:])
+	}
+	return "", false
+}
+
+func (f *eventFields) payloadField(path []string) (string, bool) {
+	if !f.decoded {
+		f.decoded = true
+		name := f.event.TypeURL[strings.LastIndexByte(f.event.TypeURL, '/')+1:]
+		if mt, err := protoregistry.GlobalTypes.FindMessageByName(protoreflect.FullName(name)); err == nil {
+			m := mt.New()
+			if proto.Unmarshal(f.event.Value, m.Interface()) == nil {
+				f.payload = m
+			}
+		}
+	}
+	m := f.payload
+	for m != nil && len(path) > 0 {
+		fd := m.Descriptor().Fields().ByName(protoreflect.Name(path[0]))
+		if fd == nil {
+			return "", false
+		}
+		path = path[1:]
+		switch {
+		case fd.IsMap() && fd.MapValue().Kind() == protoreflect.StringKind:
+			key := protoreflect.ValueOfString(strings.Join(path, ".")).MapKey()
+			v := m.Get(fd).Map().Get(key)
+			return v.String(), v.IsValid()
+		case fd.Kind() == protoreflect.MessageKind && !fd.IsList():
+			m = m.Get(fd).Message()
+		default:
+			v := m.Get(fd).String()
+			return v, len(path) == 0 && v != ""
+		}
+	}
+	return "", false
+}
