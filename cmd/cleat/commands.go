@@ -1,0 +1,13 @@
+package main
+
+// commands lists every command, in the order of the overview.
+func commands() []command {
+	return []command{
+		runCommand(), execCommand(), attachCommand(),
+		psCommand(), inspectCommand(), logsCommand(), statsCommand(), eventsCommand(),
+		waitCommand(), killCommand(), stopCommand(), pauseCommand(), resumeCommand(), rmCommand(),
+		imageImportCommand(), imageLsCommand(), imageInspectCommand(), imageRmCommand(),
+		namespaceLsCommand(), namespaceCreateCommand(), namespaceRmCommand(),
+		shimLsCommand(), versionCommand(),
+	}
+}

@@ -1,0 +1,168 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"syscall"
+	"time"
+
+	"github.com/cleatproject/cleat/client"
+	"github.com/cleatproject/cleat/client/stdio"
+	"github.com/containerd/errdefs"
+	"github.com/spf13/pflag"
+)
+
+func waitCommand() command {
+	return command{
+		name: "wait", args: "CONTAINER...", min: 1, max: -1,
+		short: "wait until containers have ended and print their exit codes",
+		setup: func(*pflag.FlagSet) action {
+			return func(ctx context.Context, a *app, args []string) error {
+				return a.withClient(ctx, func(c *client.Client) error {
+					for _, ref := range args {
+						err := byID(ctx, c, ref, func(id string) error {
+							exit, err := c.Wait(ctx, id, 0)
+							if err == nil {
+								a.printed(fmt.Sprintf("%d\n", exit.Status))
+							}
+							return err
+						})
+						if err != nil {
+							return err
+						}
+					}
+					return nil
+				})
+			}
+		},
+	}
+}
+
+func killCommand() command {
+	return command{
+		name: "kill", args: "CONTAINER...", min: 1, max: -1,
+		short: "send a signal to containers",
+		setup: func(fs *pflag.FlagSet) action {
+			text := fs.StringP("signal", "s", "KILL", "`signal` by name or number")
+			all := fs.BoolP("all", "a", false, "send it to every process, not only the first")
+			return func(ctx context.Context, a *app, args []string) error {
+				sig, err := parseSignal(*text)
+				if err != nil {
+					return err
+				}
+				return a.forEach(ctx, args, func(ctx context.Context, c *client.Client, id string) error {
+					return c.Kill(ctx, id, client.KillRequest{Signal: sig, All: *all})
+				})
+			}
+		},
+	}
+}
+
+func stopCommand() command {
+	return command{
+		name: "stop", args: "CONTAINER...", min: 1, max: -1,
+		short:  "ask containers to end, and kill those that do not",
+		detail: "The signal is TERM, or the one given at run or by the image. A container that has ended is left as it is.",
+		setup: func(fs *pflag.FlagSet) action {
+			seconds := fs.Float64P("time", "t", 10, "`seconds` to wait before KILL")
+			return func(ctx context.Context, a *app, args []string) error {
+				grace := time.Duration(*seconds * float64(time.Second))
+				return a.forEach(ctx, args, func(ctx context.Context, c *client.Client, id string) error {
+					return stop(ctx, c, id, grace)
+				})
+			}
+		},
+	}
+}
+
+// stop sends the container's stop signal, and KILL after the grace.
+func stop(ctx context.Context, c *client.Client, id string, grace time.Duration) error {
+	box, err := lookup(ctx, c, id)
+	if err != nil || box.Status == "stopped" {
+		return err
+	}
+	sig := syscall.SIGTERM
+	if label := box.Labels[stopSignalLabel]; label != "" {
+		if sig, err = parseSignal(label); err != nil {
+			return err
+		}
+	}
+	for _, step := range []struct {
+		signal syscall.Signal
+		grace  time.Duration
+	}{{sig, grace}, {syscall.SIGKILL, 0}} {
+		err := c.Kill(ctx, id, client.KillRequest{Signal: step.signal})
+		if err != nil && !errdefs.IsNotFound(err) {
+			return err
+		}
+		if done, err := waitFor(ctx, c, id, step.grace); done || err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// waitFor waits for the container to end, no longer than a while; 0 means for ever. One that is
+// gone has ended.
+func waitFor(ctx context.Context, c *client.Client, id string, while time.Duration) (done bool, err error) {
+	bounded := ctx
+	if while > 0 {
+		var cancel context.CancelFunc
+		bounded, cancel = context.WithTimeout(ctx, while)
+		defer cancel()
+	}
+	_, err = c.Wait(bounded, id, 0)
+	switch {
+	case err == nil, errdefs.IsNotFound(err):
+		return true, nil
+	case ctx.Err() == nil && bounded.Err() != nil:
+		return false, nil
+	}
+	return false, err
+}
+
+func pauseCommand() command {
+	return command{
+		name: "pause", args: "CONTAINER...", min: 1, max: -1,
+		short: "freeze containers",
+		setup: func(*pflag.FlagSet) action {
+			return func(ctx context.Context, a *app, args []string) error {
+				return a.forEach(ctx, args, func(ctx context.Context, c *client.Client, id string) error { return c.Pause(ctx, id) })
+			}
+		},
+	}
+}
+
+func resumeCommand() command {
+	return command{
+		name: "resume", aliases: []string{"unpause"}, args: "CONTAINER...", min: 1, max: -1,
+		short: "let frozen containers go on",
+		setup: func(*pflag.FlagSet) action {
+			return func(ctx context.Context, a *app, args []string) error {
+				return a.forEach(ctx, args, func(ctx context.Context, c *client.Client, id string) error { return c.Resume(ctx, id) })
+			}
+		},
+	}
+}
+
+func rmCommand() command {
+	return command{
+		name: "rm", aliases: []string{"remove"}, args: "CONTAINER...", min: 1, max: -1,
+		short: "remove containers with their writable layers and logs",
+		setup: func(fs *pflag.FlagSet) action {
+			force := fs.BoolP("force", "f", false, "kill those that run first")
+			return func(ctx context.Context, a *app, args []string) error {
+				return a.forEach(ctx, args, func(ctx context.Context, c *client.Client, id string) error {
+					err := c.Remove(ctx, id, *force)
+					if errdefs.IsFailedPrecondition(err) && !*force {
+						return hinted(err, "cleat stop "+id+" ends it; cleat rm --force "+id+" kills and removes it")
+					}
+					if err != nil {
+						return err
+					}
+					return stdio.Collect(c.StdioRoot())
+				})
+			}
+		},
+	}
+}

@@ -1,0 +1,148 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/cleatproject/cleat/client"
+	"github.com/containerd/errdefs"
+	"github.com/spf13/pflag"
+)
+
+// pollLog is how often a followed log is looked at.
+const pollLog = 50 * time.Millisecond
+
+func logsCommand() command {
+	return command{
+		name: "logs", args: "CONTAINER", min: 1, max: 1,
+		short:  "show the output that a container's log has kept",
+		detail: "Only a container run with --detach or --log has a log. It holds stdout and stderr as they came.",
+		setup: func(fs *pflag.FlagSet) action {
+			follow := fs.BoolP("follow", "f", false, "go on until the container has ended")
+			tail := fs.Int64("tail", -1, "begin with the last `number` of lines; -1 for all")
+			return func(ctx context.Context, a *app, args []string) error {
+				return a.withContainer(ctx, args[0], func(c *client.Client, box client.Container) error {
+					return showLog(ctx, a, c, box, *tail, *follow)
+				})
+			}
+		},
+	}
+}
+
+func showLog(ctx context.Context, a *app, c *client.Client, box client.Container, tail int64, follow bool) error {
+	if box.LogPath == "" {
+		return hinted(fmt.Errorf("show log of %s: it has none: %w", box.ID, errdefs.ErrFailedPrecondition),
+			"run keeps a log with --detach or --log daemon")
+	}
+	f, err := os.Open(box.LogPath)
+	if err != nil {
+		return fmt.Errorf("open log: %w", err)
+	}
+	defer func() { _ = f.Close() }() // it was only read
+	if tail >= 0 {
+		if err := seekTail(f, tail); err != nil {
+			return err
+		}
+	}
+	ended := make(chan struct{})
+	if !follow || box.Status == "stopped" {
+		close(ended)
+		return copyLog(ctx, a.stdout, f, ended)
+	}
+	var werr error
+	go func() {
+		defer close(ended)
+		_, werr = c.Wait(ctx, box.ID, 0)
+	}()
+	err = copyLog(ctx, a.stdout, f, ended)
+	<-ended
+	if errdefs.IsNotFound(werr) {
+		werr = nil // removed: its log ended with it
+	}
+	return errors.Join(err, werr)
+}
+
+// copyLog copies what a log holds and what is added until ended is closed.
+func copyLog(ctx context.Context, out io.Writer, f io.Reader, ended <-chan struct{}) error {
+	ticks := time.NewTicker(pollLog)
+	defer ticks.Stop()
+	for last := false; ; {
+		if _, err := io.Copy(out, f); err != nil {
+			return fmt.Errorf("copy log: %w", err)
+		}
+		if last {
+			return nil
+		}
+		select {
+		case <-ended:
+			last = true
+		case <-ticks.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// seekTail sets the file to where its last n lines begin.
+func seekTail(f io.ReadSeeker, n int64) error {
+	end, err := f.Seek(0, io.SeekEnd)
+	if err != nil {
+		return fmt.Errorf("seek in log: %w", err)
+	}
+	const block = 64 << 10
+	buf := make([]byte, block)
+	at := end
+	for lines := int64(0); at > 0; {
+		size := min(at, block)
+		if _, err := f.Seek(at-size, io.SeekStart); err != nil {
+			return fmt.Errorf("seek in log: %w", err)
+		}
+		if _, err := io.ReadFull(f, buf[:size]); err != nil {
+			return fmt.Errorf("read log: %w", err)
+		}
+		b := buf[:size]
+		if at == end && b[size-1] == '\n' {
+			b = b[:size-1] // ends the last line and begins none
+		}
+		for i := bytes.LastIndexByte(b, '\n'); i >= 0; i = bytes.LastIndexByte(b[:i], '\n') {
+			if lines++; lines == n {
+				at, lines = at-size+int64(i)+1, n
+				_, err := f.Seek(at, io.SeekStart)
+				return err
+			}
+		}
+		at -= size
+	}
+	if n == 0 {
+		at = end
+	}
+	if _, err := f.Seek(at, io.SeekStart); err != nil {
+		return fmt.Errorf("seek in log: %w", err)
+	}
+	return nil
+}
+
+// runWithLog is run for a process whose output goes to a log: it shows that.
+func (s *session) runWithLog(ctx context.Context, path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("open log: %w", err)
+	}
+	defer func() { _ = f.Close() }() // it was only read
+	ended := make(chan struct{})
+	copied := make(chan error, 1)
+	go func() { copied <- copyLog(ctx, s.a.stdout, f, ended) }()
+	err = s.run(ctx)
+	close(ended)
+	cerr := <-copied
+	var exit exitCode
+	if errors.As(err, &exit) && cerr != nil {
+		return cerr
+	}
+	return err
+}

@@ -1,0 +1,16 @@
+// Command cleat is the command line of cleatd: it runs containers and looks after them. See
+// `cleat help`.
+package main
+
+import (
+	"context"
+	"os"
+)
+
+// version is set by the linker, from git.
+var version = "dev"
+
+func main() {
+	a := &app{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, env: os.Getenv}
+	os.Exit(a.run(context.Background(), os.Args[1:]))
+}

@@ -1,0 +1,103 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/spf13/pflag"
+)
+
+// listFlags are how a list is shown.
+type listFlags struct {
+	format string
+	quiet  bool
+}
+
+func (l *listFlags) declare(fs *pflag.FlagSet) {
+	fs.StringVar(&l.format, "format", "table", "`table` for people or json for programs")
+	fs.BoolVarP(&l.quiet, "quiet", "q", false, "print names only")
+}
+
+// show prints rows as the flags say: what json makes of them, the first column alone, or a table.
+func (l *listFlags) show(w io.Writer, header []string, rows [][]string, names []string, asJSON any) error {
+	switch {
+	case l.format != "table" && l.format != "json":
+		return unknownFormat(l.format)
+	case l.format == "json":
+		return writeJSON(w, asJSON)
+	case l.quiet:
+		return writeLines(w, names)
+	}
+	return writeTable(w, header, rows)
+}
+
+func unknownFormat(format string) error {
+	return fmt.Errorf("format %q: want table or json: %w", format, errdefs.ErrInvalidArgument)
+}
+
+func writeLines(w io.Writer, lines []string) error {
+	if len(lines) == 0 {
+		return nil
+	}
+	_, err := io.WriteString(w, strings.Join(lines, "\n")+"\n")
+	return writing(err)
+}
+
+func writeJSON(w io.Writer, v any) error {
+	e := json.NewEncoder(w)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", "  ")
+	return writing(e.Encode(v))
+}
+
+func writeTable(w io.Writer, header []string, rows [][]string) error {
+	t := tabwriter.NewWriter(w, 0, 8, 3, ' ', 0)
+	for _, row := range append([][]string{header}, rows...) {
+		if _, err := fmt.Fprintln(t, strings.Join(row, "\t")); err != nil {
+			return writing(err)
+		}
+	}
+	return writing(t.Flush())
+}
+
+func writing(err error) error {
+	if err != nil {
+		return fmt.Errorf("write output: %w", err)
+	}
+	return nil
+}
+
+// timestamp is a time for programs, empty where there is none.
+func timestamp(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.UTC().Format(time.RFC3339Nano)
+}
+
+// size is a number of bytes for people.
+func size(n uint64) string {
+	const units = "KMGTPE"
+	if n < 1024 {
+		return fmt.Sprintf("%dB", n)
+	}
+	f, i := float64(n)/1024, 0
+	for f >= 1024 && i < len(units)-1 {
+		f /= 1024
+		i++
+	}
+	return fmt.Sprintf("%.1f%ciB", f, units[i])
+}
+
+// limit is a limit for people.
+func limit(n uint64, show func(uint64) string) string {
+	if n == 0 {
+		return "-"
+	}
+	return show(n)
+}

@@ -1,0 +1,133 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/cleatproject/cleat/client"
+	"github.com/spf13/pflag"
+)
+
+// containerJSON is a container for programs.
+type containerJSON struct {
+	ID         string            `json:"id"`
+	Namespace  string            `json:"namespace"`
+	Image      string            `json:"image"`
+	Pid        uint32            `json:"pid"`
+	Status     string            `json:"status"`
+	ExitCode   uint32            `json:"exit_code"`
+	Created    string            `json:"created"`
+	Started    string            `json:"started"`
+	Finished   string            `json:"finished"`
+	Command    []string          `json:"command"`
+	Labels     map[string]string `json:"labels"`
+	Runtime    string            `json:"runtime"`
+	LogPath    string            `json:"log_path"`
+	Terminal   bool              `json:"terminal"`
+	Snapshot   string            `json:"snapshot_key"`
+	Snapshoter string            `json:"snapshotter"`
+}
+
+func toJSON(b client.Container) containerJSON {
+	return containerJSON{
+		ID: b.ID, Namespace: b.Namespace, Image: b.Image, Pid: b.Pid, Status: b.Status, ExitCode: b.ExitStatus,
+		Created: timestamp(b.CreatedAt), Started: timestamp(b.StartedAt), Finished: timestamp(b.FinishedAt),
+		Command: b.Command, Labels: b.Labels, Runtime: b.Runtime, LogPath: b.LogPath, Terminal: b.Stdio.Terminal,
+		Snapshot: b.SnapshotKey, Snapshoter: b.Snapshotter,
+	}
+}
+
+func psCommand() command {
+	return command{
+		name: "ps", aliases: []string{"ls"}, max: 0,
+		short: "list containers",
+		setup: func(fs *pflag.FlagSet) action {
+			l := &listFlags{}
+			l.declare(fs)
+			all := fs.BoolP("all", "a", false, "also those that do not run")
+			noTrunc := fs.Bool("no-trunc", false, "show ids and commands whole")
+			filters := fs.StringArrayP("filter", "f", nil,
+				"`filter` such as status==running, labels.tier==web, id~=^db; several mean or")
+			return func(ctx context.Context, a *app, _ []string) error {
+				return a.withClient(ctx, func(c *client.Client) error {
+					boxes, err := c.List(ctx, client.ListRequest{All: *all, Filters: *filters})
+					if err != nil {
+						return err
+					}
+					return showContainers(a, l, boxes, *noTrunc)
+				})
+			}
+		},
+	}
+}
+
+func showContainers(a *app, l *listFlags, boxes []client.Container, whole bool) error {
+	now := time.Now()
+	names, rows, asJSON := []string{}, [][]string{}, []containerJSON{}
+	for _, b := range boxes {
+		id, command := b.ID, strings.Join(b.Command, " ")
+		if !whole {
+			id, command = shortID(id), abbreviate(command, 30)
+		}
+		pid := "-"
+		if b.Pid != 0 {
+			pid = fmt.Sprint(b.Pid)
+		}
+		names = append(names, b.ID)
+		rows = append(rows, []string{id, or(b.Image, "-"), command, since(b.CreatedAt, now), status(b, now), pid})
+		asJSON = append(asJSON, toJSON(b))
+	}
+	return l.show(a.stdout, []string{"ID", "IMAGE", "COMMAND", "AGE", "STATUS", "PID"}, rows, names, asJSON)
+}
+
+func status(b client.Container, now time.Time) string {
+	switch b.Status {
+	case "stopped":
+		return fmt.Sprintf("exited (%d) %s ago", b.ExitStatus, since(b.FinishedAt, now))
+	case "running", "paused":
+		return fmt.Sprintf("%s %s", b.Status, since(b.StartedAt, now))
+	}
+	return b.Status
+}
+
+func abbreviate(s string, n int) string {
+	r := []rune(s)
+	if len(r) <= n {
+		return s
+	}
+	return string(r[:n-1]) + "…"
+}
+
+func inspectCommand() command {
+	return command{
+		name: "inspect", args: "CONTAINER...", min: 1, max: -1,
+		short: "show all that is known of containers, as JSON",
+		setup: func(*pflag.FlagSet) action {
+			return func(ctx context.Context, a *app, args []string) error {
+				return a.withClient(ctx, func(c *client.Client) error {
+					out := []any{}
+					for _, ref := range args {
+						box, err := lookup(ctx, c, ref)
+						if err != nil {
+							return err
+						}
+						spec, err := c.Spec(ctx, box.ID)
+						if err != nil {
+							return err
+						}
+						out = append(out, struct {
+							containerJSON
+							Stdin  string `json:"stdin"`
+							Stdout string `json:"stdout"`
+							Stderr string `json:"stderr"`
+							Spec   any    `json:"spec"`
+						}{toJSON(box), box.Stdio.Stdin, box.Stdio.Stdout, box.Stdio.Stderr, spec})
+					}
+					return writeJSON(a.stdout, out)
+				})
+			}
+		},
+	}
+}

@@ -1,0 +1,249 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/cleatproject/cleat/client"
+	"github.com/cleatproject/cleat/client/spec"
+	"github.com/cleatproject/cleat/client/stdio"
+	"github.com/containerd/errdefs"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/spf13/pflag"
+)
+
+func runCommand() command {
+	return command{
+		name: "run", args: "IMAGE [COMMAND [ARGUMENT...]]", min: 1, max: -1, ordered: true, failure: codeOwnFailure,
+		short: "run a command in a new container",
+		detail: `Without --detach, cleat shows the output, passes signals on and exits with the container's code;
+asked to end three times within five seconds, it kills the container. With --detach it prints the
+container's id; the output is kept for cleat logs unless --log says otherwise.`,
+		setup: func(fs *pflag.FlagSet) action {
+			r := &runFlags{}
+			r.declare(fs)
+			return func(ctx context.Context, a *app, args []string) error { return r.act(ctx, a, fs, args) }
+		},
+	}
+}
+
+// runner is one run on its way.
+type runner struct {
+	*runFlags
+	a     *app
+	c     *client.Client
+	proxy *proxy
+	term  *terminal
+	set   *stdio.Set
+	req   client.RunRequest
+}
+
+func (r *runFlags) act(ctx context.Context, a *app, fs *pflag.FlagSet, args []string) error {
+	proxy, ctx := newProxy(ctx)
+	defer proxy.close()
+	err := a.withClient(ctx, func(c *client.Client) error {
+		run := &runner{runFlags: r, a: a, c: c, proxy: proxy}
+		return run.do(ctx, fs, args)
+	})
+	if sig := proxy.cancelledBy(); sig != 0 && ctx.Err() != nil {
+		return exitCode(codeSignalledBase + int(sig))
+	}
+	return err
+}
+
+func (r *runner) do(ctx context.Context, fs *pflag.FlagSet, args []string) (err error) {
+	if r.term, err = r.a.openTerminal(&r.processFlags); err != nil {
+		return err
+	}
+	if err := r.prepare(ctx, fs, args); err != nil {
+		return err
+	}
+	if err := r.openStdio(); err != nil {
+		return err
+	}
+	if r.set != nil {
+		defer func() { err = firstError(err, r.set.Close()) }()
+	}
+	started, err := r.c.Run(ctx, r.req)
+	if err != nil {
+		r.discard()
+		return errors.Join(r.hint(err), r.undo(ctx))
+	}
+	if err := stdio.Collect(r.c.StdioRoot()); err != nil {
+		return err
+	}
+	if r.detach {
+		if r.a.printed(started.ID+"\n") != 0 {
+			return exitCode(codeOwnFailure)
+		}
+		return nil
+	}
+	return r.attend(ctx, started)
+}
+
+// prepare makes the request: image configuration, spec, labels.
+func (r *runner) prepare(ctx context.Context, fs *pflag.FlagSet, args []string) error {
+	id := r.name
+	if id == "" {
+		id = newID()
+	}
+	r.req = client.RunRequest{
+		ID: id, User: r.user, Snapshotter: r.snapshotter, Runtime: r.runtime, AutoRemove: r.remove,
+	}
+	var image spec.Image
+	if r.rootfs {
+		dir, err := filepath.Abs(args[0])
+		if err != nil {
+			return fmt.Errorf("find root file system: %w", err)
+		}
+		r.req.RootFS = dir
+	} else {
+		details, err := r.c.Inspect(ctx, args[0], r.platform)
+		if err != nil {
+			return err
+		}
+		if image, err = spec.ParseImage(details.Config); err != nil {
+			return err
+		}
+		r.req.Image = args[0]
+		r.req.User = or(r.user, image.User)
+	}
+	o, err := r.options(fs, id, args[1:])
+	if err != nil {
+		return err
+	}
+	if r.req.Spec, err = spec.Generate(image, o); err != nil {
+		return err
+	}
+	if w, h, ok := r.term.size(); ok {
+		r.req.Spec.Process.ConsoleSize = &specs.Box{Width: uint(w), Height: uint(h)}
+	}
+	r.req.Labels, err = r.labelMap(image)
+	return err
+}
+
+// openStdio decides where the process's stdio goes and makes the FIFOs it needs.
+func (r *runner) openStdio() (err error) {
+	io := &r.req.Stdio
+	io.Terminal = r.tty
+	want := stdio.Want{Stdin: r.interactive}
+	attached := false
+	switch {
+	case r.log == "daemon", r.log == "" && r.detach && !r.tty:
+		r.req.Log = true
+	case r.log == "":
+		attached = true
+		want.Stdout, want.Stderr = true, !r.tty
+	case r.log == "none":
+	case strings.HasPrefix(r.log, "file://"), strings.HasPrefix(r.log, "binary://"):
+		io.Stdout = r.log
+		if !r.tty {
+			io.Stderr = r.log
+		}
+	default:
+		return fmt.Errorf("log %q: want daemon, none, file:///PATH or binary:///PATH: %w", r.log, errdefs.ErrInvalidArgument)
+	}
+	if want == (stdio.Want{}) {
+		return nil
+	}
+	if r.detach {
+		r.set, err = stdio.Reserve(r.c.StdioRoot(), want)
+	} else {
+		r.set, err = stdio.New(r.c.StdioRoot(), want)
+	}
+	if err != nil {
+		return err
+	}
+	io.Stdin = r.set.Paths.Stdin
+	if attached {
+		io.Stdout, io.Stderr = r.set.Paths.Stdout, r.set.Paths.Stderr
+	}
+	return nil
+}
+
+// attend stays with the container until it has exited, and removes it where that was asked for.
+func (r *runner) attend(ctx context.Context, started client.Started) error {
+	s := &session{
+		a: r.a, c: r.c, proxy: r.proxy, term: r.term, set: r.set, id: started.ID,
+		input: r.interactive, signals: r.sigProxy,
+		wait: func(ctx context.Context) (client.Exit, error) { return r.c.Wait(ctx, started.ID, started.Cursor) },
+	}
+	var err error
+	if path := r.logPath(started); path != "" {
+		err = s.runWithLog(ctx, path)
+	} else {
+		err = s.run(ctx)
+	}
+	var exit exitCode
+	if !r.remove || !errors.As(err, &exit) {
+		return err
+	}
+	if rerr := r.c.Remove(ctx, started.ID, true); rerr != nil && !errdefs.IsNotFound(rerr) {
+		return rerr
+	}
+	return err
+}
+
+// logPath is the file that output goes to and that this program can show.
+func (r *runner) logPath(started client.Started) string {
+	if r.req.Log {
+		return started.LogPath
+	}
+	if path, ok := strings.CutPrefix(r.log, "file://"); ok {
+		return path
+	}
+	return ""
+}
+
+// undoTime is how long the clean-up of a cancelled run may take.
+const undoTime = 10 * time.Second
+
+// undo makes sure that a cancelled run left no container; it may have begun to run just then. Only
+// a made-up id is surely this run's own.
+func (r *runner) undo(ctx context.Context) error {
+	if ctx.Err() == nil || r.name != "" {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTime)
+	defer cancel()
+	err := r.c.Remove(ctx, r.req.ID, true)
+	if errdefs.IsNotFound(err) {
+		return nil
+	}
+	return err
+}
+
+// discard makes sure that the FIFOs of a run that came to nothing go.
+func (r *runner) discard() {
+	if r.set != nil {
+		r.set.Discard()
+	}
+}
+
+func (r *runner) hint(err error) error {
+	if errdefs.IsAlreadyExists(err) {
+		return hinted(err, "cleat rm "+r.req.ID+" removes the container of that name; --name picks another")
+	}
+	return err
+}
+
+// newID makes up a container's id.
+func newID() string {
+	var b [32]byte
+	_, _ = rand.Read(b[:]) // never fails: crypto/rand ends the program instead
+	return hex.EncodeToString(b[:])
+}
+
+// firstError prefers a container's exit code to what came after it.
+func firstError(err, later error) error {
+	if err == nil {
+		return later
+	}
+	return err
+}

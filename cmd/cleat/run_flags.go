@@ -1,0 +1,220 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+
+	"github.com/cleatproject/cleat/client/spec"
+	"github.com/containerd/errdefs"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/spf13/pflag"
+)
+
+// stopSignalLabel is the container label that says how `stop` asks a container to end.
+const stopSignalLabel = "cleat.io/stop-signal"
+
+// processFlags are what run and exec have in common.
+type processFlags struct {
+	interactive, tty, detach bool
+	env, envFiles            []string
+	workdir, user            string
+	privileged               bool
+}
+
+func (p *processFlags) declare(fs *pflag.FlagSet) {
+	fs.BoolVarP(&p.interactive, "interactive", "i", false, "keep stdin open and send what comes on it")
+	fs.BoolVarP(&p.tty, "tty", "t", false, "give the process a terminal")
+	fs.BoolVarP(&p.detach, "detach", "d", false, "return once it runs, and leave it running")
+	fs.StringArrayVarP(&p.env, "env", "e", nil, "set `NAME=VALUE`, or pass on NAME from here; may be repeated")
+	fs.StringArrayVar(&p.envFiles, "env-file", nil, "read variables from `file`, one a line")
+	fs.StringVarP(&p.workdir, "workdir", "w", "", "working `directory` inside the container")
+	fs.StringVarP(&p.user, "user", "u", "", "`user[:group]`, by name or number, to run as")
+	fs.BoolVar(&p.privileged, "privileged", false, "give every capability and take the protections away")
+}
+
+// environment is the variables of the files and the flags, in this order. A bare name takes the
+// value that it has here, and is left out where it has none.
+func (p *processFlags) environment() ([]string, error) {
+	var out []string
+	for _, file := range p.envFiles {
+		vars, err := readEnvFile(file)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, vars...)
+	}
+	out = append(out, p.env...)
+	known := out[:0]
+	for _, kv := range out {
+		name, _, hasValue := strings.Cut(kv, "=")
+		if name == "" {
+			return nil, fmt.Errorf("variable %q: want NAME=VALUE: %w", kv, errdefs.ErrInvalidArgument)
+		}
+		if !hasValue {
+			value, ok := os.LookupEnv(name)
+			if !ok {
+				continue
+			}
+			kv = name + "=" + value
+		}
+		known = append(known, kv)
+	}
+	return known, nil
+}
+
+func readEnvFile(file string) ([]string, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, fmt.Errorf("read variables: %w", err)
+	}
+	var out []string
+	lines := bufio.NewScanner(f)
+	for lines.Scan() {
+		line := strings.TrimSpace(lines.Text())
+		if line != "" && !strings.HasPrefix(line, "#") {
+			out = append(out, line)
+		}
+	}
+	if err := errors.Join(lines.Err(), f.Close()); err != nil {
+		return nil, fmt.Errorf("read variables: %w", err)
+	}
+	return out, nil
+}
+
+// runFlags are those of run.
+type runFlags struct {
+	processFlags
+	remove, readOnly, rootfs, sigProxy, noNewPrivileges bool
+	name, hostname, network, memory                     string
+	runtime, snapshotter, log, entrypoint, stopSignal   string
+	platform                                            string
+	cpus                                                float64
+	pids                                                int64
+	mounts, volumes, tmpfs, capAdd, capDrop, labels     []string
+	security                                            []string
+}
+
+func (r *runFlags) declare(fs *pflag.FlagSet) {
+	r.processFlags.declare(fs)
+	fs.StringVar(&r.name, "name", "", "`id` of the container; one is made up where none is given")
+	fs.BoolVar(&r.remove, "rm", false, "remove the container once it has ended")
+	fs.StringVar(&r.entrypoint, "entrypoint", "", "`program` to run in place of the image's; empty for none")
+	fs.StringVar(&r.hostname, "hostname", "", "host `name` inside; the first letters of the id where not given")
+	fs.StringVar(&r.network, "net", "none", "`network`: none, host, or ns:PATH to join one")
+	fs.StringVar(&r.network, "network", "none", "the same as --net")
+	fs.StringArrayVarP(&r.volumes, "volume", "v", nil, "`SRC:DST[:ro]`, a host path to see inside; may be repeated")
+	fs.StringArrayVar(&r.mounts, "mount", nil, "`type=bind|tmpfs,src=,dst=[,ro]`, a mount; may be repeated")
+	fs.StringArrayVar(&r.tmpfs, "tmpfs", nil, "`DST[:OPTIONS]`, a temporary file system; may be repeated")
+	fs.BoolVar(&r.readOnly, "read-only", false, "make the root file system read-only")
+	fs.StringVarP(&r.memory, "memory", "m", "", "limit of memory as a `size`: 64m, 1.5g")
+	fs.Float64Var(&r.cpus, "cpus", 0, "limit of processor time, as a `number` of processors")
+	fs.Int64Var(&r.pids, "pids-limit", 0, "limit of the `number` of processes and threads")
+	fs.StringArrayVar(&r.capAdd, "cap-add", nil, "`capability` to add, or ALL; may be repeated")
+	fs.StringArrayVar(&r.capDrop, "cap-drop", nil, "`capability` to take away, or ALL; may be repeated")
+	fs.StringArrayVar(&r.security, "security-opt", nil, "`option`: no-new-privileges or seccomp=unconfined")
+	fs.StringArrayVarP(&r.labels, "label", "l", nil, "`KEY=VALUE` to remember with the container; may be repeated")
+	fs.StringVar(&r.stopSignal, "stop-signal", "", "`signal` by which stop asks it to end")
+	fs.StringVar(&r.log, "log", "", "`where` output goes: daemon, none or file:///PATH (daemon with --detach)")
+	fs.BoolVar(&r.sigProxy, "sig-proxy", true, "pass signals on to the container")
+	fs.StringVar(&r.runtime, "runtime", "", "runtime `name` or path of a shim")
+	fs.StringVar(&r.snapshotter, "snapshotter", "", "snapshotter by `name`")
+	fs.StringVar(&r.platform, "platform", "", "os/arch[/variant] of the image to use")
+	fs.BoolVar(&r.rootfs, "rootfs", false, "IMAGE is a directory to use as the root file system")
+}
+
+// options turns the flags into what the spec is made of.
+func (r *runFlags) options(fs *pflag.FlagSet, id string, args []string) (spec.Options, error) {
+	env, err := r.environment()
+	if err != nil {
+		return spec.Options{}, err
+	}
+	o := spec.Options{
+		Args: args, Env: env, WorkDir: r.workdir, Hostname: or(r.hostname, shortID(id)), Terminal: r.tty,
+		ReadOnly: r.readOnly, Network: r.network, CapAdd: r.capAdd, CapDrop: r.capDrop, Privileged: r.privileged,
+		Limits: spec.Limits{CPUs: r.cpus, Pids: r.pids},
+	}
+	if fs.Changed("entrypoint") {
+		o.Entrypoint = strings.Fields(r.entrypoint)
+	}
+	if r.memory != "" {
+		if o.Limits.Memory, err = spec.ParseBytes(r.memory); err != nil {
+			return o, err
+		}
+	}
+	for _, s := range r.security {
+		switch s {
+		case "no-new-privileges", "no-new-privileges=true", "no-new-privileges:true":
+			o.NoNewPrivileges = true
+		case "seccomp=unconfined", "seccomp:unconfined":
+			o.NoSeccomp = true
+		default:
+			return o, fmt.Errorf("security option %q: want no-new-privileges or seccomp=unconfined: %w", s, errdefs.ErrInvalidArgument)
+		}
+	}
+	o.Mounts, err = r.mountList()
+	return o, err
+}
+
+func (r *runFlags) mountList() ([]specs.Mount, error) {
+	var out []specs.Mount
+	add := func(texts []string, parse func(string) (specs.Mount, error)) error {
+		for _, text := range texts {
+			m, err := parse(text)
+			if err != nil {
+				return err
+			}
+			out = append(out, m)
+		}
+		return nil
+	}
+	return out, errors.Join(
+		add(r.mounts, spec.ParseMount),
+		add(r.volumes, spec.ParseVolume),
+		add(r.tmpfs, func(text string) (specs.Mount, error) {
+			dst, options, _ := strings.Cut(text, ":")
+			m := "type=tmpfs,dst=" + dst
+			if options != "" {
+				m += ",options=" + strings.ReplaceAll(options, ",", ":")
+			}
+			return spec.ParseMount(m)
+		}))
+}
+
+// labelMap parses the labels and adds the stop signal's.
+func (r *runFlags) labelMap(image spec.Image) (map[string]string, error) {
+	out := map[string]string{}
+	for _, l := range r.labels {
+		key, value, _ := strings.Cut(l, "=")
+		if key == "" {
+			return nil, fmt.Errorf("label %q: want KEY=VALUE: %w", l, errdefs.ErrInvalidArgument)
+		}
+		out[key] = value
+	}
+	stop := r.stopSignal
+	if stop == "" && image.StopSignal != "" {
+		// What an image says is taken only where it is a signal.
+		if _, err := parseSignal(image.StopSignal); err == nil {
+			stop = image.StopSignal
+		}
+	}
+	if stop != "" {
+		if _, err := parseSignal(stop); err != nil {
+			return nil, err
+		}
+		out[stopSignalLabel] = stop
+	}
+	return out, nil
+}
+
+// shortID is what people see of a made-up id; a chosen one they see whole.
+func shortID(id string) string {
+	if len(id) == 64 && isHex(id) {
+		return id[:12]
+	}
+	return id
+}
+
+func isHex(s string) bool { return strings.Trim(s, "0123456789abcdef") == "" }

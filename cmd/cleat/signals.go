@@ -1,0 +1,130 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+)
+
+// parseSignal reads a signal by number or by name, with or without SIG.
+func parseSignal(text string) (syscall.Signal, error) {
+	if n, err := strconv.Atoi(text); err == nil && n > 0 && n <= 64 {
+		return syscall.Signal(n), nil
+	}
+	name := strings.ToUpper(text)
+	if !strings.HasPrefix(name, "SIG") {
+		name = "SIG" + name
+	}
+	if s := unix.SignalNum(name); s != 0 {
+		return s, nil
+	}
+	return 0, fmt.Errorf("signal %q: want a name such as TERM or a number from 1 to 64: %w", text, errdefs.ErrInvalidArgument)
+}
+
+// signals are those that end a program, or mean what the program makes of them: they are passed on.
+func forwarded() []os.Signal {
+	return []os.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGUSR1, syscall.SIGUSR2}
+}
+
+// proxy takes the signals that this program gets. Before there is a process to pass them on to, one
+// that ends programs cancels the context; afterwards each is given to send.
+type proxy struct {
+	cancel context.CancelFunc
+	ch     chan os.Signal
+	stop   chan struct{}
+	done   sync.WaitGroup
+
+	mu    sync.Mutex
+	send  func(syscall.Signal)
+	early syscall.Signal
+}
+
+// newProxy begins to take signals; the context that it returns ends by one.
+func newProxy(ctx context.Context) (*proxy, context.Context) {
+	ctx, cancel := context.WithCancel(ctx)
+	p := &proxy{cancel: cancel, ch: make(chan os.Signal, 16), stop: make(chan struct{})}
+	signal.Notify(p.ch, forwarded()...)
+	p.done.Add(1)
+	go p.run()
+	return p, ctx
+}
+
+func (p *proxy) run() {
+	defer p.done.Done()
+	for {
+		select {
+		case <-p.stop:
+			return
+		case s := <-p.ch:
+			p.take(s.(syscall.Signal))
+		}
+	}
+}
+
+func (p *proxy) take(s syscall.Signal) {
+	p.mu.Lock()
+	send := p.send
+	if send == nil && p.early == 0 && s != syscall.SIGUSR1 && s != syscall.SIGUSR2 {
+		p.early = s
+		p.cancel()
+	}
+	p.mu.Unlock()
+	if send != nil {
+		send(s)
+	}
+}
+
+// forward makes send get the signals from now on.
+func (p *proxy) forward(send func(syscall.Signal)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.send = send
+}
+
+// cancelledBy returns the signal that cancelled the context, or 0.
+func (p *proxy) cancelledBy() syscall.Signal {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.early
+}
+
+// close gives the signals their usual meaning back.
+func (p *proxy) close() {
+	signal.Stop(p.ch)
+	close(p.stop)
+	p.done.Wait()
+	p.cancel()
+}
+
+// escalation turns the third request to end within a while into SIGKILL: a container's first
+// process ignores signals that it has no handler for.
+type escalation struct {
+	asked int
+	last  time.Time
+}
+
+const askedWithin = 5 * time.Second
+
+// next returns the signal to send for s, and whether a word about it is due.
+func (e *escalation) next(s syscall.Signal, now time.Time) (send syscall.Signal, warn bool) {
+	if s != syscall.SIGINT && s != syscall.SIGTERM {
+		return s, false
+	}
+	if now.Sub(e.last) > askedWithin {
+		e.asked = 0
+	}
+	e.asked, e.last = e.asked+1, now
+	if e.asked >= 3 {
+		return syscall.SIGKILL, false
+	}
+	return s, e.asked == 2
+}
