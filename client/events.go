@@ -79,6 +79,7 @@ func (c *Client) follow(ctx context.Context, r *EventsRequest, each func(Event) 
 	s, err := rpc.OpenServerStream[cleatapi.Event](c.outgoing(ctx), conn.ttrpc, cleatapi.EventsService, "Subscribe",
 		&cleatapi.SubscribeRequest{
 			Cursor: r.Cursor, FromStart: r.FromStart, Filters: r.Filters, AllNamespaces: r.AllNamespaces,
+			Namespace: c.namespace,
 		})
 	if err != nil {
 		return err

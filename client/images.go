@@ -68,6 +68,7 @@ func (c *Client) importImage(ctx context.Context, r io.Reader, opts ImportOption
 	}
 	err = s.Send(ctx, &cleatapi.ImportRequest{Options: &cleatapi.ImportOptions{
 		Name: opts.Name, Platform: opts.Platform, Snapshotter: opts.Snapshotter, NoUnpack: opts.NoUnpack,
+		Namespace: c.namespace,
 	}})
 	if err == nil {
 		err = sendArchive(ctx, s, r)

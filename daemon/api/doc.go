@@ -34,6 +34,11 @@ func namespaceOf(ctx context.Context) (string, error) {
 			}
 		}
 	}
+	return checkNamespace(ns)
+}
+
+// checkNamespace checks the name a request gives.
+func checkNamespace(ns string) (string, error) {
 	if ns == "" {
 		return "", fmt.Errorf("namespace is required: %w", errdefs.ErrFailedPrecondition)
 	}

@@ -77,16 +77,16 @@ func (s native) remove(ctx context.Context, req *cleatapi.RemoveRequest) (*cleat
 }
 
 func (s native) importImage(ctx context.Context, receive func() (*cleatapi.ImportRequest, error)) (*cleatapi.ImportResponse, error) {
-	ns, err := namespaceOf(ctx)
-	if err != nil {
-		return nil, err
-	}
 	head, err := receive()
 	if err != nil {
 		return nil, err
 	}
 	if head.Options == nil {
 		return nil, fmt.Errorf("import: the first message carries no options: %w", errdefs.ErrInvalidArgument)
+	}
+	ns, err := checkNamespace(head.Options.Namespace)
+	if err != nil {
+		return nil, err
 	}
 	body := &importReader{receive: receive, rest: head.Data}
 	list, err := s.svc.Import(ctx, ns, body, head.Options)
@@ -151,7 +151,7 @@ func (s native) subscribe(ctx context.Context, req *cleatapi.SubscribeRequest, s
 		sub.Cursor = s.svc.Events.Cursor()
 	}
 	if !req.AllNamespaces {
-		ns, err := namespaceOf(ctx)
+		ns, err := checkNamespace(req.Namespace)
 		if err != nil {
 			return err
 		}

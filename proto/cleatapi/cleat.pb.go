@@ -155,6 +155,8 @@ type ImportOptions struct {
 	Snapshotter string `protobuf:"bytes,3,opt,name=snapshotter,proto3" json:"snapshotter,omitempty"`
 	// Only store; unpack at first use.
 	NoUnpack bool `protobuf:"varint,4,opt,name=no_unpack,json=noUnpack,proto3" json:"no_unpack,omitempty"`
+	// The namespace: ttrpc streams carry no metadata.
+	Namespace string `protobuf:"bytes,5,opt,name=namespace,proto3" json:"namespace,omitempty"`
 }
 
 func (m *ImportOptions) Reset()      { *m = ImportOptions{} }
@@ -233,8 +235,10 @@ type SubscribeRequest struct {
 	FromStart bool   `protobuf:"varint,2,opt,name=from_start,json=fromStart,proto3" json:"from_start,omitempty"`
 	// Filters in the published syntax over topic, namespace and event fields; several mean or.
 	Filters []string `protobuf:"bytes,3,rep,name=filters,proto3" json:"filters,omitempty"`
-	// Every namespace, not only the caller's.
+	// Every namespace, not only the one named.
 	AllNamespaces bool `protobuf:"varint,4,opt,name=all_namespaces,json=allNamespaces,proto3" json:"all_namespaces,omitempty"`
+	// The namespace: ttrpc streams carry no metadata.
+	Namespace string `protobuf:"bytes,5,opt,name=namespace,proto3" json:"namespace,omitempty"`
 }
 
 func (m *SubscribeRequest) Reset()      { *m = SubscribeRequest{} }
@@ -960,6 +964,13 @@ func (m *ImportOptions) MarshalToSizedBuffer(dAtA []byte) (int, error) {
 	_ = i
 	var l int
 	_ = l
+	if len(m.Namespace) > 0 {
+		i -= len(m.Namespace)
+		copy(dAtA[i:], m.Namespace)
+		i = encodeVarintCleat(dAtA, i, uint64(len(m.Namespace)))
+		i--
+		dAtA[i] = 0x2a
+	}
 	if m.NoUnpack {
 		i--
 		if m.NoUnpack {
@@ -1348,6 +1359,13 @@ func (m *SubscribeRequest) MarshalToSizedBuffer(dAtA []byte) (int, error) {
 	_ = i
 	var l int
 	_ = l
+	if len(m.Namespace) > 0 {
+		i -= len(m.Namespace)
+		copy(dAtA[i:], m.Namespace)
+		i = encodeVarintCleat(dAtA, i, uint64(len(m.Namespace)))
+		i--
+		dAtA[i] = 0x2a
+	}
 	if m.AllNamespaces {
 		i--
 		if m.AllNamespaces {
@@ -1912,6 +1930,10 @@ func (m *ImportOptions) Size() (n int) {
 	if m.NoUnpack {
 		n += 2
 	}
+	l = len(m.Namespace)
+	if l > 0 {
+		n += 1 + l + sovCleat(uint64(l))
+	}
 	return n
 }
 
@@ -2082,6 +2104,10 @@ func (m *SubscribeRequest) Size() (n int) {
 	}
 	if m.AllNamespaces {
 		n += 2
+	}
+	l = len(m.Namespace)
+	if l > 0 {
+		n += 1 + l + sovCleat(uint64(l))
 	}
 	return n
 }
@@ -4483,6 +4509,38 @@ func (m *ImportOptions) Unmarshal(dAtA []byte) error {
 				}
 			}
 			m.NoUnpack = bool(v != 0)
+		case 5:
+			if wireType != 2 {
+				return fmt.Errorf("proto: wrong wireType = %d for field Namespace", wireType)
+			}
+			var stringLen uint64
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return ErrIntOverflowCleat
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				stringLen |= uint64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+			intStringLen := int(stringLen)
+			if intStringLen < 0 {
+				return ErrInvalidLengthCleat
+			}
+			postIndex := iNdEx + intStringLen
+			if postIndex < 0 {
+				return ErrInvalidLengthCleat
+			}
+			if postIndex > l {
+				return io.ErrUnexpectedEOF
+			}
+			m.Namespace = string(dAtA[iNdEx:postIndex])
+			iNdEx = postIndex
 		default:
 			iNdEx = preIndex
 			skippy, err := skipCleat(dAtA[iNdEx:])
@@ -5634,6 +5692,38 @@ func (m *SubscribeRequest) Unmarshal(dAtA []byte) error {
 				}
 			}
 			m.AllNamespaces = bool(v != 0)
+		case 5:
+			if wireType != 2 {
+				return fmt.Errorf("proto: wrong wireType = %d for field Namespace", wireType)
+			}
+			var stringLen uint64
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return ErrIntOverflowCleat
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				stringLen |= uint64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+			intStringLen := int(stringLen)
+			if intStringLen < 0 {
+				return ErrInvalidLengthCleat
+			}
+			postIndex := iNdEx + intStringLen
+			if postIndex < 0 {
+				return ErrInvalidLengthCleat
+			}
+			if postIndex > l {
+				return io.ErrUnexpectedEOF
+			}
+			m.Namespace = string(dAtA[iNdEx:postIndex])
+			iNdEx = postIndex
 		default:
 			iNdEx = preIndex
 			skippy, err := skipCleat(dAtA[iNdEx:])
