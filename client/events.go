@@ -76,7 +76,7 @@ func (c *Client) follow(ctx context.Context, r *EventsRequest, each func(Event) 
 		return err
 	}
 	defer c.conns.put(conn, false)
-	s, err := rpc.OpenServerStream[cleatapi.Event](c.outgoing(ctx), conn.ttrpc, cleatapi.EventsService, "Subscribe",
+	s, err := rpc.OpenServerStream[cleatapi.Event](ctx, conn.ttrpc, cleatapi.EventsService, "Subscribe",
 		&cleatapi.SubscribeRequest{
 			Cursor: r.Cursor, FromStart: r.FromStart, Filters: r.Filters, AllNamespaces: r.AllNamespaces,
 			Namespace: c.namespace,

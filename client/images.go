@@ -62,7 +62,7 @@ func (c *Client) importImage(ctx context.Context, r io.Reader, opts ImportOption
 	done := false
 	defer func() { c.conns.put(conn, done) }()
 	s, err := rpc.OpenClientStream[cleatapi.ImportResponse](
-		c.outgoing(ctx), conn.ttrpc, cleatapi.ImagesService, "Import")
+		ctx, conn.ttrpc, cleatapi.ImagesService, "Import")
 	if err != nil {
 		return nil, err
 	}

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/cleatproject/cleat/client"
+	"github.com/cleatproject/cleat/internal/version"
 	"github.com/spf13/pflag"
 )
 
@@ -52,7 +53,7 @@ func (a *app) run(ctx context.Context, args []string) int {
 	case err != nil:
 		return a.fail(usage("cleat", err), 1)
 	case *showVersion:
-		return a.printed("cleat " + version + "\n")
+		return a.printed("cleat " + version.Version() + "\n")
 	case args[0] == "help":
 		return a.help(args[1:])
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/cleatproject/cleat/client"
+	"github.com/cleatproject/cleat/internal/version"
 	"github.com/spf13/pflag"
 )
 
@@ -26,10 +27,10 @@ func versionCommand() command {
 						return err
 					}
 					return writeJSON(a.stdout, map[string]string{
-						"client": version, "server": server.Version, "revision": server.Revision,
+						"client": version.Version(), "server": server.Version, "revision": server.Revision,
 					})
 				}
-				a.printed("client  " + version + "\n")
+				a.printed("client  " + version.Version() + "\n")
 				if err != nil {
 					return err
 				}

@@ -7,9 +7,6 @@ import (
 	"os"
 )
 
-// version is set by the linker, from git.
-var version = "dev"
-
 func main() {
 	a := &app{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, env: os.Getenv}
 	os.Exit(a.run(context.Background(), os.Args[1:]))
