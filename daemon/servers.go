@@ -19,7 +19,7 @@ import (
 )
 
 // stopLimit is how long calls under way may take to end when the daemon stops.
-const stopLimit = 2 * time.Second
+const stopLimit = 500 * time.Millisecond
 
 // servers are the two listeners with their servers.
 type servers struct {

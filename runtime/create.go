@@ -58,7 +58,7 @@ func (m *Manager) make(
 	if err != nil {
 		return nil, err
 	}
-	options, err := m.fillOptions(namespace, o, binary)
+	options, err := m.fillOptions(o, binary)
 	if err != nil {
 		return nil, err
 	}
@@ -133,8 +133,8 @@ func (t *Task) run(ctx context.Context, c *conn, req *task.CreateTaskRequest) er
 }
 
 // fillOptions gives runc-like runtimes a state directory of this daemon's own.
-func (m *Manager) fillOptions(namespace string, o CreateOptions, binary string) (*types.Any, error) {
-	root := filepath.Join(m.cfg.State, "runc", namespace)
+func (m *Manager) fillOptions(o CreateOptions, binary string) (*types.Any, error) {
+	root := filepath.Join(m.cfg.State, "runc") // shims add the namespace
 	if o.Options == nil || o.Options.TypeUrl == "" {
 		if !native(binary) && filepath.Base(binary) != "containerd-shim-runc-v2" {
 			return nil, nil
