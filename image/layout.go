@@ -24,7 +24,7 @@ func (im *importer) fromLayout(ctx context.Context, opts ImportOptions) ([]Impor
 			return nil, err
 		}
 		if !whole {
-			return nil, invalidf("archive lacks content of the image %s", d.Digest)
+			return nil, invalidf("archive lacks blobs of the image %s: is it cut short?", d.Digest)
 		}
 		name := ""
 		if opts.Name == "" {
@@ -43,8 +43,8 @@ func plainTarget(d ocispec.Descriptor) ocispec.Descriptor {
 }
 
 // complete tells whether the image at desc can be used: a manifest whose content is all
-// here, or an index with at least one such. A manifest that is here without its content,
-// or a document that cannot be trusted, is an error.
+// here, or an index with at least one such (archives often hold one platform of many). A
+// document that cannot be trusted is an error.
 func complete(ctx context.Context, p Provider, desc ocispec.Descriptor, depth int) (bool, error) {
 	if depth > maxNesting {
 		return false, invalidf("indexes are nested more than %d deep", maxNesting)
@@ -73,7 +73,7 @@ func complete(ctx context.Context, p Provider, desc ocispec.Descriptor, depth in
 	for _, c := range children {
 		b, err := p.ReaderAt(ctx, c.Digest)
 		if errdefs.IsNotFound(err) {
-			return false, invalidf("archive lacks the blob %s of the manifest %s", c.Digest, desc.Digest)
+			return false, nil
 		}
 		if err != nil {
 			return false, err

@@ -3,13 +3,10 @@ package metadata
 import (
 	"context"
 	"errors"
-	"fmt"
-	"os"
 	"path/filepath"
 	"reflect"
 	"slices"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -18,8 +15,6 @@ import (
 	digest "github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"google.golang.org/protobuf/encoding/protowire"
-
-	"github.com/cleatproject/cleat/snapshot"
 )
 
 // clock goes on by a second whenever it is read.
@@ -232,123 +227,6 @@ func TestLeases(t *testing.T) {
 	})
 }
 
-func TestSnapshots(t *testing.T) {
-	db := openTest(t)
-	add := func(key, parent string, kind snapshot.Kind) uint64 {
-		t.Helper()
-		id, release := db.ReserveSnapshotID()
-		defer release()
-		update(t, db, func(tx *Tx) error {
-			_, err := tx.Snapshots("ns", "overlayfs").Create(Snapshot{Key: key, Parent: parent, Kind: kind, ID: id})
-			return err
-		})
-		return id
-	}
-	commit := func(name, key string) {
-		t.Helper()
-		update(t, db, func(tx *Tx) error {
-			v, err := tx.Snapshots("ns", "overlayfs").Commit(name, key, snapshot.Usage{Size: 3, Inodes: 2}, nil)
-			if v.Key != name || v.Kind != snapshot.KindCommitted || v.Size != 3 {
-				t.Errorf("got %+v", v)
-			}
-			return err
-		})
-	}
-	a := add("a-key", "", snapshot.KindActive)
-	refused(t, db, errdefs.IsFailedPrecondition, func(tx *Tx) error {
-		_, err := tx.Snapshots("ns", "overlayfs").ParentIDs("a-key")
-		return err
-	})
-	commit("a", "a-key")
-	b := add("b-key", "a", snapshot.KindActive)
-	commit("b", "b-key")
-	add("view", "b", snapshot.KindView)
-	view(t, db, func(tx *Tx) error {
-		ids, err := tx.Snapshots("ns", "overlayfs").ParentIDs("b")
-		if !slices.Equal(ids, []uint64{b, a}) {
-			t.Errorf("chain %v, want %v %v", ids, b, a)
-		}
-		return err
-	})
-	s := func(tx *Tx) Snapshots { return tx.Snapshots("ns", "overlayfs") }
-	refused(t, db, errdefs.IsFailedPrecondition, func(tx *Tx) error { _, err := s(tx).Remove("a"); return err })
-	refused(t, db, errdefs.IsFailedPrecondition, func(tx *Tx) error {
-		_, err := s(tx).Commit("v", "view", snapshot.Usage{}, nil)
-		return err
-	})
-	refused(t, db, errdefs.IsAlreadyExists, func(tx *Tx) error {
-		_, err := s(tx).Create(Snapshot{Key: "a", Kind: snapshot.KindActive, ID: 99})
-		return err
-	})
-	refused(t, db, errdefs.IsNotFound, func(tx *Tx) error {
-		_, err := s(tx).Create(Snapshot{Key: "x", Parent: "none", Kind: snapshot.KindActive, ID: 99})
-		return err
-	})
-	refused(t, db, errdefs.IsNotFound, func(tx *Tx) error { _, err := tx.Snapshots("ns", "other").Stat("a"); return err })
-	update(t, db, func(tx *Tx) error {
-		for _, key := range []string{"view", "b", "a"} {
-			if _, err := s(tx).Remove(key); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-}
-
-func TestSnapshotIDsAreNeverUsedAgain(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "meta.db")
-	var highest uint64
-	for range 3 {
-		db, err := Open(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_ = db.Update(context.Background(), func(tx *Tx) error { return tx.Namespaces().Create("ns", nil) })
-		id, release := db.ReserveSnapshotID()
-		if id <= highest {
-			t.Errorf("number %d was used before", id)
-		}
-		highest = id
-		update(t, db, func(tx *Tx) error {
-			s := tx.Snapshots("ns", "overlayfs")
-			if _, err := s.Create(Snapshot{Key: "k", Kind: snapshot.KindActive, ID: id}); err != nil {
-				return err
-			}
-			_, err := s.Remove("k")
-			return err
-		})
-		release()
-		if err := db.Close(); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
-func TestLiveSnapshots(t *testing.T) {
-	db := openTest(t)
-	recorded, release := db.ReserveSnapshotID()
-	update(t, db, func(tx *Tx) error {
-		_, err := tx.Snapshots("ns", "overlayfs").Create(Snapshot{Key: "k", Kind: snapshot.KindActive, ID: recorded})
-		return err
-	})
-	release()
-	dropped, release := db.ReserveSnapshotID()
-	release()
-	reserved, release := db.ReserveSnapshotID()
-	defer release()
-	live, err := db.LiveSnapshots(context.Background(), "overlayfs")
-	if err != nil {
-		t.Fatal(err)
-	}
-	later, release2 := db.ReserveSnapshotID()
-	defer release2()
-	for id, want := range map[uint64]bool{recorded: true, dropped: false, reserved: true, later: true} {
-		if live(id) != want {
-			t.Errorf("number %d live: %v, want %v", id, !want, want)
-		}
-	}
-}
-
 func TestContent(t *testing.T) {
 	db := openTest(t)
 	d := digest.FromString("blob")
@@ -380,64 +258,6 @@ func TestContent(t *testing.T) {
 	refused(t, db, errdefs.IsNotFound, func(tx *Tx) error { return tx.Content("ns").Delete(d) })
 }
 
-func TestFailedUpdateChangesNothing(t *testing.T) {
-	db := openTest(t)
-	boom := errors.New("boom")
-	err := db.Update(context.Background(), func(tx *Tx) error {
-		if _, err := tx.Images("ns").Create(Image{Name: "i", Target: target("x")}); err != nil {
-			return err
-		}
-		return boom
-	})
-	if !errors.Is(err, boom) {
-		t.Errorf("got %v", err)
-	}
-	refused(t, db, errdefs.IsNotFound, func(tx *Tx) error { _, err := tx.Images("ns").Get("i"); return err })
-}
-
-func TestConcurrentUpdatesSucceedAndFailEachForItself(t *testing.T) {
-	db := openTest(t)
-	boom := errors.New("boom")
-	var wg sync.WaitGroup
-	for i := range 200 {
-		wg.Go(func() {
-			err := db.Update(context.Background(), func(tx *Tx) error {
-				if _, err := tx.Images("ns").Create(Image{Name: fmt.Sprint("i", i%100), Target: target("x")}); err != nil {
-					return err
-				}
-				if i%100%10 == 0 {
-					return boom
-				}
-				return nil
-			})
-			switch {
-			case i%100%10 == 0 && !errors.Is(err, boom):
-				t.Errorf("update %d: got %v, want boom", i, err)
-			case i%100%10 != 0 && err != nil && !errdefs.IsAlreadyExists(err):
-				t.Errorf("update %d: %v", i, err)
-			}
-		})
-	}
-	wg.Wait()
-	view(t, db, func(tx *Tx) error {
-		list, err := tx.Images("ns").List()
-		if len(list) != 90 {
-			t.Errorf("%d images, want 90", len(list))
-		}
-		return err
-	})
-}
-
-func TestCancelledUpdateDoesNotRun(t *testing.T) {
-	db := openTest(t)
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	err := db.Update(ctx, func(*Tx) error { t.Error("ran"); return nil })
-	if !errors.Is(err, context.Canceled) {
-		t.Errorf("got %v", err)
-	}
-}
-
 func TestUnknownFieldsSurviveAnUpdate(t *testing.T) {
 	db := openTest(t)
 	raw := encodeContainer(&Container{ID: "c", Runtime: Runtime{Name: "r"}})
@@ -458,83 +278,6 @@ func TestUnknownFieldsSurviveAnUpdate(t *testing.T) {
 		}
 		return err
 	})
-}
-
-func TestSecondOpenIsRefused(t *testing.T) {
-	db := openTest(t)
-	_, err := OpenWith(db.path, Options{LockWait: time.Millisecond})
-	if !errdefs.IsUnavailable(err) || !strings.Contains(err.Error(), db.path) {
-		t.Errorf("got %v", err)
-	}
-}
-
-// TestDamage overwrites parts of the file; opening and reading may work or fail, but must
-// not panic, and what fails must say which file.
-func TestDamage(t *testing.T) {
-	whole := filled(t)
-	for _, size := range []int{0, 1, 100, 4096, 8192, len(whole) / 2} {
-		tryDamaged(t, whole[:size], size == 0)
-	}
-	for at := 0; at < len(whole); at += 1024 {
-		broken := slices.Clone(whole)
-		for i := at; i < min(at+512, len(broken)); i++ {
-			broken[i] ^= 0xa5
-		}
-		tryDamaged(t, broken, false)
-	}
-}
-
-// filled returns the bytes of a database with some records.
-func filled(t *testing.T) []byte {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "meta.db")
-	db, err := Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	update(t, db, func(tx *Tx) error {
-		if err := tx.Namespaces().Create("ns", nil); err != nil {
-			return err
-		}
-		for i := range 50 {
-			if _, err := tx.Images("ns").Create(Image{Name: fmt.Sprint("i", i), Target: target("x")}); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	if err := db.Close(); err != nil {
-		t.Fatal(err)
-	}
-	raw, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return raw
-}
-
-func tryDamaged(t *testing.T, raw []byte, empty bool) {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "meta.db")
-	if err := os.WriteFile(path, raw, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	db, err := OpenWith(path, Options{LockWait: time.Second})
-	if err != nil {
-		if !strings.Contains(err.Error(), path) {
-			t.Errorf("the error does not name the file: %v", err)
-		}
-		return
-	}
-	err = db.View(context.Background(), func(tx *Tx) error {
-		_, err := tx.Images("ns").List()
-		return err
-	})
-	if err != nil && !errdefs.IsDataLoss(err) && !empty {
-		t.Errorf("reading a damaged file: %v, want data loss", err)
-	}
-	_ = db.Update(context.Background(), func(tx *Tx) error { return tx.Namespaces().Create("x", nil) })
-	_ = db.Close()
 }
 
 func TestValidateID(t *testing.T) {
@@ -567,22 +310,4 @@ func FuzzDecode(f *testing.F) {
 		_ = decodeNamespace(raw, &Namespace{})
 		_ = decodeIngest(raw, &Ingest{})
 	})
-}
-
-func BenchmarkUpdateAlone(b *testing.B) {
-	db, err := Open(filepath.Join(b.TempDir(), "meta.db"))
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer func() { _ = db.Close() }()
-	_ = db.Update(context.Background(), func(tx *Tx) error { return tx.Namespaces().Create("ns", nil) })
-	for i := 0; b.Loop(); i++ {
-		err := db.Update(context.Background(), func(tx *Tx) error {
-			_, err := tx.Containers("ns").Create(Container{ID: fmt.Sprint("c", i), Runtime: Runtime{Name: "r"}})
-			return err
-		})
-		if err != nil {
-			b.Fatal(err)
-		}
-	}
 }

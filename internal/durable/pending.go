@@ -19,7 +19,7 @@ type PendingFile struct {
 // The caller ends it with Commit or Abort. Until then its bytes are in a file beside path
 // whose name starts with ".tmp-"; after a crash such files are rubbish.
 func CreateAtomic(path string, perm fs.FileMode) (*PendingFile, error) {
-	f, err := os.CreateTemp(filepath.Dir(path), ".tmp-"+filepath.Base(path)+"-*")
+	f, err := os.CreateTemp(filepath.Dir(path), ".tmp-*")
 	if err != nil {
 		return nil, fmt.Errorf("create file: %w", err)
 	}

@@ -35,7 +35,8 @@ import (
 // Name is the name clients choose this driver by.
 const Name = "overlayfs"
 
-// asidePrefix starts the names of directories on their way out, and of those not yet whole.
+// asidePrefix starts the names of directories on their way out, and of those not yet
+// whole; the driver's nonce follows.
 const asidePrefix = ".rm-"
 
 // Driver is the overlay driver. Make one with Open.

@@ -26,7 +26,8 @@ func probe(root string) (options []string, err error) {
 	if inUserNamespace() {
 		options = append(options, "userxattr")
 	}
-	dir, err := os.MkdirTemp(root, ".probe-")
+	// Under this name Cleanup removes what a crash leaves.
+	dir, err := os.MkdirTemp(root, asidePrefix+"probe-")
 	if err != nil {
 		return nil, fmt.Errorf("probe overlay: %w", err)
 	}

@@ -1,0 +1,88 @@
+package metadata
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"github.com/containerd/errdefs"
+)
+
+func TestFailedUpdateChangesNothing(t *testing.T) {
+	db := openTest(t)
+	boom := errors.New("boom")
+	err := db.Update(context.Background(), func(tx *Tx) error {
+		if _, err := tx.Images("ns").Create(Image{Name: "i", Target: target("x")}); err != nil {
+			return err
+		}
+		return boom
+	})
+	if !errors.Is(err, boom) {
+		t.Errorf("got %v", err)
+	}
+	refused(t, db, errdefs.IsNotFound, func(tx *Tx) error { _, err := tx.Images("ns").Get("i"); return err })
+}
+
+func TestConcurrentUpdatesSucceedAndFailEachForItself(t *testing.T) {
+	db := openTest(t)
+	boom := errors.New("boom")
+	var wg sync.WaitGroup
+	for i := range 200 {
+		wg.Go(func() {
+			err := db.Update(context.Background(), func(tx *Tx) error {
+				if _, err := tx.Images("ns").Create(Image{Name: fmt.Sprint("i", i%100), Target: target("x")}); err != nil {
+					return err
+				}
+				if i%100%10 == 0 {
+					return boom
+				}
+				return nil
+			})
+			switch {
+			case i%100%10 == 0 && !errors.Is(err, boom):
+				t.Errorf("update %d: got %v, want boom", i, err)
+			case i%100%10 != 0 && err != nil && !errdefs.IsAlreadyExists(err):
+				t.Errorf("update %d: %v", i, err)
+			}
+		})
+	}
+	wg.Wait()
+	view(t, db, func(tx *Tx) error {
+		list, err := tx.Images("ns").List()
+		if len(list) != 90 {
+			t.Errorf("%d images, want 90", len(list))
+		}
+		return err
+	})
+}
+
+func TestCancelledUpdateDoesNotRun(t *testing.T) {
+	db := openTest(t)
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	err := db.Update(ctx, func(*Tx) error { t.Error("ran"); return nil })
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("got %v", err)
+	}
+}
+
+func BenchmarkUpdateAlone(b *testing.B) {
+	db, err := Open(filepath.Join(b.TempDir(), "meta.db"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer func() { _ = db.Close() }()
+	_ = db.Update(context.Background(), func(tx *Tx) error { return tx.Namespaces().Create("ns", nil) })
+	for i := 0; b.Loop(); i++ {
+		err := db.Update(context.Background(), func(tx *Tx) error {
+			_, err := tx.Containers("ns").Create(Container{ID: fmt.Sprint("c", i), Runtime: Runtime{Name: "r"}})
+			return err
+		})
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+}
