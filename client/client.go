@@ -117,12 +117,13 @@ func query[Resp any, P rpc.Pointer[Resp]](
 	return resp, err
 }
 
-// about says in which call on what an error came up.
+// about says in which call on what an error came up; the object is left out where the daemon has
+// named it.
 func about(verb, object string, err error) error {
 	if err == nil {
 		return nil
 	}
-	if object == "" {
+	if object == "" || strings.Contains(err.Error(), object) {
 		return fmt.Errorf("%s: %w", verb, err)
 	}
 	return fmt.Errorf("%s %s: %w", verb, object, err)

@@ -69,9 +69,16 @@ func (a *app) printed(text string) int {
 	return 0
 }
 
-// oneLine joins the lines that a runtime's message may have.
+// oneLine joins the lines that a runtime's message may have, and shortens made-up ids.
 func oneLine(err error) string {
-	return strings.Join(strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' || r == '\r' }), "; ")
+	text := strings.Join(strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' || r == '\r' }), "; ")
+	words := strings.SplitAfter(text, " ")
+	for i, w := range words {
+		if id := strings.TrimRight(w, ": "); len(id) == 64 {
+			words[i] = shortID(id) + w[len(id):]
+		}
+	}
+	return strings.Join(words, "")
 }
 
 // runCode tells apart, by the runtime's message, a program that is not there from one that cannot

@@ -28,6 +28,12 @@ type imageJSON struct {
 }
 
 func imageToJSON(i client.Image) imageJSON {
+	if i.Labels == nil {
+		i.Labels = map[string]string{}
+	}
+	if i.Platforms == nil {
+		i.Platforms = []string{}
+	}
 	return imageJSON{
 		Name: i.Name, Digest: i.Digest, MediaType: i.MediaType, Size: i.Size,
 		Created: timestamp(i.CreatedAt), Platforms: i.Platforms, Labels: i.Labels,

@@ -12,30 +12,33 @@ import (
 
 // containerJSON is a container for programs.
 type containerJSON struct {
-	ID         string            `json:"id"`
-	Namespace  string            `json:"namespace"`
-	Image      string            `json:"image"`
-	Pid        uint32            `json:"pid"`
-	Status     string            `json:"status"`
-	ExitCode   uint32            `json:"exit_code"`
-	Created    string            `json:"created"`
-	Started    string            `json:"started"`
-	Finished   string            `json:"finished"`
-	Command    []string          `json:"command"`
-	Labels     map[string]string `json:"labels"`
-	Runtime    string            `json:"runtime"`
-	LogPath    string            `json:"log_path"`
-	Terminal   bool              `json:"terminal"`
-	Snapshot   string            `json:"snapshot_key"`
-	Snapshoter string            `json:"snapshotter"`
+	ID          string            `json:"id"`
+	Namespace   string            `json:"namespace"`
+	Image       string            `json:"image"`
+	Pid         uint32            `json:"pid"`
+	Status      string            `json:"status"`
+	ExitCode    uint32            `json:"exit_code"`
+	Created     string            `json:"created"`
+	Started     string            `json:"started"`
+	Finished    string            `json:"finished"`
+	Command     []string          `json:"command"`
+	Labels      map[string]string `json:"labels"`
+	Runtime     string            `json:"runtime"`
+	LogPath     string            `json:"log_path"`
+	Terminal    bool              `json:"terminal"`
+	Snapshot    string            `json:"snapshot_key"`
+	Snapshotter string            `json:"snapshotter"`
 }
 
 func toJSON(b client.Container) containerJSON {
+	if b.Labels == nil {
+		b.Labels = map[string]string{}
+	}
 	return containerJSON{
 		ID: b.ID, Namespace: b.Namespace, Image: b.Image, Pid: b.Pid, Status: b.Status, ExitCode: b.ExitStatus,
 		Created: timestamp(b.CreatedAt), Started: timestamp(b.StartedAt), Finished: timestamp(b.FinishedAt),
 		Command: b.Command, Labels: b.Labels, Runtime: b.Runtime, LogPath: b.LogPath, Terminal: b.Stdio.Terminal,
-		Snapshot: b.SnapshotKey, Snapshoter: b.Snapshotter,
+		Snapshot: b.SnapshotKey, Snapshotter: b.Snapshotter,
 	}
 }
 

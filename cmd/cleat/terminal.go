@@ -9,15 +9,16 @@ import (
 	"sync"
 	"syscall"
 
-	"github.com/containerd/console"
 	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
 )
 
 // terminal is the user's terminal, where stdin or stdout is one.
 type terminal struct {
-	input  console.Console
-	output console.Console
-	raw    bool
+	// input and output are nil where the stream is no terminal.
+	input, output *os.File
+	// before is how input was before it was made raw; nil while it is not.
+	before *unix.Termios
 }
 
 // openTerminal looks at the streams. A process with a terminal and stdin needs one here too.
@@ -26,11 +27,11 @@ func (a *app) openTerminal(p *processFlags) (*terminal, error) {
 	if !p.tty || p.detach {
 		return t, nil
 	}
-	if c, err := console.ConsoleFromFile(a.stdin); err == nil {
-		t.input = c
+	if _, err := getTermios(a.stdin); err == nil {
+		t.input = a.stdin
 	}
-	if c, err := console.ConsoleFromFile(a.stdout); err == nil {
-		t.output = c
+	if _, err := getTermios(a.stdout); err == nil {
+		t.output = a.stdout
 	}
 	if p.interactive && t.input == nil {
 		return nil, hinted(fmt.Errorf("connect terminal: stdin is not one: %w", errdefs.ErrFailedPrecondition),
@@ -39,25 +40,37 @@ func (a *app) openTerminal(p *processFlags) (*terminal, error) {
 	return t, nil
 }
 
-// makeRaw hands every key to the container; restore undoes it.
+// makeRaw hands every key to the container and its every byte to the screen; restore undoes it.
 func (t *terminal) makeRaw() error {
 	if t.input == nil {
 		return nil
 	}
-	if err := t.input.SetRaw(); err != nil {
+	before, err := getTermios(t.input)
+	if err != nil {
 		return fmt.Errorf("set terminal to raw mode: %w", err)
 	}
-	t.raw = true
+	// cfmakeraw(3). The container's own terminal does the processing.
+	raw := *before
+	raw.Iflag &^= unix.IGNBRK | unix.BRKINT | unix.PARMRK | unix.ISTRIP | unix.INLCR | unix.IGNCR | unix.ICRNL | unix.IXON
+	raw.Oflag &^= unix.OPOST
+	raw.Lflag &^= unix.ECHO | unix.ECHONL | unix.ICANON | unix.ISIG | unix.IEXTEN
+	raw.Cflag = raw.Cflag&^(unix.CSIZE|unix.PARENB) | unix.CS8
+	raw.Cc[unix.VMIN], raw.Cc[unix.VTIME] = 1, 0
+	if err := setTermios(t.input, &raw); err != nil {
+		return fmt.Errorf("set terminal to raw mode: %w", err)
+	}
+	t.before = before
 	return nil
 }
 
 // restore gives the terminal back as it was. Restoring twice does nothing.
 func (t *terminal) restore() error {
-	if !t.raw {
+	if t.before == nil {
 		return nil
 	}
-	t.raw = false
-	if err := t.input.Reset(); err != nil {
+	before := t.before
+	t.before = nil
+	if err := setTermios(t.input, before); err != nil && !errors.Is(err, unix.EIO) { // EIO: the terminal is gone
 		return hinted(fmt.Errorf("restore terminal: %w", err), "the command reset makes the terminal usable again")
 	}
 	return nil
@@ -65,15 +78,45 @@ func (t *terminal) restore() error {
 
 // size is that of the window; ok is false where there is no terminal.
 func (t *terminal) size() (width, height uint32, ok bool) {
-	for _, c := range []console.Console{t.output, t.input} {
-		if c == nil {
+	for _, f := range []*os.File{t.output, t.input} {
+		if f == nil {
 			continue
 		}
-		if s, err := c.Size(); err == nil && s.Width > 0 && s.Height > 0 {
-			return uint32(s.Width), uint32(s.Height), true
+		var w *unix.Winsize
+		err := control(f, func(fd int) (err error) {
+			w, err = unix.IoctlGetWinsize(fd, unix.TIOCGWINSZ)
+			return err
+		})
+		if err == nil && w.Col > 0 && w.Row > 0 {
+			return uint32(w.Col), uint32(w.Row), true
 		}
 	}
 	return 0, 0, false
+}
+
+func getTermios(f *os.File) (t *unix.Termios, err error) {
+	err = control(f, func(fd int) (err error) {
+		t, err = unix.IoctlGetTermios(fd, unix.TCGETS)
+		return err
+	})
+	return t, err
+}
+
+func setTermios(f *os.File, t *unix.Termios) error {
+	return control(f, func(fd int) error { return unix.IoctlSetTermios(fd, unix.TCSETS, t) })
+}
+
+// control calls f with the file's descriptor, whose mode stays what it is.
+func control(file *os.File, f func(fd int) error) error {
+	rc, err := file.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var ferr error
+	if err := rc.Control(func(fd uintptr) { ferr = f(int(fd)) }); err != nil {
+		return err
+	}
+	return ferr
 }
 
 // followSize calls resize now and whenever the window changes, until the returned function is
