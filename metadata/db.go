@@ -14,6 +14,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	bolt "go.etcd.io/bbolt"
+	berrors "go.etcd.io/bbolt/errors"
 
 	"github.com/cleatproject/cleat/internal/durable"
 )
@@ -90,9 +91,9 @@ func (db *DB) openError(err error) error {
 	switch {
 	case err == nil:
 		return nil
-	case errors.Is(err, bolt.ErrTimeout):
+	case errors.Is(err, berrors.ErrTimeout):
 		return fmt.Errorf("open metadata %s: another process holds it: stop the other cleatd or give this one a --root of its own: %w", db.path, errdefs.ErrUnavailable)
-	case errors.Is(err, bolt.ErrInvalid), errors.Is(err, bolt.ErrChecksum), errors.Is(err, bolt.ErrVersionMismatch):
+	case errors.Is(err, berrors.ErrInvalid), errors.Is(err, berrors.ErrChecksum), errors.Is(err, berrors.ErrVersionMismatch):
 		return db.damaged(err)
 	default:
 		return fmt.Errorf("open metadata %s: %w", db.path, err)
@@ -150,7 +151,7 @@ func (db *DB) transact(writable bool, fn func(*bolt.Tx) error) (err error) {
 	} else {
 		err = db.bolt.View(fn)
 	}
-	if errors.Is(err, bolt.ErrDatabaseNotOpen) {
+	if errors.Is(err, berrors.ErrDatabaseNotOpen) {
 		return fmt.Errorf("metadata %s is closed: %w", db.path, errdefs.ErrUnavailable)
 	}
 	return err
