@@ -1,0 +1,251 @@
+package integration
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/cleatproject/cleat/client"
+)
+
+// limit is how long anything in a test may take that ought to happen soon. It is a deadline for
+// hangs, not a measure.
+const limit = 60 * time.Second
+
+// Daemon is a cleatd with directories of its own.
+type Daemon struct {
+	t       *testing.T
+	Root    string
+	State   string
+	Address string
+	args    []string
+	cmd     *exec.Cmd
+	exited  chan struct{}
+	log     string
+}
+
+// Start starts a daemon, which is stopped and searched for leaks when the test ends.
+func Start(t *testing.T, args ...string) *Daemon {
+	t.Helper()
+	base, err := os.MkdirTemp("", "cleat-it")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return StartAt(t, base, args...)
+}
+
+// StartAt is Start with a given base directory, which is removed at the end.
+func StartAt(t *testing.T, base string, args ...string) *Daemon {
+	t.Helper()
+	d := &Daemon{
+		t: t, Root: filepath.Join(base, "root"), State: filepath.Join(base, "state"),
+		Address: filepath.Join(base, "state", "cleat.sock"), args: args, log: filepath.Join(base, "cleatd.log"),
+	}
+	t.Cleanup(func() {
+		d.cleanup()
+		if err := os.RemoveAll(base); err != nil {
+			t.Error(err)
+		}
+	})
+	d.Begin()
+	return d
+}
+
+// Begin starts the daemon's process and waits until it answers.
+func (d *Daemon) Begin() {
+	d.t.Helper()
+	log, err := os.OpenFile(d.log, os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	defer log.Close()
+	args := append([]string{"--root", d.Root, "--state", d.State, "--address", d.Address, "--log-level", "debug"}, d.args...)
+	d.cmd = exec.Command(filepath.Join(binaries, "cleatd"), args...)
+	d.cmd.Stdout, d.cmd.Stderr = log, log
+	if err := d.cmd.Start(); err != nil {
+		d.t.Fatal(err)
+	}
+	d.exited = make(chan struct{})
+	go func(cmd *exec.Cmd, exited chan struct{}) {
+		_ = cmd.Wait() // how it ended is what each test decides
+		close(exited)
+	}(d.cmd, d.exited)
+	d.Eventually("the daemon answers", func() error {
+		select {
+		case <-d.exited:
+			d.t.Fatalf("cleatd ended:\n%s", d.Log())
+		default:
+		}
+		_, stderr, code := d.Try("version")
+		if code != 0 {
+			return errors.New(stderr)
+		}
+		return nil
+	})
+}
+
+// Kill9 kills the daemon's process and waits for its end.
+func (d *Daemon) Kill9() { d.end(syscall.SIGKILL) }
+
+// Stop ends the daemon in the orderly way.
+func (d *Daemon) Stop() { d.end(syscall.SIGTERM) }
+
+func (d *Daemon) end(sig syscall.Signal) {
+	d.t.Helper()
+	if err := d.cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		d.t.Fatal(err)
+	}
+	select {
+	case <-d.exited:
+	case <-time.After(limit):
+		d.t.Fatalf("cleatd does not end on %s:\n%s", sig, d.Log())
+	}
+}
+
+// Restart kills the daemon and starts it again.
+func (d *Daemon) Restart() {
+	d.t.Helper()
+	d.Kill9()
+	d.Begin()
+}
+
+// Log returns what the daemon logged.
+func (d *Daemon) Log() string {
+	data, err := os.ReadFile(d.log)
+	if err != nil {
+		return err.Error()
+	}
+	return string(data)
+}
+
+// Command returns the CLI with arguments, not started.
+func (d *Daemon) Command(args ...string) *exec.Cmd {
+	cmd := exec.Command(filepath.Join(binaries, "cleat"), args...)
+	cmd.Env = append(os.Environ(), "CLEAT_ADDRESS="+d.Address)
+	return cmd
+}
+
+// Try runs the CLI to its end.
+func (d *Daemon) Try(args ...string) (stdout, stderr string, code int) {
+	d.t.Helper()
+	return d.TryInput("", args...)
+}
+
+// TryInput is Try with a standard input.
+func (d *Daemon) TryInput(input string, args ...string) (stdout, stderr string, code int) {
+	d.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	var out, errOut bytes.Buffer
+	cmd := exec.CommandContext(ctx, filepath.Join(binaries, "cleat"), args...)
+	cmd.Env = append(os.Environ(), "CLEAT_ADDRESS="+d.Address)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(input), &out, &errOut
+	err := cmd.Run()
+	var exit *exec.ExitError
+	switch {
+	case ctx.Err() != nil:
+		d.t.Fatalf("cleat %q hangs; stdout %q, stderr %q\n%s", args, out.String(), errOut.String(), d.Log())
+	case errors.As(err, &exit):
+		code = exit.ExitCode()
+	case err != nil:
+		d.t.Fatal(err)
+	}
+	return out.String(), errOut.String(), code
+}
+
+// Cleat runs the CLI, which has to succeed, and returns its trimmed output.
+func (d *Daemon) Cleat(args ...string) string {
+	d.t.Helper()
+	stdout, stderr, code := d.Try(args...)
+	if code != 0 {
+		d.t.Fatalf("cleat %q: code %d\nstdout: %s\nstderr: %s\n%s", args, code, stdout, stderr, d.Log())
+	}
+	return strings.TrimSpace(stdout)
+}
+
+// Client returns a Go client of the daemon.
+func (d *Daemon) Client() *client.Client {
+	d.t.Helper()
+	c, err := client.Dial(d.t.Context(), d.Address, client.Options{Namespace: "default"})
+	if err != nil {
+		d.t.Fatal(err)
+	}
+	d.t.Cleanup(func() {
+		if err := c.Close(); err != nil {
+			d.t.Error(err)
+		}
+	})
+	return c
+}
+
+// Eventually asks until f returns nil, and fails the test where that does not happen in time.
+func (d *Daemon) Eventually(what string, f func() error) {
+	d.t.Helper()
+	eventually(d.t, what, f, func() string { return d.Log() })
+}
+
+func eventually(t *testing.T, what string, f func() error, more func() string) {
+	t.Helper()
+	deadline := time.After(limit)
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := f()
+		if err == nil {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-deadline:
+			t.Fatalf("not in time: %s: %v\n%s", what, err, more())
+		}
+	}
+}
+
+// Busybox imports the test image, as "busybox".
+func (d *Daemon) Busybox() {
+	d.t.Helper()
+	d.Cleat("image", "import", "--name", "busybox", busyboxArchive(d.t))
+}
+
+// cleanup stops what runs and fails the test for whatever is left.
+func (d *Daemon) cleanup() {
+	if d.t.Failed() {
+		d.t.Logf("cleatd's log:\n%s", d.Log())
+	}
+	select {
+	case <-d.exited:
+		d.Begin()
+	default:
+	}
+	for _, ns := range strings.Fields(d.Cleat("namespace", "ls")) {
+		for _, id := range strings.Fields(d.Cleat("--namespace", ns, "ps", "--all", "--quiet")) {
+			if _, stderr, code := d.Try("--namespace", ns, "rm", "--force", id); code != 0 && !strings.Contains(stderr, "not found") {
+				d.t.Errorf("remove %s: %s", id, stderr)
+			}
+		}
+	}
+	eventually(d.t, "nothing is left of the containers", d.leaks, d.Log)
+	d.Stop()
+	if err := d.leaksAfterStop(); err != nil {
+		d.t.Error(err)
+	}
+	if strings.Contains(d.Log(), "WARNING: DATA RACE") || strings.Contains(d.Log(), "panic:") {
+		d.t.Errorf("the daemon's log tells of a crash:\n%s", d.Log())
+	}
+}
+
+// must fails the test on an error.
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}

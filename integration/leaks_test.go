@@ -1,0 +1,121 @@
+package integration
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// leaks returns an error for whatever a daemon without containers still has: processes, mounts,
+// cgroups, bundles, sockets, OCI runtime state, snapshots of containers, logs, FIFOs.
+func (d *Daemon) leaks() error {
+	return errors.Join(
+		d.leakedProcesses(), d.leakedMounts(), d.leakedCgroups(),
+		empty(filepath.Join(d.State, "io.containerd.runtime.v2.task"), 2),
+		empty(filepath.Join(d.State, "s"), 1),
+		empty(filepath.Join(d.State, "runc"), 2),
+		empty(filepath.Join(d.State, "fifo"), 1),
+		empty(filepath.Join(d.Root, "io.containerd.runtime.v2.task"), 2),
+		empty(filepath.Join(d.Root, "logs"), 2),
+		empty(filepath.Join(d.Root, "content", "ingest"), 1),
+	)
+}
+
+// leaksAfterStop adds what only shows once the daemon is gone.
+func (d *Daemon) leaksAfterStop() error {
+	var errs error
+	for _, sock := range []string{d.Address, d.Address + ".ttrpc"} {
+		if _, err := os.Lstat(sock); err == nil {
+			errs = errors.Join(errs, fmt.Errorf("socket %s is left", sock))
+		}
+	}
+	return errors.Join(errs, d.leakedProcesses(), d.leakedMounts())
+}
+
+// leakedProcesses finds processes that name the state directory on their command line, which every
+// shim and every OCI runtime does.
+func (d *Daemon) leakedProcesses() error {
+	procs, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		return err
+	}
+	var errs error
+	for _, p := range procs {
+		data, err := os.ReadFile(p)
+		if err != nil {
+			continue // it ended meanwhile
+		}
+		line := strings.ReplaceAll(string(data), "\x00", " ")
+		if strings.Contains(line, d.State) && !strings.Contains(line, "--log-level debug") && !strings.HasPrefix(line, filepath.Join(binaries, "cleat")+" ") {
+			errs = errors.Join(errs, fmt.Errorf("process %s is left: %s", filepath.Base(filepath.Dir(p)), line))
+		}
+	}
+	return errs
+}
+
+// cgroup is the parent of this daemon's cgroups, by the rule that the design's configuration gives.
+func (d *Daemon) cgroup() string {
+	sum := sha256.Sum256([]byte(d.Root + "\x00" + d.State))
+	return "/cleat-" + hex.EncodeToString(sum[:4])
+}
+
+func (d *Daemon) leakedMounts() error {
+	data, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return err
+	}
+	var errs error
+	for line := range strings.Lines(string(data)) {
+		if strings.Contains(line, d.State) || strings.Contains(line, d.Root) {
+			errs = errors.Join(errs, fmt.Errorf("mount is left: %s", strings.TrimSpace(line)))
+		}
+	}
+	return errs
+}
+
+// leakedCgroups finds cgroups below this daemon's own, two levels down: namespace and container.
+func (d *Daemon) leakedCgroups() error {
+	var errs error
+	for _, pattern := range []string{"/sys/fs/cgroup/*", "/sys/fs/cgroup"} {
+		dirs, err := filepath.Glob(filepath.Join(pattern, d.cgroup(), "*", "*"))
+		if err != nil {
+			return err
+		}
+		for _, dir := range dirs {
+			if info, err := os.Lstat(dir); err == nil && info.IsDir() {
+				errs = errors.Join(errs, fmt.Errorf("cgroup is left: %s", dir))
+			}
+		}
+	}
+	return errs
+}
+
+// empty returns an error for each entry that stands exactly depth levels below dir.
+func empty(dir string, depth int) error {
+	var errs error
+	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if err != nil {
+			if errors.Is(err, fs.ErrNotExist) {
+				return nil
+			}
+			return err
+		}
+		rel, err := filepath.Rel(dir, path)
+		if err != nil {
+			return err
+		}
+		if n := strings.Count(rel, "/") + 1; rel != "." && n == depth {
+			errs = errors.Join(errs, fmt.Errorf("%s is left", path))
+			if e.IsDir() {
+				return fs.SkipDir
+			}
+		}
+		return nil
+	})
+	return errors.Join(errs, err)
+}
