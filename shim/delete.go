@@ -109,7 +109,9 @@ func (s *Server) deleteInit(ctx context.Context, p *process) (*task.DeleteRespon
 		}
 	}
 	if c.mounted {
-		if err := mount.UnmountAll(c.file("rootfs"), unix.UMOUNT_NOFOLLOW); err != nil {
+		// Lazily: the kernel takes a dead init's mount namespace apart in its own time, and until
+		// then the mount counts as busy.
+		if err := mount.UnmountAll(c.file("rootfs"), unix.UMOUNT_NOFOLLOW|unix.MNT_DETACH); err != nil {
 			return nil, fmt.Errorf("delete container %s: %w", c.id, err)
 		}
 	}
