@@ -72,7 +72,8 @@ func (m *Manager) launchNative(b *bundle, binary string) (_ *shim, err error) {
 	}
 	defer func() { err = errors.Join(err, log.Close()) }()
 	cmd := m.shimCommand(b, binary, "serve")
-	cmd.Env = append(cmd.Env, "GOMAXPROCS=2", "CLEAT_LISTEN_FD=3")
+	// One P: each further one costs a shim about 350 KiB (shim/memory.go).
+	cmd.Env = append(cmd.Env, "GOMAXPROCS=1", "CLEAT_LISTEN_FD=3")
 	cmd.ExtraFiles = []*os.File{fd}
 	cmd.Stderr = log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
