@@ -16,9 +16,9 @@ import (
 	"github.com/cleatproject/cleat/archive"
 )
 
-// text is 3 MiB that compress somewhat.
+// text is 1.5 MiB that compress somewhat, more than is read ahead.
 func text() []byte {
-	b := make([]byte, 3<<20)
+	b := make([]byte, 3<<19)
 	r := rand.New(rand.NewPCG(1, 2))
 	for i := range b {
 		b[i] = byte('a' + r.IntN(8))
