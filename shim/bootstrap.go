@@ -147,7 +147,7 @@ func leaveBehind(cfg Config, env environment, listener *net.UnixListener, addres
 		args = append(args, "-debug")
 	}
 	cmd := exec.Command(self, append(args, "serve")...) //nolint:noctx // it outlives this process
-	cmd.Env = append(os.Environ(), "GOMAXPROCS=2", "TTRPC_ADDRESS="+env.ttrpcAddress)
+	cmd.Env = append(os.Environ(), "GOMAXPROCS=1", "TTRPC_ADDRESS="+env.ttrpcAddress)
 	cmd.Dir = cfg.Bundle
 	cmd.ExtraFiles = []*os.File{socket}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}

@@ -209,7 +209,7 @@ func launch(t *testing.T, d *daemon, id string, edit func(spec map[string]any)) 
 	s.cmd = exec.Command(path, "-namespace", namespace, "-address", filepath.Join(d.state, "d.sock"),
 		"-publish-binary", "/nonexistent", "-id", id, "-debug", "serve")
 	s.cmd.Dir = s.bundle
-	s.cmd.Env = append(os.Environ(), "TTRPC_ADDRESS="+d.socket, "CLEAT_LISTEN_FD=3", "GOMAXPROCS=2")
+	s.cmd.Env = append(os.Environ(), "TTRPC_ADDRESS="+d.socket, "CLEAT_LISTEN_FD=3", "GOMAXPROCS=1")
 	s.cmd.ExtraFiles = []*os.File{fd}
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	s.cmd.Stderr = s.stderr

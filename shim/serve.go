@@ -8,8 +8,6 @@ import (
 	"net"
 	"os"
 	"os/signal"
-	"runtime"
-	"runtime/debug"
 	"sync"
 	"syscall"
 	"time"
@@ -24,17 +22,12 @@ const (
 	listenFD = 3
 	// drainLimit is how long a shim that shuts down tries to send the events it still owes.
 	drainLimit = 3 * time.Second
-	// gcPercent trades collections, which are cheap in a heap this small, for memory.
-	gcPercent = 15
 )
 
 // serve is the verb of the long-lived process: it takes its listening socket as descriptor 3 and
 // serves until it is told to shut down.
 func serve(cfg Config, env environment) (err error) {
-	debug.SetGCPercent(gcPercent)
-	if runtime.GOMAXPROCS(0) > 2 {
-		runtime.GOMAXPROCS(2)
-	}
+	limitMemory()
 	log := &logger{out: env.stderr, debug: cfg.Debug}
 	listener, err := inherit(listenFD)
 	if err != nil {

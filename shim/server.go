@@ -4,8 +4,8 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -14,13 +14,9 @@ import (
 	"github.com/cleatproject/cleat/reaper"
 )
 
-const (
-	// idleLimit is how long a shim without a container and without a connection lives: its
-	// daemon died before Create or before Shutdown.
-	idleLimit = 30 * time.Second
-	// trimDelay is how long after the last call memory goes back to the kernel.
-	trimDelay = 300 * time.Millisecond
-)
+// idleLimit is how long a shim without a container and without a connection lives: its daemon died
+// before Create or before Shutdown.
+const idleLimit = 30 * time.Second
 
 // Server owns containers and answers for them. Its methods are those of the task service; see
 // register.go. No lock of it is held while the OCI runtime runs.
@@ -42,6 +38,7 @@ type Server struct {
 	conns      int
 	idle       *time.Timer
 	trim       *time.Timer
+	calls      atomic.Int32 // since memory was last given back
 }
 
 func newServer(namespace, version string, r *reaper.Reaper, events *publisher, log *logger) *Server {
@@ -50,7 +47,8 @@ func newServer(namespace, version string, r *reaper.Reaper, events *publisher, l
 		quit: make(chan struct{}), answered: make(chan struct{}, 1), containers: make(map[string]*container),
 	}
 	s.idle = time.AfterFunc(idleLimit, s.idled)
-	s.trim = time.AfterFunc(trimDelay, debug.FreeOSMemory)
+	s.trim = time.AfterFunc(trimDelay, s.collect)
+	s.trim.Stop()
 	return s
 }
 
@@ -95,9 +93,6 @@ func (s *Server) idled() {
 
 // leave makes the shim end.
 func (s *Server) leave() { s.once.Do(func() { close(s.quit) }) }
-
-// worked is called after each call that may have left garbage.
-func (s *Server) worked() { s.trim.Reset(trimDelay) }
 
 func (s *Server) container(id string) (*container, error) {
 	s.mu.Lock()
