@@ -56,6 +56,7 @@ func dir(name string) tar.Header  { return tar.Header{Name: name, Typeflag: tar.
 func link(name, to string) tar.Header {
 	return tar.Header{Name: name, Typeflag: tar.TypeSymlink, Linkname: to}
 }
+
 func hard(name, to string) tar.Header {
 	return tar.Header{Name: name, Typeflag: tar.TypeLink, Linkname: to}
 }
@@ -191,7 +192,7 @@ func TestHostile(t *testing.T) {
 		"whiteout through link":    {[]tar.Header{link("l", "OUTSIDE"), file("l/.wh.secret")}, false},
 		"opaque through link":      {[]tar.Header{link("l", "OUTSIDE"), file("l/.wh..wh..opq")}, false},
 		"below a whiteout":         {[]tar.Header{file(".wh.a/evil")}, true},
-		"attributes through link":  {[]tar.Header{link("l", "OUTSIDE"), tar.Header{Name: "l/", Typeflag: tar.TypeDir, Mode: 0o777, Uid: 7}}, false},
+		"attributes through link":  {[]tar.Header{link("l", "OUTSIDE"), {Name: "l/", Typeflag: tar.TypeDir, Mode: 0o777, Uid: 7}}, false},
 		"root as a file":           {[]tar.Header{file(".")}, true},
 		"id too high":              {[]tar.Header{{Name: "f", Uid: 1<<32 - 1}}, true},
 		"negative id":              {[]tar.Header{{Name: "f", Uid: -1}}, true},

@@ -22,8 +22,9 @@ const (
 
 // Decompress returns what r holds, unpacked: gzip, zstd and bzip2 are known by their first
 // bytes, all else is passed on as it is. Nothing outside this process is run. Memory is
-// bounded. The caller closes the result, which ends its goroutine, before r. A stream that
-// is cut short or damaged gives an invalid argument.
+// bounded. The caller closes the result before r; Close waits for a read of r under way,
+// so an r that may block for long has to end with the caller's context. A stream that is
+// cut short or damaged gives an invalid argument.
 func Decompress(r io.Reader) (io.ReadCloser, error) {
 	in := &input{r: r}
 	br := bufio.NewReaderSize(in, inputBuffer)

@@ -57,7 +57,7 @@ func complete(ctx context.Context, p Provider, desc ocispec.Descriptor, depth in
 		return false, err
 	}
 	if IsIndex(desc.MediaType) {
-		any := false
+		found := false
 		for _, c := range children {
 			if !IsIndex(c.MediaType) && !IsManifest(c.MediaType) {
 				continue
@@ -66,9 +66,9 @@ func complete(ctx context.Context, p Provider, desc ocispec.Descriptor, depth in
 			if err != nil {
 				return false, err
 			}
-			any = any || whole
+			found = found || whole
 		}
-		return any, nil
+		return found, nil
 	}
 	for _, c := range children {
 		b, err := p.ReaderAt(ctx, c.Digest)

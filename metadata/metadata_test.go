@@ -188,7 +188,8 @@ func TestLeases(t *testing.T) {
 	update(t, db, func(tx *Tx) error {
 		l := tx.Leases("ns")
 		for _, v := range []Lease{
-			{ID: "a"}, {ID: "a!"},
+			{ID: "a"},
+			{ID: "a!"},
 			{ID: "old", Labels: map[string]string{LabelExpire: "2001-02-03T04:05:06Z"}},
 			{ID: "new", Labels: map[string]string{LabelExpire: "2101-02-03T04:05:06Z"}},
 		} {

@@ -44,8 +44,8 @@ func parse(m Mount) (*options, error) {
 		case "loop":
 			return nil, invalidf("mount option %q is not supported: attach the loop device and mount that", opt)
 		}
-		if set, clear, ok := flag(opt); ok {
-			o.flags = o.flags&^clear | set
+		if set, unset, ok := flag(opt); ok {
+			o.flags = o.flags&^unset | set
 		} else if p, ok := propagation(opt); ok {
 			o.propagation = append(o.propagation, p)
 		} else {
@@ -62,7 +62,7 @@ func parse(m Mount) (*options, error) {
 }
 
 // flag returns the MS_ flags an option sets and those it clears.
-func flag(opt string) (set, clear uintptr, ok bool) {
+func flag(opt string) (set, unset uintptr, ok bool) {
 	const atime = unix.MS_NOATIME | unix.MS_RELATIME | unix.MS_STRICTATIME
 	switch opt {
 	case "ro":
