@@ -70,6 +70,7 @@ func (a *applier) run(ctx context.Context, r io.Reader) error {
 	br := bufio.NewReaderSize(src, headerBuffer)
 	read := &counter{r: br}
 	tr := tar.NewReader(read)
+	names := 0
 	for {
 		hdr, err := tr.Next()
 		if errors.Is(err, io.EOF) {
@@ -80,6 +81,9 @@ func (a *applier) run(ctx context.Context, r io.Reader) error {
 		}
 		if a.result.Entries++; a.result.Entries > a.opts.MaxEntries {
 			return invalidf("it has more than %d entries", a.opts.MaxEntries)
+		}
+		if names += len(hdr.Name); names > a.opts.MaxNames {
+			return invalidf("its paths together are longer than %d bytes", a.opts.MaxNames)
 		}
 		if err := ctx.Err(); err != nil {
 			return err

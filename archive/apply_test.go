@@ -312,6 +312,8 @@ func TestLimits(t *testing.T) {
 		"entries":       {archive.Options{MaxEntries: 1}, true},
 		"entries fit":   {archive.Options{MaxEntries: 2}, false},
 		"bytes":         {archive.Options{MaxBytes: 1}, true},
+		"names":         {archive.Options{MaxNames: 1}, true},
+		"names fit":     {archive.Options{MaxNames: 2}, false},
 		"archive bytes": {archive.Options{MaxBytes: 700}, true},
 		"bytes fit":     {archive.Options{MaxBytes: int64(len(pack(t, file("a"), file("b"))))}, false},
 	} {

@@ -3,8 +3,9 @@
 // Guarantees: whatever the archive holds, nothing outside the root is written, linked to
 // or removed. Every path is resolved by the kernel below the root's descriptor (openat2
 // with RESOLVE_IN_ROOT), links included, so there is no moment between a check and its
-// use. Memory does not grow with the sizes an archive claims. An archive that is cut
-// short, hostile or over its limits is an invalid argument.
+// use. Memory is bounded: it grows with the paths of an archive up to a limit, and not
+// with the sizes it claims. An archive that is cut short, hostile or over its limits is an
+// invalid argument.
 //
 // What is kept: contents, modes with set-user-ID and the like, owners, times to the
 // nanosecond, hard links, symbolic links, devices, FIFOs, extended attributes. Attributes

@@ -31,6 +31,9 @@ type Options struct {
 	Lower func() (*os.File, error)
 	// MaxEntries bounds the entries; 0 means 10 million.
 	MaxEntries int
+	// MaxNames bounds the entries' paths together, in bytes, and so the memory for what
+	// has to be remembered; 0 means 256 MiB.
+	MaxNames int
 	// MaxBytes bounds the archive's own length, and the sum of the files' lengths; 0
 	// means 1 TiB.
 	MaxBytes int64
@@ -39,6 +42,9 @@ type Options struct {
 func (o *Options) setDefaults() {
 	if o.MaxEntries == 0 {
 		o.MaxEntries = 10_000_000
+	}
+	if o.MaxNames == 0 {
+		o.MaxNames = 256 << 20
 	}
 	if o.MaxBytes == 0 {
 		o.MaxBytes = 1 << 40
