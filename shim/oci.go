@@ -166,12 +166,12 @@ func classOf(msg string) error {
 		return errdefs.ErrAlreadyExists
 	case has("executable file not found", "exec: ", "stat ") && has("no such file or directory", "executable file not found"):
 		return errdefs.ErrNotFound
-	case has("container does not exist", "does not exist", "process already finished", "container not running", "no such process"):
+	case has("cannot pause", "cannot resume", "not paused", "criu", "CRIU"):
+		return errdefs.ErrFailedPrecondition
+	case has("does not exist", "process already finished", "container not running", "no such process"):
 		return errdefs.ErrNotFound
 	case has("permission denied"):
 		return errdefs.ErrPermissionDenied
-	case has("not paused", "not running", "cannot pause", "cannot resume", "criu", "CRIU"):
-		return errdefs.ErrFailedPrecondition
 	case has("invalid", "cannot unmarshal", "unknown capability"):
 		return errdefs.ErrInvalidArgument
 	default:

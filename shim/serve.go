@@ -22,6 +22,8 @@ const (
 	listenFD = 3
 	// drainLimit is how long a shim that shuts down tries to send the events it still owes.
 	drainLimit = 3 * time.Second
+	// lingerLimit is how long it waits for its clients to go first.
+	lingerLimit = 100 * time.Millisecond
 )
 
 // serve is the verb of the long-lived process: it takes its listening socket as descriptor 3 and
@@ -60,9 +62,7 @@ func serve(cfg Config, env environment) (err error) {
 	})
 	<-s.quit
 	s.mu.Lock()
-	if s.conns == 0 {
-		s.wroteLocked()
-	}
+	s.emptyLocked()
 	s.mu.Unlock()
 	return s.finishUp(server)
 }
@@ -76,11 +76,7 @@ func (s *Server) finishUp(server *ttrpc.Server) error {
 	}
 	s.idle.Stop()
 	s.trim.Stop()
-	// ttrpc would close the connection under an answer that is on its way.
-	select {
-	case <-s.answered:
-	case <-ctx.Done():
-	}
+	s.letGo(ctx)
 	if err := server.Shutdown(ctx); err != nil && !errors.Is(err, net.ErrClosed) {
 		s.log.debugf("shut down: %v", err)
 		if err := server.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
@@ -89,6 +85,25 @@ func (s *Server) finishUp(server *ttrpc.Server) error {
 	}
 	s.wg.Wait()
 	return nil
+}
+
+// letGo gives the client that asked for the shutdown time to read the answer and to close its
+// connection: ttrpc would cut it, and its client may take that for the answer.
+func (s *Server) letGo(ctx context.Context) {
+	select {
+	case <-s.empty:
+		return
+	case <-s.answered:
+	case <-ctx.Done():
+		return
+	}
+	timer := time.NewTimer(lingerLimit)
+	defer timer.Stop()
+	select {
+	case <-s.empty:
+	case <-timer.C:
+	case <-ctx.Done():
+	}
 }
 
 // inherit takes over a listening unix socket.
@@ -172,9 +187,7 @@ type counted struct {
 // Write writes, and notes the answer to Shutdown.
 func (c *counted) Write(p []byte) (int, error) {
 	n, err := c.Conn.Write(p)
-	c.server.mu.Lock()
-	defer c.server.mu.Unlock()
-	c.server.wroteLocked()
+	c.server.wrote()
 	return n, err
 }
 

@@ -30,8 +30,9 @@ type Server struct {
 	wg   sync.WaitGroup // watchers and removals
 	quit chan struct{}  // closed when the shim has nothing left to do
 	once sync.Once
-	// answered gets a token when an answer was written after leave.
-	answered chan struct{}
+	// answered gets a token when an answer was written after leave, empty one when the last
+	// connection was closed after leave.
+	answered, empty chan struct{}
 
 	mu         sync.Mutex
 	containers map[string]*container
@@ -44,7 +45,8 @@ type Server struct {
 func newServer(namespace, version string, r *reaper.Reaper, events *publisher, log *logger) *Server {
 	s := &Server{
 		namespace: namespace, version: version, reaper: r, events: events, log: log,
-		quit: make(chan struct{}), answered: make(chan struct{}, 1), containers: make(map[string]*container),
+		quit: make(chan struct{}), answered: make(chan struct{}, 1), empty: make(chan struct{}, 1),
+		containers: make(map[string]*container),
 	}
 	s.idle = time.AfterFunc(idleLimit, s.idled)
 	s.trim = time.AfterFunc(trimDelay, s.collect)
@@ -62,21 +64,37 @@ func (s *Server) connected() {
 func (s *Server) disconnected() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.conns--; s.conns == 0 {
-		s.wroteLocked()
-	}
+	s.conns--
+	s.emptyLocked()
 	s.idle.Reset(idleLimit)
 }
 
-// wroteLocked notes that the answer to Shutdown is out, or that nobody is left to want it.
-func (s *Server) wroteLocked() {
+// emptyLocked notes after leave that nobody is connected.
+func (s *Server) emptyLocked() {
+	if s.conns == 0 && s.leaving() {
+		notify(s.empty)
+	}
+}
+
+// wrote notes an answer written after leave.
+func (s *Server) wrote() {
+	if s.leaving() {
+		notify(s.answered)
+	}
+}
+
+func (s *Server) leaving() bool {
 	select {
 	case <-s.quit:
+		return true
 	default:
-		return
+		return false
 	}
+}
+
+func notify(c chan struct{}) {
 	select {
-	case s.answered <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }
@@ -114,10 +132,8 @@ func (s *Server) process(id, execID string) (*process, error) {
 func (s *Server) add(c *container) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	select {
-	case <-s.quit:
+	if s.leaving() {
 		return fmt.Errorf("shim is shutting down: %w", errdefs.ErrUnavailable)
-	default:
 	}
 	if _, ok := s.containers[c.id]; ok {
 		return fmt.Errorf("container %s: %w", c.id, errdefs.ErrAlreadyExists)

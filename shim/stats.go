@@ -6,10 +6,37 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/cleatproject/cleat/proto/rpc"
 	"github.com/cleatproject/cleat/proto/task"
+	"github.com/cleatproject/cleat/proto/types"
 )
 
-// Stats reads the container's cgroup.
+// Stats reads the container's cgroup: io.containerd.cgroups.v2.Metrics on a unified host, else v1.
 func (s *Server) Stats(_ context.Context, req *task.StatsRequest) (*task.StatsResponse, error) {
-	return nil, fmt.Errorf("stats: %w", errdefs.ErrNotImplemented)
+	c, err := s.container(req.Id)
+	if err != nil {
+		return nil, err
+	}
+	if st, child := c.init.snapshot(); child == nil || st == stopped || st == deleted {
+		return nil, fmt.Errorf("stats of %s: it is %s: %w", c.id, st, errdefs.ErrFailedPrecondition)
+	}
+	c.mu.Lock()
+	cg := c.cgroup
+	c.mu.Unlock()
+	var metrics rpc.Message
+	url := "io.containerd.cgroups.v1.Metrics"
+	switch {
+	case cg.unified != "":
+		url = "io.containerd.cgroups.v2.Metrics"
+		metrics = statsV2(cgroupDir(cg.unified))
+	case len(cg.v1) > 0:
+		metrics = statsV1(cg.v1)
+	default:
+		return nil, fmt.Errorf("stats of %s: its cgroup is unknown: %w", c.id, errdefs.ErrUnavailable)
+	}
+	value, err := rpc.Marshal(metrics)
+	if err != nil {
+		return nil, err
+	}
+	return &task.StatsResponse{Stats: &types.Any{TypeUrl: url, Value: value}}, nil
 }
