@@ -191,6 +191,31 @@ func (b *bundle) readAddress() (address, error) {
 
 // bundles lists what is on disk, and removes what was half made or half removed.
 func (m *Manager) bundles() ([]*bundle, error) {
+	found, err := m.listBundles()
+	if err != nil {
+		return nil, err
+	}
+	// Work directories go last, so one without a bundle is what a crash left.
+	work, err := filepath.Glob(filepath.Join(m.cfg.Root, bundlesDir, "*", "*"))
+	if err != nil {
+		return nil, fmt.Errorf("list work directories: %w", err)
+	}
+	owned := make(map[string]bool, len(found))
+	for _, b := range found {
+		owned[b.work] = true
+	}
+	for _, dir := range work {
+		if owned[dir] {
+			continue
+		}
+		if err := os.RemoveAll(dir); err != nil {
+			m.cfg.Log.Warn("cannot remove what is left of a bundle", "path", dir, "error", err)
+		}
+	}
+	return found, nil
+}
+
+func (m *Manager) listBundles() ([]*bundle, error) {
 	base := filepath.Join(m.cfg.State, bundlesDir)
 	namespaces, err := os.ReadDir(base)
 	if errors.Is(err, os.ErrNotExist) {

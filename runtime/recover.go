@@ -116,6 +116,13 @@ func (m *Manager) reach(ctx context.Context, t *Task) (*conn, error) {
 	slow := time.AfterFunc(unresponsiveAfter, func() { t.setLink(Unresponsive) })
 	p, err := t.ask(ctx, c)
 	slow.Stop()
+	if errors.Is(err, errEmpty) {
+		// An earlier daemon died between Delete and Shutdown.
+		_, serr := call[types.Empty](ctx, c, quickCall, "Shutdown", &task.ShutdownRequest{Id: t.id, Now: true})
+		if serr != nil && !c.isClosed() {
+			m.cfg.Log.Warn("cannot tell an empty shim to leave", "id", t.id, "namespace", t.namespace, "error", serr)
+		}
+	}
 	if err != nil {
 		return nil, errors.Join(err, c.client.Close())
 	}

@@ -17,6 +17,9 @@ import (
 	"github.com/cleatproject/cleat/proto/types"
 )
 
+// destroyLimit is how long a shim may take to undo its container before it is killed itself.
+const destroyLimit = 20 * time.Second
+
 // shutdownLimit is how long a shim may take to leave once it holds nothing.
 const shutdownLimit = 10 * time.Second
 
@@ -112,7 +115,7 @@ func (t *Task) killShim(c *conn) error {
 // and the shim. The bundle stays for the caller to remove.
 func (t *Task) destroy(ctx context.Context, s *shim) error {
 	t.setRemoving()
-	ctx, cancel := context.WithTimeout(ctx, runtimeCall)
+	ctx, cancel := context.WithTimeout(ctx, destroyLimit)
 	defer cancel()
 	// A new connection: closing the old one cancels the call that may still run in the shim.
 	err := t.disconnect()
@@ -127,21 +130,28 @@ func (t *Task) destroy(ctx context.Context, s *shim) error {
 	return errors.Join(err, derr, removeSocket(s.address.Address))
 }
 
-// dismantle has the shim itself kill and delete the container, and leave.
+// dismantle has the shim itself kill and delete the container, and leave. A container that is
+// still being made is waited for: Delete does so, and then there is something to kill.
 func (t *Task) dismantle(ctx context.Context, c *conn) error {
-	_, err := call[types.Empty](ctx, c, quickCall, "Kill", &task.KillRequest{Id: t.id, Signal: uint32(unix.SIGKILL), All: true})
-	if err != nil && !errdefs.IsNotFound(err) && !errdefs.IsFailedPrecondition(err) {
-		return err
-	}
-	if !errdefs.IsNotFound(err) {
-		if _, err := call[task.WaitResponse](ctx, c, quickCall, "Wait", &task.WaitRequest{Id: t.id}); err != nil && !errdefs.IsNotFound(err) {
+	for {
+		_, err := call[types.Empty](ctx, c, runtimeCall, "Kill", &task.KillRequest{Id: t.id, Signal: uint32(unix.SIGKILL), All: true})
+		if err == nil {
+			// A frozen process takes no signal. One that is not frozen refuses this, which is fine.
+			_, _ = call[types.Empty](ctx, c, runtimeCall, "Resume", &task.ResumeRequest{Id: t.id})
+			_, err = call[task.WaitResponse](ctx, c, runtimeCall, "Wait", &task.WaitRequest{Id: t.id})
+		}
+		if err != nil && !errdefs.IsNotFound(err) && !errdefs.IsFailedPrecondition(err) {
 			return err
 		}
-		if _, err := call[task.DeleteResponse](ctx, c, runtimeCall, "Delete", &task.DeleteRequest{Id: t.id}); err != nil && !errdefs.IsNotFound(err) {
+		_, err = call[task.DeleteResponse](ctx, c, runtimeCall, "Delete", &task.DeleteRequest{Id: t.id})
+		if err == nil || errdefs.IsNotFound(err) {
+			break
+		}
+		if !errdefs.IsFailedPrecondition(err) {
 			return err
 		}
 	}
-	_, err = call[types.Empty](ctx, c, quickCall, "Shutdown", &task.ShutdownRequest{Id: t.id, Now: true})
+	_, err := call[types.Empty](ctx, c, quickCall, "Shutdown", &task.ShutdownRequest{Id: t.id, Now: true})
 	if err != nil && c.isClosed() {
 		return nil
 	}

@@ -1,0 +1,283 @@
+package integration
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	apievents "github.com/cleatproject/cleat/proto/events"
+
+	"github.com/cleatproject/cleat/client"
+)
+
+// shown is an object of `ps --format json`.
+type shown struct {
+	ID       string `json:"id"`
+	Pid      int    `json:"pid"`
+	Status   string `json:"status"`
+	ExitCode int    `json:"exit_code"`
+	Finished string `json:"finished"` // RFC 3339; empty while it runs
+}
+
+// ps returns a container as ps tells of it.
+func (d *Daemon) ps(id string) shown {
+	d.t.Helper()
+	var list []shown
+	must(d.t, json.Unmarshal([]byte(d.Cleat("ps", "--all", "--format", "json")), &list))
+	for _, c := range list {
+		if c.ID == id {
+			return c
+		}
+	}
+	d.t.Fatalf("ps does not show %s", id)
+	return shown{}
+}
+
+// status waits until ps shows the container in a state.
+func (d *Daemon) status(id, want string) shown {
+	d.t.Helper()
+	var c shown
+	d.Eventually(id+" is "+want, func() error {
+		if c = d.ps(id); c.Status != want {
+			return fmt.Errorf("it is %s", c.Status)
+		}
+		return nil
+	})
+	return c
+}
+
+func TestKill9WhileAContainerRuns(t *testing.T) {
+	d := Start(t)
+	d.Busybox()
+	d.Cleat("run", "-d", "--name", "c", "busybox", "sh", "-c", `trap "exit 33" TERM; while :; do sleep 0.1; done`)
+	before := d.ps("c")
+	for range 3 {
+		d.Restart()
+		if after := d.status("c", "running"); after.Pid != before.Pid {
+			t.Fatalf("pid was %d, is %d", before.Pid, after.Pid)
+		}
+	}
+	d.Cleat("stop", "c")
+	if c := d.status("c", "stopped"); c.ExitCode != 33 {
+		t.Fatalf("exit code %d", c.ExitCode)
+	}
+}
+
+func TestKill9DuringExec(t *testing.T) {
+	d := Start(t)
+	d.Busybox()
+	d.Cleat("run", "-d", "--name", "c", "busybox", "sleep", "1000")
+	cmd := d.Command("exec", "-i", "c", "sh", "-c", "echo ready; read x; echo got $x; exit 21")
+	in, err := cmd.StdinPipe()
+	must(t, err)
+	out, err := cmd.StdoutPipe()
+	must(t, err)
+	cmd.Stderr = os.Stderr
+	must(t, cmd.Start())
+	r := bufio.NewReader(out)
+	if line, err := r.ReadString('\n'); line != "ready\n" {
+		t.Fatalf("%q, %v", line, err)
+	}
+	d.Restart()
+	_, err = io.WriteString(in, "hello\n")
+	must(t, err)
+	rest, err := io.ReadAll(r)
+	must(t, err)
+	if string(rest) != "got hello\n" {
+		t.Errorf("after the restart: %q", rest)
+	}
+	if code := exitCode(t, cmd.Wait()); code != 21 {
+		t.Errorf("code %d", code)
+	}
+}
+
+func TestKill9DuringABurstOfOutputWithASlowReader(t *testing.T) {
+	d := Start(t)
+	d.Busybox()
+	const lines = 300000
+	cmd := d.Command("run", "--name", "c", "busybox", "sh", "-c", fmt.Sprintf("seq 1 %d; exit 12", lines))
+	out, err := cmd.StdoutPipe()
+	must(t, err)
+	cmd.Stderr = os.Stderr
+	must(t, cmd.Start())
+	r := bufio.NewScanner(out)
+	for i := 1; r.Scan(); i++ {
+		if r.Text() != strconv.Itoa(i) {
+			t.Fatalf("line %d is %q", i, r.Text())
+		}
+		switch i {
+		case 10, lines / 2: // the reader stands still meanwhile: that is the slow one
+			d.Restart()
+		case lines:
+		}
+	}
+	must(t, r.Err())
+	if code := exitCode(t, cmd.Wait()); code != 12 {
+		t.Errorf("code %d", code)
+	}
+	if c := d.status("c", "stopped"); c.ExitCode != 12 {
+		t.Errorf("recorded code %d", c.ExitCode)
+	}
+}
+
+// TestKill9DuringCreate kills the daemon at many moments of a run. Whatever the moment, after the
+// restart the container is either whole or not there.
+func TestKill9DuringCreate(t *testing.T) {
+	d := Start(t)
+	d.Busybox()
+	for i := range 12 {
+		name := fmt.Sprintf("c%d", i)
+		cmd := d.Command("run", "-d", "--name", name, "busybox", "sleep", "1000")
+		must(t, cmd.Start())
+		// Not a wait for something: the moment itself is what varies.
+		<-time.After(time.Duration(i) * 8 * time.Millisecond)
+		d.Restart()
+		ran := cmd.Wait() == nil
+		d.Eventually("the bundle is committed or gone", func() error {
+			if left, err := filepath.Glob(filepath.Join(d.State, "io.containerd.runtime.v2.task/*/*/pending")); len(left) > 0 || err != nil {
+				return fmt.Errorf("%v, %w", left, err)
+			}
+			return nil
+		})
+		ids := strings.Fields(d.Cleat("ps", "--all", "--quiet"))
+		switch {
+		case ran && len(ids) != 1:
+			t.Fatalf("round %d: run said it started, ps shows %q", i, ids)
+		case len(ids) == 1:
+			d.status(name, "running")
+			d.Cleat("rm", "--force", name)
+		}
+		d.Eventually("shims equal live tasks", d.leaks)
+	}
+}
+
+// TestKill9DuringDelete does the same for removal, which has to be possible again afterwards.
+func TestKill9DuringDelete(t *testing.T) {
+	d := Start(t)
+	d.Busybox()
+	for i := range 12 {
+		name := fmt.Sprintf("c%d", i)
+		d.Cleat("run", "-d", "--name", name, "busybox", "sleep", "1000")
+		cmd := d.Command("rm", "--force", name)
+		must(t, cmd.Start())
+		<-time.After(time.Duration(i) * 5 * time.Millisecond) // see above
+		d.Restart()
+		_ = cmd.Wait() // it may have been cut off
+		if _, stderr, code := d.Try("rm", "--force", name); code != 0 && !strings.Contains(stderr, "not found") {
+			t.Fatalf("round %d: removing again: %s", i, stderr)
+		}
+		d.Eventually("nothing is left", d.leaks)
+	}
+}
+
+func TestExitWhileTheDaemonIsDown(t *testing.T) {
+	d := Start(t)
+	d.Busybox()
+	c := d.Client()
+	gate := filepath.Join(t.TempDir(), "go")
+	must(t, os.Mkdir(gate, 0o755))
+	d.Cleat("run", "-d", "--name", "c", "-v", gate+":/go", "busybox", "sh", "-c", "until [ -e /go/now ]; do sleep 0.02; done; exit 17")
+	cursor := d.cursor(c)
+	d.Kill9()
+	before := time.Now()
+	must(t, os.WriteFile(filepath.Join(gate, "now"), nil, 0o644))
+	record := filepath.Join(d.State, "io.containerd.runtime.v2.task/default/c/exit.json")
+	eventually(t, "the shim records the exit", func() error {
+		_, err := os.Stat(record)
+		return err
+	}, d.Log)
+	after := time.Now()
+	d.Begin()
+	got := d.status("c", "stopped")
+	finished, err := time.Parse(time.RFC3339Nano, got.Finished)
+	must(t, err)
+	if got.ExitCode != 17 || finished.Before(before.Add(-time.Second)) || finished.After(after.Add(time.Second)) {
+		t.Errorf("exit code %d at %s; it was 17 between %s and %s", got.ExitCode, got.Finished, before, after)
+	}
+	if code := d.Cleat("wait", "c"); code != "17" {
+		t.Errorf("wait says %s", code)
+	}
+	if exits := d.exits(c, cursor); len(exits) != 1 || exits["c"] != 17 {
+		t.Errorf("exit events: %v", exits)
+	}
+}
+
+// cursor returns a place in the event log that is not after what happens next.
+func (d *Daemon) cursor(c *client.Client) uint64 {
+	d.t.Helper()
+	last := uint64(0)
+	d.eachEvent(c, client.EventsRequest{FromStart: true}, func(e client.Event) bool {
+		last = e.Cursor
+		return e.Topic != "/tasks/start"
+	})
+	return last
+}
+
+// exits gathers the exit events of inits after a cursor: until the log has been read to its present
+// end.
+func (d *Daemon) exits(c *client.Client, cursor uint64) map[string]uint32 {
+	d.t.Helper()
+	found := make(map[string]uint32)
+	d.eachEvent(c, client.EventsRequest{Cursor: cursor}, func(e client.Event) bool {
+		if e.Topic == "/tasks/exit" {
+			var ev apievents.TaskExit
+			must(d.t, ev.Unmarshal(e.Value))
+			if _, twice := found[ev.ContainerId]; twice {
+				d.t.Errorf("the exit of %s was announced twice", ev.ContainerId)
+			}
+			found[ev.ContainerId] = ev.ExitStatus
+		}
+		return e.Topic != "/tasks/delete"
+	})
+	return found
+}
+
+func TestTwoDaemonsSideBySide(t *testing.T) {
+	a, b := Start(t), Start(t)
+	for i, d := range []*Daemon{a, b} {
+		d.Busybox()
+		d.Cleat("run", "-d", "--name", "same", "busybox", "sh", "-c", fmt.Sprintf(`trap "exit %d" TERM; while :; do sleep 0.1; done`, 50+i))
+	}
+	pid := b.ps("same").Pid
+	a.Cleat("stop", "same")
+	if c := a.status("same", "stopped"); c.ExitCode != 50 {
+		t.Errorf("exit code %d", c.ExitCode)
+	}
+	a.Cleat("rm", "same")
+	a.Restart()
+	if ids := a.Cleat("ps", "--all", "--quiet"); ids != "" {
+		t.Errorf("the first daemon shows %q", ids)
+	}
+	if c := b.status("same", "running"); c.Pid != pid {
+		t.Errorf("the other daemon's container had pid %d, has %d", pid, c.Pid)
+	}
+	if out := b.Cleat("exec", "same", "echo", "here"); out != "here" {
+		t.Errorf("exec: %q", out)
+	}
+	b.Cleat("stop", "same")
+	if c := b.status("same", "stopped"); c.ExitCode != 51 {
+		t.Errorf("exit code %d", c.ExitCode)
+	}
+}
+
+// eachEvent reads events until f returns false.
+func (d *Daemon) eachEvent(c *client.Client, req client.EventsRequest, f func(client.Event) bool) {
+	d.t.Helper()
+	ctx, cancel := context.WithTimeout(d.t.Context(), limit)
+	defer cancel()
+	for e, err := range c.Events(ctx, req) {
+		must(d.t, err)
+		if !f(e) {
+			return
+		}
+	}
+	d.t.Fatal("the events ended")
+}
