@@ -50,6 +50,12 @@ func TestMain(m *testing.M) {
 	if path, err := binary(); err == nil {
 		_ = os.RemoveAll(filepath.Dir(path))
 	}
+	// The runtime removes the containers' cgroups, not their parent.
+	groups, _ := filepath.Glob("/sys/fs/cgroup/*/cleat-shim-test")
+	for _, g := range groups {
+		_ = os.Remove(g)
+	}
+	_ = os.Remove("/sys/fs/cgroup/cleat-shim-test")
 	os.Exit(code)
 }
 

@@ -1,0 +1,50 @@
+package shim
+
+import (
+	"io"
+	"testing"
+	"time"
+
+	"github.com/cleatproject/cleat/reaper"
+)
+
+func idleServer(t *testing.T) *Server {
+	t.Helper()
+	r := reaper.New()
+	t.Cleanup(func() { _ = r.Close() })
+	log := &logger{out: io.Discard}
+	events := newPublisher("test", "", "", "", r, log)
+	t.Cleanup(events.close)
+	s := newServer("test", "dev", r, events, log)
+	t.Cleanup(func() { s.idle.Stop() })
+	return s
+}
+
+// A shim whose daemon died before Create, or after Delete, leaves; one that is needed stays.
+func TestIdleShimLeaves(t *testing.T) {
+	s := idleServer(t)
+	s.connected()
+	s.idled()
+	if s.leaving() {
+		t.Fatal("it left under a connection")
+	}
+	c := &container{id: "a"}
+	if err := s.add(c); err != nil {
+		t.Fatal(err)
+	}
+	s.disconnected()
+	s.idled()
+	if s.leaving() {
+		t.Fatal("it left its container")
+	}
+	s.remove(c)
+	s.idle.Reset(0)
+	select {
+	case <-s.quit:
+	case <-time.After(time.Minute):
+		t.Fatal("it does not leave")
+	}
+	if err := s.add(c); err == nil {
+		t.Error("a container was added to a shim that leaves")
+	}
+}
