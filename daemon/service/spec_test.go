@@ -1,0 +1,79 @@
+package service
+
+import (
+	"encoding/json"
+	"reflect"
+	"testing"
+
+	"github.com/containerd/errdefs"
+)
+
+func decode(t *testing.T, data []byte) map[string]any {
+	t.Helper()
+	var v map[string]any
+	must(t, json.Unmarshal(data, &v))
+	return v
+}
+
+func TestCompleteSpecFillsInAndKeepsTheRest(t *testing.T) {
+	s := &Service{Config: Config{CgroupParent: "/cleat"}}
+	in := `{"ociVersion":"1.9","future":{"x":1},"process":{"args":["sh"],"user":{"umask":18}},"linux":{"seccomp":{"y":2}},"root":{"readonly":true}}`
+	got, err := s.completeSpec([]byte(in), "ns", "id", "", &identity{uid: 3, gid: 4, groups: []uint32{5}})
+	must(t, err)
+	want := `{"ociVersion":"1.9","future":{"x":1},
+		"process":{"args":["sh"],"user":{"umask":18,"uid":3,"gid":4,"additionalGids":[5]}},
+		"linux":{"seccomp":{"y":2},"cgroupsPath":"/cleat/ns/id"},"root":{"readonly":true,"path":"rootfs"}}`
+	if !reflect.DeepEqual(decode(t, got), decode(t, []byte(want))) {
+		t.Fatalf("%s", got)
+	}
+}
+
+func TestCompleteSpecKeepsAChosenCgroup(t *testing.T) {
+	s := &Service{Config: Config{CgroupParent: "/cleat"}}
+	got, err := s.completeSpec([]byte(`{"linux":{"cgroupsPath":"/mine"}}`), "ns", "id", "/dir", nil)
+	must(t, err)
+	v := decode(t, got)
+	if v["linux"].(map[string]any)["cgroupsPath"] != "/mine" || v["root"].(map[string]any)["path"] != "/dir" {
+		t.Fatalf("%s", got)
+	}
+}
+
+func TestPlaceCgroupKeepsDaemonsApart(t *testing.T) {
+	other := &Service{Config: Config{CgroupParent: "/cleat-12345678"}}
+	for in, want := range map[string]string{
+		`{"linux":{"cgroupsPath":"/default/x"}}`:              "/cleat-12345678/default/x",
+		`{"linux":{"cgroupsPath":"system.slice:docker:abc"}}`: "system.slice:docker:abc",
+		`{"linux":{"cgroupsPath":"relative/x"}}`:              "relative/x",
+	} {
+		got, err := other.placeCgroup([]byte(in))
+		must(t, err)
+		if path := decode(t, got)["linux"].(map[string]any)["cgroupsPath"]; path != want {
+			t.Errorf("%s became %v", in, path)
+		}
+	}
+	main := &Service{Config: Config{CgroupParent: defaultCgroupParent}}
+	in := []byte(`{"linux":{"cgroupsPath":"/default/x"}}`)
+	if got, err := main.placeCgroup(in); err != nil || string(got) != string(in) {
+		t.Errorf("the host's main daemon changed it to %s, %v", got, err)
+	}
+}
+
+func TestSpecsThatAreNone(t *testing.T) {
+	s := &Service{Config: Config{CgroupParent: "/cleat"}}
+	for _, in := range []string{"", "null", "[]", "7", `{"linux":7}`, `{"process":[]}`, `{"linux":{"cgroupsPath":{}}}`, `{"root":"x"}`} {
+		if got, err := s.completeSpec([]byte(in), "ns", "id", "", nil); !errdefs.IsInvalidArgument(err) {
+			t.Errorf("%q: %s, %v", in, got, err)
+		}
+	}
+}
+
+func FuzzCompleteSpec(f *testing.F) {
+	f.Add([]byte(`{"process":{"user":{"uid":1}},"linux":{}}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		s := &Service{Config: Config{CgroupParent: "/cleat"}}
+		got, err := s.completeSpec(data, "ns", "id", "", &identity{})
+		if err == nil && !json.Valid(got) {
+			t.Fatalf("%s", got)
+		}
+	})
+}
