@@ -1,0 +1,121 @@
+package daemon
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/containerd/errdefs"
+)
+
+func load(t *testing.T, text string) (Config, error) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "config.toml")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfg := DefaultConfiguration()
+	if err := cfg.Load(path, true); err != nil {
+		return cfg, err
+	}
+	return cfg, cfg.complete()
+}
+
+func TestConfigurationOverridesDefaults(t *testing.T) {
+	cfg, err := load(t, `
+		version = 1
+		root = "/srv/cleat/"
+		state = "/run/other"
+		address = "unix:///run/other/c.sock"
+		[runtimes]
+		"io.example.v1" = "/opt/shim"
+	`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if cfg.Root != "/srv/cleat" || cfg.State != "/run/other" || cfg.Address != "/run/other/c.sock" ||
+		cfg.TTRPCAddress != "/run/other/c.sock.ttrpc" || cfg.Runtimes["io.example.v1"] != "/opt/shim" {
+		t.Fatalf("%+v", cfg)
+	}
+	if cfg.Snapshotter != "overlayfs" || cfg.LogLevel != "info" {
+		t.Fatalf("defaults are gone: %+v", cfg)
+	}
+	if !strings.HasPrefix(cfg.CgroupParent, "/cleat-") {
+		t.Fatalf("a daemon with directories of its own shares the cgroup %s", cfg.CgroupParent)
+	}
+}
+
+func TestTheMainDaemonsCgroup(t *testing.T) {
+	cfg := DefaultConfiguration()
+	if err := cfg.complete(); err != nil || cfg.CgroupParent != "/cleat" {
+		t.Fatal(cfg.CgroupParent, err)
+	}
+}
+
+func TestBadConfigurationIsRefused(t *testing.T) {
+	for text, says := range map[string]string{
+		`rot = "/x"`:                          "rot",
+		`root = 5`:                            "toml",
+		`version = 7`:                         "version 7",
+		`root = "relative"`:                   "absolute",
+		"root = \"/same\"\nstate = \"/same\"": "differ",
+		`cgroup_parent = "x"`:                 "absolute",
+		`[`:                                   "toml",
+	} {
+		_, err := load(t, text)
+		if !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), says) {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+}
+
+func TestLogger(t *testing.T) {
+	for _, cfg := range []Config{{LogLevel: "loud", LogFormat: "text"}, {LogLevel: "info", LogFormat: "xml"}} {
+		if _, err := cfg.Logger(); !errdefs.IsInvalidArgument(err) {
+			t.Errorf("%+v: %v", cfg, err)
+		}
+	}
+}
+
+func TestMissingConfigurationIsFineUnlessNamed(t *testing.T) {
+	cfg := DefaultConfiguration()
+	missing := filepath.Join(t.TempDir(), "nothing.toml")
+	if err := cfg.Load(missing, false); err != nil {
+		t.Error(err)
+	}
+	if err := cfg.Load(missing, true); err == nil {
+		t.Error("a named file that is missing passed")
+	}
+}
+
+func TestLockDirAdmitsOneDaemon(t *testing.T) {
+	dir := t.TempDir()
+	unlock, err := lockDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := lockDir(dir); !errdefs.IsUnavailable(err) {
+		t.Fatalf("a second daemon: %v", err)
+	}
+	if err := unlock(); err != nil {
+		t.Fatal(err)
+	}
+	unlock, err = lockDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unlock(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func FuzzConfiguration(f *testing.F) {
+	f.Add(`root = "/x"`)
+	f.Fuzz(func(t *testing.T, text string) {
+		cfg, err := load(t, text)
+		if err == nil && (!filepath.IsAbs(cfg.Root) || !filepath.IsAbs(cfg.Address) || !filepath.IsAbs(cfg.TTRPCAddress)) {
+			t.Fatalf("%+v", cfg)
+		}
+	})
+}
