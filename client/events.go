@@ -3,6 +3,7 @@ package client
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"iter"
 	"time"
@@ -10,6 +11,7 @@ import (
 	"github.com/cleatproject/cleat/proto/cleatapi"
 	"github.com/cleatproject/cleat/proto/rpc"
 	"github.com/containerd/errdefs"
+	"github.com/containerd/ttrpc"
 )
 
 // Topics of the events about tasks.
@@ -86,8 +88,10 @@ func (c *Client) follow(ctx context.Context, r *EventsRequest, each func(Event) 
 	}
 	for {
 		m, err := s.Receive(ctx)
-		if errors.Is(err, io.EOF) {
-			return about("receive event", "", errdefs.ErrUnavailable) // the daemon is stopping
+		if errors.Is(err, io.EOF) || errors.Is(err, ttrpc.ErrStreamFull) {
+			// The daemon is stopping, or the loop was too slow for the stream; it goes on from the
+			// cursor.
+			return fmt.Errorf("receive event: %w: %w", err, errdefs.ErrUnavailable)
 		}
 		if err != nil {
 			return err
