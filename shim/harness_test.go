@@ -30,8 +30,14 @@ import (
 
 const namespace = "test"
 
-// binary builds the shim once for the package.
-var binary = sync.OnceValues(func() (string, error) {
+// binary builds the shim once for the package, with the race detector if the tests have it;
+// product builds it as it is shipped.
+var (
+	binary  = sync.OnceValues(func() (string, error) { return build(raceEnabled) })
+	product = sync.OnceValues(func() (string, error) { return build(false) })
+)
+
+func build(race bool) (string, error) {
 	dir, err := os.MkdirTemp("", "cleat-shim-test-")
 	if err != nil {
 		return "", err
@@ -39,16 +45,22 @@ var binary = sync.OnceValues(func() (string, error) {
 	path := filepath.Join(dir, "containerd-shim-cleat-v2")
 	cmd := exec.Command("go", "build", "-ldflags", "-s -w", "-o", path, "../cmd/containerd-shim-cleat-v2")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if race {
+		cmd = exec.Command("go", "build", "-race", "-o", path, "../cmd/containerd-shim-cleat-v2")
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=1")
+	}
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build shim: %w: %s", err, out)
 	}
 	return path, nil
-})
+}
 
 func TestMain(m *testing.M) {
 	code := m.Run()
-	if path, err := binary(); err == nil {
-		_ = os.RemoveAll(filepath.Dir(path))
+	for _, f := range []func() (string, error){binary, product} {
+		if path, err := f(); err == nil {
+			_ = os.RemoveAll(filepath.Dir(path))
+		}
 	}
 	// The runtime removes the containers' cgroups, not their parent.
 	groups, _ := filepath.Glob("/sys/fs/cgroup/*/cleat-shim-test")
@@ -195,6 +207,11 @@ type shimUnder struct {
 // launch makes a bundle and starts a shim as cleatd does.
 func launch(t *testing.T, d *daemon, id string, edit func(spec map[string]any)) *shimUnder {
 	t.Helper()
+	return launchBuild(t, d, id, edit, binary)
+}
+
+func launchBuild(t *testing.T, d *daemon, id string, edit func(spec map[string]any), build func() (string, error)) *shimUnder {
+	t.Helper()
 	s := &shimUnder{t: t, daemon: d, id: id, service: task.V3Service, exited: make(chan error, 1)}
 	s.bundle = filepath.Join(d.state, "io.containerd.runtime.v2.task", namespace, id)
 	makeBundle(t, s.bundle, edit)
@@ -207,7 +224,7 @@ func launch(t *testing.T, d *daemon, id string, edit func(spec map[string]any)) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	path, err := binary()
+	path, err := build()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -243,9 +260,11 @@ func (s *shimUnder) connect() {
 func (s *shimUnder) end() {
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	if s.t.Failed() {
-		s.t.Logf("shim's log:\n%s", s.stderr.String())
-	}
+	defer func() {
+		if s.stderr.Len() > 0 && (s.t.Failed() || strings.Contains(s.stderr.String(), "DATA RACE")) {
+			s.t.Errorf("shim's log:\n%s", s.stderr.String())
+		}
+	}()
 	select {
 	case <-s.exited:
 		return

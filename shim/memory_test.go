@@ -41,7 +41,7 @@ func TestMemoryOfIdleShims(t *testing.T) {
 	d := newDaemon(t)
 	var all []*shimUnder
 	for i := range shims {
-		s := launch(t, d, "idle"+strconv.Itoa(i), args("sleep", "1000"))
+		s := launchBuild(t, d, "idle"+strconv.Itoa(i), args("sleep", "1000"), product)
 		req := s.request()
 		req.Stdin, req.Stdout, req.Stderr = s.fifo("in"), s.fifo("out"), s.fifo("err")
 		must[task.CreateTaskResponse](ctx, s, "Create", req)
