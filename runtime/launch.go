@@ -46,7 +46,7 @@ func (m *Manager) launch(ctx context.Context, b *bundle, binary string, options 
 
 // launchNative hands cleat's shim its listening socket: one exec, and no handshake, since a
 // connection waits in the socket's queue until the shim accepts it.
-func (m *Manager) launchNative(b *bundle, binary string) (_ *shim, err error) {
+func (m *Manager) launchNative(b *bundle, binary string, env ...string) (_ *shim, err error) {
 	var u undo.Stack
 	defer func() { err = errors.Join(err, u.Run()) }()
 	path := filepath.Join(m.cfg.State, "s", strings.ToLower(rand.Text()[:16]))
@@ -74,6 +74,7 @@ func (m *Manager) launchNative(b *bundle, binary string) (_ *shim, err error) {
 	cmd := m.shimCommand(b, binary, "serve")
 	// One P: each further one costs a shim about 350 KiB (shim/memory.go).
 	cmd.Env = append(cmd.Env, "GOMAXPROCS=1", "CLEAT_LISTEN_FD=3")
+	cmd.Env = append(cmd.Env, env...)
 	cmd.ExtraFiles = []*os.File{fd}
 	cmd.Stderr = log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}

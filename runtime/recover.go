@@ -7,6 +7,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/cleatproject/cleat/internal/exitrecord"
 	"github.com/cleatproject/cleat/proto/shimapi"
 	"github.com/cleatproject/cleat/proto/task"
 	"github.com/cleatproject/cleat/proto/types"
@@ -71,6 +72,7 @@ const (
 // cleaned up after) or the Manager closes.
 func (m *Manager) connect(ctx context.Context, t *Task) *conn {
 	t.setConn(nil, Connecting)
+	revived := false
 	for delay := firstRetry; ctx.Err() == nil && !t.isRemoving(); delay = min(2*delay, lastRetry) {
 		c, err := m.reach(ctx, t)
 		if err == nil {
@@ -78,6 +80,10 @@ func (m *Manager) connect(ctx context.Context, t *Task) *conn {
 		}
 		if ctx.Err() != nil || t.isRemoving() {
 			return nil
+		}
+		if gone(err) && !revived && m.revive(t) {
+			revived = true
+			continue
 		}
 		if gone(err) || errors.Is(err, errEmpty) {
 			if err := m.bury(ctx, t); err != nil {
@@ -95,6 +101,34 @@ func (m *Manager) connect(ctx context.Context, t *Task) *conn {
 		}
 	}
 	return nil
+}
+
+// revive starts a shim anew for a container whose shim died: the container's life does not depend on
+// its shim's where the kernel tells the exit of any process by its pidfd (6.15 and later). The new
+// shim finds out whether there is anything to adopt; if not, it holds no container. It reports
+// whether a shim was started.
+func (m *Manager) revive(t *Task) bool {
+	binary := t.bundle.read(shimBinaryFile)
+	if !native(binary) || t.bundle.has(pendingFile) || t.bundle.has(exitrecord.FileName) {
+		return false
+	}
+	old, err := t.bundle.readAddress()
+	if err != nil {
+		return false // it never had one
+	}
+	s, err := m.launchNative(t.bundle, binary, "CLEAT_ADOPT=1")
+	if err != nil {
+		m.cfg.Log.Warn("cannot start a new shim for a container whose shim died", "id", t.id, "namespace", t.namespace, "error", err)
+		return false
+	}
+	if err := removeSocket(old.Address); err != nil {
+		m.cfg.Log.Warn("cannot remove a dead shim's socket", "id", t.id, "namespace", t.namespace, "error", err)
+	}
+	m.cfg.Log.Warn("a shim died; started a new one for its container", "id", t.id, "namespace", t.namespace)
+	t.mu.Lock()
+	t.child = s.child
+	t.mu.Unlock()
+	return true
 }
 
 // errEmpty says that a shim lives but holds no container.

@@ -286,6 +286,12 @@ func (t *Task) Abandon(ctx context.Context) error {
 		}
 		err = t.destroy(ctx, s)
 	}
+	if !t.bundle.has(pendingFile) {
+		// Whoever waits for it has to hear of its end.
+		e := Exit{Pid: t.Info().Pid, Status: uint32(128 + unix.SIGKILL), At: time.Now().UTC()}
+		err = errors.Join(err, t.m.announceDead(t, e))
+		t.setExit(e)
+	}
 	err = errors.Join(err, t.bundle.remove())
 	t.m.forget(t)
 	t.runGone()
