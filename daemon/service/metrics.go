@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/containerd/errdefs"
 
@@ -19,10 +20,16 @@ type Metric struct {
 	Stats *types.Any
 }
 
+// metricsLimit is how long a shim may take to tell of its container. It reads a few files: one that
+// takes longer is stuck.
+const metricsLimit = time.Second
+
 // Metrics asks the shims of a namespace's running tasks for statistics, all at once. One that does
 // not answer is left out: statistics are a sample, and one stuck shim must not hide the others.
 // Filters see "id".
 func (s *Service) Metrics(ctx context.Context, namespace string, match filters.Filter) []Metric {
+	ctx, cancel := context.WithTimeout(ctx, metricsLimit)
+	defer cancel()
 	list := s.Runtime.List(namespace)
 	out := make([]Metric, len(list))
 	var wg sync.WaitGroup
