@@ -234,7 +234,7 @@ func TestHurts03OneStuckShimHoldsUpNobody(t *testing.T) {
 		d.Cleat("rm", "--force", "c1")
 	})
 	// Metrics are asked of the shims, all at once, each with a deadline.
-	within(t, 20*time.Second, "stats beside a stopped shim", func() {
+	within(t, 5*time.Second, "stats beside a stopped shim", func() {
 		out, stderr, _ := d.Try("stats", "--no-stream")
 		if !strings.Contains(out, "c2") {
 			t.Errorf("stats: %q, %q", out, stderr)
