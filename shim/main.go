@@ -1,10 +1,14 @@
 package shim
 
 import (
+	"context"
+	"encoding/json"
 	"flag"
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
+	"time"
 
 	"github.com/containerd/errdefs"
 
@@ -85,15 +89,35 @@ func parseArgs(args []string, version string) (cfg Config, info, ver bool, err e
 	return cfg, info, ver, nil
 }
 
-// printInfo answers -info.
+// infoLimit bounds asking the OCI runtime for its features.
+const infoLimit = 5 * time.Second
+
+// printInfo answers -info. stdin has runtime options, or nothing. What the OCI runtime can tell of
+// its features is passed on; that it cannot is no error.
 func printInfo(cfg Config, env environment) error {
-	if _, err := io.Copy(io.Discard, io.LimitReader(env.stdin, stdinLimit)); err != nil {
-		return fmt.Errorf("read request: %w", err)
+	data, err := io.ReadAll(io.LimitReader(env.stdin, stdinLimit))
+	if err != nil {
+		return fmt.Errorf("read options: %w", err)
 	}
-	return answer(env, &types.RuntimeInfo{
+	info := &types.RuntimeInfo{
 		Name:    "io.containerd.cleat.v2",
 		Version: &types.RuntimeVersion{Version: cfg.Version},
-	})
+	}
+	binary := defaultRuntime
+	var request types.Any
+	if request.Unmarshal(data) == nil {
+		if opts, err := decodeOptions(&request); err == nil && opts.BinaryName != "" {
+			binary = opts.BinaryName
+		}
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), infoLimit)
+	defer cancel()
+	if features, err := exec.CommandContext(ctx, binary, "features").Output(); err == nil && json.Valid(features) {
+		info.Features = &types.Any{
+			TypeUrl: "types.containerd.io/opencontainers/runtime-spec/1/features/Features", Value: features,
+		}
+	}
+	return answer(env, info)
 }
 
 func answer(env environment, m rpc.Message) error {

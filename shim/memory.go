@@ -21,7 +21,7 @@ const (
 	collectAfter = 64
 	// memoryLimit starts a collection in the midst of a burst.
 	memoryLimit = 32 << 20
-	// trimDelay is how long after the last call garbage is collected, if it is worth it.
+	// trimDelay is how long after the last of them the garbage is collected.
 	trimDelay = 300 * time.Millisecond
 )
 
@@ -36,7 +36,7 @@ func limitMemory() {
 
 // worked is called after each call that may have left garbage.
 func (s *Server) worked() {
-	if s.calls.Add(1) > collectAfter {
+	if s.calls.Add(1) == collectAfter { // once, so that a stream of calls cannot put it off
 		s.trim.Reset(trimDelay)
 	}
 }

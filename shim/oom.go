@@ -61,13 +61,15 @@ func (s *Server) tellOOM(c *container) {
 func (s *Server) lastOOM(c *container) bool {
 	s.tellOOM(c)
 	c.mu.Lock()
-	w, ooms := c.oom, c.ooms
+	w := c.oom
 	c.oom = nil
 	c.mu.Unlock()
 	if w != nil {
 		w.close()
 	}
-	return ooms > 0
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.ooms > 0
 }
 
 func (w *oomWatch) close() {

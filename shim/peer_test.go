@@ -178,7 +178,7 @@ func TestPublishedVerbs(t *testing.T) {
 		eventually(t, func() bool { _, err := rpc.DialSocket(ctx, address); return err != nil })
 	}
 	var info types.RuntimeInfo
-	if err := info.Unmarshal(verb(t, t.TempDir(), nil, nil, path, "-info")); err != nil || info.Name != "io.containerd.cleat.v2" {
+	if err := info.Unmarshal(verb(t, t.TempDir(), nil, nil, path, "-info")); err != nil || info.Name != "io.containerd.cleat.v2" || info.Features == nil {
 		t.Errorf("info %+v, %v", info, err)
 	}
 	if out := verb(t, t.TempDir(), nil, nil, path, "-v"); !strings.Contains(string(out), "Version") {

@@ -10,6 +10,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 )
 
@@ -26,7 +27,9 @@ type pump struct {
 	pipe *os.File
 	conn syscall.RawConn
 	log  *logger
-	wg   sync.WaitGroup
+
+	closing chan struct{}
+	stopped chan struct{} // closed when run has ended
 
 	mu  sync.Mutex // held while bytes are moved
 	out *os.File
@@ -35,6 +38,8 @@ type pump struct {
 const (
 	pumpChunk = 1 << 20
 	pumpRetry = time.Second
+	// pumpLimit is how long an exit or a delete waits for a disk.
+	pumpLimit = 2 * time.Second
 )
 
 // startPump opens the log and a pipe to it, and returns the pipe's writing end.
@@ -53,11 +58,11 @@ func startPump(env stdioEnv, path string) (_ *pump, child *os.File, err error) {
 	if err := unix.SetNonblock(r, true); err != nil {
 		return nil, nil, errors.Join(fmt.Errorf("make pipe: %w", err), out.Close(), unix.Close(r), w.Close())
 	}
-	p := &pump{pipe: os.NewFile(uintptr(r), "pipe of "+path), log: env.log, out: out}
+	p := &pump{pipe: os.NewFile(uintptr(r), "pipe of "+path), log: env.log, out: out, closing: make(chan struct{}), stopped: make(chan struct{})}
 	if p.conn, err = p.pipe.SyscallConn(); err != nil {
 		return nil, nil, errors.Join(fmt.Errorf("make pipe: %w", err), out.Close(), p.pipe.Close(), w.Close())
 	}
-	p.wg.Go(p.run)
+	go p.run() // close waits for it
 	return p, w, nil
 }
 
@@ -77,6 +82,7 @@ func newPipe(env stdioEnv) (r int, w *os.File, err error) {
 
 // run moves until all writers are gone or the pump is closed.
 func (p *pump) run() {
+	defer close(p.stopped)
 	warned := false
 	for {
 		var merr error
@@ -104,8 +110,12 @@ func (p *pump) run() {
 func (p *pump) waitClosed() bool {
 	timer := time.NewTimer(pumpRetry)
 	defer timer.Stop()
-	<-timer.C
-	return p.conn.Control(func(uintptr) {}) == nil
+	select {
+	case <-timer.C:
+		return true
+	case <-p.closing:
+		return false
+	}
 }
 
 // move moves at most n bytes without waiting: EAGAIN if there are none, io.EOF if there never
@@ -155,10 +165,34 @@ func (p *pump) flush() {
 	}
 }
 
-// close moves what is there, stops and closes both ends.
+// close moves what is there, stops and closes both ends. A disk that hangs is waited for no longer
+// than pumpLimit; what is left in the pipe is lost then.
 func (p *pump) close() error {
-	p.flush()
+	close(p.closing)
+	p.flushWithin(pumpLimit)
 	err := p.pipe.Close()
-	p.wg.Wait()
-	return errors.Join(err, p.out.Close())
+	timer := time.NewTimer(pumpLimit)
+	defer timer.Stop()
+	select {
+	case <-p.stopped:
+		return errors.Join(err, p.out.Close())
+	case <-timer.C:
+		return errors.Join(err, fmt.Errorf("close log %s: its disk does not answer: %w", p.out.Name(), errdefs.ErrUnavailable))
+	}
+}
+
+// flushWithin is flush that a slow disk does not hold up.
+func (p *pump) flushWithin(limit time.Duration) {
+	flushed := make(chan struct{})
+	go func() { // ends with the disk's answer
+		defer close(flushed)
+		p.flush()
+	}()
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case <-flushed:
+	case <-timer.C:
+		p.log.warnf("flush log %s: the disk takes longer than %v", p.out.Name(), limit)
+	}
 }

@@ -172,3 +172,67 @@ func TestTerminal(t *testing.T) {
 		}
 	}
 }
+
+func TestExecWithTerminal(t *testing.T) {
+	ctx := within(t)
+	d := newDaemon(t)
+	s := launch(t, d, "exectty", args("sleep", "1000"))
+	s.run(s.request())
+	in, out := s.fifo("in"), s.fifo("out")
+	text := s.collect(out)
+	must[types.Empty](ctx, s, "Exec", &task.ExecProcessRequest{
+		Id: s.id, ExecId: "x", Terminal: true, Stdin: in, Stdout: out,
+		Spec: processAny(t, true, "sh", "-c", "read line; stty size; echo got $line; exit 4"),
+	})
+	must[task.StartResponse](ctx, s, "Start", &task.StartRequest{Id: s.id, ExecId: "x"})
+	must[types.Empty](ctx, s, "ResizePty", &task.ResizePtyRequest{Id: s.id, ExecId: "x", Width: 55, Height: 44})
+	w, err := fifo.OpenWriter(ctx, in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = w.Close() }()
+	if _, err := io.WriteString(w, "hi\n"); err != nil {
+		t.Fatal(err)
+	}
+	if e := must[task.WaitResponse](ctx, s, "Wait", &task.WaitRequest{Id: s.id, ExecId: "x"}); e.ExitStatus != 4 {
+		t.Errorf("exit %d", e.ExitStatus)
+	}
+	must[task.DeleteResponse](ctx, s, "Delete", &task.DeleteRequest{Id: s.id, ExecId: "x"})
+	if got := receive(ctx, t, text); !strings.Contains(got, "44 55\r\n") || !strings.Contains(got, "got hi\r\n") {
+		t.Errorf("output %q", got)
+	}
+	if _, err := call[types.Empty](ctx, s, "ResizePty", &task.ResizePtyRequest{Id: s.id, Width: 1, Height: 1}); !errdefs.IsFailedPrecondition(err) {
+		t.Errorf("resize without a terminal: %v", err)
+	}
+}
+
+// CloseIO before Start holds for the process once it is started.
+func TestExecWithStdinClosedBefore(t *testing.T) {
+	ctx := within(t)
+	d := newDaemon(t)
+	s := launch(t, d, "early", args("sleep", "1000"))
+	s.run(s.request())
+	in := s.fifo("in")
+	must[types.Empty](ctx, s, "Exec", &task.ExecProcessRequest{Id: s.id, ExecId: "x", Stdin: in, Spec: processAny(t, false, "cat")})
+	must[types.Empty](ctx, s, "CloseIO", &task.CloseIORequest{Id: s.id, ExecId: "x", Stdin: true})
+	must[task.StartResponse](ctx, s, "Start", &task.StartRequest{Id: s.id, ExecId: "x"})
+	if e := must[task.WaitResponse](ctx, s, "Wait", &task.WaitRequest{Id: s.id, ExecId: "x"}); e.ExitStatus != 0 {
+		t.Errorf("exit %d", e.ExitStatus)
+	}
+}
+
+// A created container that never ran can be deleted; its exit is told.
+func TestDeleteOfACreatedContainer(t *testing.T) {
+	ctx := within(t)
+	d := newDaemon(t)
+	s := launch(t, d, "never", args("true"))
+	must[task.CreateTaskResponse](ctx, s, "Create", s.request())
+	del := must[task.DeleteResponse](ctx, s, "Delete", &task.DeleteRequest{Id: s.id})
+	if del.ExitStatus != 137 {
+		t.Errorf("delete: %+v", del)
+	}
+	d.await(ctx, t, "delete")
+	if got, want := d.topics(t), []string{"create", "exit never 137", "delete"}; !slices.Equal(got, want) {
+		t.Errorf("events %q, want %q", got, want)
+	}
+}

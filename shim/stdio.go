@@ -228,7 +228,7 @@ func (s *stdio) ended() {
 	pumps, tty := s.pumps, s.tty
 	s.mu.Unlock()
 	for _, p := range pumps {
-		p.flush()
+		p.flushWithin(pumpLimit)
 	}
 	if tty != nil {
 		tty.ended()
