@@ -4,10 +4,15 @@ package main
 
 import (
 	"context"
+	"io"
 	"os"
+
+	"github.com/containerd/log"
 )
 
 func main() {
+	// What ttrpc has to say of its connections is not for the user.
+	log.L.Logger.SetOutput(io.Discard)
 	a := &app{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, env: os.Getenv}
 	os.Exit(a.run(context.Background(), os.Args[1:]))
 }
