@@ -149,7 +149,8 @@ func (s *Service) resumeContainer(ctx context.Context, namespace, id string) err
 // unknownExit is the published status for an end that nobody saw.
 const unknownExit = 255
 
-// Wait returns the exit of a container's init once it is known, from its task or its record.
+// Wait returns the exit of a container's init once it is known: from its task, from its record, or,
+// for one that was removed a moment ago, from memory.
 func (s *Service) Wait(ctx context.Context, namespace, id string) (runtime.Exit, error) {
 	t, err := s.Runtime.Get(namespace, id)
 	if err == nil {
@@ -157,6 +158,9 @@ func (s *Service) Wait(ctx context.Context, namespace, id string) (runtime.Exit,
 	}
 	if !errors.Is(err, errdefs.ErrNotFound) {
 		return runtime.Exit{}, err
+	}
+	if e, ok := s.exits.get(namespace + "/" + id); ok {
+		return e, nil
 	}
 	c, err := s.container(ctx, namespace, id)
 	if err != nil {

@@ -59,8 +59,14 @@ func (s *Service) removeTask(ctx context.Context, t *runtime.Task, force bool) e
 		}
 		return s.kill(ctx, t)
 	}
+	return ignore(s.deleteTask(ctx, t), errdefs.ErrNotFound)
+}
+
+// deleteTask deletes a stopped task; its exit stays known for those who are about to ask.
+func (s *Service) deleteTask(ctx context.Context, t *runtime.Task) error {
+	s.exits.put(t.Namespace()+"/"+t.ID(), t.Info().Exit)
 	_, err := t.Delete(ctx)
-	return ignore(err, errdefs.ErrNotFound)
+	return err
 }
 
 // kill ends a task by force and deletes it, the orderly way where its shim answers.
@@ -76,7 +82,7 @@ func (s *Service) kill(ctx context.Context, t *runtime.Task) error {
 			_, err = t.Wait(ctx, "")
 		}
 		if err == nil {
-			_, err = t.Delete(ctx)
+			err = s.deleteTask(ctx, t)
 		}
 	}
 	if err == nil || errors.Is(err, errdefs.ErrNotFound) {

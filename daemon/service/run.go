@@ -42,6 +42,7 @@ func (s *Service) Run(ctx context.Context, namespace string, req *cleatapi.RunRe
 	if err != nil {
 		return nil, err
 	}
+	s.exits.drop(namespace + "/" + id)
 	var u undo.Stack
 	defer func() { err = errors.Join(err, u.Run()) }()
 

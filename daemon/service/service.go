@@ -47,6 +47,7 @@ type Service struct {
 	Config
 	locks   keyLocks
 	images  imageCache
+	exits   recentExits
 	garbage garbage
 	// importing is held for reading while an import adds blobs that no image refers to yet, and
 	// for writing while what images left is removed.
