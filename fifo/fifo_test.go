@@ -290,3 +290,21 @@ func TestSourceEndsWithHold(t *testing.T) {
 		t.Errorf("got %q, %v", out.String(), err)
 	}
 }
+
+func TestGrow(t *testing.T) {
+	path := newFIFO(t)
+	r, err := OpenReader(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = r.Close() }()
+	for _, c := range []struct{ ask, want int }{{256 << 10, 256 << 10}, {4096, 256 << 10}} {
+		if err := r.Grow(c.ask); err != nil {
+			t.Fatal(err)
+		}
+		var size int
+		if err := r.conn.Control(func(fd uintptr) { size, err = unix.FcntlInt(fd, unix.F_GETPIPE_SZ, 0) }); err != nil || size != c.want {
+			t.Errorf("asked for %d: %d, %v", c.ask, size, err)
+		}
+	}
+}

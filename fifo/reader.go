@@ -22,7 +22,10 @@ type Reader struct {
 	closed   atomic.Bool
 }
 
-var _ io.ReadCloser = (*Reader)(nil)
+var (
+	_ io.ReadCloser = (*Reader)(nil)
+	_ io.WriterTo   = (*Reader)(nil)
+)
 
 // OpenReader opens the FIFO's reading end at once, whether or not there is a writer.
 func OpenReader(path string) (*Reader, error) {
@@ -77,14 +80,6 @@ func (r *Reader) readOnce(p []byte) (int, error) {
 
 // attempt reads without waiting; ready is false where there is nothing to report yet.
 func (r *Reader) attempt(fd int, p []byte) (n int, ready bool, err error) {
-	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-	for {
-		if _, err := unix.Poll(fds, 0); err == nil {
-			break
-		} else if !errors.Is(err, unix.EINTR) {
-			return 0, true, fmt.Errorf("poll fifo: %w", err)
-		}
-	}
 	for {
 		n, err = unix.Read(fd, p)
 		switch {
@@ -97,12 +92,74 @@ func (r *Reader) attempt(fd int, p []byte) (n int, ready bool, err error) {
 		case n > 0:
 			return n, true, nil
 		}
-		// No writer. The kernel reports a hang-up only if there has been one.
-		if fds[0].Revents&unix.POLLHUP != 0 || r.finished.Load() {
+		// There is no writer. The kernel reports a hang-up only if there has been one.
+		events, err := pollOnce(fd)
+		switch {
+		case err != nil:
+			return 0, true, err
+		case events&unix.POLLIN != 0: // one came since, and wrote
+		case events&unix.POLLHUP != 0 || r.finished.Load():
 			return 0, true, io.EOF
+		default:
+			return 0, false, nil
 		}
-		return 0, false, nil
 	}
+}
+
+func pollOnce(fd int) (events int16, err error) {
+	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+	for {
+		_, err := unix.Poll(fds, 0)
+		if err == nil {
+			return fds[0].Revents, nil
+		}
+		if !errors.Is(err, unix.EINTR) {
+			return 0, fmt.Errorf("poll fifo: %w", err)
+		}
+	}
+}
+
+// copyBuffer is what WriteTo reads at once.
+const copyBuffer = 128 << 10
+
+// WriteTo copies to w until the end that the writers make; io.Copy uses it.
+func (r *Reader) WriteTo(w io.Writer) (int64, error) {
+	var total int64
+	buf := make([]byte, copyBuffer)
+	for {
+		n, err := r.Read(buf)
+		if n > 0 {
+			m, werr := w.Write(buf[:n])
+			total += int64(m)
+			if werr != nil {
+				return total, werr
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			return total, nil
+		}
+		if err != nil {
+			return total, err
+		}
+	}
+}
+
+// Grow asks the kernel to let the pipe hold that many bytes, up from 64 KiB; it never shrinks it.
+// A reader that has much to read gets it at fewer turns: worth it while somebody reads, and not for
+// a pipe that nobody looks at, since all pipes of a user share a budget
+// (/proc/sys/fs/pipe-user-pages-soft). That the kernel refuses is an error that can be ignored.
+func (r *Reader) Grow(size int) error {
+	var gerr error
+	err := r.conn.Control(func(fd uintptr) {
+		if now, err := unix.FcntlInt(fd, unix.F_GETPIPE_SZ, 0); err == nil && now >= size {
+			return
+		}
+		_, gerr = unix.FcntlInt(fd, unix.F_SETPIPE_SZ, size)
+	})
+	if err := errors.Join(err, gerr); err != nil {
+		return fmt.Errorf("grow fifo: %w", err)
+	}
+	return nil
 }
 
 // Finish says that no further writer will come: where there is none, Read returns what is left
