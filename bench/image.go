@@ -1,0 +1,144 @@
+package main
+
+import (
+	"archive/tar"
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+)
+
+// imageName is what the image is called in both daemons.
+const imageName = "docker.io/library/cleatbench:latest"
+
+// image is a busybox image: its archive, and its only layer's digest, which is the chain's too.
+type image struct {
+	archive string
+	chainID string
+}
+
+// programs are the names under which busybox is called.
+func programs() []string { return []string{"sh", "true", "sleep", "dd", "cat", "echo"} }
+
+// buildImage writes an OCI archive of one layer with a static busybox.
+func buildImage(dir string) (image, error) {
+	busybox, err := os.ReadFile("/bin/busybox")
+	if err != nil {
+		return image{}, fmt.Errorf("read busybox (Debian: busybox-static): %w", err)
+	}
+	layer, err := tarOf(layerFiles(busybox))
+	if err != nil {
+		return image{}, err
+	}
+	config, err := json.Marshal(map[string]any{
+		"architecture": runtime.GOARCH, "os": "linux",
+		"config": map[string]any{"Cmd": []string{"/bin/true"}},
+		"rootfs": map[string]any{"type": "layers", "diff_ids": []string{digest(layer)}},
+	})
+	if err != nil {
+		return image{}, err
+	}
+	manifest, err := json.Marshal(map[string]any{
+		"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
+		"config": descriptor("application/vnd.oci.image.config.v1+json", config),
+		"layers": []any{descriptor("application/vnd.oci.image.layer.v1.tar", layer)},
+	})
+	if err != nil {
+		return image{}, err
+	}
+	entry := descriptor("application/vnd.oci.image.manifest.v1+json", manifest)
+	entry["annotations"] = map[string]string{
+		"io.containerd.image.name": imageName, "org.opencontainers.image.ref.name": "latest",
+	}
+	index, err := json.Marshal(map[string]any{"schemaVersion": 2, "manifests": []any{entry}})
+	if err != nil {
+		return image{}, err
+	}
+	files := []file{
+		{name: "oci-layout", data: []byte(`{"imageLayoutVersion":"1.0.0"}`)},
+		{name: "index.json", data: index},
+	}
+	for _, blob := range [][]byte{layer, config, manifest} {
+		files = append(files, file{name: "blobs/sha256/" + digest(blob)[len("sha256:"):], data: blob})
+	}
+	archive, err := tarOf(files)
+	if err != nil {
+		return image{}, err
+	}
+	img := image{archive: filepath.Join(dir, "image.tar"), chainID: digest(layer)}
+	return img, os.WriteFile(img.archive, archive, 0o600)
+}
+
+func layerFiles(busybox []byte) []file {
+	files := []file{{name: "bin/", mode: 0o755}, {name: "bin/busybox", data: busybox, mode: 0o755}}
+	for _, p := range programs() {
+		files = append(files, file{name: "bin/" + p, link: "busybox"})
+	}
+	return files
+}
+
+// unpackTo makes the same root file system as a plain directory, for bare runc.
+func unpackTo(root string) error {
+	busybox, err := os.ReadFile("/bin/busybox")
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Join(root, "bin"), 0o755); err != nil {
+		return err
+	}
+	for _, f := range layerFiles(busybox)[1:] {
+		path := filepath.Join(root, f.name)
+		if f.link != "" {
+			err = os.Symlink(f.link, path)
+		} else {
+			err = os.WriteFile(path, f.data, f.mode)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+type file struct {
+	name, link string
+	data       []byte
+	mode       os.FileMode
+}
+
+func tarOf(files []file) ([]byte, error) {
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	for _, f := range files {
+		h := &tar.Header{Name: f.name, Mode: int64(f.mode | 0o444), Size: int64(len(f.data)), Linkname: f.link, Typeflag: tar.TypeReg}
+		switch {
+		case f.link != "":
+			h.Typeflag = tar.TypeSymlink
+		case f.name[len(f.name)-1] == '/':
+			h.Typeflag = tar.TypeDir
+		}
+		if err := w.WriteHeader(h); err != nil {
+			return nil, err
+		}
+		if _, err := w.Write(f.data); err != nil {
+			return nil, err
+		}
+	}
+	if err := w.Close(); err != nil {
+		return nil, err
+	}
+	return b.Bytes(), nil
+}
+
+func digest(data []byte) string {
+	sum := sha256.Sum256(data)
+	return "sha256:" + hex.EncodeToString(sum[:])
+}
+
+func descriptor(mediaType string, data []byte) map[string]any {
+	return map[string]any{"mediaType": mediaType, "digest": digest(data), "size": len(data)}
+}

@@ -1,0 +1,102 @@
+// Command bench measures cleat beside bare runc and Debian's containerd, in rounds that take turns,
+// and says which of the project's targets are met.
+//
+//	go run . -bin ../bin [-rounds N] [-only NAME] [-json]
+//
+// It runs a cleatd and a containerd of its own below a temporary directory and removes both at the
+// end. Figures depend on the machine: only ratios of one run mean anything.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	rounds := flag.Int("rounds", 15, "rounds of each scenario")
+	only := flag.String("only", "", "scenarios whose names begin like this, several after commas")
+	bin := flag.String("bin", "../bin", "directory with cleat's binaries")
+	asJSON := flag.Bool("json", false, "print JSON instead of tables")
+	strict := flag.Bool("strict", false, "exit 1 where a target is missed")
+	flag.Parse()
+	missed, err := run(ctx, options{rounds: *rounds, only: *only, bin: *bin, json: *asJSON})
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1) //nolint:gocritic // stop has nothing left to do
+	}
+	if missed && *strict {
+		os.Exit(1)
+	}
+}
+
+type options struct {
+	rounds    int
+	only, bin string
+	json      bool
+}
+
+// scenarios lists what is measured, one a file.
+func scenarios() []scenario {
+	return []scenario{
+		runScenario(), execScenario(), lifecycleScenario(1), lifecycleScenario(8), memoryScenario(), stdoutScenario(),
+	}
+}
+
+func run(ctx context.Context, o options) (missed bool, err error) {
+	bin, err := filepath.Abs(o.bin)
+	if err != nil {
+		return false, fmt.Errorf("find binaries: %w", err)
+	}
+	env, err := newEnvironment(ctx, bin)
+	if err != nil {
+		return false, err
+	}
+	defer func() { err = errors.Join(err, env.close()) }()
+	var results []result
+	for _, s := range scenarios() {
+		if !chosen(o.only, s.name) {
+			continue
+		}
+		r, err := measure(ctx, env, s, o.rounds)
+		if err != nil {
+			return false, fmt.Errorf("measure %s: %w", s.name, err)
+		}
+		results = append(results, r)
+		if !o.json {
+			fmt.Println(r.table())
+		}
+	}
+	if o.json {
+		if err := printJSON(os.Stdout, results); err != nil {
+			return false, err
+		}
+	}
+	for _, r := range results {
+		for _, t := range r.Targets {
+			missed = missed || !t.Met
+		}
+	}
+	return missed, save(results, time.Now())
+}
+
+func chosen(only, name string) bool {
+	if only == "" {
+		return true
+	}
+	for part := range strings.SplitSeq(only, ",") {
+		if strings.HasPrefix(name, part) {
+			return true
+		}
+	}
+	return false
+}
