@@ -160,12 +160,17 @@ type address struct {
 	Native bool `json:"cleat,omitempty"`
 }
 
+// writeAddress makes the address known, whole or not at all.
 func (b *bundle) writeAddress(a address) error {
 	data, err := json.Marshal(a)
 	if err != nil {
 		return fmt.Errorf("encode address of shim %s: %w", b.id, err)
 	}
-	if err := os.WriteFile(b.file(bootstrapFile), data, 0o644); err != nil {
+	tmp := b.file("." + bootstrapFile)
+	if err := os.WriteFile(tmp, data, 0o644); err != nil {
+		return fmt.Errorf("write address of shim %s: %w", b.id, err)
+	}
+	if err := durable.RenameUnsynced(tmp, b.file(bootstrapFile)); err != nil {
 		return fmt.Errorf("write address of shim %s: %w", b.id, err)
 	}
 	return nil

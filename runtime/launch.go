@@ -50,6 +50,11 @@ func (m *Manager) launchNative(b *bundle, binary string, env ...string) (_ *shim
 	var u undo.Stack
 	defer func() { err = errors.Join(err, u.Run()) }()
 	path := filepath.Join(m.cfg.State, "s", strings.ToLower(rand.Text()[:16]))
+	// Written before socket and shim exist: from here on a restart finds whatever there is.
+	addr := address{Version: 3, Address: "unix://" + path, Protocol: "ttrpc", Native: true}
+	if err := b.writeAddress(addr); err != nil {
+		return nil, err
+	}
 	l, err := rpc.Listen(path, 0o600)
 	if err != nil {
 		return nil, err
@@ -61,11 +66,6 @@ func (m *Manager) launchNative(b *bundle, binary string, env ...string) (_ *shim
 		return nil, fmt.Errorf("share socket: %w", err)
 	}
 	defer func() { err = errors.Join(err, fd.Close()) }()
-	// Written before the shim exists: from here on a restart finds whatever there is.
-	addr := address{Version: 3, Address: "unix://" + path, Protocol: "ttrpc", Native: true}
-	if err := b.writeAddress(addr); err != nil {
-		return nil, err
-	}
 	log, err := os.OpenFile(b.file(logFile), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("create shim log: %w", err)

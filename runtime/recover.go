@@ -116,13 +116,14 @@ func (m *Manager) revive(t *Task) bool {
 	if err != nil {
 		return false // it never had one
 	}
+	// Now: the new shim's address takes the place of the only note of this one.
+	if err := removeSocket(old.Address); err != nil {
+		m.cfg.Log.Warn("cannot remove a dead shim's socket", "id", t.id, "namespace", t.namespace, "error", err)
+	}
 	s, err := m.launchNative(t.bundle, binary, "CLEAT_ADOPT=1")
 	if err != nil {
 		m.cfg.Log.Warn("cannot start a new shim for a container whose shim died", "id", t.id, "namespace", t.namespace, "error", err)
 		return false
-	}
-	if err := removeSocket(old.Address); err != nil {
-		m.cfg.Log.Warn("cannot remove a dead shim's socket", "id", t.id, "namespace", t.namespace, "error", err)
 	}
 	m.cfg.Log.Warn("a shim died; started a new one for its container", "id", t.id, "namespace", t.namespace)
 	t.mu.Lock()
