@@ -1,9 +1,7 @@
 package shim
 
 import (
-	"encoding/json"
 	"fmt"
-	"os"
 	"path/filepath"
 	"sync"
 
@@ -16,7 +14,6 @@ type container struct {
 	id, bundle string
 	runtime    *ociRuntime
 	init       *process
-	spec       specPart
 	mounted    bool   // something is mounted at rootfs
 	ioUID      uint32 // owner of the pipes for stdio
 	ioGID      uint32
@@ -29,40 +26,6 @@ type container struct {
 	cgroup cgroup
 	oom    *oomWatch
 	ooms   uint64 // kills announced so far
-}
-
-// specPart is what the shim needs of config.json.
-type specPart struct {
-	Linux struct {
-		CgroupsPath string `json:"cgroupsPath"`
-		Namespaces  []struct {
-			Type string `json:"type"`
-			Path string `json:"path"`
-		} `json:"namespaces"`
-	} `json:"linux"`
-}
-
-// ownPIDs says that the container has a pid namespace of its own, so that all its processes die
-// with its init.
-func (s specPart) ownPIDs() bool {
-	for _, n := range s.Linux.Namespaces {
-		if n.Type == "pid" {
-			return n.Path == ""
-		}
-	}
-	return false
-}
-
-func readSpec(bundle string) (specPart, error) {
-	var s specPart
-	data, err := os.ReadFile(filepath.Join(bundle, "config.json"))
-	if err != nil {
-		return s, fmt.Errorf("read spec: %w: %w", err, errdefs.ErrInvalidArgument)
-	}
-	if err := json.Unmarshal(data, &s); err != nil {
-		return s, fmt.Errorf("read spec of %s: %w: %w", bundle, err, errdefs.ErrInvalidArgument)
-	}
-	return s, nil
 }
 
 func (c *container) file(name string) string { return filepath.Join(c.bundle, name) }

@@ -132,12 +132,11 @@ func (s *Server) prepare(req *task.CreateTaskRequest) (*container, *runcopts.Opt
 	if err != nil {
 		return nil, nil, err
 	}
-	spec, err := readSpec(req.Bundle)
-	if err != nil {
-		return nil, nil, err
+	if _, err := os.Stat(filepath.Join(req.Bundle, "config.json")); err != nil {
+		return nil, nil, fmt.Errorf("bundle has no spec: %w: %w", err, errdefs.ErrInvalidArgument)
 	}
 	c := &container{
-		id: req.Id, bundle: filepath.Clean(req.Bundle), spec: spec,
+		id: req.Id, bundle: filepath.Clean(req.Bundle),
 		execs: make(map[string]*process), removal: newRemoval(),
 	}
 	c.runtime = &ociRuntime{

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"sync"
@@ -271,7 +270,7 @@ func (p *publisher) exec(ctx context.Context, e *types.Envelope) (err error) {
 	if err != nil {
 		return errors.Join(err, w.Close())
 	}
-	_, werr := io.WriteString(w, string(data))
+	_, werr := w.Write(data)
 	if err := errors.Join(werr, w.Close()); err != nil {
 		return fmt.Errorf("publish: %w", err)
 	}
