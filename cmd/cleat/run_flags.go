@@ -132,7 +132,7 @@ func (r *runFlags) options(fs *pflag.FlagSet, id string, args []string) (spec.Op
 		return spec.Options{}, err
 	}
 	o := spec.Options{
-		Args: args, Env: env, WorkDir: r.workdir, Hostname: or(r.hostname, shortID(id)), Terminal: r.tty,
+		Args: args, Env: env, WorkDir: r.workdir, Hostname: or(r.hostname, hostName(id)), Terminal: r.tty,
 		ReadOnly: r.readOnly, Network: r.network, CapAdd: r.capAdd, CapDrop: r.capDrop, Privileged: r.privileged,
 		Limits: spec.Limits{CPUs: r.cpus, Pids: r.pids},
 	}
@@ -215,6 +215,15 @@ func shortID(id string) string {
 		return id[:12]
 	}
 	return id
+}
+
+// longestHostName is what the names of hosts may have between two dots; Linux takes one more.
+const longestHostName = 63
+
+// hostName is the host name of a container that was given none: its id, as far as one may go.
+func hostName(id string) string {
+	id = shortID(id)
+	return id[:min(len(id), longestHostName)]
 }
 
 func isHex(s string) bool { return strings.Trim(s, "0123456789abcdef") == "" }
