@@ -8,8 +8,8 @@
 //
 // Guarantees. Events are read in the order they were appended, each exactly once per
 // subscription. An event that Append accepted survives the end of the process, in whatever way;
-// it is synced to disk in the background, within the time that one sync takes, and a power loss
-// may take those last events (the containers they speak of are gone as well). No cursor is given
+// it is synced to disk in the background within a fraction of a second, and a power loss may take
+// those last events (the containers they speak of are gone as well). No cursor is given
 // out twice, not even after a power loss.
 //
 // Readers never slow a writer: a subscription holds a file position, not a queue. One that falls

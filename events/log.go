@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/containerd/errdefs"
 
@@ -51,9 +52,14 @@ type Log struct {
 	grown    chan struct{} // closed and replaced when a record is added
 	closed   bool
 
-	dirty  chan struct{}
-	synced sync.WaitGroup
+	dirty   chan struct{}
+	closing chan struct{}
+	synced  sync.WaitGroup
 }
+
+// gather is how long the background sync lets events gather: a sync costs everybody else who syncs
+// on the same file system.
+const gather = 50 * time.Millisecond
 
 // Open opens the log in dir, which it creates, and cuts off what a crash left unfinished.
 func Open(dir string, opts Options) (*Log, error) {
@@ -66,7 +72,7 @@ func Open(dir string, opts Options) (*Log, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("create event log: %w", err)
 	}
-	l := &Log{dir: dir, opts: opts, grown: make(chan struct{}), dirty: make(chan struct{}, 1)}
+	l := &Log{dir: dir, opts: opts, grown: make(chan struct{}), dirty: make(chan struct{}, 1), closing: make(chan struct{})}
 	if err := l.load(); err != nil {
 		return nil, fmt.Errorf("open event log %s: %w", dir, err)
 	}
@@ -227,6 +233,13 @@ func (l *Log) Cursor() uint64 {
 func (l *Log) syncLoop() {
 	defer l.synced.Done()
 	for range l.dirty {
+		timer := time.NewTimer(gather)
+		select {
+		case <-timer.C:
+		case <-l.closing: // Close syncs itself
+			timer.Stop()
+			return
+		}
 		l.mu.Lock()
 		path := l.segments[len(l.segments)-1].path
 		l.mu.Unlock()
@@ -256,6 +269,7 @@ func (l *Log) Close() error {
 	close(l.grown)
 	err := errors.Join(l.file.Sync(), l.file.Close())
 	l.mu.Unlock()
+	close(l.closing)
 	close(l.dirty)
 	l.synced.Wait()
 	if err != nil {
