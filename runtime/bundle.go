@@ -15,6 +15,7 @@ import (
 	"github.com/cleatproject/cleat/internal/durable"
 	"github.com/cleatproject/cleat/internal/undo"
 	"github.com/cleatproject/cleat/mount"
+	"github.com/cleatproject/cleat/proto/rpc"
 )
 
 // Files of a bundle, beside config.json and rootfs/.
@@ -217,7 +218,40 @@ func (m *Manager) bundles() ([]*bundle, error) {
 			m.cfg.Log.Warn("cannot remove what is left of a bundle", "path", dir, "error", err)
 		}
 	}
+	m.sweepSockets(found)
 	return found, nil
+}
+
+// sweepSockets removes the sockets that no bundle names: a daemon died between a shim's end and the
+// removal of its socket. While an address cannot be read, all are kept.
+func (m *Manager) sweepSockets(found []*bundle) {
+	named := make(map[string]bool, len(found))
+	for _, b := range found {
+		addr, err := b.readAddress()
+		if errors.Is(err, os.ErrNotExist) {
+			continue // its shim was never started
+		}
+		if err != nil {
+			m.cfg.Log.Warn("cannot tell which sockets are in use", "error", err)
+			return
+		}
+		if path, err := rpc.SocketPath(addr.Address); err == nil {
+			named[path] = true
+		}
+	}
+	paths, err := filepath.Glob(filepath.Join(m.cfg.State, "s", "*"))
+	if err != nil {
+		m.cfg.Log.Warn("cannot list sockets", "error", err)
+		return
+	}
+	for _, path := range paths {
+		if named[path] {
+			continue
+		}
+		if err := removeFile(path); err != nil {
+			m.cfg.Log.Warn("cannot remove a dead shim's socket", "path", path, "error", err)
+		}
+	}
 }
 
 func (m *Manager) listBundles() ([]*bundle, error) {
