@@ -1,0 +1,219 @@
+package integration
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+func TestHurts13LongPathsLongNamesTwoDaemons(t *testing.T) {
+	namespace := strings.Repeat("n", 76)
+	var daemons []*Daemon
+	for range 2 {
+		base, err := os.MkdirTemp("", "cleat-it")
+		must(t, err)
+		t.Cleanup(func() { must(t, os.RemoveAll(base)) })
+		for len(base) < 200 {
+			base = filepath.Join(base, strings.Repeat("d", min(60, 200-len(base))))
+		}
+		must(t, os.MkdirAll(base, 0o755))
+		daemons = append(daemons, StartAt(t, base))
+	}
+	for i, d := range daemons {
+		d.Cleat("namespace", "create", namespace)
+		in := func(args ...string) string { return d.Cleat(append([]string{"--namespace", namespace}, args...)...) }
+		in("image", "import", "--name", "busybox", busyboxArchive(t))
+		id := strings.Repeat("i", 76)
+		in("run", "-d", "--name", id, "busybox", "sh", "-c",
+			fmt.Sprintf(`trap "exit %d" TERM; echo up; while :; do sleep 0.1; done`, 60+i))
+		if out := in("run", "--rm", "busybox", "echo", "attached"); out != "attached" {
+			t.Errorf("run: %q", out)
+		}
+		master, cmd := d.terminal("--namespace", namespace, "run", "--rm", "-it", "busybox", "sh", "-c", "tty; exit 3")
+		newScreen(master).expect(t, "/dev/pts/0")
+		if code := exitCode(t, cmd.Wait()); code != 3 {
+			t.Errorf("code %d of a terminal", code)
+		}
+		d.Restart()
+		d.Eventually("the container is back", func() error {
+			if ids := in("ps", "--quiet", "--filter", "status==running"); ids != id {
+				return fmt.Errorf("running: %q", ids)
+			}
+			return nil
+		})
+		if out := in("exec", id, "echo", "inside"); out != "inside" {
+			t.Errorf("exec: %q", out)
+		}
+		d.Eventually("the log has it", func() error {
+			if out := in("logs", id); out != "up" {
+				return fmt.Errorf("%q", out)
+			}
+			return nil
+		})
+	}
+	for i, d := range daemons {
+		id := strings.Repeat("i", 76)
+		d.Cleat("--namespace", namespace, "stop", id)
+		if code := d.Cleat("--namespace", namespace, "wait", id); code != strconv.Itoa(60+i) {
+			t.Errorf("daemon %d: exit code %s", i, code)
+		}
+	}
+}
+
+func TestHurts17AContainerHasItsThreeDescriptorsOnly(t *testing.T) {
+	d := Start(t)
+	d.Busybox()
+	check := func(what string, pid int) {
+		t.Helper()
+		dir := fmt.Sprintf("/proc/%d/fd", pid)
+		list, err := os.ReadDir(dir)
+		must(t, err)
+		var names []string
+		for _, e := range list {
+			names = append(names, e.Name())
+		}
+		if slices.Sort(names); !slices.Equal(names, []string{"0", "1", "2"}) {
+			for _, n := range names {
+				link, _ := os.Readlink(filepath.Join(dir, n)) // for the message only
+				names = append(names, link)
+			}
+			t.Errorf("%s has descriptors %q", what, names)
+		}
+		if cwd, err := os.Readlink(fmt.Sprintf("/proc/%d/cwd", pid)); err != nil || cwd != "/" {
+			t.Errorf("%s works in %q, %v", what, cwd, err)
+		}
+	}
+	// The child of a CLI that is attached is found by what ps shows, and it ends by rm.
+	attached := func(args ...string) {
+		cmd := d.Command(args...)
+		_, err := cmd.StdinPipe() // open until Wait
+		must(t, err)
+		must(t, cmd.Start())
+		t.Cleanup(func() { _ = cmd.Wait() }) // it was killed
+	}
+	d.Cleat("run", "-d", "--name", "detached", "busybox", "sleep", "1000")
+	attached("run", "--name", "attached", "busybox", "sleep", "1000")
+	attached("run", "-i", "--name", "interactive", "busybox", "sleep", "1000")
+	attached("run", "--log", "file://"+filepath.Join(t.TempDir(), "log"), "--name", "file", "busybox", "sleep", "1000")
+	_, terminal := d.terminal("run", "-it", "--name", "terminal", "busybox", "sleep", "1000")
+	t.Cleanup(func() { _ = terminal.Wait() })
+	for _, id := range []string{"detached", "attached", "interactive", "file", "terminal"} {
+		d.Eventually(id+" is there", func() error {
+			if c, ok := d.all()[id]; !ok || c.Status != "running" {
+				return errors.New(c.Status)
+			}
+			return nil
+		})
+		check(id, d.ps(id).Pid)
+	}
+	for _, flags := range [][]string{{"-d"}, {"-i"}, {}} {
+		attached(append(append([]string{"exec"}, flags...), "detached", "sleep", "2000")...)
+	}
+	_, terminal = d.terminal("exec", "-it", "detached", "sleep", "2000")
+	t.Cleanup(func() { _ = terminal.Wait() })
+	c := d.Client()
+	var pids []uint32
+	d.Eventually("four execs run", func() error {
+		var err error
+		pids, err = c.Pids(t.Context(), "detached")
+		if err == nil && len(pids) != 5 {
+			err = fmt.Errorf("processes %v", pids)
+		}
+		for _, pid := range pids {
+			line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+			if !strings.HasPrefix(string(line), "sleep\x00") { // still the OCI runtime on its way
+				err = errors.Join(err, fmt.Errorf("process %d is %q", pid, line))
+			}
+		}
+		return err
+	})
+	for _, pid := range pids {
+		check(fmt.Sprintf("process %d of detached", pid), int(pid))
+	}
+	for id := range d.all() {
+		d.Cleat("rm", "--force", id)
+	}
+}
+
+func TestHurts18OthersSeeNothingOfStateAndRoot(t *testing.T) {
+	base, err := os.MkdirTemp("", "cleat-it")
+	must(t, err)
+	must(t, os.Chmod(base, 0o755)) // as /run and /var/lib are
+	d := StartAt(t, base)
+	d.Busybox()
+	d.Cleat("run", "-d", "--name", "c", "busybox", "sleep", "1000")
+	d.Cleat("run", "-d", "-it", "--name", "tty", "busybox", "sh") // FIFOs, and a terminal
+	d.Cleat("exec", "c", "true")
+	d.Restart()
+	d.status("c", "running")
+
+	for _, dir := range []string{d.State, d.Root} {
+		must(t, audit(t, dir))
+	}
+	// And by trying, as somebody who has no rights.
+	cmd := exec.Command("/bin/busybox", "find", d.State, d.Root)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+	var out bytes.Buffer
+	cmd.Stdout = &out
+	_ = cmd.Run() // it fails: it is refused everywhere
+	for line := range strings.Lines(out.String()) {
+		if path := strings.TrimSpace(line); path != d.State && path != d.Root {
+			t.Errorf("others find %s", path)
+		}
+	}
+	for _, sock := range []string{d.Address, d.Address + ".ttrpc", d.shims()["c"].Socket} {
+		cmd := exec.Command(filepath.Join(binaries, "cleat"), "--address", strings.TrimPrefix(sock, "unix://"), "version")
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+		if out, err := cmd.CombinedOutput(); err == nil {
+			t.Errorf("others can talk to %s: %s", sock, out)
+		}
+	}
+}
+
+// audit goes through all that others can reach below dir, by the modes of the directories above,
+// and returns an error for what they could read, write, list or connect to. Directories that can be
+// walked through are fine only as far as namespaces; bundles must be closed.
+func audit(t *testing.T, dir string) error {
+	t.Helper()
+	var errs error
+	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return ignoreGone(err)
+		}
+		info, err := e.Info()
+		if err != nil {
+			return ignoreGone(err)
+		}
+		if info.Mode()&fs.ModeSymlink != 0 {
+			return nil
+		}
+		mode := info.Mode().Perm()
+		if bad := mode & 0o006; bad != 0 {
+			errs = errors.Join(errs, fmt.Errorf("others have rights %#o to %s, %s", bad, path, info.Mode()))
+		}
+		if !e.IsDir() {
+			return nil
+		}
+		rel, err := filepath.Rel(dir, path)
+		if err != nil {
+			return err
+		}
+		if mode&0o001 == 0 {
+			return fs.SkipDir // nobody comes further
+		}
+		if strings.Count(rel, "/") >= 2 {
+			errs = errors.Join(errs, fmt.Errorf("others can walk through %s, %s", path, info.Mode()))
+		}
+		return nil
+	})
+	return errors.Join(errs, err)
+}

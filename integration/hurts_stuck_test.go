@@ -1,0 +1,285 @@
+package integration
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+	"time"
+
+	taskapi "github.com/containerd/containerd/api/runtime/task/v3"
+	"github.com/containerd/containerd/api/types/task"
+	"github.com/containerd/ttrpc"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/cleatproject/cleat/client"
+	"github.com/cleatproject/cleat/proto/rpc"
+)
+
+// soon is much longer than anything takes that does not wait for what it must not wait for.
+const soon = 10 * time.Second
+
+// shim connects to a container's shim as another daemon would.
+func (d *Daemon) shim(id string) taskapi.TTRPCTaskService {
+	d.t.Helper()
+	path, err := rpc.SocketPath(d.shims()[id].Socket)
+	must(d.t, err)
+	conn, err := rpc.DialSocket(d.t.Context(), path)
+	must(d.t, err)
+	c := ttrpc.NewClient(conn)
+	d.t.Cleanup(func() { must(d.t, c.Close()) })
+	return taskapi.NewTTRPCTaskClient(c)
+}
+
+func TestHurts04StateAndWaitDoNotWaitForTheOCIRuntime(t *testing.T) {
+	dir := t.TempDir()
+	started, release := filepath.Join(dir, "started"), filepath.Join(dir, "go")
+	ociWrapper(t, fmt.Sprintf(`if [ "$verb" = exec ]; then : > %s; while ! [ -e %s ]; do sleep 0.05; done; fi`, started, release))
+	d := Start(t)
+	d.Busybox()
+	c := d.Client()
+	d.quickRun(c, "c", "sleep", "1000")
+	slow := d.Command("exec", "c", "true")
+	must(t, slow.Start())
+	d.Eventually("the OCI runtime is busy", exists(started))
+
+	shim := d.shim("c")
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	within(t, soon, "State, Get and List meanwhile", func() {
+		st, err := shim.State(ctx, &taskapi.StateRequest{ID: "c"})
+		must(t, err)
+		if st.Status != task.Status_RUNNING {
+			t.Errorf("the shim says %s", st.Status)
+		}
+		p, err := c.State(ctx, "c", "")
+		must(t, err)
+		if p.Status != "running" || d.ps("c").Status != "running" {
+			t.Errorf("the daemon says %s", p.Status)
+		}
+	})
+	within(t, soon, "Kill and Wait meanwhile", func() {
+		waits := make(chan error, 2)
+		go func() {
+			e, err := shim.Wait(ctx, &taskapi.WaitRequest{ID: "c"})
+			if err == nil && e.ExitStatus != 137 {
+				err = fmt.Errorf("the shim says %d", e.ExitStatus)
+			}
+			waits <- err
+		}()
+		go func() {
+			e, err := c.Wait(ctx, "c", 0)
+			if err == nil && e.Status != 137 {
+				err = fmt.Errorf("the daemon says %d", e.Status)
+			}
+			waits <- err
+		}()
+		must(t, c.Kill(ctx, "c", client.KillRequest{Signal: unix.SIGKILL}))
+		for range 2 {
+			must(t, <-waits)
+		}
+	})
+	must(t, os.WriteFile(release, nil, 0o600))
+	if err := slow.Wait(); err == nil {
+		t.Error("exec in a container that was killed meanwhile says it succeeded")
+	}
+}
+
+func TestHurts06AnExitIsKnownThoughAChildHoldsTheOutput(t *testing.T) {
+	d := Start(t)
+	d.Busybox()
+	const script = "sleep 1000 & echo ok"
+	d.Cleat("run", "-d", "--name", "c", "busybox", "sleep", "1000")
+	logger := filepath.Join(t.TempDir(), "logger")
+	must(t, os.WriteFile(logger, []byte("#!/bin/sh\nexec 5>&-\ncat <&3 >> \"$0.out\" &\ncat <&4 >/dev/null\nwait\n"), 0o755))
+	for name, args := range map[string][]string{
+		"run":               {"run", "--rm", "busybox"},
+		"run with input":    {"run", "--rm", "-i", "busybox"},
+		"run with a file":   {"run", "--rm", "--log", "file://" + filepath.Join(t.TempDir(), "log"), "busybox"},
+		"run with a logger": {"run", "--rm", "--log", "binary://" + logger, "busybox"},
+		"exec":              {"exec", "c"},
+	} {
+		within(t, soon, name, func() {
+			out, stderr, code := d.Try(append(args, "sh", "-c", script)...)
+			if code != 0 || out != "ok\n" && name != "run with a logger" {
+				t.Errorf("%s: %q, %q, code %d", name, out, stderr, code)
+			}
+		})
+	}
+	eventually(t, "the logger has it", func() error {
+		if data, err := os.ReadFile(logger + ".out"); string(data) != "ok\n" {
+			return fmt.Errorf("%q, %w", data, err)
+		}
+		return nil
+	}, d.Log)
+
+	// In the host's pid namespace the child outlives the init, as it cannot in one of its own.
+	c := d.Client()
+	s := busyboxSpec(t, "sh", "-c", script)
+	s.Linux.Namespaces = slices.DeleteFunc(s.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.PIDNamespace })
+	dir := t.TempDir()
+	must(t, unix.Mkfifo(filepath.Join(dir, "out"), 0o600))
+	for name, req := range map[string]client.RunRequest{
+		"fifo":   {Stdio: client.Stdio{Stdout: filepath.Join(dir, "out")}},
+		"log":    {Log: true},
+		"logger": {Stdio: client.Stdio{Stdout: "binary://" + logger, Stderr: "binary://" + logger}},
+	} {
+		req.ID, req.Image, req.Spec = "host-"+name, "busybox", s
+		within(t, soon, "exit and delete with the host's pids, "+name, func() {
+			started, err := c.Run(t.Context(), req)
+			must(t, err)
+			exit, err := c.Wait(t.Context(), req.ID, started.Cursor)
+			if err != nil || exit.Status != 0 {
+				t.Errorf("%s: %v, %v", name, exit, err)
+			}
+			must(t, c.Remove(t.Context(), req.ID, true))
+		})
+	}
+}
+
+// threads and descriptors of a process.
+func held(t *testing.T, pid int) (threads, descriptors int) {
+	t.Helper()
+	for what, n := range map[string]*int{"task": &threads, "fd": &descriptors} {
+		list, err := os.ReadDir(fmt.Sprintf("/proc/%d/%s", pid, what))
+		must(t, err)
+		*n = len(list)
+	}
+	return threads, descriptors
+}
+
+func TestHurts07AClientThatDiesAtAFIFOLeavesNothing(t *testing.T) {
+	d := Start(t)
+	d.Busybox()
+	c := d.Client()
+	d.quickRun(c, "c", "sleep", "1000")
+	pid := d.shims()["c"].Pid
+	threads, descriptors := held(t, pid)
+
+	// Nobody ever opens the other ends of these.
+	process := busyboxSpec(t, "true").Process
+	for i := range 20 {
+		dead, err := client.Dial(t.Context(), d.Address, client.Options{})
+		must(t, err)
+		dir := filepath.Join(t.TempDir(), fmt.Sprint(i))
+		must(t, os.Mkdir(dir, 0o700))
+		io := client.Stdio{Stdin: filepath.Join(dir, "in"), Stdout: filepath.Join(dir, "out"), Stderr: filepath.Join(dir, "err")}
+		for _, path := range []string{io.Stdin, io.Stdout, io.Stderr} {
+			must(t, unix.Mkfifo(path, 0o600))
+		}
+		exec := fmt.Sprintf("x%d", i)
+		must(t, dead.Exec(t.Context(), "c", exec, process, io))
+		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i)*2*time.Millisecond)
+		_, _ = dead.Start(ctx, "c", exec) // cut off, or not
+		cancel()
+		must(t, dead.Close())
+		must(t, os.RemoveAll(dir))
+		d.Eventually("what it started can be freed", func() error {
+			_, err := c.Delete(t.Context(), "c", exec)
+			return err
+		})
+	}
+	d.Eventually("the shim holds what it held", func() error {
+		nt, nd := held(t, pid)
+		// Go keeps a few threads it once needed.
+		if nt > threads+3 || nd > descriptors {
+			return fmt.Errorf("threads %d, were %d; descriptors %d, were %d", nt, threads, nd, descriptors)
+		}
+		return nil
+	})
+
+	// The same for clients that are killed, at many moments of a run.
+	for i := range 10 {
+		cmd := d.Command("run", "-i", "--rm", "busybox", "cat")
+		_, err := cmd.StdinPipe() // open until Wait
+		must(t, err)
+		must(t, cmd.Start())
+		<-time.After(time.Duration(i) * 10 * time.Millisecond) // the moment itself is what varies
+		must(t, cmd.Process.Kill())
+		_ = cmd.Wait() // it was killed
+	}
+	for id := range d.all() {
+		if id != "c" {
+			d.Try("rm", "--force", id) // it may just have ended: its stdin has
+		}
+	}
+	d.Eventually("only one container is left", func() error {
+		if list := d.all(); len(list) != 1 {
+			return fmt.Errorf("%v", list)
+		}
+		return d.consistent()
+	})
+	d.Cleat("rm", "--force", "c")
+	d.Cleat("run", "--rm", "busybox", "true") // every client collects what dead ones left
+	d.Eventually("no FIFO is left", func() error { return empty(filepath.Join(d.State, "fifo"), 1) })
+}
+
+func TestHurts08APidThatWasReusedIsLeftAlone(t *testing.T) {
+	d := Start(t)
+	d.Busybox()
+	c := d.Client()
+	d.quickRun(c, "c", "sleep", "1000")
+	before, shim := d.ps("c"), d.shims()["c"].Pid
+	// The daemon dies, then the shim, then the container; their pids go to others.
+	d.Kill9()
+	must(t, unix.Kill(shim, unix.SIGKILL))
+	must(t, unix.Kill(before.Pid, unix.SIGKILL))
+	eventually(t, "container and shim are gone", gone(before.Pid), d.Log)
+	eventually(t, "container and shim are gone", gone(shim), d.Log)
+	bystanders := []int{bystander(t, before.Pid), bystander(t, shim)}
+	d.Begin()
+	d.status("c", "stopped")
+	d.Cleat("rm", "--force", "c")
+	for _, pid := range bystanders {
+		if !alive(pid) {
+			t.Errorf("process %d was killed: it has the pid of one that died", pid)
+		}
+	}
+}
+
+func TestHurts08AReusedPidTakesNoSignalOfALivingShim(t *testing.T) {
+	d := Start(t)
+	d.Busybox()
+	ctx, tasks := d.createTask("c", busyboxSpec(t, "sleep", "1000"), "")
+	pid := d.startTask(ctx, tasks, "c")
+	must(t, unix.Kill(pid, unix.SIGKILL))
+	d.waitTask(ctx, tasks, "c", 137)
+	eventually(t, "its pid is free", func() error {
+		if _, err := os.Stat(fmt.Sprintf("/proc/%d", pid)); err == nil {
+			return fmt.Errorf("process %d is there", pid)
+		}
+		return nil
+	}, d.Log)
+	other := bystander(t, pid)
+	d.killTask(ctx, tasks, "c")
+	d.deleteTask(ctx, tasks, "c")
+	if !alive(other) {
+		t.Errorf("process %d was killed: it has the pid of a container's init that died", other)
+	}
+}
+
+// bystander starts a process that has nothing to do with anything, with a certain pid.
+func bystander(t *testing.T, pid int) int {
+	t.Helper()
+	got := 0
+	eventually(t, fmt.Sprintf("a process gets the pid %d", pid), func() error {
+		must(t, os.WriteFile("/proc/sys/kernel/ns_last_pid", []byte(fmt.Sprint(pid-1)), 0o644))
+		p, err := os.StartProcess("/bin/busybox", []string{"sleep", "1000"}, &os.ProcAttr{})
+		must(t, err)
+		end := func() {
+			_ = p.Kill() // it may have ended
+			_, _ = p.Wait()
+		}
+		if p.Pid != pid {
+			end()
+			return fmt.Errorf("it got %d", p.Pid)
+		}
+		t.Cleanup(end)
+		got = p.Pid
+		return nil
+	}, func() string { return "" })
+	return got
+}

@@ -1,0 +1,107 @@
+package integration
+
+import (
+	"context"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"testing"
+
+	containersapi "github.com/containerd/containerd/api/services/containers/v1"
+	tasksapi "github.com/containerd/containerd/api/services/tasks/v1"
+	"github.com/containerd/containerd/api/types"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/errdefs/pkg/errgrpc"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/types/known/anypb"
+)
+
+// createTask makes a container and its task by the containerd API, as any of its clients does: the
+// root file system is a directory of the host, read-only. runtime may be empty.
+func (d *Daemon) createTask(id string, s *specs.Spec, runtime string) (context.Context, tasksapi.TasksClient) {
+	d.t.Helper()
+	ctx, conn := d.grpc()
+	data, err := json.Marshal(s)
+	must(d.t, err)
+	_, err = containersapi.NewContainersClient(conn).Create(ctx, &containersapi.CreateContainerRequest{
+		Container: &containersapi.Container{
+			ID: id, Runtime: &containersapi.Container_Runtime{Name: or(runtime, "io.containerd.runc.v2")},
+			Spec: &anypb.Any{TypeUrl: "types.containerd.io/opencontainers/runtime-spec/1/Spec", Value: data},
+		},
+	})
+	must(d.t, err)
+	tasks := tasksapi.NewTasksClient(conn)
+	_, err = tasks.Create(ctx, &tasksapi.CreateTaskRequest{ContainerID: id, Rootfs: d.rootfs()})
+	if err != nil {
+		d.t.Fatalf("create task %s: %v\n%s", id, err, d.Log())
+	}
+	return ctx, tasks
+}
+
+// rootfs is the test image's file system as mounts, from a directory that the test made.
+func (d *Daemon) rootfs() []*types.Mount {
+	d.t.Helper()
+	return []*types.Mount{{Type: "bind", Source: unpacked(d.t), Options: []string{"rbind", "rw"}}}
+}
+
+func (d *Daemon) startTask(ctx context.Context, tasks tasksapi.TasksClient, id string) (pid int) {
+	d.t.Helper()
+	resp, err := tasks.Start(ctx, &tasksapi.StartRequest{ContainerID: id})
+	must(d.t, err)
+	return int(resp.Pid)
+}
+
+func (d *Daemon) waitTask(ctx context.Context, tasks tasksapi.TasksClient, id string, want uint32) {
+	d.t.Helper()
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	resp, err := tasks.Wait(ctx, &tasksapi.WaitRequest{ContainerID: id})
+	must(d.t, err)
+	if resp.ExitStatus != want {
+		d.t.Errorf("exit status of %s is %d, want %d", id, resp.ExitStatus, want)
+	}
+}
+
+// killTask kills a task that has ended, which is to be refused as "not found".
+func (d *Daemon) killTask(ctx context.Context, tasks tasksapi.TasksClient, id string) {
+	d.t.Helper()
+	_, err := tasks.Kill(ctx, &tasksapi.KillRequest{ContainerID: id, Signal: uint32(unix.SIGKILL), All: true})
+	if !errdefs.IsNotFound(errgrpc.ToNative(err)) {
+		d.t.Errorf("kill of %s, which has ended: %v; want not found", id, err)
+	}
+}
+
+func (d *Daemon) deleteTask(ctx context.Context, tasks tasksapi.TasksClient, id string) {
+	d.t.Helper()
+	_, err := tasks.Delete(ctx, &tasksapi.DeleteTaskRequest{ContainerID: id})
+	must(d.t, err)
+}
+
+func or(values ...string) string {
+	for _, v := range values {
+		if v != "" {
+			return v
+		}
+	}
+	return ""
+}
+
+// unpacked is a directory with the files of the test image.
+func unpacked(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	must(t, os.Chmod(dir, 0o755))
+	for _, f := range busyboxFiles(t) {
+		path := filepath.Join(dir, f.name)
+		switch {
+		case f.dir:
+			must(t, os.MkdirAll(path, os.FileMode(f.mode)))
+		case f.link != "":
+			must(t, os.Symlink(f.link, path))
+		default:
+			must(t, os.WriteFile(path, []byte(f.body), os.FileMode(f.mode)))
+		}
+	}
+	return dir
+}
