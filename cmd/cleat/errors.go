@@ -74,7 +74,7 @@ func oneLine(err error) string {
 	text := strings.Join(strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' || r == '\r' }), "; ")
 	words := strings.SplitAfter(text, " ")
 	for i, w := range words {
-		if id := strings.TrimRight(w, ": "); len(id) == 64 {
+		if id := strings.TrimRight(w, ":;,. "); len(id) == 64 {
 			words[i] = shortID(id) + w[len(id):]
 		}
 	}

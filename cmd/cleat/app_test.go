@@ -1,0 +1,296 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/cleatproject/cleat/client"
+	"github.com/containerd/errdefs"
+)
+
+// result is what a run of the program left.
+type result struct {
+	code     int
+	out, err string
+}
+
+// invoke runs the program with stdin from a file.
+func invoke(t *testing.T, env map[string]string, stdin string, args ...string) result {
+	t.Helper()
+	dir := t.TempDir()
+	open := func(name, content string) *os.File {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		f, err := os.OpenFile(path, os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = f.Close() })
+		return f
+	}
+	a := &app{
+		stdin: open("in", stdin), stdout: open("out", ""), stderr: open("err", ""),
+		env: func(name string) string { return env[name] },
+	}
+	code := a.run(t.Context(), args)
+	read := func(f *os.File) string {
+		b, err := os.ReadFile(f.Name())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(b)
+	}
+	return result{code, read(a.stdout), read(a.stderr)}
+}
+
+func TestUsage(t *testing.T) {
+	for name, tt := range map[string]struct {
+		args []string
+		code int
+		out  string
+		err  string
+	}{
+		"nothing":         {nil, 0, "Usage: cleat", ""},
+		"help":            {[]string{"help"}, 0, "Commands:", ""},
+		"version":         {[]string{"--version"}, 0, "cleat ", ""},
+		"help of a":       {[]string{"help", "run"}, 0, "Usage: cleat run [FLAGS] IMAGE", ""},
+		"flag for help":   {[]string{"stop", "--help"}, 0, "--time seconds", ""},
+		"group":           {[]string{"image"}, 0, "cleat image import", ""},
+		"unknown command": {[]string{"fly"}, 1, "", "cleat: no command \"fly\"\nhint: cleat help lists the commands\n"},
+		"unknown flag":    {[]string{"ps", "--colour"}, 1, "", "cleat: unknown flag: --colour\nhint: cleat ps --help"},
+		"of run":          {[]string{"run", "--colour", "x"}, 125, "", "cleat: unknown flag"},
+		"no image":        {[]string{"run", "-d"}, 125, "", "cleat: 0 arguments given; want: cleat run IMAGE"},
+		"no daemon":       {[]string{"ps", "--address", "/none/x.sock"}, 1, "", "hint: is cleatd running?"},
+		"signal":          {[]string{"kill", "-s", "NONE", "x"}, 1, "", "cleat: signal \"NONE\": want a name"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := invoke(t, nil, "", tt.args...)
+			if got.code != tt.code || !strings.Contains(got.out, tt.out) || !strings.Contains(got.err, tt.err) || (tt.err == "") != (got.err == "") {
+				t.Errorf("cleat %q: %+v", tt.args, got)
+			}
+		})
+	}
+}
+
+// Every command's help must come up, with its flags, and none may clash with the global ones.
+func TestHelpOfEveryCommand(t *testing.T) {
+	for _, c := range commands() {
+		for _, name := range append([]string{c.name}, c.aliases...) {
+			got := invoke(t, nil, "", append(strings.Fields(name), "--help")...)
+			if got.code != 0 || !strings.Contains(got.out, "Usage: cleat "+c.name) || !strings.Contains(got.out, "--address") {
+				t.Errorf("cleat %s --help: %+v", name, got)
+			}
+		}
+	}
+}
+
+func TestRunShowsOutputAndExitsWithTheCode(t *testing.T) {
+	d := newDaemon(t)
+	d.output, d.status = "all fast\n", 7
+	got := invoke(t, d.env(), "", "run", "--rm", "-e", "A=b", "-m", "64m", "busybox", "echo", "-n", "x")
+	if got.code != 7 || got.out != "all fast\n" || got.err != "" {
+		t.Fatalf("%+v", got)
+	}
+	r := d.last(t)
+	if !r.request.AutoRemove || r.request.Image != "busybox" || r.request.User != "www" || r.request.Log {
+		t.Errorf("request %+v", r.request)
+	}
+	if want := []string{"/entry", "echo", "-n", "x"}; !reflect.DeepEqual(r.spec.Process.Args, want) {
+		t.Errorf("args %q, want %q", r.spec.Process.Args, want)
+	}
+	if env := strings.Join(r.spec.Process.Env, " "); !strings.Contains(env, "A=b") || !strings.Contains(env, "HOSTNAME="+r.request.Id[:12]) {
+		t.Errorf("environment %s", env)
+	}
+	if *r.spec.Linux.Resources.Memory.Limit != 64<<20 {
+		t.Errorf("memory %d", *r.spec.Linux.Resources.Memory.Limit)
+	}
+	if want := map[string]string{stopSignalLabel: "SIGQUIT"}; !reflect.DeepEqual(r.request.Labels, want) {
+		t.Errorf("labels %v, want %v: those of the image must not be taken", r.request.Labels, want)
+	}
+	d.nothingLeft(t)
+}
+
+func TestRunSendsInput(t *testing.T) {
+	d := newDaemon(t)
+	got := invoke(t, d.env(), "from here\n", "run", "--rm", "-i", "busybox")
+	if got.code != 0 || got.out != "from here\n" {
+		t.Errorf("%+v", got)
+	}
+	d.nothingLeft(t)
+}
+
+func TestRunDetached(t *testing.T) {
+	d := newDaemon(t)
+	for name, tt := range map[string]struct {
+		flags  []string
+		log    bool
+		stdout string
+	}{
+		"keeps a log":   {nil, true, ""},
+		"without":       {[]string{"--log", "none"}, false, ""},
+		"to a file":     {[]string{"--log", "file:///tmp/x"}, false, "file:///tmp/x"},
+		"with terminal": {[]string{"-it"}, false, "/stdout"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := invoke(t, d.env(), "", append(append([]string{"run", "-d", "--name", "one"}, tt.flags...), "busybox")...)
+			if got.code != 0 || got.out != "one\n" {
+				t.Fatalf("%+v", got)
+			}
+			r := d.last(t).request
+			if r.Log != tt.log || !strings.HasSuffix(r.Stdout, tt.stdout) || (tt.stdout == "") != (r.Stdout == "") {
+				t.Errorf("request %+v", r)
+			}
+		})
+	}
+	if err := d.collect(); err != nil {
+		t.Error(err)
+	}
+	d.nothingLeft(t)
+}
+
+func TestRunFailures(t *testing.T) {
+	d := newDaemon(t)
+	for name, tt := range map[string]struct {
+		err  error
+		args []string
+		code int
+		hint string
+	}{
+		"missing program":        {fmt.Errorf(`runc: exec: "x": executable file not found in $PATH: %w`, errdefs.ErrNotFound), nil, 127, "must exist in the image"},
+		"missing path":           {fmt.Errorf(`runc: exec: "/x": stat /x: no such file or directory`), nil, 127, "must exist in the image"},
+		"not a program":          {fmt.Errorf(`runc: exec: "/etc/passwd": permission denied`), nil, 126, "executable file"},
+		"name taken":             {fmt.Errorf("container one: %w", errdefs.ErrAlreadyExists), []string{"--name", "one"}, 125, "cleat rm one"},
+		"another":                {fmt.Errorf("disk full"), nil, 125, ""},
+		"unknown image":          {nil, []string{"--platform", "none"}, 125, "cleat image ls"},
+		"bad flag":               {nil, []string{"--memory", "lots"}, 125, ""},
+		"bad label":              {nil, []string{"--label", "=x"}, 125, ""},
+		"bad log":                {nil, []string{"--log", "printer"}, 125, ""},
+		"terminal without stdin": {nil, []string{"-it"}, 125, "leave -t out"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d.failRun = tt.err
+			got := invoke(t, d.env(), "", append(append([]string{"run"}, tt.args...), "busybox")...)
+			lines := strings.Split(strings.TrimSuffix(got.err, "\n"), "\n")
+			if got.code != tt.code || !strings.HasPrefix(lines[0], "cleat: ") || !strings.Contains(got.err, tt.hint) {
+				t.Errorf("%+v, want code %d and hint %q", got, tt.code, tt.hint)
+			}
+			if want := 1 + min(len(tt.hint), 1); len(lines) != want {
+				t.Errorf("%d lines, want %d: %s", len(lines), want, got.err)
+			}
+			d.nothingLeft(t)
+		})
+	}
+}
+
+func TestExec(t *testing.T) {
+	d := newDaemon(t)
+	d.output, d.status = "inside\n", 3
+	got := invoke(t, d.env(), "", "exec", "-w", "/tmp", "-e", "X=1", "one", "ls", "-l")
+	if got.code != 3 || got.out != "inside\n" || got.err != "" {
+		t.Fatalf("%+v", got)
+	}
+	if p := d.exec; !reflect.DeepEqual(p.Args, []string{"ls", "-l"}) || p.Cwd != "/tmp" || !reflect.DeepEqual(p.Env, []string{"PATH=/bin", "X=1"}) {
+		t.Errorf("process %+v", p)
+	}
+	if !d.execDeleted {
+		t.Error("the exec'd process was not deleted")
+	}
+	d.nothingLeft(t)
+}
+
+func TestLists(t *testing.T) {
+	d := newDaemon(t)
+	if got := invoke(t, d.env(), "", "ps"); !strings.Contains(got.out, "aaaaaaaaaaaa  ") || !strings.Contains(got.out, "running") {
+		t.Errorf("%+v", got)
+	}
+	if got := invoke(t, d.env(), "", "ps", "-aq"); got.out != strings.Repeat("a", 64)+"\none\n" {
+		t.Errorf("%+v", got)
+	}
+	for _, tt := range []struct {
+		args []string
+		want []string
+	}{
+		{[]string{"ps", "--format", "json"}, []string{"id", "namespace", "image", "pid", "status", "exit_code", "created", "started", "finished"}},
+		{[]string{"shim", "ls", "--format", "json"}, []string{"id", "namespace", "pid", "runtime", "version", "socket", "state"}},
+		{[]string{"image", "ls", "--format=json"}, []string{"name", "digest", "size"}},
+	} {
+		got := invoke(t, d.env(), "", tt.args...)
+		var list []map[string]any
+		if err := json.Unmarshal([]byte(got.out), &list); err != nil || len(list) == 0 {
+			t.Errorf("%q: %v: %+v", tt.args, err, got)
+			continue
+		}
+		for _, field := range tt.want {
+			if _, ok := list[0][field]; !ok {
+				t.Errorf("%q: no field %q in %v", tt.args, field, list[0])
+			}
+		}
+	}
+	if got := invoke(t, d.env(), "", "ps", "--format", "xml"); got.code != 1 || !strings.Contains(got.err, "want table or json") {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestWaitPrintsCodes(t *testing.T) {
+	d := newDaemon(t)
+	d.status = 5
+	if got := invoke(t, d.env(), "", "wait", "one", "aaaa"); got.code != 0 || got.out != "5\n5\n" {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestShortIDs(t *testing.T) {
+	d := newDaemon(t)
+	if got := invoke(t, d.env(), "", "pause", "aaaaa"); got.code != 0 || got.out != "aaaaa\n" {
+		t.Errorf("%+v", got)
+	}
+	if got := invoke(t, d.env(), "", "pause", "bbbb", "one"); got.code != 1 || got.out != "one\n" || !strings.Contains(got.err, "hint: cleat ps --all") {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestConcurrentPrograms(t *testing.T) {
+	d := newDaemon(t)
+	d.output = "x"
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			if got := invoke(t, d.env(), "", "run", "--rm", "busybox"); got.code != 0 || got.out != "x" {
+				t.Errorf("%+v", got)
+			}
+		})
+	}
+	wg.Wait()
+	d.nothingLeft(t)
+}
+
+func TestCancelledRunLeavesNothing(t *testing.T) {
+	d := newDaemon(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	d.beforeRun = cancel
+	r := &runFlags{network: "none"}
+	c, err := client.Dial(ctx, d.address, client.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = c.Close() }()
+	run := &runner{runFlags: r, a: &app{stderr: os.Stderr}, c: c}
+	fs := (&app{env: func(string) string { return "" }}).flagSet("run")
+	r.declare(fs)
+	if err := run.do(ctx, fs, []string{"busybox"}); err == nil {
+		t.Error("a cancelled run succeeded")
+	}
+	if !d.removed() {
+		t.Error("the container of a cancelled run was not removed")
+	}
+	d.nothingLeft(t)
+}

@@ -1,0 +1,145 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/cleatproject/cleat/client"
+)
+
+func TestParseSignal(t *testing.T) {
+	for text, want := range map[string]syscall.Signal{
+		"TERM": syscall.SIGTERM, "sigkill": syscall.SIGKILL, "9": syscall.SIGKILL, "Usr1": syscall.SIGUSR1, "64": 64,
+	} {
+		if got, err := parseSignal(text); err != nil || got != want {
+			t.Errorf("%q: got %v, %v; want %v", text, got, err, want)
+		}
+	}
+	for _, text := range []string{"", "0", "65", "-9", "SIG", "TERMINATE"} {
+		if got, err := parseSignal(text); err == nil {
+			t.Errorf("%q: got %v, want an error", text, got)
+		}
+	}
+}
+
+func TestEscalation(t *testing.T) {
+	var e escalation
+	now := time.Unix(0, 0)
+	for i, step := range []struct {
+		after time.Duration
+		sig   syscall.Signal
+		want  syscall.Signal
+		warn  bool
+	}{
+		{0, syscall.SIGINT, syscall.SIGINT, false},
+		{time.Second, syscall.SIGUSR1, syscall.SIGUSR1, false},
+		{time.Second, syscall.SIGTERM, syscall.SIGTERM, true},
+		{10 * time.Second, syscall.SIGINT, syscall.SIGINT, false},
+		{time.Second, syscall.SIGINT, syscall.SIGINT, true},
+		{time.Second, syscall.SIGINT, syscall.SIGKILL, false},
+	} {
+		now = now.Add(step.after)
+		if got, warn := e.next(step.sig, now); got != step.want || warn != step.warn {
+			t.Errorf("step %d: got %v, %v; want %v, %v", i, got, warn, step.want, step.warn)
+		}
+	}
+}
+
+func TestProxyCancelsBeforeItForwards(t *testing.T) {
+	p, ctx := newProxy(context.Background())
+	defer p.close()
+	p.take(syscall.SIGUSR1)
+	if ctx.Err() != nil {
+		t.Error("USR1 cancelled")
+	}
+	var sent []syscall.Signal
+	p.forward(func(s syscall.Signal) { sent = append(sent, s) })
+	p.take(syscall.SIGINT)
+	if ctx.Err() != nil || len(sent) != 1 || p.cancelledBy() != 0 {
+		t.Errorf("forwarding: sent %v, context %v", sent, ctx.Err())
+	}
+	p.forward(nil)
+	p.take(syscall.SIGTERM)
+	p.take(syscall.SIGINT)
+	if ctx.Err() == nil || p.cancelledBy() != syscall.SIGTERM {
+		t.Errorf("TERM did not cancel: %v", p.cancelledBy())
+	}
+}
+
+func TestSeekTail(t *testing.T) {
+	long := strings.Repeat("x", 100_000)
+	for _, tt := range []struct {
+		log  string
+		n    int64
+		want string
+	}{
+		{"a\nb\nc\n", 2, "b\nc\n"},
+		{"a\nb\nc", 2, "b\nc"},
+		{"a\nb\nc\n", 0, ""},
+		{"a\nb\n", 9, "a\nb\n"},
+		{"", 3, ""},
+		{"\n\n\n", 1, "\n"},
+		{"a\n" + long + "\n" + long + "\nz\n", 2, long + "\nz\n"},
+		{long + "\n", 1, long + "\n"},
+	} {
+		r := strings.NewReader(tt.log)
+		if err := seekTail(r, tt.n); err != nil {
+			t.Fatal(err)
+		}
+		got, err := io.ReadAll(r)
+		if err != nil || string(got) != tt.want {
+			t.Errorf("last %d of %.20q: got %.20q (%d), want %.20q (%d)", tt.n, tt.log, got, len(got), tt.want, len(tt.want))
+		}
+	}
+}
+
+func TestEnvironment(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "env")
+	if err := os.WriteFile(file, []byte("# comment\n\nFROM_FILE=1\nBOTH=file\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("CLEAT_TEST_HERE", "here")
+	p := processFlags{env: []string{"BOTH=flag", "CLEAT_TEST_HERE", "CLEAT_TEST_NOT_SET"}, envFiles: []string{file}}
+	got, err := p.environment()
+	if want := "FROM_FILE=1 BOTH=file BOTH=flag CLEAT_TEST_HERE=here"; err != nil || strings.Join(got, " ") != want {
+		t.Errorf("got %q, %v; want %q", got, err, want)
+	}
+	p.env = []string{"=x"}
+	if _, err := p.environment(); err == nil {
+		t.Error("a variable without a name was taken")
+	}
+}
+
+func TestOneLine(t *testing.T) {
+	id := strings.Repeat("ab", 32)
+	got := oneLine(errors.New("run " + id + ": create " + id + "\nsecond\n"))
+	if want := "run abababababab: create abababababab; second"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
+func TestSize(t *testing.T) {
+	for n, want := range map[uint64]string{0: "0B", 1023: "1023B", 1536: "1.5KiB", 64 << 20: "64.0MiB", 3 << 40: "3.0TiB"} {
+		if got := size(n); got != want {
+			t.Errorf("%d: got %s, want %s", n, got, want)
+		}
+	}
+}
+
+func TestCompareStats(t *testing.T) {
+	at := time.Unix(100, 0)
+	got := compare(
+		[]client.Metrics{{ID: "a", Time: at, CPU: time.Second}},
+		[]client.Metrics{{ID: "b", Time: at}, {ID: "a", Time: at.Add(2 * time.Second), CPU: 2 * time.Second}},
+	)
+	if len(got) != 2 || got[0].ID != "a" || got[0].CPUPercent != 50 || got[1].CPUPercent != 0 {
+		t.Errorf("got %+v", got)
+	}
+}
