@@ -98,6 +98,14 @@ func (b *bundle) fill(dir string, spec []byte, runtimeName, shimBinary string) e
 	return nil
 }
 
+// writeSpec replaces the spec of a bundle.
+func (b *bundle) writeSpec(spec []byte) error {
+	if err := os.WriteFile(b.file("config.json"), spec, 0o600); err != nil {
+		return fmt.Errorf("write spec of %s: %w", b.id, err)
+	}
+	return nil
+}
+
 // file returns the path of a file of the bundle.
 func (b *bundle) file(name string) string { return filepath.Join(b.path, name) }
 

@@ -32,6 +32,9 @@ type CreateOptions struct {
 	Runtime string
 	// Options are the runtime's own; optional.
 	Options *types.Any
+	// Late, where set, is called while the shim starts, to fill in what the fields above, but for ID,
+	// Runtime and Options, still lack: work that need not wait for the shim, nor the shim for it.
+	Late func(context.Context, *CreateOptions) error
 }
 
 // runcOptionsURL names the options that runc-like shims take.
@@ -88,6 +91,15 @@ func (m *Manager) make(
 		return nil, s.explain(fmt.Errorf("reach shim of %s: %w", o.ID, err))
 	}
 	t.adoptConn(c, s)
+	if o.Late != nil {
+		if err := o.Late(ctx, &o); err != nil {
+			return nil, err
+		}
+		if err := t.bundle.writeSpec(o.Spec); err != nil {
+			return nil, err
+		}
+		t.update(func(i *Info) { i.Stdin, i.Stdout, i.Stderr, i.Terminal = o.Stdin, o.Stdout, o.Stderr, o.Terminal })
+	}
 	err = begin(t, ctx, c, &task.CreateTaskRequest{
 		Id: o.ID, Bundle: t.bundle.path, Rootfs: wireMounts(o.Rootfs), Terminal: o.Terminal,
 		Stdin: o.Stdin, Stdout: o.Stdout, Stderr: o.Stderr, Checkpoint: o.Checkpoint, Options: options,

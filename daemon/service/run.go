@@ -46,15 +46,13 @@ func (s *Service) Run(ctx context.Context, namespace string, req *cleatapi.RunRe
 	var u undo.Stack
 	defer func() { err = errors.Join(err, u.Run()) }()
 
-	release, err := s.runRootfs(ctx, &u, namespace, r, req)
-	if err != nil {
-		return nil, err
-	}
-	if err := s.runSpec(ctx, namespace, r, req); err != nil {
-		return nil, err
-	}
-	if err := s.runLog(&u, namespace, r, req); err != nil {
-		return nil, err
+	release := func() {}
+	r.create = runtime.CreateOptions{
+		ID: id, Runtime: r.container.Runtime.Name, Options: req.Options,
+		Late: func(ctx context.Context, o *runtime.CreateOptions) (err error) {
+			release, err = s.furnish(ctx, &u, namespace, r, req, o)
+			return err
+		},
 	}
 	t, err := s.Runtime.Run(ctx, namespace, r.create)
 	if err != nil {
@@ -151,9 +149,25 @@ func (s *Service) planRun(ctx context.Context, namespace, id string, req *cleata
 	return r, nil
 }
 
-// runRootfs prepares the container's snapshot. The returned function ends the reservation of its
-// number once it is on record.
-func (s *Service) runRootfs(ctx context.Context, u *undo.Stack, namespace string, r *plan, req *cleatapi.RunRequest) (func(), error) {
+// furnish makes what the container needs while its shim starts: root file system, spec, log. The
+// returned function ends the reservation of the snapshot's number once it is on record.
+func (s *Service) furnish(
+	ctx context.Context, u *undo.Stack, namespace string, r *plan, req *cleatapi.RunRequest, o *runtime.CreateOptions,
+) (func(), error) {
+	release, err := s.runRootfs(ctx, u, namespace, r, req, o)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.runSpec(ctx, namespace, r, req, o); err != nil {
+		return nil, err
+	}
+	return release, s.runLog(u, namespace, r, req, o)
+}
+
+// runRootfs prepares the container's snapshot.
+func (s *Service) runRootfs(
+	ctx context.Context, u *undo.Stack, namespace string, r *plan, req *cleatapi.RunRequest, o *runtime.CreateOptions,
+) (func(), error) {
 	if req.Rootfs != "" {
 		return func() {}, nil
 	}
@@ -168,37 +182,40 @@ func (s *Service) runRootfs(ctx context.Context, u *undo.Stack, namespace string
 		return nil, err
 	}
 	r.snapshot = &p.record
-	r.create.Rootfs = p.mounts
+	o.Rootfs = p.mounts
 	return p.release, nil
 }
 
 // runSpec completes the spec; the user is looked up in the container's own files.
-func (s *Service) runSpec(ctx context.Context, namespace string, r *plan, req *cleatapi.RunRequest) error {
+func (s *Service) runSpec(ctx context.Context, namespace string, r *plan, req *cleatapi.RunRequest, o *runtime.CreateOptions) error {
 	user := req.User
 	if user == "" && r.image != nil {
 		user = r.image.user
 	}
-	var who *identity
-	if user != "" || !specHasUser(req.Spec) {
-		var err error
-		if who, err = resolveUser(ctx, r.create.Rootfs, req.Rootfs, user); err != nil {
-			return fmt.Errorf("run %s: %w", r.container.ID, err)
-		}
-	}
-	spec, err := s.completeSpec(req.Spec, namespace, r.container.ID, req.Rootfs, who)
+	spec, err := parseSpec(req.Spec)
 	if err != nil {
 		return fmt.Errorf("run %s: %w", r.container.ID, err)
 	}
-	r.container.Spec = &metadata.Any{TypeURL: specType, Value: spec}
-	r.create.ID, r.create.Spec = r.container.ID, spec
-	r.create.Runtime, r.create.Options = r.container.Runtime.Name, req.Options
-	r.run.Command = specArgs(spec)
+	if user != "" || !spec.hasUser() {
+		who, err := resolveUser(ctx, o.Rootfs, req.Rootfs, user)
+		if err != nil {
+			return fmt.Errorf("run %s: %w", r.container.ID, err)
+		}
+		if err := spec.setUser(who); err != nil {
+			return fmt.Errorf("run %s: %w", r.container.ID, err)
+		}
+	}
+	if o.Spec, err = s.completeSpec(spec, namespace, r.container.ID, req.Rootfs); err != nil {
+		return fmt.Errorf("run %s: %w", r.container.ID, err)
+	}
+	r.container.Spec = &metadata.Any{TypeURL: specType, Value: o.Spec}
+	r.run.Command = spec.args()
 	return nil
 }
 
 // runLog settles the standard streams, and makes the log file where the daemon is to place it.
-func (s *Service) runLog(u *undo.Stack, namespace string, r *plan, req *cleatapi.RunRequest) error {
-	r.create.Stdin, r.create.Stdout, r.create.Stderr, r.create.Terminal = req.Stdin, req.Stdout, req.Stderr, req.Terminal
+func (s *Service) runLog(u *undo.Stack, namespace string, r *plan, req *cleatapi.RunRequest, o *runtime.CreateOptions) error {
+	o.Stdin, o.Stdout, o.Stderr, o.Terminal = req.Stdin, req.Stdout, req.Stderr, req.Terminal
 	if req.Log {
 		dir := s.logDir(namespace, r.container.ID)
 		if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -213,11 +230,11 @@ func (s *Service) runLog(u *undo.Stack, namespace string, r *plan, req *cleatapi
 		if err != nil {
 			return fmt.Errorf("create log of %s: %w", r.container.ID, err)
 		}
-		r.create.Stdout = "file://" + r.run.LogPath
-		r.create.Stderr = r.create.Stdout
+		o.Stdout = "file://" + r.run.LogPath
+		o.Stderr = o.Stdout
 	}
 	r.run.AutoRemove = req.AutoRemove
-	r.run.Terminal, r.run.Stdin, r.run.Stdout, r.run.Stderr = req.Terminal, r.create.Stdin, r.create.Stdout, r.create.Stderr
+	r.run.Terminal, r.run.Stdin, r.run.Stdout, r.run.Stderr = req.Terminal, o.Stdin, o.Stdout, o.Stderr
 	return nil
 }
 

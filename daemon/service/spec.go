@@ -90,57 +90,72 @@ func (s *Service) placeCgroup(spec []byte) ([]byte, error) {
 
 const defaultCgroupParent = "/cleat"
 
-// completeSpec fills in what only the daemon knows: root directory, cgroup and user.
-func (s *Service) completeSpec(spec []byte, namespace, id, rootfs string, who *identity) ([]byte, error) {
-	d, err := parseDocument(spec)
-	if err != nil {
-		return nil, err
+// parsedSpec is an OCI spec with the members that the daemon looks into decoded, once.
+type parsedSpec struct {
+	all, root, linux, process document
+}
+
+func parseSpec(data []byte) (p parsedSpec, err error) {
+	if p.all, err = parseDocument(data); err != nil {
+		return p, err
 	}
-	root, err := d.child("root")
-	if err != nil {
-		return nil, err
-	}
-	linux, err := d.child("linux")
-	if err != nil {
-		return nil, err
-	}
-	process, err := d.child("process")
-	if err != nil {
-		return nil, err
-	}
-	var cgroup string
-	if err := linux.get("cgroupsPath", &cgroup); err != nil {
-		return nil, err
-	}
-	if cgroup == "" {
-		cgroup = filepath.Join(s.CgroupParent, namespace, id)
-	}
-	if who != nil {
-		if err := setUser(process, who); err != nil {
-			return nil, err
+	for name, into := range map[string]*document{"root": &p.root, "linux": &p.linux, "process": &p.process} {
+		if *into, err = p.all.child(name); err != nil {
+			return p, err
 		}
 	}
-	err = errors.Join(
-		root.set("path", first(rootfs, "rootfs")), d.set("root", root),
-		linux.set("cgroupsPath", cgroup), d.set("linux", linux),
-		d.set("process", process),
-	)
-	if err != nil {
-		return nil, err
+	return p, nil
+}
+
+// hasUser reports whether the process names a user other than root's bare default.
+func (p parsedSpec) hasUser() bool {
+	var u struct {
+		UID            uint32   `json:"uid"`
+		GID            uint32   `json:"gid"`
+		AdditionalGids []uint32 `json:"additionalGids"`
 	}
-	return json.Marshal(d)
+	err := p.process.get("user", &u) // setUser says what is wrong with it
+	return err == nil && (u.UID != 0 || u.GID != 0 || len(u.AdditionalGids) > 0)
 }
 
 // setUser writes the user into the process, keeping members such as umask.
-func setUser(process document, who *identity) error {
-	user, err := process.child("user")
+func (p parsedSpec) setUser(who *identity) error {
+	user, err := p.process.child("user")
 	if err != nil {
 		return err
 	}
 	return errors.Join(
 		user.set("uid", who.uid), user.set("gid", who.gid), user.set("additionalGids", who.groups),
-		process.set("user", user),
+		p.process.set("user", user),
 	)
+}
+
+// args returns the command of the process, for listings.
+func (p parsedSpec) args() (args []string) {
+	if p.process.get("args", &args) != nil {
+		return nil // the OCI runtime says what is wrong with it
+	}
+	return args
+}
+
+// completeSpec fills in what only the daemon knows, root directory and cgroup, and encodes the spec.
+func (s *Service) completeSpec(p parsedSpec, namespace, id, rootfs string) ([]byte, error) {
+	var cgroup string
+	if err := p.linux.get("cgroupsPath", &cgroup); err != nil {
+		return nil, err
+	}
+	if cgroup == "" {
+		cgroup = filepath.Join(s.CgroupParent, namespace, id)
+	}
+	err := errors.Join(
+		p.root.set("path", first(rootfs, "rootfs")), p.all.set("root", p.root),
+		p.linux.set("cgroupsPath", cgroup), p.all.set("linux", p.linux),
+		p.all.set("process", p.process),
+	)
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(p.all)
 }
 
 // removeEmptyCgroups removes the cgroups below this daemon's own that hold nothing any more, and
@@ -162,24 +177,6 @@ func (s *Service) removeEmptyCgroups() {
 			}
 		}
 	}
-}
-
-// specHasUser reports whether a spec's process names a user other than root's bare default.
-func specHasUser(spec []byte) bool {
-	var v struct {
-		Process struct {
-			User struct {
-				UID            uint32   `json:"uid"`
-				GID            uint32   `json:"gid"`
-				AdditionalGids []uint32 `json:"additionalGids"`
-			} `json:"user"`
-		} `json:"process"`
-	}
-	if err := json.Unmarshal(spec, &v); err != nil {
-		return false // completeSpec says what is wrong with it
-	}
-	u := v.Process.User
-	return u.UID != 0 || u.GID != 0 || len(u.AdditionalGids) > 0
 }
 
 // specArgs returns the command of a spec's process, for listings.

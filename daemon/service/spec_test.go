@@ -15,10 +15,24 @@ func decode(t *testing.T, data []byte) map[string]any {
 	return v
 }
 
+// complete parses a spec, sets a user where one is given, and completes it.
+func complete(s *Service, in, rootfs string, who *identity) ([]byte, error) {
+	p, err := parseSpec([]byte(in))
+	if err != nil {
+		return nil, err
+	}
+	if who != nil {
+		if err := p.setUser(who); err != nil {
+			return nil, err
+		}
+	}
+	return s.completeSpec(p, "ns", "id", rootfs)
+}
+
 func TestCompleteSpecFillsInAndKeepsTheRest(t *testing.T) {
 	s := &Service{Config: Config{CgroupParent: "/cleat"}}
 	in := `{"ociVersion":"1.9","future":{"x":1},"process":{"args":["sh"],"user":{"umask":18}},"linux":{"seccomp":{"y":2}},"root":{"readonly":true}}`
-	got, err := s.completeSpec([]byte(in), "ns", "id", "", &identity{uid: 3, gid: 4, groups: []uint32{5}})
+	got, err := complete(s, in, "", &identity{uid: 3, gid: 4, groups: []uint32{5}})
 	must(t, err)
 	want := `{"ociVersion":"1.9","future":{"x":1},
 		"process":{"args":["sh"],"user":{"umask":18,"uid":3,"gid":4,"additionalGids":[5]}},
@@ -30,7 +44,7 @@ func TestCompleteSpecFillsInAndKeepsTheRest(t *testing.T) {
 
 func TestCompleteSpecKeepsAChosenCgroup(t *testing.T) {
 	s := &Service{Config: Config{CgroupParent: "/cleat"}}
-	got, err := s.completeSpec([]byte(`{"linux":{"cgroupsPath":"/mine"}}`), "ns", "id", "/dir", nil)
+	got, err := complete(s, `{"linux":{"cgroupsPath":"/mine"}}`, "/dir", nil)
 	must(t, err)
 	v := decode(t, got)
 	if v["linux"].(map[string]any)["cgroupsPath"] != "/mine" || v["root"].(map[string]any)["path"] != "/dir" {
@@ -61,7 +75,7 @@ func TestPlaceCgroupKeepsDaemonsApart(t *testing.T) {
 func TestSpecsThatAreNone(t *testing.T) {
 	s := &Service{Config: Config{CgroupParent: "/cleat"}}
 	for _, in := range []string{"", "null", "[]", "7", `{"linux":7}`, `{"process":[]}`, `{"linux":{"cgroupsPath":{}}}`, `{"root":"x"}`} {
-		if got, err := s.completeSpec([]byte(in), "ns", "id", "", nil); !errdefs.IsInvalidArgument(err) {
+		if got, err := complete(s, in, "", nil); !errdefs.IsInvalidArgument(err) {
 			t.Errorf("%q: %s, %v", in, got, err)
 		}
 	}
@@ -71,7 +85,7 @@ func FuzzCompleteSpec(f *testing.F) {
 	f.Add([]byte(`{"process":{"user":{"uid":1}},"linux":{}}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		s := &Service{Config: Config{CgroupParent: "/cleat"}}
-		got, err := s.completeSpec(data, "ns", "id", "", &identity{})
+		got, err := complete(s, string(data), "", &identity{})
 		if err == nil && !json.Valid(got) {
 			t.Fatalf("%s", got)
 		}
