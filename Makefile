@@ -25,6 +25,7 @@ build: ## Build static binaries into bin/
 
 generate: ## Generate the messages under proto/
 	./proto/generate.sh
+	./client/internal/wire/generate.sh
 
 check-generated: ## Fail if generated files differ from what generate makes
 	@./scripts/check-generated.sh
