@@ -64,7 +64,7 @@ func (a *app) fail(err error, code int) int {
 // printed writes text to stdout and returns the exit code of having done so.
 func (a *app) printed(text string) int {
 	if _, err := a.stdout.WriteString(text); err != nil {
-		return a.fail(fmt.Errorf("write output: %w", err), 1)
+		return a.fail(writing(err), 1)
 	}
 	return 0
 }

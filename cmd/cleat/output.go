@@ -2,9 +2,11 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
+	"syscall"
 	"text/tabwriter"
 	"time"
 
@@ -65,7 +67,11 @@ func writeTable(w io.Writer, header []string, rows [][]string) error {
 	return writing(t.Flush())
 }
 
+// writing says what an error of writing output was; that nobody reads any more is nobody's error.
 func writing(err error) error {
+	if errors.Is(err, syscall.EPIPE) {
+		return exitCode(codeSignalledBase + int(syscall.SIGPIPE))
+	}
 	if err != nil {
 		return fmt.Errorf("write output: %w", err)
 	}

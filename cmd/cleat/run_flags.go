@@ -87,14 +87,14 @@ func readEnvFile(file string) ([]string, error) {
 // runFlags are those of run.
 type runFlags struct {
 	processFlags
-	remove, readOnly, rootfs, sigProxy, noNewPrivileges bool
-	name, hostname, network, memory                     string
-	runtime, snapshotter, log, entrypoint, stopSignal   string
-	platform                                            string
-	cpus                                                float64
-	pids                                                int64
-	mounts, volumes, tmpfs, capAdd, capDrop, labels     []string
-	security                                            []string
+	remove, readOnly, rootfs, sigProxy                bool
+	name, hostname, network, memory                   string
+	runtime, snapshotter, log, entrypoint, stopSignal string
+	platform                                          string
+	cpus                                              float64
+	pids                                              int64
+	mounts, volumes, tmpfs, capAdd, capDrop, labels   []string
+	security                                          []string
 }
 
 func (r *runFlags) declare(fs *pflag.FlagSet) {
