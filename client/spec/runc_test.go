@@ -50,7 +50,7 @@ func bundle(t *testing.T, image spec.Image, o spec.Options) string {
 // run runs a shell command in a container by runc alone and returns its output and exit code.
 func run(t *testing.T, image spec.Image, o spec.Options, command string) (string, int) {
 	t.Helper()
-	o.Args = []string{"/bin/sh", "-c", command}
+	o.Args = []string{"/bin/sh", "-c", "exec 2>&1; " + command} // runc copies the two by themselves, in no order
 	dir := bundle(t, image, o)
 	id := fmt.Sprintf("cleat-spec-%d-%s", os.Getpid(), filepath.Base(filepath.Dir(dir)))
 	cmd := exec.CommandContext(t.Context(), "runc", "--root", filepath.Join(dir, "state"), "run", "--bundle", dir, id)
