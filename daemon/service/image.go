@@ -115,10 +115,10 @@ func (s *Service) unpack(ctx context.Context, namespace string, target ocispec.D
 }
 
 // Import reads an archive of images, records them under their names and unpacks them. Names that
-// exist are moved to what the archive holds.
-func (s *Service) Import(ctx context.Context, namespace string, r io.Reader, o *cleatapi.ImportOptions) ([]*cleatapi.Image, error) {
+// exist are moved to what the archive holds. What a failed import made is removed.
+func (s *Service) Import(ctx context.Context, namespace string, r io.Reader, o *cleatapi.ImportOptions) (_ []*cleatapi.Image, err error) {
 	snapshotter := o.Snapshotter
-	err := s.DB.View(ctx, func(tx *metadata.Tx) error {
+	err = s.DB.View(ctx, func(tx *metadata.Tx) error {
 		def, _, err := s.defaults(tx, namespace)
 		snapshotter = first(snapshotter, def)
 		return err
@@ -130,12 +130,17 @@ func (s *Service) Import(ctx context.Context, namespace string, r io.Reader, o *
 	if err != nil {
 		return nil, err
 	}
+	var made []digest.Digest
+	var list []image.Imported
 	s.importing.RLock()
 	defer func() {
+		if err != nil {
+			s.discardImport(namespace, list, made)
+		}
 		s.importing.RUnlock()
 		s.collect(context.WithoutCancel(ctx))
 	}()
-	list, err := image.Import(ctx, ingester{s.Blobs(namespace)}, r, image.ImportOptions{Name: o.Name})
+	list, err = image.Import(ctx, ingester{s.Blobs(namespace), &made}, r, image.ImportOptions{Name: o.Name})
 	if err != nil {
 		return nil, err
 	}
@@ -152,6 +157,16 @@ func (s *Service) Import(ctx context.Context, namespace string, r io.Reader, o *
 		}
 	}
 	return s.recordImages(ctx, namespace, list)
+}
+
+// discardImport leaves to collect what an import made that came to nothing.
+func (s *Service) discardImport(namespace string, list []image.Imported, made []digest.Digest) {
+	for _, img := range list {
+		s.garbage.add(namespace, img.Target) // for the layers unpacked of it
+	}
+	for _, d := range made {
+		s.garbage.add(namespace, ocispec.Descriptor{MediaType: "application/octet-stream", Digest: d})
+	}
 }
 
 // recordImages names what was imported, all in one commit.

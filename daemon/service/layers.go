@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
 
 	"github.com/cleatproject/cleat/content"
 	"github.com/cleatproject/cleat/image"
@@ -13,14 +14,37 @@ import (
 	"github.com/cleatproject/cleat/snapshot"
 )
 
-// ingester is the content of a namespace as package image writes to it.
-type ingester struct{ *Blobs }
+// ingester is the content of a namespace as package image writes to it. It remembers in made which
+// blobs the namespace did not have before.
+type ingester struct {
+	*Blobs
+	made *[]digest.Digest
+}
 
 var _ image.Content = ingester{}
 
 // Writer implements image.Ingester.
 func (i ingester) Writer(ctx context.Context, ref string, opts content.WriterOptions) (image.BlobWriter, error) {
-	return i.Blobs.Writer(ctx, ref, opts)
+	w, err := i.Blobs.Writer(ctx, ref, opts)
+	if err != nil {
+		return nil, err
+	}
+	return rememberedWriter{w, i.made}, nil
+}
+
+// rememberedWriter tells the ingester of what it committed.
+type rememberedWriter struct {
+	*BlobWriter
+	made *[]digest.Digest
+}
+
+// Commit implements image.BlobWriter.
+func (w rememberedWriter) Commit(ctx context.Context, size int64, expected digest.Digest) error {
+	err := w.BlobWriter.Commit(ctx, size, expected)
+	if err == nil {
+		*w.made = append(*w.made, w.Digest())
+	}
+	return err
 }
 
 // labelUnpacking marks an active snapshot that an unpack is filling; one found at start belongs to
