@@ -74,11 +74,13 @@ func personalityRules() []specs.LinuxSyscall {
 	return out
 }
 
-// architectures are the native one and those whose programs its kernel runs as well.
+// architectures are the native one and those whose programs its kernel runs as well. Each costs every
+// start of a process in a container some 3 ms of compiling the filter, and the third on amd64 ten:
+// x32 is left out, which kernels have off by default; its calls are not let through.
 func architectures(goarch string) []specs.Arch {
 	switch goarch {
 	case "amd64":
-		return []specs.Arch{specs.ArchX86_64, specs.ArchX86, specs.ArchX32}
+		return []specs.Arch{specs.ArchX86_64, specs.ArchX86}
 	case "arm64":
 		return []specs.Arch{specs.ArchAARCH64, specs.ArchARM}
 	case "s390x":
