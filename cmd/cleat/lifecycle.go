@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"syscall"
 	"time"
@@ -115,7 +116,7 @@ func waitFor(ctx context.Context, c *client.Client, id string, while time.Durati
 	switch {
 	case err == nil, errdefs.IsNotFound(err):
 		return true, nil
-	case ctx.Err() == nil && bounded.Err() != nil:
+	case ctx.Err() == nil && while > 0 && errors.Is(err, context.DeadlineExceeded):
 		return false, nil
 	}
 	return false, err
