@@ -27,6 +27,7 @@ type Exit struct {
 type Child struct {
 	pid    int
 	reaper *Reaper
+	handle *handle // of one that was adopted by Adopt; nil for children
 	done   chan struct{}
 	exit   Exit // written before done is closed
 }
@@ -64,6 +65,13 @@ func (c *Child) Signal(sig syscall.Signal) error {
 	case <-c.done:
 		return os.ErrProcessDone
 	default:
+	}
+	if c.handle != nil {
+		err := c.handle.signal(sig)
+		if err != nil && !errors.Is(err, os.ErrProcessDone) {
+			return fmt.Errorf("signal process %d: %w", c.pid, err)
+		}
+		return err
 	}
 	if err := unix.Kill(c.pid, sig); err != nil {
 		return fmt.Errorf("signal process %d: %w", c.pid, err)

@@ -18,6 +18,10 @@
 //     other; an uncollected child is as good an identity as a pidfd, on every kernel.
 //   - Exits of children that nobody asked for are collected and forgotten.
 //
+// Adopt does the same for a process that is another's child: a container's init whose shim died,
+// given to pid 1 by the kernel, is followed by a pidfd, and its identity is its pid with its start
+// time. That needs Linux 6.15. Waiting for such a process holds no thread.
+//
 // Caveat: with a Reaper running, every child of the process is collected by it. os/exec's Wait
 // and os.Process.Wait must not be relied on for a status; start commands through Spawn, or through
 // Start and Wait, which are go-runc's ProcessMonitor.

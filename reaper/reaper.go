@@ -28,6 +28,8 @@ type Reaper struct {
 	closed   bool
 	children map[int]*Child
 	captures map[*Capture]struct{}
+	adopted  map[*Child]struct{} // those that Adopt waits for
+	wg       sync.WaitGroup      // Adopt's; added to under mu while not closed
 }
 
 // New starts a Reaper. End it with Close.
@@ -38,6 +40,7 @@ func New() *Reaper {
 		stopped:  make(chan struct{}),
 		children: make(map[int]*Child),
 		captures: make(map[*Capture]struct{}),
+		adopted:  make(map[*Child]struct{}),
 	}
 	signal.Notify(r.signals, syscall.SIGCHLD)
 	go r.loop()
@@ -65,6 +68,7 @@ func (r *Reaper) Close() error {
 	signal.Stop(r.signals)
 	close(r.stop)
 	<-r.stopped
+	r.closeAdopted()
 	return nil
 }
 
