@@ -148,7 +148,23 @@ func (d *daemon) stop() error {
 // close stops the daemons and removes the directory; containers are gone by then.
 func (e *environment) close() error {
 	err := errors.Join(e.cleat.stop(), e.peer.stop())
-	return errors.Join(err, unmountBelow(e.dir), os.RemoveAll(e.dir))
+	return errors.Join(err, unmountBelow(e.dir), removeParents(e.namespace), os.RemoveAll(e.dir))
+}
+
+// removeParents removes the empty directories that runc leaves above those of its containers: the
+// namespace's cgroups, and what containerd's shims keep by namespace.
+func removeParents(namespace string) error {
+	var errs error
+	for _, pattern := range []string{"/sys/fs/cgroup/", "/sys/fs/cgroup/*/", "/run/containerd/runc/"} {
+		found, err := filepath.Glob(pattern + namespace)
+		errs = errors.Join(errs, err)
+		for _, dir := range found {
+			if err := os.Remove(dir); err != nil && !errors.Is(err, os.ErrNotExist) {
+				errs = errors.Join(errs, err)
+			}
+		}
+	}
+	return errs
 }
 
 func unmountBelow(dir string) error {
