@@ -80,16 +80,6 @@ func collectDir(dir string) error {
 	return os.RemoveAll(dir)
 }
 
-// Remove removes the directory of FIFOs that a container, now gone, was given by a Set below root.
-// Paths that lie elsewhere are left alone, and so is a directory in use.
-func Remove(root string, paths Paths) error {
-	dir := filepath.Dir(first(paths.Stdout, paths.Stderr, paths.Stdin))
-	if filepath.Dir(dir) != filepath.Clean(root) {
-		return nil
-	}
-	return collectDir(dir)
-}
-
 // lockDir locks a directory for its user; unix.EWOULDBLOCK where it has one.
 func lockDir(dir string) (*os.File, error) {
 	f, err := os.OpenFile(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
