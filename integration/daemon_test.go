@@ -217,6 +217,7 @@ func (d *Daemon) Busybox() {
 
 // cleanup stops what runs and fails the test for whatever is left.
 func (d *Daemon) cleanup() {
+	defer func() { _ = d.cmd.Process.Kill() }() // whatever else fails
 	if d.t.Failed() {
 		d.t.Logf("cleatd's log:\n%s", d.Log())
 	}
