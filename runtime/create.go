@@ -32,7 +32,7 @@ type CreateOptions struct {
 	Runtime string
 	// Options are the runtime's own; optional.
 	Options *types.Any
-	// Late, where set, is called while the shim starts, to fill in what the fields above, but for ID,
+	// Late, where set, is called while cleat's shim starts, or before another does, to fill in what the fields above, but for ID,
 	// Runtime and Options, still lack: work that need not wait for the shim, nor the shim for it.
 	Late func(context.Context, *CreateOptions) error
 }
@@ -76,6 +76,12 @@ func (m *Manager) make(
 		return nil, err
 	}
 	u.Push("forget task", func() error { m.forget(t); return nil })
+	if !native(binary) && o.Late != nil {
+		// Shims may read the spec when they start, for the annotations that group them.
+		if err := t.furnish(ctx, &o); err != nil {
+			return nil, err
+		}
+	}
 	if err := t.bundle.create(o.Spec, o.Runtime, binary); err != nil {
 		return nil, err
 	}
@@ -91,14 +97,13 @@ func (m *Manager) make(
 		return nil, s.explain(fmt.Errorf("reach shim of %s: %w", o.ID, err))
 	}
 	t.adoptConn(c, s)
-	if o.Late != nil {
-		if err := o.Late(ctx, &o); err != nil {
+	if native(binary) && o.Late != nil {
+		if err := t.furnish(ctx, &o); err != nil {
 			return nil, err
 		}
 		if err := t.bundle.writeSpec(o.Spec); err != nil {
 			return nil, err
 		}
-		t.update(func(i *Info) { i.Stdin, i.Stdout, i.Stderr, i.Terminal = o.Stdin, o.Stdout, o.Stderr, o.Terminal })
 	}
 	err = begin(t, ctx, c, &task.CreateTaskRequest{
 		Id: o.ID, Bundle: t.bundle.path, Rootfs: wireMounts(o.Rootfs), Terminal: o.Terminal,
@@ -110,6 +115,15 @@ func (m *Manager) make(
 	u.Release()
 	m.watch(t, c)
 	return t, nil
+}
+
+// furnish has Late fill in what the request still lacks.
+func (t *Task) furnish(ctx context.Context, o *CreateOptions) error {
+	if err := o.Late(ctx, o); err != nil {
+		return err
+	}
+	t.update(func(i *Info) { i.Stdin, i.Stdout, i.Stderr, i.Terminal = o.Stdin, o.Stdout, o.Stderr, o.Terminal })
+	return nil
 }
 
 // create has the shim create the container.
