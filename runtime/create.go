@@ -32,8 +32,9 @@ type CreateOptions struct {
 	Runtime string
 	// Options are the runtime's own; optional.
 	Options *types.Any
-	// Late, where set, is called while cleat's shim starts, or before another does, to fill in what the fields above, but for ID,
-	// Runtime and Options, still lack: work that need not wait for the shim, nor the shim for it.
+	// Late, where set, is called while cleat's shim starts, or before another does, to fill in what
+	// the fields above, but for ID, Runtime and Options, still lack: work that need not wait for the
+	// shim, nor the shim for it.
 	Late func(context.Context, *CreateOptions) error
 }
 
@@ -97,6 +98,9 @@ func (m *Manager) make(
 		return nil, s.explain(fmt.Errorf("reach shim of %s: %w", o.ID, err))
 	}
 	t.adoptConn(c, s)
+	if !c.native {
+		t.meet(ctx, c)
+	}
 	if native(binary) && o.Late != nil {
 		if err := t.furnish(ctx, &o); err != nil {
 			return nil, err
@@ -115,6 +119,17 @@ func (m *Manager) make(
 	u.Release()
 	m.watch(t, c)
 	return t, nil
+}
+
+// meet asks a shim that is no child of this process for its pid and version. One that does not say
+// before it holds a container is asked again after a restart, see ask.
+func (t *Task) meet(ctx context.Context, c *conn) {
+	resp, err := call[task.ConnectResponse](ctx, c, quickCall, "Connect", &task.ConnectRequest{Id: t.id})
+	if err != nil {
+		t.m.cfg.Log.Debug("a shim does not tell its pid", "id", t.id, "namespace", t.namespace, "error", err)
+		return
+	}
+	t.update(func(i *Info) { i.ShimPid, i.ShimVersion = resp.ShimPid, resp.Version })
 }
 
 // furnish has Late fill in what the request still lacks.
