@@ -210,3 +210,13 @@ func (d *Daemon) consistent() error {
 	}
 	return errs
 }
+
+// killPid kills a process that the test's daemon started, and waits until it is gone.
+func killPid(t *testing.T, pid int) {
+	t.Helper()
+	if pid <= 1 {
+		t.Fatalf("there is no process %d to kill", pid)
+	}
+	must(t, unix.Kill(pid, unix.SIGKILL))
+	eventually(t, "a killed process is gone", gone(pid), func() string { return "" })
+}

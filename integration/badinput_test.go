@@ -1,0 +1,307 @@
+package integration
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/cleatproject/cleat/client"
+)
+
+// nothingMade fails the test where a refused request left anything.
+func (d *Daemon) nothingMade(what string) {
+	d.t.Helper()
+	if ids := d.Cleat("ps", "--all", "--quiet"); ids != "" {
+		d.t.Fatalf("%s: containers are left: %s", what, ids)
+	}
+	d.Eventually(what+" leaves nothing", d.leaks)
+}
+
+func TestBadInputToRun(t *testing.T) {
+	d := Start(t)
+	d.Busybox()
+	snapshots := d.tree(filepath.Join(d.Root, "snapshots"))
+	for name, c := range map[string]struct {
+		args []string
+		code int
+		says []string // of stderr
+	}{
+		"unknown image":       {[]string{"nosuch", "true"}, 125, []string{`nosuch`, "not found", "hint:"}},
+		"missing program":     {[]string{"busybox", "nosuchprogram"}, 127, []string{"nosuchprogram", "hint:"}},
+		"missing path":        {[]string{"busybox", "/no/such"}, 127, []string{"/no/such", "hint:"}},
+		"not executable":      {[]string{"busybox", "/bin/plain"}, 126, []string{"/bin/plain", "permission denied", "hint:"}},
+		"a directory":         {[]string{"busybox", "/bin"}, 126, []string{"/bin", "hint:"}},
+		"not a program":       {[]string{"-v", "/etc/passwd:/bin/x", "busybox", "/bin/x"}, 126, []string{"/bin/x"}},
+		"unknown user":        {[]string{"-u", "nobody-here", "busybox", "true"}, 125, []string{"nobody-here"}},
+		"unknown group":       {[]string{"-u", "root:none-here", "busybox", "true"}, 125, []string{"none-here"}},
+		"missing bind source": {[]string{"-v", "/no/such/dir:/x", "busybox", "true"}, 125, []string{"/no/such/dir"}},
+		"missing namespace":   {[]string{"--net", "ns:/no/such/ns", "busybox", "true"}, 125, []string{"/no/such/ns"}},
+		"unknown capability":  {[]string{"--cap-add", "CAP_NONSENSE", "busybox", "true"}, 125, []string{"NONSENSE"}},
+		"bad memory":          {[]string{"-m", "lots", "busybox", "true"}, 125, []string{"lots"}},
+		"unknown runtime":     {[]string{"--runtime", "io.nosuch.v1", "busybox", "true"}, 125, []string{"containerd-shim-nosuch-v1"}},
+		"runtime by path":     {[]string{"--runtime", "/no/such/shim", "busybox", "true"}, 125, []string{"/no/such/shim"}},
+		"a shim that is none": {[]string{"--runtime", "/bin/false", "busybox", "true"}, 125, []string{"false"}},
+		"empty id":            {[]string{"--name", " ", "busybox", "true"}, 125, []string{"identifier"}},
+		"a space":             {[]string{"--name", "a b", "busybox", "true"}, 125, []string{"a b"}},
+		"a leading dot":       {[]string{"--name", ".a", "busybox", "true"}, 125, []string{".a"}},
+		"a leading dash":      {[]string{"--name", "-a", "busybox", "true"}, 125, []string{"-a"}},
+		"too long":            {[]string{"--name", strings.Repeat("a", 77), "busybox", "true"}, 125, []string{"76"}},
+		"a way out":           {[]string{"--name", "../../../../../etc", "busybox", "true"}, 125, []string{"../../../../../etc"}},
+		"a way inside":        {[]string{"--name", "a/../b", "busybox", "true"}, 125, []string{"a/../b"}},
+		"a line":              {[]string{"--name", "a\nb", "busybox", "true"}, 125, []string{"identifier"}},
+	} {
+		for _, mode := range []string{"--rm", "-d", "-i"} {
+			stdout, stderr, code := d.Try(append([]string{"run", mode}, c.args...)...)
+			if code != c.code || stdout != "" {
+				t.Errorf("%s, %s: code %d, want %d; %q, %q", name, mode, code, c.code, stdout, stderr)
+			}
+			for _, want := range c.says {
+				if !strings.Contains(stderr, want) {
+					t.Errorf("%s, %s: the message lacks %q: %s", name, mode, want, stderr)
+				}
+			}
+			if lines := strings.Count(stderr, "\n"); lines > 2 {
+				t.Errorf("%s, %s: %d lines instead of a message and a hint:\n%s", name, mode, lines, stderr)
+			}
+		}
+		d.nothingMade(name)
+	}
+	d.Eventually("the snapshots are as before", func() error {
+		if now := d.tree(filepath.Join(d.Root, "snapshots")); now != snapshots {
+			return fmt.Errorf("they were\n%s\nand are\n%s", snapshots, now)
+		}
+		return nil
+	})
+}
+
+// tree lists the directories two levels below one.
+func (d *Daemon) tree(dir string) string {
+	d.t.Helper()
+	var lines []string
+	must(d.t, filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return ignoreGone(err)
+		}
+		rel, err := filepath.Rel(dir, path)
+		if err != nil {
+			return err
+		}
+		lines = append(lines, rel)
+		if e.IsDir() && strings.Count(rel, "/") >= 2 {
+			return fs.SkipDir
+		}
+		return nil
+	}))
+	return strings.Join(lines, "\n")
+}
+
+func TestBadInputToExec(t *testing.T) {
+	d := Start(t)
+	d.Busybox()
+	d.Cleat("run", "-d", "--name", "c", "busybox", "sleep", "1000")
+	for name, c := range map[string]struct {
+		args []string
+		code int
+	}{
+		"missing program":   {[]string{"c", "nosuchprogram"}, 127},
+		"not executable":    {[]string{"c", "/bin/plain"}, 126},
+		"unknown user":      {[]string{"-u", "nobody-here", "c", "true"}, 125},
+		"unknown container": {[]string{"nosuch", "true"}, 125},
+		"a way out":         {[]string{"../c", "true"}, 125},
+	} {
+		if stdout, stderr, code := d.Try(append([]string{"exec"}, c.args...)...); code != c.code || stdout != "" || stderr == "" {
+			t.Errorf("%s: code %d, want %d; %q, %q", name, code, c.code, stdout, stderr)
+		}
+	}
+	pids, err := d.Client().Pids(t.Context(), "c")
+	must(t, err)
+	if len(pids) != 1 {
+		t.Errorf("processes %v are left", pids)
+	}
+	if got := d.status("c", "running"); got.Pid == 0 {
+		t.Error("the container ended")
+	}
+}
+
+func TestBadInputHasItsClass(t *testing.T) {
+	d := Start(t)
+	d.Busybox()
+	c := d.Client()
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	sentinel := filepath.Join(filepath.Dir(d.Root), "sentinel")
+	must(t, os.WriteFile(sentinel, nil, 0o600))
+	run := func(r client.RunRequest) error {
+		if r.Spec == nil {
+			r.Spec = busyboxSpec(t, "true")
+		}
+		_, err := c.Run(ctx, r)
+		return err
+	}
+	for name, x := range map[string]struct {
+		err   error
+		class func(error) bool
+	}{
+		"run, unknown image":      {run(client.RunRequest{Image: "nosuch"}), errdefs.IsNotFound},
+		"run, no image":           {run(client.RunRequest{}), errdefs.IsInvalidArgument},
+		"run, missing program":    {run(client.RunRequest{Image: "busybox", Spec: busyboxSpec(t, "nosuch")}), errdefs.IsNotFound},
+		"run, not executable":     {run(client.RunRequest{Image: "busybox", Spec: busyboxSpec(t, "/bin/plain")}), errdefs.IsPermissionDenied},
+		"run, invalid id":         {run(client.RunRequest{ID: "a b", Image: "busybox"}), errdefs.IsInvalidArgument},
+		"run, a way out":          {run(client.RunRequest{ID: "../x", Image: "busybox"}), errdefs.IsInvalidArgument},
+		"run, unknown runtime":    {run(client.RunRequest{Image: "busybox", Runtime: "io.nosuch.v1"}), errdefs.IsNotFound},
+		"run, no runtime's name":  {run(client.RunRequest{Image: "busybox", Runtime: "../x"}), errdefs.IsInvalidArgument},
+		"run, unknown storage":    {run(client.RunRequest{Image: "busybox", Snapshotter: "../x"}), errdefs.IsNotFound},
+		"run, stdio nowhere":      {run(client.RunRequest{Image: "busybox", Stdio: client.Stdio{Stdout: "/no/such/fifo"}}), errdefs.IsNotFound},
+		"run, relative stdio":     {run(client.RunRequest{Image: "busybox", Stdio: client.Stdio{Stdout: "fifo"}}), errdefs.IsInvalidArgument},
+		"run, unknown stdio":      {run(client.RunRequest{Image: "busybox", Stdio: client.Stdio{Stdout: "http://x/"}}), errdefs.IsInvalidArgument},
+		"remove, unknown":         {c.Remove(ctx, "nosuch", true), errdefs.IsNotFound},
+		"remove, a way out":       {c.Remove(ctx, "../../sentinel", true), notThere},
+		"kill, unknown":           {c.Kill(ctx, "nosuch", client.KillRequest{Signal: unix.SIGKILL}), errdefs.IsNotFound},
+		"kill, a way out":         {c.Kill(ctx, "../x", client.KillRequest{Signal: unix.SIGKILL}), notThere},
+		"wait, unknown":           {second(c.Wait(ctx, "nosuch", 0)), errdefs.IsNotFound},
+		"state, a way out":        {second(c.State(ctx, "../../x", "")), notThere},
+		"spec, unknown":           {second(c.Spec(ctx, "nosuch")), errdefs.IsNotFound},
+		"image, unknown":          {c.RemoveImage(ctx, "nosuch"), errdefs.IsNotFound},
+		"namespace, a way out":    {c.CreateNamespace(ctx, "../x"), errdefs.IsInvalidArgument},
+		"namespace, too long":     {c.CreateNamespace(ctx, strings.Repeat("n", 77)), errdefs.IsInvalidArgument},
+		"namespace, there":        {c.CreateNamespace(ctx, "default"), errdefs.IsAlreadyExists},
+		"namespace, not empty":    {c.DeleteNamespace(ctx, "default"), errdefs.IsFailedPrecondition},
+		"in a namespace way out":  {d.inNamespace("../x"), errdefs.IsInvalidArgument},
+		"in a namespace's lack":   {d.inNamespace("nosuch"), errdefs.IsNotFound},
+		"attach nothing, no exec": {second(c.Start(ctx, "nosuch", "x")), errdefs.IsNotFound},
+	} {
+		if x.err == nil || !x.class(x.err) {
+			t.Errorf("%s: %v (%T)", name, x.err, errdefs.Resolve(x.err))
+		}
+	}
+	must(t, exists(sentinel)())
+	d.nothingMade("bad input")
+}
+
+// notThere is what an id that leads elsewhere may be answered with.
+func notThere(err error) bool { return errdefs.IsNotFound(err) || errdefs.IsInvalidArgument(err) }
+
+func second[T any](_ T, err error) error { return err }
+
+// inNamespace runs a container in a namespace.
+func (d *Daemon) inNamespace(name string) error {
+	d.t.Helper()
+	c, err := client.Dial(d.t.Context(), d.Address, client.Options{Namespace: name})
+	must(d.t, err)
+	defer func() { must(d.t, c.Close()) }()
+	_, err = c.Run(d.t.Context(), client.RunRequest{Image: "busybox", Spec: busyboxSpec(d.t, "true")})
+	return err
+}
+
+func TestASpecThatRuncRefuses(t *testing.T) {
+	d := Start(t)
+	d.Busybox()
+	c := d.Client()
+	for name, change := range map[string]func(*specs.Spec){
+		"unknown file system": func(s *specs.Spec) {
+			s.Mounts = append(s.Mounts, specs.Mount{Destination: "/x", Type: "nosuchfs", Source: "x"})
+		},
+		"a limit twice": func(s *specs.Spec) {
+			r := specs.POSIXRlimit{Type: "RLIMIT_NOFILE", Hard: 10, Soft: 10}
+			s.Process.Rlimits = []specs.POSIXRlimit{r, r}
+		},
+		"unknown limit":        func(s *specs.Spec) { s.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NONSENSE"}} },
+		"host name of nobody":  func(s *specs.Spec) { s.Linux.Namespaces = without(s.Linux.Namespaces, specs.UTSNamespace) },
+		"no root":              func(s *specs.Spec) { s.Process.Cwd = "" },
+		"relative working":     func(s *specs.Spec) { s.Process.Cwd = "tmp" },
+		"namespace of nobody":  func(s *specs.Spec) { s.Linux.Namespaces[0].Path = "/no/such/namespace" },
+		"propagation":          func(s *specs.Spec) { s.Linux.RootfsPropagation = "nonsense" },
+		"a hook that fails":    func(s *specs.Spec) { s.Hooks = &specs.Hooks{CreateRuntime: []specs.Hook{{Path: "/bin/false"}}} },
+		"a late hook fails":    func(s *specs.Spec) { s.Hooks = &specs.Hooks{Poststart: []specs.Hook{{Path: "/bin/false"}}} },
+		"more than its limits": func(s *specs.Spec) { s.Linux.Sysctl = map[string]string{"kernel.nonsense": "1"} },
+	} {
+		s := busyboxSpec(t, "sleep", "1000")
+		s.Hostname = "x"
+		change(s)
+		_, err := c.Run(t.Context(), client.RunRequest{ID: "c", Image: "busybox", Spec: s, Log: true})
+		if err == nil {
+			t.Errorf("%s: it runs", name)
+			d.Cleat("rm", "--force", "c")
+		} else {
+			t.Logf("%s: %v", name, err)
+		}
+		if errdefs.IsUnavailable(err) || errdefs.IsAlreadyExists(err) || errdefs.IsNotImplemented(err) {
+			t.Errorf("%s: the class is wrong: %v", name, err)
+		}
+		d.nothingMade(name)
+	}
+}
+
+func without(list []specs.LinuxNamespace, kind specs.LinuxNamespaceType) (out []specs.LinuxNamespace) {
+	for _, n := range list {
+		if n.Type != kind {
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
+func TestBadArchives(t *testing.T) {
+	d := Start(t)
+	c := d.Client()
+	whole, err := os.ReadFile(busyboxArchive(t))
+	must(t, err)
+	layer := tarOf(t, busyboxFiles(t))
+	altered := func(alter func(map[digest.Digest][]byte)) []byte {
+		data, err := os.ReadFile(ociArchive(t, [][]byte{layer}, busyboxConfig(), alter))
+		must(t, err)
+		return data
+	}
+	noLayer, err := os.ReadFile(ociArchive(t, [][]byte{layer, bytes.Repeat([]byte("nonsense"), 1000)}, busyboxConfig(), nil))
+	must(t, err)
+	for name, data := range map[string][]byte{
+		"a layer that is no archive": noLayer,
+		"empty":                      {},
+		"no archive":                 []byte(strings.Repeat("nonsense", 1000)),
+		"cut in a layer":             whole[:len(whole)/2],
+		"cut early":                  whole[:700],
+		"an archive of else":         layer,
+		"a digest that lies": altered(func(blobs map[digest.Digest][]byte) {
+			bad := bytes.Clone(layer)
+			bad[len(bad)/2] ^= 0xff
+			blobs[digest.FromBytes(layer)] = bad
+		}),
+		"a blob that lacks": altered(func(blobs map[digest.Digest][]byte) { delete(blobs, digest.FromBytes(layer)) }),
+		"a short blob": altered(func(blobs map[digest.Digest][]byte) {
+			blobs[digest.FromBytes(layer)] = layer[:len(layer)/2]
+		}),
+	} {
+		_, err := c.ImportImage(t.Context(), bytes.NewReader(data), client.ImportOptions{Name: "bad"})
+		if err == nil || errdefs.IsUnavailable(err) || errdefs.IsInternal(err) {
+			t.Errorf("%s: %v", name, err)
+		} else {
+			t.Logf("%s: %v", name, err)
+		}
+		path := filepath.Join(t.TempDir(), "bad.tar")
+		must(t, os.WriteFile(path, data, 0o600))
+		if _, stderr, code := d.Try("image", "import", "--name", "bad", path); code != 1 || stderr == "" {
+			t.Errorf("%s: code %d, %q", name, code, stderr)
+		}
+		if list := d.Cleat("image", "ls", "--quiet"); list != "" {
+			t.Errorf("%s: images %q", name, list)
+		}
+		d.nothingMade(name)
+		for _, dir := range []string{"content/blobs/sha256", "snapshots/overlayfs"} {
+			d.Eventually(name+" leaves nothing", func() error { return empty(filepath.Join(d.Root, dir), 1) })
+		}
+	}
+	d.Cleat("image", "import", "--name", "good", busyboxArchive(t))
+	if out := d.Cleat("run", "--rm", "good", "echo", "yes"); out != "yes" {
+		t.Errorf("a good archive afterwards: %q", out)
+	}
+}

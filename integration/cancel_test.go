@@ -1,0 +1,225 @@
+package integration
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/cleatproject/cleat/client"
+)
+
+// moments are delays that together cover a run from the start of the CLI to the running container.
+// They are no waits for something: the moment itself is what varies.
+func moments() (list []time.Duration) {
+	n := size(16, 100)
+	for i := range n {
+		list = append(list, time.Duration(i)*160*time.Millisecond/time.Duration(n))
+	}
+	return list
+}
+
+// ended signals a command of the CLI again and again until it has ended, as an impatient user does.
+func (d *Daemon) ended(cmd *exec.Cmd, sig syscall.Signal) error {
+	d.t.Helper()
+	done := make(chan error, 1)
+	go func() { done <- cmd.Wait() }()
+	again := time.NewTicker(300 * time.Millisecond)
+	defer again.Stop()
+	deadline := time.After(limit)
+	for {
+		if err := cmd.Process.Signal(sig); err != nil && !errors.Is(err, os.ErrProcessDone) {
+			d.t.Fatal(err)
+		}
+		select {
+		case err := <-done:
+			return err
+		case <-again.C:
+		case <-deadline:
+			d.t.Fatalf("the CLI does not end on %s\n%s", sig, d.Log())
+		}
+	}
+}
+
+// mortal is a command that ends by the signals that CLIs pass on.
+var mortal = []string{"busybox", "sh", "-c", `trap "exit 7" TERM INT; while :; do sleep 0.05; done`}
+
+func TestRunInterruptedAtAnyMoment(t *testing.T) {
+	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
+		t.Run(sig.String(), func(t *testing.T) {
+			d := Start(t)
+			d.Busybox()
+			began := 0
+			for i, delay := range moments() {
+				args := append([]string{"run", "--rm"}, mortal...)
+				if i%2 == 1 {
+					args = append([]string{"run", "--name", fmt.Sprintf("c%d", i)}, mortal...)
+				}
+				cmd := d.Command(args...)
+				var stderr strings.Builder
+				cmd.Stderr = &stderr
+				must(t, cmd.Start())
+				<-time.After(delay)
+				err := d.ended(cmd, sig)
+				if exit := new(exec.ExitError); !errors.As(err, &exit) {
+					t.Fatalf("after %s: %v, %s", delay, err, stderr.String())
+				}
+				d.Eventually("only what ran is left", func() error {
+					for id, c := range d.all() {
+						if i%2 == 0 {
+							return fmt.Errorf("%s is left, %s", id, c.Status)
+						}
+						if c.Status != "stopped" {
+							return fmt.Errorf("%s is %s", id, c.Status)
+						}
+					}
+					return d.consistent()
+				})
+				for id := range d.all() {
+					began++
+					d.Cleat("rm", id)
+				}
+				d.Eventually("nothing is left", d.leaks)
+			}
+			t.Logf("of those with a name %d had begun", began)
+		})
+	}
+}
+
+func TestRunWhoseCLIIsKilledAtAnyMoment(t *testing.T) {
+	d := Start(t)
+	d.Busybox()
+	began := 0
+	for i, delay := range moments() {
+		args := append([]string{"run"}, mortal...)
+		if i%2 == 0 {
+			args = append([]string{"run", "--rm"}, mortal...)
+		}
+		cmd := d.Command(args...)
+		must(t, cmd.Start())
+		<-time.After(delay)
+		_ = d.ended(cmd, syscall.SIGKILL) // it was killed
+		// A run that was not answered is undone; one that was goes on.
+		d.Eventually("there is a whole container or none", d.consistent)
+		for id, c := range d.all() {
+			began++
+			if c.Status != "running" {
+				t.Errorf("after %s: %s is %s", delay, id, c.Status)
+			}
+			if i%2 == 1 {
+				d.Cleat("rm", "--force", id)
+				continue
+			}
+			// Nobody is there to remove it but the daemon.
+			d.Cleat("kill", "-s", "KILL", id)
+			d.Eventually("a container of run --rm is removed at its end", func() error {
+				if list := d.all(); len(list) != 0 {
+					return fmt.Errorf("%v", list)
+				}
+				return nil
+			})
+		}
+		d.Cleat("run", "--rm", "busybox", "true") // collects what dead clients left
+		d.Eventually("nothing is left", d.leaks)
+	}
+	t.Logf("%d had begun", began)
+}
+
+func TestRunWhoseContextEndsAtAnyMoment(t *testing.T) {
+	d := Start(t)
+	d.Busybox()
+	c := d.Client()
+	began, undone := 0, 0
+	for i, delay := range moments() {
+		id := fmt.Sprintf("c%d", i)
+		ctx, cancel := context.WithTimeout(t.Context(), delay/2)
+		_, err := c.Run(ctx, client.RunRequest{ID: id, Image: "busybox", Spec: busyboxSpec(t, "sleep", "1000"), Log: true})
+		cancel()
+		if err != nil && !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("after %s: %v", delay/2, err)
+		}
+		d.Eventually("there is a whole container or none", d.consistent)
+		_, there := d.all()[id]
+		switch {
+		case err == nil && !there:
+			t.Errorf("after %s: run said it succeeded, and there is no container", delay/2)
+		case err == nil:
+			began++
+		default:
+			undone++
+		}
+		if there {
+			d.Cleat("rm", "--force", id)
+		}
+		d.Eventually("nothing is left", d.leaks)
+	}
+	t.Logf("%d had begun, %d were undone", began, undone)
+	if undone == 0 {
+		t.Error("no run was cancelled: the delays are too long")
+	}
+}
+
+func TestExecWhoseCLIIsKilledLeavesTheContainerWell(t *testing.T) {
+	d := Start(t)
+	d.Busybox()
+	d.Cleat("run", "-d", "--name", "c", "busybox", "sleep", "1000")
+	c := d.Client()
+	for _, delay := range moments() {
+		cmd := d.Command("exec", "-i", "c", "cat")
+		_, err := cmd.StdinPipe() // open until Wait
+		must(t, err)
+		must(t, cmd.Start())
+		<-time.After(delay)
+		_ = d.ended(cmd, syscall.SIGKILL) // it was killed
+	}
+	// Those that began go on, as containers do; the others are nowhere.
+	pids, err := c.Pids(t.Context(), "c")
+	must(t, err)
+	t.Logf("%d of %d had begun", len(pids)-1, len(moments()))
+	if out := d.Cleat("exec", "c", "echo", "well"); out != "well" {
+		t.Errorf("exec: %q", out)
+	}
+	d.Cleat("rm", "--force", "c")
+	d.Cleat("run", "--rm", "busybox", "true") // collects what dead clients left
+	d.nothingMade("a killed exec")
+}
+
+func TestImportThatIsCutOffLeavesNothing(t *testing.T) {
+	d := Start(t)
+	data, err := os.ReadFile(busyboxArchive(t))
+	must(t, err)
+	for _, part := range []int{0, 1000, len(data) / 2, len(data) - 1} {
+		cmd := d.Command("image", "import", "--name", "cut", "-")
+		in, err := cmd.StdinPipe()
+		must(t, err)
+		must(t, cmd.Start())
+		_, err = in.Write(data[:part])
+		must(t, err)
+		<-time.After(20 * time.Millisecond) // the moment itself, as above
+		_ = d.ended(cmd, syscall.SIGKILL)   // it was killed
+		d.nothingMade("a killed import")
+		for _, dir := range []string{"content/blobs/sha256", "snapshots/overlayfs"} {
+			d.Eventually("nothing is left", func() error { return empty(d.Root+"/"+dir, 1) })
+		}
+	}
+	c := d.Client()
+	ctx, cancel := context.WithCancel(t.Context())
+	r, w := io.Pipe()
+	go func() {
+		_, _ = w.Write(data[:len(data)/2]) // the reader may have gone
+		cancel()
+		_ = w.CloseWithError(context.Canceled) // never fails; whoever reads is not held up
+	}()
+	if _, err := c.ImportImage(ctx, r, client.ImportOptions{Name: "cut"}); !errors.Is(err, context.Canceled) {
+		t.Errorf("a cancelled import: %v", err)
+	}
+	must(t, r.Close())
+	d.Eventually("nothing is left", func() error { return empty(d.Root+"/content/blobs/sha256", 1) })
+	d.nothingMade("a cancelled import")
+}

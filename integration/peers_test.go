@@ -1,0 +1,325 @@
+package integration
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// containerd is Debian's containerd 1.6 with directories of its own.
+type containerd struct {
+	t       *testing.T
+	state   string
+	address string
+	log     string
+}
+
+// startContainerd starts one, which is stopped when the test ends.
+func startContainerd(t *testing.T) *containerd {
+	t.Helper()
+	base, err := os.MkdirTemp("", "cleat-peer")
+	must(t, err)
+	t.Cleanup(func() { must(t, os.RemoveAll(base)) })
+	c := &containerd{t: t, state: filepath.Join(base, "state"), address: filepath.Join(base, "c.sock"), log: filepath.Join(base, "log")}
+	config := filepath.Join(base, "config.toml")
+	must(t, os.WriteFile(config, []byte(fmt.Sprintf(`version = 2
+root = %q
+state = %q
+disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt", "io.containerd.snapshotter.v1.btrfs",
+  "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.zfs", "io.containerd.snapshotter.v1.aufs"]
+[grpc]
+address = %q
+[ttrpc]
+address = %q
+`, filepath.Join(base, "root"), c.state, c.address, c.address+".ttrpc")), 0o600))
+	log, err := os.Create(c.log)
+	must(t, err)
+	defer log.Close()
+	cmd := exec.Command("containerd", "--config", config)
+	cmd.Stdout, cmd.Stderr = log, log
+	must(t, cmd.Start())
+	t.Cleanup(func() {
+		must(t, cmd.Process.Kill())
+		_ = cmd.Wait() // it was killed
+		if t.Failed() {
+			t.Logf("containerd's log:\n%s", c.text())
+		}
+		c.unmount()
+	})
+	eventually(t, "containerd answers", func() error {
+		_, stderr, code := c.ctr("version")
+		if code != 0 {
+			return errors.New(stderr)
+		}
+		return nil
+	}, c.text)
+	return c
+}
+
+func (c *containerd) text() string {
+	data, err := os.ReadFile(c.log)
+	if err != nil {
+		return err.Error()
+	}
+	return string(data)
+}
+
+// unmount fails the test for mounts that are left.
+func (c *containerd) unmount() {
+	data, err := os.ReadFile("/proc/self/mountinfo")
+	must(c.t, err)
+	for line := range strings.Lines(string(data)) {
+		if strings.Contains(line, c.state) {
+			c.t.Errorf("mount is left: %s", line)
+		}
+	}
+}
+
+// ctr runs containerd's client against it.
+func (c *containerd) ctr(args ...string) (stdout, stderr string, code int) {
+	c.t.Helper()
+	return ctr(c.t, c.address, args...)
+}
+
+// ctr runs containerd's client against the daemon at an address.
+func ctr(t *testing.T, address string, args ...string) (stdout, stderr string, code int) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	var out, errs bytes.Buffer
+	cmd := exec.CommandContext(ctx, "ctr", append([]string{"--address", address}, args...)...)
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	err := cmd.Run()
+	exit := new(exec.ExitError)
+	switch {
+	case ctx.Err() != nil:
+		t.Fatalf("ctr %q hangs: %q, %q", args, out.String(), errs.String())
+	case errors.As(err, &exit):
+		code = exit.ExitCode()
+	case err != nil:
+		t.Fatal(err)
+	}
+	return out.String(), errs.String(), code
+}
+
+// watchEvents runs `ctr events`; the returned function gives what it has shown.
+func watchEvents(t *testing.T, address string) (shown func() string) {
+	t.Helper()
+	cmd := exec.Command("ctr", "--address", address, "events")
+	r, err := cmd.StdoutPipe()
+	must(t, err)
+	must(t, cmd.Start())
+	s := newScreen(struct {
+		io.Reader
+		io.Writer
+	}{r, io.Discard})
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill() // it may have ended
+		_ = cmd.Wait()
+	})
+	return s.text
+}
+
+// inOrder returns an error unless the texts stand in s one after the other.
+func inOrder(s string, texts ...string) error {
+	rest := s
+	for _, text := range texts {
+		_, after, found := strings.Cut(rest, text)
+		if !found {
+			return fmt.Errorf("%q is not there, or not in its place, in:\n%s", text, s)
+		}
+		rest = after
+	}
+	return nil
+}
+
+func TestOurShimUnderContainerd16(t *testing.T) {
+	c := startContainerd(t)
+	fifos := t.TempDir()
+	shim := filepath.Join(binaries, "containerd-shim-cleat-v2")
+	ok := func(args ...string) string {
+		t.Helper()
+		stdout, stderr, code := c.ctr(args...)
+		if code != 0 {
+			t.Fatalf("ctr %q: code %d, %q, %q\n%s", args, code, stdout, stderr, c.text())
+		}
+		return strings.TrimSpace(stdout)
+	}
+	image := "docker.io/library/busybox:latest"
+	ok("images", "import", "--index-name", image, busyboxArchive(t))
+	events := watchEvents(t, c.address)
+	run := func(args ...string) []string {
+		return append([]string{"run", "--runtime", shim, "--fifo-dir", fifos}, args...)
+	}
+
+	stdout, stderr, code := c.ctr(run("--rm", image, "one", "sh", "-c", "echo out; echo err >&2; exit 42")...)
+	if stdout != "out\n" || code != 42 || !strings.Contains(stderr, "err") {
+		t.Errorf("run: %q, %q, code %d", stdout, stderr, code)
+	}
+	eventually(t, "containerd announced it in order", func() error {
+		return inOrder(events(), "/containers/create", "/tasks/create", "/tasks/start", "/tasks/exit", "/tasks/delete", "/containers/delete")
+	}, c.text)
+
+	ok(run("-d", image, "two", "sh", "-c", `trap "exit 9" TERM; while :; do sleep 0.1; done`)...)
+	pids := ok("tasks", "ls")
+	if !strings.Contains(pids, "two") || !strings.Contains(pids, "RUNNING") {
+		t.Errorf("tasks ls:\n%s", pids)
+	}
+	stdout, stderr, code = c.ctr("tasks", "exec", "--fifo-dir", fifos, "--exec-id", "x", "two", "sh", "-c", "echo in; exit 5")
+	if stdout != "in\n" || code != 5 {
+		t.Errorf("exec: %q, %q, code %d", stdout, stderr, code)
+	}
+	ok("tasks", "pause", "two")
+	if text := ok("tasks", "ls"); !strings.Contains(text, "PAUSED") {
+		t.Errorf("tasks ls after pause:\n%s", text)
+	}
+	ok("tasks", "resume", "two")
+	ok("tasks", "metrics", "two")
+	ok("tasks", "ps", "two")
+	ok("tasks", "kill", "--signal", "SIGTERM", "two")
+	eventually(t, "it has ended", func() error {
+		if text := ok("tasks", "ls"); !strings.Contains(text, "STOPPED") {
+			return errors.New(text)
+		}
+		return nil
+	}, c.text)
+	if _, stderr, code := c.ctr("tasks", "delete", "two"); code != 0 || !strings.Contains(stderr, "exit code 9") {
+		t.Errorf("tasks delete: code %d, %q", code, stderr)
+	}
+	ok("containers", "delete", "two")
+	eventually(t, "containerd announced the exec's exit", func() error {
+		return inOrder(events(), "/tasks/exec-added", "/tasks/exec-started", "/tasks/exit", "/tasks/paused", "/tasks/resumed", "/tasks/exit", "/tasks/delete")
+	}, c.text)
+	eventually(t, "no shim, bundle or socket is left", func() error {
+		peer := &Daemon{t: t, State: c.state}
+		return errors.Join(peer.leakedProcesses(),
+			empty(filepath.Join(c.state, "io.containerd.runtime.v2.task"), 2), empty(filepath.Join(c.state, "runc"), 2),
+			empty(filepath.Join(filepath.Dir(c.address), "s"), 1))
+	}, c.text)
+}
+
+func TestDebiansCtrAgainstCleatd(t *testing.T) {
+	d := Start(t)
+	fifos := t.TempDir()
+	ok := func(args ...string) string {
+		t.Helper()
+		stdout, stderr, code := ctr(t, d.Address, args...)
+		if code != 0 {
+			t.Fatalf("ctr %q: code %d, %q, %q\n%s", args, code, stdout, stderr, d.Log())
+		}
+		return strings.TrimSpace(stdout)
+	}
+	if text := ok("namespaces", "ls"); !strings.Contains(text, "default") {
+		t.Errorf("namespaces:\n%s", text)
+	}
+	ok("namespaces", "create", "other")
+	ok("namespaces", "label", "other", "a=b")
+	ok("namespaces", "remove", "other")
+	ok("version")
+	ok("plugins", "ls")
+	events := watchEvents(t, d.Address)
+
+	image := "docker.io/library/busybox:latest"
+	ok("images", "import", "--no-unpack", "--index-name", image, busyboxArchive(t))
+	if text := ok("images", "ls"); !strings.Contains(text, image) {
+		t.Errorf("images:\n%s", text)
+	}
+	ok("content", "ls")
+	d.Cleat("run", "--rm", image, "true") // cleat unpacks what ctr imported
+	if text := ok("snapshots", "ls"); !strings.Contains(text, "Committed") {
+		t.Errorf("snapshots:\n%s", text)
+	}
+
+	stdout, stderr, code := ctr(t, d.Address, "run", "--rm", "--fifo-dir", fifos, image, "one", "sh", "-c", "echo out; exit 42")
+	if stdout != "out\n" || code != 42 {
+		t.Errorf("run: %q, %q, code %d", stdout, stderr, code)
+	}
+	ok("run", "-d", "--fifo-dir", fifos, image, "two", "sh", "-c", `trap "exit 9" TERM; while :; do sleep 0.1; done`)
+	if text := ok("containers", "ls"); !strings.Contains(text, "two") {
+		t.Errorf("containers:\n%s", text)
+	}
+	if c := d.ps("two"); c.Status != "running" {
+		t.Errorf("ps says %s", c.Status)
+	}
+	d.Restart()
+	d.status("two", "running")
+	stdout, stderr, code = ctr(t, d.Address, "tasks", "exec", "--fifo-dir", fifos, "--exec-id", "x", "two", "sh", "-c", "echo in; exit 5")
+	if stdout != "in\n" || code != 5 {
+		t.Errorf("exec: %q, %q, code %d", stdout, stderr, code)
+	}
+	ok("tasks", "pause", "two")
+	ok("tasks", "resume", "two")
+	ok("tasks", "metrics", "two")
+	ok("tasks", "kill", "two")
+	d.status("two", "stopped")
+	if _, stderr, code := ctr(t, d.Address, "tasks", "delete", "two"); code != 0 || !strings.Contains(stderr, "exit code 9") {
+		t.Errorf("tasks delete: code %d, %q", code, stderr)
+	}
+	ok("containers", "delete", "two")
+	if err := inOrder(events(), "/images/create", "/containers/create", "/tasks/create", "/tasks/start", "/tasks/exit", "/tasks/delete"); err != nil {
+		t.Error(err)
+	}
+	if _, stderr, code := ctr(t, d.Address, "run", "--rm", "nosuch", "three", "true"); code == 0 || !strings.Contains(stderr, "not found") {
+		t.Errorf("run of an unknown image: code %d, %q", code, stderr)
+	}
+	ok("images", "rm", image)
+}
+
+func TestAForeignShimUnderCleatd(t *testing.T) {
+	foreign, err := exec.LookPath("containerd-shim-runc-v2")
+	must(t, err)
+	base, err := os.MkdirTemp("", "cleat-it")
+	must(t, err)
+	config := filepath.Join(base, "config.toml")
+	must(t, os.WriteFile(config, []byte(fmt.Sprintf("version = 1\n[runtimes]\n\"io.containerd.runc.v2\" = %q\n", foreign)), 0o600))
+	d := StartAt(t, base, "--config", config)
+	d.Busybox()
+	for _, runtime := range []string{foreign, "io.containerd.runc.v2"} {
+		stdout, stderr, code := d.Try("run", "--rm", "--runtime", runtime, "busybox", "sh", "-c", "echo out; echo err >&2; exit 42")
+		if stdout != "out\n" || stderr != "err\n" || code != 42 {
+			t.Errorf("run with %s: %q, %q, code %d", runtime, stdout, stderr, code)
+		}
+	}
+	d.Cleat("run", "-d", "--runtime", "io.containerd.runc.v2", "--name", "c", "busybox", "sh", "-c", `echo up; trap "exit 9" TERM; while :; do sleep 0.1; done`)
+	pid := d.ps("c").Pid
+	if text, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", d.shims()["c"].Pid)); err != nil || text != foreign {
+		t.Errorf("the shim is %q, %v", text, err)
+	}
+	if out, _, code := d.Try("exec", "c", "sh", "-c", "echo in; exit 5"); out != "in\n" || code != 5 {
+		t.Errorf("exec: %q, code %d", out, code)
+	}
+	d.Restart()
+	if c := d.status("c", "running"); c.Pid != pid {
+		t.Errorf("pid %d after a restart, was %d", c.Pid, pid)
+	}
+	if out, _, code := d.Try("exec", "c", "sh", "-c", "echo in; exit 5"); out != "in\n" || code != 5 {
+		t.Errorf("exec after a restart: %q, code %d", out, code)
+	}
+	d.Cleat("pause", "c")
+	d.status("c", "paused")
+	d.Cleat("resume", "c")
+	d.Cleat("stop", "c")
+	if c := d.status("c", "stopped"); c.ExitCode != 9 {
+		t.Errorf("exit code %d", c.ExitCode)
+	}
+	if out := d.Cleat("logs", "c"); out != "up" {
+		t.Errorf("logs: %q", out)
+	}
+	d.Cleat("rm", "c")
+
+	// One whose shim and container die while the daemon is away.
+	d.Cleat("run", "-d", "--runtime", foreign, "--name", "c", "busybox", "sleep", "1000")
+	shim := d.shims()["c"].Pid
+	d.Kill9()
+	killPid(t, shim)
+	d.Begin()
+	d.status("c", "stopped")
+	d.Cleat("rm", "c")
+}
