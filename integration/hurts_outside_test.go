@@ -19,9 +19,10 @@ func TestHurts13LongPathsLongNamesTwoDaemons(t *testing.T) {
 	namespace := strings.Repeat("n", 76)
 	var daemons []*Daemon
 	for range 2 {
-		base, err := os.MkdirTemp("", "cleat-it")
+		top, err := os.MkdirTemp("", "cleat-it")
 		must(t, err)
-		t.Cleanup(func() { must(t, os.RemoveAll(base)) })
+		t.Cleanup(func() { must(t, os.RemoveAll(top)) })
+		base := top
 		for len(base) < 200 {
 			base = filepath.Join(base, strings.Repeat("d", min(60, 200-len(base))))
 		}
