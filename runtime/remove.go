@@ -158,22 +158,21 @@ func (t *Task) dismantle(ctx context.Context, c *conn) error {
 	return err
 }
 
-// awaitGone waits for the shim's end, and brings it about if need be.
+// awaitGone waits for the end of a shim that was told to leave, and brings it about if need be.
 func (t *Task) awaitGone(c *conn, s *shim) error {
 	timer := time.NewTimer(shutdownLimit)
 	defer timer.Stop()
 	var err error
-	select {
-	case <-c.closed:
-	case <-timer.C:
-		err = t.killShim(c)
-	}
+	gone := c.closed
 	if s.child != nil {
-		select {
-		case <-s.child.Done():
-		case <-timer.C:
-			err = errors.Join(err, s.child.Signal(unix.SIGKILL))
-		}
+		// A shim lingers for its clients, so do not be one; its own end is the news.
+		err = c.client.Close()
+		gone = s.child.Done()
+	}
+	select {
+	case <-gone:
+	case <-timer.C:
+		err = errors.Join(err, t.killShim(c))
 	}
 	return errors.Join(err, c.client.Close(), removeSocket(s.address.Address))
 }
