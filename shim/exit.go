@@ -1,6 +1,7 @@
 package shim
 
 import (
+	"runtime"
 	"time"
 
 	"github.com/cleatproject/cleat/internal/exitrecord"
@@ -50,7 +51,9 @@ func (s *Server) exited(p *process, e reaper.Exit) {
 	oom := false
 	if p.execID == "" {
 		s.endExecs(p.container)
-		oom = s.lastOOM(p.container)
+		oom = s.lastOOM(p.container) // before the cgroup goes
+		s.removeLater(p.container)
+		runtime.Gosched() // there is one P, and the disk would have it first
 		err := exitrecord.Write(p.container.bundle, exitrecord.Record{
 			ID: p.container.id, Pid: e.Pid, Status: e.Status, ExitedAt: e.At, OOM: oom,
 		})
@@ -75,9 +78,6 @@ func (s *Server) exited(p *process, e reaper.Exit) {
 		close(p.exited)
 	}
 	p.mu.Unlock()
-	if eff == tellExit && p.execID == "" {
-		s.removeLater(p.container)
-	}
 	s.worked()
 }
 

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -63,6 +64,14 @@ func (r *ociRuntime) temp(prefix, suffix string) string {
 	return filepath.Join(r.bundle, "."+prefix+"-"+strconv.FormatUint(r.serial.Add(1), 10)+suffix)
 }
 
+// runtimeEnv is the environment of the OCI runtime: the shim's, less what was set for the shim alone.
+// One P is right for a process that waits, and slow for one that works.
+func runtimeEnv(env []string) []string {
+	return slices.DeleteFunc(env, func(v string) bool {
+		return strings.HasPrefix(v, "GOMAXPROCS=") || strings.HasPrefix(v, "CLEAT_")
+	})
+}
+
 // run runs one command to its end. If ctx ends first, the command may finish within runtimeGrace
 // and is killed after it; the answer is then what became of it, so that the caller knows what to
 // take back.
@@ -78,6 +87,7 @@ func (r *ociRuntime) run(ctx context.Context, c command) error {
 	}
 	cmd := exec.Command(r.binary, append(args, c.args...)...) //nolint:noctx // see runtimeGrace
 	cmd.Dir = r.bundle
+	cmd.Env = runtimeEnv(os.Environ())
 	// A nil *os.File in an io.Reader is not nil.
 	if c.stdin != nil {
 		cmd.Stdin = c.stdin
