@@ -10,4 +10,5 @@ unformatted=$(gofmt -l $(git ls-files '*.go'))
 go vet ./... || fail "go vet"
 go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./... || fail "staticcheck"
 go run ./internal/lint || fail "house rules"
+(cd bench && go vet ./... && go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...) || fail "bench"
 exit $status
