@@ -10,6 +10,8 @@
 //   - Sink and Source give a child process a FIFO as its stdout or stdin: the child's end has an
 //     open description of its own, blocking as programs expect; the holder's end keeps the child
 //     from SIGPIPE or from an early end of file while clients come and go.
+//   - Outlet gives a process an output that survives its reader: who reads it may die, and another
+//     go on where it left off.
 //   - A Reader may be opened before there is a writer, and again after it left: what was written
 //     meanwhile, up to the pipe's capacity, is there.
 //

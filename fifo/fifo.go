@@ -98,6 +98,31 @@ func Source(path string) (hold, child *os.File, err error) {
 	return ends(path, unix.O_WRONLY, unix.O_RDONLY)
 }
 
+// Outlet is Sink for an output that is read by one holder after the other, with gaps between them. r
+// is a reading end, to be read. child is open for reading too, so that the process is its own
+// reader: while there is no other it is neither killed nor loses a byte, and waits when the pipe is
+// full. r sees the end of file when the last process that has child is gone, as with Sink; what was
+// not read by then is kept only while r or another end is open.
+func Outlet(path string) (r, child *os.File, err error) {
+	return ends(path, unix.O_RDONLY, unix.O_RDWR)
+}
+
+// ReadEnd opens a reading end alone: the hold of a Sink, or r of an Outlet, for a process that has
+// its end already. It does not wait for a writer; without one, reading it is the end of file.
+func ReadEnd(path string) (*os.File, error) { return end(path, unix.O_RDONLY) }
+
+// WriteEnd opens a writing end alone: the hold of a Source for a process that has its end already.
+// Where nobody reads the FIFO any more it is ENXIO.
+func WriteEnd(path string) (*os.File, error) { return end(path, unix.O_WRONLY) }
+
+func end(path string, flag int) (*os.File, error) {
+	fd, err := open(path, flag|unix.O_NONBLOCK)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), path), nil
+}
+
 func ends(path string, holdFlag, childFlag int) (hold, child *os.File, err error) {
 	h, err := open(path, holdFlag|unix.O_NONBLOCK)
 	if err != nil {

@@ -21,13 +21,13 @@ type cgroup struct {
 	v1      map[string]string // controller -> directory
 }
 
-// findCgroup looks a process's cgroups up, by the conventional mount points.
-func findCgroup(pid int) (cgroup, error) {
+// readCgroup looks a process's cgroups up. It has to live: one that has ended is shown elsewhere.
+func readCgroup(pid int) (string, error) {
 	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cgroup")
 	if err != nil {
-		return cgroup{}, fmt.Errorf("find cgroup: %w", err)
+		return "", fmt.Errorf("find cgroup: %w", err)
 	}
-	return parseCgroup(string(data), unifiedHost()), nil
+	return string(data), nil
 }
 
 func unifiedHost() bool {
@@ -35,7 +35,7 @@ func unifiedHost() bool {
 	return unix.Statfs(cgroupMount, &st) == nil && st.Type == unix.CGROUP2_SUPER_MAGIC
 }
 
-// parseCgroup reads /proc/PID/cgroup: lines of ID:CONTROLLERS:PATH.
+// parseCgroup reads /proc/PID/cgroup, by the conventional mount points: lines of ID:CONTROLLERS:PATH.
 func parseCgroup(text string, unified bool) cgroup {
 	cg := cgroup{}
 	for line := range strings.Lines(text) {
@@ -128,6 +128,19 @@ func (c cgroup) pids() ([]int, error) {
 	}
 	sort.Ints(pids)
 	return pids, nil
+}
+
+// frozen says whether the cgroup is frozen, or told to be.
+func (c cgroup) frozen() bool {
+	if c.unified != "" {
+		return cgroupDir(c.unified).number("cgroup.freeze") == 1
+	}
+	d, ok := c.v1["freezer"]
+	if !ok {
+		return false
+	}
+	text := strings.TrimSpace(cgroupDir(d).text("freezer.state"))
+	return text == "FROZEN" || text == "FREEZING"
 }
 
 // oomKills is how many processes of the cgroup the kernel has killed for want of memory.

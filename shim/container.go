@@ -2,6 +2,7 @@ package shim
 
 import (
 	"fmt"
+	"os"
 	"path/filepath"
 	"sync"
 
@@ -17,6 +18,11 @@ type container struct {
 	mounted    bool   // something is mounted at rootfs
 	ioUID      uint32 // owner of the pipes for stdio
 	ioGID      uint32
+
+	held *os.File // the lock on the bundle; see handle.go
+
+	handleMu sync.Mutex // held while the handle is written
+	handle   handle
 
 	// removal runs the OCI runtime's delete once; see delete.go.
 	removal removal

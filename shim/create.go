@@ -60,7 +60,6 @@ func (s *Server) Run(ctx context.Context, req *shimapi.RunRequest) (*shimapi.Run
 			return nil, err
 		}
 	}
-	p.startedAt = time.Now()
 	s.tellCreated(p, req.Create)
 	s.tell("start", "TaskStart", &events.TaskStart{ContainerId: p.container.id, Pid: uint32(p.pid)})
 	return &shimapi.RunResponse{Pid: uint32(p.pid), StartedAt: types.FromTime(p.startedAt)}, nil
@@ -94,7 +93,11 @@ func (s *Server) create(ctx context.Context, req *task.CreateTaskRequest, verb s
 			s.log.warnf("join cgroup %s: %v", opts.ShimCgroup, err)
 		}
 	}
-	if err := c.writeHandle(); err != nil {
+	if err := c.lock(); err != nil {
+		return nil, err
+	}
+	u.Push("unlock bundle", c.unlock)
+	if err := c.note(func(*handle) {}); err != nil {
 		return nil, err
 	}
 	if len(req.Rootfs) > 0 {
@@ -111,6 +114,9 @@ func (s *Server) create(ctx context.Context, req *task.CreateTaskRequest, verb s
 	}
 	u.Push("close stdio", io.close)
 	if err := s.launch(ctx, &u, p, io, launchArgs(verb, c, opts)); err != nil {
+		return nil, err
+	}
+	if err := s.noteInit(p, verb == "run"); err != nil {
 		return nil, err
 	}
 	u.Release()
@@ -147,6 +153,11 @@ func (s *Server) prepare(req *task.CreateTaskRequest) (*container, *runcopts.Opt
 	if c.runtime.binary == "" {
 		c.runtime.binary = defaultRuntime
 	}
+	c.handle = handle{
+		Version: 1, ID: c.id, Binary: c.runtime.binary, Root: c.runtime.root, SystemdCgroup: c.runtime.systemdCgroup,
+		Stdin: req.Stdin, Stdout: req.Stdout, Stderr: req.Stderr, Terminal: req.Terminal,
+		IOUID: opts.IoUid, IOGID: opts.IoGid, ShimCgroup: opts.ShimCgroup,
+	}
 	c.init = newProcess(c, "", stdioPaths{req.Stdin, req.Stdout, req.Stderr, req.Terminal}, creating)
 	return c, opts, nil
 }
@@ -154,6 +165,7 @@ func (s *Server) prepare(req *task.CreateTaskRequest) (*container, *runcopts.Opt
 func (s *Server) stdioEnv(c *container, opts *runcopts.Options) stdioEnv {
 	env := stdioEnv{reaper: s.reaper, log: s.log, namespace: s.namespace, id: c.id}
 	if opts != nil {
+		env.bundle = c.bundle
 		env.uid, env.gid = opts.IoUid, opts.IoGid
 		c.ioUID, c.ioGID = opts.IoUid, opts.IoGid
 	} else {
@@ -201,18 +213,45 @@ func (s *Server) launch(ctx context.Context, u *undo.Stack, p *process, io *stdi
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("caller has gone: %w", err)
 	}
-	cg, err := findCgroup(child.Pid())
+	groups, err := readCgroup(child.Pid())
 	if err != nil {
 		s.log.warnf("cgroup of %s: %v", c.id, err)
 	}
-	c.mu.Lock()
-	c.cgroup = cg
-	c.mu.Unlock()
-	s.watchOOM(c, cg)
+	c.handle.Cgroup = groups // nobody else knows the container yet
+	s.setCgroup(c, groups)
 	p.mu.Lock()
 	p.pid, p.child, p.io = child.Pid(), child, io
 	p.mu.Unlock()
 	return nil
+}
+
+// setCgroup makes the cgroups known, from what readCgroup told.
+func (s *Server) setCgroup(c *container, groups string) {
+	cg := parseCgroup(groups, unifiedHost())
+	c.mu.Lock()
+	c.cgroup = cg
+	c.mu.Unlock()
+	s.watchOOM(c, cg)
+}
+
+// noteInit notes what another shim has to know of the init, before anybody hears of it.
+func (s *Server) noteInit(p *process, started bool) error {
+	if started {
+		p.startedAt = time.Now()
+	}
+	begun, err := reaper.StartTime(p.pid)
+	if err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return fmt.Errorf("note init: %w", err)
+	}
+	select {
+	case <-p.child.Done(): // so that the pid may be another's by now
+		begun = 0
+	default:
+	}
+	return p.container.note(func(h *handle) {
+		h.Mounted, h.Pid, h.StartTime = p.container.mounted, p.pid, begun
+		h.Started, h.StartedAt = started, p.startedAt
+	})
 }
 
 // invoke runs the OCI runtime for a new process of the container, and returns it. The stdio is

@@ -69,3 +69,13 @@ func zombie(pid int) bool {
 	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	return err != nil || strings.Contains(string(data), ") Z ")
 }
+
+// cleanUp runs the verb delete.
+func cleanUp(t *testing.T, s *shimUnder) {
+	t.Helper()
+	cmd := exec.Command(s.path, "-namespace", namespace, "-address", s.daemon.socket, "-publish-binary", "/none", "-id", s.id, "-bundle", s.bundle, "delete")
+	cmd.Dir = s.bundle
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("delete: %v: %s", err, out)
+	}
+}

@@ -124,6 +124,9 @@ func (s *Server) deleteInit(ctx context.Context, p *process) (*task.DeleteRespon
 		ExitStatus: uint32(exit.Status), ExitedAt: types.FromTime(exit.At),
 	})
 	s.remove(c)
+	if err := c.unlock(); err != nil {
+		s.log.warnf("delete container %s: %v", c.id, err)
+	}
 	return deleteResponse(pid, exit), nil
 }
 

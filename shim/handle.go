@@ -2,13 +2,17 @@ package shim
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
+	"time"
 
 	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
 
+	"github.com/cleatproject/cleat/internal/durable"
 	"github.com/cleatproject/cleat/proto/runcopts"
 	"github.com/cleatproject/cleat/proto/types"
 )
@@ -16,38 +20,97 @@ import (
 // Files that the shim keeps in the bundle, beside exit.json (see internal/exitrecord).
 const (
 	initPidFile = "init.pid"  // pid of the container's init, written by the OCI runtime
-	shimPidFile = "shim.pid"  // pid of the shim
-	handleFile  = "shim.json" // what `delete` has to know; see handle
+	shimPidFile = "shim.pid"  // pid of the shim, which holds a lock on it (flock)
+	handleFile  = "shim.json" // what `delete` and another shim have to know; see handle
 	addressFile = "address"   // where the shim listens, for daemons up to 1.7
 	logFIFO     = "log"       // stderr of the shim, where the daemon made it
 )
 
 const defaultRuntime = "runc"
 
-// handle is what outlives the shim, so that its `delete` command can clean up.
+// handle is what outlives the shim: what its `delete` command has to know to clean up, and what
+// another shim has to know to go on (see adopt.go). Readers ignore fields that they do not know, and
+// do with the first five alone, which is all that older shims wrote.
 type handle struct {
 	Version       int    `json:"version"` // 1
 	ID            string `json:"id"`
 	Binary        string `json:"binary"`
 	Root          string `json:"root"`
 	SystemdCgroup bool   `json:"systemd_cgroup,omitempty"`
+
+	Stdin       string `json:"stdin,omitempty"`
+	Stdout      string `json:"stdout,omitempty"`
+	Stderr      string `json:"stderr,omitempty"`
+	Terminal    bool   `json:"terminal,omitempty"`
+	StdinClosed bool   `json:"stdin_closed,omitempty"` // CloseIO was called
+	IOUID       uint32 `json:"io_uid,omitempty"`
+	IOGID       uint32 `json:"io_gid,omitempty"`
+	Mounted     bool   `json:"mounted,omitempty"` // something is mounted at rootfs
+	ShimCgroup  string `json:"shim_cgroup,omitempty"`
+
+	// Written before Create and Run are answered. StartTime (reaper.StartTime) makes Pid an
+	// identity; 0 says that the init had ended already.
+	Pid       int    `json:"pid,omitempty"`
+	StartTime uint64 `json:"start_time,omitempty"`
+	Cgroup    string `json:"cgroup,omitempty"` // the init's /proc/PID/cgroup
+	// Written before a start is told or answered.
+	Started   bool      `json:"started,omitempty"`
+	StartedAt time.Time `json:"started_at,omitzero"`
 }
 
-// writeHandle needs no sync: a bundle does not outlive the machine's run.
-func (c *container) writeHandle() error {
-	data, err := json.Marshal(handle{
-		Version: 1, ID: c.id, Binary: c.runtime.binary, Root: c.runtime.root, SystemdCgroup: c.runtime.systemdCgroup,
-	})
+// note changes the handle and writes it, so that a reader sees the old one or the new. That needs
+// no sync: a bundle does not outlive the machine's run.
+func (c *container) note(change func(*handle)) error {
+	c.handleMu.Lock()
+	defer c.handleMu.Unlock()
+	change(&c.handle)
+	data, err := json.Marshal(c.handle)
 	if err != nil {
 		return fmt.Errorf("encode handle: %w", err)
 	}
-	if err := os.WriteFile(c.file(handleFile), data, 0o600); err != nil {
+	temp := c.file("." + handleFile)
+	if err := os.WriteFile(temp, data, 0o600); err != nil {
 		return fmt.Errorf("write handle: %w", err)
 	}
-	if err := os.WriteFile(c.file(shimPidFile), []byte(strconv.Itoa(os.Getpid())), 0o600); err != nil {
-		return fmt.Errorf("write pid of shim: %w", err)
+	if err := durable.RenameUnsynced(temp, c.file(handleFile)); err != nil {
+		return fmt.Errorf("write handle: %w", err)
 	}
 	return nil
+}
+
+// lock makes this process the bundle's one shim, for as long as it lives or until unlock. Another
+// one that holds the bundle is errdefs.ErrUnavailable.
+func (c *container) lock() (err error) {
+	f, err := os.OpenFile(c.file(shimPidFile), os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("write pid of shim: %w", err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, f.Close())
+		}
+	}()
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return fmt.Errorf("bundle %s has another shim: %w: %w", c.bundle, err, errdefs.ErrUnavailable)
+	}
+	if err := f.Truncate(0); err != nil {
+		return fmt.Errorf("write pid of shim: %w", err)
+	}
+	if _, err := f.WriteString(strconv.Itoa(os.Getpid())); err != nil {
+		return fmt.Errorf("write pid of shim: %w", err)
+	}
+	c.held = f
+	return nil
+}
+
+// unlock lets another shim have the bundle.
+func (c *container) unlock() error {
+	if c.held == nil {
+		return nil
+	}
+	f := c.held
+	c.held = nil
+	return f.Close()
 }
 
 func readHandle(bundle string) (handle, error) {

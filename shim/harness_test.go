@@ -201,6 +201,8 @@ type shimUnder struct {
 	cmd     *exec.Cmd
 	stderr  *bytes.Buffer
 	exited  chan error
+	path    string
+	started int // how many shims were started for the bundle
 }
 
 // launch makes a bundle and starts a shim as cleatd does.
@@ -214,7 +216,22 @@ func launchBuild(t *testing.T, d *daemon, id string, edit func(spec map[string]a
 	s := &shimUnder{t: t, daemon: d, id: id, service: task.V3Service, exited: make(chan error, 1)}
 	s.bundle = filepath.Join(d.state, "io.containerd.runtime.v2.task", namespace, id)
 	makeBundle(t, s.bundle, edit)
-	s.socket = filepath.Join(d.state, id+".sock")
+	path, err := build()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.path = path
+	s.serve()
+	t.Cleanup(s.end)
+	return s
+}
+
+// serve starts a shim for the bundle and connects to it.
+func (s *shimUnder) serve(env ...string) {
+	t, d := s.t, s.daemon
+	t.Helper()
+	s.started++
+	s.socket = filepath.Join(d.state, s.id+"-"+strconv.Itoa(s.started)+".sock")
 	l, err := rpc.Listen(s.socket, 0o600)
 	if err != nil {
 		t.Fatal(err)
@@ -223,15 +240,12 @@ func launchBuild(t *testing.T, d *daemon, id string, edit func(spec map[string]a
 	if err != nil {
 		t.Fatal(err)
 	}
-	path, err := build()
-	if err != nil {
-		t.Fatal(err)
-	}
 	s.stderr = &bytes.Buffer{}
-	s.cmd = exec.Command(path, "-namespace", namespace, "-address", filepath.Join(d.state, "d.sock"),
-		"-publish-binary", "/nonexistent", "-id", id, "-debug", "serve")
+	s.cmd = exec.Command(s.path, "-namespace", namespace, "-address", filepath.Join(d.state, "d.sock"),
+		"-publish-binary", "/nonexistent", "-id", s.id, "-debug", "serve")
 	s.cmd.Dir = s.bundle
 	s.cmd.Env = append(os.Environ(), "TTRPC_ADDRESS="+d.socket, "CLEAT_LISTEN_FD=3", "GOMAXPROCS=1")
+	s.cmd.Env = append(s.cmd.Env, env...)
 	s.cmd.ExtraFiles = []*os.File{fd}
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	s.cmd.Stderr = s.stderr
@@ -240,10 +254,30 @@ func launchBuild(t *testing.T, d *daemon, id string, edit func(spec map[string]a
 	}
 	_ = fd.Close()
 	_ = l.Close()
-	go func() { s.exited <- s.cmd.Wait() }()
+	go func(cmd *exec.Cmd) { s.exited <- cmd.Wait() }(s.cmd)
 	s.connect()
-	t.Cleanup(s.end)
-	return s
+}
+
+// kill9 kills the shim and waits for its end.
+func (s *shimUnder) kill9() {
+	s.t.Helper()
+	if err := s.cmd.Process.Kill(); err != nil {
+		s.t.Fatal(err)
+	}
+	<-s.exited
+	_ = s.client.Close()
+	if err := os.Remove(s.socket); err != nil {
+		s.t.Fatal(err)
+	}
+	if strings.Contains(s.stderr.String(), "DATA RACE") {
+		s.t.Errorf("shim's log:\n%s", s.stderr.String())
+	}
+}
+
+// adopt starts another shim, which is to go on with the container.
+func (s *shimUnder) adopt() {
+	s.t.Helper()
+	s.serve("CLEAT_ADOPT=1")
 }
 
 func (s *shimUnder) connect() {

@@ -12,6 +12,8 @@ import (
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
+
+	"github.com/cleatproject/cleat/fifo"
 )
 
 // pump moves a process's output from a pipe to the end of a file, in the kernel. The process has
@@ -21,11 +23,15 @@ import (
 // move: a file that is truncated by a log rotation goes on at its new end. A log has one writer;
 // two containers logging to one file may overwrite each other.
 //
+// The pipe of an init is a FIFO in the bundle, which the process has open for reading too: it outlives
+// its shim, and waits for the next one when the pipe is full (see adopt.go).
+//
 // While the file cannot be written (a full disk), nothing is dropped: the pump tries again each
 // second, and the process waits when its pipe is full.
 type pump struct {
 	pipe *os.File
 	conn syscall.RawConn
+	name string // of the FIFO that the pipe is, or ""
 	log  *logger
 
 	closing chan struct{}
@@ -42,42 +48,64 @@ const (
 	pumpLimit = 2 * time.Second
 )
 
-// startPump opens the log and a pipe to it, and returns the pipe's writing end.
-func startPump(env stdioEnv, path string) (_ *pump, child *os.File, err error) {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return nil, nil, fmt.Errorf("make directory of log: %w", err)
-	}
-	out, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE, 0o640)
+// startPump opens the log and a pipe to it, and returns the pipe's writing end. Where the process
+// may outlive the shim the pipe has a name in the bundle, by which the next shim finds it.
+func startPump(env stdioEnv, path, name string) (_ *pump, child *os.File, err error) {
+	out, err := openLogFile(path)
 	if err != nil {
-		return nil, nil, fmt.Errorf("open log: %w", err)
+		return nil, nil, err
 	}
-	r, w, err := newPipe(env)
+	var r *os.File
+	if env.bundle == "" {
+		name = ""
+		r, child, err = anonymousPipe(env)
+	} else {
+		name = filepath.Join(env.bundle, name)
+		r, child, err = namedPipe(env, name)
+	}
 	if err != nil {
 		return nil, nil, errors.Join(err, out.Close())
 	}
-	if err := unix.SetNonblock(r, true); err != nil {
-		return nil, nil, errors.Join(fmt.Errorf("make pipe: %w", err), out.Close(), unix.Close(r), w.Close())
+	p, err := newPump(env, r, out, name)
+	if err != nil {
+		return nil, nil, errors.Join(err, child.Close())
 	}
-	p := &pump{pipe: os.NewFile(uintptr(r), "pipe of "+path), log: env.log, out: out, closing: make(chan struct{}), stopped: make(chan struct{})}
-	if p.conn, err = p.pipe.SyscallConn(); err != nil {
-		return nil, nil, errors.Join(fmt.Errorf("make pipe: %w", err), out.Close(), p.pipe.Close(), w.Close())
-	}
-	go p.run() // close waits for it
-	return p, w, nil
+	return p, child, nil
 }
 
-// newPipe makes a pipe whose writing end is blocking and belongs to the container's user.
-func newPipe(env stdioEnv) (r int, w *os.File, err error) {
-	var fds [2]int
-	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
-		return -1, nil, fmt.Errorf("make pipe: %w", err)
+// resumePump goes on with the named pipe of a shim that died.
+func resumePump(env stdioEnv, path, name string) (*pump, error) {
+	name = filepath.Join(env.bundle, name)
+	r, err := fifo.ReadEnd(name)
+	if err != nil {
+		return nil, err
 	}
-	if env.uid != 0 || env.gid != 0 {
-		if err := unix.Fchown(fds[1], int(env.uid), int(env.gid)); err != nil {
-			return -1, nil, errors.Join(fmt.Errorf("give pipe away: %w", err), unix.Close(fds[0]), unix.Close(fds[1]))
-		}
+	out, err := openLogFile(path)
+	if err != nil {
+		return nil, errors.Join(err, r.Close())
 	}
-	return fds[0], os.NewFile(uintptr(fds[1]), "pipe"), nil
+	return newPump(env, r, out, name)
+}
+
+// newPump takes both files over, also where it fails.
+func newPump(env stdioEnv, pipe, out *os.File, name string) (_ *pump, err error) {
+	p := &pump{pipe: pipe, name: name, log: env.log, out: out, closing: make(chan struct{}), stopped: make(chan struct{})}
+	if p.conn, err = pipe.SyscallConn(); err != nil {
+		return nil, errors.Join(fmt.Errorf("make pipe: %w", err), out.Close(), pipe.Close())
+	}
+	go p.run() // close waits for it
+	return p, nil
+}
+
+func openLogFile(path string) (*os.File, error) {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, fmt.Errorf("make directory of log: %w", err)
+	}
+	out, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE, 0o640)
+	if err != nil {
+		return nil, fmt.Errorf("open log: %w", err)
+	}
+	return out, nil
 }
 
 // run moves until all writers are gone or the pump is closed.
@@ -171,6 +199,9 @@ func (p *pump) close() error {
 	close(p.closing)
 	p.flushWithin(pumpLimit)
 	err := p.pipe.Close()
+	if p.name != "" {
+		err = errors.Join(err, fifo.Remove(p.name))
+	}
 	timer := time.NewTimer(pumpLimit)
 	defer timer.Stop()
 	select {

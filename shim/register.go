@@ -139,6 +139,11 @@ func (s *Server) CloseIO(_ context.Context, req *task.CloseIORequest) (*types.Em
 		if err := io.closeStdin(); err != nil {
 			return nil, fmt.Errorf("close stdin of %s: %w", p.id(), err)
 		}
+		if p.execID == "" {
+			if err := p.container.note(func(h *handle) { h.StdinClosed = true }); err != nil {
+				s.log.warnf("close stdin of %s: %v", p.id(), err)
+			}
+		}
 	}
 	return &types.Empty{}, nil
 }

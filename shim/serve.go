@@ -50,6 +50,11 @@ func serve(cfg Config, env environment) (err error) {
 		return fmt.Errorf("make server: %w", err)
 	}
 	register(server, s)
+	if env.adopt {
+		if err := s.adopt(cfg.Bundle, cfg.ID); err != nil {
+			log.warnf("adopt container %s: %v", cfg.ID, err)
+		}
+	}
 	stopSignals := s.ignoreSignals()
 	defer stopSignals()
 	var wg sync.WaitGroup
@@ -204,4 +209,5 @@ type environment struct {
 	stderr         io.Writer
 	ttrpcAddress   string
 	maxShimVersion string
+	adopt          bool // take over the container that the bundle tells of
 }

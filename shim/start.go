@@ -40,12 +40,18 @@ func (s *Server) Start(ctx context.Context, req *task.StartRequest) (*task.Start
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("start %s: %w", p.id(), err), p.advance(evStartFailed))
 	}
+	at := time.Now()
+	if p.execID == "" {
+		if err := p.container.note(func(h *handle) { h.Started, h.StartedAt = true, at }); err != nil {
+			s.log.warnf("start %s: %v", p.id(), err) // it runs
+		}
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if _, err := p.stepLocked(evStarted); err != nil {
 		return nil, err
 	}
-	p.startedAt = time.Now()
+	p.startedAt = at
 	s.tellStarted(p)
 	return &task.StartResponse{Pid: uint32(p.pid)}, nil
 }

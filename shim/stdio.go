@@ -42,6 +42,7 @@ type stdioEnv struct {
 	log           *logger
 	namespace, id string
 	uid, gid      uint32 // owner of the pipes the shim makes
+	bundle        string // where pipes get names, for a process that may outlive the shim; or ""
 }
 
 // target is a parsed stdio URI.
@@ -155,7 +156,7 @@ func (s *stdio) openOutput(i int, env stdioEnv, t target) error {
 		s.holds = append(s.holds, hold)
 		s.child[i] = child
 	case toFile:
-		p, child, err := startPump(env, t.path)
+		p, child, err := startPump(env, t.path, pipeName(i))
 		if err != nil {
 			return err
 		}
@@ -164,6 +165,14 @@ func (s *stdio) openOutput(i int, env stdioEnv, t target) error {
 	case toNull, toLogger:
 	}
 	return nil
+}
+
+// pipeName is how the pipe between descriptor i and its log is called in the bundle.
+func pipeName(i int) string {
+	if i == 1 {
+		return "log.out"
+	}
+	return "log.err"
 }
 
 func (s *stdio) openLogger(ctx context.Context, env stdioEnv, t target, both bool) error {

@@ -6,14 +6,12 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/cleatproject/cleat/internal/version"
 	"github.com/cleatproject/cleat/shim"
 )
 
-// version is stamped by the linker.
-var version = "dev"
-
 func main() {
-	if err := shim.Main(os.Args[1:], version); err != nil {
+	if err := shim.Main(os.Args[1:], version.Version()); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}

@@ -1,0 +1,238 @@
+package shim
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+
+	"github.com/cleatproject/cleat/fifo"
+	"github.com/cleatproject/cleat/internal/exitrecord"
+	"github.com/cleatproject/cleat/internal/undo"
+	"github.com/cleatproject/cleat/reaper"
+)
+
+const (
+	// adoptLimit bounds taking a container over; nobody is served meanwhile.
+	adoptLimit = 10 * time.Second
+	// lockRetry is how often it is tried to become the bundle's shim: the one before may be dying.
+	lockRetry = 5 * time.Millisecond
+	lockLimit = 2 * time.Second
+)
+
+// adopt takes over the container of a shim that died; called by serve, before it serves. On an
+// error nothing was done to the container, and the shim holds none.
+//
+// The init is known by its pid and start time and followed by its pidfd (reaper.Adopt). What the
+// dead shim had open is opened again as far as it has a name: FIFOs and the pipes to logs. Exec'd
+// processes go on, but nobody knows them by their ids any more.
+func (s *Server) adopt(bundle, id string) (err error) {
+	ctx, cancel := context.WithTimeout(context.Background(), adoptLimit)
+	defer cancel()
+	h, err := readHandle(bundle)
+	switch {
+	case err != nil:
+		return err
+	case h.ID != id:
+		return fmt.Errorf("bundle %s is that of %s: %w", bundle, h.ID, errdefs.ErrInvalidArgument)
+	case h.Pid <= 0 || h.StartTime == 0:
+		return fmt.Errorf("its shim noted no living init: %w", errdefs.ErrFailedPrecondition)
+	}
+	var u undo.Stack
+	defer func() { err = errors.Join(err, u.Run()) }()
+	c := s.restore(bundle, h)
+	if err := lockPatiently(ctx, c); err != nil {
+		return err
+	}
+	u.Push("unlock bundle", c.unlock)
+	if _, err := exitrecord.Read(bundle); !errors.Is(err, os.ErrNotExist) {
+		return errors.Join(fmt.Errorf("its exit is recorded: %w", errdefs.ErrFailedPrecondition), err)
+	}
+	child, err := s.reaper.Adopt(h.Pid, h.StartTime)
+	if err != nil {
+		return err
+	}
+	if err := s.add(c); err != nil {
+		return err
+	}
+	u.Release()
+	s.resume(ctx, c, child)
+	return nil
+}
+
+// restore makes the container that a handle tells of.
+func (s *Server) restore(bundle string, h handle) *container {
+	c := &container{
+		id: h.ID, bundle: bundle, handle: h,
+		mounted: h.Mounted, ioUID: h.IOUID, ioGID: h.IOGID,
+		execs: make(map[string]*process), removal: newRemoval(),
+	}
+	c.runtime = &ociRuntime{
+		reaper: s.reaper, binary: h.Binary, root: h.Root, systemdCgroup: h.SystemdCgroup, bundle: bundle,
+	}
+	c.init = newProcess(c, "", stdioPaths{h.Stdin, h.Stdout, h.Stderr, h.Terminal}, created)
+	return c
+}
+
+// lockPatiently waits for the shim before to be gone for good.
+func lockPatiently(ctx context.Context, c *container) error {
+	ctx, cancel := context.WithTimeout(ctx, lockLimit)
+	defer cancel()
+	tick := time.NewTicker(lockRetry)
+	defer tick.Stop()
+	for {
+		err := c.lock()
+		if !errdefs.IsUnavailable(err) {
+			return err
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return err
+		}
+	}
+}
+
+// resume goes on with the container. Its init may have ended already; then its exit follows.
+func (s *Server) resume(ctx context.Context, c *container, child *reaper.Child) {
+	p := c.init
+	if group := c.handle.ShimCgroup; group != "" {
+		if err := joinCgroup(group); err != nil {
+			s.log.warnf("join cgroup %s: %v", group, err)
+		}
+	}
+	io := s.reopenStdio(c)
+	s.setCgroup(c, c.handle.Cgroup)
+	st, missed := s.standing(ctx, c)
+	if missed {
+		at := time.Now()
+		if err := c.note(func(h *handle) { h.Started, h.StartedAt = true, at }); err != nil {
+			s.log.warnf("adopt %s: %v", c.id, err)
+		}
+	}
+	p.mu.Lock()
+	p.pid, p.child, p.io = child.Pid(), child, io
+	p.state, p.startedAt = st, c.handle.StartedAt
+	if missed {
+		s.tellStarted(p)
+	}
+	p.mu.Unlock()
+	s.tellOOM(c) // what the shim before has told may be told again
+	s.watch(p)
+	s.log.infof("adopted container %s, process %d, %s", c.id, child.Pid(), st)
+}
+
+// standing finds out where the init stands. missed says that it was started and the shim before
+// had no time to note and to tell it.
+func (s *Server) standing(ctx context.Context, c *container) (st state, missed bool) {
+	if !c.handle.Started {
+		status, err := c.runtimeStatus(ctx)
+		if err != nil {
+			s.log.warnf("adopt %s: %v", c.id, err)
+		}
+		if status != "running" && status != "paused" {
+			return created, false
+		}
+		missed = true
+	}
+	if c.cgroup.frozen() {
+		return paused, missed
+	}
+	return running, missed
+}
+
+// runtimeStatus asks the OCI runtime.
+func (c *container) runtimeStatus(ctx context.Context) (status string, err error) {
+	path := c.runtime.temp("state", ".json")
+	out, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return "", fmt.Errorf("ask for state: %w", err)
+	}
+	defer func() { err = errors.Join(err, os.Remove(path)) }()
+	err = c.runtime.run(ctx, command{args: []string{"state", c.id}, stdout: out})
+	if err := errors.Join(err, out.Close()); err != nil {
+		return "", fmt.Errorf("ask for state: %w", err)
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return "", fmt.Errorf("ask for state: %w", err)
+	}
+	var told struct {
+		Status string `json:"status"`
+	}
+	if err := json.Unmarshal(data, &told); err != nil {
+		return "", fmt.Errorf("ask for state: %w", err)
+	}
+	return told.Status, nil
+}
+
+// reopenStdio opens what has to stay open or be moved while the init lives. What cannot be had any
+// more is done without: the container is worth more than its output. Terminals are gone with the
+// shim that had their masters; loggers have their pipes for themselves.
+func (s *Server) reopenStdio(c *container) *stdio {
+	io := &stdio{}
+	paths := c.init.stdio
+	if paths.terminal {
+		s.log.warnf("adopt %s: its terminal is lost", c.id)
+		return io
+	}
+	warn := func(what string, err error) {
+		if err != nil {
+			s.log.warnf("adopt %s: %s: %v", c.id, what, err)
+		}
+	}
+	if !c.handle.StdinClosed {
+		warn("stdin", io.reopenInput(paths.stdin))
+	}
+	env := s.stdioEnv(c, nil)
+	env.bundle = c.bundle
+	warn("stdout", io.reopenOutput(1, env, paths.stdout))
+	if paths.stderr != paths.stdout {
+		warn("stderr", io.reopenOutput(2, env, paths.stderr))
+	}
+	return io
+}
+
+func (s *stdio) reopenInput(uri string) error {
+	t, err := parseTarget(uri)
+	if err != nil || t.kind != toFIFO {
+		return err
+	}
+	hold, err := fifo.WriteEnd(t.path)
+	if errors.Is(err, unix.ENXIO) {
+		return nil // the process has closed it
+	}
+	if err != nil {
+		return classFIFO("stdin", err)
+	}
+	s.stdin = hold
+	return nil
+}
+
+func (s *stdio) reopenOutput(i int, env stdioEnv, uri string) error {
+	t, err := parseTarget(uri)
+	if err != nil {
+		return err
+	}
+	switch t.kind {
+	case toFIFO:
+		hold, err := fifo.ReadEnd(t.path)
+		if err != nil {
+			return classFIFO("output", err)
+		}
+		s.holds = append(s.holds, hold)
+	case toFile:
+		p, err := resumePump(env, t.path, pipeName(i))
+		if err != nil {
+			return classFIFO("pipe of log", err)
+		}
+		s.pumps = append(s.pumps, p)
+	case toNull, toLogger:
+	}
+	return nil
+}

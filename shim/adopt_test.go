@@ -1,0 +1,465 @@
+package shim_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cleatproject/cleat/fifo"
+	"github.com/cleatproject/cleat/internal/exitrecord"
+	"github.com/cleatproject/cleat/proto/rpc"
+	"github.com/cleatproject/cleat/proto/shimapi"
+	"github.com/cleatproject/cleat/proto/task"
+	"github.com/cleatproject/cleat/proto/types"
+)
+
+// waiting is a command that goes on by s.proceed.
+func waiting(then string) func(map[string]any) {
+	return args("sh", "-c", "until [ -e /tmp/go ]; do sleep 0.02; done; "+then)
+}
+
+func (s *shimUnder) proceed() {
+	s.t.Helper()
+	if err := os.WriteFile(filepath.Join(s.bundle, "rootfs", "tmp", "go"), nil, 0o644); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// native returns what the shim tells of everything.
+func (s *shimUnder) native() *shimapi.StatusResponse {
+	s.t.Helper()
+	resp, err := rpc.Call[shimapi.StatusResponse](within(s.t), s.client, shimapi.Service, "Status", &shimapi.StatusRequest{})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return resp
+}
+
+// Invariant 2: the container outlives its shim, and another one tells its exit.
+func TestAdoptGoesOn(t *testing.T) {
+	for _, want := range []int{0, 7, 137} {
+		t.Run(strconv.Itoa(want), func(t *testing.T) {
+			ctx := within(t)
+			d := newDaemon(t)
+			command := waiting("exit " + strconv.Itoa(want))
+			if want == 137 {
+				command = args("sleep", "1000")
+			}
+			s := launch(t, d, "orphan", command)
+			s.run(s.request())
+			d.await(ctx, t, "start")
+			before := s.native().Processes[0]
+			s.kill9()
+			s.adopt()
+			after := s.native().Processes[0]
+			if after.Pid != before.Pid || after.Status != types.Status_RUNNING || !after.StartedAt.Time().Equal(before.StartedAt.Time()) {
+				t.Errorf("it was %+v, is %+v", before, after)
+			}
+			if err := execOnce(ctx, t, s, "x", 5); err != nil {
+				t.Error(err)
+			}
+			pids := must[task.PidsResponse](ctx, s, "Pids", &task.PidsRequest{Id: s.id}).Processes
+			if !slices.ContainsFunc(pids, func(p *types.ProcessInfo) bool { return p.Pid == before.Pid }) {
+				t.Errorf("pids %v lack %d", pids, before.Pid)
+			}
+			must[task.StatsResponse](ctx, s, "Stats", &task.StatsRequest{Id: s.id})
+			if want == 137 {
+				must[types.Empty](ctx, s, "Kill", &task.KillRequest{Id: s.id, Signal: 9})
+			} else {
+				s.proceed()
+			}
+			if code := s.wait(); code != uint32(want) {
+				t.Errorf("exit %d", code)
+			}
+			if rec, err := exitrecord.Read(s.bundle); err != nil || rec.Status != want || rec.Pid != int(before.Pid) || rec.OOM {
+				t.Errorf("record %+v, %v", rec, err)
+			}
+			s.remove()
+			d.await(ctx, t, "delete")
+			got := slices.DeleteFunc(d.topics(t), func(topic string) bool { return strings.Contains(topic, "exec-") || topic == "exit x 5" })
+			if want := []string{"create", "start", "exit orphan " + strconv.Itoa(want), "delete"}; !slices.Equal(got, want) {
+				t.Errorf("events %q, want %q", got, want)
+			}
+		})
+	}
+}
+
+// A log goes on with nothing lost and nothing twice, while shims die one after the other and the
+// container writes faster than the pipe holds.
+func TestAdoptLosesNoOutput(t *testing.T) {
+	for _, run := range []bool{false, true} {
+		t.Run(fmt.Sprint("run ", run), func(t *testing.T) {
+			const lines = 400000
+			d := newDaemon(t)
+			s := launch(t, d, "logs", args("sh", "-c", "seq 1 "+strconv.Itoa(lines)+"; echo end >&2; exit 9"))
+			log := filepath.Join(d.state, "out.log")
+			req := s.request()
+			req.Stdout, req.Stderr = "file://"+log, "file://"+log+".err"
+			if run {
+				if _, err := rpc.Call[shimapi.RunResponse](within(t), s.client, shimapi.Service, "Run", &shimapi.RunRequest{Create: req}); err != nil {
+					t.Fatal(err)
+				}
+			} else {
+				s.run(req)
+			}
+			for i := range 4 {
+				size := int64(i * 200000)
+				eventually(t, func() bool { fi, err := os.Stat(log); return err == nil && fi.Size() > size })
+				s.kill9()
+				s.adopt()
+			}
+			if code := s.wait(); code != 9 {
+				t.Errorf("exit %d", code)
+			}
+			data, err := os.ReadFile(log)
+			if err != nil {
+				t.Fatal(err)
+			}
+			n := 0
+			for line := range strings.Lines(string(data)) {
+				if n++; line != strconv.Itoa(n)+"\n" {
+					t.Fatalf("line %d is %q", n, line)
+				}
+			}
+			if n != lines {
+				t.Errorf("%d lines", n)
+			}
+			if text, err := os.ReadFile(log + ".err"); err != nil || string(text) != "end\n" {
+				t.Errorf("stderr %q, %v", text, err)
+			}
+			s.remove()
+			for _, name := range []string{"log.out", "log.err"} {
+				if _, err := os.Lstat(filepath.Join(s.bundle, name)); !os.IsNotExist(err) {
+					t.Errorf("%s is left: %v", name, err)
+				}
+			}
+		})
+	}
+}
+
+func TestAdoptPaused(t *testing.T) {
+	ctx := within(t)
+	d := newDaemon(t)
+	s := launch(t, d, "paused", waiting("exit 4"))
+	s.run(s.request())
+	must[types.Empty](ctx, s, "Pause", &task.PauseRequest{Id: s.id})
+	d.await(ctx, t, "paused")
+	s.kill9()
+	s.adopt()
+	if st := s.status(); st != types.Status_PAUSED {
+		t.Errorf("it is %v", st)
+	}
+	must[types.Empty](ctx, s, "Resume", &task.ResumeRequest{Id: s.id})
+	s.proceed()
+	if code := s.wait(); code != 4 {
+		t.Errorf("exit %d", code)
+	}
+	s.remove()
+	d.await(ctx, t, "delete")
+	if got, want := d.topics(t), []string{"create", "start", "paused", "resumed", "exit paused 4", "delete"}; !slices.Equal(got, want) {
+		t.Errorf("events %q, want %q", got, want)
+	}
+}
+
+// A container that is created only is started by the shim that adopts it; one whose shim died after
+// the start and before it noted that is running, and its start is told.
+func TestAdoptCreated(t *testing.T) {
+	for _, missed := range []bool{false, true} {
+		t.Run(fmt.Sprint("start missed ", missed), func(t *testing.T) {
+			ctx := within(t)
+			d := newDaemon(t)
+			s := launch(t, d, "created", waiting("exit 3"))
+			must[task.CreateTaskResponse](ctx, s, "Create", s.request())
+			d.await(ctx, t, "create")
+			if missed {
+				handle, err := os.ReadFile(filepath.Join(s.bundle, "shim.json"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				must[task.StartResponse](ctx, s, "Start", &task.StartRequest{Id: s.id})
+				d.await(ctx, t, "start")
+				s.kill9()
+				if err := os.WriteFile(filepath.Join(s.bundle, "shim.json"), handle, 0o600); err != nil {
+					t.Fatal(err)
+				}
+				s.adopt()
+			} else {
+				s.kill9()
+				s.adopt()
+				if st := s.status(); st != types.Status_CREATED {
+					t.Errorf("it is %v", st)
+				}
+				must[task.StartResponse](ctx, s, "Start", &task.StartRequest{Id: s.id})
+			}
+			if st := s.status(); st != types.Status_RUNNING {
+				t.Errorf("it is %v", st)
+			}
+			if missed {
+				eventually(t, func() bool { return len(slices.DeleteFunc(d.topics(t), func(s string) bool { return s != "start" })) == 2 })
+			}
+			d.await(ctx, t, "start")
+			s.kill9() // also what the second shim noted is enough
+			s.adopt()
+			s.proceed()
+			if code := s.wait(); code != 3 {
+				t.Errorf("exit %d", code)
+			}
+			s.remove()
+			d.await(ctx, t, "delete")
+			want := []string{"create", "start", "exit created 3", "delete"}
+			if missed {
+				want = slices.Insert(want, 2, "start")
+			}
+			if got := d.topics(t); !slices.Equal(got, want) {
+				t.Errorf("events %q, want %q", got, want)
+			}
+		})
+	}
+}
+
+// A created container that never ran can be deleted after an adoption, too.
+func TestDeleteOfAnAdoptedCreatedContainer(t *testing.T) {
+	d := newDaemon(t)
+	s := launch(t, d, "never", args("true"))
+	must[task.CreateTaskResponse](within(t), s, "Create", s.request())
+	s.kill9()
+	s.adopt()
+	if del := must[task.DeleteResponse](within(t), s, "Delete", &task.DeleteRequest{Id: s.id}); del.ExitStatus != 137 {
+		t.Errorf("delete: %+v", del)
+	}
+}
+
+// Stdio on FIFOs: the process has its ends; the ones that the shim held are held again.
+func TestAdoptHoldsFIFOs(t *testing.T) {
+	for _, closed := range []bool{false, true} {
+		t.Run(fmt.Sprint("stdin closed ", closed), func(t *testing.T) {
+			ctx := within(t)
+			d := newDaemon(t)
+			s := launch(t, d, "fifos", args("cat"))
+			req := s.request()
+			req.Stdin, req.Stdout = s.fifo("in"), s.fifo("out")
+			s.run(req)
+			// A client stays while there is no shim to prevent an early end of file.
+			w, err := fifo.OpenWriter(ctx, req.Stdin)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if closed {
+				must[types.Empty](ctx, s, "CloseIO", &task.CloseIORequest{Id: s.id, Stdin: true})
+			}
+			s.kill9()
+			s.adopt()
+			s.status() // it serves once it has adopted
+			if _, err := io.WriteString(w, "one "); err != nil {
+				t.Fatal(err)
+			}
+			if !closed {
+				_ = w.Close()
+				if w, err = fifo.OpenWriter(ctx, req.Stdin); err != nil { // the process has not seen an end
+					t.Fatal(err)
+				}
+			}
+			if _, err := io.WriteString(w, "two"); err != nil {
+				t.Fatal(err)
+			}
+			out := s.collect(req.Stdout) // held for whoever comes late
+			_ = w.Close()
+			if !closed {
+				if st := s.status(); st != types.Status_RUNNING {
+					t.Errorf("it is %v", st)
+				}
+				must[types.Empty](ctx, s, "CloseIO", &task.CloseIORequest{Id: s.id, Stdin: true})
+			}
+			if code := s.wait(); code != 0 { // not killed for want of a reader
+				t.Errorf("exit %d", code)
+			}
+			s.remove()
+			if got := receive(ctx, t, out); got != "one two" {
+				t.Errorf("output %q", got)
+			}
+		})
+	}
+}
+
+// The kernel hangs up a terminal whose shim died. Whoever survives that is adopted without it.
+func TestAdoptWithoutItsTerminal(t *testing.T) {
+	d := newDaemon(t)
+	s := launch(t, d, "tty", func(spec map[string]any) {
+		args("sh", "-c", "trap '' HUP; echo set; until [ -e /tmp/go ]; do sleep 0.02; done; exit 6")(spec)
+		spec["process"].(map[string]any)["terminal"] = true
+	})
+	req := s.request()
+	req.Terminal, req.Stdout = true, s.fifo("out")
+	r, err := fifo.OpenReader(req.Stdout)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = r.Close() }()
+	s.run(req)
+	if _, err := r.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	s.kill9()
+	s.adopt()
+	s.proceed()
+	if code := s.wait(); code != 6 {
+		t.Errorf("exit %d", code)
+	}
+	s.remove()
+}
+
+// An OOM kill is seen by the shim that adopted the container, and before the exit.
+func TestAdoptSeesOOM(t *testing.T) {
+	ctx := within(t)
+	d := newDaemon(t)
+	s := launch(t, d, "oom", func(spec map[string]any) {
+		waiting("exec tail /dev/zero")(spec)
+		spec["linux"].(map[string]any)["resources"] = map[string]any{
+			"memory": map[string]any{"limit": 16 << 20}, "devices": []any{map[string]any{"allow": true, "access": "rwm"}},
+		}
+		spec["mounts"] = append(spec["mounts"].([]any), map[string]any{
+			"destination": "/dev/zero", "type": "bind", "source": "/dev/zero", "options": []string{"bind"},
+		})
+	})
+	s.run(s.request())
+	d.await(ctx, t, "start")
+	s.kill9()
+	s.adopt()
+	s.proceed()
+	if code := s.wait(); code != 137 {
+		t.Errorf("exit %d", code)
+	}
+	s.remove()
+	d.await(ctx, t, "delete")
+	if got, want := d.topics(t), []string{"create", "start", "oom", "exit oom 137", "delete"}; !slices.Equal(got, want) {
+		t.Errorf("events %q, want %q", got, want)
+	}
+	if rec, err := exitrecord.Read(s.bundle); err != nil || !rec.OOM {
+		t.Errorf("record %+v, %v", rec, err)
+	}
+}
+
+// What cannot be adopted is left alone, for the verb delete; the shim holds nothing.
+func TestAdoptRefuses(t *testing.T) {
+	for name, spoil := range map[string]func(t *testing.T, s *shimUnder, pid int, h map[string]any){
+		"another process":   func(_ *testing.T, _ *shimUnder, _ int, h map[string]any) { h["start_time"] = 1 },
+		"an older handle":   func(_ *testing.T, _ *shimUnder, _ int, h map[string]any) { delete(h, "pid"); delete(h, "start_time") },
+		"another container": func(_ *testing.T, _ *shimUnder, _ int, h map[string]any) { h["id"] = "other" },
+		"no handle":         func(_ *testing.T, _ *shimUnder, _ int, h map[string]any) { clear(h) },
+		"a recorded exit": func(t *testing.T, s *shimUnder, pid int, _ map[string]any) {
+			if err := os.WriteFile(filepath.Join(s.bundle, "exit.json"),
+				[]byte(fmt.Sprintf(`{"id":%q,"pid":%d,"status":1,"exited_at":"2026-01-02T03:04:05Z"}`, s.id, pid)), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := newDaemon(t)
+			s := launch(t, d, "refused", args("sleep", "1000"))
+			s.run(s.request())
+			pid := int(s.native().Processes[0].Pid)
+			s.kill9()
+			path := filepath.Join(s.bundle, "shim.json")
+			saved, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			h := make(map[string]any)
+			decoder := json.NewDecoder(strings.NewReader(string(saved)))
+			decoder.UseNumber()
+			if err := decoder.Decode(&h); err != nil {
+				t.Fatal(err)
+			}
+			spoil(t, s, pid, h)
+			data, err := json.Marshal(h)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(path, data, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			s.adopt()
+			if n := len(s.native().Processes); n != 0 {
+				t.Errorf("it holds %d processes", n)
+			}
+			if err := unix.Kill(pid, 0); err != nil || zombie(pid) {
+				t.Errorf("the container was touched: %v", err)
+			}
+			// In good order again, it is adopted, which also cleans up.
+			if err := os.WriteFile(path, saved, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			_ = os.Remove(filepath.Join(s.bundle, "exit.json"))
+			s.kill9()
+			s.adopt()
+			if n := len(s.native().Processes); n != 1 {
+				t.Errorf("in good order it holds %d processes", n)
+			}
+		})
+	}
+}
+
+// A shim that lives is not replaced, however one asks.
+func TestAdoptLeavesALivingShimAlone(t *testing.T) {
+	d := newDaemon(t)
+	s := launch(t, d, "twice", args("sleep", "1000"))
+	s.run(s.request())
+	first := *s
+	s.adopt()
+	if n := len(s.native().Processes); n != 0 {
+		t.Errorf("the second shim holds %d processes", n)
+	}
+	must[types.Empty](within(t), s, "Shutdown", &task.ShutdownRequest{Id: s.id})
+	<-s.exited // that of the second: the first one runs
+	_ = s.client.Close()
+	*s = first
+	if n := len(s.native().Processes); n != 1 {
+		t.Errorf("the first shim holds %d processes", n)
+	}
+	s.kill9()
+	s.adopt()
+	if n := len(s.native().Processes); n != 1 {
+		t.Errorf("after its death the next holds %d processes", n)
+	}
+}
+
+// The init dies while it has no shim. Either its new parent has not collected it yet and the status
+// is known, or nothing is: then the shim is empty. It never tells a wrong one.
+func TestAdoptOfADeadInit(t *testing.T) {
+	for range 3 {
+		d := newDaemon(t)
+		s := launch(t, d, "late", args("sleep", "1000"))
+		s.run(s.request())
+		pid := int(s.native().Processes[0].Pid)
+		s.kill9()
+		if err := unix.Kill(pid, syscall.SIGKILL); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, func() bool { return syscall.Kill(pid, 0) != nil || zombie(pid) })
+		s.adopt()
+		if len(s.native().Processes) == 0 {
+			t.Log("its exit is lost")
+			if _, err := os.Stat(filepath.Join(s.bundle, "exit.json")); err == nil {
+				t.Error("an exit was made up")
+			}
+			cleanUp(t, s)
+			continue
+		}
+		if code := s.wait(); code != 137 {
+			t.Errorf("exit %d", code)
+		}
+		if rec, err := exitrecord.Read(s.bundle); err != nil || rec.Status != 137 || rec.OOM {
+			t.Errorf("record %+v, %v", rec, err)
+		}
+		s.remove()
+	}
+}
