@@ -1,11 +1,9 @@
 package client_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"path/filepath"
 	"reflect"
 	"strings"
@@ -254,65 +252,6 @@ func TestEventsEndWithTheLoop(t *testing.T) {
 		t.Fatal("the daemon still sends")
 	}
 }
-
-// importer is a daemon that takes archives and fails at the byte given.
-func importer(t *testing.T, got *bytes.Buffer, failAfter int) *fake {
-	return newFake(t, map[string]*ttrpc.ServiceDesc{cleatapi.ImagesService: {Streams: map[string]ttrpc.Stream{
-		"Import": rpc.ClientStream(func(_ context.Context, receive func() (*cleatapi.ImportRequest, error)) (*cleatapi.ImportResponse, error) {
-			first, err := receive()
-			if err != nil || first.Options == nil || first.Options.Namespace != "blue" {
-				return nil, fmt.Errorf("first message %+v: %w", first, err)
-			}
-			for {
-				m, err := receive()
-				if errors.Is(err, io.EOF) {
-					return &cleatapi.ImportResponse{Images: []*cleatapi.Image{{Name: first.Options.Name, Size_: int64(got.Len())}}}, nil
-				}
-				if err != nil {
-					return nil, err
-				}
-				got.Write(m.Data)
-				if failAfter > 0 && got.Len() >= failAfter {
-					return nil, fmt.Errorf("not an archive: %w", errdefs.ErrInvalidArgument)
-				}
-			}
-		}),
-	}}})
-}
-
-func TestImportSendsTheArchive(t *testing.T) {
-	var got bytes.Buffer
-	archive := bytes.Repeat([]byte("0123456789"), 350_000)
-	images, err := importer(t, &got, 0).dial().ImportImage(t.Context(), bytes.NewReader(archive), client.ImportOptions{Name: "n"})
-	if err != nil || len(images) != 1 || images[0].Name != "n" || images[0].Size != int64(len(archive)) {
-		t.Fatalf("got %+v, %v", images, err)
-	}
-	if !bytes.Equal(got.Bytes(), archive) {
-		t.Error("the archive arrived changed")
-	}
-}
-
-func TestImportTellsWhyTheDaemonRefused(t *testing.T) {
-	var got bytes.Buffer
-	f := importer(t, &got, 1)
-	_, err := f.dial().ImportImage(t.Context(), bytes.NewReader(make([]byte, 20<<20)), client.ImportOptions{})
-	if !errdefs.IsInvalidArgument(err) {
-		t.Errorf("got %v, want invalid argument", err)
-	}
-}
-
-func TestImportOfAnUnreadableArchive(t *testing.T) {
-	var got bytes.Buffer
-	broken := errors.New("disk on fire")
-	_, err := importer(t, &got, 0).dial().ImportImage(t.Context(), io.MultiReader(strings.NewReader("x"), &failing{broken}), client.ImportOptions{})
-	if !errors.Is(err, broken) {
-		t.Errorf("got %v, want %v", err, broken)
-	}
-}
-
-type failing struct{ err error }
-
-func (f *failing) Read([]byte) (int, error) { return 0, f.err }
 
 func TestClosedClient(t *testing.T) {
 	c := newFake(t, nil).dial()

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/cleatproject/cleat/client"
+	"github.com/cleatproject/cleat/client/stdio"
 	"github.com/containerd/errdefs"
 	"github.com/spf13/pflag"
 )
@@ -69,6 +70,9 @@ func importImage(ctx context.Context, a *app, file string, o client.ImportOption
 	proxy, ctx := newProxy(ctx)
 	defer proxy.close()
 	return a.withClient(ctx, func(c *client.Client) error {
+		if err := stdio.Collect(c.StdioRoot()); err != nil {
+			return err
+		}
 		images, err := c.ImportImage(ctx, in, o)
 		if errdefs.IsInvalidArgument(err) {
 			return hinted(err, "an archive comes from docker save, skopeo copy ... oci-archive:FILE, or tar of an OCI layout")

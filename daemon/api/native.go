@@ -88,6 +88,9 @@ func (s native) importImage(ctx context.Context, receive func() (*cleatapi.Impor
 	if err != nil {
 		return nil, err
 	}
+	if head.Options.Path != "" && len(head.Data) > 0 {
+		return nil, fmt.Errorf("import: data beside the path %s: give one of them: %w", head.Options.Path, errdefs.ErrInvalidArgument)
+	}
 	body := &importReader{receive: receive, rest: head.Data}
 	list, err := s.svc.Import(ctx, ns, body, head.Options)
 	return &cleatapi.ImportResponse{Images: list}, err

@@ -114,8 +114,9 @@ func (s *Service) unpack(ctx context.Context, namespace string, target ocispec.D
 	return image.Unpack(ctx, s.Blobs(namespace), &layers{s, namespace, snapshotter}, target, image.UnpackOptions{Platform: match})
 }
 
-// Import reads an archive of images, records them under their names and unpacks them. Names that
-// exist are moved to what the archive holds. What a failed import made is removed.
+// Import reads an archive of images, from r or where the options name a path from there, records
+// them under their names and unpacks them. Names that exist are moved to what the archive holds.
+// What a failed import made is removed.
 func (s *Service) Import(ctx context.Context, namespace string, r io.Reader, o *cleatapi.ImportOptions) (_ []*cleatapi.Image, err error) {
 	snapshotter := o.Snapshotter
 	err = s.DB.View(ctx, func(tx *metadata.Tx) error {
@@ -140,7 +141,7 @@ func (s *Service) Import(ctx context.Context, namespace string, r io.Reader, o *
 		s.importing.RUnlock()
 		s.collect(context.WithoutCancel(ctx))
 	}()
-	list, err = image.Import(ctx, ingester{s.Blobs(namespace), &made}, r, image.ImportOptions{Name: o.Name})
+	list, err = readArchive(ctx, ingester{s.Blobs(namespace), &made}, r, o)
 	if err != nil {
 		return nil, err
 	}
@@ -157,6 +158,19 @@ func (s *Service) Import(ctx context.Context, namespace string, r io.Reader, o *
 		}
 	}
 	return s.recordImages(ctx, namespace, list)
+}
+
+// readArchive stores what an archive holds.
+func readArchive(ctx context.Context, c image.Content, r io.Reader, o *cleatapi.ImportOptions) ([]image.Imported, error) {
+	if o.Path != "" {
+		f, err := openArchive(ctx, o.Path)
+		if err != nil {
+			return nil, err
+		}
+		defer func() { _ = f.Close() }() // it was only read
+		r = f
+	}
+	return image.Import(ctx, c, r, image.ImportOptions{Name: o.Name})
 }
 
 // discardImport leaves to collect what an import made that came to nothing.

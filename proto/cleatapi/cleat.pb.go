@@ -157,6 +157,10 @@ type ImportOptions struct {
 	NoUnpack bool `protobuf:"varint,4,opt,name=no_unpack,json=noUnpack,proto3" json:"no_unpack,omitempty"`
 	// The namespace: ttrpc streams carry no metadata.
 	Namespace string `protobuf:"bytes,5,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	// Path of a FIFO or regular file on the daemon's host to read the archive from, instead of the
+	// stream's data. Absolute; anything else, or data beside it, is InvalidArgument. A FIFO is read
+	// until its writers have left, and closed once the archive is known to be bad.
+	Path string `protobuf:"bytes,6,opt,name=path,proto3" json:"path,omitempty"`
 }
 
 func (m *ImportOptions) Reset()      { *m = ImportOptions{} }
@@ -964,6 +968,13 @@ func (m *ImportOptions) MarshalToSizedBuffer(dAtA []byte) (int, error) {
 	_ = i
 	var l int
 	_ = l
+	if len(m.Path) > 0 {
+		i -= len(m.Path)
+		copy(dAtA[i:], m.Path)
+		i = encodeVarintCleat(dAtA, i, uint64(len(m.Path)))
+		i--
+		dAtA[i] = 0x32
+	}
 	if len(m.Namespace) > 0 {
 		i -= len(m.Namespace)
 		copy(dAtA[i:], m.Namespace)
@@ -1931,6 +1942,10 @@ func (m *ImportOptions) Size() (n int) {
 		n += 2
 	}
 	l = len(m.Namespace)
+	if l > 0 {
+		n += 1 + l + sovCleat(uint64(l))
+	}
+	l = len(m.Path)
 	if l > 0 {
 		n += 1 + l + sovCleat(uint64(l))
 	}
@@ -4540,6 +4555,38 @@ func (m *ImportOptions) Unmarshal(dAtA []byte) error {
 				return io.ErrUnexpectedEOF
 			}
 			m.Namespace = string(dAtA[iNdEx:postIndex])
+			iNdEx = postIndex
+		case 6:
+			if wireType != 2 {
+				return fmt.Errorf("proto: wrong wireType = %d for field Path", wireType)
+			}
+			var stringLen uint64
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return ErrIntOverflowCleat
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				stringLen |= uint64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+			intStringLen := int(stringLen)
+			if intStringLen < 0 {
+				return ErrInvalidLengthCleat
+			}
+			postIndex := iNdEx + intStringLen
+			if postIndex < 0 {
+				return ErrInvalidLengthCleat
+			}
+			if postIndex > l {
+				return io.ErrUnexpectedEOF
+			}
+			m.Path = string(dAtA[iNdEx:postIndex])
 			iNdEx = postIndex
 		default:
 			iNdEx = preIndex

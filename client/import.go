@@ -1,0 +1,147 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"syscall"
+
+	"github.com/cleatproject/cleat/client/stdio"
+	"github.com/cleatproject/cleat/proto/cleatapi"
+	"github.com/cleatproject/cleat/proto/rpc"
+	"github.com/containerd/errdefs"
+)
+
+// ImportOptions of ImportImage; the zero value imports what the archive names and unpacks it for
+// this host.
+type ImportOptions struct {
+	// Name for an image that carries none in its archive.
+	Name string
+	// Platform to unpack, os/arch[/variant]; empty: this host's.
+	Platform string
+	// Snapshotter to unpack to; empty: the daemon's default.
+	Snapshotter string
+	// NoUnpack only stores.
+	NoUnpack bool
+}
+
+// ImportImage imports an OCI layout or `docker save` archive, plain or compressed, and returns the
+// images it held. An archive that is not one is errdefs.ErrInvalidArgument; nothing of it stays.
+//
+// ImportImage reads r to its end, as fast as the daemon takes it, but does not close it. A regular
+// file that nothing was read of is left to the daemon to read. Where r is an *os.File a read that
+// waits is interrupted when the daemon refuses or ctx ends; any other reader is waited for.
+func (c *Client) ImportImage(ctx context.Context, r io.Reader, opts ImportOptions) ([]Image, error) {
+	o := &cleatapi.ImportOptions{
+		Name: opts.Name, Platform: opts.Platform, Snapshotter: opts.Snapshotter, NoUnpack: opts.NoUnpack,
+		Namespace: c.namespace,
+	}
+	o.Path = regularPath(r)
+	if o.Path != "" {
+		images, err := c.importPath(ctx, o)
+		if !errdefs.IsNotFound(err) {
+			return images, about("import image", opts.Name, err)
+		}
+		// The daemon sees other mounts than this program, and not this file.
+	}
+	images, err := c.importPiped(ctx, r, o)
+	return images, about("import image", opts.Name, err)
+}
+
+// importPath asks for the import of what o.Path leads to.
+func (c *Client) importPath(ctx context.Context, o *cleatapi.ImportOptions) (_ []Image, err error) {
+	conn, err := c.conns.take(ctx)
+	if err != nil {
+		return nil, err
+	}
+	// A stream that was left before its end would haunt the connection, so only success keeps it.
+	defer func() { c.conns.put(conn, err == nil) }()
+	s, err := rpc.OpenClientStream[cleatapi.ImportResponse](ctx, conn.ttrpc, cleatapi.ImagesService, "Import")
+	if err != nil {
+		return nil, err
+	}
+	serr := s.Send(ctx, &cleatapi.ImportRequest{Options: o})
+	// Where sending went wrong the daemon may have ended the stream, and its answer says why.
+	resp, err := s.Finish(ctx)
+	if err != nil {
+		return nil, worse(serr, err)
+	}
+	return images(resp.Images), nil
+}
+
+// worse picks the error that says more of a stream that the daemon ended.
+func worse(send, finish error) error {
+	if send == nil || (!errdefs.IsUnavailable(finish) && !errors.Is(finish, io.EOF)) {
+		return finish
+	}
+	return send
+}
+
+// importPiped sends r through a FIFO: a stream of ttrpc has no flow control, and breaks when a disk
+// is slower than the archive.
+func (c *Client) importPiped(ctx context.Context, r io.Reader, o *cleatapi.ImportOptions) (_ []Image, err error) {
+	pipe, err := stdio.NewPipe(c.StdioRoot())
+	if err != nil {
+		return nil, err
+	}
+	// After the call has ended: Close wants the daemon to know.
+	defer func() {
+		if cerr := pipe.Close(); err == nil && cerr != nil {
+			err = fmt.Errorf("close pipe: %w", cerr)
+		}
+	}()
+	o.Path = pipe.Path
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	sendCtx, stop := context.WithCancel(ctx)
+	defer stop()
+	broken := make(chan error, 1)
+	go func() {
+		err := pipe.Send(sendCtx, r)
+		if errors.Is(err, syscall.EPIPE) || sendCtx.Err() != nil {
+			err = nil // the daemon's answer says more
+		}
+		if err != nil {
+			cancel() // the daemon must not take what it has for the archive
+		}
+		broken <- err
+	}()
+	images, err := c.importPath(ctx, o)
+	stop()
+	if berr := <-broken; berr != nil {
+		return nil, fmt.Errorf("send archive: %w", berr)
+	}
+	return images, err
+}
+
+// regularPath returns the path of the regular file that r is, where nothing was read of it; "" for
+// any other reader.
+func regularPath(r io.Reader) string {
+	f, ok := r.(*os.File)
+	if !ok {
+		return ""
+	}
+	info, err := f.Stat()
+	if err != nil || !info.Mode().IsRegular() {
+		return ""
+	}
+	if at, err := f.Seek(0, io.SeekCurrent); err != nil || at != 0 {
+		return ""
+	}
+	path, err := filepath.Abs(f.Name())
+	if err != nil {
+		return ""
+	}
+	// The name of standard input leads elsewhere in another program.
+	if path, err = filepath.EvalSymlinks(path); err != nil {
+		return ""
+	}
+	named, err := os.Stat(path)
+	if err != nil || !os.SameFile(info, named) {
+		return "" // it was removed or renamed
+	}
+	return path
+}

@@ -1,0 +1,297 @@
+package client_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/cleatproject/cleat/client"
+	"github.com/cleatproject/cleat/proto/cleatapi"
+	"github.com/cleatproject/cleat/proto/rpc"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/ttrpc"
+)
+
+// importer is a daemon that imports by take, which is told of the options.
+func importer(t *testing.T, take func(context.Context, *cleatapi.ImportOptions) (int64, error)) *fake {
+	return newFake(t, map[string]*ttrpc.ServiceDesc{cleatapi.ImagesService: {Streams: map[string]ttrpc.Stream{
+		"Import": rpc.ClientStream(func(ctx context.Context, receive func() (*cleatapi.ImportRequest, error)) (*cleatapi.ImportResponse, error) {
+			first, err := receive()
+			if err != nil || first.Options == nil || first.Options.Namespace != "blue" || len(first.Data) > 0 {
+				return nil, fmt.Errorf("first message %+v: %w", first, err)
+			}
+			n, err := take(ctx, first.Options)
+			if err != nil {
+				return nil, err
+			}
+			return &cleatapi.ImportResponse{Images: []*cleatapi.Image{{Name: first.Options.Name, Size_: n}}}, nil
+		}),
+	}}})
+}
+
+// readTo reads the archive that is offered; limit, if not 0, is where it finds it to be none.
+func readTo(got *bytes.Buffer, limit int64) func(context.Context, *cleatapi.ImportOptions) (int64, error) {
+	return func(_ context.Context, o *cleatapi.ImportOptions) (int64, error) {
+		f, err := os.Open(o.Path)
+		if err != nil {
+			return 0, err
+		}
+		defer func() { _ = f.Close() }()
+		if limit == 0 {
+			return got.ReadFrom(f)
+		}
+		if _, err := io.CopyN(got, f, limit); err != nil {
+			return 0, err
+		}
+		return 0, fmt.Errorf("not an archive: %w", errdefs.ErrInvalidArgument)
+	}
+}
+
+// noPipes fails the test where the client left a FIFO.
+func noPipes(t *testing.T, c *client.Client) {
+	t.Helper()
+	entries, err := os.ReadDir(c.StdioRoot())
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		t.Errorf("%s is left", e.Name())
+	}
+}
+
+func TestImportSendsTheArchive(t *testing.T) {
+	archive := bytes.Repeat([]byte("0123456789"), 350_000)
+	path := filepath.Join(t.TempDir(), "archive.tar")
+	if err := os.WriteFile(path, archive, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	open := func(change func(*os.File) error) io.Reader {
+		f, err := os.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = f.Close() })
+		if err := change(f); err != nil {
+			t.Fatal(err)
+		}
+		return f
+	}
+	removed := open(func(*os.File) error { return os.Remove(path) })
+	if err := os.WriteFile(path, archive, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(path, link); err != nil {
+		t.Fatal(err)
+	}
+	linked, err := os.Open(link)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = linked.Close() }()
+	for _, tc := range []struct {
+		name   string
+		in     io.Reader
+		skip   int
+		direct bool
+	}{
+		{"memory", bytes.NewReader(archive), 0, false},
+		{"a file", open(func(*os.File) error { return nil }), 0, true},
+		{"a link", linked, 0, true},
+		{"the rest of a file", open(func(f *os.File) error { _, err := f.Seek(7, io.SeekStart); return err }), 7, false},
+		{"nothing", strings.NewReader(""), len(archive), false},
+		{"a file whose name is another's", removed, 0, false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			var got bytes.Buffer
+			var offered string
+			c := importer(t, func(ctx context.Context, o *cleatapi.ImportOptions) (int64, error) {
+				offered = o.Path
+				return readTo(&got, 0)(ctx, o)
+			}).dial()
+			images, err := c.ImportImage(t.Context(), tc.in, client.ImportOptions{Name: "n"})
+			if err != nil || len(images) != 1 || images[0].Name != "n" || images[0].Size != int64(len(archive)-tc.skip) {
+				t.Fatalf("got %+v, %v", images, err)
+			}
+			if !bytes.Equal(got.Bytes(), archive[tc.skip:]) {
+				t.Error("the archive arrived changed")
+			}
+			if (offered == path) != tc.direct {
+				t.Errorf("the daemon was told to read %s", offered)
+			}
+			noPipes(t, c)
+		})
+	}
+}
+
+// A daemon that sees other mounts gets the bytes.
+func TestImportOfAFileThatTheDaemonDoesNotSee(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "archive.tar")
+	if err := os.WriteFile(path, []byte("archive"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = f.Close() }()
+	var got bytes.Buffer
+	c := importer(t, func(ctx context.Context, o *cleatapi.ImportOptions) (int64, error) {
+		if o.Path == path {
+			return 0, fmt.Errorf("open archive: %w", errdefs.ErrNotFound)
+		}
+		return readTo(&got, 0)(ctx, o)
+	}).dial()
+	if _, err := c.ImportImage(t.Context(), f, client.ImportOptions{}); err != nil || got.String() != "archive" {
+		t.Errorf("got %q, %v", &got, err)
+	}
+}
+
+func TestImportTellsWhyTheDaemonRefused(t *testing.T) {
+	silent, keep, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = silent.Close(); _ = keep.Close() }()
+	endless := func() io.Reader { return &zeros{} }
+	for _, tc := range []struct {
+		name string
+		take func(context.Context, *cleatapi.ImportOptions) (int64, error)
+		in   io.Reader
+	}{
+		{"at the first byte", readTo(&bytes.Buffer{}, 1), endless()},
+		{"after a while", readTo(&bytes.Buffer{}, 5<<20), endless()},
+		{"unread", refuse, endless()},
+		{"unread, and nothing comes", refuse, silent},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			c := importer(t, tc.take).dial()
+			if _, err := c.ImportImage(t.Context(), tc.in, client.ImportOptions{}); !errdefs.IsInvalidArgument(err) {
+				t.Errorf("got %v, want invalid argument", err)
+			}
+			noPipes(t, c)
+		})
+	}
+}
+
+func refuse(context.Context, *cleatapi.ImportOptions) (int64, error) {
+	return 0, fmt.Errorf("no such platform: %w", errdefs.ErrInvalidArgument)
+}
+
+type zeros struct{}
+
+func (*zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
+
+// untilEnd reads the archive to its end and tells whether the call was over by then.
+func untilEnd(over chan<- bool) func(context.Context, *cleatapi.ImportOptions) (int64, error) {
+	return func(ctx context.Context, o *cleatapi.ImportOptions) (int64, error) {
+		f, err := os.Open(o.Path)
+		if err != nil {
+			return 0, err
+		}
+		stop := context.AfterFunc(ctx, func() { _ = f.Close() })
+		_, err = io.Copy(io.Discard, f)
+		over <- err != nil
+		if stop() {
+			_ = f.Close()
+		}
+		return 0, err
+	}
+}
+
+// What was read until then must not pass for the whole.
+func TestImportOfAnUnreadableArchive(t *testing.T) {
+	over := make(chan bool, 1)
+	broken := errors.New("disk on fire")
+	c := importer(t, untilEnd(over)).dial()
+	_, err := c.ImportImage(t.Context(), io.MultiReader(strings.NewReader("x"), &failing{broken}), client.ImportOptions{})
+	if !errors.Is(err, broken) {
+		t.Errorf("got %v, want %v", err, broken)
+	}
+	if !<-over {
+		t.Error("the daemon took the failure for the end of the archive")
+	}
+	noPipes(t, c)
+}
+
+type failing struct{ err error }
+
+func (f *failing) Read([]byte) (int, error) { return 0, f.err }
+
+func TestCancelledImport(t *testing.T) {
+	silent, feed, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = silent.Close(); _ = feed.Close() }()
+	if _, err := feed.WriteString("x"); err != nil {
+		t.Fatal(err)
+	}
+	for name, in := range map[string]io.Reader{"waiting to write": &zeros{}, "waiting to read": silent} {
+		t.Run(name, func(t *testing.T) {
+			ctx, cancel := context.WithCancel(t.Context())
+			c := importer(t, func(ctx context.Context, o *cleatapi.ImportOptions) (int64, error) {
+				f, err := os.Open(o.Path)
+				if err != nil {
+					return 0, err
+				}
+				defer func() { _ = f.Close() }()
+				if _, err := f.Read(make([]byte, 1)); err != nil {
+					return 0, err
+				}
+				cancel()
+				<-ctx.Done()
+				return 0, ctx.Err()
+			}).dial()
+			if _, err := c.ImportImage(ctx, in, client.ImportOptions{}); !errors.Is(err, context.Canceled) {
+				t.Errorf("got %v, want canceled", err)
+			}
+			noPipes(t, c)
+		})
+	}
+}
+
+func TestImportWhenTheDaemonDies(t *testing.T) {
+	entered := make(chan struct{})
+	f := importer(t, func(ctx context.Context, o *cleatapi.ImportOptions) (int64, error) {
+		p, err := os.Open(o.Path)
+		if err != nil {
+			return 0, err
+		}
+		defer func() { _ = p.Close() }()
+		close(entered)
+		<-ctx.Done()
+		return 0, ctx.Err()
+	})
+	c := f.dial()
+	go func() {
+		<-entered
+		f.stop()
+	}()
+	_, err := c.ImportImage(t.Context(), &zeros{}, client.ImportOptions{})
+	if !errdefs.IsUnavailable(err) {
+		t.Errorf("got %v, want unavailable", err)
+	}
+	noPipes(t, c)
+}
+
+// However long the daemon stands still, the archive waits.
+func TestImportIntoASlowDaemon(t *testing.T) {
+	var got bytes.Buffer
+	c := importer(t, func(ctx context.Context, o *cleatapi.ImportOptions) (int64, error) {
+		<-time.After(1500 * time.Millisecond) // more than a stream of ttrpc bears
+		return readTo(&got, 0)(ctx, o)
+	}).dial()
+	archive := bytes.Repeat([]byte("0123456789"), 5<<20)
+	images, err := c.ImportImage(t.Context(), bytes.NewReader(archive), client.ImportOptions{})
+	if err != nil || len(images) != 1 || !bytes.Equal(got.Bytes(), archive) {
+		t.Errorf("got %+v, %v, and %d bytes", images, err, got.Len())
+	}
+}
