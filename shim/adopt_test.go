@@ -204,7 +204,9 @@ func TestAdoptCreated(t *testing.T) {
 				t.Errorf("it is %v", st)
 			}
 			if missed {
-				eventually(t, func() bool { return len(slices.DeleteFunc(d.topics(t), func(s string) bool { return s != "start" })) == 2 })
+				eventually(t, func() bool {
+					return len(slices.DeleteFunc(d.topics(t), func(s string) bool { return s != "start" })) == 2
+				})
 			}
 			d.await(ctx, t, "start")
 			s.kill9() // also what the second shim noted is enough
