@@ -1,0 +1,170 @@
+package integration
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// counting is a command that logs numbers as fast as it can until /go/now is there, tells how far it
+// came, and exits with a code of its own.
+const counting = "i=0; until [ -e /go/now ]; do i=$((i+1)); echo $i; done; echo end $i; exit 19"
+
+// counted returns an error unless the log of a container that counted is complete.
+func counted(log string) error {
+	lines := strings.Split(strings.TrimSpace(log), "\n")
+	last := len(lines) - 1
+	for i, line := range lines[:last] {
+		if line != fmt.Sprint(i+1) {
+			return fmt.Errorf("line %d is %q", i+1, line)
+		}
+	}
+	if want := fmt.Sprintf("end %d", last); lines[last] != want {
+		return fmt.Errorf("the last line is %q, want %q", lines[last], want)
+	}
+	return nil
+}
+
+// orphaned starts a container that counts; the returned function ends it.
+func (d *Daemon) orphaned(id string) (end func()) {
+	d.t.Helper()
+	dir := filepath.Join(d.t.TempDir(), "go")
+	must(d.t, os.Mkdir(dir, 0o755))
+	d.Cleat("run", "-d", "--name", id, "-v", dir+":/go", "busybox", "sh", "-c", counting)
+	return func() { must(d.t, os.WriteFile(filepath.Join(dir, "now"), nil, 0o644)) }
+}
+
+// anotherShim waits until the container has a shim again, which is another one.
+func (d *Daemon) anotherShim(id string, old int) int {
+	d.t.Helper()
+	pid := 0
+	d.Eventually("a new shim has the container", func() error {
+		s, ok := d.shims()[id]
+		if pid = s.Pid; !ok || pid == old || !alive(pid) {
+			return fmt.Errorf("shim: %+v", s)
+		}
+		if c := d.ps(id); c.Status != "running" {
+			return fmt.Errorf("it is %s", c.Status)
+		}
+		return nil
+	})
+	return pid
+}
+
+func TestShimKill9WhileAContainerLogs(t *testing.T) {
+	for name, restart := range map[string]bool{"shim": false, "shim and daemon": true} {
+		t.Run(name, func(t *testing.T) {
+			d := Start(t)
+			d.Busybox()
+			end := d.orphaned("c")
+			cursor := d.lastCursor()
+			before, shim := d.ps("c"), d.shims()["c"].Pid
+			for range 3 {
+				if restart {
+					must(t, unix.Kill(shim, unix.SIGKILL))
+					d.Kill9()
+					d.Begin()
+				} else {
+					killPid(t, shim)
+				}
+				shim = d.anotherShim("c", shim)
+				if after := d.ps("c"); after.Pid != before.Pid {
+					t.Fatalf("pid was %d, is %d", before.Pid, after.Pid)
+				}
+				if _, _, code := d.Try("exec", "c", "sh", "-c", "exit 44"); code != 44 {
+					t.Errorf("exec: code %d", code)
+				}
+			}
+			end()
+			if c := d.status("c", "stopped"); c.ExitCode != 19 {
+				t.Errorf("exit code %d", c.ExitCode)
+			}
+			if code := d.Cleat("wait", "c"); code != "19" {
+				t.Errorf("wait says %s", code)
+			}
+			if err := counted(d.Cleat("logs", "c")); err != nil {
+				t.Error(err)
+			}
+			if exits := d.announced(cursor, 1); !slices.Equal(exits["c"], []uint32{19}) {
+				t.Errorf("exit events: %v", exits)
+			}
+		})
+	}
+}
+
+// A client that waits hears of the exit although the shim was killed meanwhile, and stop works.
+func TestShimKill9WhileAClientWaits(t *testing.T) {
+	d := Start(t)
+	d.Busybox()
+	d.Cleat("run", "-d", "--name", "c", "busybox", "sh", "-c", `trap "exit 33" TERM; while :; do sleep 0.1; done`)
+	wait := d.Command("wait", "c")
+	out, err := wait.StdoutPipe()
+	must(t, err)
+	must(t, wait.Start())
+	shim := d.shims()["c"].Pid
+	killPid(t, shim)
+	d.anotherShim("c", shim)
+	d.Cleat("pause", "c")
+	shim = d.shims()["c"].Pid
+	killPid(t, shim)
+	d.Eventually("a new shim has the paused container", func() error {
+		if s, c := d.shims()["c"], d.ps("c"); s.Pid == shim || c.Status != "paused" {
+			return fmt.Errorf("shim %+v, container %+v", s, c)
+		}
+		return nil
+	})
+	d.Cleat("resume", "c")
+	d.Cleat("stop", "c")
+	text := make([]byte, 10)
+	n, err := out.Read(text)
+	if got := strings.TrimSpace(string(text[:n])); err != nil || got != "33" {
+		t.Errorf("wait says %q, %v", got, err)
+	}
+	must(t, wait.Wait())
+}
+
+// Where a container cannot be adopted, it ends with its shim: that is told, and nothing is left. A
+// handle that names another start time stands for everything that lets a shim refuse.
+func TestShimKill9WithoutAdoption(t *testing.T) {
+	for name, spoil := range map[string]func(d *Daemon, pid int){
+		"refused": func(d *Daemon, _ int) {
+			path := filepath.Join(d.State, "io.containerd.runtime.v2.task/default/c/shim.json")
+			data, err := os.ReadFile(path)
+			must(d.t, err)
+			other := regexp.MustCompile(`"start_time":[0-9]+`).ReplaceAll(data, []byte(`"start_time":1`))
+			must(d.t, os.WriteFile(path, other, 0o600))
+		},
+		"container dies too": func(d *Daemon, pid int) { must(d.t, unix.Kill(pid, unix.SIGKILL)) },
+	} {
+		for _, restart := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, daemon dies too %v", name, restart), func(t *testing.T) {
+				d := Start(t)
+				d.Busybox()
+				d.Cleat("run", "-d", "--name", "c", "busybox", "sleep", "1000")
+				cursor := d.lastCursor()
+				pid, shim := d.ps("c").Pid, d.shims()["c"].Pid
+				if restart {
+					d.Kill9()
+				}
+				spoil(d, pid)
+				must(t, unix.Kill(shim, unix.SIGKILL))
+				if restart {
+					d.Begin()
+				}
+				if c := d.status("c", "stopped"); c.ExitCode != 137 {
+					t.Errorf("exit code %d", c.ExitCode)
+				}
+				eventually(t, "the container is gone", gone(pid), d.Log)
+				if exits := d.announced(cursor, 1); !slices.Equal(exits["c"], []uint32{137}) {
+					t.Errorf("exit events: %v", exits)
+				}
+			})
+		}
+	}
+}
