@@ -308,3 +308,69 @@ func TestGrow(t *testing.T) {
 		}
 	}
 }
+
+// The process writes on whoever reads and whether anybody does: readers that leave one after the
+// other get everything, and the last one its end.
+func TestOutletOutlivesItsReaders(t *testing.T) {
+	path := newFIFO(t)
+	r, child, err := Outlet(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const lines = 60000
+	cmd := exec.CommandContext(within(t), "/bin/busybox", "seq", "1", "60000")
+	cmd.Stdout = child
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	_ = child.Close()
+	var got bytes.Buffer
+	for range 4 {
+		if _, err := io.CopyN(&got, r, 10000); err != nil {
+			t.Fatal(err)
+		}
+		_ = r.Close() // nobody reads for a moment
+		if r, err = ReadEnd(path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := io.Copy(&got, r); err != nil {
+		t.Fatal(err)
+	}
+	_ = r.Close()
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("the writer: %v", err)
+	}
+	words := strings.Fields(got.String())
+	if len(words) != lines || words[lines-1] != "60000" {
+		t.Errorf("%d lines", len(words))
+	}
+}
+
+func TestWriteEnd(t *testing.T) {
+	path := newFIFO(t)
+	if _, err := WriteEnd(path); !errors.Is(err, unix.ENXIO) {
+		t.Errorf("without a reader: %v", err)
+	}
+	hold, child, err := Source(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = child.Close() }()
+	again, err := WriteEnd(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = hold.Close()
+	if err := unix.SetNonblock(int(child.Fd()), true); err != nil {
+		t.Fatal(err)
+	}
+	p := make([]byte, 1)
+	if n, err := unix.Read(int(child.Fd()), p); !errors.Is(err, unix.EAGAIN) {
+		t.Errorf("held: read %d, %v", n, err)
+	}
+	_ = again.Close()
+	if n, err := unix.Read(int(child.Fd()), p); n != 0 || err != nil {
+		t.Errorf("not held: read %d, %v", n, err)
+	}
+}

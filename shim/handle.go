@@ -118,6 +118,10 @@ func readHandle(bundle string) (handle, error) {
 	if err != nil {
 		return handle{}, fmt.Errorf("read handle: %w", err)
 	}
+	return parseHandle(data)
+}
+
+func parseHandle(data []byte) (handle, error) {
 	var h handle
 	if err := json.Unmarshal(data, &h); err != nil {
 		return handle{}, fmt.Errorf("read handle: %w", err)

@@ -121,9 +121,25 @@ func TestSocketPathsStayShort(t *testing.T) {
 	}
 }
 
+func TestHandles(t *testing.T) {
+	for text, ok := range map[string]bool{
+		`{"version":1,"id":"a","binary":"runc","root":"/r"}`:                                 true, // of an older shim
+		`{"version":1,"id":"a","binary":"runc","root":"/r","pid":7,"start_time":8,"new":{}}`: true, // of a newer one
+		`{"version":2,"id":"a","binary":"runc","root":"/r"}`:                                 false,
+		`{"version":1,"id":"a","binary":"runc","root":"r"}`:                                  false,
+		`{"version":1,"id":"a","bin`:                                                         false,
+		``:                                                                                   false,
+	} {
+		if _, err := parseHandle([]byte(text)); (err == nil) != ok {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+}
+
 func FuzzParsers(f *testing.F) {
 	f.Add("9:memory:/a\n", "some avg10=0.00 total=1\n", "8:0 rbytes=1\n")
-	f.Fuzz(func(_ *testing.T, a, b, c string) {
+	f.Add("", "", `{"version":1,"id":"a","binary":"runc","root":"/r","pid":1,"started_at":"2026-01-02T03:04:05Z"}`)
+	f.Fuzz(func(t *testing.T, a, b, c string) {
 		parseCgroup(a, true)
 		parseCgroup(a, false)
 		pressure(b)
@@ -131,5 +147,8 @@ func FuzzParsers(f *testing.F) {
 		rdmaV1(c)
 		_, _ = parseTarget(a)
 		_, _ = withTerminal([]byte(b), true)
+		if h, err := parseHandle([]byte(c)); err == nil && (h.ID == "" || h.Root == "") {
+			t.Error("a handle without what makes it one")
+		}
 	})
 }
