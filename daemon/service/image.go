@@ -13,6 +13,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/cleatproject/cleat/content"
 	"github.com/cleatproject/cleat/image"
 	"github.com/cleatproject/cleat/metadata"
 	"github.com/cleatproject/cleat/proto/cleatapi"
@@ -141,7 +142,7 @@ func (s *Service) Import(ctx context.Context, namespace string, r io.Reader, o *
 		s.importing.RUnlock()
 		s.collect(context.WithoutCancel(ctx))
 	}()
-	list, err = readArchive(ctx, ingester{s.Blobs(namespace), &made}, r, o)
+	list, err = readArchive(ctx, settling{ingester{s.Blobs(namespace), &made}}, r, o)
 	if err != nil {
 		return nil, err
 	}
@@ -171,6 +172,29 @@ func readArchive(ctx context.Context, c image.Content, r io.Reader, o *cleatapi.
 		r = f
 	}
 	return image.Import(ctx, c, r, image.ImportOptions{Name: o.Name})
+}
+
+// settling finishes each commit that has begun, whoever cancels meanwhile: half of one is a blob in
+// the store that no record names, and that nothing would remove.
+type settling struct{ ingester }
+
+// Writer implements image.Ingester.
+func (i settling) Writer(ctx context.Context, ref string, opts content.WriterOptions) (image.BlobWriter, error) {
+	w, err := i.ingester.Writer(ctx, ref, opts)
+	if err != nil {
+		return nil, err
+	}
+	return settlingWriter{w}, nil
+}
+
+type settlingWriter struct{ image.BlobWriter }
+
+// Commit implements image.BlobWriter.
+func (w settlingWriter) Commit(ctx context.Context, size int64, expected digest.Digest) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return w.BlobWriter.Commit(context.WithoutCancel(ctx), size, expected)
 }
 
 // discardImport leaves to collect what an import made that came to nothing.
