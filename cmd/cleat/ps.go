@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/cleatproject/cleat/client"
+	"github.com/cleatproject/cleat/client/stdio"
 	"github.com/spf13/pflag"
 )
 
@@ -57,6 +58,9 @@ func psCommand() command {
 				return a.withClient(ctx, func(c *client.Client) error {
 					boxes, err := c.List(ctx, client.ListRequest{All: *all, Filters: *filters})
 					if err != nil {
+						return err
+					}
+					if err := stdio.Collect(c.StdioRoot()); err != nil {
 						return err
 					}
 					return showContainers(a, l, boxes, *noTrunc)
