@@ -1,0 +1,361 @@
+package integration
+
+import (
+	"bytes"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/cleatproject/cleat/client"
+	"github.com/cleatproject/cleat/proto/cleatapi"
+	"github.com/cleatproject/cleat/proto/rpc"
+)
+
+// tool runs one of the public tools that make images.
+func tool(t *testing.T, dir, name string, args ...string) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), name, args...)
+	cmd.Dir = dir
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%s %q: %v\n%s", name, args, err, out)
+	}
+}
+
+// toolArchives makes an image with umoci, and of it the archives that public tools write, by the
+// name of their kind. Its layer is compressed.
+func toolArchives(t *testing.T) map[string]string {
+	t.Helper()
+	dir := t.TempDir()
+	layout, bundle := filepath.Join(dir, "oci"), filepath.Join(dir, "bundle")
+	tool(t, dir, "umoci", "init", "--layout", layout)
+	tool(t, dir, "umoci", "new", "--image", layout+":box")
+	tool(t, dir, "umoci", "unpack", "--image", layout+":box", bundle)
+	bin := filepath.Join(bundle, "rootfs", "bin")
+	must(t, os.Mkdir(bin, 0o755))
+	data, err := os.ReadFile("/bin/busybox")
+	must(t, err)
+	must(t, os.WriteFile(filepath.Join(bin, "busybox"), data, 0o755))
+	must(t, os.Symlink("busybox", filepath.Join(bin, "echo")))
+	tool(t, dir, "umoci", "repack", "--image", layout+":box", bundle)
+	tool(t, dir, "umoci", "config", "--image", layout+":box", "--config.env", "PATH=/bin", "--config.cmd", "/bin/sh")
+	tool(t, dir, "skopeo", "--insecure-policy", "copy", "oci:oci:box", "oci-archive:oci.tar:box")
+	tool(t, dir, "skopeo", "--insecure-policy", "copy", "oci:oci:box", "docker-archive:docker.tar:example.com/box:1")
+	tool(t, dir, "tar", "-C", layout, "-cf", filepath.Join(dir, "layout.tar"), ".")
+	tool(t, dir, "sh", "-c", "gzip -c oci.tar > oci.tar.gz")
+	return map[string]string{
+		"skopeo's OCI archive":     filepath.Join(dir, "oci.tar"),
+		"it, gzip-compressed":      filepath.Join(dir, "oci.tar.gz"),
+		"umoci's layout":           filepath.Join(dir, "layout.tar"),
+		"a docker save archive":    filepath.Join(dir, "docker.tar"),
+		"it, named by a long path": filepath.Join(dir, "bundle", "..", "docker.tar"),
+	}
+}
+
+func TestImportWhatPublicToolsWrite(t *testing.T) {
+	d := Start(t)
+	for kind, path := range toolArchives(t) {
+		for way, run := range map[string]func(name string) (*exec.Cmd, io.Closer){
+			"a file": func(name string) (*exec.Cmd, io.Closer) {
+				return d.Command("image", "import", "--name", name, path), nil
+			},
+			"a file as stdin": func(name string) (*exec.Cmd, io.Closer) {
+				cmd := d.Command("image", "import", "--name", name, "-")
+				f, err := os.Open(path)
+				must(t, err)
+				cmd.Stdin = f
+				return cmd, f
+			},
+			"a pipe as stdin": func(name string) (*exec.Cmd, io.Closer) {
+				cmd := d.Command("image", "import", "--name", name, "-")
+				data, err := os.ReadFile(path)
+				must(t, err)
+				cmd.Stdin = bytes.NewReader(data)
+				return cmd, nil
+			},
+			"a FIFO by name": func(name string) (*exec.Cmd, io.Closer) {
+				fifo := filepath.Join(t.TempDir(), "fifo")
+				must(t, syscall.Mkfifo(fifo, 0o600))
+				cat := exec.CommandContext(t.Context(), "sh", "-c", `cat "$0" > "$1"`, path, fifo)
+				must(t, cat.Start())
+				return d.Command("image", "import", "--name", name, fifo), waiter{cat}
+			},
+		} {
+			cmd, closer := run("example.com/x:1")
+			if out, err := cmd.CombinedOutput(); err != nil || string(out) != "example.com/x:1\n" {
+				t.Fatalf("%s, %s: %v, %s\n%s", kind, way, err, out, d.Log())
+			}
+			if closer != nil {
+				must(t, closer.Close())
+			}
+			if out := d.Cleat("run", "--rm", "example.com/x:1", "echo", "runs"); out != "runs" {
+				t.Errorf("%s, %s: %q", kind, way, out)
+			}
+			d.Cleat("image", "rm", "example.com/x:1")
+			d.nothingMade(kind)
+		}
+	}
+}
+
+// waiter waits for a command when it is closed.
+type waiter struct{ *exec.Cmd }
+
+func (w waiter) Close() error { return w.Wait() }
+
+// bigArchive is the test image with a layer that no pipe holds.
+func bigArchive(t *testing.T, size int) []byte {
+	t.Helper()
+	noise := make([]byte, size)
+	_, err := rand.Read(noise)
+	must(t, err)
+	files := append(busyboxFiles(t), file{name: "data/noise", body: string(noise), mode: 0o644})
+	data, err := os.ReadFile(ociArchive(t, [][]byte{tarOf(t, files)}, busyboxConfig(), nil))
+	must(t, err)
+	return data
+}
+
+// A daemon that stands still, on a slow disk for instance, makes the archive wait.
+func TestImportWhileTheDaemonStandsStill(t *testing.T) {
+	d := Start(t)
+	data := bigArchive(t, 200<<20)
+	cmd := d.Command("image", "import", "--name", "big", "-")
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	in, err := cmd.StdinPipe()
+	must(t, err)
+	must(t, cmd.Start())
+	_, err = in.Write(data[:len(data)/4])
+	must(t, err)
+	thaw := freeze(t, d.cmd.Process.Pid)
+	written := make(chan error, 1)
+	go func() {
+		_, err := in.Write(data[len(data)/4:])
+		written <- errors.Join(err, in.Close())
+	}()
+	select {
+	case err := <-written:
+		t.Errorf("the rest of the archive went somewhere: %v", err)
+		written <- nil
+	case <-time.After(3 * time.Second): // longer than a stream of ttrpc bears
+	}
+	thaw()
+	must(t, <-written)
+	if err := cmd.Wait(); err != nil {
+		t.Fatalf("%v, %s\n%s", err, out.String(), d.Log())
+	}
+	if out := d.Cleat("run", "--rm", "big", "stat", "-c", "%s", "/data/noise"); out != fmt.Sprint(200<<20) {
+		t.Errorf("the file's size is %s", out)
+	}
+}
+
+// ingests returns an error unless something is being stored.
+func (d *Daemon) ingests() error {
+	entries, err := os.ReadDir(filepath.Join(d.Root, "content", "ingest"))
+	if err == nil && len(entries) == 0 {
+		return errors.New("nothing is being stored")
+	}
+	return err
+}
+
+// imported returns an error where anything is stored.
+func (d *Daemon) imported() error {
+	return errors.Join(
+		empty(filepath.Join(d.Root, "content", "ingest"), 1),
+		empty(filepath.Join(d.Root, "content", "blobs", "sha256"), 1),
+		empty(filepath.Join(d.Root, "snapshots", "overlayfs"), 1),
+	)
+}
+
+func TestImportWhoseClientDies(t *testing.T) {
+	d := Start(t)
+	data := bigArchive(t, 20<<20)
+	path := filepath.Join(t.TempDir(), "big.tar")
+	must(t, os.WriteFile(path, data, 0o600))
+	for name, sig := range map[string]syscall.Signal{"killed": syscall.SIGKILL, "interrupted": syscall.SIGINT} {
+		cmd := d.Command("image", "import", "--name", "big", "-")
+		in, err := cmd.StdinPipe()
+		must(t, err)
+		must(t, cmd.Start())
+		_, err = in.Write(data[:len(data)/2])
+		must(t, err)
+		d.Eventually("the archive is being stored", d.ingests)
+		must(t, cmd.Process.Signal(sig))
+		if err := cmd.Wait(); err == nil {
+			t.Errorf("%s: it succeeded", name)
+		}
+		d.Eventually(name+": nothing is stored", d.imported)
+		must(t, empty(filepath.Join(d.State, "fifo"), 1))
+		d.nothingMade(name)
+	}
+	// The daemon reads the file by itself, and ought to stop all the same.
+	for _, delay := range moments() {
+		cmd := d.Command("image", "import", "--name", "big", path)
+		must(t, cmd.Start())
+		<-time.After(delay) // the moment itself is what varies
+		_ = d.ended(cmd, syscall.SIGKILL)
+		if d.Cleat("image", "ls", "--quiet") != "" { // it was quicker
+			d.Cleat("image", "rm", "big")
+		}
+		d.Eventually("nothing is stored", d.imported)
+		d.nothingMade("a killed import of a file")
+	}
+}
+
+// A daemon that dies in the middle fails the import at once, also while the client waits for input.
+func TestImportWhoseDaemonDies(t *testing.T) {
+	d := Start(t)
+	cmd := d.Command("image", "import", "--name", "big", "-")
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	in, err := cmd.StdinPipe()
+	must(t, err)
+	must(t, cmd.Start())
+	_, err = in.Write(busybox(t)[:100])
+	must(t, err)
+	d.Eventually("the daemon reads the archive", func() error {
+		list, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", d.cmd.Process.Pid))
+		must(t, err)
+		for _, fd := range list {
+			if to, err := os.Readlink(fd); err == nil && strings.HasPrefix(to, filepath.Join(d.State, "fifo")) {
+				return nil
+			}
+		}
+		return errors.New("it has not opened the FIFO")
+	})
+	d.Kill9()
+	if err := cmd.Wait(); err == nil || stderr.Len() == 0 {
+		t.Errorf("%v, %q", err, stderr.String())
+	}
+	d.Begin()
+	d.Eventually("nothing is stored", d.imported)
+	d.nothingMade("an import whose daemon was killed")
+}
+
+// What is refused is refused before the archive has come, and its writer is let go.
+func TestImportThatIsRefusedEarly(t *testing.T) {
+	d := Start(t)
+	for name, c := range map[string]struct {
+		input []byte // which then does not end
+		args  []string
+		says  string
+	}{
+		"no archive":          {bytes.Repeat([]byte("nonsense"), 1<<10), nil, "archive"},
+		"unknown platform":    {nil, []string{"--platform", "a/b/c/d/e"}, "a/b/c/d/e"},
+		"unknown snapshotter": {busybox(t), []string{"--snapshotter", "nosuch"}, "nosuch"},
+	} {
+		cmd := d.Command(append([]string{"image", "import", "--name", "x", "-"}, c.args...)...)
+		var stderr bytes.Buffer
+		cmd.Stderr = &stderr
+		in, err := cmd.StdinPipe()
+		must(t, err)
+		must(t, cmd.Start())
+		if _, err := in.Write(c.input); err != nil && !errors.Is(err, syscall.EPIPE) {
+			t.Fatal(err)
+		}
+		if name == "unknown snapshotter" {
+			must(t, in.Close()) // it is looked for when all is there
+		}
+		done := make(chan error, 1)
+		go func() { done <- cmd.Wait() }()
+		select {
+		case err := <-done:
+			if exit := new(exec.ExitError); !errors.As(err, &exit) || exit.ExitCode() != 1 || !strings.Contains(stderr.String(), c.says) {
+				t.Errorf("%s: %v, %q", name, err, stderr.String())
+			}
+		case <-time.After(limit):
+			_ = cmd.Process.Kill() // the test fails anyway
+			t.Fatalf("%s: the client hangs\n%s", name, d.Log())
+		}
+		d.Eventually(name+": nothing is stored", d.imported)
+		d.nothingMade(name)
+	}
+}
+
+func busybox(t *testing.T) []byte {
+	t.Helper()
+	data, err := os.ReadFile(busyboxArchive(t))
+	must(t, err)
+	return data
+}
+
+// importStream imports as a program does that sends the messages itself.
+func (d *Daemon) importStream(o *cleatapi.ImportOptions, data ...[]byte) (*cleatapi.ImportResponse, error) {
+	d.t.Helper()
+	c, err := rpc.Dial(d.t.Context(), d.Address+".ttrpc")
+	must(d.t, err)
+	defer func() { must(d.t, c.Close()) }()
+	s, err := rpc.OpenClientStream[cleatapi.ImportResponse](d.t.Context(), c, cleatapi.ImagesService, "Import")
+	must(d.t, err)
+	m := &cleatapi.ImportRequest{Options: o}
+	for _, part := range data {
+		m.Data = part
+		must(d.t, s.Send(d.t.Context(), m))
+		m = &cleatapi.ImportRequest{}
+	}
+	if len(data) == 0 {
+		must(d.t, s.Send(d.t.Context(), m))
+	}
+	return s.Finish(d.t.Context())
+}
+
+func TestImportByMessages(t *testing.T) {
+	d := Start(t)
+	data := busybox(t)
+	half := len(data) / 2
+	resp, err := d.importStream(&cleatapi.ImportOptions{Namespace: "default", Name: "box"}, data[:half], data[half:])
+	if err != nil || len(resp.Images) != 1 {
+		t.Fatalf("in the stream: %+v, %v", resp, err)
+	}
+	if out := d.Cleat("run", "--rm", "box", "echo", "yes"); out != "yes" {
+		t.Errorf("it printed %q", out)
+	}
+	d.Cleat("image", "rm", "box")
+	resp, err = d.importStream(&cleatapi.ImportOptions{Namespace: "default", Name: "box", Path: busyboxArchive(t)})
+	if err != nil || len(resp.Images) != 1 {
+		t.Fatalf("by path: %+v, %v", resp, err)
+	}
+	d.Cleat("image", "rm", "box")
+	for path, class := range map[string]func(error) bool{
+		"/dev/zero":     errdefs.IsInvalidArgument,
+		"relative":      errdefs.IsInvalidArgument,
+		d.Root:          errdefs.IsInvalidArgument,
+		"/no/such/file": errdefs.IsNotFound,
+	} {
+		if _, err := d.importStream(&cleatapi.ImportOptions{Namespace: "default", Path: path}); !class(err) {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
+	if _, err := d.importStream(&cleatapi.ImportOptions{Namespace: "default", Path: busyboxArchive(t)}, data[:half]); !errdefs.IsInvalidArgument(err) {
+		t.Errorf("a path and data: %v", err)
+	}
+	d.Eventually("nothing is stored", d.imported)
+}
+
+// A reader that fails in the middle fails the import, whatever the daemon has by then.
+func TestImportOfAReaderThatFails(t *testing.T) {
+	d := Start(t)
+	c := d.Client()
+	data := busybox(t)
+	broken := errors.New("disk on fire")
+	for _, part := range []int{0, 512, len(data) - 1024, len(data)} {
+		r, w := io.Pipe()
+		go func() {
+			_, _ = w.Write(data[:part])  // the reader may have gone
+			_ = w.CloseWithError(broken) // never fails
+		}()
+		if _, err := c.ImportImage(t.Context(), r, client.ImportOptions{Name: "x"}); !errors.Is(err, broken) {
+			t.Errorf("after %d bytes: %v", part, err)
+		}
+		d.Eventually("nothing is stored", d.imported)
+		d.nothingMade("a broken import")
+	}
+}
