@@ -52,16 +52,30 @@ func (c *Client) DeleteNamespace(ctx context.Context, name string) error {
 
 // Spec reads back the runtime spec that a container was made with.
 func (c *Client) Spec(ctx context.Context, id string) (*specs.Spec, error) {
+	var s specs.Spec
+	return &s, c.readSpec(ctx, id, &s)
+}
+
+// ProcessSpec reads back of the spec only what it says of the init; nil where it says nothing. It
+// takes a fraction of the time of Spec.
+func (c *Client) ProcessSpec(ctx context.Context, id string) (*specs.Process, error) {
+	var s struct {
+		Process *specs.Process `json:"process"`
+	}
+	err := c.readSpec(ctx, id, &s)
+	return s.Process, err
+}
+
+func (c *Client) readSpec(ctx context.Context, id string, into any) error {
 	resp, err := query[wire.GetContainerResponse](ctx, c, wire.ContainersService, "Get", &wire.GetContainerRequest{Id: id})
 	if err != nil {
-		return nil, about("read spec of", id, err)
+		return about("read spec of", id, err)
 	}
 	if resp.Container == nil || resp.Container.Spec == nil {
-		return nil, fmt.Errorf("read spec of %s: the container has none: %w", id, errdefs.ErrNotFound)
+		return fmt.Errorf("read spec of %s: the container has none: %w", id, errdefs.ErrNotFound)
 	}
-	var s specs.Spec
-	if err := json.Unmarshal(resp.Container.Spec.Value, &s); err != nil {
-		return nil, fmt.Errorf("decode spec of %s: %w", id, err)
+	if err := json.Unmarshal(resp.Container.Spec.Value, into); err != nil {
+		return fmt.Errorf("decode spec of %s: %w", id, err)
 	}
-	return &s, nil
+	return nil
 }

@@ -75,28 +75,59 @@ func (x *execution) do(ctx context.Context, args []string) (err error) {
 	if err := x.c.Exec(ctx, x.id, x.execID, process, io); err != nil {
 		return err
 	}
-	if _, err := x.c.Start(ctx, x.id, x.execID); err != nil {
-		return errors.Join(err, x.remove(ctx))
-	}
 	if x.detach {
-		return nil
+		return x.start(ctx)
+	}
+	exited, stopWait := x.wait(ctx)
+	defer stopWait()
+	if err := x.start(ctx); err != nil {
+		return err
 	}
 	s := &session{
 		a: x.a, c: x.c, proxy: x.proxy, term: term, set: set, id: x.id, execID: x.execID,
 		input: x.interactive, signals: true,
-		wait: func(ctx context.Context) (client.Exit, error) { return x.c.WaitProcess(ctx, x.id, x.execID) },
+		wait: exited,
 	}
 	err = s.run(ctx)
 	return errors.Join(err, x.remove(ctx))
 }
 
+// start runs the declared process, and frees it where that fails.
+func (x *execution) start(ctx context.Context) error {
+	_, err := x.c.Start(ctx, x.id, x.execID)
+	if err != nil {
+		return errors.Join(err, x.remove(ctx))
+	}
+	return nil
+}
+
+// wait waits for the process from before it is started, so that its exit is told without being
+// asked for. exited returns it; stop ends the waiting.
+func (x *execution) wait(ctx context.Context) (exited func(context.Context) (client.Exit, error), stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	var exit client.Exit
+	var err error
+	go func() {
+		defer close(done)
+		exit, err = x.c.WaitProcess(ctx, x.id, x.execID)
+	}()
+	exited = func(context.Context) (client.Exit, error) {
+		<-done // which ends with the context that all of this has
+		return exit, err
+	}
+	return exited, func() {
+		cancel()
+		<-done
+	}
+}
+
 // process is the container's own process with what the flags change.
 func (x *execution) process(ctx context.Context, args []string) (*specs.Process, error) {
-	container, err := x.c.Spec(ctx, x.id)
+	p, err := x.c.ProcessSpec(ctx, x.id)
 	if err != nil {
 		return nil, err
 	}
-	p := container.Process
 	if p == nil {
 		return nil, fmt.Errorf("read spec of %s: it has no process: %w", x.id, errdefs.ErrFailedPrecondition)
 	}
