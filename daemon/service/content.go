@@ -143,7 +143,8 @@ func (w *BlobWriter) CommitLabelled(ctx context.Context, size int64, expected di
 		return metadata.Blob{}, err
 	}
 	var blob metadata.Blob
-	err := s.DB.Update(ctx, func(tx *metadata.Tx) (err error) {
+	// The blob is there: a client that leaves now must not leave it without a record.
+	err := s.DB.Update(context.WithoutCancel(ctx), func(tx *metadata.Tx) (err error) {
 		blob, err = tx.Content(w.blobs.namespace).Create(metadata.Blob{Digest: w.Digest(), Size: offset, Labels: labels})
 		return err
 	})
