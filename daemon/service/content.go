@@ -143,8 +143,7 @@ func (w *BlobWriter) CommitLabelled(ctx context.Context, size int64, expected di
 		return metadata.Blob{}, err
 	}
 	var blob metadata.Blob
-	// The blob is there: a client that leaves now must not leave it without a record.
-	err := s.DB.Update(context.WithoutCancel(ctx), func(tx *metadata.Tx) (err error) {
+	err := s.DB.Update(ctx, func(tx *metadata.Tx) (err error) {
 		blob, err = tx.Content(w.blobs.namespace).Create(metadata.Blob{Digest: w.Digest(), Size: offset, Labels: labels})
 		return err
 	})

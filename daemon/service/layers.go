@@ -3,7 +3,6 @@ package service
 import (
 	"context"
 	"errors"
-	"regexp"
 
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
@@ -108,28 +107,6 @@ func (s *Service) cleanUnpacks(ctx context.Context) error {
 			for _, v := range list {
 				errs = errors.Join(errs, s.RemoveSnapshot(ctx, ns, name, v.Key))
 			}
-		}
-	}
-	return errs
-}
-
-// importRef is what package image calls the ingests of an import: nobody takes them up again.
-const importRef = `^[^/]+/import-[A-Z2-7]{26}-`
-
-// cleanImports drops the ingests of imports that a crash interrupted. Before the first request.
-func (s *Service) cleanImports(ctx context.Context) error {
-	ours, err := regexp.Compile(importRef)
-	if err != nil {
-		return err
-	}
-	list, err := s.Content.ListStatuses(ctx, "")
-	if err != nil {
-		return err
-	}
-	var errs error
-	for _, st := range list {
-		if ours.MatchString(st.Ref) {
-			errs = errors.Join(errs, ignore(s.Content.Abort(ctx, st.Ref), errdefs.ErrNotFound))
 		}
 	}
 	return errs
