@@ -56,8 +56,38 @@ func TestRunCarriesTheRequest(t *testing.T) {
 		Id: "x", Image: "busybox", Spec: []byte(`{"ociVersion":"1"}`), User: "www", Labels: map[string]string{"a": "b"},
 		Stdin: "/in", Stdout: "/out", Stderr: "/err", Log: true, AutoRemove: true,
 	}
-	if !reflect.DeepEqual(got, want) || ns != "blue" {
+	want.Token = got.Token // made up
+	if !reflect.DeepEqual(got, want) || ns != "blue" || got.Token == "" {
 		t.Errorf("namespace %q, request %+v, want %+v", ns, got, want)
+	}
+}
+
+func TestCancelledRunIsTakenBack(t *testing.T) {
+	var made string
+	ctx, cancel := context.WithCancel(t.Context())
+	removed := make(chan *cleatapi.RemoveRequest, 1)
+	f := newFake(t, map[string]*ttrpc.ServiceDesc{cleatapi.ContainersService: methods(map[string]ttrpc.Method{
+		"Run": rpc.Unary(func(callCtx context.Context, r *cleatapi.RunRequest) (*cleatapi.RunResponse, error) {
+			made = r.Token
+			cancel()
+			<-callCtx.Done() // so the answer cannot reach the client
+			return &cleatapi.RunResponse{Id: r.Id}, nil
+		}),
+		"Remove": rpc.Unary(func(_ context.Context, r *cleatapi.RemoveRequest) (*cleatapi.RemoveResponse, error) {
+			removed <- r
+			return &cleatapi.RemoveResponse{}, nil
+		}),
+	})})
+	if _, err := f.dial().Run(ctx, client.RunRequest{ID: "x", Image: "busybox"}); !errors.Is(err, context.Canceled) {
+		t.Errorf("run: %v", err)
+	}
+	select {
+	case r := <-removed:
+		if r.Id != "x" || !r.Force || r.Token == "" || r.Token != made {
+			t.Errorf("remove %+v of token %q", r, made)
+		}
+	default:
+		t.Error("the container of a cancelled run was not removed")
 	}
 }
 

@@ -8,51 +8,13 @@ import (
 
 	"github.com/cleatproject/cleat/proto/cleatapi"
 	"github.com/cleatproject/cleat/proto/types"
-	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
-
-// RunRequest says what Run is to run.
-type RunRequest struct {
-	// ID of the container; empty: the daemon picks one.
-	ID string
-	// Image reference or digest; empty with RootFS set.
-	Image string
-	// RootFS is a directory to use instead of an image.
-	RootFS string
-	// Spec is the OCI runtime spec; the daemon fills in root.path, and the cgroup's path where
-	// it is empty. See the package client/spec.
-	Spec *specs.Spec
-	// User is USER[:GROUP] by name or number, looked up in the container's own files; empty: the
-	// image's, then the spec's.
-	User string
-	// Snapshotter and Runtime; empty: the daemon's default.
-	Snapshotter, Runtime string
-	// Labels of the container.
-	Labels map[string]string
-	// Stdio of its init.
-	Stdio Stdio
-	// Log makes the daemon keep stdout and stderr in a file of its own; excludes Stdio's two.
-	Log bool
-	// AutoRemove removes the container once its init has exited.
-	AutoRemove bool
-}
 
 // Stdio names where a process's stdio goes: FIFOs by path, file:// or binary:// URIs, or empty for
 // none. With Terminal set, Stderr stays empty.
 type Stdio struct {
 	Stdin, Stdout, Stderr string
 	Terminal              bool
-}
-
-// Started is what Run answers.
-type Started struct {
-	ID        string
-	Pid       uint32
-	StartedAt time.Time
-	// Cursor is a position in the event log from before the container was made; hand it to Wait.
-	Cursor uint64
-	// LogPath is the log file, where Log was set.
-	LogPath string
 }
 
 // Container is a container and its task together.
@@ -82,28 +44,6 @@ type ListRequest struct {
 	All bool
 	// Filters in containerd's syntax over id, image, labels, runtime and status; several mean or.
 	Filters []string
-}
-
-// Run makes a container of an image and starts it, in one call. A failed or cancelled Run leaves
-// nothing behind. An id that is taken is errdefs.ErrAlreadyExists, an image that is not there
-// errdefs.ErrNotFound.
-func (c *Client) Run(ctx context.Context, r RunRequest) (Started, error) {
-	spec, err := json.Marshal(r.Spec)
-	if err != nil {
-		return Started{}, fmt.Errorf("encode spec: %w", err)
-	}
-	resp, err := call[cleatapi.RunResponse](ctx, c, cleatapi.ContainersService, "Run", &cleatapi.RunRequest{
-		Id: r.ID, Image: r.Image, Rootfs: r.RootFS, Spec: spec, User: r.User,
-		Snapshotter: r.Snapshotter, Runtime: r.Runtime, Labels: r.Labels,
-		Terminal: r.Stdio.Terminal, Stdin: r.Stdio.Stdin, Stdout: r.Stdio.Stdout, Stderr: r.Stdio.Stderr,
-		Log: r.Log, AutoRemove: r.AutoRemove,
-	})
-	if err != nil {
-		return Started{}, about("run container", r.ID, err)
-	}
-	return Started{
-		ID: resp.Id, Pid: resp.Pid, StartedAt: resp.StartedAt.Time(), Cursor: resp.Cursor, LogPath: resp.LogPath,
-	}, nil
 }
 
 // List tells of containers; it never waits for a shim.

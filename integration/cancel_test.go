@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/cleatproject/cleat/client"
+	"github.com/containerd/errdefs"
 )
 
 // moments are delays that together cover a run from the start of the CLI to the running container.
@@ -151,6 +152,8 @@ func TestRunWhoseContextEndsAtAnyMoment(t *testing.T) {
 			t.Errorf("after %s: run said it succeeded, and there is no container", delay/2)
 		case err == nil:
 			began++
+		case there:
+			t.Errorf("after %s: run said %v, and there is a container", delay/2, err)
 		default:
 			undone++
 		}
@@ -162,6 +165,24 @@ func TestRunWhoseContextEndsAtAnyMoment(t *testing.T) {
 	t.Logf("%d had begun, %d were undone", began, undone)
 	if undone == 0 {
 		t.Error("no run was cancelled: the delays are too long")
+	}
+}
+
+func TestCancelledRunSparesTheContainerOfItsName(t *testing.T) {
+	d := Start(t)
+	d.Busybox()
+	d.Cleat("run", "-d", "--name", "c", "busybox", "sleep", "1000")
+	c := d.Client()
+	for _, delay := range moments() {
+		ctx, cancel := context.WithTimeout(t.Context(), delay/16)
+		_, err := c.Run(ctx, client.RunRequest{ID: "c", Image: "busybox", Spec: busyboxSpec(t, "sleep", "1000")})
+		cancel()
+		if !errors.Is(err, context.DeadlineExceeded) && !errdefs.IsAlreadyExists(err) {
+			t.Errorf("after %s: %v", delay/16, err)
+		}
+	}
+	if out := d.Cleat("exec", "c", "echo", "well"); out != "well" {
+		t.Errorf("exec: %q", out)
 	}
 }
 

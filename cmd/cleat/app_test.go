@@ -3,12 +3,14 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/cleatproject/cleat/client"
@@ -274,23 +276,31 @@ func TestConcurrentPrograms(t *testing.T) {
 }
 
 func TestCancelledRunLeavesNothing(t *testing.T) {
-	d := newDaemon(t)
-	ctx, cancel := context.WithCancel(t.Context())
-	d.beforeRun = cancel
-	r := &runFlags{network: "none"}
-	c, err := client.Dial(ctx, d.address, client.Options{})
-	if err != nil {
-		t.Fatal(err)
+	for name, when := range map[string]func(*pretended, *proxy){
+		"before it runs":             func(d *pretended, p *proxy) { d.beforeRun = func() { p.take(syscall.SIGTERM) } },
+		"before its answer is there": func(d *pretended, p *proxy) { d.afterRun = func() { p.take(syscall.SIGTERM) } },
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := newDaemon(t)
+			p, ctx := newProxy(t.Context())
+			defer p.close()
+			when(d, p)
+			r := &runFlags{network: "none", sigProxy: true}
+			c, err := client.Dial(ctx, d.address, client.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = c.Close() }()
+			run := &runner{runFlags: r, a: &app{stderr: os.Stderr}, c: c, proxy: p}
+			fs := (&app{env: func(string) string { return "" }}).flagSet("run")
+			r.declare(fs)
+			if err := run.do(ctx, fs, []string{"busybox"}); !errors.Is(err, context.Canceled) {
+				t.Errorf("a cancelled run: %v", err)
+			}
+			if !d.removed() {
+				t.Error("the container of a cancelled run was not removed")
+			}
+			d.nothingLeft(t)
+		})
 	}
-	defer func() { _ = c.Close() }()
-	run := &runner{runFlags: r, a: &app{stderr: os.Stderr}, c: c}
-	fs := (&app{env: func(string) string { return "" }}).flagSet("run")
-	r.declare(fs)
-	if err := run.do(ctx, fs, []string{"busybox"}); err == nil {
-		t.Error("a cancelled run succeeded")
-	}
-	if !d.removed() {
-		t.Error("the container of a cancelled run was not removed")
-	}
-	d.nothingLeft(t)
 }

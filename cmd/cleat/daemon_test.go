@@ -31,6 +31,7 @@ type pretended struct {
 	status    uint32
 	failRun   error
 	beforeRun func()
+	afterRun  func()
 
 	mu          sync.Mutex
 	runs        []*running
@@ -132,6 +133,9 @@ func (d *pretended) run(_ context.Context, r *cleatapi.RunRequest) (*cleatapi.Ru
 	d.mu.Unlock()
 	if err := d.process(r.Stdin, r.Stdout, c.done); err != nil {
 		return nil, err
+	}
+	if d.afterRun != nil {
+		d.afterRun()
 	}
 	return &cleatapi.RunResponse{Id: r.Id, Pid: 1, Cursor: 1}, nil
 }

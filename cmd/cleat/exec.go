@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"syscall"
 	"time"
 
 	"github.com/cleatproject/cleat/client"
@@ -73,7 +74,7 @@ func (x *execution) do(ctx context.Context, args []string) (err error) {
 		io.Stdin, io.Stdout, io.Stderr = set.Paths.Stdin, set.Paths.Stdout, set.Paths.Stderr
 	}
 	if err := x.c.Exec(ctx, x.id, x.execID, process, io); err != nil {
-		return err
+		return errors.Join(err, x.withdraw(ctx))
 	}
 	if x.detach {
 		return x.start(ctx)
@@ -92,13 +93,37 @@ func (x *execution) do(ctx context.Context, args []string) (err error) {
 	return errors.Join(err, x.remove(ctx))
 }
 
-// start runs the declared process, and frees it where that fails.
+// start runs the declared process, and frees it where that fails or its end was asked for.
 func (x *execution) start(ctx context.Context) error {
 	_, err := x.c.Start(ctx, x.id, x.execID)
-	if err != nil {
-		return errors.Join(err, x.remove(ctx))
+	if err == nil && !x.proxy.hold() {
+		err = ctx.Err()
 	}
-	return nil
+	if err == nil {
+		return nil
+	}
+	return errors.Join(err, x.withdraw(ctx))
+}
+
+// withdraw frees a process that came to nothing. Where its start was cancelled it is killed first: it
+// may have begun to run all the same.
+func (x *execution) withdraw(ctx context.Context) error {
+	if ctx.Err() == nil {
+		return x.remove(ctx)
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTime)
+	defer cancel()
+	err := x.c.Kill(ctx, x.id, client.KillRequest{ExecID: x.execID, Signal: syscall.SIGKILL})
+	if err == nil {
+		_, err = x.c.WaitProcess(ctx, x.id, x.execID)
+	}
+	if err == nil || errdefs.IsFailedPrecondition(err) { // it has exited, or has not begun
+		return x.remove(ctx)
+	}
+	if errdefs.IsNotFound(err) {
+		return nil
+	}
+	return err
 }
 
 // wait waits for the process from before it is started, so that its exit is told without being

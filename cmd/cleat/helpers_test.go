@@ -52,24 +52,52 @@ func TestEscalation(t *testing.T) {
 	}
 }
 
-func TestProxyCancelsBeforeItForwards(t *testing.T) {
+func TestProxyCancelsBeforeItHolds(t *testing.T) {
 	p, ctx := newProxy(context.Background())
 	defer p.close()
 	p.take(syscall.SIGUSR1)
 	if ctx.Err() != nil {
 		t.Error("USR1 cancelled")
 	}
-	var sent []syscall.Signal
-	p.forward(func(s syscall.Signal) { sent = append(sent, s) })
-	p.take(syscall.SIGINT)
-	if ctx.Err() != nil || len(sent) != 1 || p.cancelledBy() != 0 {
-		t.Errorf("forwarding: sent %v, context %v", sent, ctx.Err())
-	}
-	p.forward(nil)
 	p.take(syscall.SIGTERM)
 	p.take(syscall.SIGINT)
 	if ctx.Err() == nil || p.cancelledBy() != syscall.SIGTERM {
 		t.Errorf("TERM did not cancel: %v", p.cancelledBy())
+	}
+	if p.hold() {
+		t.Error("hold says that nothing has cancelled")
+	}
+}
+
+func TestProxyKeepsSignalsUntilItForwards(t *testing.T) {
+	p, ctx := newProxy(context.Background())
+	defer p.close()
+	if !p.hold() {
+		t.Fatal("hold says that a signal has cancelled")
+	}
+	p.take(syscall.SIGINT)
+	p.take(syscall.SIGUSR1)
+	for range 2 * maxKept {
+		p.take(syscall.SIGHUP)
+	}
+	sent := make(chan syscall.Signal, 3*maxKept)
+	p.forward(func(s syscall.Signal) { sent <- s })
+	if a, b := <-sent, <-sent; a != syscall.SIGINT || b != syscall.SIGUSR1 {
+		t.Errorf("sent %v, %v", a, b)
+	}
+	for range maxKept - 2 {
+		if s := <-sent; s != syscall.SIGHUP {
+			t.Errorf("sent %v", s)
+		}
+	}
+	if err := syscall.Kill(os.Getpid(), syscall.SIGUSR2); err != nil {
+		t.Fatal(err)
+	}
+	if s := <-sent; s != syscall.SIGUSR2 {
+		t.Errorf("sent %v", s)
+	}
+	if ctx.Err() != nil || p.cancelledBy() != 0 {
+		t.Errorf("cancelled by %v: %v", p.cancelledBy(), ctx.Err())
 	}
 }
 

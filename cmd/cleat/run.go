@@ -73,7 +73,10 @@ func (r *runner) do(ctx context.Context, fs *pflag.FlagSet, args []string) (err 
 	started, err := r.c.Run(ctx, r.req)
 	if err != nil {
 		r.discard()
-		return errors.Join(r.hint(err), r.undo(ctx))
+		return r.hint(err)
+	}
+	if (r.detach || r.sigProxy) && !r.proxy.hold() {
+		return errors.Join(ctx.Err(), r.undo(ctx))
 	}
 	if err := stdio.Collect(r.c.StdioRoot()); err != nil {
 		return err
@@ -204,12 +207,9 @@ func (r *runner) logPath(started client.Started) string {
 // undoTime is how long the clean-up of a cancelled run may take.
 const undoTime = 10 * time.Second
 
-// undo makes sure that a cancelled run left no container; it may have begun to run just then. Only
-// a made-up id is surely this run's own.
+// undo removes a container whose end was asked for before anything of it was shown.
 func (r *runner) undo(ctx context.Context) error {
-	if ctx.Err() == nil || r.name != "" {
-		return nil
-	}
+	r.discard()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTime)
 	defer cancel()
 	err := r.c.Remove(ctx, r.req.ID, true)

@@ -36,22 +36,29 @@ func forwarded() []os.Signal {
 }
 
 // proxy takes the signals that this program gets. Before there is a process to pass them on to, one
-// that ends programs cancels the context; afterwards each is given to send.
+// that ends programs cancels the context; from hold on they are kept, and forward gives them to the
+// process, in order.
 type proxy struct {
 	cancel context.CancelFunc
 	ch     chan os.Signal
+	wake   chan struct{}
 	stop   chan struct{}
 	done   sync.WaitGroup
 
 	mu    sync.Mutex
+	held  bool
+	kept  []syscall.Signal
 	send  func(syscall.Signal)
 	early syscall.Signal
 }
 
+// maxKept bounds the signals that are kept.
+const maxKept = 16
+
 // newProxy begins to take signals; the context that it returns ends by one.
 func newProxy(ctx context.Context) (*proxy, context.Context) {
 	ctx, cancel := context.WithCancel(ctx)
-	p := &proxy{cancel: cancel, ch: make(chan os.Signal, 16), stop: make(chan struct{})}
+	p := &proxy{cancel: cancel, ch: make(chan os.Signal, 16), wake: make(chan struct{}, 1), stop: make(chan struct{})}
 	signal.Notify(p.ch, forwarded()...)
 	p.done.Add(1)
 	go p.run()
@@ -66,28 +73,64 @@ func (p *proxy) run() {
 			return
 		case s := <-p.ch:
 			p.take(s.(syscall.Signal))
+		case <-p.wake:
 		}
+		p.pass()
 	}
 }
 
+// take keeps a signal, or cancels by it.
 func (p *proxy) take(s syscall.Signal) {
 	p.mu.Lock()
-	send := p.send
-	if send == nil && p.early == 0 && s != syscall.SIGUSR1 && s != syscall.SIGUSR2 {
+	defer p.mu.Unlock()
+	switch {
+	case p.held:
+		if len(p.kept) < maxKept {
+			p.kept = append(p.kept, s)
+		}
+	case p.early == 0 && s != syscall.SIGUSR1 && s != syscall.SIGUSR2:
 		p.early = s
 		p.cancel()
 	}
-	p.mu.Unlock()
+}
+
+// pass gives what is kept to the process. Only run calls it.
+func (p *proxy) pass() {
+	p.mu.Lock()
+	send, signals := p.send, p.kept
 	if send != nil {
+		p.kept = nil
+	}
+	p.mu.Unlock()
+	if send == nil {
+		return
+	}
+	for _, s := range signals {
 		send(s)
 	}
 }
 
-// forward makes send get the signals from now on.
+// hold ends the time in which a signal cancels: there is a process now, which later signals are
+// for. False says that one has cancelled already.
+func (p *proxy) hold() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.early != 0 {
+		return false
+	}
+	p.held = true
+	return true
+}
+
+// forward makes send get the signals from now on, and those that are kept.
 func (p *proxy) forward(send func(syscall.Signal)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.send = send
+	p.held, p.send = true, send
+	select {
+	case p.wake <- struct{}{}:
+	default: // it is awake
+	}
 }
 
 // cancelledBy returns the signal that cancelled the context, or 0.

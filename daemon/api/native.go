@@ -73,7 +73,7 @@ func (s native) remove(ctx context.Context, req *cleatapi.RemoveRequest) (*cleat
 	if err != nil {
 		return nil, err
 	}
-	return &cleatapi.RemoveResponse{}, s.svc.Remove(ctx, ns, req.Id, req.Force)
+	return &cleatapi.RemoveResponse{}, s.svc.Remove(ctx, ns, req.Id, req.Force, req.Token)
 }
 
 func (s native) importImage(ctx context.Context, receive func() (*cleatapi.ImportRequest, error)) (*cleatapi.ImportResponse, error) {

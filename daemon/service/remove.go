@@ -18,8 +18,9 @@ import (
 )
 
 // Remove deletes a container with everything that is only its own: task, snapshot, log. With force
-// a running task is killed; without, that is errdefs.ErrFailedPrecondition and nothing changes.
-func (s *Service) Remove(ctx context.Context, namespace, id string, force bool) error {
+// a running task is killed; without, that is errdefs.ErrFailedPrecondition and nothing changes. With
+// a token, a container that another Run made is errdefs.ErrNotFound.
+func (s *Service) Remove(ctx context.Context, namespace, id string, force bool, token string) error {
 	unlock, err := s.locks.lock(ctx, namespace+"/"+id)
 	if err != nil {
 		return err
@@ -28,6 +29,15 @@ func (s *Service) Remove(ctx context.Context, namespace, id string, force bool) 
 	c, err := s.container(ctx, namespace, id)
 	if err != nil {
 		return err
+	}
+	if token != "" {
+		r, err := record(c)
+		if err != nil {
+			return err
+		}
+		if r == nil || r.Token != token {
+			return fmt.Errorf("container %s of another run: %w", id, errdefs.ErrNotFound)
+		}
 	}
 	return s.removeLocked(ctx, namespace, c, force)
 }

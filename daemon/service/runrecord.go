@@ -14,6 +14,8 @@ const recordName = "cleat.v1.RunRecord"
 // runRecord is what a container that was made by Run has beside the published fields, as JSON in
 // an extension.
 type runRecord struct {
+	// Token is the mark of the call that made the container.
+	Token      string    `json:"token,omitempty"`
 	AutoRemove bool      `json:"autoRemove,omitempty"`
 	LogPath    string    `json:"logPath,omitempty"`
 	Command    []string  `json:"command,omitempty"`

@@ -46,6 +46,9 @@ type RunRequest struct {
 	AutoRemove bool `protobuf:"varint,14,opt,name=auto_remove,json=autoRemove,proto3" json:"auto_remove,omitempty"`
 	// Path of a directory to use as the root file system instead of an image.
 	Rootfs string `protobuf:"bytes,15,opt,name=rootfs,proto3" json:"rootfs,omitempty"`
+	// Made up by the client for this one call, or empty. A client that left before the answer hands
+	// it to Remove, which then removes what this call made and nothing else.
+	Token string `protobuf:"bytes,16,opt,name=token,proto3" json:"token,omitempty"`
 }
 
 func (m *RunRequest) Reset()      { *m = RunRequest{} }
@@ -127,6 +130,8 @@ func (*WaitResponse) ProtoMessage() {}
 type RemoveRequest struct {
 	Id    string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	Force bool   `protobuf:"varint,2,opt,name=force,proto3" json:"force,omitempty"`
+	// Only a container that the Run of this token made; any other is NotFound.
+	Token string `protobuf:"bytes,3,opt,name=token,proto3" json:"token,omitempty"`
 }
 
 func (m *RemoveRequest) Reset()      { *m = RemoveRequest{} }
@@ -309,6 +314,15 @@ func (m *RunRequest) MarshalToSizedBuffer(dAtA []byte) (int, error) {
 	_ = i
 	var l int
 	_ = l
+	if len(m.Token) > 0 {
+		i -= len(m.Token)
+		copy(dAtA[i:], m.Token)
+		i = encodeVarintCleat(dAtA, i, uint64(len(m.Token)))
+		i--
+		dAtA[i] = 0x1
+		i--
+		dAtA[i] = 0x82
+	}
 	if len(m.Rootfs) > 0 {
 		i -= len(m.Rootfs)
 		copy(dAtA[i:], m.Rootfs)
@@ -863,6 +877,13 @@ func (m *RemoveRequest) MarshalToSizedBuffer(dAtA []byte) (int, error) {
 	_ = i
 	var l int
 	_ = l
+	if len(m.Token) > 0 {
+		i -= len(m.Token)
+		copy(dAtA[i:], m.Token)
+		i = encodeVarintCleat(dAtA, i, uint64(len(m.Token)))
+		i--
+		dAtA[i] = 0x1a
+	}
 	if m.Force {
 		i--
 		if m.Force {
@@ -1698,6 +1719,10 @@ func (m *RunRequest) Size() (n int) {
 	if l > 0 {
 		n += 1 + l + sovCleat(uint64(l))
 	}
+	l = len(m.Token)
+	if l > 0 {
+		n += 2 + l + sovCleat(uint64(l))
+	}
 	return n
 }
 
@@ -1890,6 +1915,10 @@ func (m *RemoveRequest) Size() (n int) {
 	}
 	if m.Force {
 		n += 2
+	}
+	l = len(m.Token)
+	if l > 0 {
+		n += 1 + l + sovCleat(uint64(l))
 	}
 	return n
 }
@@ -2797,6 +2826,38 @@ func (m *RunRequest) Unmarshal(dAtA []byte) error {
 				return io.ErrUnexpectedEOF
 			}
 			m.Rootfs = string(dAtA[iNdEx:postIndex])
+			iNdEx = postIndex
+		case 16:
+			if wireType != 2 {
+				return fmt.Errorf("proto: wrong wireType = %d for field Token", wireType)
+			}
+			var stringLen uint64
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return ErrIntOverflowCleat
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				stringLen |= uint64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+			intStringLen := int(stringLen)
+			if intStringLen < 0 {
+				return ErrInvalidLengthCleat
+			}
+			postIndex := iNdEx + intStringLen
+			if postIndex < 0 {
+				return ErrInvalidLengthCleat
+			}
+			if postIndex > l {
+				return io.ErrUnexpectedEOF
+			}
+			m.Token = string(dAtA[iNdEx:postIndex])
 			iNdEx = postIndex
 		default:
 			iNdEx = preIndex
@@ -4188,6 +4249,38 @@ func (m *RemoveRequest) Unmarshal(dAtA []byte) error {
 				}
 			}
 			m.Force = bool(v != 0)
+		case 3:
+			if wireType != 2 {
+				return fmt.Errorf("proto: wrong wireType = %d for field Token", wireType)
+			}
+			var stringLen uint64
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return ErrIntOverflowCleat
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				stringLen |= uint64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+			intStringLen := int(stringLen)
+			if intStringLen < 0 {
+				return ErrInvalidLengthCleat
+			}
+			postIndex := iNdEx + intStringLen
+			if postIndex < 0 {
+				return ErrInvalidLengthCleat
+			}
+			if postIndex > l {
+				return io.ErrUnexpectedEOF
+			}
+			m.Token = string(dAtA[iNdEx:postIndex])
+			iNdEx = postIndex
 		default:
 			iNdEx = preIndex
 			skippy, err := skipCleat(dAtA[iNdEx:])
