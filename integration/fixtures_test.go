@@ -33,10 +33,11 @@ func size(few, full int) int {
 
 // shimShown is an object of `shim ls --format json`.
 type shimShown struct {
-	ID     string `json:"id"`
-	Pid    int    `json:"pid"`
-	Socket string `json:"socket"`
-	State  string `json:"state"`
+	ID      string `json:"id"`
+	Pid     int    `json:"pid"`
+	Version string `json:"version"`
+	Socket  string `json:"socket"`
+	State   string `json:"state"`
 }
 
 // shims returns the daemon's shims by the id of their container.

@@ -16,14 +16,16 @@ func (tx *Tx) Containers(ns string) Containers {
 	return Containers{table[Container]{tx, ns, []string{containersBucket}, "container", encodeContainer, decodeContainer}}
 }
 
-// Create records a container and returns it with its times. The ID must be an identifier
-// and free, the runtime must be named.
+// Create records a container and returns it with its times; it is created now, or where CreatedAt
+// is set, then. The ID must be an identifier and free, the runtime must be named.
 func (c Containers) Create(v Container) (Container, error) {
 	if err := v.validate(); err != nil {
 		return v, fmt.Errorf("create container: %w", err)
 	}
-	v.CreatedAt = c.table.tx.time()
-	v.UpdatedAt = v.CreatedAt
+	v.UpdatedAt = c.table.tx.time()
+	if v.CreatedAt.IsZero() {
+		v.CreatedAt = v.UpdatedAt
+	}
 	v.unknown = nil
 	return v, c.table.create(v.ID, &v)
 }

@@ -121,8 +121,9 @@ func (m *Manager) make(
 	return t, nil
 }
 
-// meet asks a shim that is no child of this process for its pid and version. One that does not say
-// before it holds a container is asked again after a restart, see ask.
+// meet asks a shim for its version, and for its pid, which this process knows of its own children
+// only. A foreign one that does not say before it holds a container is asked again after a restart,
+// see ask.
 func (t *Task) meet(ctx context.Context, c *conn) {
 	resp, err := call[task.ConnectResponse](ctx, c, quickCall, "Connect", &task.ConnectRequest{Id: t.id})
 	if err != nil {
@@ -153,6 +154,9 @@ func (t *Task) create(ctx context.Context, c *conn, req *task.CreateTaskRequest)
 			i.Status = types.Status_CREATED
 		}
 	})
+	if c.native {
+		t.meet(ctx, c)
+	}
 	return nil
 }
 
@@ -164,7 +168,7 @@ func (t *Task) run(ctx context.Context, c *conn, req *task.CreateTaskRequest) er
 			return err
 		}
 		t.setRunning(resp.Pid)
-		t.update(func(i *Info) { i.StartedAt = resp.StartedAt.Time() })
+		t.update(func(i *Info) { i.StartedAt, i.ShimVersion = resp.StartedAt.Time(), resp.Version })
 		return nil
 	}
 	if err := t.create(ctx, c, req); err != nil {

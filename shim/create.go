@@ -62,7 +62,7 @@ func (s *Server) Run(ctx context.Context, req *shimapi.RunRequest) (*shimapi.Run
 	}
 	s.tellCreated(p, req.Create)
 	s.tell("start", "TaskStart", &events.TaskStart{ContainerId: p.container.id, Pid: uint32(p.pid)})
-	return &shimapi.RunResponse{Pid: uint32(p.pid), StartedAt: types.FromTime(p.startedAt)}, nil
+	return &shimapi.RunResponse{Pid: uint32(p.pid), StartedAt: types.FromTime(p.startedAt), Version: s.version}, nil
 }
 
 func (s *Server) tellCreated(p *process, req *task.CreateTaskRequest) {
@@ -237,7 +237,7 @@ func (s *Server) setCgroup(c *container, groups string) {
 // noteInit notes what another shim has to know of the init, before anybody hears of it.
 func (s *Server) noteInit(p *process, started bool) error {
 	if started {
-		p.startedAt = time.Now()
+		p.startedAt = startTime(p.child)
 	}
 	begun, err := reaper.StartTime(p.pid)
 	if err != nil && !errors.Is(err, os.ErrProcessDone) {

@@ -44,6 +44,9 @@ func (s *Server) exited(p *process, e reaper.Exit) {
 	}
 	p.mu.Lock()
 	io := p.io
+	if e.At.Before(p.startedAt) { // it ended while the start was being reported
+		e.At = p.startedAt
+	}
 	p.mu.Unlock()
 	if io != nil {
 		io.ended()

@@ -40,7 +40,8 @@ func (s *Server) Start(ctx context.Context, req *task.StartRequest) (*task.Start
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("start %s: %w", p.id(), err), p.advance(evStartFailed))
 	}
-	at := time.Now()
+	_, child := p.snapshot()
+	at := startTime(child)
 	if p.execID == "" {
 		if err := p.container.note(func(h *handle) { h.Started, h.StartedAt = true, at }); err != nil {
 			s.log.warnf("start %s: %v", p.id(), err) // it runs
@@ -54,6 +55,17 @@ func (s *Server) Start(ctx context.Context, req *task.StartRequest) (*task.Start
 	p.startedAt = at
 	s.tellStarted(p)
 	return &task.StartResponse{Pid: uint32(p.pid)}, nil
+}
+
+// startTime is the time of a start that the OCI runtime has just reported: now, or where the process
+// has ended by then, the time of its end.
+func startTime(c *reaper.Child) time.Time {
+	select {
+	case <-c.Done():
+		return c.Exit().At
+	default:
+		return time.Now()
+	}
 }
 
 // advance steps where nothing has to be told.

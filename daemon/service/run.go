@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	apievents "github.com/containerd/containerd/api/events"
 	"github.com/containerd/errdefs"
@@ -123,7 +124,7 @@ func checkRun(req *cleatapi.RunRequest, id string) error {
 
 // planRun looks up what the request names and checks that the container's name is free.
 func (s *Service) planRun(ctx context.Context, namespace, id string, req *cleatapi.RunRequest) (*plan, error) {
-	r := &plan{container: metadata.Container{ID: id, Labels: req.Labels}, run: runRecord{Token: req.Token}}
+	r := &plan{container: metadata.Container{ID: id, Labels: req.Labels, CreatedAt: time.Now().UTC()}, run: runRecord{Token: req.Token}}
 	err := s.DB.View(ctx, func(tx *metadata.Tx) error {
 		snapshotter, runtimeName, err := s.defaults(tx, namespace)
 		if err != nil {

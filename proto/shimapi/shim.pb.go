@@ -28,6 +28,8 @@ func (*RunRequest) ProtoMessage() {}
 type RunResponse struct {
 	Pid       uint32           `protobuf:"varint,1,opt,name=pid,proto3" json:"pid,omitempty"`
 	StartedAt *types.Timestamp `protobuf:"bytes,2,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
+	// Of the shim.
+	Version string `protobuf:"bytes,3,opt,name=version,proto3" json:"version,omitempty"`
 }
 
 func (m *RunResponse) Reset()      { *m = RunResponse{} }
@@ -130,6 +132,13 @@ func (m *RunResponse) MarshalToSizedBuffer(dAtA []byte) (int, error) {
 	_ = i
 	var l int
 	_ = l
+	if len(m.Version) > 0 {
+		i -= len(m.Version)
+		copy(dAtA[i:], m.Version)
+		i = encodeVarintShim(dAtA, i, uint64(len(m.Version)))
+		i--
+		dAtA[i] = 0x1a
+	}
 	if m.StartedAt != nil {
 		{
 			size, err := m.StartedAt.MarshalToSizedBuffer(dAtA[:i])
@@ -400,6 +409,10 @@ func (m *RunResponse) Size() (n int) {
 	}
 	if m.StartedAt != nil {
 		l = m.StartedAt.Size()
+		n += 1 + l + sovShim(uint64(l))
+	}
+	l = len(m.Version)
+	if l > 0 {
 		n += 1 + l + sovShim(uint64(l))
 	}
 	return n
@@ -678,6 +691,38 @@ func (m *RunResponse) Unmarshal(dAtA []byte) error {
 			if err := m.StartedAt.Unmarshal(dAtA[iNdEx:postIndex]); err != nil {
 				return err
 			}
+			iNdEx = postIndex
+		case 3:
+			if wireType != 2 {
+				return fmt.Errorf("proto: wrong wireType = %d for field Version", wireType)
+			}
+			var stringLen uint64
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return ErrIntOverflowShim
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				stringLen |= uint64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+			intStringLen := int(stringLen)
+			if intStringLen < 0 {
+				return ErrInvalidLengthShim
+			}
+			postIndex := iNdEx + intStringLen
+			if postIndex < 0 {
+				return ErrInvalidLengthShim
+			}
+			if postIndex > l {
+				return io.ErrUnexpectedEOF
+			}
+			m.Version = string(dAtA[iNdEx:postIndex])
 			iNdEx = postIndex
 		default:
 			iNdEx = preIndex

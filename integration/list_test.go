@@ -1,0 +1,98 @@
+package integration
+
+import (
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	tasksapi "github.com/containerd/containerd/api/services/tasks/v1"
+	"golang.org/x/sys/unix"
+)
+
+// TestListsForPrograms reads what `ps` and `shim ls` tell programs, before and after a restart.
+func TestListsForPrograms(t *testing.T) {
+	d := Start(t)
+	d.Busybox()
+	_, version, _ := strings.Cut(strings.Split(d.Cleat("version"), "\n")[0], " ")
+	version = strings.TrimSpace(version)
+	d.Cleat("run", "-d", "--name", "on", "busybox", "sleep", "1000")
+	d.Cleat("run", "-d", "--name", "off", "busybox", "sh", "-c", "exit 7")
+	d.Cleat("wait", "off")
+
+	check := func() {
+		t.Helper()
+		type object struct {
+			ID, Namespace, Image, Status         string
+			Pid                                  int
+			ExitCode                             int `json:"exit_code"`
+			Created, Started, Finished           string
+			Runtime, Version, Socket, State, Log string
+		}
+		var list []object
+		must(t, json.Unmarshal([]byte(d.Cleat("ps", "--all", "--format", "json")), &list))
+		if len(list) != 2 {
+			t.Fatalf("ps shows %+v", list)
+		}
+		slices.SortFunc(list, func(a, b object) int { return strings.Compare(b.ID, a.ID) }) // on, off
+		for i, want := range []object{
+			{ID: "on", Status: "running"},
+			{ID: "off", Status: "stopped", ExitCode: 7},
+		} {
+			got := list[i]
+			if got.ID != want.ID || got.Status != want.Status || got.ExitCode != want.ExitCode ||
+				got.Namespace != "default" || got.Image != "docker.io/library/busybox:latest" ||
+				(got.Pid != 0) != (want.Status == "running") {
+				t.Errorf("ps shows %+v, want %+v", got, want)
+			}
+			created, started := moment(t, got.Created), moment(t, got.Started)
+			if !started.After(created) {
+				t.Errorf("%s was started %s, and created %s", got.ID, got.Started, got.Created)
+			}
+			if want.Status == "stopped" && moment(t, got.Finished).Before(started) {
+				t.Errorf("%s was started %s and finished %s", got.ID, got.Started, got.Finished)
+			}
+		}
+		var shims []object
+		must(t, json.Unmarshal([]byte(d.Cleat("shim", "ls", "--format", "json")), &shims))
+		if len(shims) != 1 {
+			t.Fatalf("shim ls shows %+v", shims)
+		}
+		if s := shims[0]; s.ID != "on" || s.Namespace != "default" || s.Pid == 0 || s.Runtime != "io.containerd.cleat.v2" ||
+			s.Version != version || s.Socket == "" || s.State != "ready" {
+			t.Errorf("shim ls shows %+v, version %q", s, version)
+		}
+	}
+	check()
+	d.Restart()
+	d.Eventually("the shim is adopted", func() error {
+		if s := d.shims()["on"]; s.State != "ready" {
+			return fmt.Errorf("%+v", s)
+		}
+		return nil
+	})
+	check()
+}
+
+// TestAShimOfATaskTellsItsVersion makes a task as the containerd API does, in two calls.
+func TestAShimOfATaskTellsItsVersion(t *testing.T) {
+	d := Start(t)
+	ctx, tasks := d.createTask("made", busyboxSpec(t, "sleep", "1000"), "")
+	if s := d.shims()["made"]; s.Version == "" || s.Pid == 0 {
+		t.Errorf("shim ls shows %+v", s)
+	}
+	d.startTask(ctx, tasks, "made")
+	_, err := tasks.Kill(ctx, &tasksapi.KillRequest{ContainerID: "made", Signal: uint32(unix.SIGKILL)})
+	must(t, err)
+	d.waitTask(ctx, tasks, "made", 137)
+	d.deleteTask(ctx, tasks, "made")
+}
+
+func moment(t *testing.T, text string) time.Time {
+	t.Helper()
+	m, err := time.Parse(time.RFC3339Nano, text)
+	must(t, err)
+	return m
+}
