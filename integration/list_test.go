@@ -21,6 +21,12 @@ func TestListsForPrograms(t *testing.T) {
 	d.Cleat("run", "-d", "--name", "on", "busybox", "sleep", "1000")
 	d.Cleat("run", "-d", "--name", "off", "busybox", "sh", "-c", "exit 7")
 	d.Cleat("wait", "off")
+	d.Eventually("the shim of what has ended is gone", func() error {
+		if list := d.shims(); len(list) != 1 {
+			return fmt.Errorf("%v", list)
+		}
+		return nil
+	})
 
 	check := func() {
 		t.Helper()
