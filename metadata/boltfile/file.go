@@ -127,6 +127,7 @@ func (f *file) read(id uint64) (page, error) {
 
 // element is one entry of a branch or a leaf.
 type element struct {
+	start, end int // of its key and value in the page
 	key, value []byte
 	bucket     bool
 	child      uint64 // of a branch
@@ -140,30 +141,30 @@ func (p *page) element(i int) (element, error) {
 	}
 	e := p.b[at:]
 	if p.flags == flagBranch {
-		key, err := p.slice(i, at, order.Uint32(e), order.Uint32(e[4:]))
-		return element{key: key, child: order.Uint64(e[8:])}, err
+		key, start, err := p.slice(i, at, order.Uint32(e), order.Uint32(e[4:]))
+		return element{start: start, end: start + len(key), key: key, child: order.Uint64(e[8:])}, err
 	}
 	flags, pos, ksize, vsize := order.Uint32(e), order.Uint32(e[4:]), order.Uint32(e[8:]), order.Uint32(e[12:])
 	if flags > flagBucket {
 		return element{}, fmt.Errorf("page %d: entry %d has the flags %#x", p.id, i, flags)
 	}
-	both, err := p.slice(i, at, pos, ksize+vsize)
+	both, start, err := p.slice(i, at, pos, ksize+vsize)
 	if err == nil && uint64(ksize)+uint64(vsize) != uint64(len(both)) {
 		err = fmt.Errorf("page %d: entry %d has impossible sizes", p.id, i)
 	}
 	if err != nil {
 		return element{}, err
 	}
-	return element{key: both[:ksize:ksize], value: both[ksize:], bucket: flags == flagBucket}, nil
+	return element{start: start, end: start + len(both), key: both[:ksize:ksize], value: both[ksize:], bucket: flags == flagBucket}, nil
 }
 
 // slice returns size bytes at pos of the entry that starts at at. Entries may not reach
 // into the table of entries.
-func (p *page) slice(i, at int, pos, size uint32) ([]byte, error) {
+func (p *page) slice(i, at int, pos, size uint32) (_ []byte, begin int, _ error) {
 	start := uint64(at) + uint64(pos)
 	end := start + uint64(size)
 	if start < uint64(headerSize+p.count*elementSize) || end > uint64(len(p.b)) {
-		return nil, fmt.Errorf("page %d: entry %d lies outside", p.id, i)
+		return nil, 0, fmt.Errorf("page %d: entry %d lies outside", p.id, i)
 	}
-	return p.b[start:end:end], nil
+	return p.b[start:end:end], int(start), nil
 }

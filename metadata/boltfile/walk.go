@@ -104,13 +104,14 @@ func (w *walker) branch(path []string, p *page, in bounds, depth int) {
 		w.problem(path, "page %d has room for less than its %d entries", p.id, p.count)
 		return
 	}
-	low := in.low
+	low, end := in.low, headerSize+p.count*elementSize
 	for i := range p.count {
 		e, err := p.element(i)
 		if err != nil {
 			w.problem(path, "%w", err)
 			continue
 		}
+		w.adjoins(path, p, i, e, &end)
 		if !in.admit(e.key) || bytes.Compare(e.key, low) < 0 || i > 0 && bytes.Equal(e.key, low) {
 			w.problem(path, "page %d: entry %d is out of order", p.id, i)
 		}
@@ -130,18 +131,29 @@ func (in bounds) admit(key []byte) bool {
 	return bytes.Compare(key, in.low) >= 0 && (in.high == nil || bytes.Compare(key, in.high) < 0)
 }
 
+// adjoins checks that an entry begins where the one before ends, as bbolt writes them: so a
+// number of entries that is too small is known from the gap that it leaves.
+func (w *walker) adjoins(path []string, p *page, i int, e element, end *int) {
+	if e.start != *end {
+		w.problem(path, "page %d: entry %d does not follow the one before it", p.id, i)
+	}
+	*end = e.end
+}
+
 func (w *walker) leaf(path []string, p *page, in bounds, depth int) {
 	if headerSize+p.count*elementSize > len(p.b) {
 		w.problem(path, "page %d has room for less than its %d entries", p.id, p.count)
 		return
 	}
 	var last []byte
+	end := headerSize + p.count*elementSize
 	for i := range p.count {
 		e, err := p.element(i)
 		if err != nil {
 			w.problem(path, "%w", err)
 			continue
 		}
+		w.adjoins(path, p, i, e, &end)
 		if !in.admit(e.key) || i > 0 && bytes.Compare(e.key, last) <= 0 {
 			w.problem(path, "page %d: entry %d is out of order", p.id, i)
 		}
