@@ -25,6 +25,9 @@ type Options struct {
 	LockWait time.Duration
 	// Now is the clock for the times in records; nil means time.Now.
 	Now func() time.Time
+	// ReadOnly opens a file that exists and has this version's layout, and never writes to
+	// it; others may have it open the same way.
+	ReadOnly bool
 	// Outlet takes the events that transactions publish; nil: they are dropped.
 	Outlet Outlet
 	// OnOutletError is told when the outlet refuses an event, which is tried again after
@@ -38,7 +41,8 @@ type DB struct {
 	path string
 	now  func() time.Time
 	// broken is the answer to everything, where the file could not be opened.
-	broken error
+	broken   error
+	readOnly bool
 	queue
 	outbox outbox
 
@@ -85,7 +89,7 @@ func newDB(path string, opts Options) *DB {
 	if opts.Now == nil {
 		opts.Now = time.Now
 	}
-	db := &DB{path: path, now: opts.Now}
+	db := &DB{path: path, now: opts.Now, readOnly: opts.ReadOnly}
 	db.snapshots.reserved = make(map[uint64]struct{})
 	db.outbox.outlet, db.outbox.onError = opts.Outlet, opts.OnOutletError
 	return db
@@ -106,7 +110,7 @@ func (db *DB) Broken() error { return db.broken }
 // prepare makes the file if it is missing, and otherwise checks it.
 func (db *DB) prepare(lockWait time.Duration, table []migration) error {
 	_, err := os.Stat(db.path)
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) && !db.readOnly {
 		return db.create(lockWait, table)
 	}
 	if err != nil {
@@ -154,6 +158,7 @@ func (db *DB) open(lockWait time.Duration) (err error) {
 	// of its own, where a damaged page is a panic that nobody can recover.
 	db.bolt, err = bolt.Open(db.path, 0o600, &bolt.Options{
 		Timeout:      lockWait,
+		ReadOnly:     db.readOnly,
 		FreelistType: bolt.FreelistMapType,
 	})
 	return db.openError(err)

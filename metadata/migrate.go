@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/containerd/errdefs"
 	bolt "go.etcd.io/bbolt"
 )
 
@@ -54,6 +55,9 @@ func (db *DB) migrate(table []migration) error {
 		return nil
 	case schema > known:
 		return db.newer(schema, known)
+	}
+	if db.readOnly {
+		return fmt.Errorf("open metadata %s: it was written by an older cleatd (schema %d): start cleatd, which brings it to its own: %w", db.path, schema, errdefs.ErrFailedPrecondition)
 	}
 	return db.transact(true, func(btx *bolt.Tx) error {
 		root := btx.Bucket([]byte(rootBucket))
