@@ -33,6 +33,9 @@ type Options struct {
 	// OnOutletError is told when the outlet refuses an event, which is tried again after
 	// the next update; nil for nobody.
 	OnOutletError func(error)
+	// Step is told before each step of an update, by the names in outbox.go: for tests
+	// that end the process there. nil for nobody.
+	Step func(name string)
 }
 
 // DB is the open database. It is safe for concurrent use.
@@ -91,7 +94,10 @@ func newDB(path string, opts Options) *DB {
 	}
 	db := &DB{path: path, now: opts.Now, readOnly: opts.ReadOnly}
 	db.snapshots.reserved = make(map[uint64]struct{})
-	db.outbox.outlet, db.outbox.onError = opts.Outlet, opts.OnOutletError
+	if opts.Step == nil {
+		opts.Step = func(string) {}
+	}
+	db.outbox.outlet, db.outbox.onError, db.outbox.step = opts.Outlet, opts.OnOutletError, opts.Step
 	return db
 }
 

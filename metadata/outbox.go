@@ -30,6 +30,7 @@ var _ Outlet = (*events.Log)(nil)
 type outbox struct {
 	outlet  Outlet
 	onError func(error)
+	step    func(string)
 
 	// Whoever leads the queue owns these, and hands them on under the queue's lock.
 	next    uint64         // the number of the next event
@@ -91,6 +92,13 @@ func (tx *Tx) Publish(namespace, topic string, event Any) error {
 	return nil
 }
 
+// The steps of an update, as Options.Step is told of them.
+const (
+	stepCommit  = "commit"  // what was changed goes to disk
+	stepDeliver = "deliver" // it is there, an event goes to the outlet
+	stepAnswer  = "answer"  // all events went
+)
+
 // begin readies the outbox for a transaction: what is settled goes out with it.
 func (o *outbox) begin(btx *bolt.Tx) error {
 	o.fresh, o.clears = nil, 0
@@ -113,6 +121,7 @@ func (o *outbox) begin(btx *bolt.Tx) error {
 
 // committed follows a transaction that stands.
 func (o *outbox) committed() {
+	defer o.step(stepAnswer)
 	if o.outlet == nil {
 		return
 	}
@@ -135,6 +144,7 @@ func (o *outbox) committed() {
 func (o *outbox) deliver() {
 	for len(o.waiting) > 0 {
 		e := o.waiting[0]
+		o.step(stepDeliver)
 		if _, err := o.outlet.Append(e); err != nil {
 			if o.onError != nil {
 				o.onError(fmt.Errorf("announce %s: %w", e.Topic, err))

@@ -93,6 +93,7 @@ func (db *DB) commit(batch []*request) {
 					return errRetry
 				}
 			}
+			db.outbox.step(stepCommit)
 			return nil
 		})
 		if failed < 0 {
@@ -113,7 +114,11 @@ func (db *DB) commit(batch []*request) {
 			if err := db.outbox.begin(btx); err != nil {
 				return err
 			}
-			return u.run(db.tx(btx))
+			if err := u.run(db.tx(btx)); err != nil {
+				return err
+			}
+			db.outbox.step(stepCommit)
+			return nil
 		})
 		if u.err == nil {
 			db.outbox.committed()
