@@ -129,10 +129,7 @@ func (t *table[T]) each(fn func(T) error, texts ...string) error {
 		if raw == nil {
 			return nil // a bucket
 		}
-		if err := t.visit(names, string(k), raw, match, fn); err != nil {
-			return err
-		}
-		return nil
+		return t.visit(names, string(k), raw, match, fn)
 	}
 	keys, ok := filters.Exact(match, t.keyField)
 	if !ok {
@@ -150,15 +147,16 @@ func (t *table[T]) each(fn func(T) error, texts ...string) error {
 	return nil
 }
 
-// visit calls fn with one record if it matches. What fn returns is passed on as it is.
+// visit calls fn with one record if it matches. What fn returns is passed on as it is. The
+// seal of a record that does not match is not looked at: Open did.
 func (t *table[T]) visit(names scope, key string, raw []byte, match filters.Filter, fn func(T) error) error {
+	rec := rawRecord{raw: raw[:max(0, len(raw)-sealSize)], columns: t.columns}
+	if !match.Match(&rec) && rec.err == nil {
+		return nil
+	}
 	raw, err := names.open(key, raw)
 	if err != nil {
 		return t.errorf(key, err)
-	}
-	rec := rawRecord{raw: raw, columns: t.columns}
-	if !match.Match(&rec) && rec.err == nil {
-		return nil
 	}
 	var v T
 	if err := errors.Join(rec.err, t.decode(raw, &v)); err != nil {
