@@ -2,6 +2,7 @@ package boltfile
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -89,12 +90,12 @@ func TestLoopsEnd(t *testing.T) {
 	const pageSize = 4096
 	for id := uint64(2); id < uint64(len(raw)/pageSize); id++ {
 		page := raw[id*pageSize:]
-		if order.Uint64(page) != id || order.Uint16(page[8:]) != flagBranch {
+		if binary.LittleEndian.Uint64(page) != id || binary.LittleEndian.Uint16(page[8:]) != flagBranch {
 			continue
 		}
 		for _, target := range []uint64{id, 2, 3, id + 1} {
 			looped := bytes.Clone(raw)
-			order.PutUint64(looped[id*pageSize+headerSize+8:], target)
+			binary.LittleEndian.PutUint64(looped[id*pageSize+headerSize+8:], target)
 			_ = Check(bytes.NewReader(looped), int64(len(looped)), Visitor{}) // ends; the page may be a free one
 		}
 	}

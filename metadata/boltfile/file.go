@@ -25,9 +25,6 @@ const (
 	noList  = ^uint64(0)
 )
 
-// order is the order of the machines that this project is built for.
-var order = binary.LittleEndian
-
 // file is a database file with its valid meta page.
 type file struct {
 	r        io.ReaderAt
@@ -80,12 +77,12 @@ func readMeta(r io.ReaderAt, at int64) (*file, error) {
 	m := b[headerSize:]
 	sum := fnv.New64a()
 	_, _ = sum.Write(m[:56]) // a hash takes everything
-	if order.Uint16(b[8:]) != flagMeta || order.Uint32(m) != magic || order.Uint32(m[4:]) != version || order.Uint64(m[56:]) != sum.Sum64() {
+	if binary.LittleEndian.Uint16(b[8:]) != flagMeta || binary.LittleEndian.Uint32(m) != magic || binary.LittleEndian.Uint32(m[4:]) != version || binary.LittleEndian.Uint64(m[56:]) != sum.Sum64() {
 		return nil, errors.New("not a valid meta page")
 	}
 	f := &file{
-		r: r, pageSize: int64(order.Uint32(m[8:])), root: order.Uint64(m[16:]),
-		freelist: order.Uint64(m[32:]), pages: order.Uint64(m[40:]), txid: order.Uint64(m[48:]),
+		r: r, pageSize: int64(binary.LittleEndian.Uint32(m[8:])), root: binary.LittleEndian.Uint64(m[16:]),
+		freelist: binary.LittleEndian.Uint64(m[32:]), pages: binary.LittleEndian.Uint64(m[40:]), txid: binary.LittleEndian.Uint64(m[48:]),
 	}
 	if f.pageSize < 1<<10 || f.pageSize > 1<<16 {
 		return nil, fmt.Errorf("page size %d", f.pageSize)
@@ -111,8 +108,8 @@ func (f *file) read(id uint64) (page, error) {
 	if _, err := f.r.ReadAt(h[:], int64(id)*f.pageSize); err != nil {
 		return page{}, fmt.Errorf("page %d: %w", id, err)
 	}
-	p := page{id: id, flags: order.Uint16(h[8:]), count: int(order.Uint16(h[10:])), pages: 1 + uint64(order.Uint32(h[12:]))}
-	if got := order.Uint64(h[:]); got != id {
+	p := page{id: id, flags: binary.LittleEndian.Uint16(h[8:]), count: int(binary.LittleEndian.Uint16(h[10:])), pages: 1 + uint64(binary.LittleEndian.Uint32(h[12:]))}
+	if got := binary.LittleEndian.Uint64(h[:]); got != id {
 		return page{}, fmt.Errorf("page %d calls itself %d", id, got)
 	}
 	if p.pages > f.pages-id {
@@ -141,10 +138,10 @@ func (p *page) element(i int) (element, error) {
 	}
 	e := p.b[at:]
 	if p.flags == flagBranch {
-		key, start, err := p.slice(i, at, order.Uint32(e), order.Uint32(e[4:]))
-		return element{start: start, end: start + len(key), key: key, child: order.Uint64(e[8:])}, err
+		key, start, err := p.slice(i, at, binary.LittleEndian.Uint32(e), binary.LittleEndian.Uint32(e[4:]))
+		return element{start: start, end: start + len(key), key: key, child: binary.LittleEndian.Uint64(e[8:])}, err
 	}
-	flags, pos, ksize, vsize := order.Uint32(e), order.Uint32(e[4:]), order.Uint32(e[8:]), order.Uint32(e[12:])
+	flags, pos, ksize, vsize := binary.LittleEndian.Uint32(e), binary.LittleEndian.Uint32(e[4:]), binary.LittleEndian.Uint32(e[8:]), binary.LittleEndian.Uint32(e[12:])
 	if flags > flagBucket {
 		return element{}, fmt.Errorf("page %d: entry %d has the flags %#x", p.id, i, flags)
 	}

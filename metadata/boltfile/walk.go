@@ -2,6 +2,7 @@ package boltfile
 
 import (
 	"bytes"
+	"encoding/binary"
 	"fmt"
 	"io"
 )
@@ -177,7 +178,7 @@ func (w *walker) bucket(path []string, id uint64, value []byte, depth int) {
 	if w.visit.Bucket != nil {
 		w.visit.Bucket(path)
 	}
-	if root := order.Uint64(value); root != 0 {
+	if root := binary.LittleEndian.Uint64(value); root != 0 {
 		w.tree(path, root, bounds{}, depth+1)
 		return
 	}
@@ -186,7 +187,7 @@ func (w *walker) bucket(path []string, id uint64, value []byte, depth int) {
 		w.problem(path, "page %d: a bucket within of %d bytes", id, len(inline))
 		return
 	}
-	p := page{id: id, flags: order.Uint16(inline[8:]), count: int(order.Uint16(inline[10:])), b: inline}
+	p := page{id: id, flags: binary.LittleEndian.Uint16(inline[8:]), count: int(binary.LittleEndian.Uint16(inline[10:])), b: inline}
 	if p.flags != flagLeaf {
 		w.problem(path, "page %d: a bucket within of kind %#x", id, p.flags)
 		return
@@ -218,7 +219,7 @@ func (w *walker) freeList() {
 	ids := p.b[headerSize:]
 	count := uint64(p.count)
 	if p.count == 0xffff && len(ids) >= 8 {
-		count, ids = order.Uint64(ids), ids[8:]
+		count, ids = binary.LittleEndian.Uint64(ids), ids[8:]
 	}
 	if count > uint64(len(ids)/8) {
 		w.problem(nil, "free list: it has room for less than its %d entries", count)
@@ -226,7 +227,7 @@ func (w *walker) freeList() {
 	}
 	last := uint64(1)
 	for i := range count {
-		id := order.Uint64(ids[8*i:])
+		id := binary.LittleEndian.Uint64(ids[8*i:])
 		if id <= last || id >= w.pages || w.seen[id] {
 			w.problem(nil, "free list: page %d is free and is not", id)
 			return
