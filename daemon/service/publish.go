@@ -2,6 +2,7 @@ package service
 
 import (
 	"fmt"
+	"time"
 
 	apievents "github.com/containerd/containerd/api/events"
 	"google.golang.org/protobuf/proto"
@@ -23,9 +24,16 @@ func announce(tx *metadata.Tx, namespace, topic string, msg proto.Message) error
 	})
 }
 
-// publish announces a change that was committed without its event.
+// publish appends the event of a change that was committed without it: a commit of its own would
+// cost a sync. The change stands whether or not that works, so a failure is logged.
 func (s *Service) publish(namespace, topic string, msg proto.Message) {
-	err := s.DB.Update(s.ctx, func(tx *metadata.Tx) error { return announce(tx, namespace, topic, msg) })
+	data, err := proto.Marshal(msg)
+	if err == nil {
+		_, err = s.Events.Append(events.Event{
+			Timestamp: time.Now().UTC(), Namespace: namespace, Topic: topic,
+			TypeURL: string(msg.ProtoReflect().Descriptor().FullName()), Value: data,
+		})
+	}
 	if err != nil {
 		s.Log.Error("cannot publish an event", "topic", topic, "namespace", namespace, "error", err)
 	}
