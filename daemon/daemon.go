@@ -17,7 +17,6 @@ import (
 	"github.com/cleatproject/cleat/events"
 	"github.com/cleatproject/cleat/internal/undo"
 	"github.com/cleatproject/cleat/internal/version"
-	"github.com/cleatproject/cleat/metadata"
 	"github.com/cleatproject/cleat/reaper"
 	"github.com/cleatproject/cleat/runtime"
 	"github.com/cleatproject/cleat/snapshot"
@@ -91,11 +90,6 @@ func assemble(ctx context.Context, cfg Config, log *slog.Logger) (_ *daemon, err
 	}
 	d.close.Push("unlock state directory", unlock)
 
-	db, err := metadata.Open(filepath.Join(cfg.Root, "meta.db"))
-	if err != nil {
-		return nil, err
-	}
-	d.close.Push("close metadata", db.Close)
 	blobs, err := content.Open(filepath.Join(cfg.Root, "content"))
 	if err != nil {
 		return nil, err
@@ -108,6 +102,11 @@ func assemble(ctx context.Context, cfg Config, log *slog.Logger) (_ *daemon, err
 		return nil, err
 	}
 	d.close.Push("close event log", eventLog.Close)
+	db, err := openMetadata(cfg.Root, eventLog, log)
+	if err != nil {
+		return nil, err
+	}
+	d.close.Push("close metadata", db.Close)
 	snapshotters, names := openSnapshotters(cfg, log, d)
 
 	children := reaper.New()
@@ -132,8 +131,10 @@ func assemble(ctx context.Context, cfg Config, log *slog.Logger) (_ *daemon, err
 		CgroupParent: cfg.CgroupParent, Log: log,
 	})
 	d.close.Push("close service", func() error { d.svc.Close(); return nil })
-	if err := d.svc.EnsureNamespace(ctx, defaultNamespace); err != nil {
-		return nil, err
+	if db.Broken() == nil {
+		if err := d.svc.EnsureNamespace(ctx, defaultNamespace); err != nil {
+			return nil, err
+		}
 	}
 	uuid, err := loadUUID(cfg.Root)
 	if err != nil {
@@ -198,7 +199,7 @@ func makeDirs(cfg Config) error {
 
 // loadUUID returns the daemon's identity, made at its first start.
 func loadUUID(root string) (string, error) {
-	path := filepath.Join(root, "uuid")
+	path := filepath.Join(root, uuidName)
 	data, err := os.ReadFile(path)
 	if err == nil && len(strings.TrimSpace(string(data))) > 0 {
 		return strings.TrimSpace(string(data)), nil

@@ -7,6 +7,8 @@ import (
 	"hash/crc32"
 	"time"
 
+	"google.golang.org/protobuf/encoding/protowire"
+
 	"github.com/cleatproject/cleat/proto/rpc"
 	"github.com/cleatproject/cleat/proto/types"
 )
@@ -16,13 +18,17 @@ import (
 //	4 bytes  length of the body
 //	4 bytes  CRC-32C of cursor and body
 //	8 bytes  cursor
-//	n bytes  body: a containerd.types.Envelope, protobuf
+//	n bytes  body: a containerd.types.Envelope, protobuf; with a field of our own, 1000, a
+//	         varint: Event.Sequence, left out where it is 0
 //
 // A record that is cut short or whose sum is off ends the segment: it is what a crash left.
 const headerSize = 16
 
 // maxBody bounds a record: an event is a note, not a document.
 const maxBody = 4 << 20
+
+// sequenceField is the number of our field in the body.
+const sequenceField = 1000
 
 var errTorn = errors.New("record is torn")
 
@@ -38,6 +44,9 @@ func encode(e Event) ([]byte, error) {
 	})
 	if err != nil {
 		return nil, err
+	}
+	if e.Sequence != 0 {
+		body = protowire.AppendVarint(protowire.AppendTag(body, sequenceField, protowire.VarintType), e.Sequence)
 	}
 	if len(body) > maxBody {
 		return nil, fmt.Errorf("event of %d bytes is over the limit of %d", len(body), maxBody)
@@ -87,13 +96,36 @@ func decode(rec []byte) (Event, error) {
 	if env.Event != nil {
 		e.TypeURL, e.Value = env.Event.TypeUrl, env.Event.Value
 	}
+	e.Sequence = sequenceOf(rec[headerSize:])
 	return e, nil
+}
+
+// sequenceOf finds our field in a body that was decoded already.
+func sequenceOf(body []byte) (sequence uint64) {
+	for len(body) > 0 {
+		num, typ, n := protowire.ConsumeTag(body)
+		if n < 0 {
+			return sequence
+		}
+		m := protowire.ConsumeFieldValue(num, typ, body[n:])
+		if m < 0 {
+			return sequence
+		}
+		if num == sequenceField && typ == protowire.VarintType {
+			sequence, _ = protowire.ConsumeVarint(body[n:])
+		}
+		body = body[n+m:]
+	}
+	return sequence
 }
 
 // Event is one entry of the log.
 type Event struct {
 	// Cursor is the place in the log; Append sets it.
 	Cursor uint64
+	// Sequence is the number that the database gave an event of a change of its own, by
+	// which one that it hands over again after a crash is known; 0 for other events.
+	Sequence uint64
 	// Timestamp is when it happened.
 	Timestamp time.Time
 	Namespace string

@@ -9,8 +9,9 @@
 // Guarantees. Events are read in the order they were appended, each exactly once per
 // subscription. An event that Append accepted survives the end of the process, in whatever way;
 // it is synced to disk in the background within a fraction of a second, and a power loss may take
-// those last events (the containers they speak of are gone as well). No cursor is given
-// out twice, not even after a power loss.
+// those last events (the containers they speak of are gone as well). Events that come with a
+// Sequence are kept by their sender until Log.Sequence says that they are on disk, and sent again
+// after a power loss. No cursor is given out twice, not even after a power loss.
 //
 // Readers never slow a writer: a subscription holds a file position, not a queue. One that falls
 // behind by more than the log keeps gets an error of class errdefs.ErrOutOfRange.
@@ -20,5 +21,6 @@
 //
 // On disk, a directory of segments named by the first cursor that may stand in them, 16 hex
 // digits and ".log"; each is a sequence of records (codec.go). The file "reserved" holds, in
-// decimal, a cursor that no segment reaches yet.
+// decimal, a cursor that no segment reaches yet; "sequence" the highest Event.Sequence of the
+// segments that were forgotten, where no later one tells it.
 package events

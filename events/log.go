@@ -36,6 +36,8 @@ type segment struct {
 	last  uint64 // cursor of its last record; 0 while it has none
 	path  string
 	size  int64 // bytes of whole records
+	// sequence is the highest Event.Sequence in it, 0 for none.
+	sequence uint64
 }
 
 // Log is an open event log. Its methods may be called concurrently.
@@ -49,6 +51,8 @@ type Log struct {
 	last     uint64        // cursor given out last
 	dropped  uint64        // events up to here are no longer kept
 	reserved uint64        // cursors up to here are safe to give out
+	sequence uint64        // the highest Event.Sequence ever appended
+	settled  uint64        // the same of what is on disk
 	grown    chan struct{} // closed and replaced when a record is added
 	closed   bool
 
@@ -105,15 +109,28 @@ func (l *Log) load() error {
 		}
 		seg.last = last
 		l.last = max(l.last, last)
+		l.sequence = max(l.sequence, seg.sequence)
 		l.segments = append(l.segments, seg)
 	}
 	if len(l.segments) > 0 {
 		l.dropped = l.segments[0].first - 1
 	}
-	reserved, err := l.readReserved()
+	reserved, err := l.readNumber("reserved")
 	if err != nil {
 		return err
 	}
+	dropped, err := l.readNumber("sequence")
+	if err != nil {
+		return err
+	}
+	l.sequence = max(l.sequence, dropped)
+	// The last run may have left its end in the page cache only.
+	if n := len(l.segments); n > 0 {
+		if err := syncFile(l.segments[n-1].path); err != nil {
+			return fmt.Errorf("sync segment: %w", err)
+		}
+	}
+	l.settled = l.sequence
 	l.last = max(l.last, reserved)
 	if len(l.segments) == 0 {
 		l.dropped = l.last
@@ -121,8 +138,9 @@ func (l *Log) load() error {
 	return l.beginLocked()
 }
 
-func (l *Log) readReserved() (uint64, error) {
-	data, err := os.ReadFile(filepath.Join(l.dir, "reserved"))
+// readNumber reads one of the files that hold a number; 0 where there is none.
+func (l *Log) readNumber(name string) (uint64, error) {
+	data, err := os.ReadFile(filepath.Join(l.dir, name))
 	if errors.Is(err, os.ErrNotExist) {
 		return 0, nil
 	}
@@ -131,7 +149,7 @@ func (l *Log) readReserved() (uint64, error) {
 	}
 	n, err := strconv.ParseUint(strings.TrimSpace(string(data)), 10, 64)
 	if err != nil {
-		return 0, fmt.Errorf("file reserved: %w: remove it to restart cursors after the last event kept", err)
+		return 0, fmt.Errorf("file %s: %w: remove it, to go on after the last event kept", name, err)
 	}
 	return n, nil
 }
@@ -150,6 +168,11 @@ func (l *Log) beginLocked() error {
 		if err := errors.Join(l.file.Sync(), l.file.Close()); err != nil {
 			return errors.Join(fmt.Errorf("finish segment: %w", err), f.Close())
 		}
+		l.settled = l.sequence
+	}
+	// What is told to be on disk must be found there.
+	if err := durable.SyncDir(l.dir); err != nil {
+		return errors.Join(fmt.Errorf("begin segment: %w", err), f.Close())
 	}
 	l.file = f
 	l.segments = append(l.segments, &segment{first: l.last + 1, path: path})
@@ -175,6 +198,9 @@ func (l *Log) dropLocked() error {
 		total += s.size
 	}
 	for len(l.segments) > 1 && total-l.segments[0].size >= l.opts.Keep {
+		if err := l.keepSequenceLocked(); err != nil {
+			return err
+		}
 		total -= l.segments[0].size
 		if err := os.Remove(l.segments[0].path); err != nil {
 			return fmt.Errorf("drop old segment: %w", err)
@@ -183,6 +209,26 @@ func (l *Log) dropLocked() error {
 		l.dropped = l.segments[0].first - 1
 	}
 	return nil
+}
+
+// keepSequenceLocked writes down the last sequence where the oldest segment, about to be
+// dropped, is the one that tells it.
+func (l *Log) keepSequenceLocked() error {
+	if s := l.segments[0].sequence; s == 0 || s < l.sequence {
+		return nil
+	}
+	if err := durable.WriteFile(filepath.Join(l.dir, "sequence"), []byte(strconv.FormatUint(l.sequence, 10)), 0o600); err != nil {
+		return fmt.Errorf("keep sequence: %w", err)
+	}
+	return nil
+}
+
+// Sequence returns the highest Event.Sequence that was appended, and the highest that is
+// on disk: an event up to that one survives power loss.
+func (l *Log) Sequence() (last, settled uint64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.sequence, l.settled
 }
 
 // Append adds e and returns its cursor. The event survives the end of this process from then on.
@@ -212,6 +258,9 @@ func (l *Log) Append(e Event) (uint64, error) {
 		return 0, errors.Join(fmt.Errorf("append event %s: %w", e.Topic, err), l.file.Truncate(seg.size))
 	}
 	l.last, seg.last = e.Cursor, e.Cursor
+	if e.Sequence != 0 {
+		l.sequence, seg.sequence = max(l.sequence, e.Sequence), max(seg.sequence, e.Sequence)
+	}
 	seg.size += int64(len(rec))
 	close(l.grown)
 	l.grown = make(chan struct{})
@@ -241,9 +290,14 @@ func (l *Log) syncLoop() {
 			return
 		}
 		l.mu.Lock()
-		path := l.segments[len(l.segments)-1].path
+		path, sequence := l.segments[len(l.segments)-1].path, l.sequence
 		l.mu.Unlock()
-		if err := syncFile(path); err != nil && !errors.Is(err, os.ErrNotExist) && l.opts.OnSyncError != nil {
+		switch err := syncFile(path); {
+		case err == nil:
+			l.mu.Lock()
+			l.settled = max(l.settled, sequence)
+			l.mu.Unlock()
+		case !errors.Is(err, os.ErrNotExist) && l.opts.OnSyncError != nil:
 			l.opts.OnSyncError(err)
 		}
 	}

@@ -218,6 +218,72 @@ func TestFutureCursorIsRefused(t *testing.T) {
 	}
 }
 
+func sequenced(t *testing.T, l *Log, sequence uint64) {
+	t.Helper()
+	e := event(0)
+	e.Sequence = sequence
+	if _, err := l.Append(e); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestSequenceIsKnownAfterReopening(t *testing.T) {
+	dir := t.TempDir()
+	l := open(t, dir, Options{})
+	for _, n := range []uint64{3, 4, 9} {
+		sequenced(t, l, n)
+	}
+	add(t, l, 0, 3) // these have none
+	if last, settled := l.Sequence(); last != 9 || settled > 9 {
+		t.Errorf("last %d, settled %d", last, settled)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	l = open(t, dir, Options{})
+	if last, settled := l.Sequence(); last != 9 || settled != 9 {
+		t.Errorf("after reopening: last %d, settled %d", last, settled)
+	}
+	s := subscribe(t, l, 0)
+	for _, n := range []uint64{3, 4, 9} {
+		if e, err := s.Next(t.Context()); err != nil || e.Sequence != n {
+			t.Errorf("read %d, %v; want %d", e.Sequence, err, n)
+		}
+	}
+}
+
+// TestSequenceOutlivesItsSegment appends so many events without one that the segment which told
+// the last sequence is forgotten.
+func TestSequenceOutlivesItsSegment(t *testing.T) {
+	dir := t.TempDir()
+	l := open(t, dir, Options{Segment: 200, Keep: 1000})
+	sequenced(t, l, 7)
+	first := l.Cursor()
+	for i := 0; l.Oldest() < first; i++ {
+		add(t, l, i, i+1)
+	}
+	for range 2 {
+		if err := l.Close(); err != nil {
+			t.Fatal(err)
+		}
+		l = open(t, dir, Options{Segment: 200, Keep: 1000})
+		if last, settled := l.Sequence(); last != 7 || settled != 7 {
+			t.Fatalf("last %d, settled %d", last, settled)
+		}
+	}
+}
+
+func TestSequenceSettlesInTheBackground(t *testing.T) {
+	l := open(t, t.TempDir(), Options{})
+	sequenced(t, l, 1)
+	for {
+		if _, settled := l.Sequence(); settled == 1 {
+			return
+		}
+		add(t, l, 0, 1) // nothing else tells of the sync
+	}
+}
+
 func FuzzDecode(f *testing.F) {
 	rec, err := encode(event(1))
 	if err != nil {
@@ -234,7 +300,7 @@ func FuzzDecode(f *testing.F) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if back, err := decode(again); err != nil || back.Cursor != e.Cursor || back.Topic != e.Topic {
+		if back, err := decode(again); err != nil || back.Cursor != e.Cursor || back.Topic != e.Topic || back.Sequence != e.Sequence {
 			t.Fatalf("%+v became %+v: %v", e, back, err)
 		}
 	})

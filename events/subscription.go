@@ -116,7 +116,7 @@ func (s *Subscription) Close() error {
 	return err
 }
 
-// scan walks a segment's records, sets its size to the whole ones, cuts off the rest and returns
+// scan walks a segment's records, sets its size and sequence by the whole ones, cuts off the rest and returns
 // the last cursor.
 func scan(seg *segment) (uint64, error) {
 	f, err := os.OpenFile(seg.path, os.O_RDWR, 0)
@@ -136,6 +136,7 @@ func scan(seg *segment) (uint64, error) {
 			break
 		}
 		last = e.Cursor
+		seg.sequence = max(seg.sequence, e.Sequence)
 		seg.size += int64(len(rec))
 	}
 	if err := f.Truncate(seg.size); err != nil {

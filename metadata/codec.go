@@ -6,6 +6,7 @@ import (
 
 	digest "github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/cleatproject/cleat/snapshot"
 )
@@ -46,13 +47,7 @@ func encodeContainer(v *Container) []byte {
 	e.str(8, v.SnapshotKey)
 	e.time(9, v.CreatedAt)
 	e.time(10, v.UpdatedAt)
-	for _, k := range slices.Sorted(maps.Keys(v.Extensions)) {
-		e.message(11, func(e *encoder) {
-			a := v.Extensions[k]
-			e.str(1, k)
-			e.any(2, &a)
-		})
-	}
+	e.anyMap(11, v.Extensions)
 	e.str(12, v.SandboxID)
 	return append(e.b, v.unknown...)
 }
@@ -81,7 +76,7 @@ func decodeContainer(raw []byte, v *Container) (err error) {
 		case 10:
 			v.UpdatedAt = f.time()
 		case 11:
-			err = f.addExtension(v)
+			err = f.addAnyTo(&v.Extensions)
 		case 12:
 			v.SandboxID = f.str()
 		default:
@@ -92,7 +87,17 @@ func decodeContainer(raw []byte, v *Container) (err error) {
 	return err
 }
 
-func (f field) addExtension(v *Container) error {
+func (e *encoder) anyMap(n protowire.Number, m map[string]Any) {
+	for _, k := range slices.Sorted(maps.Keys(m)) {
+		e.message(n, func(e *encoder) {
+			a := m[k]
+			e.str(1, k)
+			e.any(2, &a)
+		})
+	}
+}
+
+func (f field) addAnyTo(m *map[string]Any) error {
 	var key string
 	var value Any
 	_, err := decode(f.b, func(f field) (bool, error) {
@@ -108,10 +113,10 @@ func (f field) addExtension(v *Container) error {
 		}
 		return true, nil
 	})
-	if v.Extensions == nil {
-		v.Extensions = make(map[string]Any)
+	if *m == nil {
+		*m = make(map[string]Any)
 	}
-	v.Extensions[key] = value
+	(*m)[key] = value
 	return err
 }
 

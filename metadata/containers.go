@@ -4,8 +4,6 @@ import (
 	"fmt"
 
 	"github.com/containerd/errdefs"
-
-	"github.com/cleatproject/cleat/metadata/filters"
 )
 
 // Containers are the containers of a namespace.
@@ -13,7 +11,7 @@ type Containers struct{ table table[Container] }
 
 // Containers returns the containers of the namespace ns.
 func (tx *Tx) Containers(ns string) Containers {
-	return Containers{table[Container]{tx, ns, []string{containersBucket}, "container", encodeContainer, decodeContainer}}
+	return Containers{table[Container]{tx, ns, []string{containersBucket}, "container", "id", containerColumn, encodeContainer, decodeContainer}}
 }
 
 // Create records a container and returns it with its times; it is created now, or where CreatedAt
@@ -35,37 +33,27 @@ func (c Containers) Get(id string) (Container, error) { return c.table.get(id) }
 
 // List returns the containers that match one of the filters, by ID; the fields are "id",
 // "image", "runtime.name", "snapshotter", "snapshotkey", "sandboxid" and "labels.<key>".
-func (c Containers) List(filter ...string) ([]Container, error) {
-	match, err := filters.ParseAll(filter...)
-	if err != nil {
-		return nil, fmt.Errorf("list containers: %w", err)
-	}
-	var out []Container
-	err = c.table.each(func(v Container) error {
-		if match.Match(filters.AdaptorFunc(v.field)) {
-			out = append(out, v)
-		}
-		return nil
-	})
-	return out, err
-}
+func (c Containers) List(filter ...string) ([]Container, error) { return c.table.list(filter...) }
 
-func (v *Container) field(path []string) (string, bool) {
+func containerColumn(path []string) column {
 	switch path[0] {
 	case "id":
-		return v.ID, true
+		return column{num: 1, always: true}
 	case "image":
-		return v.Image, v.Image != ""
+		return column{num: 3}
 	case "snapshotter":
-		return v.Snapshotter, v.Snapshotter != ""
+		return column{num: 7}
 	case "snapshotkey":
-		return v.SnapshotKey, v.SnapshotKey != ""
+		return column{num: 8}
 	case "sandboxid":
-		return v.SandboxID, v.SandboxID != ""
+		return column{num: 12}
 	case "runtime":
-		return v.Runtime.Name, len(path) == 2 && path[1] == "name"
+		if len(path) == 2 && path[1] == "name" {
+			return column{num: 4, always: true}
+		}
+		return column{}
 	default:
-		return labelField(path, "labels", v.Labels)
+		return labelColumn(path, 2)
 	}
 }
 
@@ -123,10 +111,8 @@ func (v *Container) validate() error {
 	if v.SnapshotKey != "" && v.Snapshotter == "" {
 		return fmt.Errorf("container %q has a snapshot but names no snapshotter: %w", v.ID, errdefs.ErrInvalidArgument)
 	}
-	for k := range v.Extensions {
-		if k == "" {
-			return fmt.Errorf("container %q has an extension with an empty name: %w", v.ID, errdefs.ErrInvalidArgument)
-		}
+	if err := validateExtensions("container", v.ID, v.Extensions); err != nil {
+		return err
 	}
 	return ValidateLabels(v.Labels)
 }

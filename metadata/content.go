@@ -6,8 +6,6 @@ import (
 
 	"github.com/containerd/errdefs"
 	digest "github.com/opencontainers/go-digest"
-
-	"github.com/cleatproject/cleat/metadata/filters"
 )
 
 // Content says which blobs of the content store a namespace sees, and which uploads it
@@ -20,8 +18,8 @@ type Content struct {
 // Content returns the content of the namespace ns.
 func (tx *Tx) Content(ns string) Content {
 	return Content{
-		blobs:   table[Blob]{tx, ns, []string{blobsBucket}, "content", encodeBlob, decodeBlob},
-		ingests: table[Ingest]{tx, ns, []string{ingestsBucket}, "ingest", encodeIngest, decodeIngest},
+		blobs:   table[Blob]{tx, ns, []string{blobsBucket}, "content", "digest", blobColumn, encodeBlob, decodeBlob},
+		ingests: table[Ingest]{tx, ns, []string{ingestsBucket}, "ingest", "ref", ingestColumn, encodeIngest, decodeIngest},
 	}
 }
 
@@ -52,38 +50,29 @@ func (c Content) Get(d digest.Digest) (Blob, error) { return c.blobs.get(d.Strin
 
 // List returns the blobs that match one of the filters, by digest; the fields are
 // "digest", "size" and "labels.<key>".
-func (c Content) List(filter ...string) ([]Blob, error) {
-	var out []Blob
-	err := c.Walk(func(v Blob) error {
-		out = append(out, v)
-		return nil
-	}, filter...)
-	return out, err
-}
+func (c Content) List(filter ...string) ([]Blob, error) { return c.blobs.list(filter...) }
 
 // Walk calls fn with each blob that List would return, without gathering them.
 func (c Content) Walk(fn func(Blob) error, filter ...string) error {
-	match, err := filters.ParseAll(filter...)
-	if err != nil {
-		return fmt.Errorf("list content: %w", err)
-	}
-	return c.blobs.each(func(v Blob) error {
-		if match.Match(filters.AdaptorFunc(v.field)) {
-			return fn(v)
-		}
-		return nil
-	})
+	return c.blobs.each(fn, filter...)
 }
 
-func (v *Blob) field(path []string) (string, bool) {
+func blobColumn(path []string) column {
 	switch path[0] {
 	case "digest":
-		return v.Digest.String(), true
+		return column{num: 1, always: true}
 	case "size":
-		return strconv.FormatInt(v.Size, 10), true
+		return column{num: 2, number: func(u uint64) string { return strconv.FormatInt(int64(u), 10) }}
 	default:
-		return labelField(path, "labels", v.Labels)
+		return labelColumn(path, 3)
 	}
+}
+
+func ingestColumn(path []string) column {
+	if path[0] == "ref" {
+		return column{num: 1, always: true}
+	}
+	return column{}
 }
 
 // Update changes the labels: all of them without paths, or those that paths name, as
@@ -119,14 +108,7 @@ func (c Content) PutIngest(v Ingest) error {
 func (c Content) Ingest(ref string) (Ingest, error) { return c.ingests.get(ref) }
 
 // Ingests returns the uploads, by ref.
-func (c Content) Ingests() ([]Ingest, error) {
-	var out []Ingest
-	err := c.ingests.each(func(v Ingest) error {
-		out = append(out, v)
-		return nil
-	})
-	return out, err
-}
+func (c Content) Ingests() ([]Ingest, error) { return c.ingests.list() }
 
 // DeleteIngest takes an upload's record away, or answers not found.
 func (c Content) DeleteIngest(ref string) error { return c.ingests.remove(ref) }

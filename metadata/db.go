@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -19,15 +18,24 @@ import (
 	"github.com/cleatproject/cleat/internal/durable"
 )
 
-// schemaVersion is the version of the bucket layout that this code reads and writes.
-const schemaVersion = 1
-
-// Options change how the database is opened. The zero value is right for a daemon.
+// Options change how the database is opened. The zero value is right for a database whose
+// changes nobody follows.
 type Options struct {
 	// LockWait bounds the wait for another process that holds the file; 0 means 5 s.
 	LockWait time.Duration
 	// Now is the clock for the times in records; nil means time.Now.
 	Now func() time.Time
+	// ReadOnly opens a file that exists and has this version's layout, and never writes to
+	// it; others may have it open the same way.
+	ReadOnly bool
+	// Outlet takes the events that transactions publish; nil: they are dropped.
+	Outlet Outlet
+	// OnOutletError is told when the outlet refuses an event, which is tried again after
+	// the next update; nil for nobody.
+	OnOutletError func(error)
+	// Step is told before each step of an update, by the names in outbox.go: for tests
+	// that end the process there. nil for nobody.
+	Step func(name string)
 }
 
 // DB is the open database. It is safe for concurrent use.
@@ -35,7 +43,11 @@ type DB struct {
 	bolt *bolt.DB
 	path string
 	now  func() time.Time
+	// broken is the answer to everything, where the file could not be opened.
+	broken   error
+	readOnly bool
 	queue
+	outbox outbox
 
 	// snapshots guards the numbers handed out but perhaps not recorded yet.
 	snapshots struct {
@@ -48,32 +60,102 @@ type DB struct {
 // Open opens the database at path, and makes it if it is missing, with default options.
 // Only one process can have it open: a second one gets unavailable after a bounded wait.
 // A damaged file is data loss, one written by a newer version failed precondition; both
-// leave the file as it is.
+// leave the file as it is. One of an older version is brought to this one's.
+//
+// The whole file is read and checked, so that what is damaged is known now and not in
+// the middle of a request; see package boltfile and seal.go.
 func Open(path string) (*DB, error) { return OpenWith(path, Options{}) }
 
 // OpenWith is Open with options.
 func OpenWith(path string, opts Options) (*DB, error) {
+	return openWith(path, opts, migrations())
+}
+
+func openWith(path string, opts Options, table []migration) (*DB, error) {
 	if opts.LockWait == 0 {
 		opts.LockWait = 5 * time.Second
 	}
-	if opts.Now == nil {
-		opts.Now = time.Now
+	db := newDB(path, opts)
+	if err := db.prepare(opts.LockWait, table); err != nil {
+		return nil, err
 	}
-	_, statErr := os.Stat(path)
-	db := &DB{path: path, now: opts.Now}
-	db.snapshots.reserved = make(map[uint64]struct{})
 	if err := db.open(opts.LockWait); err != nil {
 		return nil, err
 	}
-	if err := db.initialise(); err != nil {
+	if err := db.initialise(table); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
-	if errors.Is(statErr, fs.ErrNotExist) {
-		if err := durable.SyncDir(filepath.Dir(path)); err != nil {
-			return nil, errors.Join(err, db.Close())
-		}
-	}
 	return db, nil
+}
+
+func newDB(path string, opts Options) *DB {
+	if opts.Now == nil {
+		opts.Now = time.Now
+	}
+	db := &DB{path: path, now: opts.Now, readOnly: opts.ReadOnly}
+	db.snapshots.reserved = make(map[uint64]struct{})
+	if opts.Step == nil {
+		opts.Step = func(string) {}
+	}
+	db.outbox.outlet, db.outbox.onError, db.outbox.step = opts.Outlet, opts.OnOutletError, opts.Step
+	return db
+}
+
+// Unavailable returns a database that answers every transaction with err: for a daemon
+// that has to go on without its own, which is damaged.
+func Unavailable(err error) *DB {
+	db := newDB("", Options{})
+	db.broken = err
+	return db
+}
+
+// Broken returns what every transaction is answered with, for a database from
+// Unavailable, and nil for any other.
+func (db *DB) Broken() error { return db.broken }
+
+// prepare makes the file if it is missing, and otherwise checks it.
+func (db *DB) prepare(lockWait time.Duration, table []migration) error {
+	_, err := os.Stat(db.path)
+	if errors.Is(err, fs.ErrNotExist) && !db.readOnly {
+		return db.create(lockWait, table)
+	}
+	if err != nil {
+		return fmt.Errorf("open metadata: %w", err)
+	}
+	return db.check(lockWait)
+}
+
+// create makes an empty database elsewhere and moves it in place when it is whole: a file
+// without the top bucket is a damaged one.
+func (db *DB) create(lockWait time.Duration, table []migration) error {
+	path := db.path + ".new"
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("create metadata: %w", err)
+	}
+	fresh := newDB(path, Options{Now: db.now})
+	if err := fresh.open(lockWait); err != nil {
+		return err
+	}
+	err := fresh.transact(true, func(btx *bolt.Tx) error {
+		root, err := btx.CreateBucket([]byte(rootBucket))
+		if err != nil {
+			return err
+		}
+		if _, err := root.CreateBucket([]byte(namespacesBucket)); err != nil {
+			return err
+		}
+		if _, err := root.CreateBucket([]byte(outboxBucket)); err != nil {
+			return err
+		}
+		return putSchema(root, latest(table))
+	})
+	if err = errors.Join(err, fresh.Close()); err != nil {
+		return err
+	}
+	if err := durable.Rename(path, db.path); err != nil {
+		return fmt.Errorf("create metadata: %w", err)
+	}
+	return nil
 }
 
 func (db *DB) open(lockWait time.Duration) (err error) {
@@ -82,6 +164,7 @@ func (db *DB) open(lockWait time.Duration) (err error) {
 	// of its own, where a damaged page is a panic that nobody can recover.
 	db.bolt, err = bolt.Open(db.path, 0o600, &bolt.Options{
 		Timeout:      lockWait,
+		ReadOnly:     db.readOnly,
 		FreelistType: bolt.FreelistMapType,
 	})
 	return db.openError(err)
@@ -92,7 +175,7 @@ func (db *DB) openError(err error) error {
 	case err == nil:
 		return nil
 	case errors.Is(err, berrors.ErrTimeout):
-		return fmt.Errorf("open metadata %s: another process holds it: stop the other cleatd or give this one a --root of its own: %w", db.path, errdefs.ErrUnavailable)
+		return db.held()
 	case errors.Is(err, berrors.ErrInvalid), errors.Is(err, berrors.ErrChecksum), errors.Is(err, berrors.ErrVersionMismatch):
 		return db.damaged(err)
 	default:
@@ -100,24 +183,29 @@ func (db *DB) openError(err error) error {
 	}
 }
 
-// initialise makes the top buckets and reads what is kept in memory.
-func (db *DB) initialise() error {
-	return db.transact(true, func(btx *bolt.Tx) error {
-		root, err := btx.CreateBucketIfNotExists([]byte(rootBucket))
-		if err != nil {
-			return err
-		}
-		if v := root.Get([]byte(schemaKey)); v == nil {
-			if err := root.Put([]byte(schemaKey), binary.BigEndian.AppendUint64(nil, schemaVersion)); err != nil {
-				return err
-			}
-		} else if got := uint64Of(v); got > schemaVersion {
-			return fmt.Errorf("open metadata %s: its schema is %d and this cleatd knows %d: run the newer version again: %w", db.path, got, schemaVersion, errdefs.ErrFailedPrecondition)
-		}
-		db.snapshots.last = uint64Of(root.Get([]byte(sequenceKey)))
-		_, err = root.CreateBucketIfNotExists([]byte(namespacesBucket))
+func (db *DB) held() error {
+	return fmt.Errorf("open metadata %s: another process holds it: stop the other cleatd or give this one a --root of its own: %w", db.path, errdefs.ErrUnavailable)
+}
+
+// initialise brings the layout to this version and reads what is kept in memory.
+func (db *DB) initialise(table []migration) error {
+	if err := db.migrate(table); err != nil {
 		return err
+	}
+	err := db.transact(false, func(btx *bolt.Tx) error {
+		root := btx.Bucket([]byte(rootBucket))
+		last, err := readSequence(root)
+		if err != nil {
+			return db.damaged(err)
+		}
+		db.snapshots.last = last
+		return db.outbox.load(root.Bucket([]byte(outboxBucket)))
 	})
+	if err != nil {
+		return err
+	}
+	db.outbox.deliver()
+	return nil
 }
 
 // Close waits for the transactions under way and closes the file.
@@ -145,6 +233,9 @@ func (db *DB) View(ctx context.Context, fn func(tx *Tx) error) error {
 
 // transact runs fn in a bbolt transaction and turns panics into errors.
 func (db *DB) transact(writable bool, fn func(*bolt.Tx) error) (err error) {
+	if db.broken != nil {
+		return db.broken
+	}
 	defer db.shield(&err)()
 	if writable {
 		err = db.bolt.Update(fn)
@@ -169,8 +260,11 @@ func (db *DB) shield(err *error) func() {
 	}
 }
 
+// damaged says what to do about a damaged file.
 func (db *DB) damaged(cause error) error {
-	return fmt.Errorf("metadata %s is damaged (%w): stop cleatd, move the file away or put a backup in its place, and start again; running containers are adopted without it: %w", db.path, cause, errdefs.ErrDataLoss)
+	return fmt.Errorf("metadata %s is damaged (%w); running containers are looked after without it. "+
+		"Run 'cleat doctor' for an account of it; to mend it, stop cleatd and run 'cleat doctor --repair', or put a backup in its place: %w",
+		db.path, cause, errdefs.ErrDataLoss)
 }
 
 func uint64Of(b []byte) uint64 {

@@ -1,5 +1,5 @@
-// Package metadata keeps the records of cleatd: namespaces, containers, images, leases,
-// snapshots, and which blobs a namespace may see. They live in one bbolt file.
+// Package metadata keeps the records of cleatd: namespaces, containers, sandboxes, images,
+// leases, snapshots, and which blobs a namespace may see. They live in one bbolt file.
 //
 // # Transactions
 //
@@ -11,26 +11,55 @@
 //
 // Guarantees: when Update has returned nil its changes survive power loss; when it has
 // returned an error they were not made. A namespace never sees another's records.
-// Nothing in this package panics outwards: a damaged file gives errors of the class data
-// loss that name the file.
+// Readers do not wait for writers. Nothing in this package panics outwards.
+//
+// # Events
+//
+// Tx.Publish adds an event to a transaction. It goes to the Outlet, the event log, once the
+// transaction is committed, before Update returns, and never for one that was rolled back.
+// It is written with the transaction, so that a crash before the log has it loses nothing;
+// its number, which the log keeps, tells at the next start that the log has it already. The
+// order is that of the commits. What the log has on disk leaves the outbox with a later
+// update.
+//
+// # Damage
+//
+// Open reads the whole file and refuses it, with an error of the class data loss that names
+// the file and the way out, if a byte that matters is not what was written: bbolt's pages
+// are checked by package boltfile, records by their seals (seal.go). A commit that power
+// loss cuts off is no damage: the state before it is whole. Inspect tells all that is
+// wrong, Salvage copies what is not into a new file, and Unavailable stands in for a
+// database that a daemon has to go on without.
+//
+// # Versions
+//
+// A file of an earlier version is brought to this one's at Open, in one transaction
+// (migrate.go); one of a later version is refused and left alone. testdata holds a file of
+// each earlier version, fixture_test.go writes them.
 //
 // # Buckets
 //
 //	cleat/
-//	  schema                          uint64, big endian: 1
-//	  sequence                        uint64: the highest snapshot number ever recorded
+//	  schema                          uint64, big endian: 2
+//	  sequence                        uint64 and seal: the highest snapshot number ever recorded
+//	  outbox/<uint64>                 Event: published, perhaps not in the event log
 //	  namespaces/<namespace>/
 //	    info                          Namespace
 //	    containers/<id>               Container
+//	    sandboxes/<id>                Sandbox
 //	    images/<name>                 Image
 //	    leases/<id>                   Lease
-//	    resources/<lease>\0<type>\0<id>    empty
+//	    resources/<lease>\0<type>\0<id>    only the seal
 //	    blobs/<digest>                Blob
 //	    ingests/<ref>                 Ingest
 //	    snapshots/<snapshotter>/<key>          Snapshot
-//	    children/<snapshotter>/<parent>\0<key> empty
+//	    children/<snapshotter>/<parent>\0<key> only the seal
 //
-// Records are written in protobuf's wire format; the field numbers stand in codec.go.
+// Version 1 had neither seals nor the outbox.
+//
+// Records are written in protobuf's wire format; the field numbers stand in codec.go and
+// codec_sandbox.go. Every record but schema ends with its seal: whatever writes to a bucket
+// does it through a table, or seals what it writes.
 // Fields that this version does not know are kept when it changes a record, so that a
 // newer version's data survives a downgrade.
 //

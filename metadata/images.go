@@ -5,8 +5,6 @@ import (
 
 	"github.com/containerd/errdefs"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-
-	"github.com/cleatproject/cleat/metadata/filters"
 )
 
 // Images are the images of a namespace.
@@ -14,7 +12,7 @@ type Images struct{ table table[Image] }
 
 // Images returns the images of the namespace ns.
 func (tx *Tx) Images(ns string) Images {
-	return Images{table[Image]{tx, ns, []string{imagesBucket}, "image", encodeImage, decodeImage}}
+	return Images{table[Image]{tx, ns, []string{imagesBucket}, "image", "name", imageColumn, encodeImage, decodeImage}}
 }
 
 // Create records an image and returns it with its times. The name must be free.
@@ -33,40 +31,30 @@ func (i Images) Get(name string) (Image, error) { return i.table.get(name) }
 
 // List returns the images that match one of the filters, by name; the fields are "name",
 // "target.digest", "target.mediatype", "labels.<key>" and "annotations.<key>".
-func (i Images) List(filter ...string) ([]Image, error) {
-	match, err := filters.ParseAll(filter...)
-	if err != nil {
-		return nil, fmt.Errorf("list images: %w", err)
-	}
-	var out []Image
-	err = i.table.each(func(v Image) error {
-		if match.Match(filters.AdaptorFunc(v.field)) {
-			out = append(out, v)
-		}
-		return nil
-	})
-	return out, err
-}
+func (i Images) List(filter ...string) ([]Image, error) { return i.table.list(filter...) }
 
-func (v *Image) field(path []string) (string, bool) {
+func imageColumn(path []string) column {
+	const target = 3
 	switch path[0] {
 	case "name":
-		return v.Name, true
+		return column{num: 1, always: true}
 	case "target":
 		if len(path) != 2 {
-			return "", false
+			return column{}
 		}
 		switch path[1] {
 		case "digest":
-			return v.Target.Digest.String(), true
+			return column{in: target, num: 2, always: true}
 		case "mediatype":
-			return v.Target.MediaType, true
+			return column{in: target, num: 1, always: true}
 		}
-		return "", false
+		return column{}
 	case "annotations":
-		return labelField(path, "annotations", v.Target.Annotations)
+		c := mapColumn(path, 4)
+		c.in = target
+		return c
 	default:
-		return labelField(path, "labels", v.Labels)
+		return labelColumn(path, 2)
 	}
 }
 

@@ -6,8 +6,6 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
-
-	"github.com/cleatproject/cleat/metadata/filters"
 )
 
 // Leases are the leases of a namespace.
@@ -15,7 +13,7 @@ type Leases struct{ table table[Lease] }
 
 // Leases returns the leases of the namespace ns.
 func (tx *Tx) Leases(ns string) Leases {
-	return Leases{table[Lease]{tx, ns, []string{leasesBucket}, "lease", encodeLease, decodeLease}}
+	return Leases{table[Lease]{tx, ns, []string{leasesBucket}, "lease", "id", leaseColumn, encodeLease, decodeLease}}
 }
 
 // Create records a lease and returns it with its time. The ID must be free. A label
@@ -53,26 +51,13 @@ func (l Leases) Get(id string) (Lease, error) { return l.table.get(id) }
 
 // List returns the leases that match one of the filters, by ID; the fields are "id" and
 // "labels.<key>".
-func (l Leases) List(filter ...string) ([]Lease, error) {
-	match, err := filters.ParseAll(filter...)
-	if err != nil {
-		return nil, fmt.Errorf("list leases: %w", err)
-	}
-	var out []Lease
-	err = l.table.each(func(v Lease) error {
-		if match.Match(filters.AdaptorFunc(v.field)) {
-			out = append(out, v)
-		}
-		return nil
-	})
-	return out, err
-}
+func (l Leases) List(filter ...string) ([]Lease, error) { return l.table.list(filter...) }
 
-func (v *Lease) field(path []string) (string, bool) {
+func leaseColumn(path []string) column {
 	if path[0] == "id" {
-		return v.ID, true
+		return column{num: 1, always: true}
 	}
-	return labelField(path, "labels", v.Labels)
+	return labelColumn(path, 2)
 }
 
 // Expired returns the leases whose end is not after now. One whose label cannot be read
@@ -118,7 +103,7 @@ func (l Leases) AddResource(id string, r Resource) error {
 	if err != nil {
 		return err
 	}
-	if err := b.Put(key, []byte{}); err != nil {
+	if err := b.Put(key, scopeOf(namespacesBucket, l.table.ns, resourcesBucket).seal(string(key), nil)); err != nil {
 		return l.table.errorf(id, putError(err))
 	}
 	return nil

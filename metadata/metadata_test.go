@@ -15,6 +15,8 @@ import (
 	digest "github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/cleatproject/cleat/events"
 )
 
 // clock goes on by a second whenever it is read.
@@ -310,5 +312,7 @@ func FuzzDecode(f *testing.F) {
 		_ = decodeLease(raw, &Lease{})
 		_ = decodeNamespace(raw, &Namespace{})
 		_ = decodeIngest(raw, &Ingest{})
+		_ = decodeSandbox(raw, &Sandbox{})
+		_ = decodeEvent(raw, &events.Event{})
 	})
 }

@@ -40,11 +40,14 @@ func (n Namespaces) put(v *Namespace) error {
 	if err != nil {
 		return err
 	}
-	if err := b.Put([]byte(infoKey), encodeNamespace(v)); err != nil {
+	if err := b.Put([]byte(infoKey), infoScope(v.Name).seal(infoKey, encodeNamespace(v))); err != nil {
 		return fmt.Errorf("write namespace %q: %w", v.Name, err)
 	}
 	return nil
 }
+
+// infoScope is where the namespace's own record stands.
+func infoScope(name string) scope { return scopeOf(namespacesBucket, name) }
 
 // Get returns a namespace, or not found.
 func (n Namespaces) Get(name string) (Namespace, error) {
@@ -53,7 +56,11 @@ func (n Namespaces) Get(name string) (Namespace, error) {
 	if b == nil {
 		return v, fmt.Errorf("namespace %q: %w", name, errdefs.ErrNotFound)
 	}
-	if err := decodeNamespace(b.Get([]byte(infoKey)), &v); err != nil {
+	raw, err := infoScope(name).open(infoKey, b.Get([]byte(infoKey)))
+	if err == nil {
+		err = decodeNamespace(raw, &v)
+	}
+	if err != nil {
 		return v, fmt.Errorf("namespace %q: %w", name, err)
 	}
 	return v, nil
@@ -114,7 +121,7 @@ func (n Namespaces) Delete(name string) error {
 		return fmt.Errorf("namespace %q: %w", name, errdefs.ErrNotFound)
 	}
 	var left []string
-	for _, noun := range [...]string{containersBucket, imagesBucket, snapshotsBucket, leasesBucket, ingestsBucket, blobsBucket} {
+	for _, noun := range [...]string{containersBucket, sandboxesBucket, imagesBucket, snapshotsBucket, leasesBucket, ingestsBucket, blobsBucket} {
 		if c := count(b.Bucket([]byte(noun))); c > 0 {
 			left = append(left, fmt.Sprintf("%d %s", c, noun))
 		}

@@ -46,6 +46,21 @@ type Container struct {
 	unknown []byte
 }
 
+// Sandbox is what a sandbox is made from; it need not be running.
+type Sandbox struct {
+	ID         string
+	Runtime    Runtime
+	Spec       *Any
+	Labels     map[string]string
+	CreatedAt  time.Time
+	UpdatedAt  time.Time
+	Extensions map[string]Any
+	// Sandboxer names the controller that manages it.
+	Sandboxer string
+
+	unknown []byte
+}
+
 // Image is a name for content.
 type Image struct {
 	Name      string

@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"sync"
+
+	bolt "go.etcd.io/bbolt"
 )
 
 // ReserveSnapshotID returns a driver's number that was never used, without writing
@@ -52,10 +54,29 @@ func (db *DB) LiveSnapshots(ctx context.Context, snapshotter string) (func(id ui
 
 // raiseSequence records that numbers up to id are used.
 func (tx *Tx) raiseSequence(id uint64) error {
-	if uint64Of(tx.root.Get([]byte(sequenceKey))) >= id {
-		return nil
+	last, err := readSequence(tx.root)
+	if err != nil || last >= id {
+		return err
 	}
-	if err := tx.root.Put([]byte(sequenceKey), binary.BigEndian.AppendUint64(nil, id)); err != nil {
+	return putSequence(tx.root, id)
+}
+
+// readSequence returns the highest snapshot number on record.
+func readSequence(root *bolt.Bucket) (uint64, error) {
+	raw := root.Get([]byte(sequenceKey))
+	if raw == nil {
+		return 0, nil
+	}
+	raw, err := scopeOf().open(sequenceKey, raw)
+	if err != nil {
+		return 0, fmt.Errorf("snapshot sequence: %w", err)
+	}
+	return uint64Of(raw), nil
+}
+
+func putSequence(root *bolt.Bucket, id uint64) error {
+	record := scopeOf().seal(sequenceKey, binary.BigEndian.AppendUint64(nil, id))
+	if err := root.Put([]byte(sequenceKey), record); err != nil {
 		return fmt.Errorf("write snapshot sequence: %w", err)
 	}
 	return nil

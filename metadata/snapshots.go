@@ -6,7 +6,6 @@ import (
 
 	"github.com/containerd/errdefs"
 
-	"github.com/cleatproject/cleat/metadata/filters"
 	"github.com/cleatproject/cleat/snapshot"
 )
 
@@ -23,7 +22,7 @@ type Snapshots struct {
 // holds.
 func (tx *Tx) Snapshots(ns, snapshotter string) Snapshots {
 	return Snapshots{
-		table:       table[Snapshot]{tx, ns, []string{snapshotsBucket, snapshotter}, "snapshot", encodeSnapshot, decodeSnapshot},
+		table:       table[Snapshot]{tx, ns, []string{snapshotsBucket, snapshotter}, "snapshot", "name", snapshotColumn, encodeSnapshot, decodeSnapshot},
 		snapshotter: snapshotter,
 	}
 }
@@ -92,31 +91,18 @@ func (s Snapshots) ParentIDs(parent string) ([]uint64, error) {
 
 // List returns the snapshots that match one of the filters, by key; the fields are "name"
 // (the key), "parent", "kind" and "labels.<key>".
-func (s Snapshots) List(filter ...string) ([]Snapshot, error) {
-	match, err := filters.ParseAll(filter...)
-	if err != nil {
-		return nil, fmt.Errorf("list snapshots: %w", err)
-	}
-	var out []Snapshot
-	err = s.table.each(func(v Snapshot) error {
-		if match.Match(filters.AdaptorFunc(v.field)) {
-			out = append(out, v)
-		}
-		return nil
-	})
-	return out, err
-}
+func (s Snapshots) List(filter ...string) ([]Snapshot, error) { return s.table.list(filter...) }
 
-func (v *Snapshot) field(path []string) (string, bool) {
+func snapshotColumn(path []string) column {
 	switch path[0] {
 	case "name", "key":
-		return v.Key, true
+		return column{num: 1, always: true}
 	case "parent":
-		return v.Parent, v.Parent != ""
+		return column{num: 2}
 	case "kind":
-		return v.Kind.String(), true
+		return column{num: 3, number: func(u uint64) string { return snapshot.Kind(u).String() }}
 	default:
-		return labelField(path, "labels", v.Labels)
+		return labelColumn(path, 5)
 	}
 }
 
@@ -206,7 +192,9 @@ func (s Snapshots) link(parent, key string) error {
 	if err != nil {
 		return s.table.errorf(key, err)
 	}
-	if err := b.Put([]byte(parent+"\x00"+key), []byte{}); err != nil {
+	link := parent + "\x00" + key
+	record := scopeOf(namespacesBucket, s.table.ns, childrenBucket, s.snapshotter).seal(link, nil)
+	if err := b.Put([]byte(link), record); err != nil {
 		return s.table.errorf(key, putError(err))
 	}
 	return nil

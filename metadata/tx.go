@@ -25,20 +25,23 @@ const (
 	ingestsBucket    = "ingests"
 	snapshotsBucket  = "snapshots"
 	childrenBucket   = "children"
+	sandboxesBucket  = "sandboxes"
+	outboxBucket     = "outbox"
 )
 
 // Tx is a transaction. It is valid only inside the closure it was given to and belongs to
 // that goroutine.
 type Tx struct {
-	bolt *bolt.Tx
-	root *bolt.Bucket
-	now  func() time.Time
+	bolt   *bolt.Tx
+	root   *bolt.Bucket
+	now    func() time.Time
+	outbox *outbox
 	// written is set by the first change.
 	written bool
 }
 
 func (db *DB) tx(btx *bolt.Tx) *Tx {
-	return &Tx{bolt: btx, root: btx.Bucket([]byte(rootBucket)), now: db.now}
+	return &Tx{bolt: btx, root: btx.Bucket([]byte(rootBucket)), now: db.now, outbox: &db.outbox}
 }
 
 // time returns the moment for a record, in UTC and without a monotonic part.
@@ -85,12 +88,24 @@ func (tx *Tx) write(ns string, path ...string) (*bolt.Bucket, error) {
 
 // table is the records of one noun: those of a namespace, one a key.
 type table[T any] struct {
-	tx     *Tx
-	ns     string
-	path   []string
-	noun   string
-	encode func(*T) []byte
-	decode func([]byte, *T) error
+	tx   *Tx
+	ns   string
+	path []string
+	noun string
+	// keyField is the filter's field that is the key.
+	keyField string
+	columns  func(path []string) column
+	encode   func(*T) []byte
+	decode   func([]byte, *T) error
+}
+
+// scope is where the noun's records stand, for their seals.
+func (t *table[T]) scope() scope {
+	s := scopeOf(namespacesBucket, t.ns)
+	for _, name := range t.path {
+		s = s.below(name)
+	}
+	return s
 }
 
 // errorf says which record an error is about.
@@ -113,7 +128,11 @@ func (t *table[T]) get(key string) (T, error) {
 	if raw == nil {
 		return v, t.errorf(key, errdefs.ErrNotFound)
 	}
-	if err := t.decode(raw, &v); err != nil {
+	raw, err := t.scope().open(key, raw)
+	if err == nil {
+		err = t.decode(raw, &v)
+	}
+	if err != nil {
 		return v, t.errorf(key, err)
 	}
 	return v, nil
@@ -125,7 +144,7 @@ func (t *table[T]) put(key string, v *T) error {
 	if err != nil {
 		return t.errorf(key, err)
 	}
-	if err := b.Put([]byte(key), t.encode(v)); err != nil {
+	if err := b.Put([]byte(key), t.scope().seal(key, t.encode(v))); err != nil {
 		return t.errorf(key, putError(err))
 	}
 	return nil
@@ -151,24 +170,6 @@ func (t *table[T]) remove(key string) error {
 		return t.errorf(key, err)
 	}
 	return nil
-}
-
-// each calls fn with every record in the order of the keys.
-func (t *table[T]) each(fn func(T) error) error {
-	b := t.tx.read(t.ns, t.path...)
-	if b == nil {
-		return nil
-	}
-	return b.ForEach(func(k, raw []byte) error {
-		if raw == nil {
-			return nil // a bucket
-		}
-		var v T
-		if err := t.decode(raw, &v); err != nil {
-			return t.errorf(string(k), err)
-		}
-		return fn(v)
-	})
 }
 
 // putError gives bbolt's complaints about keys and values their class.

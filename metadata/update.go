@@ -33,7 +33,7 @@ var errRetry = errors.New("retry without the failed update")
 const maxShared = 256
 
 // Update runs fn in a read-write transaction and commits it if fn returns nil; the commit
-// is on disk when Update returns. fn may run more than once (see the package comment), but
+// is on disk when Update returns, and the events it published have been handed over. fn may run more than once (see the package comment), but
 // takes effect once or never. ctx is looked at before fn runs; a commit that has begun is
 // always awaited, so that the answer is certain.
 func (db *DB) Update(ctx context.Context, fn func(tx *Tx) error) error {
@@ -82,6 +82,9 @@ func (db *DB) commit(batch []*request) {
 	for len(shared) > 1 {
 		failed := -1
 		err := db.transact(true, func(btx *bolt.Tx) error {
+			if err := db.outbox.begin(btx); err != nil {
+				return err
+			}
 			for i, u := range shared {
 				tx := db.tx(btx)
 				u.err = u.run(tx)
@@ -90,10 +93,14 @@ func (db *DB) commit(batch []*request) {
 					return errRetry
 				}
 			}
+			db.outbox.step(stepCommit)
 			return nil
 		})
 		if failed < 0 {
 			spread(shared, err)
+			if err == nil {
+				db.outbox.committed()
+			}
 			break
 		}
 		alone = append(alone, shared[failed])
@@ -103,7 +110,19 @@ func (db *DB) commit(batch []*request) {
 		alone = append(alone, shared[0])
 	}
 	for _, u := range alone {
-		u.err = db.transact(true, func(btx *bolt.Tx) error { return u.run(db.tx(btx)) })
+		u.err = db.transact(true, func(btx *bolt.Tx) error {
+			if err := db.outbox.begin(btx); err != nil {
+				return err
+			}
+			if err := u.run(db.tx(btx)); err != nil {
+				return err
+			}
+			db.outbox.step(stepCommit)
+			return nil
+		})
+		if u.err == nil {
+			db.outbox.committed()
+		}
 	}
 }
 

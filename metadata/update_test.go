@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"sync"
 	"testing"
 
@@ -66,23 +65,5 @@ func TestCancelledUpdateDoesNotRun(t *testing.T) {
 	err := db.Update(ctx, func(*Tx) error { t.Error("ran"); return nil })
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
-	}
-}
-
-func BenchmarkUpdateAlone(b *testing.B) {
-	db, err := Open(filepath.Join(b.TempDir(), "meta.db"))
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer func() { _ = db.Close() }()
-	_ = db.Update(context.Background(), func(tx *Tx) error { return tx.Namespaces().Create("ns", nil) })
-	for i := 0; b.Loop(); i++ {
-		err := db.Update(context.Background(), func(tx *Tx) error {
-			_, err := tx.Containers("ns").Create(Container{ID: fmt.Sprint("c", i), Runtime: Runtime{Name: "r"}})
-			return err
-		})
-		if err != nil {
-			b.Fatal(err)
-		}
 	}
 }

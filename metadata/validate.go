@@ -73,6 +73,14 @@ func ValidateLabels(labels map[string]string) error {
 	return nil
 }
 
+// validateExtensions checks that every extension has a name.
+func validateExtensions(noun, id string, extensions map[string]Any) error {
+	if _, ok := extensions[""]; ok {
+		return fmt.Errorf("%s %q has an extension with an empty name: %w", noun, id, errdefs.ErrInvalidArgument)
+	}
+	return nil
+}
+
 func validateDigest(d digest.Digest) error {
 	if err := d.Validate(); err != nil {
 		return fmt.Errorf("digest %.128q: %w: %w", d, err, errdefs.ErrInvalidArgument)

@@ -15,9 +15,14 @@ import (
 )
 
 const usage = `Usage: cleatd [flags]
+       cleatd [flags] doctor [--repair]
 
 cleatd manages containers. It starts a shim for each, and may be stopped, killed, restarted or
 upgraded while every container runs on.
+
+doctor looks over what a daemon keeps on disk, tells what is wrong, what it means and what to do,
+and changes nothing. It exits with 1 if something is wrong. With --repair, and cleatd stopped, it
+mends what can be mended and keeps beside what it replaces.
 
 Flags (each overrides the configuration file):
 `
@@ -30,6 +35,9 @@ func main() {
 	if err := run(ctx, os.Args[1:], os.Stdout); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			return
+		}
+		if errors.Is(err, errFindings) {
+			os.Exit(1) //nolint:gocritic // the report says what there is to say
 		}
 		fmt.Fprintln(os.Stderr, "cleatd:", err)
 		os.Exit(1) //nolint:gocritic // stop has nothing left to do
@@ -57,7 +65,8 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
-	if flags.NArg() > 0 {
+	doctor := flags.Arg(0) == "doctor"
+	if flags.NArg() > 0 && !doctor {
 		return fmt.Errorf("unexpected argument %q; see cleatd --help", flags.Arg(0))
 	}
 	if *showVersion {
@@ -77,5 +86,29 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 			*into = v
 		}
 	}
+	if doctor {
+		return look(ctx, cfg, flags.Args()[1:], out)
+	}
 	return daemon.Run(ctx, cfg, nil)
+}
+
+// errFindings says that doctor found something.
+var errFindings = errors.New("there are findings")
+
+// look is the doctor subcommand.
+func look(ctx context.Context, cfg daemon.Config, args []string, out io.Writer) error {
+	flags := flag.NewFlagSet("cleatd doctor", flag.ContinueOnError)
+	flags.SetOutput(out)
+	repair := flags.Bool("repair", false, "mend what can be mended; cleatd must be stopped")
+	if err := flags.Parse(args); err != nil {
+		return err
+	}
+	if flags.NArg() > 0 {
+		return fmt.Errorf("unexpected argument %q; see cleatd --help", flags.Arg(0))
+	}
+	n, err := daemon.Doctor(ctx, cfg, daemon.DoctorOptions{Repair: *repair}, out)
+	if err == nil && n > 0 {
+		return errFindings
+	}
+	return err
 }

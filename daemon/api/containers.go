@@ -4,7 +4,6 @@ import (
 	"context"
 
 	api "github.com/containerd/containerd/api/services/containers/v1"
-	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/cleatproject/cleat/daemon/service"
@@ -131,12 +130,7 @@ func apiContainer(c metadata.Container) *api.Container {
 		Snapshotter: c.Snapshotter, SnapshotKey: c.SnapshotKey,
 		CreatedAt: stamp(c.CreatedAt), UpdatedAt: stamp(c.UpdatedAt), Sandbox: c.SandboxID,
 	}
-	if len(c.Extensions) > 0 {
-		out.Extensions = make(map[string]*anypb.Any, len(c.Extensions))
-		for k, v := range c.Extensions {
-			out.Extensions[k] = apiAny(&v)
-		}
-	}
+	out.Extensions = apiAnys(c.Extensions)
 	return out
 }
 
@@ -146,13 +140,6 @@ func recordContainer(c *api.Container) metadata.Container {
 		Runtime:     metadata.Runtime{Name: c.GetRuntime().GetName(), Options: recordAny(c.GetRuntime().GetOptions())},
 		Snapshotter: c.GetSnapshotter(), SnapshotKey: c.GetSnapshotKey(), SandboxID: c.GetSandbox(),
 	}
-	if ext := c.GetExtensions(); len(ext) > 0 {
-		out.Extensions = make(map[string]metadata.Any, len(ext))
-		for k, v := range ext {
-			if a := recordAny(v); a != nil {
-				out.Extensions[k] = *a
-			}
-		}
-	}
+	out.Extensions = recordAnys(c.GetExtensions())
 	return out
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	api "github.com/containerd/containerd/api/services/images/v1"
+	"github.com/opencontainers/go-digest"
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/cleatproject/cleat/daemon/service"
@@ -86,7 +87,16 @@ func (s images) Delete(ctx context.Context, req *api.DeleteImageRequest) (*empty
 	if err != nil {
 		return nil, err
 	}
-	return &emptypb.Empty{}, s.svc.DeleteImage(ctx, ns, req.GetName())
+	var target digest.Digest
+	if t := req.GetTarget(); t != nil {
+		if target, err = parseDigest(t.GetDigest()); err != nil {
+			return nil, err
+		}
+	}
+	if req.GetSync() {
+		return &emptypb.Empty{}, s.svc.DeleteImageSync(ctx, ns, req.GetName(), target)
+	}
+	return &emptypb.Empty{}, s.svc.DeleteImage(ctx, ns, req.GetName(), target)
 }
 
 func apiImage(v metadata.Image) *api.Image {

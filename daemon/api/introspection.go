@@ -63,7 +63,7 @@ func (s introspection) Plugins(_ context.Context, req *api.PluginsRequest) (*api
 	}
 	for _, id := range []string{
 		"containers", "content", "events", "healthcheck", "images", "introspection",
-		"leases", "namespaces", "snapshots", "tasks", "version",
+		"leases", "namespaces", "sandboxes", "snapshots", "tasks", "version",
 	} {
 		add("io.containerd.grpc.v1", id, nil)
 	}

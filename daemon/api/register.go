@@ -10,6 +10,7 @@ import (
 	introspectionapi "github.com/containerd/containerd/api/services/introspection/v1"
 	leasesapi "github.com/containerd/containerd/api/services/leases/v1"
 	namespacesapi "github.com/containerd/containerd/api/services/namespaces/v1"
+	sandboxapi "github.com/containerd/containerd/api/services/sandbox/v1"
 	snapshotsapi "github.com/containerd/containerd/api/services/snapshots/v1"
 	tasksapi "github.com/containerd/containerd/api/services/tasks/v1"
 	ttrpceventsapi "github.com/containerd/containerd/api/services/ttrpc/events/v1"
@@ -42,6 +43,7 @@ func NewGRPC(svc *service.Service, id Identity) *grpc.Server {
 	introspectionapi.RegisterIntrospectionServer(srv, introspection{id: id})
 	leasesapi.RegisterLeasesServer(srv, leases{svc: svc})
 	namespacesapi.RegisterNamespacesServer(srv, namespaces{svc: svc})
+	sandboxapi.RegisterStoreServer(srv, sandboxes{svc: svc})
 	snapshotsapi.RegisterSnapshotsServer(srv, snapshotsGRPC{snapshots: snapshots{svc}})
 	tasksapi.RegisterTasksServer(srv, tasks{svc: svc})
 	versionapi.RegisterVersionServer(srv, version{id: id})
@@ -68,6 +70,7 @@ func NewTTRPC(svc *service.Service, id Identity) (*ttrpc.Server, error) {
 	introspectionapi.RegisterTTRPCIntrospectionService(srv, introspection{id: id})
 	leasesapi.RegisterTTRPCLeasesService(srv, leases{svc: svc})
 	namespacesapi.RegisterTTRPCNamespacesService(srv, namespaces{svc: svc})
+	sandboxapi.RegisterTTRPCStoreService(srv, sandboxes{svc: svc})
 	snapshotsapi.RegisterTTRPCSnapshotsService(srv, snapshotsTTRPC{snapshots{svc}})
 	tasksapi.RegisterTTRPCTasksService(srv, tasks{svc: svc})
 	versionapi.RegisterTTRPCVersionService(srv, version{id: id})

@@ -18,40 +18,39 @@ func (s *Service) CreateContainer(ctx context.Context, namespace string, c metad
 			return err
 		}
 		v.Runtime.Name = first(v.Runtime.Name, runtimeName)
-		created, err = tx.Containers(namespace).Create(v)
-		return err
+		if created, err = tx.Containers(namespace).Create(v); err != nil {
+			return err
+		}
+		return announce(tx, namespace, "/containers/create", containerCreated(created))
 	})
-	if err != nil {
-		return metadata.Container{}, err
-	}
-	s.publish(namespace, "/containers/create", containerCreated(created.ID, created.Image, created.Runtime.Name))
-	return created, nil
+	return created, err
 }
 
 // UpdateContainer changes the fields that paths name.
 func (s *Service) UpdateContainer(ctx context.Context, namespace string, c metadata.Container, paths []string) (metadata.Container, error) {
 	var updated metadata.Container
 	err := s.DB.Update(ctx, func(tx *metadata.Tx) (err error) {
-		updated, err = tx.Containers(namespace).Update(c, paths...)
-		return err
+		if updated, err = tx.Containers(namespace).Update(c, paths...); err != nil {
+			return err
+		}
+		return announce(tx, namespace, "/containers/update", &apievents.ContainerUpdate{
+			ID: updated.ID, Image: updated.Image, Labels: updated.Labels, SnapshotKey: updated.SnapshotKey,
+		})
 	})
-	if err != nil {
-		return metadata.Container{}, err
-	}
-	s.publish(namespace, "/containers/update", &apievents.ContainerUpdate{
-		ID: updated.ID, Image: updated.Image, Labels: updated.Labels, SnapshotKey: updated.SnapshotKey,
-	})
-	return updated, nil
+	return updated, err
 }
 
 // DeleteContainer deletes the record. Its task, if any, is the client's to delete first.
 func (s *Service) DeleteContainer(ctx context.Context, namespace, id string) error {
-	err := s.DB.Update(ctx, func(tx *metadata.Tx) error { return tx.Containers(namespace).Delete(id) })
-	if err != nil {
+	return s.DB.Update(ctx, func(tx *metadata.Tx) error { return dropContainer(tx, namespace, id) })
+}
+
+// dropContainer takes a container's record away.
+func dropContainer(tx *metadata.Tx, namespace, id string) error {
+	if err := tx.Containers(namespace).Delete(id); err != nil {
 		return err
 	}
-	s.publish(namespace, "/containers/delete", &apievents.ContainerDelete{ID: id})
-	return nil
+	return announce(tx, namespace, "/containers/delete", &apievents.ContainerDelete{ID: id})
 }
 
 // container loads a record.

@@ -229,6 +229,9 @@ func (s *Service) recordImages(ctx context.Context, namespace string, list []ima
 				created[i] = true
 				recorded[i], err = images.Create(v)
 			}
+			if err == nil {
+				err = announceImage(tx, namespace, recorded[i], created[i])
+			}
 			if err != nil {
 				return err
 			}
@@ -243,16 +246,19 @@ func (s *Service) recordImages(ctx context.Context, namespace string, list []ima
 	}
 	out := make([]*cleatapi.Image, len(list))
 	for i, img := range recorded {
-		if created[i] {
-			s.publish(namespace, "/images/create", &apievents.ImageCreate{Name: img.Name, Labels: img.Labels})
-		} else {
-			s.publish(namespace, "/images/update", &apievents.ImageUpdate{Name: img.Name, Labels: img.Labels})
-		}
 		if out[i], err = s.describe(ctx, namespace, img); err != nil {
 			return nil, err
 		}
 	}
 	return out, nil
+}
+
+// announceImage tells that a name was recorded, new or again.
+func announceImage(tx *metadata.Tx, namespace string, img metadata.Image, created bool) error {
+	if created {
+		return announce(tx, namespace, "/images/create", &apievents.ImageCreate{Name: img.Name, Labels: img.Labels})
+	}
+	return announce(tx, namespace, "/images/update", &apievents.ImageUpdate{Name: img.Name, Labels: img.Labels})
 }
 
 // parsePlatform returns a matcher for os/arch[/variant]; nil, this host's, for "".

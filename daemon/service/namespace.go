@@ -13,25 +13,23 @@ import (
 
 // CreateNamespace makes a namespace.
 func (s *Service) CreateNamespace(ctx context.Context, name string, labels map[string]string) error {
-	err := s.DB.Update(ctx, func(tx *metadata.Tx) error { return tx.Namespaces().Create(name, labels) })
-	if err != nil {
-		return err
-	}
-	s.publish(name, "/namespaces/create", &apievents.NamespaceCreate{Name: name, Labels: labels})
-	return nil
+	return s.DB.Update(ctx, func(tx *metadata.Tx) error {
+		if err := tx.Namespaces().Create(name, labels); err != nil {
+			return err
+		}
+		return announce(tx, name, "/namespaces/create", &apievents.NamespaceCreate{Name: name, Labels: labels})
+	})
 }
 
 // UpdateNamespace changes labels, all of them or those that paths name.
 func (s *Service) UpdateNamespace(ctx context.Context, v metadata.Namespace, paths []string) (ns metadata.Namespace, err error) {
 	err = s.DB.Update(ctx, func(tx *metadata.Tx) (err error) {
-		ns, err = tx.Namespaces().Update(v, paths...)
-		return err
+		if ns, err = tx.Namespaces().Update(v, paths...); err != nil {
+			return err
+		}
+		return announce(tx, ns.Name, "/namespaces/update", &apievents.NamespaceUpdate{Name: ns.Name, Labels: ns.Labels})
 	})
-	if err != nil {
-		return ns, err
-	}
-	s.publish(ns.Name, "/namespaces/update", &apievents.NamespaceUpdate{Name: ns.Name, Labels: ns.Labels})
-	return ns, nil
+	return ns, err
 }
 
 // DeleteNamespace deletes an empty namespace; tasks count as well as records.
@@ -39,12 +37,12 @@ func (s *Service) DeleteNamespace(ctx context.Context, name string) error {
 	if n := len(s.Runtime.List(name)); n > 0 {
 		return fmt.Errorf("namespace %s still has %d tasks: %w", name, n, errdefs.ErrFailedPrecondition)
 	}
-	err := s.DB.Update(ctx, func(tx *metadata.Tx) error { return tx.Namespaces().Delete(name) })
-	if err != nil {
-		return err
-	}
-	s.publish(name, "/namespaces/delete", &apievents.NamespaceDelete{Name: name})
-	return nil
+	return s.DB.Update(ctx, func(tx *metadata.Tx) error {
+		if err := tx.Namespaces().Delete(name); err != nil {
+			return err
+		}
+		return announce(tx, name, "/namespaces/delete", &apievents.NamespaceDelete{Name: name})
+	})
 }
 
 // EnsureNamespace makes a namespace unless it is there; for the daemon's own default.

@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"time"
 
-	apievents "github.com/containerd/containerd/api/events"
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 
@@ -107,13 +106,13 @@ func (s *Service) removeRecords(ctx context.Context, namespace string, c metadat
 	var snap *metadata.Snapshot
 	err := s.DB.Update(ctx, func(tx *metadata.Tx) error {
 		snap = nil
-		if err := tx.Containers(namespace).Delete(c.ID); err != nil {
+		if err := dropContainer(tx, namespace, c.ID); err != nil {
 			return err
 		}
 		if r, err := record(c); err != nil || r == nil || c.SnapshotKey == "" {
 			return err // the snapshot is the client's own to remove
 		}
-		v, err := tx.Snapshots(namespace, c.Snapshotter).Remove(c.SnapshotKey)
+		v, err := dropSnapshot(tx, namespace, c.Snapshotter, c.SnapshotKey)
 		if err == nil {
 			snap = &v
 		}
@@ -122,9 +121,7 @@ func (s *Service) removeRecords(ctx context.Context, namespace string, c metadat
 	if err != nil {
 		return err
 	}
-	s.publish(namespace, "/containers/delete", &apievents.ContainerDelete{ID: c.ID})
 	if snap != nil {
-		s.publish(namespace, "/snapshot/remove", &apievents.SnapshotRemove{Key: snap.Key, Snapshotter: c.Snapshotter})
 		if d, err := s.driver(c.Snapshotter); err == nil {
 			s.removeDirectory(ctx, d, snap.ID)
 		}

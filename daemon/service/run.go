@@ -10,7 +10,6 @@ import (
 	"path/filepath"
 	"time"
 
-	apievents "github.com/containerd/containerd/api/events"
 	"github.com/containerd/errdefs"
 
 	"github.com/cleatproject/cleat/internal/undo"
@@ -77,12 +76,6 @@ func (s *Service) Run(ctx context.Context, namespace string, req *cleatapi.RunRe
 	}
 	u.Release()
 	release()
-	if r.snapshot != nil {
-		s.publish(namespace, "/snapshot/prepare", &apievents.SnapshotPrepare{
-			Key: r.snapshot.Key, Parent: r.snapshot.Parent, Snapshotter: r.container.Snapshotter,
-		})
-	}
-	s.publish(namespace, "/containers/create", containerCreated(id, r.container.Image, r.container.Runtime.Name))
 	s.follow(t)
 	info := t.Info()
 	return &cleatapi.RunResponse{
@@ -252,23 +245,25 @@ func (s *Service) commitRun(ctx context.Context, namespace string, r *plan, t *r
 	}
 	return s.DB.Update(ctx, func(tx *metadata.Tx) error {
 		if r.snapshot != nil {
-			if _, err := tx.Snapshots(namespace, r.container.Snapshotter).Create(*r.snapshot); err != nil {
+			if err := recordSnapshot(tx, namespace, r.container.Snapshotter, *r.snapshot); err != nil {
 				return err
 			}
 		}
-		_, err := tx.Containers(namespace).Create(r.container)
-		return err
+		if _, err := tx.Containers(namespace).Create(r.container); err != nil {
+			return err
+		}
+		return announce(tx, namespace, "/containers/create", containerCreated(r.container))
 	})
 }
 
 // dropRecords deletes a container and its snapshot from the database.
 func (s *Service) dropRecords(tx *metadata.Tx, namespace string, c metadata.Container) error {
-	if err := tx.Containers(namespace).Delete(c.ID); err != nil {
+	if err := dropContainer(tx, namespace, c.ID); err != nil {
 		return err
 	}
 	if c.SnapshotKey == "" {
 		return nil
 	}
-	_, err := tx.Snapshots(namespace, c.Snapshotter).Remove(c.SnapshotKey)
+	_, err := dropSnapshot(tx, namespace, c.Snapshotter, c.SnapshotKey)
 	return ignore(err, errdefs.ErrNotFound)
 }

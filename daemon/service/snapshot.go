@@ -63,16 +63,33 @@ func (s *Service) Prepare(ctx context.Context, namespace, snapshotter string, re
 		return nil, err
 	}
 	err = s.DB.Update(ctx, func(tx *metadata.Tx) error {
-		_, err := tx.Snapshots(namespace, snapshotter).Create(p.record)
-		return err
+		return recordSnapshot(tx, namespace, snapshotter, p.record)
 	})
 	if err != nil {
 		return nil, err
 	}
 	u.Release()
 	p.release()
-	s.publish(namespace, "/snapshot/prepare", &apievents.SnapshotPrepare{Key: rec.Key, Parent: rec.Parent, Snapshotter: snapshotter})
 	return p.mounts, nil
+}
+
+// recordSnapshot puts a prepared snapshot on record.
+func recordSnapshot(tx *metadata.Tx, namespace, snapshotter string, rec metadata.Snapshot) error {
+	if _, err := tx.Snapshots(namespace, snapshotter).Create(rec); err != nil {
+		return err
+	}
+	return announce(tx, namespace, "/snapshot/prepare", &apievents.SnapshotPrepare{
+		Key: rec.Key, Parent: rec.Parent, Snapshotter: snapshotter,
+	})
+}
+
+// dropSnapshot takes a snapshot's record away and returns it.
+func dropSnapshot(tx *metadata.Tx, namespace, snapshotter, key string) (metadata.Snapshot, error) {
+	rec, err := tx.Snapshots(namespace, snapshotter).Remove(key)
+	if err != nil {
+		return rec, err
+	}
+	return rec, announce(tx, namespace, "/snapshot/remove", &apievents.SnapshotRemove{Key: key, Snapshotter: snapshotter})
 }
 
 // Mounts returns how to mount an active snapshot or view.
@@ -129,15 +146,12 @@ func (s *Service) Commit(ctx context.Context, namespace, snapshotter, name, key 
 	if err != nil {
 		return fmt.Errorf("commit snapshot %s: %w", key, err)
 	}
-	err = s.DB.Update(ctx, func(tx *metadata.Tx) error {
-		_, err := tx.Snapshots(namespace, snapshotter).Commit(name, key, usage, labels)
-		return err
+	return s.DB.Update(ctx, func(tx *metadata.Tx) error {
+		if _, err := tx.Snapshots(namespace, snapshotter).Commit(name, key, usage, labels); err != nil {
+			return err
+		}
+		return announce(tx, namespace, "/snapshot/commit", &apievents.SnapshotCommit{Key: key, Name: name, Snapshotter: snapshotter})
 	})
-	if err != nil {
-		return err
-	}
-	s.publish(namespace, "/snapshot/commit", &apievents.SnapshotCommit{Key: key, Name: name, Snapshotter: snapshotter})
-	return nil
 }
 
 // RemoveSnapshot removes the record, then the directory.
@@ -148,13 +162,12 @@ func (s *Service) RemoveSnapshot(ctx context.Context, namespace, snapshotter, ke
 	}
 	var rec metadata.Snapshot
 	err = s.DB.Update(ctx, func(tx *metadata.Tx) (err error) {
-		rec, err = tx.Snapshots(namespace, snapshotter).Remove(key)
+		rec, err = dropSnapshot(tx, namespace, snapshotter, key)
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	s.publish(namespace, "/snapshot/remove", &apievents.SnapshotRemove{Key: key, Snapshotter: snapshotter})
 	s.removeDirectory(ctx, d, rec.ID)
 	return nil
 }

@@ -100,6 +100,29 @@ func (s *selector) match(o Adaptor) bool {
 	}
 }
 
+// Exact returns the values that a field can have in an object that f matches, if f says so
+// with "==" in each of its alternatives. The field has a path of one name.
+func Exact(f Filter, field string) (values []string, ok bool) {
+	switch f := f.(type) {
+	case all:
+		for _, s := range f {
+			if s.op == equal && len(s.path) == 1 && s.path[0] == field {
+				return []string{s.value}, true
+			}
+		}
+	case either:
+		for _, alternative := range f {
+			v, ok := Exact(alternative, field)
+			if !ok {
+				return nil, false
+			}
+			values = append(values, v...)
+		}
+		return values, len(f) > 0
+	}
+	return nil, false
+}
+
 // ParseAll returns the filter that holds if one of texts does, or always if there are
 // none. Errors are of the class invalid argument.
 func ParseAll(texts ...string) (Filter, error) {

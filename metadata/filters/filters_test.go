@@ -79,6 +79,48 @@ func TestBadText(t *testing.T) {
 	}
 }
 
+func TestErrorsShowThePlace(t *testing.T) {
+	for text, want := range map[string]string{
+		`id=x`:         `expected one of the operators == != ~= at character 3, before "=x"`,
+		`id==x,`:       `expected the name of a field at its end, character 7`,
+		`labels."ä"==`: `expected a value at its end, character 13`,
+		`id==x y`:      `expected a comma at character 7, before "y"`,
+		`id~=a(`:       `not a regular expression at character 5, before "a("`,
+		`a."b`:         `quotes do not close at character 3`,
+	} {
+		_, err := Parse(text)
+		if err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "filter ") {
+			t.Errorf("%s: %v, want %s", text, err, want)
+		}
+	}
+}
+
+func TestExact(t *testing.T) {
+	for _, tc := range []struct {
+		texts []string
+		want  string
+		ok    bool
+	}{
+		{[]string{"id==a"}, "a", true},
+		{[]string{"labels.x,id==a", `"id"==b`}, "a,b", true},
+		{[]string{"id==a", "labels.x"}, "", false},
+		{[]string{"id~=a"}, "", false},
+		{[]string{"id!=a"}, "", false},
+		{[]string{"id.x==a"}, "", false},
+		{nil, "", false},
+		{[]string{""}, "", false},
+	} {
+		f, err := ParseAll(tc.texts...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, ok := Exact(f, "id")
+		if strings.Join(got, ",") != tc.want || ok != tc.ok {
+			t.Errorf("%q: %v %v", tc.texts, got, ok)
+		}
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	for _, s := range []string{`labels."a.b"==x,id~=re`, `name!=v`, `a~=/x\/y/`, `a==|b|,c`} {
 		f.Add(s)

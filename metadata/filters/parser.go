@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 )
 
 // maxText bounds a filter's length in bytes.
@@ -34,6 +35,9 @@ func (p *parser) filter() (Filter, error) {
 			return list, nil
 		}
 		if !p.take(",") {
+			if strings.ContainsAny(p.rest[:1], "=!~<>") {
+				return nil, p.errorf("expected one of the operators == != ~=")
+			}
 			return nil, p.errorf("expected a comma")
 		}
 		p.blanks()
@@ -63,13 +67,14 @@ func (p *parser) selector() (selector, error) {
 		return s, nil
 	}
 	p.blanks()
+	at := *p
 	var err error
 	if s.value, err = p.value(); err != nil {
 		return s, err
 	}
 	if s.op == matches {
 		if s.re, err = regexp.Compile(s.value); err != nil {
-			return s, err
+			return s, fmt.Errorf("%w: %w", at.errorf("not a regular expression"), err)
 		}
 	}
 	return s, nil
@@ -170,6 +175,11 @@ func (p *parser) take(s string) bool {
 	return ok
 }
 
+// errorf says what is wrong where: the place as a number, counted from 1, and what stands there.
 func (p *parser) errorf(what string) error {
-	return errors.New(what + " at character " + strconv.Itoa(len(p.text)-len(p.rest)+1))
+	at := utf8.RuneCountInString(p.text[:len(p.text)-len(p.rest)]) + 1
+	if p.rest == "" {
+		return errors.New(what + " at its end, character " + strconv.Itoa(at))
+	}
+	return fmt.Errorf("%s at character %d, before %.32q", what, at, p.rest)
 }

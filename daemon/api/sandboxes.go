@@ -1,0 +1,137 @@
+package api
+
+import (
+	"context"
+
+	api "github.com/containerd/containerd/api/services/sandbox/v1"
+	apitypes "github.com/containerd/containerd/api/types"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/cleatproject/cleat/daemon/service"
+	"github.com/cleatproject/cleat/metadata"
+)
+
+// sandboxes is the Store of containerd.services.sandbox.v1: records of sandboxes. Running them is
+// the Controller's, which is not served.
+type sandboxes struct {
+	svc *service.Service
+	api.UnsafeStoreServer
+}
+
+var (
+	_ api.StoreServer       = sandboxes{}
+	_ api.TTRPCStoreService = sandboxes{}
+)
+
+func (s sandboxes) Create(ctx context.Context, req *api.StoreCreateRequest) (*api.StoreCreateResponse, error) {
+	ns, err := namespaceOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	v, err := s.svc.CreateSandbox(ctx, ns, recordSandbox(req.GetSandbox()))
+	if err != nil {
+		return nil, err
+	}
+	return &api.StoreCreateResponse{Sandbox: apiSandbox(v)}, nil
+}
+
+func (s sandboxes) Update(ctx context.Context, req *api.StoreUpdateRequest) (*api.StoreUpdateResponse, error) {
+	ns, err := namespaceOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var v metadata.Sandbox
+	err = s.svc.DB.Update(ctx, func(tx *metadata.Tx) (err error) {
+		v, err = tx.Sandboxes(ns).Update(recordSandbox(req.GetSandbox()), req.GetFields()...)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &api.StoreUpdateResponse{Sandbox: apiSandbox(v)}, nil
+}
+
+func (s sandboxes) Delete(ctx context.Context, req *api.StoreDeleteRequest) (*api.StoreDeleteResponse, error) {
+	ns, err := namespaceOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &api.StoreDeleteResponse{}, s.svc.DB.Update(ctx, func(tx *metadata.Tx) error {
+		return tx.Sandboxes(ns).Delete(req.GetSandboxID())
+	})
+}
+
+func (s sandboxes) List(ctx context.Context, req *api.StoreListRequest) (*api.StoreListResponse, error) {
+	ns, err := namespaceOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var list []metadata.Sandbox
+	err = s.svc.DB.View(ctx, func(tx *metadata.Tx) (err error) {
+		list, err = tx.Sandboxes(ns).List(req.GetFilters()...)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	resp := &api.StoreListResponse{}
+	for _, v := range list {
+		resp.List = append(resp.List, apiSandbox(v))
+	}
+	return resp, nil
+}
+
+func (s sandboxes) Get(ctx context.Context, req *api.StoreGetRequest) (*api.StoreGetResponse, error) {
+	ns, err := namespaceOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var v metadata.Sandbox
+	err = s.svc.DB.View(ctx, func(tx *metadata.Tx) (err error) {
+		v, err = tx.Sandboxes(ns).Get(req.GetSandboxID())
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &api.StoreGetResponse{Sandbox: apiSandbox(v)}, nil
+}
+
+func apiSandbox(v metadata.Sandbox) *apitypes.Sandbox {
+	return &apitypes.Sandbox{
+		SandboxID: v.ID, Runtime: &apitypes.Sandbox_Runtime{Name: v.Runtime.Name, Options: apiAny(v.Runtime.Options)},
+		Spec: apiAny(v.Spec), Labels: v.Labels, CreatedAt: stamp(v.CreatedAt), UpdatedAt: stamp(v.UpdatedAt),
+		Extensions: apiAnys(v.Extensions), Sandboxer: v.Sandboxer,
+	}
+}
+
+func recordSandbox(v *apitypes.Sandbox) metadata.Sandbox {
+	return metadata.Sandbox{
+		ID: v.GetSandboxID(), Runtime: metadata.Runtime{Name: v.GetRuntime().GetName(), Options: recordAny(v.GetRuntime().GetOptions())},
+		Spec: recordAny(v.GetSpec()), Labels: v.GetLabels(), Extensions: recordAnys(v.GetExtensions()), Sandboxer: v.GetSandboxer(),
+	}
+}
+
+func apiAnys(m map[string]metadata.Any) map[string]*anypb.Any {
+	if len(m) == 0 {
+		return nil
+	}
+	out := make(map[string]*anypb.Any, len(m))
+	for k, v := range m {
+		out[k] = apiAny(&v)
+	}
+	return out
+}
+
+func recordAnys(m map[string]*anypb.Any) map[string]metadata.Any {
+	if len(m) == 0 {
+		return nil
+	}
+	out := make(map[string]metadata.Any, len(m))
+	for k, v := range m {
+		if a := recordAny(v); a != nil {
+			out[k] = *a
+		}
+	}
+	return out
+}

@@ -1,0 +1,74 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+)
+
+// audited is a path and the most that its mode may allow.
+type audited struct {
+	path string
+	most os.FileMode
+}
+
+// modes checks that nobody but root can look into, or write to, what the daemon keeps.
+func (d *doctor) modes() error {
+	socket := os.FileMode(0o600)
+	if d.cfg.Group != 0 {
+		socket = 0o660
+	}
+	list := []audited{
+		{d.cfg.Root, 0o700}, {filepath.Join(d.cfg.Root, "content"), 0o700},
+		{filepath.Join(d.cfg.Root, "snapshots"), 0o700}, {filepath.Join(d.cfg.Root, "logs"), 0o700},
+		{filepath.Join(d.cfg.Root, "events"), 0o700}, {d.database, 0o600},
+		{d.cfg.State, 0o711}, {d.cfg.Address, socket}, {d.cfg.TTRPCAddress, socket},
+	}
+	bundles, err := filepath.Glob(filepath.Join(d.cfg.State, "io.containerd.runtime.v2.task", "*", "*"))
+	if err != nil {
+		return fmt.Errorf("list bundles: %w", err)
+	}
+	for _, b := range bundles {
+		list = append(list, audited{b, 0o711})
+	}
+	before := d.standing + d.mended
+	for _, a := range list {
+		if err := d.mode(a); err != nil {
+			return err
+		}
+	}
+	if d.standing+d.mended == before {
+		d.fine(fmt.Sprintf("modes and owners of %d paths", len(list)))
+	}
+	return nil
+}
+
+func (d *doctor) mode(a audited) error {
+	info, err := os.Lstat(a.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("check mode: %w", err)
+	}
+	if st, ok := info.Sys().(*syscall.Stat_t); ok && int(st.Uid) != os.Geteuid() {
+		d.finding(fmt.Sprintf("%s belongs to user %d", a.path, st.Uid), "that user can change what root runs", "find out who did it, then chown it")
+	}
+	have := info.Mode().Perm()
+	if have&^a.most == 0 {
+		return nil
+	}
+	what := fmt.Sprintf("%s has the mode %04o, more than %04o", a.path, have, a.most)
+	if !d.repair {
+		d.finding(what, "users other than root can reach into containers, or into what they are made of", fmt.Sprintf("chmod %o %s, or %s", a.most, a.path, runRepair))
+		return nil
+	}
+	if err := os.Chmod(a.path, have&a.most); err != nil {
+		return fmt.Errorf("repair mode: %w", err)
+	}
+	d.fixed(what, fmt.Sprintf("set to %04o", have&a.most))
+	return nil
+}

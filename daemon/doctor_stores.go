@@ -1,0 +1,245 @@
+package daemon
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/cleatproject/cleat/content"
+	"github.com/cleatproject/cleat/image"
+	"github.com/cleatproject/cleat/internal/durable"
+	"github.com/cleatproject/cleat/metadata"
+)
+
+// checkContent compares the blobs on disk with their names, and with what is on record.
+func (d *doctor) checkContent(ctx context.Context, db *metadata.DB, store *content.Store) error {
+	before := d.standing + d.mended
+	whole := make(map[digest.Digest]int64)
+	err := store.Walk(ctx, func(info content.Info) error {
+		err := verifyBlob(ctx, store, info.Digest)
+		if err == nil {
+			whole[info.Digest] = info.Size
+			return nil
+		}
+		if !errdefs.IsDataLoss(err) {
+			return err
+		}
+		return d.damagedBlob(info.Digest)
+	})
+	if err != nil {
+		return err
+	}
+	namespaces, err := namespaceNames(ctx, db)
+	if err != nil {
+		return err
+	}
+	for _, ns := range namespaces {
+		if err := errors.Join(d.lostBlobs(ctx, db, ns, whole), d.unlistedBlobs(ctx, db, store, ns, whole)); err != nil {
+			return err
+		}
+	}
+	if d.standing+d.mended == before {
+		d.fine(fmt.Sprintf("content: %d blobs are what their names say", len(whole)))
+	}
+	return nil
+}
+
+// verifyBlob reads a blob and answers data loss if it is not what its name says.
+func verifyBlob(ctx context.Context, store *content.Store, want digest.Digest) (err error) {
+	r, err := store.ReaderAt(ctx, want)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, r.Close()) }()
+	v := want.Verifier()
+	buf := make([]byte, 1<<20)
+	for at := int64(0); at < r.Size(); {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		n, err := r.ReadAt(buf[:min(int64(len(buf)), r.Size()-at)], at)
+		_, _ = v.Write(buf[:n]) // a hash takes everything
+		at += int64(n)
+		if err != nil && !errors.Is(err, io.EOF) {
+			return fmt.Errorf("read %s: %w: %w", want, err, errdefs.ErrDataLoss)
+		}
+	}
+	if !v.Verified() {
+		return fmt.Errorf("content %s is not what its name says: %w", want, errdefs.ErrDataLoss)
+	}
+	return nil
+}
+
+func (d *doctor) damagedBlob(dg digest.Digest) error {
+	what := fmt.Sprintf("content %s is damaged", dg)
+	if !d.repair {
+		d.finding(what, "what is made of it is not what was pulled", runRepair+" to move it aside, then import or pull its image again")
+		return nil
+	}
+	aside := filepath.Join(d.cfg.Root, "content", "damaged")
+	if err := durable.MkdirAll(aside, 0o700); err != nil {
+		return fmt.Errorf("move damaged content aside: %w", err)
+	}
+	from := filepath.Join(d.cfg.Root, "content", "blobs", dg.Algorithm().String(), dg.Encoded())
+	if err := durable.Rename(from, filepath.Join(aside, dg.Algorithm().String()+"-"+dg.Encoded())); err != nil {
+		return fmt.Errorf("move damaged content aside: %w", err)
+	}
+	d.fixed(what, "moved to "+aside+"; import or pull its image again")
+	return nil
+}
+
+// lostBlobs finds records of blobs that are not there.
+func (d *doctor) lostBlobs(ctx context.Context, db *metadata.DB, ns string, whole map[digest.Digest]int64) error {
+	var lost []digest.Digest
+	err := db.View(ctx, func(tx *metadata.Tx) error {
+		return tx.Content(ns).Walk(func(b metadata.Blob) error {
+			if size, ok := whole[b.Digest]; !ok || size != b.Size {
+				lost = append(lost, b.Digest)
+			}
+			return nil
+		})
+	})
+	if err != nil || len(lost) == 0 {
+		return err
+	}
+	if d.repair {
+		err = db.Update(ctx, func(tx *metadata.Tx) error {
+			for _, dg := range lost {
+				if err := tx.Content(ns).Delete(dg); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	for _, dg := range lost {
+		what := fmt.Sprintf("content %s is on record in namespace %s and not whole on disk", dg, ns)
+		if d.repair {
+			d.fixed(what, "took the record away, so that it can be imported or pulled again")
+		} else {
+			d.finding(what, "images that need it cannot be unpacked or exported", runRepair+", then import or pull them again")
+		}
+	}
+	return nil
+}
+
+// unlistedBlobs finds blobs that the images of a namespace need, that are on disk, and of which
+// the namespace has lost the record.
+func (d *doctor) unlistedBlobs(ctx context.Context, db *metadata.DB, store *content.Store, ns string, whole map[digest.Digest]int64) error {
+	var images []metadata.Image
+	listed := make(map[digest.Digest]bool)
+	err := db.View(ctx, func(tx *metadata.Tx) (err error) {
+		if images, err = tx.Images(ns).List(); err != nil {
+			return err
+		}
+		return tx.Content(ns).Walk(func(b metadata.Blob) error {
+			listed[b.Digest] = true
+			return nil
+		})
+	})
+	if err != nil {
+		return err
+	}
+	var missing []metadata.Blob
+	for _, img := range images {
+		err := image.Walk(ctx, provider{store}, img.Target, func(desc ocispec.Descriptor) error {
+			if size, ok := whole[desc.Digest]; ok && !listed[desc.Digest] {
+				listed[desc.Digest] = true
+				missing = append(missing, metadata.Blob{Digest: desc.Digest, Size: size})
+			}
+			return nil
+		})
+		if err != nil && !errdefs.IsNotFound(err) {
+			d.finding(fmt.Sprintf("image %q in namespace %s cannot be read: %v", img.Name, ns, err), "it cannot be run or exported", "remove it, and import or pull it again")
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	what := fmt.Sprintf("%d blobs that images of namespace %s need are on disk and not on record", len(missing), ns)
+	if !d.repair {
+		d.finding(what, "these images cannot be unpacked or exported", runRepair)
+		return nil
+	}
+	err = db.Update(ctx, func(tx *metadata.Tx) error {
+		for _, b := range missing {
+			if _, err := tx.Content(ns).Create(b); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err == nil {
+		d.fixed(what, "verified them and put them on record")
+	}
+	return err
+}
+
+// provider is the whole store as package image reads it.
+type provider struct{ *content.Store }
+
+// ReaderAt implements image.Provider.
+func (p provider) ReaderAt(ctx context.Context, dg digest.Digest) (image.Blob, error) {
+	return p.Store.ReaderAt(ctx, dg)
+}
+
+func namespaceNames(ctx context.Context, db *metadata.DB) (names []string, err error) {
+	err = db.View(ctx, func(tx *metadata.Tx) error {
+		list, err := tx.Namespaces().List()
+		for _, n := range list {
+			names = append(names, n.Name)
+		}
+		return err
+	})
+	return names, err
+}
+
+// checkSnapshots compares the directories of snapshots with the records.
+func (d *doctor) checkSnapshots(ctx context.Context, db *metadata.DB) error {
+	namespaces, err := namespaceNames(ctx, db)
+	if err != nil {
+		return err
+	}
+	before, total := d.standing+d.mended, 0
+	for _, ns := range namespaces {
+		err := db.View(ctx, func(tx *metadata.Tx) error {
+			for _, name := range tx.Snapshotters(ns) {
+				list, err := tx.Snapshots(ns, name).List()
+				if err != nil {
+					return err
+				}
+				total += len(list)
+				for _, v := range list {
+					d.snapshotDirectory(ns, name, v)
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if d.standing+d.mended == before {
+		d.fine(fmt.Sprintf("snapshots: %d have their directory", total))
+	}
+	return nil
+}
+
+func (d *doctor) snapshotDirectory(ns, snapshotter string, v metadata.Snapshot) {
+	dir := filepath.Join(d.cfg.Root, "snapshots", snapshotter, fmt.Sprint(v.ID))
+	if info, err := os.Stat(dir); err == nil && info.IsDir() {
+		return
+	}
+	d.finding(fmt.Sprintf("snapshot %q of %s in namespace %s has no directory %s", v.Key, snapshotter, ns, dir),
+		"containers and layers upon it cannot be used", "remove what uses it and the snapshot itself, then import or pull its image again")
+}

@@ -1,0 +1,91 @@
+package integration
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	tasksapi "github.com/containerd/containerd/api/services/tasks/v1"
+	tasktypes "github.com/containerd/containerd/api/types/task"
+)
+
+// TestADamagedDatabaseDoesNotStopTheDaemon damages the database below a running container: the
+// daemon starts, has adopted the task, answers what needs a record with what to do, and a repair
+// brings the rest back.
+func TestADamagedDatabaseDoesNotStopTheDaemon(t *testing.T) {
+	d := Start(t)
+	d.Busybox()
+	d.Cleat("run", "-d", "--name", "c", "busybox", "sleep", "1000")
+	before := d.ps("c")
+	db := filepath.Join(d.Root, "meta.db")
+	d.Kill9()
+	backup, err := os.ReadFile(db)
+	must(t, err)
+	for name, damage := range map[string]func() error{
+		"cut off":   func() error { return os.Truncate(db, 5000) },
+		"emptied":   func() error { return os.Truncate(db, 0) },
+		"gone":      func() error { return os.Remove(db) },
+		"a flipped": func() error { return flip(db, 4096+40) },
+	} {
+		must(t, damage())
+		harmed, _ := os.ReadFile(db) // gone, in one case
+		d.Begin()
+		d.lookAfterWithoutRecords(name, uint32(before.Pid))
+		d.Stop()
+		if after, _ := os.ReadFile(db); string(after) != string(harmed) {
+			t.Errorf("%s: the daemon changed the damaged database", name)
+		}
+		must(t, os.WriteFile(db, backup, 0o600))
+	}
+	if !alive(before.Pid) {
+		t.Fatal("the container did not survive")
+	}
+
+	must(t, flip(db, 4096+40)) // a meta page: all records can be read, but the last change may be lost
+	if out, _, code := d.Try("doctor", "--root", d.Root, "--state", d.State); code != 1 || !strings.Contains(out, "--repair") {
+		t.Errorf("doctor: code %d:\n%s", code, out)
+	}
+	if out, stderr, code := d.Try("doctor", "--repair", "--root", d.Root, "--state", d.State); code != 0 {
+		t.Fatalf("doctor --repair: code %d:\n%s%s", code, out, stderr)
+	}
+	d.Begin()
+	if c := d.status("c", "running"); c.Pid != before.Pid {
+		t.Errorf("pid was %d, is %d", before.Pid, c.Pid)
+	}
+	if got := d.Cleat("run", "--rm", "busybox", "echo", "well"); got != "well" {
+		t.Errorf("a run after the repair says %q", got)
+	}
+}
+
+// lookAfterWithoutRecords checks that the daemon has the task c and says what to do about the rest.
+func (d *Daemon) lookAfterWithoutRecords(name string, pid uint32) {
+	d.t.Helper()
+	ctx, conn := d.grpc()
+	tasks := tasksapi.NewTasksClient(conn)
+	d.Eventually(name+": the task is adopted", func() error {
+		resp, err := tasks.Get(ctx, &tasksapi.GetRequest{ContainerID: "c"})
+		if err != nil {
+			return err
+		}
+		if p := resp.GetProcess(); p.GetPid() != pid || p.GetStatus() != tasktypes.Status_RUNNING {
+			return os.ErrProcessDone
+		}
+		return nil
+	})
+	for _, args := range [][]string{{"ps"}, {"image", "ls"}, {"run", "--rm", "busybox", "true"}} {
+		if _, stderr, code := d.Try(args...); code == 0 || !strings.Contains(stderr, "cleat doctor") {
+			d.t.Errorf("%s: cleat %q: code %d, %s", name, args, code, stderr)
+		}
+	}
+}
+
+// flip alters a byte of a file.
+func flip(path string, at int64) error {
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	raw[at] ^= 0xff
+	return os.WriteFile(path, raw, 0o600)
+}

@@ -1,0 +1,128 @@
+package metadata
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+
+	"github.com/cleatproject/cleat/metadata/boltfile"
+)
+
+// check reads the whole file under its lock and returns what is wrong with it: its pages,
+// its layout and, from version 2 on, the seals of its records.
+func (db *DB) check(lockWait time.Duration) (err error) {
+	f, err := os.Open(db.path)
+	if err != nil {
+		return fmt.Errorf("open metadata: %w", err)
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	if err := lockShared(f, lockWait); err != nil {
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			return db.held()
+		}
+		return fmt.Errorf("lock metadata %s: %w", db.path, err)
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return fmt.Errorf("open metadata: %w", err)
+	}
+	var in inspector
+	err = boltfile.Check(f, info.Size(), boltfile.Visitor{Bucket: in.bucket, Record: in.record})
+	if err == nil {
+		err = in.verdict()
+	}
+	if err != nil {
+		return db.damaged(err)
+	}
+	return nil
+}
+
+// lockInterval is how often a held lock is tried for again.
+const lockInterval = 20 * time.Millisecond
+
+// lockShared waits for the file's lock, which bbolt holds while it has the file open. It
+// goes with the descriptor. A lock that stays held is EWOULDBLOCK.
+func lockShared(f *os.File, wait time.Duration) error {
+	end := time.NewTimer(wait)
+	defer end.Stop()
+	again := time.NewTicker(lockInterval)
+	defer again.Stop()
+	for {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB)
+		if err == nil || !errors.Is(err, unix.EWOULDBLOCK) {
+			return err
+		}
+		select {
+		case <-again.C:
+		case <-end.C:
+			return err
+		}
+	}
+}
+
+// inspector judges what a walk over the file finds.
+type inspector struct {
+	rooted  bool
+	foreign string // a bucket beside ours
+	schema  uint64
+	broken  error // the first record whose seal does not hold
+}
+
+func (in *inspector) bucket(path []string) {
+	switch {
+	case len(path) == 1 && path[0] == rootBucket:
+		in.rooted = true
+	case len(path) == 1:
+		in.foreign = path[0]
+	}
+}
+
+func (in *inspector) record(path []string, key, value []byte) {
+	if len(path) == 0 || path[0] != rootBucket {
+		return
+	}
+	if len(path) == 1 && string(key) == schemaKey {
+		in.schema = uint64Of(value)
+		return
+	}
+	if in.broken != nil {
+		return
+	}
+	if _, err := scopeOf(path[1:]...).open(string(key), value); err != nil {
+		in.broken = fmt.Errorf("%s: %w", place(path, key), err)
+	}
+}
+
+// place names a record for people.
+func place(path []string, key []byte) string {
+	text := ""
+	for _, p := range path[1:] {
+		text += p + "/"
+	}
+	return fmt.Sprintf("%.128q", text+string(key))
+}
+
+// verdict returns what the records say against the file.
+func (in *inspector) verdict() error {
+	switch {
+	case !in.rooted:
+		return errors.New("it has no bucket " + rootBucket)
+	case in.foreign != "":
+		return fmt.Errorf("it has a bucket %.64q that is not ours", in.foreign)
+	case in.schema == 0:
+		return errors.New("it does not say of which version it is")
+	case in.schema >= sealedSchema && in.schema <= schemaVersion:
+		return in.broken
+	}
+	return nil
+}
+
+// newer refuses a file of a later version.
+func (db *DB) newer(got uint64, known uint64) error {
+	return fmt.Errorf("open metadata %s: it was written by a newer cleatd (schema %d, this one knows up to %d): run the newer version again, or put the backup from before the upgrade in its place: %w",
+		db.path, got, known, errdefs.ErrFailedPrecondition)
+}
