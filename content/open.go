@@ -180,4 +180,3 @@ func (w *Writer) rehash(ctx context.Context) error {
 	w.offset += n
 	return err
 }
-
