@@ -49,7 +49,7 @@
 //     offset, are dropped, durably, before a truncation, and do not count where the data
 //     is shorter. A file that does not count costs reading the data again, nothing more.
 //   - When a sync fails, memory and disk may differ and no later sync would tell: the
-//     ingest is dropped.
+//     ingest goes back to what was synced before, or goes.
 //
 // What this does not cover is a file system that loses bytes while the machine runs on,
 // such as a disk that is pulled out and put in again under the same boot ID.

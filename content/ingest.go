@@ -120,8 +120,17 @@ func (s *Store) readStatus(name, dir string) (Status, error) {
 	}
 	return Status{
 		Ref: meta.Ref, Offset: fi.Size(), Total: meta.Total, Expected: meta.Expected,
-		StartedAt: meta.StartedAt, UpdatedAt: fi.ModTime().UTC(),
+		StartedAt: meta.StartedAt, UpdatedAt: writtenAt(fi, meta),
 	}, nil
+}
+
+// writtenAt is when an ingest was last written to. The kernel stamps files by a clock that is
+// some milliseconds coarse.
+func writtenAt(fi fs.FileInfo, meta ingestMeta) time.Time {
+	if t := fi.ModTime().UTC(); t.After(meta.StartedAt) {
+		return t
+	}
+	return meta.StartedAt
 }
 
 // readMeta reads the meta file of an ingest. One that cannot be one is not found, as if

@@ -175,7 +175,7 @@ func (w *Writer) rehash(ctx context.Context) error {
 		}
 	}
 	w.flushed, w.saved = w.offset, w.offset
-	w.updatedAt = fi.ModTime().UTC()
+	w.updatedAt = writtenAt(fi, w.meta)
 	n, err := w.store.copyTo(w.hash.Hash, until(ctx, io.NewSectionReader(w.f, w.offset, fi.Size()-w.offset)))
 	w.offset += n
 	return err

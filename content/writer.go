@@ -56,7 +56,7 @@ type Writer struct {
 	meta      ingestMeta
 	updatedAt time.Time
 	broken    error // why the data on disk may differ from what was hashed
-	dropped   bool  // the ingest was removed for that
+	dropped   bool  // the ingest was taken back for that, and has to be opened again
 	ended     error // why it is closed, if not by Close or Commit
 	named     bool  // the data has become a blob
 
@@ -105,7 +105,10 @@ func (w *Writer) Write(p []byte) (int, error) {
 	}
 	if err != nil {
 		// What may have come after the n bytes is not taken for data when this is taken up again.
-		w.broken = ingestError("write", w.ref, errors.Join(err, w.f.Truncate(w.offset)))
+		if !w.dropped {
+			err = errors.Join(err, w.f.Truncate(w.offset))
+		}
+		w.broken = ingestError("write", w.ref, err)
 		return n, w.broken
 	}
 	return n, nil
@@ -167,10 +170,24 @@ func (w *Writer) syncLocked() error {
 	return nil
 }
 
-// doubtLocked drops an ingest whose data could not be synced: what the kernel has in memory
-// and what is on disk may differ from now on, and a later sync would not say so.
+// doubtLocked takes an ingest whose data could not be synced back to what was synced before:
+// what the kernel has in memory of the rest and what is on disk may differ from now on, and
+// a later sync would not say so. The writer is of no use any more.
 func (w *Writer) doubtLocked(err error) error {
 	w.dropped = true
+	if w.synced > 0 {
+		rerr := w.store.disk.Remove(filepath.Join(w.dir, stateFile))
+		if errors.Is(rerr, fs.ErrNotExist) {
+			rerr = nil
+		}
+		if rerr == nil {
+			rerr = w.f.Truncate(w.synced)
+		}
+		if rerr == nil {
+			return err
+		}
+		err = errors.Join(err, rerr)
+	}
 	return errors.Join(err, w.store.removeIngest(w.dir, w.ref))
 }
 

@@ -1,0 +1,589 @@
+package content
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/containerd/errdefs"
+	digest "github.com/opencontainers/go-digest"
+
+	"github.com/cleatproject/cleat/internal/durable"
+	"github.com/cleatproject/cleat/internal/inject"
+)
+
+// The crash tests play a story once for each step it takes on disk, and cut it off there: by an
+// error, by errors from there on, or by killing the process. Then the store is opened again, as
+// after the death of a process and as after a power loss, and has to keep what it had promised.
+
+// testPace makes every part of the pace happen in a small ingest.
+func testPace() pace { return pace{writeBack: 20_000, checkpoint: 30_000, sync: 80_000} }
+
+// noise is data that nothing else resembles, the same in every process.
+func noise(seed uint64, size int) []byte {
+	var key [32]byte
+	key[0] = byte(seed)
+	out := make([]byte, size)
+	_, _ = rand.NewChaCha8(key).Read(out) // never fails
+	return out
+}
+
+// full is what every ingest of the story is going to be, by ref.
+func full(ref string) []byte { return noise(uint64(ref[0]), 200_000) }
+
+// promises are what the store acknowledged.
+type promises struct {
+	offset map[string]int  // of ingests, at least
+	synced map[string]int  // likewise, after a power loss
+	blobs  map[string]bool // by ref; false from when a deletion begins
+}
+
+// story is one run; say is called with each line of what was acknowledged.
+type story struct {
+	s   *Store
+	say func(line string)
+}
+
+// part writes an ingest up to a size.
+func (st *story) part(w *Writer, ref string, to int) error {
+	for off := int(w.Status().Offset); off < to; {
+		n := min(35_000, to-off)
+		if _, err := w.Write(full(ref)[off : off+n]); err != nil {
+			return err
+		}
+		off += n
+		st.say(fmt.Sprint("offset ", ref, " ", off))
+	}
+	return nil
+}
+
+// ingest opens a writer, writes, and ends with end.
+func (st *story) ingest(ref string, to int, end func(*Writer) error) error {
+	w, err := st.s.Writer(context.Background(), ref, WriterOptions{Total: int64(len(full(ref))), Expected: digest.FromBytes(full(ref))})
+	if err != nil {
+		return err
+	}
+	if err := st.part(w, ref, to); err != nil {
+		return errors.Join(err, w.Close())
+	}
+	if err := end(w); err != nil {
+		return errors.Join(err, w.Close())
+	}
+	return nil
+}
+
+func (st *story) commit(w *Writer) error {
+	if err := w.Commit(context.Background(), 0, ""); err != nil {
+		return err
+	}
+	st.say("blob " + w.ref)
+	return nil
+}
+
+func (st *story) leave(w *Writer) error {
+	if err := w.Close(); err != nil {
+		return err
+	}
+	st.say(fmt.Sprint("synced ", w.ref, " ", w.offset))
+	return nil
+}
+
+// play is all that a store does, on the directory of the store.
+func (st *story) play() error {
+	ctx := context.Background()
+	size := len(full("a"))
+	anew := func(w *Writer) error {
+		st.say("anew c")
+		if err := w.Truncate(0); err != nil {
+			return err
+		}
+		if err := st.part(w, "c", size); err != nil {
+			return err
+		}
+		return st.commit(w)
+	}
+	abort := func(w *Writer) error {
+		st.say("anew d")
+		return st.s.Abort(ctx, "d")
+	}
+	for _, do := range []func() error{
+		func() error { return st.ingest("a", 120_000, st.leave) },
+		func() error { return st.ingest("a", size, st.commit) },
+		func() error { return st.ingest("b", size, st.commit) },
+		func() error { return st.ingest("c", 100_000, anew) },
+		func() error { return st.ingest("d", 90_000, abort) },
+		func() error {
+			st.say("gone b")
+			return st.s.Delete(ctx, digest.FromBytes(full("b")))
+		},
+		func() error { return st.ingest("e", 130_000, st.leave) },
+		func() error { return st.ingest("f", 110_000, func(*Writer) error { return nil }) },
+	} {
+		if err := do(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// hear turns the lines into what must hold.
+func hear(lines []string) promises {
+	p := promises{map[string]int{}, map[string]int{}, map[string]bool{}}
+	for _, line := range lines {
+		word := strings.Fields(line)
+		if len(word) < 2 {
+			continue
+		}
+		ref := word[1]
+		switch word[0] {
+		case "offset":
+			p.offset[ref], _ = strconv.Atoi(word[2]) // written by say
+		case "synced":
+			p.synced[ref], _ = strconv.Atoi(word[2]) // likewise
+		case "anew":
+			delete(p.offset, ref)
+			delete(p.synced, ref)
+		case "blob":
+			p.blobs[ref] = true
+			delete(p.offset, ref)
+			delete(p.synced, ref)
+		case "gone":
+			p.blobs[ref] = false
+		}
+	}
+	return p
+}
+
+// steps counts what a store does on disk, and cuts it off.
+type steps struct {
+	n    int // so far
+	at   int // which one fails; 0 for none
+	stop func(n int) error
+	// doubt is set where the data of an ingest could not be synced: it goes back to where it was.
+	doubt bool
+}
+
+func (s *steps) fs() durable.FS {
+	return inject.FS{Under: durable.OS{}, At: func(op inject.Op) error {
+		s.n++
+		if s.at == 0 || s.n < s.at {
+			return nil
+		}
+		err := s.stop(s.n)
+		s.doubt = s.doubt || err != nil && op.Verb == "sync" && filepath.Base(op.Path) == dataFile
+		return err
+	}}
+}
+
+// tell plays the story in a directory.
+func tell(dir string, c *steps, say func(string)) error {
+	s, err := open(dir, Options{FS: c.fs()}, "boot-1", testPace())
+	if err != nil {
+		return err
+	}
+	return (&story{s, say}).play()
+}
+
+func TestEveryStepFails(t *testing.T) {
+	count := &steps{}
+	if err := tell(t.TempDir(), count, func(string) {}); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d steps", count.n)
+	for n := 1; n <= count.n; n++ {
+		for how, stop := range map[string]func(at int) error{
+			"once":    func(at int) error { return map[bool]error{true: syscall.EIO}[at == n] },
+			"forever": func(int) error { return syscall.ENOSPC },
+		} {
+			dir := t.TempDir()
+			var lines []string
+			c := &steps{at: n, stop: stop}
+			err := tell(dir, c, func(l string) { lines = append(lines, l) })
+			if err == nil && how == "forever" {
+				t.Errorf("step %d failed and nobody noticed", n)
+			}
+			p := hear(lines)
+			if c.doubt {
+				p.offset = p.synced
+			}
+			checkStore(t, fmt.Sprintf("step %d, %s", n, how), dir, p)
+		}
+	}
+}
+
+// crashEnv gives the directory and the step to a copy of the test binary that is to be killed.
+const crashEnv = "CLEAT_TEST_CRASH"
+
+func TestKilledAtEveryStep(t *testing.T) {
+	count := &steps{}
+	if err := tell(t.TempDir(), count, func(string) {}); err != nil {
+		t.Fatal(err)
+	}
+	for n := 1; n <= count.n; n++ {
+		dir := t.TempDir()
+		lines := killedAt(t, "story", dir, n)
+		checkStore(t, fmt.Sprintf("killed at step %d", n), dir, hear(lines))
+	}
+}
+
+// killedAt runs a copy of this binary, and returns what it said until it died at a step.
+func killedAt(t *testing.T, what, dir string, n int) []string {
+	t.Helper()
+	cmd := exec.Command(os.Args[0], "-test.run=^TestCrashChild$")
+	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%s %s %d", crashEnv, what, dir, n))
+	out, err := cmd.Output()
+	exit := new(exec.ExitError)
+	if !errors.As(err, &exit) || exit.Sys().(syscall.WaitStatus).Signal() != syscall.SIGKILL {
+		t.Fatalf("step %d: the process was not killed: %v\n%s", n, err, out)
+	}
+	return strings.Split(string(out), "\n")
+}
+
+// TestCrashChild is the process that is killed; run otherwise it does nothing.
+func TestCrashChild(t *testing.T) {
+	what, rest, ok := strings.Cut(os.Getenv(crashEnv), " ")
+	if !ok {
+		return
+	}
+	dir, at, _ := strings.Cut(rest, " ")
+	n, err := strconv.Atoi(at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := &steps{at: n, stop: func(int) error { return syscall.Kill(os.Getpid(), syscall.SIGKILL) }}
+	if what == "story" {
+		err = tell(dir, c, func(l string) { fmt.Println(l) })
+	} else {
+		_, err = open(dir, Options{FS: c.fs()}, "boot-2", testPace())
+	}
+	t.Fatalf("not killed: %v", err)
+}
+
+// checkStore checks what a cut-off story left: as after the process's death, and as after a
+// power loss that turned whatever was not synced into rubbish.
+func checkStore(t *testing.T, when, dir string, p promises) {
+	t.Helper()
+	lost := filepath.Join(t.TempDir(), "lost")
+	if _, err := os.Stat(dir); err == nil {
+		if err := os.CopyFS(lost, os.DirFS(dir)); err != nil {
+			t.Fatal(err)
+		}
+		rubbish(t, lost)
+	}
+	checkOpen(t, when, dir, "boot-1", p, p.offset)
+	checkOpen(t, when+", then power lost", lost, "boot-2", p, p.synced)
+}
+
+// rubbish overwrites the bytes of ingests that no synced checkpoint covers.
+func rubbish(t *testing.T, dir string) {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(dir, "ingest", "*", dataFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range files {
+		var from int64
+		if raw, err := os.ReadFile(filepath.Join(filepath.Dir(path), syncedFile)); err == nil {
+			if c, err := parseCheckpoint(raw); err == nil {
+				from = c.Offset
+			}
+		}
+		f, err := os.OpenFile(path, os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if fi, err := f.Stat(); err == nil && fi.Size() > from {
+			_, err = f.WriteAt(make([]byte, fi.Size()-from), from)
+			if err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := f.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// checkOpen opens what was left and checks that nothing unverified is visible, that nothing
+// promised is lost, that every ingest can be completed, and that no file is stray.
+func checkOpen(t *testing.T, when, dir, boot string, p promises, offsets map[string]int) {
+	t.Helper()
+	ctx := context.Background()
+	s, err := open(dir, Options{FS: durable.OS{}}, boot, testPace())
+	if err != nil {
+		t.Fatalf("%s: %v", when, err)
+	}
+	damaged, err := s.Reindex(ctx, ReindexOptions{}, func(Info) error { return nil })
+	if err != nil || len(damaged) > 0 {
+		t.Errorf("%s: damaged are %+v, %v", when, damaged, err)
+	}
+	for ref, there := range p.blobs {
+		if _, err := s.Info(ctx, digest.FromBytes(full(ref))); there && err != nil {
+			t.Errorf("%s: blob %s was promised: %v", when, ref, err)
+		}
+	}
+	list, err := s.ListStatuses(ctx, "")
+	if err != nil {
+		t.Fatalf("%s: %v", when, err)
+	}
+	var refs []string
+	for _, st := range list {
+		refs = append(refs, st.Ref)
+	}
+	for ref, offset := range offsets {
+		_, err := s.Info(ctx, digest.FromBytes(full(ref)))
+		if err == nil {
+			continue // it went on to become a blob before it said so
+		}
+		if st, err := s.Status(ctx, ref); err != nil || st.Offset < int64(offset) {
+			t.Errorf("%s: ingest %s had %d bytes: %+v, %v", when, ref, offset, st, err)
+		}
+	}
+	checkFiles(t, when, dir, refs)
+	for _, ref := range refs {
+		complete(t, when, s, ref)
+	}
+	checkFiles(t, when+", completed", dir, nil)
+}
+
+// checkFiles finds files that belong neither to a blob nor to one of the ingests.
+func checkFiles(t *testing.T, when, dir string, refs []string) {
+	t.Helper()
+	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if err != nil || e.IsDir() && filepath.Base(filepath.Dir(path)) != "ingest" {
+			return err
+		}
+		part := strings.Split(strings.TrimPrefix(path, dir+"/"), "/")
+		switch {
+		case part[0] == "blobs" && len(part) == 3 && digest.NewDigestFromEncoded(digest.Algorithm(part[1]), part[2]).Validate() == nil:
+		case part[0] == "ingest" && slices.ContainsFunc(refs, func(ref string) bool { return digest.FromString(ref).Encoded() == part[1] }) &&
+			(len(part) == 2 || slices.Contains([]string{dataFile, metaFile, stateFile, syncedFile}, part[2])):
+		default:
+			t.Errorf("%s: stray file %s", when, path)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// complete takes an ingest up at its offset, checks its digest, and commits it.
+func complete(t *testing.T, when string, s *Store, ref string) {
+	t.Helper()
+	ctx := context.Background()
+	w, err := s.Writer(ctx, ref, WriterOptions{})
+	if err != nil {
+		t.Errorf("%s: take up %s: %v", when, ref, err)
+		return
+	}
+	defer func() { _ = w.Close() }()
+	off := w.Status().Offset
+	if got, want := w.Digest(), digest.FromBytes(full(ref)[:off]); got != want {
+		t.Errorf("%s: the digest of %s at %d is %s, want %s", when, ref, off, got, want)
+	}
+	_, err = w.Write(full(ref)[off:])
+	if err == nil {
+		err = w.Commit(ctx, 0, "")
+	}
+	if err != nil && !errdefs.IsAlreadyExists(err) {
+		t.Errorf("%s: complete %s from %d: %v", when, ref, off, err)
+	}
+}
+
+// A machine that comes back settles its ingests; killed at each step of that, it does so again.
+func TestKilledWhileSettling(t *testing.T) {
+	prepare := func() string {
+		dir := t.TempDir()
+		if err := tell(dir, &steps{}, func(string) {}); err != nil {
+			t.Fatal(err)
+		}
+		rubbish(t, dir)
+		if err := os.WriteFile(filepath.Join(s0ingest(dir, "e"), durable.TempPrefix+"x"), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Mkdir(s0ingest(dir, "broken off"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		return dir
+	}
+	count := &steps{}
+	if _, err := open(prepare(), Options{FS: count.fs()}, "boot-2", testPace()); err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d steps", count.n)
+	p := hear([]string{"blob a", "blob c", "synced e 130000"})
+	for n := 1; n <= count.n; n++ {
+		dir := prepare()
+		killedAt(t, "settle", dir, n)
+		checkOpen(t, fmt.Sprintf("killed at step %d", n), dir, "boot-2", p, p.synced)
+	}
+}
+
+func s0ingest(dir, ref string) string {
+	return filepath.Join(dir, "ingest", digest.FromString(ref).Encoded())
+}
+
+// counted counts the bytes that are read of an ingest's data.
+type counted struct {
+	durable.File
+	n *int64
+}
+
+func (f counted) ReadAt(p []byte, off int64) (int, error) {
+	n, err := f.File.ReadAt(p, off)
+	*f.n += int64(n)
+	return n, err
+}
+
+type countingFS struct {
+	durable.FS
+	n *int64
+}
+
+func (f countingFS) OpenFile(path string, flag int, perm fs.FileMode) (durable.File, error) {
+	file, err := f.FS.OpenFile(path, flag, perm)
+	if err != nil || filepath.Base(path) != dataFile {
+		return file, err
+	}
+	return counted{file, f.n}, nil
+}
+
+// What was written before a checkpoint is not read again; what cannot be believed is.
+func TestCheckpointsAreBelievedOnlyWhereTheyCanBe(t *testing.T) {
+	const size = 100_000
+	ref := "a"
+	flip := func(path string, off int64) func(dir string) error {
+		return func(dir string) error {
+			f, err := os.OpenFile(filepath.Join(s0ingest(dir, ref), path), os.O_RDWR, 0)
+			if err != nil {
+				return err
+			}
+			b := make([]byte, 1)
+			_, err = f.ReadAt(b, off)
+			b[0] ^= 0xff
+			_, werr := f.WriteAt(b, off)
+			return errors.Join(err, werr, f.Close())
+		}
+	}
+	remove := func(names ...string) func(string) error {
+		return func(dir string) error {
+			var errs error
+			for _, n := range names {
+				errs = errors.Join(errs, os.Remove(filepath.Join(s0ingest(dir, ref), n)))
+			}
+			return errs
+		}
+	}
+	cut := func(to int64) func(string) error {
+		return func(dir string) error { return os.Truncate(filepath.Join(s0ingest(dir, ref), dataFile), to) }
+	}
+	for name, c := range map[string]struct {
+		damage func(dir string) error
+		boot   string
+		offset int64 // where the ingest stands
+		atMost int64 // bytes of it that are read
+		all    bool  // all of them are
+	}{
+		"both good":               {func(string) error { return nil }, "boot-1", size, 20_000 + 2*tailSize, false},
+		"state damaged":           {flip(stateFile, 30), "boot-1", size, 20_000 + tailSize, false},
+		"synced damaged":          {flip(syncedFile, 30), "boot-1", size, 40_000 + tailSize, false},
+		"synced's tail changed":   {flip(dataFile, 79_900), "boot-1", size, 40_000 + 2*tailSize, false},
+		"both gone":               {remove(stateFile, syncedFile), "boot-1", size, size, true},
+		"data shorter than both":  {cut(10_000), "boot-1", 10_000, 10_000, true},
+		"another boot":            {func(string) error { return nil }, "boot-2", 80_000, 2 * tailSize, false},
+		"another, synced damaged": {flip(syncedFile, 30), "boot-2", 0, 0, false},
+		"another, data shorter":   {cut(79_999), "boot-2", 0, 0, false},
+		"boot unknown":            {func(string) error { return nil }, "", 80_000, 2 * tailSize, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			s, err := open(dir, Options{FS: durable.OS{}}, "boot-1", testPace())
+			if err != nil {
+				t.Fatal(err)
+			}
+			w, err := s.Writer(t.Context(), ref, WriterOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for off := 0; off < size; off += 5_000 { // and then the process dies
+				if _, err := w.Write(full(ref)[off : off+5_000]); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := c.damage(dir); err != nil {
+				t.Fatal(err)
+			}
+			var read int64
+			s, err = open(dir, Options{FS: countingFS{durable.OS{}, &read}}, c.boot, testPace())
+			if err != nil {
+				t.Fatal(err)
+			}
+			w, err = s.Writer(t.Context(), ref, WriterOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = w.Discard() }()
+			if got := w.Status().Offset; got != c.offset {
+				t.Errorf("offset %d, want %d", got, c.offset)
+			}
+			data, err := os.ReadFile(filepath.Join(s0ingest(dir, ref), dataFile))
+			if err != nil || w.Digest() != digest.FromBytes(data) {
+				t.Errorf("the digest is not of the data: %v", err)
+			}
+			if read > c.atMost || c.all && read < c.offset {
+				t.Errorf("%d bytes read, want at most %d", read, c.atMost)
+			}
+		})
+	}
+}
+
+// A sync that fails is not tried again: what was not synced before goes.
+func TestIngestIsDroppedAfterAFailedSync(t *testing.T) {
+	failing := inject.FS{Under: durable.OS{}, At: func(op inject.Op) error {
+		if op.Verb == "sync" && filepath.Base(op.Path) == dataFile {
+			return syscall.EIO
+		}
+		return nil
+	}}
+	for name, end := range map[string]func(*Writer) error{
+		"commit": func(w *Writer) error { return w.Commit(context.Background(), 0, "") },
+		"sync":   func(w *Writer) error { return w.Sync(context.Background()) },
+		"close":  (*Writer).Close,
+	} {
+		s, err := OpenWith(t.TempDir(), Options{FS: failing})
+		if err != nil {
+			t.Fatal(err)
+		}
+		w, err := s.Writer(t.Context(), "r", WriterOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(w, "hello"); err != nil {
+			t.Fatal(err)
+		}
+		if err := end(w); !errors.Is(err, syscall.EIO) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if err := w.Truncate(0); err == nil {
+			t.Errorf("%s: it can be begun anew", name)
+		}
+		if err := w.Close(); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if list, err := s.ListStatuses(t.Context(), ""); err != nil || len(list) > 0 {
+			t.Errorf("%s: left are %+v, %v", name, list, err)
+		}
+	}
+}
