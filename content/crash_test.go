@@ -587,3 +587,38 @@ func TestIngestIsDroppedAfterAFailedSync(t *testing.T) {
 		}
 	}
 }
+
+// A damaged blob is in one place or the other, wherever its moving is cut off.
+func TestMovingAsideIsCutOff(t *testing.T) {
+	for n := 1; ; n++ {
+		dir := t.TempDir()
+		if _, err := open(dir, Options{FS: durable.OS{}}, "boot-1", testPace()); err != nil {
+			t.Fatal(err)
+		}
+		name := digest.FromString("blob").Encoded()
+		path := filepath.Join(dir, "blobs", "sha256", name)
+		if err := os.WriteFile(path, []byte("blot"), 0o444); err != nil {
+			t.Fatal(err)
+		}
+		c := &steps{at: n, stop: func(int) error { return syscall.EIO }}
+		s, err := open(dir, Options{FS: c.fs()}, "boot-1", testPace())
+		if err != nil {
+			t.Fatal(err)
+		}
+		damaged, err := s.Reindex(t.Context(), ReindexOptions{}, func(Info) error { return nil })
+		_, before := os.Stat(path)
+		_, after := os.Stat(filepath.Join(dir, "damaged", "sha256-"+name))
+		if (before == nil) == (after == nil) {
+			t.Errorf("step %d: %v, %v", n, before, after)
+		}
+		if err == nil {
+			if len(damaged) != 1 || n < 4 {
+				t.Errorf("after %d steps: %+v", n, damaged)
+			}
+			return
+		}
+		if !errors.Is(err, syscall.EIO) {
+			t.Errorf("step %d: %v", n, err)
+		}
+	}
+}

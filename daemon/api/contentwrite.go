@@ -145,6 +145,9 @@ func (s *writeSession) append(req *api.WriteContentRequest) error {
 			return err
 		}
 	}
+	if len(req.GetData()) == 0 {
+		return nil
+	}
 	if end := s.w.Status().Offset + int64(len(req.GetData())); s.total > 0 && end > s.total {
 		return fmt.Errorf("write %s up to %d: its total is %d: %w", s.ref, end, s.total, errdefs.ErrOutOfRange)
 	}
