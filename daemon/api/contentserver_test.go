@@ -75,7 +75,7 @@ func (s *server) restart() {
 	must(t, err)
 	s.stop = func() {
 		must(t, s.conn.Close())
-		srv.Stop()
+		srv.GracefulStop() // which waits for what the calls do at their end
 		must(t, <-ended)
 		s.svc.Close()
 		must(t, errors.Join(log.Close(), db.Close()))
