@@ -89,7 +89,7 @@ func (w *Writer) verifyLocked(ctx context.Context, size int64, expected digest.D
 		expected = w.meta.Expected
 	}
 	if expected == "" {
-		return digest.NewDigest(w.algorithm, w.hash.Hash), nil
+		return digest.NewDigest(w.algorithm, w.hash.settle()), nil
 	}
 	if err := validateDigest(expected); err != nil {
 		return "", err
@@ -100,9 +100,9 @@ func (w *Writer) verifyLocked(ctx context.Context, size int64, expected digest.D
 		if _, err := w.store.copyTo(other, until(ctx, io.NewSectionReader(w.f, 0, w.offset))); err != nil {
 			return "", err
 		}
-		w.algorithm, w.hash.Hash = expected.Algorithm(), other
+		w.algorithm, w.hash.hash = expected.Algorithm(), other
 	}
-	if got := digest.NewDigest(w.algorithm, w.hash.Hash); got != expected {
+	if got := digest.NewDigest(w.algorithm, w.hash.settle()); got != expected {
 		return "", fmt.Errorf("its digest is %s, expected is %s: %w", got, expected, errdefs.ErrFailedPrecondition)
 	}
 	return expected, nil

@@ -40,7 +40,7 @@ func noise(seed uint64, size int) []byte {
 }
 
 // full is what every ingest of the story is going to be, by ref.
-func full(ref string) []byte { return noise(uint64(ref[0]), 200_000) }
+func full(ref string) []byte { return noise(uint64(ref[0]), 130_000) }
 
 // promises are what the store acknowledged.
 type promises struct {
@@ -118,7 +118,7 @@ func (st *story) play() error {
 		return st.s.Abort(ctx, "d")
 	}
 	for _, do := range []func() error{
-		func() error { return st.ingest("a", 120_000, st.leave) },
+		func() error { return st.ingest("a", 90_000, st.leave) },
 		func() error { return st.ingest("a", size, st.commit) },
 		func() error { return st.ingest("b", size, st.commit) },
 		func() error { return st.ingest("c", 100_000, anew) },
@@ -127,8 +127,8 @@ func (st *story) play() error {
 			st.say("gone b")
 			return st.s.Delete(ctx, digest.FromBytes(full("b")))
 		},
-		func() error { return st.ingest("e", 130_000, st.leave) },
-		func() error { return st.ingest("f", 110_000, func(*Writer) error { return nil }) },
+		func() error { return st.ingest("e", 100_000, st.leave) },
+		func() error { return st.ingest("f", 95_000, func(*Writer) error { return nil }) },
 	} {
 		if err := do(); err != nil {
 			return err
@@ -423,7 +423,7 @@ func TestKilledWhileSettling(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Logf("%d steps", count.n)
-	p := hear([]string{"blob a", "blob c", "synced e 130000"})
+	p := hear([]string{"blob a", "blob c", "synced e 100000"})
 	for n := 1; n <= count.n; n++ {
 		dir := prepare()
 		killedAt(t, "settle", dir, n)

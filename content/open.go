@@ -109,7 +109,7 @@ func (w *Writer) begin(meta ingestMeta) {
 	if meta.Expected != "" {
 		w.algorithm = meta.Expected.Algorithm()
 	}
-	w.hash.Hash = w.algorithm.Hash()
+	w.hash = hasher{hash: w.algorithm.Hash(), bufs: &w.store.bufs}
 }
 
 // resume opens an ingest that is there.
@@ -169,14 +169,14 @@ func (w *Writer) rehash(ctx context.Context) error {
 		if err != nil {
 			continue // of another algorithm
 		}
-		w.hash.Hash, w.offset = h, c.Offset
+		w.hash.hash, w.offset = h, c.Offset
 		if name == syncedFile {
 			w.synced = c.Offset
 		}
 	}
 	w.flushed, w.saved = w.offset, w.offset
 	w.updatedAt = writtenAt(fi, w.meta)
-	n, err := w.store.copyTo(w.hash.Hash, until(ctx, io.NewSectionReader(w.f, w.offset, fi.Size()-w.offset)))
+	n, err := w.store.copyTo(w.hash.hash, until(ctx, io.NewSectionReader(w.f, w.offset, fi.Size()-w.offset)))
 	w.offset += n
 	return err
 }

@@ -16,9 +16,6 @@ import (
 	"github.com/cleatproject/cleat/internal/durable"
 )
 
-// bufferSize is how much is read at a time, and all the memory that a writer takes.
-const bufferSize = 1 << 20
-
 // pace says after how many bytes a writer does what.
 type pace struct {
 	writeBack  int64 // asks the kernel to begin to write to disk
@@ -26,7 +23,7 @@ type pace struct {
 	sync       int64 // puts data and running digest on disk
 }
 
-func defaultPace() pace { return pace{writeBack: 8 << 20, checkpoint: 32 << 20, sync: 256 << 20} }
+func defaultPace() pace { return pace{writeBack: 8 << 20, checkpoint: 64 << 20, sync: 256 << 20} }
 
 // WriterOptions say what is known of a blob before it is written. The zero value is right
 // when nothing is.
@@ -75,9 +72,6 @@ func (s *Store) copyTo(w io.Writer, r io.Reader) (int64, error) {
 	return io.CopyBuffer(struct{ io.Writer }{w}, r, *buf)
 }
 
-// ReadFrom appends what r gives until its end.
-func (w *Writer) ReadFrom(r io.Reader) (int64, error) { return w.store.copyTo(w, r) }
-
 // Write appends p to the ingest. After a failure the writer can be truncated or closed.
 func (w *Writer) Write(p []byte) (int, error) {
 	w.mu.Lock()
@@ -85,38 +79,59 @@ func (w *Writer) Write(p []byte) (int, error) {
 	if err := w.usableLocked(); err != nil {
 		return 0, err
 	}
-	if len(p) == 0 {
-		return 0, nil
+	done := 0
+	for done < len(p) {
+		n, err := w.appendLocked(p[done:min(len(p), done+bufferSize)])
+		done += n
+		if err != nil {
+			return done, err
+		}
 	}
-	beside := len(p) >= besideFrom
-	if beside {
-		w.hash.start(p)
+	return done, nil
+}
+
+// appendLocked writes one buffer's worth of bytes at most.
+func (w *Writer) appendLocked(p []byte) (int, error) {
+	if len(p) < behindFrom {
+		n, err := w.f.WriteAt(p, w.offset)
+		w.hash.settle().Write(p[:n])
+		return n, w.wroteLocked(n, err)
 	}
+	b := w.hash.buffer()
+	w.hash.add(b, copy(*b, p))
 	n, err := w.f.WriteAt(p, w.offset)
-	if beside {
-		w.hash.wait()
-	} else {
-		w.hash.Write(p[:n])
-	}
+	return n, w.wroteLocked(n, err)
+}
+
+// ReadFrom appends what r gives until its end. Others may use the writer while r is waited
+// for.
+func (w *Writer) ReadFrom(r io.Reader) (int64, error) { return w.store.copyTo(w, r) }
+
+// wroteLocked counts bytes that were written, and breaks the writer where they are not those
+// that are hashed.
+func (w *Writer) wroteLocked(n int, err error) error {
 	w.offset += int64(n)
 	w.updatedAt = time.Now().UTC()
 	if err == nil {
 		err = w.paceLocked()
 	}
-	if err != nil {
-		// What may have come after the n bytes is not taken for data when this is taken up again.
-		if !w.dropped {
-			err = errors.Join(err, w.f.Truncate(w.offset))
-		}
-		w.broken = ingestError("write", w.ref, err)
-		return n, w.broken
+	if err == nil {
+		return nil
 	}
-	return n, nil
+	// What may have come after the n bytes is not taken for data when this is taken up again.
+	if !w.dropped {
+		err = errors.Join(err, w.f.Truncate(w.offset))
+	}
+	w.broken = ingestError("write", w.ref, err)
+	return w.broken
 }
 
 // paceLocked does what is due after so many bytes.
 func (w *Writer) paceLocked() error {
 	p := w.store.pace
+	if w.meta.Total > 0 && w.offset == w.meta.Total {
+		return nil // the commit is next
+	}
 	if w.offset-w.synced >= p.sync {
 		return w.syncLocked()
 	}
@@ -134,7 +149,7 @@ func (w *Writer) paceLocked() error {
 
 // saveLocked writes a checkpoint.
 func (w *Writer) saveLocked(name string, write func(string, []byte, fs.FileMode) error) error {
-	c, err := takeCheckpoint(w.f, w.hash.Hash, w.algorithm, w.offset, w.store.boot)
+	c, err := takeCheckpoint(w.f, w.hash.settle(), w.algorithm, w.offset, w.store.boot)
 	if err != nil {
 		return err
 	}
@@ -215,7 +230,7 @@ func (w *Writer) Status() Status {
 func (w *Writer) Digest() digest.Digest {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return digest.NewDigest(w.algorithm, w.hash.Hash)
+	return digest.NewDigest(w.algorithm, w.hash.settle())
 }
 
 // Truncate drops what was written. Only 0 is possible as size.
@@ -234,7 +249,7 @@ func (w *Writer) Truncate(size int64) error {
 	}
 	w.broken = nil
 	w.offset, w.flushed, w.saved, w.synced = 0, 0, 0, 0
-	w.hash.Reset()
+	w.hash.settle().Reset()
 	w.updatedAt = time.Now().UTC()
 	return nil
 }

@@ -44,12 +44,12 @@ func (u *upload) send(req *contentapi.WriteContentRequest) *contentapi.WriteCont
 // takes the rest; a client that dies costs no more than its connection.
 func TestUploadSurvivesKill9(t *testing.T) {
 	d := Start(t)
-	data := make([]byte, 40<<20+123)
+	data := make([]byte, 72<<20+123)
 	_, err := rand.Read(data)
 	must(t, err)
 	u, _ := d.upload("layer", len(data))
 	done := 0
-	for _, cut := range []int{36 << 20, 38 << 20} {
+	for _, cut := range []int{66 << 20, 70 << 20} {
 		for done < cut {
 			n := min(1<<20, cut-done)
 			done = int(u.send(&contentapi.WriteContentRequest{Action: contentapi.WriteAction_WRITE, Offset: int64(done), Data: data[done : done+n]}).Offset)

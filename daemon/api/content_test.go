@@ -130,7 +130,7 @@ func TestContentList(t *testing.T) {
 func TestContentRead(t *testing.T) {
 	s := serve(t, "ns")
 	c := s.content("ns")
-	data := bytes.Repeat([]byte("0123456789"), 100_000)
+	data := bytes.Repeat([]byte("0123456789"), 300_000)
 	d := c.put(t, string(data), nil)
 	for _, r := range []struct {
 		off, size  int64
@@ -138,8 +138,8 @@ func TestContentRead(t *testing.T) {
 		outOfRange bool
 	}{
 		{0, 0, 0, len(data), false}, {-5, 0, 0, len(data), false}, {10, 7, 10, 17, false},
-		{999_990, 100, 999_990, len(data), false}, {1, 1<<63 - 1, 1, len(data), false},
-		{1_000_000, 0, 0, 0, false}, {1_000_001, 0, 0, 0, true},
+		{2_999_990, 100, 2_999_990, len(data), false}, {1, 1<<63 - 1, 1, len(data), false},
+		{3_000_000, 0, 0, 0, false}, {3_000_001, 0, 0, 0, true},
 	} {
 		var got []byte
 		var longest int

@@ -13,8 +13,9 @@ import (
 )
 
 // readChunk is how many bytes of a blob travel in one message, and all the memory that a read
-// takes: the next one is read when the transport has taken the last.
-const readChunk = 256 << 10
+// takes: the next one is read when the transport has taken the last. A quarter of it costs a third of
+// the throughput (BenchmarkContent).
+const readChunk = 1 << 20
 
 func (s contentService) read(ctx context.Context, req *api.ReadContentRequest, send func(*api.ReadContentResponse) error) (err error) {
 	defer func() { err = rpc.ToWire(err) }()

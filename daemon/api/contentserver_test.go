@@ -23,7 +23,7 @@ import (
 	meta "github.com/cleatproject/cleat/metadata"
 )
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
@@ -32,7 +32,7 @@ func must(t *testing.T, err error) {
 
 // server is the API over a real socket, with the stores behind it and no runtime.
 type server struct {
-	t    *testing.T
+	t    testing.TB
 	root string
 	svc  *service.Service
 	conn *grpc.ClientConn
@@ -40,7 +40,7 @@ type server struct {
 }
 
 // serve starts one in a new directory, with the namespaces that are named.
-func serve(t *testing.T, namespaces ...string) *server {
+func serve(t testing.TB, namespaces ...string) *server {
 	t.Helper()
 	s := &server{t: t, root: t.TempDir(), stop: func() {}}
 	s.restart()
@@ -302,7 +302,14 @@ func (w *remoteWriter) Commit(_ context.Context, size int64, expected digest.Dig
 	return errors.Join(err, w.Close())
 }
 
-func (w *remoteWriter) Digest() digest.Digest { return digest.Digest(w.last.Digest) }
+func (w *remoteWriter) Digest() digest.Digest {
+	if w.last.Digest == "" {
+		if err := w.send(&api.WriteContentRequest{Action: api.WriteAction_STAT}); err != nil {
+			return ""
+		}
+	}
+	return digest.Digest(w.last.Digest)
+}
 
 func (w *remoteWriter) Status() content.Status {
 	return content.Status{

@@ -90,9 +90,13 @@ func (s *writeSession) handle(ctx context.Context, req *api.WriteContentRequest)
 	st := s.w.Status()
 	resp := &api.WriteContentResponse{
 		Action: req.GetAction(), StartedAt: stamp(st.StartedAt), UpdatedAt: stamp(st.UpdatedAt),
-		Offset: st.Offset, Total: s.total, Digest: s.w.Digest().String(),
+		Offset: st.Offset, Total: s.total,
 	}
-	if req.GetAction() != api.WriteAction_COMMIT {
+	switch req.GetAction() {
+	case api.WriteAction_WRITE:
+		return resp, nil // the digest would have to be waited for: it is computed behind the write
+	case api.WriteAction_STAT:
+		resp.Digest = s.w.Digest().String()
 		return resp, nil
 	}
 	blob, err := s.w.CommitLabelled(ctx, s.total, s.expected, req.GetLabels())
