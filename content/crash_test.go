@@ -39,6 +39,22 @@ func noise(seed uint64, size int) []byte {
 	return out
 }
 
+// ramDir is a directory in memory where there is one: what is tested are the steps, not the disk,
+// and their syncs are many.
+func ramDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "cleat-content-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
+}
+
 // full is what every ingest of the story is going to be, by ref.
 func full(ref string) []byte { return noise(uint64(ref[0]), 130_000) }
 
@@ -197,7 +213,7 @@ func tell(dir string, c *steps, say func(string)) error {
 
 func TestEveryStepFails(t *testing.T) {
 	count := &steps{}
-	if err := tell(t.TempDir(), count, func(string) {}); err != nil {
+	if err := tell(ramDir(t), count, func(string) {}); err != nil {
 		t.Fatal(err)
 	}
 	t.Logf("%d steps", count.n)
@@ -206,7 +222,7 @@ func TestEveryStepFails(t *testing.T) {
 			"once":    func(at int) error { return map[bool]error{true: syscall.EIO}[at == n] },
 			"forever": func(int) error { return syscall.ENOSPC },
 		} {
-			dir := t.TempDir()
+			dir := ramDir(t)
 			var lines []string
 			c := &steps{at: n, stop: stop}
 			err := tell(dir, c, func(l string) { lines = append(lines, l) })
@@ -227,11 +243,11 @@ const crashEnv = "CLEAT_TEST_CRASH"
 
 func TestKilledAtEveryStep(t *testing.T) {
 	count := &steps{}
-	if err := tell(t.TempDir(), count, func(string) {}); err != nil {
+	if err := tell(ramDir(t), count, func(string) {}); err != nil {
 		t.Fatal(err)
 	}
 	for n := 1; n <= count.n; n++ {
-		dir := t.TempDir()
+		dir := ramDir(t)
 		lines := killedAt(t, "story", dir, n)
 		checkStore(t, fmt.Sprintf("killed at step %d", n), dir, hear(lines))
 	}
@@ -274,7 +290,7 @@ func TestCrashChild(t *testing.T) {
 // power loss that turned whatever was not synced into rubbish.
 func checkStore(t *testing.T, when, dir string, p promises) {
 	t.Helper()
-	lost := filepath.Join(t.TempDir(), "lost")
+	lost := filepath.Join(ramDir(t), "lost")
 	if _, err := os.Stat(dir); err == nil {
 		if err := os.CopyFS(lost, os.DirFS(dir)); err != nil {
 			t.Fatal(err)
@@ -405,7 +421,7 @@ func complete(t *testing.T, when string, s *Store, ref string) {
 // A machine that comes back settles its ingests; killed at each step of that, it does so again.
 func TestKilledWhileSettling(t *testing.T) {
 	prepare := func() string {
-		dir := t.TempDir()
+		dir := ramDir(t)
 		if err := tell(dir, &steps{}, func(string) {}); err != nil {
 			t.Fatal(err)
 		}

@@ -187,23 +187,26 @@ func (w *BlobWriter) record(ctx context.Context, size int64, expected digest.Dig
 		return metadata.Blob{}, err
 	}
 	blob.Digest = w.Digest()
+	made := blob
 	var existed bool
 	// The blob is there: a client that leaves now must not leave it without a record.
-	err := b.s.DB.Update(context.WithoutCancel(ctx), func(tx *metadata.Tx) error {
-		created, err := tx.Content(b.namespace).Create(blob)
+	err := b.s.DB.Update(context.WithoutCancel(ctx), func(tx *metadata.Tx) (err error) {
+		made, err = tx.Content(b.namespace).Create(blob)
 		if existed = errors.Is(err, errdefs.ErrAlreadyExists); existed {
-			created, err = tx.Content(b.namespace).Get(blob.Digest)
+			made, err = tx.Content(b.namespace).Get(blob.Digest)
 		}
 		if err != nil {
 			return err
 		}
-		blob.CreatedAt, blob.UpdatedAt, blob.Labels = created.CreatedAt, created.UpdatedAt, created.Labels
 		return b.hold(tx, blob.Digest)
 	})
-	if err == nil && existed {
-		err = fmt.Errorf("content %s: %w", blob.Digest, errdefs.ErrAlreadyExists)
+	switch {
+	case err != nil:
+		return blob, err
+	case existed:
+		return made, fmt.Errorf("content %s: %w", blob.Digest, errdefs.ErrAlreadyExists)
 	}
-	return blob, err
+	return made, nil
 }
 
 // dropUnrecorded removes a blob whose record could not be made, unless another namespace has one.
