@@ -638,3 +638,40 @@ func TestMovingAsideIsCutOff(t *testing.T) {
 		}
 	}
 }
+
+// A full disk is said to be one, and what was written before is not lost by it.
+func TestFullDisk(t *testing.T) {
+	full := &steps{stop: func(int) error { return syscall.ENOSPC }}
+	dir := t.TempDir()
+	s, err := open(dir, Options{FS: full.fs()}, "boot-1", testPace())
+	if err != nil {
+		t.Fatal(err)
+	}
+	w, err := s.Writer(t.Context(), "a", WriterOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Write(noise('a', 130_000)[:10_000]); err != nil {
+		t.Fatal(err)
+	}
+	full.at = full.n + 1
+	n, err := w.Write(noise('a', 130_000)[10_000:20_000])
+	if n != 5_000 || !errdefs.IsResourceExhausted(err) {
+		t.Errorf("%d bytes, %v", n, err)
+	}
+	if err := w.Commit(t.Context(), 0, ""); !errdefs.IsResourceExhausted(err) {
+		t.Errorf("commit: %v", err)
+	}
+	if _, err := s.Writer(t.Context(), "b", WriterOptions{}); !errdefs.IsResourceExhausted(err) {
+		t.Errorf("another writer: %v", err)
+	}
+	full.at = 0
+	if err := w.Close(); err != nil {
+		t.Error(err)
+	}
+	if st, err := s.Status(t.Context(), "a"); err != nil || st.Offset < 10_000 {
+		t.Errorf("%+v, %v", st, err)
+	}
+	complete(t, "after a full disk", s, "a")
+	checkFiles(t, "after a full disk", dir, nil)
+}

@@ -12,6 +12,7 @@ import (
 
 	api "github.com/containerd/containerd/api/services/content/v1"
 	leasesapi "github.com/containerd/containerd/api/services/leases/v1"
+	namespacesapi "github.com/containerd/containerd/api/services/namespaces/v1"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/errdefs/pkg/errgrpc"
 	"github.com/opencontainers/go-digest"
@@ -437,5 +438,30 @@ func TestDamagedContentCanBeWrittenAgain(t *testing.T) {
 	must(t, c.read(&api.ReadContentRequest{Digest: d.String()}, func(m *api.ReadContentResponse) { got.Write(m.Data) }))
 	if got.String() != "hello" {
 		t.Errorf("read %q", got.String())
+	}
+}
+
+// A namespace has to be there, and takes its uploads with it.
+func TestContentOfANamespaceThatIsGone(t *testing.T) {
+	s := serve(t, "ns", "nsx")
+	for _, ns := range []string{"ns", "nsx"} {
+		c := s.content(ns)
+		w, err := c.Writer(c.ctx, "r", content.WriterOptions{})
+		must(t, err)
+		_, err = io.WriteString(w, "half")
+		must(t, errors.Join(err, w.Close()))
+	}
+	namespaces := namespacesapi.NewNamespacesClient(s.conn)
+	_, err := namespaces.Delete(t.Context(), &namespacesapi.DeleteNamespaceRequest{Name: "ns"})
+	must(t, err)
+	c := s.content("ns")
+	_, err = c.Writer(c.ctx, "r", content.WriterOptions{})
+	check(t, "no namespace", err, errdefs.IsNotFound)
+	must(t, s.svc.CreateNamespace(t.Context(), "ns", nil))
+	if list, err := c.ListStatuses(c.ctx, ""); err != nil || len(list) > 0 {
+		t.Errorf("the new namespace has %+v, %v", list, err)
+	}
+	if list, err := s.content("nsx").ListStatuses(t.Context(), ""); err != nil || len(list) != 1 {
+		t.Errorf("the other namespace has %+v, %v", list, err)
 	}
 }

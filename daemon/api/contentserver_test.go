@@ -21,6 +21,8 @@ import (
 	"github.com/cleatproject/cleat/daemon/service"
 	"github.com/cleatproject/cleat/events"
 	meta "github.com/cleatproject/cleat/metadata"
+	"github.com/cleatproject/cleat/reaper"
+	"github.com/cleatproject/cleat/runtime"
 )
 
 func must(t testing.TB, err error) {
@@ -30,7 +32,7 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// server is the API over a real socket, with the stores behind it and no runtime.
+// server is the API over a real socket, with the stores behind it and nothing that runs.
 type server struct {
 	t    testing.TB
 	root string
@@ -62,8 +64,14 @@ func (s *server) restart() {
 	must(t, err)
 	log, err := events.Open(filepath.Join(s.root, "events"), events.Options{})
 	must(t, err)
+	children := reaper.New()
+	tasks, err := runtime.New(runtime.Config{
+		State: filepath.Join(s.root, "state"), Root: s.root, Reaper: children, Log: slog.New(slog.DiscardHandler),
+		Publish: func(events.Event) error { return nil },
+	})
+	must(t, err)
 	s.svc = service.New(service.Config{
-		DB: db, Content: blobs, Events: log, Root: s.root,
+		Runtime: tasks, DB: db, Content: blobs, Events: log, Root: s.root,
 		CgroupParent: "/cleat-test-of-the-api", Log: slog.New(slog.DiscardHandler),
 	})
 	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
@@ -78,7 +86,7 @@ func (s *server) restart() {
 		srv.GracefulStop() // which waits for what the calls do at their end
 		must(t, <-ended)
 		s.svc.Close()
-		must(t, errors.Join(log.Close(), db.Close()))
+		must(t, errors.Join(tasks.Close(), children.Close(), log.Close(), db.Close()))
 	}
 }
 

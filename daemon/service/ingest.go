@@ -35,7 +35,7 @@ func (b *Blobs) Writer(ctx context.Context, ref string, opts content.WriterOptio
 			return nil, err
 		}
 	}
-	if err := b.checkLease(ctx); err != nil {
+	if err := b.check(ctx); err != nil {
 		return nil, err
 	}
 	opts.Prove = true
@@ -116,17 +116,17 @@ func (b *Blobs) hold(tx *metadata.Tx, d digest.Digest) error {
 	return tx.Leases(b.namespace).AddResource(b.lease, metadata.Resource{Type: typeContent, ID: d.String()})
 }
 
-// checkLease tells early that the lease is not there.
-func (b *Blobs) checkLease(ctx context.Context) error {
-	if b.lease == "" {
-		return nil
-	}
+// check tells early that the namespace or the lease is not there.
+func (b *Blobs) check(ctx context.Context) error {
 	err := b.s.DB.View(ctx, func(tx *metadata.Tx) error {
-		_, err := tx.Leases(b.namespace).Get(b.lease)
+		_, err := tx.Namespaces().Get(b.namespace)
+		if err == nil && b.lease != "" {
+			_, err = tx.Leases(b.namespace).Get(b.lease)
+		}
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("write content under a lease: %w", err)
+		return fmt.Errorf("write content: %w", err)
 	}
 	return nil
 }
@@ -158,7 +158,7 @@ func (w *BlobWriter) Commit(ctx context.Context, size int64, expected digest.Dig
 func (w *BlobWriter) CommitLabelled(ctx context.Context, size int64, expected digest.Digest, labels map[string]string) (metadata.Blob, error) {
 	b := w.blobs
 	// What would refuse the record is found before there is a blob.
-	if err := errors.Join(metadata.ValidateLabels(labels), b.checkLease(ctx)); err != nil {
+	if err := errors.Join(metadata.ValidateLabels(labels), b.check(ctx)); err != nil {
 		return metadata.Blob{}, fmt.Errorf("commit content: %w", err)
 	}
 	st := w.Status()

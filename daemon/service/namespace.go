@@ -43,6 +43,9 @@ func (s *Service) DeleteNamespace(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
+	if err := s.dropIngests(context.WithoutCancel(ctx), name); err != nil {
+		s.Log.Warn("cannot drop the uploads of a namespace that is gone", "namespace", name, "error", err)
+	}
 	s.publish(name, "/namespaces/delete", &apievents.NamespaceDelete{Name: name})
 	return nil
 }

@@ -3,6 +3,7 @@ package service
 import (
 	"context"
 	"regexp"
+	"strings"
 	"time"
 
 	"github.com/cleatproject/cleat/content"
@@ -17,8 +18,19 @@ func (s *Service) cleanImports(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// All of them, also those that a clock which was set back since dates in the future.
-	forever := time.Unix(1<<40, 0)
-	_, err = s.Content.AbortStale(ctx, forever, func(st content.Status) bool { return ours.MatchString(st.Ref) })
+	_, err = s.Content.AbortStale(ctx, forever(), func(st content.Status) bool { return ours.MatchString(st.Ref) })
+	return err
+}
+
+// forever is later than any ingest, also than one that is dated in the future because the clock was
+// set back since.
+func forever() time.Time { return time.Unix(1<<40, 0) }
+
+// dropIngests drops the ingests of a namespace that is gone: the next one of its name is not to find
+// them.
+func (s *Service) dropIngests(ctx context.Context, namespace string) error {
+	_, err := s.Content.AbortStale(ctx, forever(), func(st content.Status) bool {
+		return strings.HasPrefix(st.Ref, namespace+"/")
+	})
 	return err
 }
