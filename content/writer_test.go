@@ -172,8 +172,8 @@ func TestAllocationsDoNotGrowWithTheBlob(t *testing.T) {
 	small, smallBytes := measure(2)
 	big, bigBytes := measure(128)
 	t.Logf("2 MiB: %d allocations of %d bytes; 128 MiB: %d of %d", small, smallBytes, big, bigBytes)
-	// A checkpoint each 64 MiB is all that may be added; a buffer may be made anew.
-	if big > small+4*100 || bigBytes > smallBytes+2<<20 {
+	// A checkpoint each 64 MiB is all that may be added; the buffers may be made anew.
+	if big > small+4*100 || bigBytes > smallBytes+5<<20 {
 		t.Errorf("2 MiB: %d allocations of %d bytes; 128 MiB: %d of %d", small, smallBytes, big, bigBytes)
 	}
 }
