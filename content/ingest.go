@@ -2,7 +2,6 @@ package content
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -10,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/containerd/errdefs"
 	digest "github.com/opencontainers/go-digest"
@@ -17,6 +17,12 @@ import (
 
 // maxRef bounds the length of a ref in bytes.
 const maxRef = 8192
+
+// The files of an ingest beside its checkpoints.
+const (
+	dataFile = "data" // an ingest without it is none
+	metaFile = "meta"
+)
 
 // Status says how far an ingest has come.
 type Status struct {
@@ -28,32 +34,27 @@ type Status struct {
 	UpdatedAt time.Time
 }
 
-// ingestMeta is the file meta.
-type ingestMeta struct {
-	Expected  digest.Digest `json:"expected,omitempty"`
-	Total     int64         `json:"total,omitempty"`
-	StartedAt time.Time     `json:"startedAt"`
-}
+func (s *Store) ingests() string { return filepath.Join(s.dir, "ingest") }
 
 func (s *Store) ingestDir(ref string) string {
-	return filepath.Join(s.dir, "ingest", digest.FromString(ref).Encoded())
+	return filepath.Join(s.ingests(), digest.FromString(ref).Encoded())
 }
 
 func validateRef(ref string) error {
-	if ref == "" || len(ref) > maxRef || strings.IndexByte(ref, 0) >= 0 {
-		return fmt.Errorf("ingest ref %.64q must have 1 to %d bytes and no NUL: %w", ref, maxRef, errdefs.ErrInvalidArgument)
+	if ref == "" || len(ref) > maxRef || strings.IndexByte(ref, 0) >= 0 || !utf8.ValidString(ref) {
+		return fmt.Errorf("ingest ref %.64q must be UTF-8 text of 1 to %d bytes without a NUL: %w", ref, maxRef, errdefs.ErrInvalidArgument)
 	}
 	return nil
 }
 
-// lock takes a ref for a writer.
+// lock takes a ref for a writer that is about to be opened, or for its removal.
 func (s *Store) lock(ref string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if _, ok := s.writing[ref]; ok {
-		return fmt.Errorf("ingest %q is locked by another writer: %w", ref, errdefs.ErrUnavailable)
+		return fmt.Errorf("ingest %q is locked by another writer; try again when that is done: %w", ref, errdefs.ErrUnavailable)
 	}
-	s.writing[ref] = struct{}{}
+	s.writing[ref] = nil
 	return nil
 }
 
@@ -61,6 +62,13 @@ func (s *Store) unlock(ref string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.writing, ref)
+}
+
+// opened names the writer that holds a ref.
+func (s *Store) opened(ref string, w *Writer) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.writing[ref] = w
 }
 
 // Status returns how far an ingest has come, or not found.
@@ -71,14 +79,13 @@ func (s *Store) Status(ctx context.Context, ref string) (Status, error) {
 	if err := validateRef(ref); err != nil {
 		return Status{}, err
 	}
-	return readStatus(s.ingestDir(ref))
+	return s.readStatus(ref, s.ingestDir(ref))
 }
 
 // ListStatuses returns the ingests whose ref starts with prefix, in no order that means
 // anything.
 func (s *Store) ListStatuses(ctx context.Context, prefix string) ([]Status, error) {
-	dir := filepath.Join(s.dir, "ingest")
-	entries, err := os.ReadDir(dir)
+	entries, err := os.ReadDir(s.ingests())
 	if err != nil {
 		return nil, fmt.Errorf("list ingests: %w", err)
 	}
@@ -87,9 +94,9 @@ func (s *Store) ListStatuses(ctx context.Context, prefix string) ([]Status, erro
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
-		st, err := readStatus(filepath.Join(dir, e.Name()))
+		st, err := s.readStatus(e.Name(), filepath.Join(s.ingests(), e.Name()))
 		if errdefs.IsNotFound(err) {
-			continue // ended meanwhile, or never got as far as its ref
+			continue // ended meanwhile
 		}
 		if err != nil {
 			return nil, err
@@ -101,43 +108,59 @@ func (s *Store) ListStatuses(ctx context.Context, prefix string) ([]Status, erro
 	return out, nil
 }
 
-func readStatus(dir string) (Status, error) {
-	ref, err := os.ReadFile(filepath.Join(dir, "ref"))
+// readStatus reads an ingest's directory. name is for errors.
+func (s *Store) readStatus(name, dir string) (Status, error) {
+	fi, err := os.Stat(filepath.Join(dir, dataFile))
 	if err != nil {
-		return Status{}, ingestError(dir, err)
+		return Status{}, ingestError("read", name, err)
 	}
-	st := Status{Ref: string(ref)}
-	fi, err := os.Stat(filepath.Join(dir, "data"))
+	meta, err := s.readMeta(dir)
 	if err != nil {
-		return st, ingestError(st.Ref, err)
+		return Status{}, ingestError("read", name, err)
 	}
-	meta, err := readMeta(dir)
-	if err != nil {
-		return st, ingestError(st.Ref, err)
-	}
-	st.Offset, st.UpdatedAt = fi.Size(), fi.ModTime().UTC()
-	st.Expected, st.Total, st.StartedAt = meta.Expected, meta.Total, meta.StartedAt
-	return st, nil
+	return Status{
+		Ref: meta.Ref, Offset: fi.Size(), Total: meta.Total, Expected: meta.Expected,
+		StartedAt: meta.StartedAt, UpdatedAt: writtenAt(fi, meta),
+	}, nil
 }
 
-func readMeta(dir string) (ingestMeta, error) {
-	var meta ingestMeta
-	raw, err := os.ReadFile(filepath.Join(dir, "meta"))
-	if err != nil {
-		return meta, err
+// writtenAt is when an ingest was last written to. The kernel stamps files by a clock that is
+// some milliseconds coarse.
+func writtenAt(fi fs.FileInfo, meta ingestMeta) time.Time {
+	if t := fi.ModTime().UTC(); t.After(meta.StartedAt) {
+		return t
 	}
-	return meta, json.Unmarshal(raw, &meta)
+	return meta.StartedAt
 }
 
-func ingestError(ref string, err error) error {
+// readMeta reads the meta file of an ingest. One that cannot be one is not found, as if
+// the ingest had never been.
+func (s *Store) readMeta(dir string) (ingestMeta, error) {
+	raw, err := os.ReadFile(filepath.Join(dir, metaFile))
+	if err != nil {
+		return ingestMeta{}, err
+	}
+	meta, err := parseMeta(raw)
+	if err == nil && s.ingestDir(meta.Ref) != dir {
+		err = fmt.Errorf("it is of the ingest %.64q", meta.Ref)
+	}
+	if err != nil {
+		return ingestMeta{}, fmt.Errorf("%w: %w", err, fs.ErrNotExist)
+	}
+	return meta, nil
+}
+
+// ingestError says what was done to which ingest, with the class.
+func ingestError(verb, ref string, err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("ingest %q: %w", ref, errdefs.ErrNotFound)
 	}
-	return fmt.Errorf("ingest %q: %w", ref, err)
+	return fmt.Errorf("%s ingest %q: %w", verb, ref, diskError(err))
 }
 
-// Abort drops an ingest and what was written to it. Not found if there is none,
-// unavailable while it has a writer.
+// Abort drops an ingest and what was written to it, or answers not found. A writer it has
+// is ended: what is called on that fails with the class aborted. Unavailable while a
+// writer is being opened.
 func (s *Store) Abort(ctx context.Context, ref string) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -145,20 +168,66 @@ func (s *Store) Abort(ctx context.Context, ref string) error {
 	if err := validateRef(ref); err != nil {
 		return err
 	}
+	s.mu.Lock()
+	w := s.writing[ref]
+	s.mu.Unlock()
+	if w != nil {
+		if ended, err := w.abort(); ended {
+			return err
+		}
+	}
+	return s.drop(ref, func(Status) bool { return true })
+}
+
+// drop removes an ingest that has no writer, if it is of those that are meant.
+func (s *Store) drop(ref string, meant func(Status) bool) error {
 	if err := s.lock(ref); err != nil {
 		return err
 	}
 	defer s.unlock(ref)
 	dir := s.ingestDir(ref)
-	if _, err := os.Stat(dir); err != nil {
-		return ingestError(ref, err)
+	st, err := s.readStatus(ref, dir)
+	if err != nil {
+		return err
 	}
-	return removeIngest(dir, ref)
+	if !meant(st) {
+		return fmt.Errorf("ingest %q was written to meanwhile: %w", ref, errdefs.ErrUnavailable)
+	}
+	return s.removeIngest(dir, ref)
 }
 
-func removeIngest(dir, ref string) error {
-	if err := os.RemoveAll(dir); err != nil {
+func (s *Store) removeIngest(dir, ref string) error {
+	if err := s.disk.RemoveTree(dir, dataFile); err != nil {
 		return fmt.Errorf("remove ingest %q: %w", ref, err)
 	}
 	return nil
+}
+
+// AbortStale drops the ingests that were last written to before a time, have no writer,
+// and are meant, and returns what they were. nil as meant means all. What cannot be
+// dropped does not keep it from the others.
+func (s *Store) AbortStale(ctx context.Context, before time.Time, meant func(Status) bool) ([]Status, error) {
+	list, err := s.ListStatuses(ctx, "")
+	if err != nil {
+		return nil, err
+	}
+	stale := func(st Status) bool { return st.UpdatedAt.Before(before) && (meant == nil || meant(st)) }
+	var dropped []Status
+	var errs error
+	for _, st := range list {
+		if err := ctx.Err(); err != nil {
+			return dropped, errors.Join(errs, err)
+		}
+		if !stale(st) {
+			continue
+		}
+		err := s.drop(st.Ref, stale)
+		switch {
+		case err == nil:
+			dropped = append(dropped, st)
+		case !errdefs.IsNotFound(err) && !errdefs.IsUnavailable(err): // gone, or in use again
+			errs = errors.Join(errs, err)
+		}
+	}
+	return dropped, errs
 }

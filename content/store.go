@@ -1,33 +1,14 @@
-// Package content is a store of blobs by digest, on a directory.
-//
-// A blob is written as an ingest, which has a free-text name, its ref, and can be left and
-// taken up again at its offset, also after a restart. Committing verifies size and digest
-// and makes the blob visible under its digest.
-//
-// Guarantees: what is visible has been verified, whole, and is on disk; a commit that
-// returned nil survives power loss. Blobs never change. Whoever writes a ref has it for
-// himself: a second writer gets unavailable.
-//
-// Caveats: one process at a time may use the directory. Nothing is deleted but by Delete
-// and Abort. There are no namespaces and no labels here: cleatd keeps those in its
-// metadata, and calls its ingests "namespace/ref". A blob is not verified again when it is
-// read.
-//
-// On disk:
-//
-//	blobs/<algorithm>/<hex>         a blob, mode 0444
-//	ingest/<sha256 of ref>/data     what was written so far
-//	ingest/<sha256 of ref>/ref      the ref
-//	ingest/<sha256 of ref>/meta     JSON: expected digest, total size, start
 package content
 
 import (
 	"context"
+	_ "crypto/sha512" // SHA-384 and SHA-512, which go-digest does not bring
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -40,10 +21,14 @@ import (
 
 // Store is a content store. It is safe for concurrent use.
 type Store struct {
-	dir string
+	dir  string
+	disk durable.Disk
+	boot string // what this run of the machine is called; "" if that is unknown
+	pace pace
+	bufs sync.Pool // of *[]byte, bufferSize long
 
 	mu      sync.Mutex
-	writing map[string]struct{} // refs that have a writer
+	writing map[string]*Writer // by ref; nil while its writer is being opened
 }
 
 // Info describes a blob.
@@ -53,41 +38,80 @@ type Info struct {
 	CreatedAt time.Time
 }
 
-// Open opens the store in dir and makes what is missing of it.
-func Open(dir string) (*Store, error) {
+// Options change how a store works. The zero value is right but in tests.
+type Options struct {
+	// FS is what the store writes through; nil is the host's file system.
+	FS durable.FS
+}
+
+// Open opens the store in dir, makes what is missing of it, and settles what a crash left:
+// see the package's text.
+func Open(dir string) (*Store, error) { return OpenWith(dir, Options{}) }
+
+// OpenWith is Open with options.
+func OpenWith(dir string, opts Options) (*Store, error) {
+	if opts.FS == nil {
+		opts.FS = durable.OS{}
+	}
+	return open(dir, opts, bootID(), defaultPace())
+}
+
+func open(dir string, opts Options, boot string, p pace) (*Store, error) {
 	abs, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, fmt.Errorf("open content store: %w", err)
 	}
-	s := &Store{dir: abs, writing: make(map[string]struct{})}
-	dirs := []string{filepath.Join(abs, "ingest")}
+	s := &Store{dir: abs, disk: durable.On(opts.FS), boot: boot, pace: p, writing: make(map[string]*Writer)}
+	s.bufs.New = func() any { b := make([]byte, bufferSize); return &b }
+	dirs := []string{s.ingests()}
 	for _, a := range algorithms() {
-		dirs = append(dirs, filepath.Join(abs, "blobs", a.String()))
+		dirs = append(dirs, s.blobs(a))
 	}
 	for _, d := range dirs {
-		if err := durable.MkdirAll(d, 0o700); err != nil {
+		if err := s.disk.MkdirAll(d, 0o700); err != nil {
 			return nil, fmt.Errorf("open content store: %w", err)
 		}
 	}
+	if err := s.settle(); err != nil {
+		return nil, fmt.Errorf("open content store: %w", err)
+	}
 	return s, nil
+}
+
+// bootID names this run of the machine, as the kernel does.
+func bootID() string {
+	raw, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return "" // then nothing that was not synced is trusted
+	}
+	return strings.TrimSpace(string(raw))
 }
 
 func algorithms() []digest.Algorithm {
 	return []digest.Algorithm{digest.SHA256, digest.SHA384, digest.SHA512}
 }
 
+func (s *Store) blobs(a digest.Algorithm) string { return filepath.Join(s.dir, "blobs", a.String()) }
+
 // path returns where the blob is or would be. Only a valid digest of a known algorithm has
 // a path: it is part of a file name.
 func (s *Store) path(d digest.Digest) (string, error) {
+	if err := validateDigest(d); err != nil {
+		return "", err
+	}
+	return filepath.Join(s.blobs(d.Algorithm()), d.Encoded()), nil
+}
+
+func validateDigest(d digest.Digest) error {
 	if err := d.Validate(); err != nil {
-		return "", fmt.Errorf("digest %.160q: %w: %w", d, err, errdefs.ErrInvalidArgument)
+		return fmt.Errorf("digest %.160q: %w: %w", d, err, errdefs.ErrInvalidArgument)
 	}
 	for _, a := range algorithms() {
 		if d.Algorithm() == a {
-			return filepath.Join(s.dir, "blobs", a.String(), d.Encoded()), nil
+			return nil
 		}
 	}
-	return "", fmt.Errorf("digest %.160q: its algorithm is not supported: %w", d, errdefs.ErrInvalidArgument)
+	return fmt.Errorf("digest %.160q: its algorithm is not supported: %w", d, errdefs.ErrInvalidArgument)
 }
 
 // Info returns what is known of a blob, or not found.
@@ -112,57 +136,25 @@ func info(d digest.Digest, fi fs.FileInfo) Info {
 
 // blobError says what was done to which blob, with the class.
 func blobError(verb string, d digest.Digest, err error) error {
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
+	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("content %s: %w", d, errdefs.ErrNotFound)
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
-		return fmt.Errorf("%s content %s: %w: %w", verb, d, err, errdefs.ErrResourceExhausted)
-	default:
-		return fmt.Errorf("%s content %s: %w", verb, d, err)
 	}
+	return fmt.Errorf("%s content %s: %w", verb, d, diskError(err))
 }
 
-// Reader reads a blob. It is safe for concurrent use; the caller closes it. It stays
-// readable when the blob is deleted.
-type Reader struct {
-	f    *os.File
-	size int64
-}
-
-// ReadAt implements io.ReaderAt.
-func (r *Reader) ReadAt(p []byte, off int64) (int, error) { return r.f.ReadAt(p, off) }
-
-// Size returns the blob's length in bytes.
-func (r *Reader) Size() int64 { return r.size }
-
-// Close ends the reading.
-func (r *Reader) Close() error { return r.f.Close() }
-
-// ReaderAt opens a blob, or answers not found.
-func (s *Store) ReaderAt(ctx context.Context, d digest.Digest) (*Reader, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err
+// diskError gives an error of the file system its class.
+func diskError(err error) error {
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EFBIG) {
+		return fmt.Errorf("%w: %w", err, errdefs.ErrResourceExhausted)
 	}
-	path, err := s.path(d)
-	if err != nil {
-		return nil, err
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, blobError("open", d, err)
-	}
-	fi, err := f.Stat()
-	if err != nil {
-		return nil, errors.Join(blobError("stat", d, err), f.Close())
-	}
-	return &Reader{f: f, size: fi.Size()}, nil
+	return err
 }
 
 // Walk calls fn with every blob, in no order that means anything, until fn fails. Blobs
 // that come or go meanwhile may be seen or not.
 func (s *Store) Walk(ctx context.Context, fn func(Info) error) error {
 	for _, a := range algorithms() {
-		entries, err := os.ReadDir(filepath.Join(s.dir, "blobs", a.String()))
+		entries, err := os.ReadDir(s.blobs(a))
 		if err != nil {
 			return fmt.Errorf("list content: %w", err)
 		}
@@ -172,7 +164,7 @@ func (s *Store) Walk(ctx context.Context, fn func(Info) error) error {
 			}
 			d := digest.NewDigestFromEncoded(a, e.Name())
 			fi, err := e.Info()
-			if err != nil || d.Validate() != nil {
+			if err != nil || d.Validate() != nil || !fi.Mode().IsRegular() {
 				continue // deleted meanwhile, or no blob
 			}
 			if err := fn(info(d, fi)); err != nil {
@@ -183,7 +175,7 @@ func (s *Store) Walk(ctx context.Context, fn func(Info) error) error {
 	return nil
 }
 
-// Delete deletes a blob for good, or answers not found.
+// Delete deletes a blob for good, or answers not found. Whoever reads it reads on.
 func (s *Store) Delete(ctx context.Context, d digest.Digest) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -192,8 +184,8 @@ func (s *Store) Delete(ctx context.Context, d digest.Digest) error {
 	if err != nil {
 		return err
 	}
-	if err := os.Remove(path); err != nil {
+	if err := s.disk.Remove(path); err != nil {
 		return blobError("delete", d, err)
 	}
-	return durable.SyncDir(filepath.Dir(path))
+	return s.disk.SyncDir(filepath.Dir(path))
 }

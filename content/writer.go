@@ -2,13 +2,10 @@ package content
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -19,6 +16,15 @@ import (
 	"github.com/cleatproject/cleat/internal/durable"
 )
 
+// pace says after how many bytes a writer does what.
+type pace struct {
+	writeBack  int64 // asks the kernel to begin to write to disk
+	checkpoint int64 // keeps the running digest for this run of the machine
+	sync       int64 // puts data and running digest on disk
+}
+
+func defaultPace() pace { return pace{writeBack: 8 << 20, checkpoint: 64 << 20, sync: 256 << 20} }
+
 // WriterOptions say what is known of a blob before it is written. The zero value is right
 // when nothing is.
 type WriterOptions struct {
@@ -27,6 +33,9 @@ type WriterOptions struct {
 	Expected digest.Digest
 	// Total is the blob's size in bytes. Commit refuses another one.
 	Total int64
+	// Prove opens the ingest also where the expected blob is in the store: for a caller
+	// who lets several users of one store each show that they have the bytes.
+	Prove bool
 }
 
 // Writer writes one ingest. Its methods are safe for concurrent use. It holds the ref until
@@ -37,127 +46,171 @@ type Writer struct {
 	dir   string
 
 	mu        sync.Mutex
-	f         *os.File // nil when closed
-	hash      hash.Hash
+	f         durable.File // nil when closed
+	hash      hasher
 	algorithm digest.Algorithm
 	offset    int64
 	meta      ingestMeta
 	updatedAt time.Time
 	broken    error // why the data on disk may differ from what was hashed
+	dropped   bool  // the ingest was taken back for that, and has to be opened again
+	ended     error // why it is closed, if not by Close or Commit
+	named     bool  // the data has become a blob
+
+	flushed, saved, synced int64 // up to where each part of the pace was done
 }
 
-var _ io.WriteCloser = (*Writer)(nil)
+var (
+	_ io.WriteCloser = (*Writer)(nil)
+	_ io.ReaderFrom  = (*Writer)(nil)
+)
 
-// Writer starts an ingest, or takes it up again where it was left: Status tells the
-// offset. Taking up costs reading what is there. The caller ends it with Commit or Close.
-func (s *Store) Writer(ctx context.Context, ref string, opts WriterOptions) (*Writer, error) {
-	if err := validateRef(ref); err != nil {
-		return nil, err
-	}
-	if opts.Total < 0 {
-		return nil, fmt.Errorf("ingest %q: size %d: %w", ref, opts.Total, errdefs.ErrInvalidArgument)
-	}
-	if opts.Expected != "" {
-		_, err := s.Info(ctx, opts.Expected)
-		if err == nil {
-			err = fmt.Errorf("content %s: %w", opts.Expected, errdefs.ErrAlreadyExists)
-		}
-		if !errdefs.IsNotFound(err) {
-			return nil, err
-		}
-	}
-	if err := s.lock(ref); err != nil {
-		return nil, err
-	}
-	w := &Writer{store: s, ref: ref, dir: s.ingestDir(ref)}
-	if err := w.open(ctx, opts); err != nil {
-		s.unlock(ref)
-		return nil, fmt.Errorf("open ingest %q: %w", ref, err)
-	}
-	return w, nil
+// copyTo copies with a buffer of the store's.
+func (s *Store) copyTo(w io.Writer, r io.Reader) (int64, error) {
+	buf := s.bufs.Get().(*[]byte)
+	defer s.bufs.Put(buf)
+	return io.CopyBuffer(struct{ io.Writer }{w}, r, *buf)
 }
 
-func (w *Writer) open(ctx context.Context, opts WriterOptions) error {
-	meta, err := readMeta(w.dir)
-	if err != nil {
-		// New, or broken off by a crash before anything was written to it.
-		if meta, err = w.create(opts); err != nil {
-			return err
-		}
-	}
-	if opts.Expected != "" && meta.Expected != "" && opts.Expected != meta.Expected {
-		return fmt.Errorf("it was begun for %s, not for %s: abort it first: %w", meta.Expected, opts.Expected, errdefs.ErrFailedPrecondition)
-	}
-	if opts.Total != 0 && meta.Total != 0 && opts.Total != meta.Total {
-		return fmt.Errorf("it was begun for %d bytes, not for %d: abort it first: %w", meta.Total, opts.Total, errdefs.ErrFailedPrecondition)
-	}
-	if meta.Expected == "" {
-		meta.Expected = opts.Expected
-	}
-	if meta.Total == 0 {
-		meta.Total = opts.Total
-	}
-	w.meta = meta
-	w.algorithm = digest.Canonical
-	if meta.Expected != "" {
-		w.algorithm = meta.Expected.Algorithm()
-	}
-	w.hash = w.algorithm.Hash()
-	if w.f, err = os.OpenFile(filepath.Join(w.dir, "data"), os.O_RDWR|os.O_CREATE, 0o600); err != nil {
-		return err
-	}
-	if w.offset, err = io.Copy(w.hash, until(ctx, w.f)); err != nil {
-		return errors.Join(err, w.f.Close())
-	}
-	w.updatedAt = time.Now().UTC()
-	return nil
-}
-
-// create makes the ingest's directory. Nothing is synced: after a power loss an ingest may
-// be gone or hold rubbish, which the digest finds.
-func (w *Writer) create(opts WriterOptions) (ingestMeta, error) {
-	meta := ingestMeta{Expected: opts.Expected, Total: opts.Total, StartedAt: time.Now().UTC()}
-	raw, err := json.Marshal(meta)
-	if err != nil {
-		return meta, err
-	}
-	if err := os.RemoveAll(w.dir); err != nil {
-		return meta, err
-	}
-	err = os.Mkdir(w.dir, 0o700)
-	for _, file := range [...]struct {
-		name string
-		data []byte
-	}{{"data", nil}, {"ref", []byte(w.ref)}, {"meta", raw}} {
-		if err == nil {
-			err = os.WriteFile(filepath.Join(w.dir, file.name), file.data, 0o600)
-		}
-	}
-	if err != nil {
-		return meta, errors.Join(err, os.RemoveAll(w.dir))
-	}
-	return meta, nil
-}
-
-// Write appends p to the ingest.
+// Write appends p to the ingest. After a failure the writer can be truncated or closed.
 func (w *Writer) Write(p []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if err := w.usableLocked(); err != nil {
 		return 0, err
 	}
+	done := 0
+	for done < len(p) {
+		n, err := w.appendLocked(p[done:min(len(p), done+bufferSize)])
+		done += n
+		if err != nil {
+			return done, err
+		}
+	}
+	return done, nil
+}
+
+// appendLocked writes one buffer's worth of bytes at most.
+func (w *Writer) appendLocked(p []byte) (int, error) {
+	if len(p) < behindFrom {
+		n, err := w.f.WriteAt(p, w.offset)
+		w.hash.settle().Write(p[:n])
+		return n, w.wroteLocked(n, err)
+	}
+	b := w.hash.buffer()
+	w.hash.add(b, copy(*b, p))
 	n, err := w.f.WriteAt(p, w.offset)
-	w.hash.Write(p[:n])
+	return n, w.wroteLocked(n, err)
+}
+
+// ReadFrom appends what r gives until its end. Others may use the writer while r is waited
+// for.
+func (w *Writer) ReadFrom(r io.Reader) (int64, error) { return w.store.copyTo(w, r) }
+
+// wroteLocked counts bytes that were written, and breaks the writer where they are not those
+// that are hashed.
+func (w *Writer) wroteLocked(n int, err error) error {
 	w.offset += int64(n)
 	w.updatedAt = time.Now().UTC()
-	if err != nil {
-		return n, blobError("write", w.meta.Expected, err)
+	if err == nil {
+		err = w.paceLocked()
 	}
-	return n, nil
+	if err == nil {
+		return nil
+	}
+	// What may have come after the n bytes is not taken for data when this is taken up again.
+	if !w.dropped {
+		err = errors.Join(err, w.f.Truncate(w.offset))
+	}
+	w.broken = ingestError("write", w.ref, err)
+	return w.broken
+}
+
+// paceLocked does what is due after so many bytes.
+func (w *Writer) paceLocked() error {
+	p := w.store.pace
+	if w.meta.Total > 0 && w.offset == w.meta.Total {
+		return nil // the commit is next
+	}
+	if w.offset-w.synced >= p.sync {
+		return w.syncLocked()
+	}
+	if n := w.offset - w.flushed; n >= p.writeBack {
+		if err := w.f.WriteBack(w.flushed, n); err != nil {
+			return err
+		}
+		w.flushed = w.offset
+	}
+	if w.offset-w.saved >= p.checkpoint {
+		return w.saveLocked(stateFile, w.store.disk.ReplaceUnsynced)
+	}
+	return nil
+}
+
+// saveLocked writes a checkpoint.
+func (w *Writer) saveLocked(name string, write func(string, []byte, fs.FileMode) error) error {
+	c, err := takeCheckpoint(w.f, w.hash.settle(), w.algorithm, w.offset, w.store.boot)
+	if err != nil {
+		return err
+	}
+	raw, err := encodeCheckpoint(c)
+	if err != nil {
+		return err
+	}
+	if err := write(filepath.Join(w.dir, name), raw, 0o600); err != nil {
+		return err
+	}
+	w.saved = w.offset
+	return nil
+}
+
+// syncLocked puts the ingest as it is on disk: the data, then a checkpoint that says so.
+func (w *Writer) syncLocked() error {
+	if err := w.f.Sync(); err != nil {
+		return w.doubtLocked(err)
+	}
+	if w.synced == 0 {
+		// The first time: the ingest itself has to be found again.
+		if err := w.store.disk.SyncFile(filepath.Join(w.dir, metaFile)); err != nil {
+			return err
+		}
+		if err := w.store.disk.SyncDir(w.store.ingests()); err != nil {
+			return err
+		}
+	}
+	if err := w.saveLocked(syncedFile, w.store.disk.WriteFile); err != nil {
+		return err
+	}
+	w.flushed, w.synced = w.offset, w.offset
+	return nil
+}
+
+// doubtLocked takes an ingest whose data could not be synced back to what was synced before:
+// what the kernel has in memory of the rest and what is on disk may differ from now on, and
+// a later sync would not say so. The writer is of no use any more.
+func (w *Writer) doubtLocked(err error) error {
+	w.dropped = true
+	if w.synced > 0 {
+		rerr := w.store.disk.Remove(filepath.Join(w.dir, stateFile))
+		if errors.Is(rerr, fs.ErrNotExist) {
+			rerr = nil
+		}
+		if rerr == nil {
+			rerr = w.f.Truncate(w.synced)
+		}
+		if rerr == nil {
+			return err
+		}
+		err = errors.Join(err, rerr)
+	}
+	return errors.Join(err, w.store.removeIngest(w.dir, w.ref))
 }
 
 func (w *Writer) usableLocked() error {
 	if w.f == nil {
+		if w.ended != nil {
+			return w.ended
+		}
 		return fmt.Errorf("ingest %q: its writer is closed: %w", w.ref, errdefs.ErrFailedPrecondition)
 	}
 	return w.broken
@@ -177,7 +230,7 @@ func (w *Writer) Status() Status {
 func (w *Writer) Digest() digest.Digest {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return digest.NewDigest(w.algorithm, w.hash)
+	return digest.NewDigest(w.algorithm, w.hash.settle())
 }
 
 // Truncate drops what was written. Only 0 is possible as size.
@@ -187,121 +240,85 @@ func (w *Writer) Truncate(size int64) error {
 	if size != 0 {
 		return fmt.Errorf("truncate ingest %q to %d bytes: only 0 is possible: %w", w.ref, size, errdefs.ErrInvalidArgument)
 	}
-	if w.f == nil {
+	if w.f == nil || w.dropped {
 		return w.usableLocked()
 	}
-	if err := w.f.Truncate(0); err != nil {
-		w.broken = fmt.Errorf("truncate ingest %q: %w", w.ref, err)
+	if err := w.truncateLocked(); err != nil {
+		w.broken = ingestError("truncate", w.ref, err)
 		return w.broken
 	}
-	w.offset, w.broken = 0, nil
-	w.hash.Reset()
+	w.broken = nil
+	w.offset, w.flushed, w.saved, w.synced = 0, 0, 0, 0
+	w.hash.settle().Reset()
+	w.updatedAt = time.Now().UTC()
 	return nil
 }
 
-// Commit verifies the ingest, puts it on disk and makes it a blob. size 0 and an empty
-// expected digest stand for those given to Writer, or unknown; a mismatch is a failed
-// precondition and leaves the ingest open, to be truncated or closed. After success, and
-// after already exists, the ingest is gone and the writer closed.
-func (w *Writer) Commit(ctx context.Context, size int64, expected digest.Digest) error {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if err := w.usableLocked(); err != nil {
-		return err
+// truncateLocked forgets the checkpoints, durably, before the data that they are of.
+func (w *Writer) truncateLocked() error {
+	var gone bool
+	for _, name := range [...]string{stateFile, syncedFile} {
+		err := w.store.disk.Remove(filepath.Join(w.dir, name))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		gone = gone || err == nil
 	}
-	got, err := w.verifyLocked(ctx, size, expected)
-	if err != nil {
-		return fmt.Errorf("commit ingest %q: %w", w.ref, err)
-	}
-	path, err := w.store.path(got)
-	if err != nil {
-		return err
-	}
-	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
-		if err := errors.Join(w.f.Chmod(0o444), w.f.Sync()); err != nil {
-			w.broken = blobError("sync", got, err)
-			return w.broken
+	if gone {
+		if err := w.store.disk.SyncDir(w.dir); err != nil {
+			return err
 		}
 	}
-	existed, err := w.store.publish(filepath.Join(w.dir, "data"), path)
-	if err != nil {
-		return blobError("commit", got, err)
-	}
-	err = w.closeLocked(removeIngest)
-	if existed {
-		return errors.Join(fmt.Errorf("content %s: %w", got, errdefs.ErrAlreadyExists), err)
-	}
-	return err
+	return w.f.Truncate(0)
 }
 
-// verifyLocked returns the digest of the data, if it is what is expected.
-func (w *Writer) verifyLocked(ctx context.Context, size int64, expected digest.Digest) (digest.Digest, error) {
-	if err := ctx.Err(); err != nil {
-		return "", err
-	}
-	for _, want := range [...]int64{size, w.meta.Total} {
-		if want != 0 && want != w.offset {
-			return "", fmt.Errorf("it has %d bytes, expected are %d: %w", w.offset, want, errdefs.ErrFailedPrecondition)
-		}
-	}
-	got := digest.NewDigest(w.algorithm, w.hash)
-	for _, want := range [...]digest.Digest{expected, w.meta.Expected} {
-		if want == "" {
-			continue
-		}
-		if _, err := w.store.path(want); err != nil {
-			return "", err
-		}
-		if want.Algorithm() != w.algorithm {
-			// Named only now: the data is read again for it.
-			other := want.Algorithm().Hash()
-			if _, err := io.Copy(other, until(ctx, io.NewSectionReader(w.f, 0, w.offset))); err != nil {
-				return "", err
-			}
-			got = digest.NewDigest(want.Algorithm(), other)
-		}
-		if want != got {
-			return "", fmt.Errorf("its digest is %s, expected is %s: %w", got, want, errdefs.ErrFailedPrecondition)
-		}
-	}
-	return got, nil
-}
-
-// publish gives the data its name, unless a blob of that name exists.
-func (s *Store) publish(data, path string) (existed bool, err error) {
-	s.mu.Lock()
-	_, err = os.Stat(path)
-	if err == nil {
-		existed = true
-	} else if errors.Is(err, fs.ErrNotExist) {
-		err = durable.RenameUnsynced(data, path)
-	}
-	s.mu.Unlock()
-	if err != nil {
-		return false, err
-	}
-	// Also when it existed: the writer who renamed may not have synced yet.
-	return existed, durable.SyncDir(filepath.Dir(path))
-}
-
-// Close leaves the ingest as it is, to be taken up again. It does nothing after Commit or
-// Close.
+// Close leaves the ingest to be taken up again, with what was written on disk. It does
+// nothing after Commit or Close.
 func (w *Writer) Close() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.closeLocked(func(string, string) error { return nil })
-}
-
-func (w *Writer) closeLocked(then func(dir, ref string) error) error {
 	if w.f == nil {
 		return nil
 	}
-	err := w.f.Close()
+	var err error
+	if w.broken == nil && !w.named && w.offset > w.synced {
+		err = w.syncLocked()
+	}
+	if w.named {
+		err = w.store.removeIngest(w.dir, w.ref)
+	}
+	return w.closeLocked(err)
+}
+
+// Discard ends the writer and drops the ingest. It does nothing after Commit or Close.
+func (w *Writer) Discard() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.f == nil {
+		return nil
+	}
+	return w.closeLocked(w.store.removeIngest(w.dir, w.ref))
+}
+
+// abort is Discard for somebody else; false if the writer had ended by itself.
+func (w *Writer) abort() (bool, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.f == nil {
+		return false, nil
+	}
+	w.ended = fmt.Errorf("ingest %q was aborted: %w", w.ref, errdefs.ErrAborted)
+	return true, w.closeLocked(w.store.removeIngest(w.dir, w.ref))
+}
+
+// closeLocked frees what the writer holds; err is what went wrong on the way here.
+func (w *Writer) closeLocked(err error) error {
+	w.hash.stop()
+	err = errors.Join(err, w.f.Close())
 	w.f = nil
-	err = errors.Join(err, then(w.dir, w.ref))
 	w.store.unlock(w.ref)
 	if err != nil {
-		return fmt.Errorf("close ingest %q: %w", w.ref, err)
+		return ingestError("close", w.ref, err)
 	}
 	return nil
 }

@@ -2,10 +2,7 @@ package api
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
-	"regexp"
 
 	api "github.com/containerd/containerd/api/services/content/v1"
 	"github.com/containerd/errdefs"
@@ -26,7 +23,7 @@ func (s contentService) blobs(ctx context.Context) (*service.Blobs, string, erro
 	if err != nil {
 		return nil, "", err
 	}
-	return s.svc.Blobs(ns), ns, nil
+	return s.svc.Blobs(ns).Leased(leaseOf(ctx)), ns, nil
 }
 
 // parseDigest checks a digest from a client.
@@ -103,7 +100,7 @@ func (s contentService) list(ctx context.Context, req *api.ListContentRequest, s
 }
 
 func (s contentService) Delete(ctx context.Context, req *api.DeleteContentRequest) (*emptypb.Empty, error) {
-	blobs, _, err := s.blobs(ctx)
+	blobs, ns, err := s.blobs(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -111,51 +108,11 @@ func (s contentService) Delete(ctx context.Context, req *api.DeleteContentReques
 	if err != nil {
 		return nil, err
 	}
-	return &emptypb.Empty{}, blobs.Delete(ctx, d)
-}
-
-// readChunk is how many bytes of a blob travel in one message.
-const readChunk = 1 << 20
-
-func (s contentService) read(ctx context.Context, req *api.ReadContentRequest, send func(*api.ReadContentResponse) error) (err error) {
-	defer func() { err = rpc.ToWire(err) }()
-	blobs, _, err := s.blobs(ctx)
-	if err != nil {
-		return err
+	if err := blobs.Delete(ctx, d); err != nil {
+		return nil, err
 	}
-	d, err := parseDigest(req.GetDigest())
-	if err != nil {
-		return err
-	}
-	r, err := blobs.ReaderAt(ctx, d)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, r.Close()) }()
-	offset, end := req.GetOffset(), r.Size()
-	if offset < 0 || offset > end || req.GetSize() < 0 {
-		return fmt.Errorf("read %s from %d: it has %d bytes: %w", d, offset, end, errdefs.ErrOutOfRange)
-	}
-	if size := req.GetSize(); size > 0 && size < end-offset {
-		end = offset + size
-	}
-	buf := make([]byte, min(readChunk, end-offset))
-	for offset < end {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		n, err := r.ReadAt(buf[:min(int64(len(buf)), end-offset)], offset)
-		if n > 0 {
-			if err := send(&api.ReadContentResponse{Offset: offset, Data: buf[:n]}); err != nil {
-				return err
-			}
-			offset += int64(n)
-		}
-		if err != nil && offset < end {
-			return fmt.Errorf("read %s at %d: %w", d, offset, err)
-		}
-	}
-	return nil
+	s.svc.ContentDeleted(ns, d)
+	return &emptypb.Empty{}, nil
 }
 
 func (s contentService) Status(ctx context.Context, req *api.StatusRequest) (*api.StatusResponse, error) {
@@ -179,37 +136,17 @@ func (s contentService) ListStatuses(ctx context.Context, req *api.ListStatusesR
 	if err != nil {
 		return nil, err
 	}
-	match, err := refFilter(req.GetFilters())
+	match, err := statusFilter(req.GetFilters())
 	if err != nil {
 		return nil, err
 	}
 	resp := &api.ListStatusesResponse{}
 	for _, st := range list {
-		if match(st.Ref) {
+		if match(st) {
 			resp.Statuses = append(resp.Statuses, apiStatus(st))
 		}
 	}
 	return resp, nil
-}
-
-// refFilter takes the regular expressions by which ingests are listed; none matches all.
-func refFilter(exprs []string) (func(string) bool, error) {
-	var all []*regexp.Regexp
-	for _, e := range exprs {
-		re, err := regexp.Compile(e)
-		if err != nil {
-			return nil, fmt.Errorf("filter %q: %w: %w", e, err, errdefs.ErrInvalidArgument)
-		}
-		all = append(all, re)
-	}
-	return func(ref string) bool {
-		for _, re := range all {
-			if re.MatchString(ref) {
-				return true
-			}
-		}
-		return len(all) == 0
-	}, nil
 }
 
 func (s contentService) Abort(ctx context.Context, req *api.AbortRequest) (*emptypb.Empty, error) {
@@ -218,124 +155,6 @@ func (s contentService) Abort(ctx context.Context, req *api.AbortRequest) (*empt
 		return nil, err
 	}
 	return &emptypb.Empty{}, blobs.Abort(ctx, req.GetRef())
-}
-
-// writeStream is the write call on either transport.
-type writeStream interface {
-	Send(*api.WriteContentResponse) error
-	Recv() (*api.WriteContentRequest, error)
-}
-
-// write serves one write call: a session with one ingest, which stays for a later call if the
-// stream ends before a commit.
-func (s contentService) write(ctx context.Context, stream writeStream) (err error) {
-	defer func() { err = rpc.ToWire(err) }()
-	blobs, ns, err := s.blobs(ctx)
-	if err != nil {
-		return err
-	}
-	sess := &writeSession{blobs: blobs}
-	defer func() { err = errors.Join(err, sess.close()) }()
-	for {
-		req, err := stream.Recv()
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		resp, err := sess.handle(ctx, req)
-		if err != nil {
-			return err
-		}
-		if err := stream.Send(resp); err != nil {
-			return err
-		}
-		if req.GetAction() == api.WriteAction_COMMIT {
-			s.svc.ContentCreated(ns, sess.committed)
-			return nil
-		}
-	}
-}
-
-// writeSession is one ingest being written.
-type writeSession struct {
-	blobs     *service.Blobs
-	w         *service.BlobWriter
-	ref       string
-	committed metadata.Blob
-}
-
-func (s *writeSession) close() error {
-	if s.w == nil {
-		return nil
-	}
-	return s.w.Close()
-}
-
-// handle does one message's action and returns the answer.
-func (s *writeSession) handle(ctx context.Context, req *api.WriteContentRequest) (*api.WriteContentResponse, error) {
-	if err := s.open(ctx, req); err != nil {
-		return nil, err
-	}
-	switch req.GetAction() {
-	case api.WriteAction_STAT:
-	case api.WriteAction_WRITE, api.WriteAction_COMMIT:
-		if err := s.append(req); err != nil {
-			return nil, err
-		}
-	default:
-		return nil, fmt.Errorf("write %s: unknown action %d: %w", s.ref, req.GetAction(), errdefs.ErrInvalidArgument)
-	}
-	st := s.w.Status()
-	resp := &api.WriteContentResponse{
-		Action: req.GetAction(), StartedAt: stamp(st.StartedAt), UpdatedAt: stamp(st.UpdatedAt),
-		Offset: st.Offset, Total: st.Total, Digest: s.w.Digest().String(),
-	}
-	if req.GetAction() != api.WriteAction_COMMIT {
-		return resp, nil
-	}
-	blob, err := s.w.CommitLabelled(ctx, req.GetTotal(), digest.Digest(req.GetExpected()), req.GetLabels())
-	if err != nil {
-		return nil, err
-	}
-	s.committed = blob
-	resp.Digest = blob.Digest.String()
-	return resp, nil
-}
-
-// open takes the ref from the first message; later ones may only repeat it.
-func (s *writeSession) open(ctx context.Context, req *api.WriteContentRequest) (err error) {
-	if s.w != nil {
-		if req.GetRef() != "" && req.GetRef() != s.ref {
-			return fmt.Errorf("write %s: the ref changed to %s: %w", s.ref, req.GetRef(), errdefs.ErrInvalidArgument)
-		}
-		return nil
-	}
-	opts := content.WriterOptions{Total: req.GetTotal()}
-	if e := req.GetExpected(); e != "" {
-		if opts.Expected, err = parseDigest(e); err != nil {
-			return err
-		}
-	}
-	s.ref = req.GetRef()
-	s.w, err = s.blobs.Writer(ctx, s.ref, opts)
-	return err
-}
-
-// append writes a message's data at its offset: the end, or 0 to begin again.
-func (s *writeSession) append(req *api.WriteContentRequest) error {
-	at := s.w.Status().Offset
-	if off := req.GetOffset(); off != at && len(req.GetData()) > 0 || off > 0 && off != at {
-		if off != 0 {
-			return fmt.Errorf("write %s at %d: the ingest stands at %d: %w", s.ref, off, at, errdefs.ErrOutOfRange)
-		}
-		if err := s.w.Truncate(0); err != nil {
-			return err
-		}
-	}
-	_, err := s.w.Write(req.GetData())
-	return err
 }
 
 type contentGRPC struct {

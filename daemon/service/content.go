@@ -2,10 +2,10 @@ package service
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 
+	apievents "github.com/containerd/containerd/api/events"
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 
@@ -19,10 +19,19 @@ import (
 type Blobs struct {
 	s         *Service
 	namespace string
+	lease     string // that holds what is written; "" for none
 }
 
 // Blobs returns the view of a namespace.
 func (s *Service) Blobs(namespace string) *Blobs { return &Blobs{s: s, namespace: namespace} }
+
+// Leased returns the same view whose writers put each blob under a lease, in the transaction that
+// makes it visible: a collection never sees the one without the other. "" is no lease.
+func (b *Blobs) Leased(lease string) *Blobs {
+	leased := *b
+	leased.lease = lease
+	return &leased
+}
 
 // ref is the name of an ingest in the shared store.
 func (b *Blobs) ref(ref string) string { return b.namespace + "/" + ref }
@@ -45,41 +54,32 @@ func (b *Blobs) Info(ctx context.Context, d digest.Digest) (content.Info, error)
 	return content.Info{Digest: blob.Digest, Size: blob.Size, CreatedAt: blob.CreatedAt}, nil
 }
 
-// ReaderAt opens a blob the namespace sees.
-func (b *Blobs) ReaderAt(ctx context.Context, d digest.Digest) (image.Blob, error) {
+// Open opens a blob the namespace sees.
+func (b *Blobs) Open(ctx context.Context, d digest.Digest) (*content.Reader, error) {
 	if _, err := b.Blob(ctx, d); err != nil {
 		return nil, err
 	}
 	return b.s.Content.ReaderAt(ctx, d)
 }
 
-// Writer opens an ingest. A blob that the namespace sees already is errdefs.ErrAlreadyExists; one
-// that only others see has to be written all the same, which proves that this namespace has it.
-func (b *Blobs) Writer(ctx context.Context, ref string, opts content.WriterOptions) (*BlobWriter, error) {
-	if ref == "" {
-		return nil, fmt.Errorf("write content: the ref is empty: %w", errdefs.ErrInvalidArgument)
-	}
-	if opts.Expected != "" {
-		if _, err := b.Blob(ctx, opts.Expected); err == nil {
-			return nil, fmt.Errorf("content %s: %w", opts.Expected, errdefs.ErrAlreadyExists)
-		} else if !errors.Is(err, errdefs.ErrNotFound) {
-			return nil, err
-		}
-	}
-	w, err := b.s.Content.Writer(ctx, b.ref(ref), content.WriterOptions{Total: opts.Total})
-	if err != nil {
-		return nil, err
-	}
-	return &BlobWriter{Writer: w, blobs: b, expected: opts.Expected}, nil
+// ReaderAt implements image.Provider.
+func (b *Blobs) ReaderAt(ctx context.Context, d digest.Digest) (image.Blob, error) {
+	return b.Open(ctx, d)
 }
 
-// Abort drops an ingest of the namespace.
+// Abort drops an ingest of the namespace, and ends its writer.
 func (b *Blobs) Abort(ctx context.Context, ref string) error {
+	if err := checkRef(ref); err != nil {
+		return err
+	}
 	return b.s.Content.Abort(ctx, b.ref(ref))
 }
 
 // Status tells of an ingest of the namespace.
 func (b *Blobs) Status(ctx context.Context, ref string) (content.Status, error) {
+	if err := checkRef(ref); err != nil {
+		return content.Status{}, err
+	}
 	st, err := b.s.Content.Status(ctx, b.ref(ref))
 	st.Ref = ref
 	return st, err
@@ -92,6 +92,13 @@ func (b *Blobs) ListStatuses(ctx context.Context) ([]content.Status, error) {
 		list[i].Ref = strings.TrimPrefix(list[i].Ref, b.namespace+"/")
 	}
 	return list, err
+}
+
+func checkRef(ref string) error {
+	if ref == "" {
+		return fmt.Errorf("content: the ref of an ingest is required: %w", errdefs.ErrInvalidArgument)
+	}
+	return nil
 }
 
 // Delete takes a blob from the namespace, and from the store when nobody else sees it.
@@ -109,43 +116,11 @@ func (b *Blobs) Delete(ctx context.Context, d digest.Digest) error {
 	if err != nil || len(users) > 0 {
 		return err
 	}
-	return ignore(b.s.Content.Delete(ctx, d), errdefs.ErrNotFound)
+	// The record is gone: the blob goes too, whoever cancels now.
+	return ignore(b.s.Content.Delete(context.WithoutCancel(ctx), d), errdefs.ErrNotFound)
 }
 
-// BlobWriter writes an ingest of a namespace.
-type BlobWriter struct {
-	*content.Writer
-	blobs    *Blobs
-	expected digest.Digest
-}
-
-// Commit verifies the ingest and makes it visible to the namespace. A blob that is in the store
-// already, through another namespace, is no error: it was proved by writing it.
-func (w *BlobWriter) Commit(ctx context.Context, size int64, expected digest.Digest) error {
-	_, err := w.CommitLabelled(ctx, size, expected, nil)
-	return err
-}
-
-// CommitLabelled is Commit with labels for the namespace's record, which it returns.
-func (w *BlobWriter) CommitLabelled(ctx context.Context, size int64, expected digest.Digest, labels map[string]string) (metadata.Blob, error) {
-	if expected == "" {
-		expected = w.expected
-	}
-	if w.expected != "" && expected != w.expected {
-		return metadata.Blob{}, fmt.Errorf("commit %s: the ingest was opened for %s: %w", expected, w.expected, errdefs.ErrFailedPrecondition)
-	}
-	s := w.blobs.s
-	// A blob without a record would look unused to whoever deletes the last record of it.
-	s.sweeping.RLock()
-	defer s.sweeping.RUnlock()
-	offset := w.Status().Offset
-	if err := ignore(w.Writer.Commit(ctx, size, expected), errdefs.ErrAlreadyExists); err != nil {
-		return metadata.Blob{}, err
-	}
-	var blob metadata.Blob
-	err := s.DB.Update(ctx, func(tx *metadata.Tx) (err error) {
-		blob, err = tx.Content(w.blobs.namespace).Create(metadata.Blob{Digest: w.Digest(), Size: offset, Labels: labels})
-		return err
-	})
-	return blob, err
+// ContentDeleted announces a blob that a namespace no longer sees.
+func (s *Service) ContentDeleted(namespace string, d digest.Digest) {
+	s.publish(namespace, "/content/delete", &apievents.ContentDelete{Digest: d.String()})
 }

@@ -176,10 +176,11 @@ func (s *Service) Wait(ctx context.Context, namespace, id string) (runtime.Exit,
 	return runtime.Exit{Pid: r.Exit.Pid, Status: r.Exit.Status, At: r.Exit.At}, nil
 }
 
-// Tidy removes what crashes left of logs, cgroups and unpacked layers. Before the first request.
+// Tidy removes what crashes left of logs, cgroups, imports and unpacked layers. Before the first
+// request.
 func (s *Service) Tidy(ctx context.Context) error {
 	s.removeEmptyCgroups()
-	return errors.Join(s.CleanLogs(ctx), s.cleanUnpacks(ctx))
+	return errors.Join(s.CleanLogs(ctx), s.cleanUnpacks(ctx), s.cleanImports(ctx))
 }
 
 // Begin takes up what an earlier daemon left, beside serving: containers made by Run, and

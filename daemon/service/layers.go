@@ -32,7 +32,13 @@ func (i ingester) Writer(ctx context.Context, ref string, opts content.WriterOpt
 	return rememberedWriter{w, i.made}, nil
 }
 
-// rememberedWriter tells the ingester of what it committed.
+// Abort implements image.Ingester. The writer's Close has done it already.
+func (i ingester) Abort(ctx context.Context, ref string) error {
+	return ignore(i.Blobs.Abort(ctx, ref), errdefs.ErrNotFound)
+}
+
+// rememberedWriter tells the ingester of what it committed. What it does not commit it drops:
+// nobody takes the ingest of an import up again, so it need not be put on disk.
 type rememberedWriter struct {
 	*BlobWriter
 	made *[]digest.Digest
@@ -46,6 +52,9 @@ func (w rememberedWriter) Commit(ctx context.Context, size int64, expected diges
 	}
 	return err
 }
+
+// Close implements image.BlobWriter.
+func (w rememberedWriter) Close() error { return w.Discard() }
 
 // labelUnpacking marks an active snapshot that an unpack is filling; one found at start belongs to
 // nobody any more.

@@ -37,12 +37,19 @@ func (s *Service) DeleteNamespace(ctx context.Context, name string) error {
 	if n := len(s.Runtime.List(name)); n > 0 {
 		return fmt.Errorf("namespace %s still has %d tasks: %w", name, n, errdefs.ErrFailedPrecondition)
 	}
-	return s.DB.Update(ctx, func(tx *metadata.Tx) error {
+	err := s.DB.Update(ctx, func(tx *metadata.Tx) error {
 		if err := tx.Namespaces().Delete(name); err != nil {
 			return err
 		}
 		return announce(tx, name, "/namespaces/delete", &apievents.NamespaceDelete{Name: name})
 	})
+	if err != nil {
+		return err
+	}
+	if err := s.dropIngests(context.WithoutCancel(ctx), name); err != nil {
+		s.Log.Warn("cannot drop the uploads of a namespace that is gone", "namespace", name, "error", err)
+	}
+	return nil
 }
 
 // EnsureNamespace makes a namespace unless it is there; for the daemon's own default.

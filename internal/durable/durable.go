@@ -8,6 +8,9 @@
 // The functions need no locks of their own: two writers of one path race for the last
 // word, but each leaves a whole file.
 //
+// Each function is also a method of Disk, which does the same on a file system that is
+// handed in: so a test cuts a sequence of writes off at every step of it.
+//
 // Do not use it for data that may be lost or can be computed again: each call costs at
 // least two syncs.
 package durable
@@ -21,57 +24,127 @@ import (
 	"syscall"
 )
 
+// Disk does the writes of this package on FS. On the host's own, On(OS{}), it is what the
+// functions are.
+type Disk struct{ FS }
+
+// On returns the writes of this package on a file system.
+func On(under FS) Disk { return Disk{under} }
+
 // WriteFile replaces the file at path by data, with exactly the permissions perm (the
 // umask is not applied). After a failure the old file, if there was one, is untouched and
 // no temporary file is left.
 func WriteFile(path string, data []byte, perm fs.FileMode) error {
-	f, err := CreateAtomic(path, perm)
+	return On(OS{}).WriteFile(path, data, perm)
+}
+
+// WriteFile is the function of that name.
+func (d Disk) WriteFile(path string, data []byte, perm fs.FileMode) error {
+	f, err := d.pending(path, data, perm)
 	if err != nil {
 		return err
-	}
-	if _, err := f.Write(data); err != nil {
-		return errors.Join(fmt.Errorf("write %s: %w", path, err), f.Abort())
 	}
 	return f.Commit()
 }
 
+// ReplaceUnsynced replaces the file as WriteFile does, but syncs nothing: it is whole
+// whenever this process dies, and after a power loss it is old, new, empty or gone. For
+// what can be computed again; the reader has to be able to tell a whole one.
+func (d Disk) ReplaceUnsynced(path string, data []byte, perm fs.FileMode) error {
+	f, err := d.pending(path, data, perm)
+	if err != nil {
+		return err
+	}
+	return f.finish(func(File) error { return nil })
+}
+
+func (d Disk) pending(path string, data []byte, perm fs.FileMode) (*PendingFile, error) {
+	f, err := d.CreateAtomic(path, perm)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := f.Write(data); err != nil {
+		return nil, errors.Join(fmt.Errorf("write %s: %w", path, err), f.Abort())
+	}
+	return f, nil
+}
+
 // Rename renames oldPath to newPath and syncs the parents of both. It replaces a file at
 // newPath, and an empty directory by a directory.
-func Rename(oldPath, newPath string) error {
-	if err := os.Rename(oldPath, newPath); err != nil {
-		return fmt.Errorf("rename file: %w", err)
+func Rename(oldPath, newPath string) error { return On(OS{}).RenameSynced(oldPath, newPath) }
+
+// RenameSynced is the function Rename.
+func (d Disk) RenameSynced(oldPath, newPath string) error {
+	if err := d.RenameUnsynced(oldPath, newPath); err != nil {
+		return err
 	}
 	oldDir, newDir := filepath.Dir(oldPath), filepath.Dir(newPath)
-	if err := SyncDir(newDir); err != nil {
+	if err := d.SyncDir(newDir); err != nil {
 		return err
 	}
 	if oldDir == newDir {
 		return nil
 	}
-	return SyncDir(oldDir)
+	return d.SyncDir(oldDir)
 }
 
 // RenameUnsynced renames without any sync. It is for moving things out of sight before
 // they are deleted, where a crash that brings the old name back does no harm.
 func RenameUnsynced(oldPath, newPath string) error {
-	if err := os.Rename(oldPath, newPath); err != nil {
+	return On(OS{}).RenameUnsynced(oldPath, newPath)
+}
+
+// RenameUnsynced is the function of that name.
+func (d Disk) RenameUnsynced(oldPath, newPath string) error {
+	if err := d.Rename(oldPath, newPath); err != nil {
 		return fmt.Errorf("rename file: %w", err)
 	}
 	return nil
 }
 
 // SyncDir makes the entries of dir durable.
-func SyncDir(dir string) error {
-	d, err := os.Open(dir)
+func SyncDir(dir string) error { return OS{}.SyncDir(dir) }
+
+// SyncFile puts a file that others wrote on disk.
+func (d Disk) SyncFile(path string) error {
+	f, err := d.OpenFile(path, os.O_RDONLY, 0)
 	if err != nil {
-		return fmt.Errorf("open directory to sync it: %w", err)
+		return fmt.Errorf("open file to sync it: %w", err)
 	}
-	err = d.Sync()
-	if cerr := d.Close(); err == nil {
-		err = cerr
+	if err := errors.Join(f.Sync(), f.Close()); err != nil {
+		return fmt.Errorf("sync %s: %w", path, err)
+	}
+	return nil
+}
+
+// RemoveTree removes a directory and what is in it, first the entry of the name first, so
+// that what a crash leaves is recognised by its absence. Nothing is synced. What is not
+// there is no error.
+func (d Disk) RemoveTree(dir, first string) error {
+	err := d.Remove(filepath.Join(dir, first))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
 	}
 	if err != nil {
-		return fmt.Errorf("sync directory: %w", err)
+		return err
+	}
+	for _, e := range entries {
+		path := filepath.Join(dir, e.Name())
+		if e.IsDir() {
+			err = d.RemoveTree(path, first)
+		} else {
+			err = d.Remove(path)
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	if err := d.Remove(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
 	return nil
 }
@@ -79,7 +152,10 @@ func SyncDir(dir string) error {
 // MkdirAll makes path and the parents it lacks, each durable in its parent. Directories
 // that exist are left as they are. perm is used for each directory it makes, less the
 // umask.
-func MkdirAll(path string, perm fs.FileMode) error {
+func MkdirAll(path string, perm fs.FileMode) error { return On(OS{}).MkdirAll(path, perm) }
+
+// MkdirAll is the function of that name.
+func (d Disk) MkdirAll(path string, perm fs.FileMode) error {
 	switch fi, err := os.Stat(path); {
 	case err == nil && fi.IsDir():
 		return nil
@@ -90,12 +166,12 @@ func MkdirAll(path string, perm fs.FileMode) error {
 	}
 	parent := filepath.Dir(path)
 	if parent != path {
-		if err := MkdirAll(parent, perm); err != nil {
+		if err := d.MkdirAll(parent, perm); err != nil {
 			return err
 		}
 	}
-	if err := os.Mkdir(path, perm); err != nil && !errors.Is(err, fs.ErrExist) {
+	if err := d.Mkdir(path, perm); err != nil && !errors.Is(err, fs.ErrExist) {
 		return fmt.Errorf("make directory: %w", err)
 	}
-	return SyncDir(parent)
+	return d.SyncDir(parent)
 }

@@ -1,0 +1,111 @@
+package content
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/cleatproject/cleat/internal/durable"
+)
+
+// settle brings every ingest into the state in which this run of the machine goes on with
+// it, and removes what is none. Before the first request: no writer is open.
+func (s *Store) settle() error {
+	entries, err := os.ReadDir(s.ingests())
+	if err != nil {
+		return fmt.Errorf("list ingests: %w", err)
+	}
+	for _, e := range entries {
+		dir := filepath.Join(s.ingests(), e.Name())
+		if err := s.settleIngest(dir); err != nil {
+			return fmt.Errorf("settle ingest %s: %w", dir, err)
+		}
+	}
+	return nil
+}
+
+func (s *Store) settleIngest(dir string) error {
+	meta, err := s.readMeta(dir)
+	if err == nil {
+		_, err = os.Stat(filepath.Join(dir, dataFile))
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return s.disk.RemoveTree(dir, dataFile) // broken off at its creation or its removal
+	}
+	if err != nil {
+		return err
+	}
+	if err := s.removeTemps(dir); err != nil {
+		return err
+	}
+	if s.boot != "" && meta.Boot == s.boot {
+		return nil
+	}
+	return s.rewind(dir, meta)
+}
+
+// removeTemps removes files whose writing was broken off.
+func (s *Store) removeTemps(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), durable.TempPrefix) {
+			if err := s.disk.Remove(filepath.Join(dir, e.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// rewind takes an ingest back to what was surely on disk when the machine stopped. The
+// order matters: as long as meta speaks of the old run, all of it is done again.
+func (s *Store) rewind(dir string, meta ingestMeta) (err error) {
+	f, err := s.disk.OpenFile(filepath.Join(dir, dataFile), os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	fi, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	c, ok, err := s.loadCheckpoint(dir, syncedFile, f, fi.Size())
+	if err != nil {
+		return err
+	}
+	stale := []string{stateFile}
+	if !ok {
+		stale, c.Offset = append(stale, syncedFile), 0
+	}
+	for _, name := range stale {
+		if err := s.disk.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	// Durably before any byte is written over: or the next power loss might bring it back.
+	if err := s.disk.SyncDir(dir); err != nil {
+		return err
+	}
+	if c.Offset != fi.Size() {
+		if err := f.Truncate(c.Offset); err != nil {
+			return err
+		}
+	}
+	meta.Boot = s.boot
+	return s.writeMeta(dir, meta)
+}
+
+// writeMeta replaces the meta file of an ingest, durably.
+func (s *Store) writeMeta(dir string, meta ingestMeta) error {
+	raw, err := encodeMeta(meta)
+	if err != nil {
+		return err
+	}
+	return s.disk.WriteFile(filepath.Join(dir, metaFile), raw, 0o600)
+}

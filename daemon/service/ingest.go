@@ -1,0 +1,227 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+
+	"github.com/cleatproject/cleat/content"
+	"github.com/cleatproject/cleat/image"
+	"github.com/cleatproject/cleat/metadata"
+)
+
+// labelShareable on a namespace lets every other one take up its blobs, as published.
+const labelShareable = "containerd.io/namespace.shareable"
+
+// typeContent is the type of resource that a lease on a blob has, as published.
+const typeContent = "content"
+
+// Writer opens an ingest. A blob that the namespace sees already is errdefs.ErrAlreadyExists, and
+// so is one that a namespace with the label containerd.io/namespace.shareable=true has: it is
+// recorded for this one then. A blob that only others see has to be written, which proves that this
+// namespace has it. Either way the lease, where there is one, holds the blob.
+func (b *Blobs) Writer(ctx context.Context, ref string, opts content.WriterOptions) (*BlobWriter, error) {
+	if err := checkRef(ref); err != nil {
+		return nil, err
+	}
+	if opts.Expected != "" {
+		if err := b.adopt(ctx, opts.Expected); !errors.Is(err, errdefs.ErrNotFound) {
+			if err == nil {
+				err = fmt.Errorf("content %s: %w", opts.Expected, errdefs.ErrAlreadyExists)
+			}
+			return nil, err
+		}
+	}
+	if err := b.check(ctx); err != nil {
+		return nil, err
+	}
+	opts.Prove = true
+	w, err := b.s.Content.Writer(ctx, b.ref(ref), opts)
+	if err != nil {
+		return nil, err
+	}
+	return &BlobWriter{Writer: w, blobs: b}, nil
+}
+
+// adopt makes a blob visible to the namespace without its bytes, if that may be, and puts it under
+// the lease. Not found if they have to be written.
+func (b *Blobs) adopt(ctx context.Context, d digest.Digest) error {
+	b.s.sweeping.RLock()
+	defer b.s.sweeping.RUnlock()
+	// A record whose blob is gone or damaged does not keep anybody from writing it again.
+	info, err := b.s.Content.Info(ctx, d)
+	if err != nil {
+		return err
+	}
+	var created bool
+	look := func(tx *metadata.Tx) error {
+		blob, err := tx.Content(b.namespace).Get(d)
+		created = errors.Is(err, errdefs.ErrNotFound)
+		if created {
+			blob, err = sharedBlob(tx, d)
+		}
+		if err == nil && blob.Size != info.Size {
+			err = fmt.Errorf("content %s is damaged: %w", d, errdefs.ErrNotFound)
+		}
+		return err
+	}
+	if err := b.s.DB.View(ctx, look); err != nil || !created && b.lease == "" {
+		return err
+	}
+	var blob metadata.Blob
+	err = b.s.DB.Update(ctx, func(tx *metadata.Tx) error {
+		if err := look(tx); err != nil {
+			return err
+		}
+		if created {
+			var err error
+			if blob, err = tx.Content(b.namespace).Create(metadata.Blob{Digest: d, Size: info.Size}); err != nil {
+				return err
+			}
+		}
+		return b.hold(tx, d)
+	})
+	if err == nil && created {
+		b.s.ContentCreated(b.namespace, blob)
+	}
+	return err
+}
+
+// sharedBlob returns the record of a blob that some namespace shares, or not found.
+func sharedBlob(tx *metadata.Tx, d digest.Digest) (metadata.Blob, error) {
+	users, err := tx.BlobUsers(d)
+	if err != nil {
+		return metadata.Blob{}, err
+	}
+	for _, name := range users {
+		ns, err := tx.Namespaces().Get(name)
+		if err != nil {
+			return metadata.Blob{}, err
+		}
+		if ns.Labels[labelShareable] == "true" {
+			return tx.Content(name).Get(d)
+		}
+	}
+	return metadata.Blob{}, fmt.Errorf("content %s: %w", d, errdefs.ErrNotFound)
+}
+
+// hold puts a blob under the lease.
+func (b *Blobs) hold(tx *metadata.Tx, d digest.Digest) error {
+	if b.lease == "" {
+		return nil
+	}
+	return tx.Leases(b.namespace).AddResource(b.lease, metadata.Resource{Type: typeContent, ID: d.String()})
+}
+
+// check tells early that the namespace or the lease is not there.
+func (b *Blobs) check(ctx context.Context) error {
+	err := b.s.DB.View(ctx, func(tx *metadata.Tx) error {
+		_, err := tx.Namespaces().Get(b.namespace)
+		if err == nil && b.lease != "" {
+			_, err = tx.Leases(b.namespace).Get(b.lease)
+		}
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("write content: %w", err)
+	}
+	return nil
+}
+
+// BlobWriter writes an ingest of a namespace.
+type BlobWriter struct {
+	*content.Writer
+	blobs *Blobs
+}
+
+var _ image.BlobWriter = (*BlobWriter)(nil)
+
+// Status says how far the ingest has come.
+func (w *BlobWriter) Status() content.Status {
+	st := w.Writer.Status()
+	st.Ref = st.Ref[len(w.blobs.namespace)+1:]
+	return st
+}
+
+// Commit verifies the ingest and makes it visible to the namespace. A blob that is in the store
+// already, through another namespace, is no error: it was proved by writing it.
+func (w *BlobWriter) Commit(ctx context.Context, size int64, expected digest.Digest) error {
+	_, err := w.CommitLabelled(ctx, size, expected, nil)
+	return err
+}
+
+// CommitLabelled is Commit with labels for the namespace's record, which it returns. Where the
+// namespace has one already, that stays as it is, and the answer is already exists.
+func (w *BlobWriter) CommitLabelled(ctx context.Context, size int64, expected digest.Digest, labels map[string]string) (metadata.Blob, error) {
+	b := w.blobs
+	// What would refuse the record is found before there is a blob.
+	if err := errors.Join(metadata.ValidateLabels(labels), b.check(ctx)); err != nil {
+		return metadata.Blob{}, fmt.Errorf("commit content: %w", err)
+	}
+	st := w.Status()
+	if st.Offset >= longSync {
+		if err := w.Sync(ctx); err != nil {
+			return metadata.Blob{}, err
+		}
+	}
+	blob, err := w.record(ctx, size, expected, metadata.Blob{Size: st.Offset, Labels: labels})
+	if err != nil && !errors.Is(err, errdefs.ErrAlreadyExists) && blob.Digest != "" {
+		err = errors.Join(err, b.dropUnrecorded(ctx, blob.Digest))
+	}
+	return blob, err
+}
+
+// longSync is how many bytes are synced before the lock that deletions wait for.
+const longSync = 4 << 20
+
+// record commits the ingest and its record. The digest it returns says that there is a blob.
+func (w *BlobWriter) record(ctx context.Context, size int64, expected digest.Digest, blob metadata.Blob) (metadata.Blob, error) {
+	b := w.blobs
+	// A blob without a record would look unused to whoever deletes the last record of it.
+	b.s.sweeping.RLock()
+	defer b.s.sweeping.RUnlock()
+	if err := ignore(w.Writer.Commit(ctx, size, expected), errdefs.ErrAlreadyExists); err != nil {
+		return metadata.Blob{}, err
+	}
+	blob.Digest = w.Digest()
+	made := blob
+	var existed bool
+	// The blob is there: a client that leaves now must not leave it without a record.
+	err := b.s.DB.Update(context.WithoutCancel(ctx), func(tx *metadata.Tx) (err error) {
+		made, err = tx.Content(b.namespace).Create(blob)
+		if existed = errors.Is(err, errdefs.ErrAlreadyExists); existed {
+			made, err = tx.Content(b.namespace).Get(blob.Digest)
+		}
+		if err != nil {
+			return err
+		}
+		return b.hold(tx, blob.Digest)
+	})
+	switch {
+	case err != nil:
+		return blob, err
+	case existed:
+		return made, fmt.Errorf("content %s: %w", blob.Digest, errdefs.ErrAlreadyExists)
+	}
+	return made, nil
+}
+
+// dropUnrecorded removes a blob whose record could not be made, unless another namespace has one.
+func (b *Blobs) dropUnrecorded(ctx context.Context, d digest.Digest) error {
+	ctx, cancel := detached(ctx)
+	defer cancel()
+	b.s.sweeping.Lock()
+	defer b.s.sweeping.Unlock()
+	var users []string
+	err := b.s.DB.View(ctx, func(tx *metadata.Tx) (err error) {
+		users, err = tx.BlobUsers(d)
+		return err
+	})
+	if err != nil || len(users) > 0 {
+		return err
+	}
+	return ignore(b.s.Content.Delete(ctx, d), errdefs.ErrNotFound)
+}

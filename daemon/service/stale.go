@@ -1,0 +1,36 @@
+package service
+
+import (
+	"context"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/cleatproject/cleat/content"
+)
+
+// importRef is what package image calls the ingests of an import: nobody takes them up again.
+const importRef = `^[^/]+/import-[A-Z2-7]{26}-[0-9]+$`
+
+// cleanImports drops the ingests of imports that died with a daemon. Before the first request.
+func (s *Service) cleanImports(ctx context.Context) error {
+	ours, err := regexp.Compile(importRef)
+	if err != nil {
+		return err
+	}
+	_, err = s.Content.AbortStale(ctx, forever(), func(st content.Status) bool { return ours.MatchString(st.Ref) })
+	return err
+}
+
+// forever is later than any ingest, also than one that is dated in the future because the clock was
+// set back since.
+func forever() time.Time { return time.Unix(1<<40, 0) }
+
+// dropIngests drops the ingests of a namespace that is gone: the next one of its name is not to find
+// them.
+func (s *Service) dropIngests(ctx context.Context, namespace string) error {
+	_, err := s.Content.AbortStale(ctx, forever(), func(st content.Status) bool {
+		return strings.HasPrefix(st.Ref, namespace+"/")
+	})
+	return err
+}

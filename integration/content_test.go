@@ -1,0 +1,168 @@
+package integration
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	contentapi "github.com/containerd/containerd/api/services/content/v1"
+	"github.com/opencontainers/go-digest"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+)
+
+// upload is a write stream of a content client.
+type upload struct {
+	t      *testing.T
+	stream contentapi.Content_WriteClient
+}
+
+func (d *Daemon) upload(ref string, total int) (*upload, *contentapi.WriteContentResponse) {
+	d.t.Helper()
+	ctx, conn := d.grpc()
+	stream, err := contentapi.NewContentClient(conn).Write(ctx)
+	must(d.t, err)
+	u := &upload{d.t, stream}
+	return u, u.send(&contentapi.WriteContentRequest{Action: contentapi.WriteAction_STAT, Ref: ref, Total: int64(total)})
+}
+
+func (u *upload) send(req *contentapi.WriteContentRequest) *contentapi.WriteContentResponse {
+	u.t.Helper()
+	must(u.t, u.stream.Send(req))
+	resp, err := u.stream.Recv()
+	must(u.t, err)
+	return resp
+}
+
+// A daemon that is killed in the middle of an upload knows its offset and its digest afterwards, and
+// takes the rest; a client that dies costs no more than its connection.
+func TestUploadSurvivesKill9(t *testing.T) {
+	d := Start(t)
+	data := make([]byte, 72<<20+123)
+	_, err := rand.Read(data)
+	must(t, err)
+	u, _ := d.upload("layer", len(data))
+	done := 0
+	for _, cut := range []int{66 << 20, 70 << 20} {
+		for done < cut {
+			n := min(1<<20, cut-done)
+			done = int(u.send(&contentapi.WriteContentRequest{Action: contentapi.WriteAction_WRITE, Offset: int64(done), Data: data[done : done+n]}).Offset)
+		}
+		d.Restart()
+		var st *contentapi.WriteContentResponse
+		u, st = d.upload("layer", 0)
+		if st.Offset != int64(cut) || st.Total != int64(len(data)) || st.Digest != digest.FromBytes(data[:cut]).String() {
+			t.Fatalf("after %d bytes: %+v", cut, st)
+		}
+	}
+	want := digest.FromBytes(data)
+	resp := u.send(&contentapi.WriteContentRequest{Action: contentapi.WriteAction_COMMIT, Offset: int64(done), Data: data[done:], Expected: want.String()})
+	if resp.Digest != want.String() {
+		t.Errorf("committed %+v", resp)
+	}
+	d.Restart()
+	out, stderr, code := ctr(t, d.Address, "content", "get", want.String())
+	if code != 0 || out != string(data) {
+		t.Errorf("it reads %d bytes, %s", len(out), stderr)
+	}
+	_, stderr, code = ctr(t, d.Address, "content", "rm", want.String())
+	if code != 0 {
+		t.Error(stderr)
+	}
+	must(t, empty(filepath.Join(d.Root, "content", "blobs", "sha256"), 1))
+}
+
+// Of an import that dies with the daemon no ingest is left at the next start; others are.
+func TestImportInTheMiddleOfWhichTheDaemonDies(t *testing.T) {
+	d := Start(t)
+	u, _ := d.upload("kept", 0)
+	u.send(&contentapi.WriteContentRequest{Action: contentapi.WriteAction_WRITE, Data: []byte("half")})
+	data := bigArchive(t, 20<<20)
+	cmd := d.Command("image", "import", "--name", "big", "-")
+	in, err := cmd.StdinPipe()
+	must(t, err)
+	must(t, cmd.Start())
+	_, err = in.Write(data[:len(data)/2])
+	must(t, err)
+	d.Eventually("the archive is being stored", func() error {
+		entries, err := os.ReadDir(filepath.Join(d.Root, "content", "ingest"))
+		if err == nil && len(entries) < 2 {
+			err = fmt.Errorf("%d ingests", len(entries))
+		}
+		return err
+	})
+	d.Kill9()
+	if err := cmd.Wait(); err == nil {
+		t.Error("the import succeeded")
+	}
+	d.Begin()
+	ctx, conn := d.grpc()
+	client := contentapi.NewContentClient(conn)
+	list, err := client.ListStatuses(ctx, &contentapi.ListStatusesRequest{})
+	must(t, err)
+	if len(list.Statuses) != 1 || list.Statuses[0].Ref != "kept" || list.Statuses[0].Offset != 4 {
+		t.Errorf("left are %v", list.Statuses)
+	}
+	_, err = client.Abort(ctx, &contentapi.AbortRequest{Ref: "kept"})
+	must(t, err)
+	must(t, empty(filepath.Join(d.Root, "content", "ingest"), 1))
+}
+
+// containerd's own client does with content what it does with its own daemon.
+func TestContentByCtr(t *testing.T) {
+	d := Start(t)
+	run := func(input string, args ...string) string {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), limit)
+		defer cancel()
+		cmd := exec.CommandContext(ctx, "ctr", append([]string{"--address", d.Address, "content"}, args...)...)
+		cmd.Stdin = strings.NewReader(input)
+		var stderr bytes.Buffer
+		cmd.Stderr = &stderr
+		out, err := cmd.Output()
+		if err != nil {
+			t.Fatalf("ctr content %q: %v, %s", args, err, stderr.String())
+		}
+		return string(out)
+	}
+	text := strings.Repeat("hello ", 500_000)
+	want := digest.FromString(text)
+	run(text, "ingest", "--expected-digest", want.String(), "--expected-size", fmt.Sprint(len(text)), "ref")
+	if got := run("", "get", want.String()); got != text {
+		t.Errorf("got %d bytes", len(got))
+	}
+	run("", "label", want.String(), "colour=red")
+	if out := run("", "ls"); !strings.Contains(out, want.String()) || !strings.Contains(out, "colour=red") {
+		t.Errorf("ls: %s", out)
+	}
+	if out := run("", "ls", "labels.colour==blue"); strings.Contains(out, want.String()) {
+		t.Errorf("filtered ls: %s", out)
+	}
+	u, _ := d.upload("going-on", 0)
+	u.send(&contentapi.WriteContentRequest{Action: contentapi.WriteAction_WRITE, Data: []byte("half")})
+	if out := run("", "active"); !strings.Contains(out, "going-on") {
+		t.Errorf("active: %s", out)
+	}
+	if out := run("", "active", "^nothing"); strings.Contains(out, "going-on") {
+		t.Errorf("filtered active: %s", out)
+	}
+	other, conn := d.grpc()
+	second, err := contentapi.NewContentClient(conn).Write(other)
+	must(t, err)
+	must(t, second.Send(&contentapi.WriteContentRequest{Action: contentapi.WriteAction_STAT, Ref: "going-on"}))
+	if _, err := second.Recv(); status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "locked") {
+		t.Errorf("a second writer: %v", err)
+	}
+	_, err = contentapi.NewContentClient(conn).Abort(other, &contentapi.AbortRequest{Ref: "going-on"})
+	must(t, err)
+	run("", "rm", want.String())
+	if out := run("", "ls", "-q"); out != "" {
+		t.Errorf("left: %s", out)
+	}
+}
