@@ -12,10 +12,11 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/cleatproject/cleat/mount"
+	"github.com/cleatproject/cleat/snapshot/internal/dirs"
 )
 
 // probe finds the options this kernel wants and tries them with a real mount in root.
-func probe(root string) (options []string, err error) {
+func probe(d *dirs.Dirs) (options []string, err error) {
 	if _, err := os.Stat("/sys/module/overlay/parameters/index"); err == nil {
 		// With the index two mounts of one upper directory fail, as happens between a
 		// container's end and its restart.
@@ -26,8 +27,7 @@ func probe(root string) (options []string, err error) {
 	if inUserNamespace() {
 		options = append(options, "userxattr")
 	}
-	// Under this name Cleanup removes what a crash leaves.
-	dir, err := os.MkdirTemp(root, asidePrefix+"probe-")
+	dir, err := d.Temp()
 	if err != nil {
 		return nil, fmt.Errorf("probe overlay: %w", err)
 	}

@@ -1,0 +1,49 @@
+package snapshottest
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/cleatproject/cleat/mount"
+)
+
+// Filesystem makes a file system of a type (with mkfs's further arguments) in a file of the given
+// MiB, mounts it by a loop device with mount's options, and returns where. It is gone when the test
+// ends.
+func Filesystem(t *testing.T, fsType string, mib int64, options string, args ...string) string {
+	t.Helper()
+	dir := t.TempDir()
+	image := filepath.Join(dir, "image")
+	f, err := os.Create(image)
+	if err == nil {
+		err = f.Truncate(mib << 20)
+	}
+	if err == nil {
+		err = f.Close()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("mkfs."+fsType, append(args, image)...).CombinedOutput(); err != nil {
+		t.Fatalf("mkfs.%s: %v\n%s", fsType, err, out)
+	}
+	at := filepath.Join(dir, "mnt")
+	if err := os.Mkdir(at, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	m := mount.Mount{Type: fsType, Source: image, Options: []string{"loop"}}
+	if options != "" {
+		m.Options = append(m.Options, options)
+	}
+	if err := mount.All([]mount.Mount{m}, at); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := mount.UnmountAll(at, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	return at
+}
