@@ -23,15 +23,7 @@ func filesystem(t *testing.T) string {
 }
 
 func TestConformance(t *testing.T) {
-	base := filesystem(t)
-	snapshottest.Run(t, snapshottest.Config{Open: open, Root: func(t *testing.T) string {
-		t.Helper()
-		dir, err := os.MkdirTemp(base, "root-")
-		if err != nil {
-			t.Fatal(err)
-		}
-		return dir
-	}})
+	snapshottest.Run(t, snapshottest.Config{Open: open, Root: snapshottest.On(t, "btrfs")})
 }
 
 func TestElsewhereItSaysWhatToDo(t *testing.T) {

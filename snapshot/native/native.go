@@ -16,10 +16,10 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/cleatproject/cleat/internal/treecopy"
 	"github.com/cleatproject/cleat/mount"
 	"github.com/cleatproject/cleat/snapshot"
 	"github.com/cleatproject/cleat/snapshot/internal/dirs"
+	"github.com/cleatproject/cleat/snapshot/internal/treecopy"
 )
 
 // Name is the name clients choose this driver by.

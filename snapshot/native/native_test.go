@@ -1,7 +1,6 @@
 package native_test
 
 import (
-	"os"
 	"testing"
 
 	"github.com/cleatproject/cleat/snapshot"
@@ -12,25 +11,14 @@ import (
 func open(root string) (snapshot.Driver, error) { return native.Open(root) }
 
 func TestConformance(t *testing.T) {
-	snapshottest.Run(t, snapshottest.Config{Open: open, Copies: true})
+	snapshottest.Run(t, snapshottest.Config{Open: open, Copies: true, Root: snapshottest.On(t, "ext4")})
 }
 
 // TestConformanceWithSharedContents is on file systems that share the contents of copies.
 func TestConformanceWithSharedContents(t *testing.T) {
-	for name, args := range map[string][]string{
-		"btrfs": {"-q"},
-		"xfs":   {"-q", "-m", "reflink=1"},
-	} {
+	for name, args := range map[string][]string{"btrfs": nil, "xfs": {"-m", "reflink=1"}} {
 		t.Run(name, func(t *testing.T) {
-			base := snapshottest.Filesystem(t, name, 512, "", args...)
-			snapshottest.Run(t, snapshottest.Config{Open: open, Root: func(t *testing.T) string {
-				t.Helper()
-				dir, err := os.MkdirTemp(base, "root-")
-				if err != nil {
-					t.Fatal(err)
-				}
-				return dir
-			}})
+			snapshottest.Run(t, snapshottest.Config{Open: open, Root: snapshottest.On(t, name, args...)})
 		})
 	}
 }

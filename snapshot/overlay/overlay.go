@@ -17,7 +17,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/cleatproject/cleat/mount"
 	"github.com/cleatproject/cleat/snapshot"
@@ -42,7 +41,7 @@ func Open(root string) (*Driver, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open overlay snapshots: %w", err)
 	}
-	options, err := probe(d)
+	options, err := dirs.OverlayOptions(d)
 	if err != nil {
 		return nil, fmt.Errorf("open overlay snapshots in %s: %w", d.Root(), err)
 	}
@@ -92,21 +91,14 @@ func (d *Driver) Mounts(id uint64, parents []uint64, kind snapshot.Kind) ([]moun
 	case len(parents) == 0:
 		return dirs.Bind(d.FS(id), "rw"), nil
 	}
-	options := append([]string(nil), d.options...)
-	if kind == snapshot.KindActive {
-		options = append(options,
-			"workdir="+mount.EscapeOverlayPath(d.dirs.Path(id, "work")),
-			"upperdir="+mount.EscapeOverlayPath(d.FS(id)))
-	}
-	var lower strings.Builder
-	lower.WriteString("lowerdir=")
+	lower := make([]string, len(parents))
 	for i, p := range parents {
-		if i > 0 {
-			lower.WriteByte(':')
-		}
-		lower.WriteString(mount.EscapeOverlayPath(d.FS(p)))
+		lower[i] = d.FS(p)
 	}
-	return []mount.Mount{{Type: "overlay", Source: "overlay", Options: append(options, lower.String())}}, nil
+	if kind == snapshot.KindView {
+		return dirs.Overlay(d.options, lower, "", ""), nil
+	}
+	return dirs.Overlay(d.options, lower, d.FS(id), d.dirs.Path(id, "work")), nil
 }
 
 // Commit implements snapshot.Driver with one syncfs.

@@ -37,7 +37,7 @@ func compare(t *testing.T, got, want string) {
 func describe(t *testing.T, root string) map[string]string {
 	t.Helper()
 	tree := make(map[string]string)
-	first := make(map[uint64]string) // path by inode
+	first := make(map[[2]uint64]string) // path by device and inode
 	err := filepath.WalkDir(root, func(path string, e fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -67,10 +67,10 @@ func describe(t *testing.T, root string) map[string]string {
 		}
 		if !fi.IsDir() {
 			text += fmt.Sprintf(", modified %d.%09d", st.Mtim.Sec, st.Mtim.Nsec)
-			if other, ok := first[st.Ino]; ok && st.Nlink > 1 {
+			if other, ok := first[[2]uint64{st.Dev, st.Ino}]; ok && st.Nlink > 1 {
 				text += ", the same as " + other
 			}
-			first[st.Ino] = name
+			first[[2]uint64{st.Dev, st.Ino}] = name
 		}
 		attrs, err := attributes(path)
 		if err != nil {

@@ -142,7 +142,7 @@ func changes() []change {
 		}},
 		{name: "cut short", fits: isFile, do: then(func(p string) error { return os.Truncate(p, 1) }, dated)},
 		{name: "attribute set", fits: func(o object) bool { return isFile(o) || isDir(o) }, do: xattr("user.new", "v")},
-		{name: "renamed", fits: func(o object) bool { return !isDir(o) && !o.linked }, do: func(p string) error { return os.Rename(p, p+"-renamed") }},
+		{name: "renamed", fits: func(o object) bool { return !isDir(o) && !o.linked }, do: func(p string) error { return unix.Rename(p, p+"-renamed") }},
 		{name: "filled", fits: isDir, do: func(p string) error { return file("new", 0o644)(p + "/new") }},
 	}
 	for _, o := range objects() {

@@ -47,3 +47,18 @@ func Filesystem(t *testing.T, fsType string, mib int64, options string, args ...
 	})
 	return at
 }
+
+// On is Config.Root for drivers on a file system of their own, as Filesystem makes it: what they
+// sync is not what others write.
+func On(t *testing.T, fsType string, args ...string) func(*testing.T) string {
+	t.Helper()
+	base := Filesystem(t, fsType, 512, "", append([]string{"-q"}, args...)...)
+	return func(t *testing.T) string {
+		t.Helper()
+		dir, err := os.MkdirTemp(base, "root-")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return dir
+	}
+}

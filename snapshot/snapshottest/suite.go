@@ -285,6 +285,9 @@ func rootKeepsModeAndOwner(_ *testing.T, s *suite) {
 			s.t.Fatal(err)
 		}
 	})
+	if _, err := s.d.Commit(context.Background(), 1); err != nil {
+		s.t.Fatal(err)
+	}
 	s.prepare(2, []uint64{1}, snapshot.KindActive)
 	s.mounted(2, []uint64{1}, snapshot.KindActive, func(dir string) {
 		var st unix.Stat_t
@@ -347,6 +350,9 @@ func missing(_ *testing.T, s *suite) {
 }
 
 func deterministic(_ *testing.T, s *suite) {
+	s.layer(1, nil, map[string]string{"a": "1"})
+	s.layer(2, []uint64{1}, map[string]string{"b": "1"})
+	s.prepare(3, []uint64{2, 1}, snapshot.KindActive)
 	a, errA := s.d.Mounts(3, []uint64{2, 1}, snapshot.KindActive)
 	b, errB := s.d.Mounts(3, []uint64{2, 1}, snapshot.KindActive)
 	if errA != nil || errB != nil || len(a) != len(b) {
