@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/cleatproject/cleat/internal/treecmp"
 	"github.com/cleatproject/cleat/snapshot"
 )
 
@@ -197,7 +198,7 @@ func (s *suite) exact(t *testing.T, id uint64, o object, c change, path string) 
 		if err := errors.Join(os.Chmod(plain, 0o755), first(plain), second(plain)); err != nil {
 			t.Fatal(err)
 		}
-		s.mounted(id+2, []uint64{id + 1, id}, snapshot.KindView, func(dir string) { compare(t, dir, plain) })
+		s.mounted(id+2, []uint64{id + 1, id}, snapshot.KindView, func(dir string) { treecmp.Compare(t, dir, plain) })
 		for _, n := range []uint64{id + 2, id + 1, id} {
 			if err := s.d.Remove(context.Background(), n); err != nil {
 				t.Error(err)

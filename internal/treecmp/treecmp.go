@@ -1,4 +1,5 @@
-package snapshottest
+// Package treecmp compares directories in tests, with everything that a file system keeps of a file.
+package treecmp
 
 import (
 	"crypto/sha256"
@@ -17,10 +18,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// compare fails the test where two trees differ.
-func compare(t *testing.T, got, want string) {
+// Compare fails the test where two trees differ.
+func Compare(t *testing.T, got, want string) {
 	t.Helper()
-	g, w := describe(t, got), describe(t, want)
+	g, w := Describe(t, got), Describe(t, want)
 	for _, path := range slices.Sorted(maps.Keys(w)) {
 		if g[path] != w[path] {
 			t.Errorf("%q is\n %q, want\n %q", path, g[path], w[path])
@@ -33,8 +34,9 @@ func compare(t *testing.T, got, want string) {
 	}
 }
 
-// describe tells everything of every file in a tree.
-func describe(t *testing.T, root string) map[string]string {
+// Describe tells everything of every file in a tree, by its path from the root. Of directories it
+// leaves the times out, which depend on what was done in them and in which order.
+func Describe(t *testing.T, root string) map[string]string {
 	t.Helper()
 	tree := make(map[string]string)
 	first := make(map[[2]uint64]string) // path by device and inode
