@@ -84,6 +84,29 @@ func setXattrs(hdr *tar.Header, set func(name string, value []byte) error) error
 	return nil
 }
 
+// clearXattrs removes the attributes of a directory that was there before its entry which the entry
+// does not have: it is to be as the entry says, just as if it were made anew above the layers below.
+func (a *applier) clearXattrs(hdr *tar.Header, dir int, name string) error {
+	path := fdPath(dir) + "/" + name
+	n, err := unix.Llistxattr(path, a.buf)
+	if errors.Is(err, unix.ENOTSUP) || err == nil && n == 0 {
+		return nil
+	}
+	if err != nil {
+		return &os.PathError{Op: "listxattr", Path: hdr.Name, Err: err}
+	}
+	for attr := range strings.SplitSeq(strings.TrimSuffix(string(a.buf[:n]), "\x00"), "\x00") {
+		if _, ok := hdr.PAXRecords[xattrRecord+attr]; ok || !wanted(attr) || attr == "security.selinux" {
+			continue
+		}
+		err := unix.Lremovexattr(path, attr)
+		if err != nil && !errors.Is(err, unix.ENODATA) && !optional(attr, err) {
+			return &os.PathError{Op: "removexattr " + attr, Path: hdr.Name, Err: err}
+		}
+	}
+	return nil
+}
+
 // wanted tells whether an attribute may come from an archive or a layer below. Overlay's
 // own could redirect a directory to another's files.
 func wanted(name string) bool {

@@ -21,19 +21,25 @@ const (
 )
 
 // Decompress returns what r holds, unpacked: gzip, zstd and bzip2 are known by their first
-// bytes, all else is passed on as it is. Nothing outside this process is run. Memory is
-// bounded. The caller closes the result before r; Close waits for a read of r under way,
-// so an r that may block for long has to end with the caller's context. A stream that is
-// cut short or damaged gives an invalid argument.
-func Decompress(r io.Reader) (io.ReadCloser, error) {
+// bytes, all else is passed on as it is. Where a helper for the format is given, it does the
+// work; otherwise nothing outside this process is run. Memory is bounded. The caller closes
+// the result before r; Close waits for a read of r under way, so an r that may block for long
+// has to end with the caller's context. A stream that is cut short or damaged gives an invalid
+// argument.
+func Decompress(r io.Reader, helpers ...Helper) (io.ReadCloser, error) {
 	in := &input{r: r}
 	br := bufio.NewReaderSize(in, inputBuffer)
 	magic, err := br.Peek(6)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return nil, fmt.Errorf("detect compression: %w", err)
 	}
+	for _, h := range helpers {
+		if h.Format == Gzip && isGzip(magic) || h.Format == Zstd && isZstd(magic) {
+			return h.start(br, in)
+		}
+	}
 	switch {
-	case bytes.HasPrefix(magic, []byte{0x1f, 0x8b}):
+	case isGzip(magic):
 		zr, err := gzip.NewReader(br)
 		if err != nil {
 			return nil, fmt.Errorf("open gzip stream: %w", in.damaged(err))
@@ -53,6 +59,8 @@ func Decompress(r io.Reader) (io.ReadCloser, error) {
 		return io.NopCloser(br), nil
 	}
 }
+
+func isGzip(magic []byte) bool { return bytes.HasPrefix(magic, []byte{0x1f, 0x8b}) }
 
 // isZstd knows a frame of zstd, or a skippable one before it.
 func isZstd(magic []byte) bool {

@@ -5,13 +5,19 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"math/rand/v2"
+	"os"
+	"slices"
+	"strings"
 	"testing"
 	"testing/iotest"
 
 	"github.com/containerd/errdefs"
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/cleatproject/cleat/archive"
 )
@@ -51,8 +57,8 @@ func compress(t testing.TB, data []byte, how string) []byte {
 	return b.Bytes()
 }
 
-func decompress(data io.Reader) ([]byte, error) {
-	r, err := archive.Decompress(data)
+func decompressWith(data io.Reader, helpers ...archive.Helper) ([]byte, error) {
+	r, err := archive.Decompress(data, helpers...)
 	if err != nil {
 		return nil, err
 	}
@@ -60,7 +66,67 @@ func decompress(data io.Reader) ([]byte, error) {
 	return got, errors.Join(err, r.Close())
 }
 
-func TestDecompress(t *testing.T) {
+func decompress(data io.Reader) ([]byte, error) { return decompressWith(data) }
+
+func TestDecompress(t *testing.T) { testDecompress(t) }
+
+func TestDecompressByHelpers(t *testing.T) {
+	helpers := archive.Helpers()
+	if len(helpers) == 0 {
+		t.Fatal("no helper is installed: make deps")
+	}
+	before := descriptors(t)
+	testDecompress(t, append(helpers, archive.Helper{Format: archive.Zstd, Path: "/usr/bin/zstd", Args: []string{"-dc"}})...)
+	if after := descriptors(t); after > before {
+		t.Errorf("%d descriptors, before there were %d", after, before)
+	}
+}
+
+func TestAHelperHasTwoPipesAndNothingElse(t *testing.T) {
+	const script = "ls -l /proc/self/fd | sed -n 's/.* -> //p' | sed 's/:.*//'; env | grep -v -e ^PWD= -e ^SHLVL= -e ^_=; id -u; pwd"
+	h := archive.Helper{Format: archive.Gzip, Path: "/bin/sh", Args: []string{"-c", script}}
+	t.Setenv("SECRET", "x")
+	// What the test itself was started with is not ours to close.
+	if err := unix.CloseRange(3, math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		t.Fatal(err)
+	}
+	got, err := decompressWith(bytes.NewReader(compress(t, []byte("x"), "gzip")), h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// ls has its output in a pipe to sed, and /proc open.
+	lines := strings.Fields(string(got))
+	if want := []string{"pipe", "pipe", "/dev/null", "65534", "/"}; len(lines) != 6 || !slices.Equal(append(lines[:3:3], lines[4:]...), want) || !strings.HasPrefix(lines[3], "/proc/") {
+		t.Errorf("it sees %q", lines)
+	}
+}
+
+func TestAHelperThatIsClosedEarlyEnds(t *testing.T) {
+	for _, h := range archive.Helpers() {
+		r, err := archive.Decompress(bytes.NewReader(compress(t, bytes.Repeat(text(), 20), "gzip")), h)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.ReadFull(r, make([]byte, 10)); err != nil {
+			t.Fatal(err)
+		}
+		for range 2 {
+			if err := r.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+		if _, err := r.Read(make([]byte, 1)); err == nil {
+			t.Error("read after close")
+		}
+	}
+	if _, err := archive.Decompress(bytes.NewReader(compress(t, text(), "gzip")), archive.Helper{Format: archive.Gzip, Path: "/missing"}); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a missing helper: %v", err)
+	}
+}
+
+func testDecompress(t *testing.T, helpers ...archive.Helper) {
+	t.Helper()
+	decompress := func(r io.Reader) ([]byte, error) { return decompressWith(r, helpers...) }
 	want := text()
 	for _, how := range []string{"plain", "gzip", "zstd"} {
 		packed := compress(t, want, how)

@@ -71,6 +71,9 @@ func (a *applier) rootEntry(hdr *tar.Header) error {
 	if err := unix.Fchown(a.root, hdr.Uid, hdr.Gid); err != nil {
 		return &os.PathError{Op: "fchown", Path: "/", Err: err}
 	}
+	if err := a.clearXattrs(hdr, a.root, "."); err != nil {
+		return err
+	}
 	if err := setXattrs(hdr, byPath(a.root, ".")); err != nil {
 		return err
 	}
@@ -100,6 +103,8 @@ func (a *applier) directory(hdr *tar.Header, name, base string) error {
 				return err
 			}
 			err = unix.Mkdirat(fd, base, 0o700)
+		} else if err := a.clearXattrs(hdr, fd, base); err != nil {
+			return err
 		}
 	}
 	if err != nil {

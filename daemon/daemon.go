@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/cleatproject/cleat/content"
@@ -19,8 +21,6 @@ import (
 	"github.com/cleatproject/cleat/internal/version"
 	"github.com/cleatproject/cleat/reaper"
 	"github.com/cleatproject/cleat/runtime"
-	"github.com/cleatproject/cleat/snapshot"
-	"github.com/cleatproject/cleat/snapshot/overlay"
 )
 
 // defaultNamespace exists in every daemon from its first start.
@@ -107,7 +107,7 @@ func assemble(ctx context.Context, cfg Config, log *slog.Logger) (_ *daemon, err
 		return nil, err
 	}
 	d.close.Push("close metadata", db.Close)
-	snapshotters, names := openSnapshotters(cfg, log, d)
+	drivers := openSnapshotters(cfg.Root, log, &d.close)
 
 	children := reaper.New()
 	d.close.Push("close reaper", children.Close)
@@ -126,7 +126,7 @@ func assemble(ctx context.Context, cfg Config, log *slog.Logger) (_ *daemon, err
 	}
 	d.close.Push("close runtime", tasks.Close)
 	d.svc = service.New(service.Config{
-		DB: db, Content: blobs, Snapshotters: snapshotters, DefaultSnapshotter: cfg.Snapshotter,
+		DB: db, Content: blobs, Snapshotters: drivers.working, Unavailable: drivers.failed, DefaultSnapshotter: cfg.Snapshotter,
 		DefaultRuntime: cfg.Runtime, Runtime: tasks, Events: eventLog, Root: cfg.Root,
 		CgroupParent: cfg.CgroupParent, Log: log,
 	})
@@ -141,29 +141,10 @@ func assemble(ctx context.Context, cfg Config, log *slog.Logger) (_ *daemon, err
 		return nil, err
 	}
 	d.servers, err = newServers(d.svc, api.Identity{
-		Version: version.Version(), Revision: version.Revision(), UUID: uuid, Snapshotters: names,
+		Version: version.Version(), Revision: version.Revision(), UUID: uuid,
+		Snapshotters: slices.Sorted(maps.Keys(drivers.working)), Unavailable: drivers.failed,
 	}, log)
 	return d, err
-}
-
-// openSnapshotters opens the drivers that work on this host; one that does not is named in a
-// warning and the rest goes on.
-func openSnapshotters(cfg Config, log *slog.Logger, d *daemon) (map[string]snapshot.Driver, []string) {
-	drivers := make(map[string]snapshot.Driver)
-	var names []string
-	for name, open := range map[string]func(root string) (snapshot.Driver, error){
-		"overlayfs": func(root string) (snapshot.Driver, error) { return overlay.Open(root) },
-	} {
-		drv, err := open(filepath.Join(cfg.Root, "snapshots", name))
-		if err != nil {
-			log.Warn("snapshotter does not work on this host", "snapshotter", name, "error", err)
-			continue
-		}
-		d.close.Push("close snapshotter "+name, drv.Close)
-		drivers[name] = drv
-		names = append(names, name)
-	}
-	return drivers, names
 }
 
 // cgroupParent keeps daemons apart: the host's main one is /cleat, any other has a name of its own.

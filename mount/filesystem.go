@@ -18,7 +18,9 @@ func attachFS(m Mount, o *options, target int) error {
 	path := fdPath(target)
 	data := o.dataString()
 	if len(data) < os.Getpagesize() {
-		return unix.Mount(m.Source, path, m.Type, o.flags, data)
+		return withDevice(m, o, func(source string) error {
+			return unix.Mount(source, path, m.Type, o.flags, data)
+		})
 	}
 	if dir, short, ok := shorten(m.Type, o.data); ok && len(strings.Join(short, ",")) < os.Getpagesize() {
 		return inDir(dir, func() error {
@@ -34,7 +36,16 @@ func attachFS(m Mount, o *options, target int) error {
 }
 
 // openFS makes a file system and returns it as a detached mount.
-func openFS(m Mount, o *options) (int, error) {
+func openFS(m Mount, o *options) (tree int, err error) {
+	err = withDevice(m, o, func(source string) error {
+		m.Source = source
+		tree, err = fromContext(m, o)
+		return err
+	})
+	return tree, err
+}
+
+func fromContext(m Mount, o *options) (int, error) {
 	fs, err := unix.Fsopen(m.Type, unix.FSOPEN_CLOEXEC)
 	if err != nil {
 		return -1, fmt.Errorf("open file system context: %w", err)

@@ -14,6 +14,8 @@ type options struct {
 	bind, recursive bool
 	// recursiveRO makes every mount of a bound tree read-only.
 	recursiveRO bool
+	// loop says that the source is a file, to be mounted by a loop device.
+	loop bool
 	// propagation are MS_* flags, each for a call of its own.
 	propagation []uintptr
 	// data are the options for the file system, "key" or "key=value".
@@ -42,7 +44,8 @@ func parse(m Mount) (*options, error) {
 			o.recursiveRO = true
 			continue
 		case "loop":
-			return nil, invalidf("mount option %q is not supported: attach the loop device and mount that", opt)
+			o.loop = true
+			continue
 		}
 		if set, unset, ok := flag(opt); ok {
 			o.flags = o.flags&^unset | set
@@ -51,6 +54,9 @@ func parse(m Mount) (*options, error) {
 		} else {
 			o.data = append(o.data, opt)
 		}
+	}
+	if o.bind && o.loop {
+		return nil, invalidf("mount option \"loop\" has no meaning for a bind mount")
 	}
 	if o.bind && len(o.data) > 0 {
 		return nil, invalidf("mount option %q has no meaning for a bind mount", o.data[0])

@@ -2,13 +2,18 @@ package api
 
 import (
 	"context"
+	"maps"
 	"os"
+	"slices"
 
 	api "github.com/containerd/containerd/api/services/introspection/v1"
 	versionapi "github.com/containerd/containerd/api/services/version/v1"
 	apitypes "github.com/containerd/containerd/api/types"
 	"github.com/containerd/errdefs"
+	"github.com/containerd/errdefs/pkg/errgrpc"
 	"github.com/containerd/platforms"
+	statuspb "google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/cleatproject/cleat/metadata/filters"
@@ -19,6 +24,8 @@ type Identity struct {
 	Version, Revision, UUID string
 	// Snapshotters are the names of the drivers that work on this host.
 	Snapshotters []string
+	// Unavailable are those that do not, with the reason.
+	Unavailable map[string]error
 }
 
 // introspection is containerd.services.introspection.v1.
@@ -41,7 +48,7 @@ func (s introspection) Plugins(_ context.Context, req *api.PluginsRequest) (*api
 	p := platforms.DefaultSpec()
 	host := []*apitypes.Platform{{OS: p.OS, Architecture: p.Architecture, Variant: p.Variant}}
 	resp := &api.PluginsResponse{}
-	add := func(kind, id string, on []*apitypes.Platform) {
+	add := func(kind, id string, on []*apitypes.Platform, failure error) {
 		fields := filters.AdaptorFunc(func(path []string) (string, bool) {
 			switch path[0] {
 			case "type":
@@ -52,22 +59,34 @@ func (s introspection) Plugins(_ context.Context, req *api.PluginsRequest) (*api
 			return "", false
 		})
 		if match.Match(fields) {
-			resp.Plugins = append(resp.Plugins, &api.Plugin{Type: kind, ID: id, Platforms: on})
+			resp.Plugins = append(resp.Plugins, &api.Plugin{Type: kind, ID: id, Platforms: on, InitErr: initError(failure)})
 		}
 	}
-	add("io.containerd.content.v1", "content", nil)
-	add("io.containerd.metadata.v1", "bolt", nil)
-	add("io.containerd.runtime.v2", "task", host)
+	add("io.containerd.content.v1", "content", nil, nil)
+	add("io.containerd.metadata.v1", "bolt", nil, nil)
+	add("io.containerd.runtime.v2", "task", host, nil)
 	for _, name := range s.id.Snapshotters {
-		add("io.containerd.snapshotter.v1", name, host)
+		add("io.containerd.snapshotter.v1", name, host, nil)
+	}
+	for _, name := range slices.Sorted(maps.Keys(s.id.Unavailable)) {
+		add("io.containerd.snapshotter.v1", name, host, s.id.Unavailable[name])
 	}
 	for _, id := range []string{
 		"containers", "content", "events", "healthcheck", "images", "introspection",
 		"leases", "namespaces", "sandboxes", "snapshots", "tasks", "version",
 	} {
-		add("io.containerd.grpc.v1", id, nil)
+		add("io.containerd.grpc.v1", id, nil, nil)
 	}
 	return resp, nil
+}
+
+// initError tells why something does not work; a precondition that fails is what clients show as
+// skipped.
+func initError(err error) *statuspb.Status {
+	if err == nil {
+		return nil
+	}
+	return status.Convert(errgrpc.ToGRPC(err)).Proto()
 }
 
 func (s introspection) Server(context.Context, *emptypb.Empty) (*api.ServerResponse, error) {

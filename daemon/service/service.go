@@ -12,6 +12,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -24,12 +27,14 @@ import (
 	"github.com/cleatproject/cleat/snapshot"
 )
 
-// Config is what a Service works with; all fields are required.
+// Config is what a Service works with; all fields are required but those that say otherwise.
 type Config struct {
 	DB      *metadata.DB
 	Content *content.Store
 	// Snapshotters are the drivers by name.
 	Snapshotters map[string]snapshot.Driver
+	// Unavailable says of other drivers why they do not work on this host; it may be nil.
+	Unavailable map[string]error
 	// DefaultSnapshotter and DefaultRuntime are for requests and namespaces that name none.
 	DefaultSnapshotter string
 	DefaultRuntime     string
@@ -102,11 +107,14 @@ func first(texts ...string) string {
 
 // driver returns a snapshot driver by name.
 func (s *Service) driver(name string) (snapshot.Driver, error) {
-	d, ok := s.Snapshotters[name]
-	if !ok {
-		return nil, fmt.Errorf("snapshotter %q: not available on this host: %w", name, errdefs.ErrNotFound)
+	if d, ok := s.Snapshotters[name]; ok {
+		return d, nil
 	}
-	return d, nil
+	if why := s.Unavailable[name]; why != nil {
+		return nil, fmt.Errorf("snapshotter %s: %w", name, why)
+	}
+	return nil, fmt.Errorf("snapshotter %q: there is none of that name: use one of %s: %w",
+		name, strings.Join(slices.Sorted(maps.Keys(s.Snapshotters)), ", "), errdefs.ErrNotFound)
 }
 
 // keyLocks serialises work on one name.

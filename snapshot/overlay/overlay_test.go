@@ -15,12 +15,14 @@ import (
 
 func open(root string) (snapshot.Driver, error) { return overlay.Open(root) }
 
-func TestConformance(t *testing.T) { snapshottest.Run(t, open) }
+func TestConformance(t *testing.T) {
+	snapshottest.Run(t, snapshottest.Config{Open: open, Root: snapshottest.On(t, "ext4")})
+}
 
 func TestConformanceInALongOddDirectory(t *testing.T) {
-	snapshottest.Run(t, func(root string) (snapshot.Driver, error) {
+	snapshottest.Run(t, snapshottest.Config{Root: snapshottest.On(t, "ext4"), Open: func(root string) (snapshot.Driver, error) {
 		return overlay.Open(filepath.Join(root, strings.Repeat("l", 200)+`:,\`))
-	})
+	}})
 }
 
 func TestCleanupRemovesWhatACrashPutAside(t *testing.T) {

@@ -1,4 +1,4 @@
-package overlay
+package dirs
 
 import (
 	"bufio"
@@ -14,8 +14,9 @@ import (
 	"github.com/cleatproject/cleat/mount"
 )
 
-// probe finds the options this kernel wants and tries them with a real mount in root.
-func probe(root string) (options []string, err error) {
+// OverlayOptions finds the options that overlay mounts of directories in d want on this kernel, and
+// tries them with a real mount. It is a failed precondition where overlay does not work.
+func OverlayOptions(d *Dirs) (options []string, err error) {
 	if _, err := os.Stat("/sys/module/overlay/parameters/index"); err == nil {
 		// With the index two mounts of one upper directory fail, as happens between a
 		// container's end and its restart.
@@ -26,8 +27,7 @@ func probe(root string) (options []string, err error) {
 	if inUserNamespace() {
 		options = append(options, "userxattr")
 	}
-	// Under this name Cleanup removes what a crash leaves.
-	dir, err := os.MkdirTemp(root, asidePrefix+"probe-")
+	dir, err := d.Temp()
 	if err != nil {
 		return nil, fmt.Errorf("probe overlay: %w", err)
 	}
@@ -59,4 +59,22 @@ func inUserNamespace() bool {
 		return false
 	}
 	return strings.Join(strings.Fields(line), " ") != "0 0 4294967295"
+}
+
+// Overlay describes the mount of directories upon each other, the topmost first in lower. Without
+// upper it is read-only.
+func Overlay(options, lower []string, upper, work string) []mount.Mount {
+	options = append([]string(nil), options...)
+	if upper != "" {
+		options = append(options, "workdir="+mount.EscapeOverlayPath(work), "upperdir="+mount.EscapeOverlayPath(upper))
+	}
+	var text strings.Builder
+	text.WriteString("lowerdir=")
+	for i, dir := range lower {
+		if i > 0 {
+			text.WriteByte(':')
+		}
+		text.WriteString(mount.EscapeOverlayPath(dir))
+	}
+	return []mount.Mount{{Type: "overlay", Source: "overlay", Options: append(options, text.String())}}
 }

@@ -1,0 +1,59 @@
+package daemon
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"sync"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/cleatproject/cleat/internal/undo"
+	"github.com/cleatproject/cleat/snapshot"
+	"github.com/cleatproject/cleat/snapshot/btrfs"
+	"github.com/cleatproject/cleat/snapshot/erofs"
+	"github.com/cleatproject/cleat/snapshot/native"
+	"github.com/cleatproject/cleat/snapshot/overlay"
+)
+
+// snapshotters are the drivers of this host by name, and why others do not work on it.
+type snapshotters struct {
+	working map[string]snapshot.Driver
+	failed  map[string]error
+}
+
+// openSnapshotters opens every driver, all at once. One that does not work on this host is an
+// ordinary thing: only those who ask for it are told why.
+func openSnapshotters(root string, log *slog.Logger, closing *undo.Stack) snapshotters {
+	s := snapshotters{working: make(map[string]snapshot.Driver), failed: map[string]error{
+		"aufs": fmt.Errorf("aufs has left the Linux kernel: use %s: %w", overlay.Name, errdefs.ErrFailedPrecondition),
+	}}
+	var mu sync.Mutex
+	var wg sync.WaitGroup
+	for name, open := range map[string]func(root string) (snapshot.Driver, error){
+		overlay.Name: func(root string) (snapshot.Driver, error) { return overlay.Open(root) },
+		btrfs.Name:   func(root string) (snapshot.Driver, error) { return btrfs.Open(root) },
+		native.Name:  func(root string) (snapshot.Driver, error) { return native.Open(root) },
+		erofs.Name:   func(root string) (snapshot.Driver, error) { return erofs.Open(root) },
+	} {
+		wg.Go(func() {
+			d, err := open(filepath.Join(root, "snapshots", name))
+			mu.Lock()
+			defer mu.Unlock()
+			switch {
+			case err == nil:
+				s.working[name] = d
+				closing.Push("close snapshotter "+name, d.Close)
+			case errors.Is(err, errdefs.ErrFailedPrecondition):
+				log.Debug("snapshotter does not work on this host", "snapshotter", name, "error", err)
+				s.failed[name] = err
+			default:
+				log.Warn("cannot open a snapshotter", "snapshotter", name, "error", err)
+				s.failed[name] = err
+			}
+		})
+	}
+	wg.Wait()
+	return s
+}

@@ -1,0 +1,84 @@
+package integration
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	introspection "github.com/containerd/containerd/api/services/introspection/v1"
+
+	"github.com/cleatproject/cleat/snapshot/snapshottest"
+)
+
+// eachSnapshotter is a life that looks the same on every snapshotter: the image is unpacked at first
+// use, containers have their changes for themselves, and everything goes.
+func eachSnapshotter(d *Daemon, name string) {
+	d.t.Helper()
+	run := func(args ...string) string {
+		return d.Cleat(append([]string{"run", "--snapshotter", name}, args...)...)
+	}
+	if out := run("--rm", "busybox", "sh", "-c", "echo changed > /etc/passwd; rm /bin/sh; cat /etc/passwd"); out != "changed" {
+		d.t.Errorf("%s: %q", name, out)
+	}
+	run("-d", "--name", "stays", "busybox", "sleep", "1000")
+	d.Restart()
+	if out := d.Cleat("exec", "stays", "sh", "-c", "echo x > /file; cat /file"); out != "x" {
+		d.t.Errorf("%s: exec after a restart: %q", name, out)
+	}
+	if out := run("--rm", "busybox", "sh", "-c", "cat /file 2>/dev/null || echo none"); out != "none" {
+		d.t.Errorf("%s: another container sees %q", name, out)
+	}
+	if out, _, code := d.Try("run", "--rm", "--read-only", "--snapshotter", name, "busybox", "sh", "-c", "echo x > /file"); code == 0 {
+		d.t.Errorf("%s: a read-only container wrote: %q", name, out)
+	}
+	d.Cleat("rm", "--force", "stays")
+	d.Cleat("image", "rm", "busybox")
+	d.Eventually("the layers are gone", func() error {
+		return empty(filepath.Join(d.Root, "snapshots", name), 1)
+	})
+}
+
+func TestContainersOnEverySnapshotter(t *testing.T) {
+	for _, name := range []string{"overlayfs", "native", "erofs"} {
+		t.Run(name, func(t *testing.T) {
+			d := Start(t)
+			d.Busybox()
+			eachSnapshotter(d, name)
+		})
+	}
+	t.Run("btrfs", func(t *testing.T) {
+		base := filepath.Join(snapshottest.Filesystem(t, "btrfs", 512, "", "-q"), "cleat")
+		if err := os.Mkdir(base, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		d := StartAt(t, base)
+		d.Busybox()
+		eachSnapshotter(d, "btrfs")
+	})
+}
+
+func TestASnapshotterThatCannotWorkSaysWhy(t *testing.T) {
+	d := Start(t)
+	d.Busybox()
+	for name, want := range map[string]string{
+		"aufs":    "has left the Linux kernel: use overlayfs",
+		"btrfs":   "not on btrfs",
+		"unknown": "there is none of that name",
+	} {
+		_, stderr, code := d.Try("run", "--rm", "--snapshotter", name, "busybox", "true")
+		if code != 125 || !strings.Contains(stderr, want) {
+			t.Errorf("%s: code %d, %s", name, code, stderr)
+		}
+	}
+	ctx, conn := d.grpc()
+	resp, err := introspection.NewIntrospectionClient(conn).Plugins(ctx, &introspection.PluginsRequest{Filters: []string{"type==io.containerd.snapshotter.v1"}})
+	must(t, err)
+	got := make(map[string]string)
+	for _, p := range resp.Plugins {
+		got[p.ID] = p.InitErr.GetMessage()
+	}
+	if got["overlayfs"] != "" || !strings.Contains(got["btrfs"], "not on btrfs") || !strings.Contains(got["aufs"], "overlayfs") {
+		t.Errorf("introspection tells %v", got)
+	}
+}

@@ -1,0 +1,271 @@
+// Package erofs is the snapshot driver that keeps each layer as one read-only EROFS image.
+//
+// On disk an active snapshot is ROOT/<number> with fs, its own files, and work, as the overlay
+// driver has them; committing it turns fs into the image layer.erofs. Images are mounted on
+// ROOT/<number>/lower when something stands upon them, and containers stack these under an overlay.
+//
+// Guarantees: a snapshot appears whole or not at all; what Commit measured is on disk; a committed
+// layer cannot be changed by anybody, and where the file system can (fs-verity), a change of its
+// image on the disk is found when it is read.
+//
+// Caveats: the kernel has to have erofs and overlay, and mkfs.erofs (Debian's erofs-utils) has to be
+// at one of the system's paths. The images' mounts are in the mount namespace of this process; an
+// overlay that is mounted keeps what it needs of them, so that Close can take them away.
+package erofs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cleatproject/cleat/internal/durable"
+	"github.com/cleatproject/cleat/mount"
+	"github.com/cleatproject/cleat/snapshot"
+	"github.com/cleatproject/cleat/snapshot/internal/dirs"
+	"github.com/cleatproject/cleat/snapshot/internal/treecopy"
+)
+
+// Name is the name clients choose this driver by.
+const Name = "erofs"
+
+const (
+	fsName    = "fs"
+	workName  = "work"
+	imageName = "layer.erofs"
+	lowerName = "lower"
+)
+
+// Driver is the erofs driver. Make one with Open.
+type Driver struct {
+	dirs    *dirs.Dirs
+	options []string // of overlay mounts
+	mkfs    string
+
+	// mounting is held while an image is mounted, or fs made again of one.
+	mounting sync.Mutex
+}
+
+var _ snapshot.Driver = (*Driver)(nil)
+
+// Open returns a driver that keeps its snapshots in root, which it makes if it is missing. It is a
+// failed precondition if this host lacks something.
+func Open(root string) (*Driver, error) {
+	d := &Driver{}
+	var err error
+	if d.dirs, err = dirs.Open(root, remove); err == nil {
+		err = d.probe()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open erofs snapshots in %s: %w", root, err)
+	}
+	return d, nil
+}
+
+// Name implements snapshot.Driver.
+func (d *Driver) Name() string { return Name }
+
+// Prepare implements snapshot.Driver.
+func (d *Driver) Prepare(ctx context.Context, id uint64, parents []uint64, kind snapshot.Kind) error {
+	err := dirs.Check(ctx, id, kind)
+	if err == nil {
+		err = d.dirs.Create(ctx, id, func(dir string) error { return d.fill(dir, parents, kind) })
+	}
+	if err != nil {
+		return fmt.Errorf("prepare snapshot %d: %w", id, err)
+	}
+	return nil
+}
+
+func (d *Driver) fill(dir string, parents []uint64, kind snapshot.Kind) error {
+	like := ""
+	if len(parents) > 0 {
+		var err error
+		if like, err = d.lower(parents[0]); err != nil {
+			return fmt.Errorf("parent: %w", err)
+		}
+	}
+	if err := dirs.MakeRoot(filepath.Join(dir, fsName), like); err != nil {
+		return err
+	}
+	if kind != snapshot.KindActive {
+		return nil
+	}
+	return os.Mkdir(filepath.Join(dir, workName), 0o700)
+}
+
+// Mounts implements snapshot.Driver. It mounts the images of the parents.
+func (d *Driver) Mounts(id uint64, parents []uint64, kind snapshot.Kind) ([]mount.Mount, error) {
+	if err := dirs.CheckMounts(id, kind); err != nil {
+		return nil, err
+	}
+	if kind == snapshot.KindActive {
+		if err := d.restore(id); err != nil {
+			return nil, fmt.Errorf("mounts of snapshot %d: %w", id, err)
+		}
+	}
+	lower := make([]string, len(parents))
+	for i, p := range parents {
+		var err error
+		if lower[i], err = d.lower(p); err != nil {
+			return nil, fmt.Errorf("mounts of snapshot %d: parent %d: %w", id, p, err)
+		}
+	}
+	switch {
+	case len(parents) == 0 && kind == snapshot.KindView:
+		return dirs.Bind(d.FS(id), "ro"), nil
+	case len(parents) == 0:
+		return dirs.Bind(d.FS(id), "rw"), nil
+	case len(parents) == 1 && kind == snapshot.KindView:
+		return dirs.Bind(lower[0], "ro"), nil
+	case kind == snapshot.KindView:
+		return dirs.Overlay(d.options, lower, "", ""), nil
+	default:
+		return dirs.Overlay(d.options, lower, d.FS(id), d.dirs.Path(id, workName)), nil
+	}
+}
+
+// lower mounts the image of a committed snapshot, unless it is, and returns where.
+func (d *Driver) lower(id uint64) (string, error) {
+	d.mounting.Lock()
+	defer d.mounting.Unlock()
+	return d.lowerLocked(id)
+}
+
+func (d *Driver) lowerLocked(id uint64) (string, error) {
+	at, image := d.dirs.Path(id, lowerName), d.image(id)
+	if isMounted(at) {
+		return at, nil
+	}
+	if _, err := os.Stat(image); err != nil {
+		return "", dirs.NotFound(err)
+	}
+	if err := os.Mkdir(at, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return "", err
+	}
+	return at, attach(image, at)
+}
+
+func attach(image, at string) error {
+	return mount.All([]mount.Mount{{Type: "erofs", Source: image, Options: []string{"ro"}}}, at)
+}
+
+func isMounted(at string) bool {
+	var st unix.Statfs_t
+	return unix.Statfs(at, &st) == nil && st.Type == unix.EROFS_SUPER_MAGIC_V1
+}
+
+// restore makes fs again of the image of a snapshot whose commit a crash kept off the record.
+func (d *Driver) restore(id uint64) error {
+	d.mounting.Lock()
+	defer d.mounting.Unlock()
+	if _, err := os.Stat(d.FS(id)); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if _, err := os.Stat(d.image(id)); err != nil {
+		return nil // mounting will say what is missing
+	}
+	at, err := d.lowerLocked(id)
+	if err != nil {
+		return err
+	}
+	tmp := d.dirs.Path(id, ".fs")
+	err = os.RemoveAll(tmp)
+	if err == nil {
+		err = treecopy.Copy(context.Background(), at, tmp)
+	}
+	if err == nil {
+		err = mount.UnmountAll(at, 0)
+	}
+	if err == nil {
+		err = os.Mkdir(d.dirs.Path(id, workName), 0o700)
+	}
+	if err == nil {
+		err = os.Remove(d.image(id))
+	}
+	if err == nil {
+		err = durable.Rename(tmp, d.FS(id))
+	}
+	return err
+}
+
+// Commit implements snapshot.Driver.
+func (d *Driver) Commit(ctx context.Context, id uint64) (snapshot.Usage, error) {
+	if err := d.commit(ctx, id); err != nil {
+		return snapshot.Usage{}, fmt.Errorf("commit snapshot %d: %w", id, err)
+	}
+	return d.Usage(ctx, id)
+}
+
+func (d *Driver) commit(ctx context.Context, id uint64) error {
+	image := d.image(id)
+	if _, err := os.Stat(image); errors.Is(err, fs.ErrNotExist) {
+		if err := d.build(ctx, d.FS(id), image); err != nil {
+			return dirs.NotFound(err)
+		}
+	}
+	if err := os.RemoveAll(d.FS(id)); err != nil {
+		return err
+	}
+	return os.RemoveAll(d.dirs.Path(id, workName))
+}
+
+// Usage implements snapshot.Driver: the image and the inodes in it, or what is in fs.
+func (d *Driver) Usage(ctx context.Context, id uint64) (snapshot.Usage, error) {
+	fi, err := os.Stat(d.image(id))
+	if errors.Is(err, fs.ErrNotExist) {
+		return dirs.Measure(ctx, d.FS(id), nil)
+	}
+	if err != nil {
+		return snapshot.Usage{}, fmt.Errorf("measure snapshot %d: %w", id, err)
+	}
+	at, err := d.lower(id)
+	if err != nil {
+		return snapshot.Usage{}, fmt.Errorf("measure snapshot %d: %w", id, err)
+	}
+	u, err := dirs.Measure(ctx, at, func(string, fs.FileInfo) (int64, bool, error) { return 0, true, nil })
+	u.Size = fi.Sys().(*syscall.Stat_t).Blocks * 512
+	return u, err
+}
+
+// Remove implements snapshot.Driver.
+func (d *Driver) Remove(ctx context.Context, id uint64) error { return d.dirs.Remove(ctx, id) }
+
+// Cleanup implements snapshot.Driver.
+func (d *Driver) Cleanup(ctx context.Context, live func(id uint64) bool) ([]uint64, error) {
+	return d.dirs.Cleanup(ctx, live)
+}
+
+// Close takes the images' mounts away; overlays that are mounted go on.
+func (d *Driver) Close() error {
+	ids, err := d.dirs.IDs()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, id := range ids {
+		if at := d.dirs.Path(id, lowerName); isMounted(at) {
+			errs = append(errs, mount.UnmountAll(at, unix.MNT_DETACH))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// FS returns the directory that holds the own files of a snapshot that is not committed.
+func (d *Driver) FS(id uint64) string { return d.dirs.Path(id, fsName) }
+
+func (d *Driver) image(id uint64) string { return d.dirs.Path(id, imageName) }
+
+// remove deletes a snapshot's directory; nothing may be mounted in it then.
+func remove(dir string) error {
+	if err := mount.UnmountAll(filepath.Join(dir, lowerName), unix.MNT_DETACH); err != nil {
+		return err
+	}
+	return os.RemoveAll(dir)
+}

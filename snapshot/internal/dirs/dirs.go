@@ -1,0 +1,158 @@
+// Package dirs keeps the numbered directories of a snapshot driver: ROOT/<number> for each
+// snapshot, which appears whole or not at all and vanishes at once. What has no name yet, or none
+// any more, is called ".rm-…"; what a crash leaves of these, Cleanup removes.
+package dirs
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync/atomic"
+
+	"github.com/cleatproject/cleat/internal/durable"
+)
+
+// asidePrefix starts the names of directories on their way in or out; the nonce of the Dirs
+// follows that made them.
+const asidePrefix = ".rm-"
+
+// Dirs are the directories of one driver. It is safe for concurrent use, on one number within the
+// rules of snapshot.Driver.
+type Dirs struct {
+	root   string
+	nonce  string
+	aside  atomic.Uint64
+	delete func(dir string) error
+}
+
+// Open takes root, which it makes if it is missing. delete removes a directory with all that is in
+// it; nil means os.RemoveAll.
+func Open(root string, remove func(dir string) error) (*Dirs, error) {
+	abs, err := filepath.Abs(root)
+	if err != nil {
+		return nil, err
+	}
+	if err := durable.MkdirAll(abs, 0o700); err != nil {
+		return nil, err
+	}
+	if remove == nil {
+		remove = os.RemoveAll
+	}
+	return &Dirs{root: abs, nonce: rand.Text(), delete: remove}, nil
+}
+
+// Root returns the absolute path of the root.
+func (d *Dirs) Root() string { return d.root }
+
+// Path returns where the snapshot of a number is or would be, and within it, what name leads to.
+func (d *Dirs) Path(id uint64, name ...string) string {
+	return filepath.Join(append([]string{d.root, strconv.FormatUint(id, 10)}, name...)...)
+}
+
+// Temp makes a directory for a try of something; Cleanup removes it if a crash comes between.
+func (d *Dirs) Temp() (string, error) { return os.MkdirTemp(d.root, asidePrefix+"try-") }
+
+func (d *Dirs) asidePath(id uint64) string {
+	return filepath.Join(d.root, fmt.Sprintf("%s%s-%d-%d", asidePrefix, d.nonce, id, d.aside.Add(1)))
+}
+
+// Create makes the directory of a number, in the place of what a crashed call left under it. fill
+// gets the directory, mode 0700, before it has its name. The name is durable when Create returns;
+// after an error nothing is left.
+func (d *Dirs) Create(ctx context.Context, id uint64, fill func(dir string) error) error {
+	if err := d.Remove(ctx, id); err != nil {
+		return err
+	}
+	tmp := d.asidePath(id)
+	err := os.Mkdir(tmp, 0o700)
+	if err == nil {
+		err = fill(tmp)
+	}
+	if err == nil {
+		err = durable.RenameUnsynced(tmp, d.Path(id))
+	}
+	if err == nil {
+		// The record of the snapshot is committed next, and must not outlive it.
+		err = durable.SyncDir(d.root)
+	}
+	if err != nil {
+		return errors.Join(err, d.delete(tmp))
+	}
+	return nil
+}
+
+// Remove deletes the directory of a number; it is renamed first, so that no half of it is ever
+// found under its number. One that does not exist is no error.
+func (d *Dirs) Remove(ctx context.Context, id uint64) error {
+	aside := d.asidePath(id)
+	switch err := durable.RenameUnsynced(d.Path(id), aside); {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return fmt.Errorf("remove snapshot %d: %w", id, err)
+	}
+	if err := d.delete(aside); err != nil {
+		return fmt.Errorf("remove snapshot %d: %w", id, err)
+	}
+	return ctx.Err()
+}
+
+// Cleanup removes every directory whose number live denies, and what earlier processes put aside.
+// It returns the numbers removed.
+func (d *Dirs) Cleanup(ctx context.Context, live func(id uint64) bool) ([]uint64, error) {
+	entries, err := os.ReadDir(d.root)
+	if err != nil {
+		return nil, fmt.Errorf("clean up snapshots: %w", err)
+	}
+	var removed []uint64
+	var errs []error
+	for _, e := range entries {
+		if err := ctx.Err(); err != nil {
+			return removed, errors.Join(append(errs, err)...)
+		}
+		if d.stale(e.Name()) {
+			errs = append(errs, d.delete(filepath.Join(d.root, e.Name())))
+			continue
+		}
+		id, err := strconv.ParseUint(e.Name(), 10, 64)
+		if err != nil || live(id) {
+			continue
+		}
+		if err := d.Remove(ctx, id); err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		removed = append(removed, id)
+	}
+	if err := errors.Join(errs...); err != nil {
+		return removed, fmt.Errorf("clean up snapshots: %w", err)
+	}
+	return removed, nil
+}
+
+// IDs returns the numbers that have a directory.
+func (d *Dirs) IDs() ([]uint64, error) {
+	entries, err := os.ReadDir(d.root)
+	if err != nil {
+		return nil, fmt.Errorf("list snapshots: %w", err)
+	}
+	var ids []uint64
+	for _, e := range entries {
+		if id, err := strconv.ParseUint(e.Name(), 10, 64); err == nil {
+			ids = append(ids, id)
+		}
+	}
+	return ids, nil
+}
+
+// stale tells whether name was put aside by another Dirs than this one, which is therefore gone;
+// what this one put aside is in the hands of a running call.
+func (d *Dirs) stale(name string) bool {
+	return strings.HasPrefix(name, asidePrefix) && !strings.HasPrefix(name, asidePrefix+d.nonce+"-")
+}

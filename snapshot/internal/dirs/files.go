@@ -1,0 +1,82 @@
+package dirs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"syscall"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+
+	"github.com/cleatproject/cleat/mount"
+	"github.com/cleatproject/cleat/snapshot"
+)
+
+// Check refuses what no driver can prepare.
+func Check(ctx context.Context, id uint64, kind snapshot.Kind) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if id == 0 {
+		return fmt.Errorf("number 0 is reserved: %w", errdefs.ErrInvalidArgument)
+	}
+	if kind != snapshot.KindActive && kind != snapshot.KindView {
+		return fmt.Errorf("kind %s: %w", kind, errdefs.ErrInvalidArgument)
+	}
+	return nil
+}
+
+// CheckMounts refuses what has no mounts.
+func CheckMounts(id uint64, kind snapshot.Kind) error {
+	if id == 0 || kind != snapshot.KindActive && kind != snapshot.KindView {
+		return fmt.Errorf("mounts of snapshot %d: a %s snapshot cannot be mounted: make a view of it: %w", id, kind, errdefs.ErrInvalidArgument)
+	}
+	return nil
+}
+
+// NotFound gives "does not exist" its class.
+func NotFound(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%w: %w", err, errdefs.ErrNotFound)
+	}
+	return err
+}
+
+// Bind describes a directory as the one mount of a snapshot; access is "ro" or "rw".
+func Bind(source, access string) []mount.Mount {
+	return []mount.Mount{{Type: "bind", Source: source, Options: []string{access, "rbind"}}}
+}
+
+// MakeRoot makes the root directory of a file system, with mode and owner of like, or where that is
+// "", as 0755 of root's.
+func MakeRoot(dir, like string) error {
+	mode, uid, gid := fs.FileMode(0o755), 0, 0
+	if like != "" {
+		fi, err := os.Stat(like)
+		if err != nil {
+			return fmt.Errorf("parent: %w", NotFound(err))
+		}
+		st := fi.Sys().(*syscall.Stat_t)
+		mode, uid, gid = fi.Mode()&(fs.ModePerm|fs.ModeSticky|fs.ModeSetgid|fs.ModeSetuid), int(st.Uid), int(st.Gid)
+	}
+	return errors.Join(os.Mkdir(dir, 0o700), os.Chown(dir, uid, gid), os.Chmod(dir, mode))
+}
+
+// Sync puts the file system that path is on onto the disk.
+func Sync(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return NotFound(err)
+	}
+	err = unix.Syncfs(int(f.Fd()))
+	if cerr := f.Close(); err == nil {
+		err = cerr
+	}
+	if err != nil {
+		return fmt.Errorf("sync the file system of %s: %w", path, err)
+	}
+	return nil
+}

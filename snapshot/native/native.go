@@ -1,0 +1,114 @@
+// Package native is the snapshot driver that needs nothing of the kernel: it copies.
+//
+// Each snapshot is a directory ROOT/<number> with fs, the whole file system; that of an active one
+// with parents begins as a copy of the nearest one's. Where the file system can share the contents
+// of files (btrfs, xfs with reflinks), the copy costs only their inodes.
+//
+// Guarantees: a snapshot appears whole or not at all; what Commit measured is on disk.
+//
+// Caveats: without such a file system every container costs the time and space of its image. It is
+// for hosts where overlay does not work, and for comparison.
+package native
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/cleatproject/cleat/mount"
+	"github.com/cleatproject/cleat/snapshot"
+	"github.com/cleatproject/cleat/snapshot/internal/dirs"
+	"github.com/cleatproject/cleat/snapshot/internal/treecopy"
+)
+
+// Name is the name clients choose this driver by.
+const Name = "native"
+
+const fsName = "fs"
+
+// Driver is the copying driver. Make one with Open.
+type Driver struct{ dirs *dirs.Dirs }
+
+var _ snapshot.Driver = (*Driver)(nil)
+
+// Open returns a driver that keeps its snapshots in root, which it makes if it is missing.
+func Open(root string) (*Driver, error) {
+	d, err := dirs.Open(root, nil)
+	if err != nil {
+		return nil, fmt.Errorf("open native snapshots: %w", err)
+	}
+	return &Driver{dirs: d}, nil
+}
+
+// Name implements snapshot.Driver.
+func (d *Driver) Name() string { return Name }
+
+// Prepare implements snapshot.Driver.
+func (d *Driver) Prepare(ctx context.Context, id uint64, parents []uint64, kind snapshot.Kind) error {
+	err := dirs.Check(ctx, id, kind)
+	if err == nil {
+		err = d.dirs.Create(ctx, id, func(dir string) error { return d.fill(ctx, dir, parents, kind) })
+	}
+	if err != nil {
+		return fmt.Errorf("prepare snapshot %d: %w", id, err)
+	}
+	return nil
+}
+
+func (d *Driver) fill(ctx context.Context, dir string, parents []uint64, kind snapshot.Kind) error {
+	fsDir := filepath.Join(dir, fsName)
+	if len(parents) == 0 {
+		return dirs.MakeRoot(fsDir, "")
+	}
+	parent := d.FS(parents[0])
+	if _, err := os.Stat(parent); err != nil {
+		return fmt.Errorf("parent: %w", dirs.NotFound(err))
+	}
+	if kind == snapshot.KindView {
+		return os.Mkdir(fsDir, 0o700) // the parent itself is what is seen
+	}
+	return treecopy.Copy(ctx, parent, fsDir)
+}
+
+// Mounts implements snapshot.Driver.
+func (d *Driver) Mounts(id uint64, parents []uint64, kind snapshot.Kind) ([]mount.Mount, error) {
+	if err := dirs.CheckMounts(id, kind); err != nil {
+		return nil, err
+	}
+	switch {
+	case kind == snapshot.KindActive:
+		return dirs.Bind(d.FS(id), "rw"), nil
+	case len(parents) > 0:
+		return dirs.Bind(d.FS(parents[0]), "ro"), nil
+	default:
+		return dirs.Bind(d.FS(id), "ro"), nil
+	}
+}
+
+// Commit implements snapshot.Driver.
+func (d *Driver) Commit(ctx context.Context, id uint64) (snapshot.Usage, error) {
+	if err := dirs.Sync(d.FS(id)); err != nil {
+		return snapshot.Usage{}, fmt.Errorf("commit snapshot %d: %w", id, err)
+	}
+	return d.Usage(ctx, id)
+}
+
+// Usage implements snapshot.Driver: the inodes, and the blocks that are not shared with others.
+func (d *Driver) Usage(ctx context.Context, id uint64) (snapshot.Usage, error) {
+	return dirs.Measure(ctx, d.FS(id), dirs.OwnBytes)
+}
+
+// Remove implements snapshot.Driver.
+func (d *Driver) Remove(ctx context.Context, id uint64) error { return d.dirs.Remove(ctx, id) }
+
+// Cleanup implements snapshot.Driver.
+func (d *Driver) Cleanup(ctx context.Context, live func(id uint64) bool) ([]uint64, error) {
+	return d.dirs.Cleanup(ctx, live)
+}
+
+// Close implements snapshot.Driver.
+func (d *Driver) Close() error { return nil }
+
+// FS returns the directory that holds a snapshot's file system.
+func (d *Driver) FS(id uint64) string { return d.dirs.Path(id, fsName) }

@@ -1,0 +1,24 @@
+package native_test
+
+import (
+	"testing"
+
+	"github.com/cleatproject/cleat/snapshot"
+	"github.com/cleatproject/cleat/snapshot/native"
+	"github.com/cleatproject/cleat/snapshot/snapshottest"
+)
+
+func open(root string) (snapshot.Driver, error) { return native.Open(root) }
+
+func TestConformance(t *testing.T) {
+	snapshottest.Run(t, snapshottest.Config{Open: open, Copies: true, Root: snapshottest.On(t, "ext4")})
+}
+
+// TestConformanceWithSharedContents is on file systems that share the contents of copies.
+func TestConformanceWithSharedContents(t *testing.T) {
+	for name, args := range map[string][]string{"btrfs": nil, "xfs": {"-m", "reflink=1"}} {
+		t.Run(name, func(t *testing.T) {
+			snapshottest.Run(t, snapshottest.Config{Open: open, Root: snapshottest.On(t, name, args...)})
+		})
+	}
+}

@@ -1,0 +1,64 @@
+package snapshottest
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"github.com/cleatproject/cleat/mount"
+)
+
+// Filesystem makes a file system of a type (with mkfs's further arguments) in a file of the given
+// MiB, mounts it by a loop device with mount's options, and returns where. It is gone when the test
+// ends.
+func Filesystem(t *testing.T, fsType string, mib int64, options string, args ...string) string {
+	t.Helper()
+	dir := t.TempDir()
+	image := filepath.Join(dir, "image")
+	f, err := os.Create(image)
+	if err == nil {
+		err = f.Truncate(mib << 20)
+	}
+	if err == nil {
+		err = f.Close()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("mkfs."+fsType, append(args, image)...).CombinedOutput(); err != nil {
+		t.Fatalf("mkfs.%s: %v\n%s", fsType, err, out)
+	}
+	at := filepath.Join(dir, "mnt")
+	if err := os.Mkdir(at, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	m := mount.Mount{Type: fsType, Source: image, Options: []string{"loop"}}
+	if options != "" {
+		m.Options = append(m.Options, options)
+	}
+	if err := mount.All([]mount.Mount{m}, at); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := mount.UnmountAll(at, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	return at
+}
+
+// On is Config.Root for drivers on a file system of their own, as Filesystem makes it: what they
+// sync is not what others write.
+func On(t *testing.T, fsType string, args ...string) func(*testing.T) string {
+	t.Helper()
+	base := Filesystem(t, fsType, 512, "", append([]string{"-q"}, args...)...)
+	return func(t *testing.T) string {
+		t.Helper()
+		dir, err := os.MkdirTemp(base, "root-")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return dir
+	}
+}
