@@ -148,7 +148,7 @@ func (g *mutator) step(fresh, old, root string) error {
 	case 3, 4:
 		return os.Mkdir(fresh, 0o700|os.FileMode(g.r.IntN(64)))
 	case 5:
-		return os.Symlink([]string{"a", "../b", "/etc/passwd", strings.Repeat("long/", 60)}[g.r.IntN(4)], fresh)
+		return os.Symlink([]string{"a", "../b", "/nowhere/at/all", strings.Repeat("long/", 60)}[g.r.IntN(4)], fresh)
 	case 6:
 		return unix.Mkfifo(fresh, 0o600)
 	case 7:
@@ -166,6 +166,9 @@ func (g *mutator) step(fresh, old, root string) error {
 	case 11:
 		return unix.Rename(old, fresh)
 	case 12:
+		if fi, err := os.Lstat(old); err != nil || fi.Mode()&os.ModeSymlink != 0 {
+			return err // what a link leads to may lie outside
+		}
 		return os.Chmod(old, []os.FileMode{0o600, 0o755, 0o777 | os.ModeSticky, 0o755 | os.ModeSetuid}[g.r.IntN(4)])
 	case 13:
 		return os.Lchown(old, g.r.IntN(1<<31), g.r.IntN(1000))
