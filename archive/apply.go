@@ -19,6 +19,8 @@ const (
 	copyBuffer   = 256 << 10
 	maxPath      = 4096
 	blockSize    = 512 // of tar
+	// writeBack is the size from which the writing of a file to disk is begun at once.
+	writeBack = 1 << 20
 )
 
 // applier is one call of Apply.
@@ -48,7 +50,7 @@ func Apply(ctx context.Context, root string, r io.Reader, opts Options) (Result,
 	if err != nil {
 		return Result{}, fmt.Errorf("apply archive: %w", &os.PathError{Op: "open", Path: root, Err: err})
 	}
-	a := &applier{opts: opts, root: fd, buf: make([]byte, copyBuffer), parent: parentDir{fd: -1}, lower: lowerDir{open: opts.Lower, fd: -1}}
+	a := &applier{opts: opts, root: fd, buf: make([]byte, copyBuffer), parent: parentDir{fd: -1}, lower: lowerDir{open: opts.Lower, fd: -1, unknown: opts.Alone}}
 	if opts.Whiteouts == WhiteoutRemove {
 		a.unpacked = make(map[string]struct{})
 	}

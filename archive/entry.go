@@ -68,6 +68,7 @@ func (a *applier) rootEntry(hdr *tar.Header) error {
 	if hdr.Typeflag != tar.TypeDir {
 		return invalidf("it is the root but no directory")
 	}
+	a.result.Root = true
 	if err := unix.Fchown(a.root, hdr.Uid, hdr.Gid); err != nil {
 		return &os.PathError{Op: "fchown", Path: "/", Err: err}
 	}
@@ -132,6 +133,11 @@ func (a *applier) regular(hdr *tar.Header, base string, data io.Reader) error {
 	_, err = io.CopyBuffer(fdWriter(fd), struct{ io.Reader }{data}, a.buf)
 	if err == nil {
 		err = a.fileAttributes(hdr, fd)
+	}
+	if err == nil && hdr.Size >= writeBack {
+		// So that the sync of the whole layer finds little left. Where it cannot be begun
+		// early, nothing is lost.
+		_ = unix.SyncFileRange(fd, 0, 0, unix.SYNC_FILE_RANGE_WRITE)
 	}
 	if cerr := unix.Close(fd); err == nil && cerr != nil {
 		err = &os.PathError{Op: "close", Path: base, Err: cerr}

@@ -17,11 +17,16 @@ const maxLinks = 40
 type lowerDir struct {
 	open func() (*os.File, error)
 	fd   int
+	// unknown says that they are not there yet.
+	unknown bool
 }
 
 // lstat looks a path without symbolic links up in the layers below. ok is false if it is
 // not there, or there are no layers.
 func (l *lowerDir) lstat(name string) (fd int, st unix.Stat_t, ok bool, err error) {
+	if l.unknown {
+		return -1, st, false, ErrBelow
+	}
 	if l.open != nil {
 		f, err := l.open()
 		l.open = nil

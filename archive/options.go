@@ -1,6 +1,7 @@
 package archive
 
 import (
+	"errors"
 	"fmt"
 	"os"
 
@@ -29,6 +30,10 @@ type Options struct {
 	// is a hard link to a file it does not have: these are then copied up. Without it
 	// such directories are made anew, and such links fail.
 	Lower func() (*os.File, error)
+	// Alone, for WhiteoutOverlay, says that what is below is not known yet. An archive that
+	// would have needed Lower fails with ErrBelow; once the layers below are there, it can be
+	// applied anew.
+	Alone bool
 	// MaxEntries bounds the entries; 0 means 10 million.
 	MaxEntries int
 	// MaxNames bounds the entries' paths together, in bytes, and so the memory for what
@@ -51,10 +56,15 @@ func (o *Options) setDefaults() {
 	}
 }
 
+// ErrBelow says that an archive refers to what lies in the layers below it.
+var ErrBelow = errors.New("it needs the layers below")
+
 // Result says what was applied.
 type Result struct {
 	Entries int
 	Bytes   int64 // in regular files
+	// Root says that the root itself had an entry, with its owner and mode.
+	Root bool
 }
 
 // invalidf makes an error of the class invalid argument.

@@ -32,6 +32,13 @@ type piece struct {
 	err error
 }
 
+// Ahead reads r in a goroutine of its own, at most 1 MiB further than it has been read itself. What
+// r gave has gone through it as a whole once the end has been read. The caller closes the result
+// before r; Close waits for a read of r under way.
+func Ahead(r io.Reader) io.ReadCloser {
+	return readAhead(r, func(err error) error { return err }, func() error { return nil })
+}
+
 // readAhead reads r until its end, an error (which goes through class) or Close, which
 // waits for the goroutine and then calls closeSource.
 func readAhead(r io.Reader, class func(error) error, closeSource func() error) io.ReadCloser {

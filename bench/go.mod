@@ -5,6 +5,7 @@ go 1.26.8
 require (
 	github.com/cleatproject/cleat v0.0.0
 	github.com/containerd/containerd/api v1.12.0
+	github.com/klauspost/compress v1.20.3
 	google.golang.org/grpc v1.82.0
 	google.golang.org/protobuf v1.36.11
 )

@@ -48,7 +48,7 @@ type options struct {
 // scenarios lists what is measured, one a file.
 func scenarios() []scenario {
 	return []scenario{
-		runScenario(), execScenario(), lifecycleScenario(1), lifecycleScenario(8), memoryScenario(), stdoutScenario(),
+		runScenario(), execScenario(), lifecycleScenario(1), lifecycleScenario(8), memoryScenario(), stdoutScenario(), unpackScenario(),
 	}
 }
 

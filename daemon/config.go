@@ -42,6 +42,9 @@ type Config struct {
 	Runtimes map[string]string `toml:"runtimes"`
 	// CgroupParent is the cgroup of containers that choose none.
 	CgroupParent string `toml:"cgroup_parent"`
+	// DecompressHelpers lets programs of the system decompress layers, where there are faster ones
+	// than cleatd itself.
+	DecompressHelpers bool `toml:"decompress_helpers"`
 	// EventsKeep is how many bytes of events are kept for those who come back.
 	EventsKeep int64 `toml:"events_keep"`
 }
@@ -60,7 +63,7 @@ func DefaultConfiguration() Config {
 		Version: 1, Root: defaultRoot, State: defaultState, Address: defaultAddress,
 		LogLevel: "info", LogFormat: "text", Snapshotter: "overlayfs", Runtime: "io.containerd.cleat.v2",
 		Runtimes:   map[string]string{"io.containerd.runc.v2": "io.containerd.cleat.v2"},
-		EventsKeep: 64 << 20,
+		EventsKeep: 64 << 20, DecompressHelpers: true,
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/cleatproject/cleat/archive"
 	"github.com/cleatproject/cleat/content"
 	"github.com/cleatproject/cleat/daemon/api"
 	"github.com/cleatproject/cleat/daemon/service"
@@ -128,7 +129,7 @@ func assemble(ctx context.Context, cfg Config, log *slog.Logger) (_ *daemon, err
 	d.svc = service.New(service.Config{
 		DB: db, Content: blobs, Snapshotters: drivers.working, Unavailable: drivers.failed, DefaultSnapshotter: cfg.Snapshotter,
 		DefaultRuntime: cfg.Runtime, Runtime: tasks, Events: eventLog, Root: cfg.Root,
-		CgroupParent: cfg.CgroupParent, Log: log,
+		CgroupParent: cfg.CgroupParent, Log: log, Helpers: helpers(cfg),
 	})
 	d.close.Push("close service", func() error { d.svc.Close(); return nil })
 	if db.Broken() == nil {
@@ -145,6 +146,14 @@ func assemble(ctx context.Context, cfg Config, log *slog.Logger) (_ *daemon, err
 		Snapshotters: slices.Sorted(maps.Keys(drivers.working)), Unavailable: drivers.failed,
 	}, log)
 	return d, err
+}
+
+// helpers are the system's decompressors, unless the configuration is against it.
+func helpers(cfg Config) []archive.Helper {
+	if !cfg.DecompressHelpers {
+		return nil
+	}
+	return archive.Helpers()
 }
 
 // cgroupParent keeps daemons apart: the host's main one is /cleat, any other has a name of its own.

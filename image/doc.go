@@ -76,6 +76,17 @@ type Snapshots interface {
 	Remove(ctx context.Context, key string) error
 }
 
+// Stacker is a Snapshots whose layers may be filled at the same time.
+type Stacker interface {
+	Snapshots
+	// Layered tells whether one that was prepared upon none can be filled with a layer in the
+	// overlay file system's form, to stand upon others when it is committed. userXattr is how
+	// opaque directories are marked then.
+	Layered() (userXattr, ok bool)
+	// CommitUpon is Commit of such a snapshot, upon the committed one called parent.
+	CommitUpon(ctx context.Context, name, key, parent string) error
+}
+
 // FromStore makes a content store, with all its blobs, a Content.
 func FromStore(s *content.Store) Content { return storeContent{s} }
 

@@ -2,25 +2,24 @@ package image
 
 import (
 	"context"
-	"crypto/rand"
-	"errors"
 	"fmt"
-	"time"
-
-	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
 	digest "github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-)
 
-// undoTime bounds the removal of a snapshot that came to nothing.
-const undoTime = 30 * time.Second
+	"github.com/cleatproject/cleat/archive"
+)
 
 // UnpackOptions change how an image is unpacked. The zero value is right for running it
 // on this machine.
 type UnpackOptions struct {
 	// Platform chooses among an image's manifests; nil is this machine's.
 	Platform platforms.MatchComparer
+	// Helpers decompress, where there are any for a layer's format.
+	Helpers []archive.Helper
+	// AtOnce bounds the layers that are unpacked at the same time; 0 means one a processor, at
+	// least two.
+	AtOnce int
 }
 
 // Unpacked is an image that can be mounted.
@@ -66,15 +65,16 @@ func unpack(ctx context.Context, p Provider, s Snapshots, target ocispec.Descrip
 	if err != nil {
 		return u, err
 	}
+	layers := make([]layer, 0, len(chain)-first)
 	for i := first; i < len(chain); i++ {
-		parent := ""
+		l := layer{desc: manifest.Layers[i], diffID: diffIDs[i], name: chain[i].String(), number: i + 1, of: len(chain)}
 		if i > 0 {
-			parent = chain[i-1].String()
+			l.parent = chain[i-1].String()
 		}
-		l := layer{desc: manifest.Layers[i], diffID: diffIDs[i], name: chain[i].String(), parent: parent}
-		if err := l.unpack(ctx, p, s); err != nil {
-			return u, fmt.Errorf("layer %d of %d, %s: %w", i+1, len(chain), l.desc.Digest, err)
-		}
+		layers = append(layers, l)
+	}
+	if err := unpackLayers(ctx, p, s, layers, opts); err != nil {
+		return u, err
 	}
 	u.Snapshot = chain[len(chain)-1].String()
 	return u, nil
@@ -93,47 +93,4 @@ func firstMissing(ctx context.Context, s Snapshots, chain []digest.Digest) (int,
 		}
 	}
 	return 0, nil
-}
-
-// layer is a layer to be unpacked.
-type layer struct {
-	desc         ocispec.Descriptor
-	diffID       digest.Digest
-	name, parent string // of the snapshots
-}
-
-// unpack makes one snapshot: prepare, apply, verify, commit.
-func (l *layer) unpack(ctx context.Context, p Provider, s Snapshots) (err error) {
-	if !IsLayer(l.desc.MediaType) {
-		return fmt.Errorf("layers of the type %q are not supported: %w", l.desc.MediaType, errdefs.ErrNotImplemented)
-	}
-	blob, err := p.ReaderAt(ctx, l.desc.Digest)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, blob.Close()) }()
-	key := "unpack-" + rand.Text() + " " + l.name
-	mounts, err := s.Prepare(ctx, key, l.parent)
-	if err != nil {
-		return err
-	}
-	committed := false
-	defer func() {
-		if committed {
-			return
-		}
-		undo, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTime)
-		defer cancel()
-		err = errors.Join(err, s.Remove(undo, key))
-	}()
-	if err := l.apply(ctx, blob, mounts); err != nil {
-		return err
-	}
-	switch err := s.Commit(ctx, l.name, key); {
-	case err == nil:
-		committed = true
-	case !errdefs.IsAlreadyExists(err):
-		return err
-	}
-	return nil
 }

@@ -125,6 +125,28 @@ func (s Snapshots) Update(v Snapshot, paths ...string) (Snapshot, error) {
 // must have put the data on disk before. Already exists if name is taken; failed
 // precondition if key is not active.
 func (s Snapshots) Commit(name, key string, usage snapshot.Usage, labels map[string]string) (Snapshot, error) {
+	return s.commit(name, key, usage, labels, func(*Snapshot) error { return nil })
+}
+
+// CommitUpon is Commit of a snapshot that was made upon none, and comes to stand upon the
+// committed one called parent; its driver has to be a snapshot.Layered. Not found if there is
+// no such parent; failed precondition if that is not committed, or key has another parent.
+func (s Snapshots) CommitUpon(name, key, parent string, usage snapshot.Usage, labels map[string]string) (Snapshot, error) {
+	return s.commit(name, key, usage, labels, func(v *Snapshot) error {
+		if v.Parent != "" && v.Parent != parent {
+			return s.table.errorf(key, fmt.Errorf("it stands upon %q already: %w", v.Parent, errdefs.ErrFailedPrecondition))
+		}
+		if _, err := s.ParentIDs(parent); err != nil {
+			return err
+		}
+		v.Parent = parent
+		return nil
+	})
+}
+
+func (s Snapshots) commit(
+	name, key string, usage snapshot.Usage, labels map[string]string, settle func(*Snapshot) error,
+) (Snapshot, error) {
 	if err := s.validate(name, labels); err != nil {
 		return Snapshot{}, fmt.Errorf("commit snapshot: %w", err)
 	}
@@ -142,6 +164,9 @@ func (s Snapshots) Commit(name, key string, usage snapshot.Usage, labels map[str
 		return v, err
 	}
 	if err := s.unlink(v.Parent, key); err != nil {
+		return v, err
+	}
+	if err := settle(&v); err != nil {
 		return v, err
 	}
 	v.Key, v.Kind, v.Labels = name, snapshot.KindCommitted, labels

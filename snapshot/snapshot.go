@@ -56,6 +56,16 @@ type Usage struct {
 	Inodes int64
 }
 
+// Layered is a Driver whose snapshots hold no more than their own files, in the form that the overlay
+// file system stacks. One that is prepared without parents can therefore be filled before those are
+// there, and its record be given parents when it is committed.
+type Layered interface {
+	Driver
+	// UserXattr tells whether opaque directories carry user.overlay.opaque, for overlays that are
+	// mounted with userxattr, instead of trusted.overlay.opaque.
+	UserXattr() bool
+}
+
 // Driver keeps the directories of snapshots. Numbers are given by the caller, are never 0,
 // and parents are listed nearest first; parents must be committed. All methods are safe
 // for concurrent use on different numbers; calls on one number must be serialised by the

@@ -112,7 +112,9 @@ func (s *Service) unpack(ctx context.Context, namespace string, target ocispec.D
 	if _, err := s.driver(snapshotter); err != nil {
 		return image.Unpacked{}, err
 	}
-	return image.Unpack(ctx, s.Blobs(namespace), &layers{s, namespace, snapshotter}, target, image.UnpackOptions{Platform: match})
+	return image.Unpack(ctx, s.Blobs(namespace), &layers{s, namespace, snapshotter}, target, image.UnpackOptions{
+		Platform: match, Helpers: s.Helpers,
+	})
 }
 
 // Import reads an archive of images, from r or where the options name a path from there, records

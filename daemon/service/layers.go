@@ -66,7 +66,7 @@ type layers struct {
 	namespace, snapshotter string
 }
 
-var _ image.Snapshots = (*layers)(nil)
+var _ image.Stacker = (*layers)(nil)
 
 // Exists implements image.Snapshots.
 func (l *layers) Exists(ctx context.Context, name string) (bool, error) {
@@ -91,6 +91,20 @@ func (l *layers) Prepare(ctx context.Context, key, parent string) ([]mount.Mount
 // Commit implements image.Snapshots.
 func (l *layers) Commit(ctx context.Context, name, key string) error {
 	return l.s.Commit(ctx, l.namespace, l.snapshotter, name, key, nil)
+}
+
+// Layered implements image.Stacker.
+func (l *layers) Layered() (userXattr, ok bool) {
+	d, ok := l.s.Snapshotters[l.snapshotter].(snapshot.Layered)
+	return ok && d.UserXattr(), ok
+}
+
+// CommitUpon implements image.Stacker.
+func (l *layers) CommitUpon(ctx context.Context, name, key, parent string) error {
+	return l.s.commit(ctx, l.namespace, l.snapshotter, name, key, func(snaps metadata.Snapshots, usage snapshot.Usage) error {
+		_, err := snaps.CommitUpon(name, key, parent, usage, nil)
+		return err
+	})
 }
 
 // Remove implements image.Snapshots.

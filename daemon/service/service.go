@@ -20,6 +20,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/cleatproject/cleat/archive"
 	"github.com/cleatproject/cleat/content"
 	"github.com/cleatproject/cleat/events"
 	"github.com/cleatproject/cleat/metadata"
@@ -45,6 +46,8 @@ type Config struct {
 	// CgroupParent is the cgroup below which containers that choose none are put.
 	CgroupParent string
 	Log          *slog.Logger
+	// Helpers decompress layers; it may be nil.
+	Helpers []archive.Helper
 }
 
 // Service is the use cases. Its methods may be called concurrently.

@@ -123,6 +123,16 @@ func (s *Service) Mounts(ctx context.Context, namespace, snapshotter, key string
 
 // Commit turns an active snapshot into a committed one called name.
 func (s *Service) Commit(ctx context.Context, namespace, snapshotter, name, key string, labels map[string]string) error {
+	return s.commit(ctx, namespace, snapshotter, name, key, func(snaps metadata.Snapshots, usage snapshot.Usage) error {
+		_, err := snaps.Commit(name, key, usage, labels)
+		return err
+	})
+}
+
+// commit is Commit with the change of the record left to put.
+func (s *Service) commit(
+	ctx context.Context, namespace, snapshotter, name, key string, put func(metadata.Snapshots, snapshot.Usage) error,
+) error {
 	d, err := s.driver(snapshotter)
 	if err != nil {
 		return err
@@ -147,7 +157,7 @@ func (s *Service) Commit(ctx context.Context, namespace, snapshotter, name, key 
 		return fmt.Errorf("commit snapshot %s: %w", key, err)
 	}
 	return s.DB.Update(ctx, func(tx *metadata.Tx) error {
-		if _, err := tx.Snapshots(namespace, snapshotter).Commit(name, key, usage, labels); err != nil {
+		if err := put(tx.Snapshots(namespace, snapshotter), usage); err != nil {
 			return err
 		}
 		return announce(tx, namespace, "/snapshot/commit", &apievents.SnapshotCommit{Key: key, Name: name, Snapshotter: snapshotter})

@@ -20,6 +20,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"syscall"
 
@@ -52,7 +53,7 @@ type Driver struct {
 	mounting sync.Mutex
 }
 
-var _ snapshot.Driver = (*Driver)(nil)
+var _ snapshot.Layered = (*Driver)(nil)
 
 // Open returns a driver that keeps its snapshots in root, which it makes if it is missing. It is a
 // failed precondition if this host lacks something.
@@ -241,6 +242,9 @@ func (d *Driver) Remove(ctx context.Context, id uint64) error { return d.dirs.Re
 func (d *Driver) Cleanup(ctx context.Context, live func(id uint64) bool) ([]uint64, error) {
 	return d.dirs.Cleanup(ctx, live)
 }
+
+// UserXattr implements snapshot.Layered.
+func (d *Driver) UserXattr() bool { return slices.Contains(d.options, "userxattr") }
 
 // Close takes the images' mounts away; overlays that are mounted go on.
 func (d *Driver) Close() error {

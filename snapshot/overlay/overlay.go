@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/cleatproject/cleat/mount"
 	"github.com/cleatproject/cleat/snapshot"
@@ -32,7 +33,7 @@ type Driver struct {
 	options []string
 }
 
-var _ snapshot.Driver = (*Driver)(nil)
+var _ snapshot.Layered = (*Driver)(nil)
 
 // Open returns a driver that keeps its snapshots in root, which it makes if it is missing.
 // It tries a mount there and answers failed precondition if overlay does not work.
@@ -121,6 +122,9 @@ func (d *Driver) Remove(ctx context.Context, id uint64) error { return d.dirs.Re
 func (d *Driver) Cleanup(ctx context.Context, live func(id uint64) bool) ([]uint64, error) {
 	return d.dirs.Cleanup(ctx, live)
 }
+
+// UserXattr implements snapshot.Layered.
+func (d *Driver) UserXattr() bool { return slices.Contains(d.options, "userxattr") }
 
 // Close implements snapshot.Driver.
 func (d *Driver) Close() error { return nil }
