@@ -96,7 +96,7 @@ func (s images) Delete(ctx context.Context, req *api.DeleteImageRequest) (*empty
 	if req.GetSync() {
 		return &emptypb.Empty{}, s.svc.DeleteImageSync(ctx, ns, req.GetName(), target)
 	}
-	return &emptypb.Empty{}, s.svc.DeleteImage(ctx, ns, req.GetName(), target)
+	return &emptypb.Empty{}, s.svc.DeleteImageOf(ctx, ns, req.GetName(), target)
 }
 
 func apiImage(v metadata.Image) *api.Image {

@@ -46,7 +46,7 @@ func (s *Service) RemoveImage(ctx context.Context, namespace, ref string) error 
 	if err != nil {
 		return err
 	}
-	if err := s.DeleteImage(ctx, namespace, img.Name, ""); err != nil {
+	if err := s.DeleteImage(ctx, namespace, img.Name); err != nil {
 		return err
 	}
 	s.garbage.add(namespace, img.Target)

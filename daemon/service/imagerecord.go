@@ -33,9 +33,14 @@ func (s *Service) UpdateImage(ctx context.Context, namespace string, v metadata.
 	return img, err
 }
 
-// DeleteImage deletes a name. Its content stays until it is collected. With a target, only while
-// the name still means that: otherwise not found, as if the name the caller speaks of were gone.
-func (s *Service) DeleteImage(ctx context.Context, namespace, name string, target digest.Digest) error {
+// DeleteImage deletes a name. Its content stays until it is collected.
+func (s *Service) DeleteImage(ctx context.Context, namespace, name string) error {
+	return s.DeleteImageOf(ctx, namespace, name, "")
+}
+
+// DeleteImageOf is DeleteImage while the name means target, where that is given: otherwise not
+// found, as if the name the caller speaks of were gone.
+func (s *Service) DeleteImageOf(ctx context.Context, namespace, name string, target digest.Digest) error {
 	return s.DB.Update(ctx, func(tx *metadata.Tx) error {
 		if target != "" {
 			img, err := tx.Images(namespace).Get(name)
@@ -53,7 +58,7 @@ func (s *Service) DeleteImage(ctx context.Context, namespace, name string, targe
 	})
 }
 
-// DeleteImageSync is DeleteImage that returns when what only that name referred to is gone as well.
+// DeleteImageSync is DeleteImageOf that returns when what only that name referred to is gone as well.
 func (s *Service) DeleteImageSync(ctx context.Context, namespace, name string, target digest.Digest) error {
 	var img metadata.Image
 	err := s.DB.View(ctx, func(tx *metadata.Tx) (err error) {
@@ -63,7 +68,7 @@ func (s *Service) DeleteImageSync(ctx context.Context, namespace, name string, t
 	if err != nil {
 		return err
 	}
-	if err := s.DeleteImage(ctx, namespace, name, target); err != nil {
+	if err := s.DeleteImageOf(ctx, namespace, name, target); err != nil {
 		return err
 	}
 	s.garbage.add(namespace, img.Target)
