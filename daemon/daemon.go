@@ -110,7 +110,7 @@ func assemble(ctx context.Context, cfg Config, log *slog.Logger) (_ *daemon, err
 	d.close.Push("close metadata", db.Close)
 	drivers := openSnapshotters(cfg.Root, log, &d.close)
 
-	children := reaper.New()
+	children := reaper.NewOwn()
 	d.close.Push("close reaper", children.Close)
 	binary, err := os.Executable()
 	if err != nil {

@@ -23,6 +23,9 @@ type Reaper struct {
 	stop    chan struct{}
 	stopped chan struct{}
 
+	// ownOnly leaves alone what this Reaper has not started.
+	ownOnly bool
+
 	// mu is held across each fork, each collected exit and each signal sent.
 	mu       sync.Mutex
 	closed   bool
@@ -32,9 +35,17 @@ type Reaper struct {
 	wg       sync.WaitGroup      // Adopt's; added to under mu while not closed
 }
 
-// New starts a Reaper. End it with Close.
-func New() *Reaper {
+// New starts a Reaper that collects every child of this process, also orphans that the kernel gives
+// it. No other code may wait for children then. End it with Close.
+func New() *Reaper { return begin(false) }
+
+// NewOwn starts a Reaper that collects what it has started itself. Other code may start and wait for
+// children of its own, by os/exec for instance. End it with Close.
+func NewOwn() *Reaper { return begin(true) }
+
+func begin(ownOnly bool) *Reaper {
 	r := &Reaper{
+		ownOnly:  ownOnly,
 		signals:  make(chan os.Signal, 1),
 		stop:     make(chan struct{}),
 		stopped:  make(chan struct{}),
@@ -131,9 +142,20 @@ func (r *Reaper) collect() {
 func (r *Reaper) collectOne() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if !r.ownOnly {
+		return r.waitLocked(-1)
+	}
+	for pid := range r.children {
+		r.waitLocked(pid)
+	}
+	return false
+}
+
+// waitLocked collects the exit of a child, or for -1 of any, and tells whether there was one.
+func (r *Reaper) waitLocked(pid int) bool {
 	var ws unix.WaitStatus
 	for {
-		pid, err := unix.Wait4(-1, &ws, unix.WNOHANG, nil)
+		pid, err := unix.Wait4(pid, &ws, unix.WNOHANG, nil)
 		if errors.Is(err, unix.EINTR) {
 			continue
 		}

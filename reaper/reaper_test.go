@@ -219,3 +219,33 @@ func TestClose(t *testing.T) {
 	_ = cmd.Process.Kill()
 	_ = cmd.Wait()
 }
+
+func TestOwnChildrenOnly(t *testing.T) {
+	r := NewOwn()
+	defer func() {
+		if err := r.Close(); err != nil {
+			t.Error(err)
+		}
+	}()
+	var wg sync.WaitGroup
+	for i := range 50 {
+		wg.Go(func() {
+			c, err := r.Spawn(exec.Command("/bin/sh", "-c", fmt.Sprint("exit ", i)))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if e, err := c.Wait(t.Context()); err != nil || e.Status != i {
+				t.Errorf("%+v, %v; want %d", e, err, i)
+			}
+		})
+		wg.Go(func() {
+			err := exec.Command("/bin/sh", "-c", fmt.Sprint("exit ", i)).Run()
+			var exit *exec.ExitError
+			if code := 0; err != nil && (!errors.As(err, &exit) || exit.ExitCode() != i) || err == nil && i != code {
+				t.Errorf("by another's hand: %v, want %d", err, i)
+			}
+		})
+	}
+	wg.Wait()
+}
