@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -36,6 +37,12 @@ type DB struct {
 	path string
 	now  func() time.Time
 	queue
+
+	// What garbage collection needs; see gc.go.
+	collecting sync.Mutex
+	holds      holds
+	barrier    atomic.Pointer[barrier]
+	changed    atomic.Pointer[func(Changes)]
 
 	// snapshots guards the numbers handed out but perhaps not recorded yet.
 	snapshots struct {

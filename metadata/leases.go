@@ -121,6 +121,7 @@ func (l Leases) AddResource(id string, r Resource) error {
 	if err := b.Put(key, []byte{}); err != nil {
 		return l.table.errorf(id, putError(err))
 	}
+	l.table.tx.touch(l.table.ns, l.table.path, id)
 	return nil
 }
 
@@ -137,6 +138,7 @@ func (l Leases) DeleteResource(id string, r Resource) error {
 	if err := b.Delete(key); err != nil {
 		return l.table.errorf(id, err)
 	}
+	l.table.tx.deleted = true
 	return nil
 }
 

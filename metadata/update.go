@@ -21,7 +21,10 @@ type queue struct {
 type request struct {
 	fn   func(*Tx) error
 	call func() error // reports that the caller has given up
-	err  error
+	// lease is that of the caller's context; changes is what fn did, for whoever watches.
+	lease   string
+	changes Changes
+	err     error
 	// done is sent false when err is final, true when the caller must lead.
 	done chan bool
 }
@@ -40,7 +43,7 @@ func (db *DB) Update(ctx context.Context, fn func(tx *Tx) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	u := &request{fn: fn, call: ctx.Err, done: make(chan bool, 1)}
+	u := &request{fn: fn, call: ctx.Err, lease: leaseOf(ctx), done: make(chan bool, 1)}
 	db.mu.Lock()
 	db.waiting = append(db.waiting, u)
 	lead := !db.leading
@@ -61,6 +64,7 @@ func (db *DB) lead() {
 	db.mu.Unlock()
 
 	db.commit(batch)
+	db.announce(batch)
 	for _, u := range batch[1:] {
 		u.done <- false
 	}
@@ -111,7 +115,10 @@ func (u *request) run(tx *Tx) error {
 	if err := u.call(); err != nil {
 		return err
 	}
-	return u.fn(tx)
+	tx.lease = u.lease
+	err := u.fn(tx)
+	u.changes = changesOf(tx)
+	return err
 }
 
 // spread gives the commit's failure to all: even an update that had failed may have been

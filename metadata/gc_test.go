@@ -1,0 +1,569 @@
+package metadata
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/containerd/errdefs"
+	digest "github.com/opencontainers/go-digest"
+
+	"github.com/cleatproject/cleat/snapshot"
+)
+
+// yard is a database with objects to be collected, and a clock of its own.
+type yard struct {
+	t   *testing.T
+	db  *DB
+	now atomic.Int64 // hours
+}
+
+func newYard(t *testing.T, namespaces ...string) *yard {
+	t.Helper()
+	y := &yard{t: t}
+	db, err := OpenWith(filepath.Join(t.TempDir(), "meta.db"), Options{Now: y.clock})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := db.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	y.db = db
+	for _, ns := range namespaces {
+		y.update(func(tx *Tx) error { return tx.Namespaces().Create(ns, nil) })
+	}
+	return y
+}
+
+func (y *yard) clock() time.Time {
+	return time.Date(2030, 1, 1, 0, 0, 0, 0, time.UTC).Add(time.Duration(y.now.Load()) * time.Hour)
+}
+
+func (y *yard) update(fn func(*Tx) error) {
+	y.t.Helper()
+	if err := y.db.Update(context.Background(), fn); err != nil {
+		y.t.Fatal(err)
+	}
+}
+
+func dgst(s string) digest.Digest { return digest.FromString(s) }
+
+type labels = map[string]string
+
+func (y *yard) blob(ns, s string, l labels) {
+	y.t.Helper()
+	y.update(func(tx *Tx) error {
+		_, err := tx.Content(ns).Create(Blob{Digest: dgst(s), Size: int64(len(s)), Labels: l})
+		return err
+	})
+}
+
+func (y *yard) image(ns, nm, to string, l labels) {
+	y.t.Helper()
+	y.update(func(tx *Tx) error {
+		_, err := tx.Images(ns).Create(Image{Name: nm, Target: target(to), Labels: l})
+		return err
+	})
+}
+
+func (y *yard) snapshot(ns, set, key, parent string, l labels) {
+	y.t.Helper()
+	id, release := y.db.ReserveSnapshotID()
+	defer release()
+	y.update(func(tx *Tx) error {
+		s := tx.Snapshots(ns, set)
+		if _, err := s.Create(Snapshot{Key: "tmp-" + key, Parent: parent, Kind: snapshot.KindActive, ID: id}); err != nil {
+			return err
+		}
+		_, err := s.Commit(key, "tmp-"+key, snapshot.Usage{Size: 7}, l)
+		return err
+	})
+}
+
+func (y *yard) container(ns, id, set, key string, l labels) {
+	y.t.Helper()
+	y.update(func(tx *Tx) error {
+		_, err := tx.Containers(ns).Create(Container{ID: id, Runtime: Runtime{Name: "r"}, Snapshotter: set, SnapshotKey: key, Labels: l})
+		return err
+	})
+}
+
+func (y *yard) lease(ns, id string, l labels, held ...Resource) {
+	y.t.Helper()
+	y.update(func(tx *Tx) error {
+		if _, err := tx.Leases(ns).Create(Lease{ID: id, Labels: l}); err != nil {
+			return err
+		}
+		for _, r := range held {
+			if err := tx.Leases(ns).AddResource(id, r); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// left lists what a namespace holds, digests by the text they were made of.
+func (y *yard) left(ns string, names ...string) []string {
+	y.t.Helper()
+	var out []string
+	for o := range y.objects() {
+		if o.Namespace != ns {
+			continue
+		}
+		text := o.Name
+		for _, s := range names {
+			if o.Kind == KindContent && dgst(s).String() == o.Name {
+				text = s
+			}
+		}
+		out = append(out, o.Kind.String()+" "+text)
+	}
+	slices.Sort(out)
+	return out
+}
+
+// objects returns all that is on record.
+func (y *yard) objects() map[Object]bool {
+	y.t.Helper()
+	all := make(map[Object]bool)
+	graphs, err := y.db.graphs(context.Background())
+	if err != nil {
+		y.t.Fatal(err)
+	}
+	for _, g := range graphs {
+		for _, n := range g.nodes {
+			if n.exists {
+				all[n.object(g.ns)] = true
+			}
+		}
+	}
+	return all
+}
+
+func (y *yard) collect(opts CollectOptions) Collection {
+	y.t.Helper()
+	c, err := y.db.Collect(context.Background(), opts)
+	if err != nil {
+		y.t.Fatal(err)
+	}
+	return c
+}
+
+const expired, later = "2029-01-01T00:00:00Z", "2031-01-01T00:00:00Z"
+
+func content(s string) Resource { return Resource{Type: ResourceContent, ID: dgst(s).String()} }
+
+// TestWhatIsKept goes through the published rules, one namespace each. Everything is to be
+// collected that is not named in keep.
+func TestWhatIsKept(t *testing.T) {
+	ref := func(s string) string { return dgst(s).String() }
+	for title, c := range map[string]struct {
+		make func(y *yard)
+		keep []string
+	}{
+		"an image keeps its content and snapshots": {func(y *yard) {
+			y.blob("ns", "manifest", labels{"containerd.io/gc.ref.content.config": ref("config"), "containerd.io/gc.ref.content.l.0": ref("layer")})
+			y.blob("ns", "config", labels{"containerd.io/gc.ref.snapshot.fs": "top"})
+			y.blob("ns", "layer", nil)
+			y.blob("ns", "other", nil)
+			y.snapshot("ns", "fs", "base", "", nil)
+			y.snapshot("ns", "fs", "top", "base", nil)
+			y.snapshot("ns", "fs", "beside", "base", nil)
+			y.image("ns", "img", "manifest", nil)
+		}, []string{"content config", "content layer", "content manifest", "image img", "snapshot base", "snapshot top"}},
+		"nothing keeps an expired image": {func(y *yard) {
+			y.blob("ns", "manifest", nil)
+			y.image("ns", "img", "manifest", labels{LabelExpire: expired})
+		}, nil},
+		"an image that expires later, or says nonsense, is kept": {func(y *yard) {
+			y.image("ns", "a", "manifest", labels{LabelExpire: later})
+			y.image("ns", "b", "manifest", labels{LabelExpire: "soon"})
+		}, []string{"image a", "image b"}},
+		"an expired image that a lease holds is kept": {func(y *yard) {
+			y.blob("ns", "manifest", nil)
+			y.image("ns", "img", "manifest", labels{LabelExpire: expired})
+			y.lease("ns", "l", nil, Resource{Type: ResourceImages, ID: "img"})
+		}, []string{"content manifest", "image img", "lease l"}},
+		"a container keeps its snapshot and what its labels say": {func(y *yard) {
+			y.blob("ns", "a", nil)
+			y.blob("ns", "b", nil)
+			y.snapshot("ns", "fs", "base", "", nil)
+			y.snapshot("ns", "fs", "key", "base", nil)
+			y.snapshot("ns", "other", "key", "", nil)
+			y.image("ns", "img", "b", labels{LabelExpire: expired})
+			y.container("ns", "c", "fs", "key", labels{LabelRefContent: ref("a"), "containerd.io/gc.ref.image/x": "img"})
+		}, []string{"container c", "content a", "content b", "image img", "snapshot base", "snapshot key"}},
+		"a lease keeps its resources and what they refer to": {func(y *yard) {
+			y.blob("ns", "a", labels{LabelRefContent + ".x": ref("b")})
+			y.blob("ns", "b", nil)
+			y.snapshot("ns", "fs", "s", "", nil)
+			y.lease("ns", "l", labels{LabelExpire: later}, content("a"), Resource{Type: "snapshots/fs", ID: "s"}, Resource{Type: "strange", ID: "x"})
+		}, []string{"content a", "content b", "lease l", "snapshot s"}},
+		"a flat lease keeps its resources and what they are made of": {func(y *yard) {
+			y.blob("ns", "a", labels{LabelRefContent + ".x": ref("b")})
+			y.blob("ns", "b", nil)
+			y.snapshot("ns", "fs", "base", "", labels{LabelRefContent: ref("b")})
+			y.snapshot("ns", "fs", "s", "base", nil)
+			y.lease("ns", "l", labels{LabelFlat: "true"}, content("a"), Resource{Type: "snapshots/fs", ID: "s"})
+		}, []string{"content a", "lease l", "snapshot base", "snapshot s"}},
+		"what a flat lease holds keeps its references where something else refers to it": {func(y *yard) {
+			y.blob("ns", "a", labels{LabelRefContent + ".x": ref("b")})
+			y.blob("ns", "b", nil)
+			y.image("ns", "img", "a", nil)
+			y.lease("ns", "l", labels{LabelFlat: "true"}, content("a"))
+		}, []string{"content a", "content b", "image img", "lease l"}},
+		"an expired lease goes with all it held": {func(y *yard) {
+			y.blob("ns", "a", nil)
+			y.lease("ns", "l", labels{LabelExpire: expired}, content("a"))
+		}, nil},
+		"roots keep themselves and what they refer to": {func(y *yard) {
+			y.blob("ns", "a", labels{LabelRoot: "yes", LabelRefSnapshot + "fs/x": "s"})
+			y.snapshot("ns", "fs", "s", "", nil)
+			y.snapshot("ns", "fs", "r", "", labels{LabelRoot: "yes"})
+			y.blob("ns", "no", labels{LabelRoot: ""})
+		}, []string{"content a", "snapshot r", "snapshot s"}},
+		"names of snapshotters may have dots, and references a suffix": {func(y *yard) {
+			y.blob("ns", "a", labels{LabelRoot: "yes", LabelRefSnapshot + "a.b": "s"})
+			y.snapshot("ns", "a.b", "s", "", nil)
+			y.blob("ns", "c", labels{LabelRoot: "yes", LabelRefSnapshot + "c.1": "u"})
+			y.snapshot("ns", "c", "u", "", nil)
+		}, []string{"content a", "content c", "snapshot s", "snapshot u"}},
+		"labels that only look alike refer to nothing": {func(y *yard) {
+			y.blob("ns", "a", labels{LabelRoot: "yes", "containerd.io/gc.ref.contents": ref("b"), "io/gc.ref.content": ref("b"), "containerd.io/gc.ref.": ref("b")})
+			y.blob("ns", "b", nil)
+		}, []string{"content a"}},
+		"back references keep what bears them": {func(y *yard) {
+			y.blob("ns", "a", labels{"containerd.io/gc.bref.content.subject": ref("b")})
+			y.blob("ns", "b", labels{LabelRoot: "yes"})
+			y.snapshot("ns", "fs", "s", "", labels{"containerd.io/gc.bref.container": "c"})
+			y.container("ns", "c", "", "", nil)
+			y.blob("ns", "i", labels{"containerd.io/gc.bref.image": "img"})
+			y.image("ns", "img", "missing", nil)
+			y.blob("ns", "u", labels{"containerd.io/gc.bref.snapshot.fs": "s"})
+			y.blob("ns", "dead", labels{"containerd.io/gc.bref.container": "gone"})
+		}, []string{"container c", "content a", "content b", "content i", "content u", "image img", "snapshot s"}},
+		"circles go as a whole": {func(y *yard) {
+			y.blob("ns", "a", labels{LabelRefContent: ref("b")})
+			y.blob("ns", "b", labels{LabelRefContent: ref("a")})
+		}, nil},
+		"young ingests are kept, with what they expect": {func(y *yard) {
+			y.blob("ns", "a", nil)
+			y.update(func(tx *Tx) error {
+				if err := tx.Content("ns").PutIngest(Ingest{Ref: "old", StartedAt: y.clock().Add(-25 * time.Hour)}); err != nil {
+					return err
+				}
+				return tx.Content("ns").PutIngest(Ingest{Ref: "young", Expected: dgst("a")})
+			})
+		}, []string{"content a", "ingest young"}},
+		"an old ingest is kept by a lease": {func(y *yard) {
+			y.update(func(tx *Tx) error {
+				return tx.Content("ns").PutIngest(Ingest{Ref: "old", StartedAt: y.clock().Add(-25 * time.Hour)})
+			})
+			y.lease("ns", "l", nil, Resource{Type: ResourceIngests, ID: "old"})
+		}, []string{"ingest old", "lease l"}},
+		"namespaces refer to nothing in each other": {func(y *yard) {
+			y.blob("ns", "a", nil)
+			y.blob("other", "b", labels{LabelRoot: "yes", LabelRefContent: ref("a")})
+			y.image("other", "img", "a", nil)
+		}, nil},
+	} {
+		t.Run(title, func(t *testing.T) {
+			y := newYard(t, "ns", "other")
+			c.make(y)
+			before := y.objects()
+			dry, err := y.db.Garbage(context.Background())
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := y.collect(CollectOptions{Batch: 2})
+			left := y.left("ns", "manifest", "config", "layer", "other", "a", "b", "c", "i", "u", "no", "dead")
+			if !slices.Equal(left, c.keep) {
+				t.Errorf("left is %q, want %q", left, c.keep)
+			}
+			if n := len(before) - len(y.objects()); n != len(got.Removed) || n != len(dry) {
+				t.Errorf("%d went, reported are %d, announced were %d", n, len(got.Removed), len(dry))
+			}
+			if again := y.collect(CollectOptions{}); len(again.Removed) > 0 {
+				t.Errorf("a second collection found %v", again.Removed)
+			}
+		})
+	}
+}
+
+// TestUsersGoFirst looks, after each single deletion, that nothing refers to what is gone.
+func TestUsersGoFirst(t *testing.T) {
+	y := newYard(t, "ns")
+	y.blob("ns", "layer", nil)
+	y.snapshot("ns", "fs", "a", "", nil)
+	y.snapshot("ns", "fs", "b", "a", nil)
+	y.blob("ns", "config", labels{LabelRefSnapshot + "fs": "b"})
+	y.blob("ns", "manifest", labels{LabelRefContent + ".config": dgst("config").String(), LabelRefContent + ".l.0": dgst("layer").String()})
+	y.blob("ns", "index", labels{LabelRefContent + ".m.0": dgst("manifest").String()})
+	c := y.collect(CollectOptions{Batch: 1, At: func(s SweepStep) error {
+		if s != StepCommit {
+			return nil
+		}
+		graphs, err := y.db.graphs(context.Background())
+		if err != nil {
+			return err
+		}
+		for _, e := range graphs[0].edges {
+			if !graphs[0].nodes[e.to].exists {
+				t.Errorf("%v is gone, and something refers to it", graphs[0].nodes[e.to].name)
+			}
+		}
+		return nil
+	}})
+	if len(c.Removed) != 6 {
+		t.Errorf("removed are %v", c.Removed)
+	}
+	for _, r := range c.Removed {
+		if r.Kind == KindSnapshot && (r.SnapshotID == 0 || r.Size != 7) || r.Kind == KindContent && r.Size == 0 {
+			t.Errorf("%+v", r)
+		}
+	}
+}
+
+// TestWhatComesIntoUseMeanwhileStays lets a client act between the mark and the sweep, and
+// between its transactions.
+func TestWhatComesIntoUseMeanwhileStays(t *testing.T) {
+	chain := func(y *yard) {
+		y.blob("ns", "config", nil)
+		y.blob("ns", "manifest", labels{LabelRefContent + ".config": dgst("config").String()})
+		y.snapshot("ns", "fs", "a", "", nil)
+		y.snapshot("ns", "fs", "b", "a", nil)
+	}
+	all := []string{"content config", "content manifest", "snapshot a", "snapshot b"}
+	for title, c := range map[string]struct {
+		act  func(y *yard)
+		keep []string
+	}{
+		"an image is created": {func(y *yard) { y.image("ns", "img", "manifest", nil) },
+			[]string{"content config", "content manifest", "image img"}},
+		"a label is set": {func(y *yard) {
+			y.update(func(tx *Tx) error {
+				_, err := tx.Content("ns").Update(Blob{Digest: dgst("config"), Labels: labels{LabelRefSnapshot + "fs": "b"}})
+				return err
+			})
+		}, []string{"content config", "snapshot a", "snapshot b"}},
+		"a lease gets a resource": {func(y *yard) { y.lease("ns", "l", nil, content("manifest")) },
+			[]string{"content config", "content manifest", "lease l"}},
+		"a snapshot is made upon one": {func(y *yard) { y.snapshot("ns", "fs", "c", "b", nil) },
+			[]string{"snapshot a", "snapshot b", "snapshot c"}},
+		"a container is created": {func(y *yard) { y.container("ns", "c", "fs", "b", nil) },
+			[]string{"container c", "snapshot a", "snapshot b"}},
+		"a blob is deleted and written again": {func(y *yard) {
+			y.update(func(tx *Tx) error { return tx.Content("ns").Delete(dgst("config")) })
+			y.blob("ns", "config", nil)
+		}, []string{"content config"}},
+		"a call holds it": {func(y *yard) {
+			h := y.db.Hold("ns")
+			h.Content(dgst("manifest").String())
+			h.Snapshot("fs", "b")
+			y.t.Cleanup(h.Release)
+		}, all},
+		"what bears a back reference gets its target": {func(y *yard) {
+			y.blob("ns", "new", nil)
+			y.update(func(tx *Tx) error {
+				_, err := tx.Content("ns").Update(Blob{Digest: dgst("config"), Labels: labels{"containerd.io/gc.bref.content": dgst("new").String()}})
+				return err
+			})
+		}, []string{"content config", "content new"}},
+	} {
+		t.Run(title, func(t *testing.T) {
+			y := newYard(t, "ns", "other")
+			chain(y)
+			y.collect(CollectOptions{Batch: 1, At: func(s SweepStep) error {
+				if s == StepMarked {
+					c.act(y)
+				}
+				return nil
+			}})
+			if left := y.left("ns", "config", "manifest", "new"); !slices.Equal(left, c.keep) {
+				t.Errorf("left is %q, want %q", left, c.keep)
+			}
+		})
+	}
+}
+
+func TestReleasedHoldsHoldNothing(t *testing.T) {
+	y := newYard(t, "ns", "other")
+	y.blob("ns", "a", nil)
+	one, two, foreign := y.db.Hold("ns"), y.db.Hold("ns"), y.db.Hold("other")
+	for _, h := range []*Hold{one, one, two, foreign} {
+		h.Content(dgst("a").String())
+	}
+	one.Release()
+	one.Release()
+	one.Content(dgst("a").String())
+	if c := y.collect(CollectOptions{}); len(c.Removed) != 0 {
+		t.Errorf("the second holder lost %v", c.Removed)
+	}
+	if dry, err := y.db.Garbage(context.Background()); err != nil || len(dry) != 0 {
+		t.Errorf("what is held is announced as garbage: %v %v", dry, err)
+	}
+	two.Release()
+	if c := y.collect(CollectOptions{}); len(c.Removed) != 1 {
+		t.Errorf("removed are %v", c.Removed)
+	}
+	foreign.Release()
+	if n := len(y.db.holds.count); n != 0 {
+		t.Errorf("%d holds are left", n)
+	}
+}
+
+func TestCollectEndsWhereItIsTold(t *testing.T) {
+	stop := errors.New("stop")
+	for _, at := range []SweepStep{StepMarked, StepSweeping, StepSwept, StepCommit} {
+		y := newYard(t, "ns")
+		for i := range 5 {
+			y.blob("ns", fmt.Sprint(i), nil)
+		}
+		c, err := y.db.Collect(context.Background(), CollectOptions{Batch: 2, At: func(s SweepStep) error {
+			if s == at {
+				return stop
+			}
+			return nil
+		}})
+		if !errors.Is(err, stop) {
+			t.Errorf("%s: %v", at, err)
+		}
+		want := 0
+		if at == StepCommit {
+			want = 2
+		}
+		if left := len(y.objects()); len(c.Removed) != want || left != 5-want {
+			t.Errorf("%s: removed %d, left %d", at, len(c.Removed), left)
+		}
+		if c := y.collect(CollectOptions{}); len(c.Removed) != 5-want {
+			t.Errorf("%s: the next collection removed %d", at, len(c.Removed))
+		}
+	}
+	y := newYard(t, "ns")
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if _, err := y.db.Collect(ctx, CollectOptions{}); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+}
+
+func TestWhy(t *testing.T) {
+	y := newYard(t, "ns")
+	y.blob("ns", "config", labels{LabelRefSnapshot + "fs": "b"})
+	y.blob("ns", "manifest", labels{LabelRefContent + ".config": dgst("config").String()})
+	y.snapshot("ns", "fs", "a", "", nil)
+	y.snapshot("ns", "fs", "b", "a", nil)
+	y.image("ns", "img", "manifest", nil)
+	y.blob("ns", "alone", nil)
+	y.blob("ns", "flat", labels{LabelRefContent: dgst("beyond").String()})
+	y.blob("ns", "beyond", nil)
+	y.lease("ns", "l", labels{LabelFlat: "1"}, content("flat"))
+	why := func(o Object) (out []string) {
+		t.Helper()
+		o.Namespace = "ns"
+		chain, err := y.db.Why(context.Background(), o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, l := range chain {
+			out = append(out, l.Kind.String()+" via "+l.Via)
+		}
+		return out
+	}
+	blob := func(s string) Object { return Object{Kind: KindContent, Name: dgst(s).String()} }
+	for title, c := range map[string]struct {
+		o    Object
+		want []string
+	}{
+		"snapshot": {Object{Kind: KindSnapshot, Set: "fs", Name: "a"}, []string{"image via root", "content via target",
+			"content via label containerd.io/gc.ref.content.config", "snapshot via label containerd.io/gc.ref.snapshot.fs", "snapshot via parent"}},
+		"image":            {Object{Kind: KindImage, Name: "img"}, []string{"image via root"}},
+		"leased":           {blob("flat"), []string{"lease via root", "content via lease"}},
+		"nothing":          {blob("alone"), nil},
+		"not through flat": {blob("beyond"), nil},
+	} {
+		if got := why(c.o); !slices.Equal(got, c.want) {
+			t.Errorf("%s: %q, want %q", title, got, c.want)
+		}
+	}
+	h := y.db.Hold("ns")
+	defer h.Release()
+	h.Content(dgst("alone").String())
+	if got := why(blob("alone")); !slices.Equal(got, []string{"content via held"}) {
+		t.Errorf("held: %q", got)
+	}
+	if _, err := y.db.Why(context.Background(), Object{Namespace: "ns", Kind: KindContent, Name: "x"}); !errdefs.IsNotFound(err) {
+		t.Error(err)
+	}
+}
+
+func TestLeaseOfTheContextHoldsWhatIsMade(t *testing.T) {
+	y := newYard(t, "ns")
+	y.lease("ns", "l", nil)
+	ctx := WithLease(context.Background(), "l")
+	id, release := y.db.ReserveSnapshotID()
+	defer release()
+	err := y.db.Update(ctx, func(tx *Tx) error {
+		if _, err := tx.Content("ns").Create(Blob{Digest: dgst("a")}); err != nil {
+			return err
+		}
+		_, err := tx.Snapshots("ns", "fs").Create(Snapshot{Key: "k", Kind: snapshot.KindActive, ID: id})
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = y.db.Update(ctx, func(tx *Tx) error {
+		_, err := tx.Snapshots("ns", "fs").Commit("name", "k", snapshot.Usage{}, nil)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	y.blob("ns", "b", nil)
+	if err := y.db.Lease(ctx, "ns", content("b")); err != nil {
+		t.Fatal(err)
+	}
+	y.collect(CollectOptions{})
+	if left := y.left("ns", "a", "b"); !slices.Equal(left, []string{"content a", "content b", "lease l", "snapshot name"}) {
+		t.Errorf("left is %q", left)
+	}
+	if err := y.db.Lease(WithLease(ctx, "none"), "ns", content("b")); !errdefs.IsNotFound(err) {
+		t.Errorf("a lease that does not exist: %v", err)
+	}
+	err = y.db.Update(WithLease(ctx, "none"), func(tx *Tx) error {
+		_, err := tx.Content("ns").Create(Blob{Digest: dgst("c")})
+		return err
+	})
+	if !errdefs.IsNotFound(err) || y.objects()[Object{Namespace: "ns", Kind: KindContent, Name: dgst("c").String()}] {
+		t.Errorf("made something under a lease that does not exist: %v", err)
+	}
+}
+
+func TestWatchCountsChanges(t *testing.T) {
+	y := newYard(t, "ns")
+	var sum Changes
+	y.db.Watch(func(c Changes) {
+		sum.Mutations += c.Mutations
+		sum.Deletions += c.Deletions
+	})
+	y.blob("ns", "a", nil)
+	y.snapshot("ns", "fs", "s", "", nil)
+	if sum != (Changes{Mutations: 2}) {
+		t.Errorf("%+v", sum)
+	}
+	y.update(func(tx *Tx) error { return tx.Content("ns").Delete(dgst("a")) })
+	_ = y.db.Update(context.Background(), func(tx *Tx) error { return tx.Content("ns").Delete(dgst("a")) }) // not found
+	y.collect(CollectOptions{})
+	if sum != (Changes{Mutations: 3, Deletions: 1}) {
+		t.Errorf("%+v", sum)
+	}
+}
