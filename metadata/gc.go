@@ -44,7 +44,7 @@ const (
 
 // CollectOptions change a collection. The zero value is right for a daemon.
 type CollectOptions struct {
-	// Batch bounds the deletions of a transaction; 0 means 1000.
+	// Batch bounds the deletions of a transaction; 0 means 250.
 	Batch int
 	// At, if set, is called at each point; its error ends the collection there.
 	At func(SweepStep) error
@@ -72,7 +72,7 @@ type Collection struct {
 }
 
 // defaultBatch is small enough for a transaction of a few milliseconds.
-const defaultBatch = 1000
+const defaultBatch = 250
 
 // Collect deletes the records that nothing keeps. One runs at a time; another waits. After
 // an error the Collection tells what was deleted before it. The caller removes the files of

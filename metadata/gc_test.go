@@ -354,7 +354,12 @@ func TestWhatComesIntoUseMeanwhileStays(t *testing.T) {
 				return err
 			})
 		}, []string{"content config", "snapshot a", "snapshot b"}},
-		"a lease gets a resource": {func(y *yard) { y.lease("ns", "l", nil, content("manifest")) },
+		"an old lease gets a resource": {func(y *yard) {
+			y.update(func(tx *Tx) error {
+				return tx.Leases("ns").AddResource("old", Resource{Type: "snapshots/fs", ID: "b"})
+			})
+		}, []string{"lease old", "snapshot a", "snapshot b"}},
+		"a new lease gets a resource": {func(y *yard) { y.lease("ns", "l", nil, content("manifest")) },
 			[]string{"content config", "content manifest", "lease l"}},
 		"a snapshot is made upon one": {func(y *yard) { y.snapshot("ns", "fs", "c", "b", nil) },
 			[]string{"snapshot a", "snapshot b", "snapshot c"}},
@@ -381,6 +386,9 @@ func TestWhatComesIntoUseMeanwhileStays(t *testing.T) {
 		t.Run(title, func(t *testing.T) {
 			y := newYard(t, "ns", "other")
 			chain(y)
+			if slices.Contains(c.keep, "lease old") {
+				y.lease("ns", "old", nil)
+			}
 			y.collect(CollectOptions{Batch: 1, At: func(s SweepStep) error {
 				if s == StepMarked {
 					c.act(y)
