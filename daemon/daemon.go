@@ -129,7 +129,7 @@ func assemble(ctx context.Context, cfg Config, log *slog.Logger) (_ *daemon, err
 	d.svc = service.New(service.Config{
 		DB: db, Content: blobs, Snapshotters: snapshotters, DefaultSnapshotter: cfg.Snapshotter,
 		DefaultRuntime: cfg.Runtime, Runtime: tasks, Events: eventLog, Root: cfg.Root,
-		CgroupParent: cfg.CgroupParent, Log: log,
+		CgroupParent: cfg.CgroupParent, GC: cfg.GC.service(), Log: log,
 	})
 	d.close.Push("close service", func() error { d.svc.Close(); return nil })
 	if err := d.svc.EnsureNamespace(ctx, defaultNamespace); err != nil {

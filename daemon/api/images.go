@@ -86,7 +86,11 @@ func (s images) Delete(ctx context.Context, req *api.DeleteImageRequest) (*empty
 	if err != nil {
 		return nil, err
 	}
-	return &emptypb.Empty{}, s.svc.DeleteImage(ctx, ns, req.GetName())
+	if err := s.svc.DeleteImage(ctx, ns, req.GetName()); err != nil || !req.GetSync() {
+		return &emptypb.Empty{}, err
+	}
+	_, err = s.svc.Collect(ctx)
+	return &emptypb.Empty{}, err
 }
 
 func apiImage(v metadata.Image) *api.Image {

@@ -60,17 +60,38 @@ func (b *Blobs) Writer(ctx context.Context, ref string, opts content.WriterOptio
 		return nil, fmt.Errorf("write content: the ref is empty: %w", errdefs.ErrInvalidArgument)
 	}
 	if opts.Expected != "" {
-		if _, err := b.Blob(ctx, opts.Expected); err == nil {
-			return nil, fmt.Errorf("content %s: %w", opts.Expected, errdefs.ErrAlreadyExists)
-		} else if !errors.Is(err, errdefs.ErrNotFound) {
+		if err := b.absent(ctx, opts.Expected); err != nil {
 			return nil, err
 		}
+	}
+	if err := b.s.DB.Lease(ctx, b.namespace, metadata.Resource{Type: metadata.ResourceIngests, ID: ref}); err != nil {
+		return nil, err
 	}
 	w, err := b.s.Content.Writer(ctx, b.ref(ref), content.WriterOptions{Total: opts.Total})
 	if err != nil {
 		return nil, err
 	}
 	return &BlobWriter{Writer: w, blobs: b, expected: opts.Expected}, nil
+}
+
+// absent answers that a blob exists which the namespace sees, and puts that into the caller's lease.
+func (b *Blobs) absent(ctx context.Context, d digest.Digest) error {
+	_, err := b.Blob(ctx, d)
+	if err == nil {
+		// Once it is leased it is looked for again: it may have been collected just before.
+		if err := b.lease(ctx, d); err != nil {
+			return err
+		}
+		_, err = b.Blob(ctx, d)
+	}
+	if err == nil {
+		return fmt.Errorf("content %s: %w", d, errdefs.ErrAlreadyExists)
+	}
+	return ignore(err, errdefs.ErrNotFound)
+}
+
+func (b *Blobs) lease(ctx context.Context, d digest.Digest) error {
+	return b.s.DB.Lease(ctx, b.namespace, metadata.Resource{Type: metadata.ResourceContent, ID: d.String()})
 }
 
 // Abort drops an ingest of the namespace.
@@ -147,5 +168,8 @@ func (w *BlobWriter) CommitLabelled(ctx context.Context, size int64, expected di
 		blob, err = tx.Content(w.blobs.namespace).Create(metadata.Blob{Digest: w.Digest(), Size: offset, Labels: labels})
 		return err
 	})
+	if errors.Is(err, errdefs.ErrAlreadyExists) {
+		err = errors.Join(err, w.blobs.lease(ctx, w.Digest()))
+	}
 	return blob, err
 }

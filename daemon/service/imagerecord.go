@@ -2,6 +2,7 @@ package service
 
 import (
 	"context"
+	"fmt"
 
 	apievents "github.com/containerd/containerd/api/events"
 
@@ -41,6 +42,21 @@ func (s *Service) DeleteImage(ctx context.Context, namespace, name string) error
 		return err
 	}
 	s.publish(namespace, "/images/delete", &apievents.ImageDelete{Name: name})
+	return nil
+}
+
+// RemoveImage deletes a name as people write it; what only it referred to goes with it.
+func (s *Service) RemoveImage(ctx context.Context, namespace, ref string) error {
+	img, err := s.resolve(ctx, namespace, ref)
+	if err != nil {
+		return err
+	}
+	if err := s.DeleteImage(ctx, namespace, img.Name); err != nil {
+		return err
+	}
+	if _, err := s.Collect(ctx); err != nil {
+		return fmt.Errorf("image %s is removed, its content is not: %w", img.Name, err)
+	}
 	return nil
 }
 

@@ -24,7 +24,7 @@ import (
 	"github.com/cleatproject/cleat/snapshot"
 )
 
-// Config is what a Service works with; all fields are required.
+// Config is what a Service works with; all fields but GC and Collecting are required.
 type Config struct {
 	DB      *metadata.DB
 	Content *content.Store
@@ -39,7 +39,10 @@ type Config struct {
 	Root string
 	// CgroupParent is the cgroup below which containers that choose none are put.
 	CgroupParent string
-	Log          *slog.Logger
+	// GC says when garbage is collected, Collecting how; the zero value of the latter is right.
+	GC         GCConfig
+	Collecting metadata.CollectOptions
+	Log        *slog.Logger
 }
 
 // Service is the use cases. Its methods may be called concurrently.
@@ -48,10 +51,8 @@ type Service struct {
 	locks   keyLocks
 	images  imageCache
 	exits   recentExits
-	garbage garbage
-	// importing is held for reading while an import adds blobs that no image refers to yet, and
-	// for writing while what images left is removed.
-	importing sync.RWMutex
+	gc      *collector
+	gcState gcState // of the collector's goroutine
 	// sweeping is held for reading while a blob is committed whose record is to follow, and
 	// for writing while a blob is deleted whose last record went.
 	sweeping sync.RWMutex
@@ -64,7 +65,10 @@ type Service struct {
 // New returns a Service; Close it.
 func New(cfg Config) *Service {
 	ctx, cancel := context.WithCancel(context.Background())
-	return &Service{Config: cfg, ctx: ctx, cancel: cancel}
+	s := &Service{Config: cfg, ctx: ctx, cancel: cancel}
+	s.gc = newCollector(cfg.GC, cfg.Log, s.collectGarbage)
+	cfg.DB.Watch(s.gc.note)
+	return s
 }
 
 // Close ends the Service's goroutines and waits for them. Containers are left alone.
