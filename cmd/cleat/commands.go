@@ -8,6 +8,6 @@ func commands() []command {
 		waitCommand(), killCommand(), stopCommand(), pauseCommand(), resumeCommand(), rmCommand(),
 		imageImportCommand(), imageLsCommand(), imageInspectCommand(), imageRmCommand(),
 		namespaceLsCommand(), namespaceCreateCommand(), namespaceRmCommand(),
-		shimLsCommand(), versionCommand(),
+		gcCommand(), whyCommand(), shimLsCommand(), versionCommand(),
 	}
 }
