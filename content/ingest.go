@@ -88,8 +88,8 @@ func (s *Store) ListStatuses(ctx context.Context, prefix string) ([]Status, erro
 			return nil, err
 		}
 		st, err := readStatus(filepath.Join(dir, e.Name()))
-		if errdefs.IsNotFound(err) {
-			continue // ended meanwhile, or never got as far as its ref
+		if unreadable := new(json.SyntaxError); errdefs.IsNotFound(err) || errors.As(err, &unreadable) {
+			continue // ended meanwhile, or has not got, or never got, as far as its meta
 		}
 		if err != nil {
 			return nil, err

@@ -61,6 +61,29 @@ func visible(t *testing.T, s *content.Store, n, m int) {
 	}
 }
 
+func TestListStatusesPassesOverWhatIsHalfMade(t *testing.T) {
+	root := t.TempDir()
+	s, err := content.Open(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for ref, meta := range map[string]string{"whole": "{}", "begun": "", "torn": `{"total":`} {
+		dir := filepath.Join(root, "ingest", digest.FromString(ref).Encoded())
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		for name, text := range map[string]string{"ref": ref, "data": "", "meta": meta} {
+			if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	list, err := s.ListStatuses(t.Context(), "")
+	if err != nil || len(list) != 1 || list[0].Ref != "whole" {
+		t.Errorf("%+v %v", list, err)
+	}
+}
+
 func TestCommitAndRead(t *testing.T) {
 	ctx := context.Background()
 	s, dir := open(t)
