@@ -106,7 +106,8 @@ func (s *Service) keepSnapshot(ctx context.Context, namespace, snapshotter strin
 }
 
 // labelOldImages labels what images refer to that a cleatd imported which did not do so yet, or that
-// a client recorded which does not. An image whose target refers to something was dealt with.
+// that a client recorded which does not. It reads documents of those only that lack a label; what is
+// not unpacked lacks one, and is looked at with each start.
 func (s *Service) labelOldImages(ctx context.Context) error {
 	namespaces, err := s.namespaces(ctx)
 	if err != nil {
@@ -118,8 +119,11 @@ func (s *Service) labelOldImages(ctx context.Context) error {
 			bare = nil
 			images, err := tx.Images(ns).List()
 			for _, img := range images {
-				blob, err := tx.Content(ns).Get(img.Target.Digest)
-				if err == nil && !refers(blob.Labels) {
+				is, err := isBare(tx.Content(ns), img.Target.Digest, 0)
+				if err != nil {
+					return err
+				}
+				if is {
 					bare = append(bare, img.Target)
 				}
 			}
@@ -135,13 +139,42 @@ func (s *Service) labelOldImages(ctx context.Context) error {
 	return nil
 }
 
-func refers(labels map[string]string) bool {
-	for key := range labels {
-		if strings.HasPrefix(key, metadata.LabelRefContent) {
-			return true
+// isBare tells whether an index or manifest refers to nothing, or refers to one that does, or to a
+// configuration that refers to no snapshot. What is not here is not bare.
+func isBare(c metadata.Content, d digest.Digest, depth int) (bool, error) {
+	blob, err := c.Get(d)
+	if err != nil || depth > maxNesting {
+		return false, ignore(err, errdefs.ErrNotFound)
+	}
+	refers := false
+	for key, text := range blob.Labels {
+		rest, ok := strings.CutPrefix(key, metadata.LabelRefContent)
+		refers = refers || ok
+		bare := false
+		switch {
+		case rest == ".config":
+			bare, err = hasNoSnapshot(c, digest.Digest(text))
+		case strings.HasPrefix(rest, ".m."):
+			bare, err = isBare(c, digest.Digest(text), depth+1)
+		}
+		if bare || err != nil {
+			return bare, err
 		}
 	}
-	return false
+	return !refers, nil
+}
+
+func hasNoSnapshot(c metadata.Content, config digest.Digest) (bool, error) {
+	blob, err := c.Get(config)
+	if err != nil {
+		return false, ignore(err, errdefs.ErrNotFound)
+	}
+	for key := range blob.Labels {
+		if strings.HasPrefix(key, metadata.LabelRefSnapshot) {
+			return false, nil
+		}
+	}
+	return true, nil
 }
 
 // labelBare labels all that images refer to, their snapshots included.
