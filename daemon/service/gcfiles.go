@@ -18,27 +18,37 @@ import (
 )
 
 // removeFiles removes what is behind deleted records: the directories of snapshots, and blobs that
-// no namespace sees any more. It goes on after failures.
+// no namespace sees any more. It goes on after failures, but not when ctx has ended: then the files
+// are left to the next start.
 func (s *Service) removeFiles(ctx context.Context, removed []metadata.Removed, out *tally) error {
 	var errs error
 	for _, r := range removed {
 		bytes := int64(0)
-		var err error
-		switch r.Kind {
-		case metadata.KindSnapshot:
-			bytes, err = s.removeCollected(ctx, r)
-		case metadata.KindContent:
-			var gone bool
-			if gone, err = s.removeUnused(ctx, digest.Digest(r.Name)); gone {
-				bytes = r.Size
-			}
-		case metadata.KindImage, metadata.KindContainer, metadata.KindLease, metadata.KindIngest:
+		if ctx.Err() == nil {
+			var err error
+			bytes, err = s.removeFile(ctx, r)
+			errs = errors.Join(errs, err)
 		}
-		errs = errors.Join(errs, err)
 		s.announceRemoved(r)
 		out.add(freed(r, bytes))
 	}
-	return errs
+	return errors.Join(errs, ctx.Err())
+}
+
+// removeFile removes what is behind one record and returns how much that was.
+func (s *Service) removeFile(ctx context.Context, r metadata.Removed) (int64, error) {
+	switch r.Kind {
+	case metadata.KindSnapshot:
+		return s.removeCollected(ctx, r)
+	case metadata.KindContent:
+		gone, err := s.removeUnused(ctx, digest.Digest(r.Name))
+		if !gone {
+			return 0, err
+		}
+		return r.Size, err
+	default:
+		return 0, nil // only a record
+	}
 }
 
 // removeCollected removes the directory of a snapshot whose record is gone.

@@ -217,9 +217,11 @@ func (c *collector) once(ctx context.Context) {
 		run = resp.Run
 	}
 	run.StartedAt, run.DurationNs = types.FromTime(began), int64(time.Since(began))
-	if err != nil && ctx.Err() == nil {
+	if err != nil && ctx.Err() != nil {
+		err = errStopping()
+	} else if err != nil {
 		c.log.Error("garbage collection failed, it is tried again", "error", err)
-	} else if err == nil {
+	} else {
 		c.log.Debug("collected garbage", "removed", run.Removed, "bytes", run.Bytes, "objects", run.Objects,
 			"took", time.Duration(run.DurationNs), "pause", time.Duration(run.PauseNs))
 	}
