@@ -42,6 +42,7 @@ type DB struct {
 	collecting sync.Mutex
 	holds      holds
 	barrier    atomic.Pointer[barrier]
+	graphSizes sync.Map // of the last collection, by namespace
 	changed    atomic.Pointer[func(Changes)]
 
 	// snapshots guards the numbers handed out but perhaps not recorded yet.

@@ -112,16 +112,24 @@ func (db *DB) Collect(ctx context.Context, opts CollectOptions) (Collection, err
 func (db *DB) graphs(ctx context.Context) (all []*graph, err error) {
 	err = db.View(ctx, func(tx *Tx) error {
 		return tx.namespaces().ForEachBucket(func(ns []byte) error {
-			g := newGraph(string(ns))
+			g := newGraph(string(ns), db.graphSize(string(ns)))
 			if err := g.scan(ctx, tx, tx.time()); err != nil {
 				return err
 			}
 			g.markRoots()
+			db.graphSizes.Store(g.ns, len(g.nodes))
 			all = append(all, g)
 			return nil
 		})
 	})
 	return all, err
+}
+
+// graphSize returns how many nodes a namespace had last time, and a little more.
+func (db *DB) graphSize(ns string) int {
+	n, _ := db.graphSizes.Load(ns)
+	size, _ := n.(int)
+	return size + size/16
 }
 
 // sweep is the deleting part of a collection.

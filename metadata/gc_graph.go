@@ -40,7 +40,10 @@ type edge struct {
 	label bool
 }
 
-func newGraph(ns string) *graph { return &graph{ns: ns, index: make(map[name]int32)} }
+// newGraph returns an empty graph with room for so many nodes.
+func newGraph(ns string, size int) *graph {
+	return &graph{ns: ns, index: make(map[name]int32, size), nodes: make([]node, 0, size), edges: make([]edge, 0, size)}
+}
 
 // node returns the number of the node called kind, set, key, and makes it where it is new.
 func (g *graph) node(kind Kind, set string, key []byte) int32 {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -574,4 +575,32 @@ func TestWatchCountsChanges(t *testing.T) {
 	if sum != (Changes{Mutations: 3, Deletions: 1}) {
 		t.Errorf("%+v", sum)
 	}
+}
+
+// FuzzLabels reads labels as a client may send them: whatever they say, reading works, and only
+// what looks like a reference refers to something.
+func FuzzLabels(f *testing.F) {
+	for _, key := range []string{LabelRefContent, LabelRefSnapshot + "a.b/c", "containerd.io/gc.bref.image.x", LabelExpire, "x"} {
+		f.Add(key, "text")
+	}
+	f.Fuzz(func(t *testing.T, key, text string) {
+		raw := encodeBlob(&Blob{Digest: dgst("a"), Labels: labels{key: text}})
+		g := newGraph("ns", 0)
+		v := &visit{g: g}
+		n, _ := nounOf(KindContent)
+		if err := v.record(&n, g.node(KindContent, "", []byte(dgst("a"))), raw); err != nil {
+			t.Fatal(err)
+		}
+		refers := strings.HasPrefix(key, "containerd.io/gc.ref.") || strings.HasPrefix(key, "containerd.io/gc.bref.")
+		if len(g.edges) > 0 && (!refers || text == "") {
+			t.Fatalf("%q refers to %v", key, g.nodes)
+		}
+		for _, e := range g.edges {
+			if !e.label || int(e.to) >= len(g.nodes) {
+				t.Fatalf("%q: %+v", key, e)
+			}
+		}
+		g.markRoots()
+		g.garbage()
+	})
 }

@@ -21,7 +21,7 @@ type Link struct {
 // its own sake to the object; none if nothing keeps it, so that the next collection takes
 // it. Not found if there is no such object.
 func (db *DB) Why(ctx context.Context, o Object) ([]Link, error) {
-	g := newGraph(o.Namespace)
+	g := newGraph(o.Namespace, 0)
 	g.explain = true
 	err := db.View(ctx, func(tx *Tx) error { return g.scan(ctx, tx, tx.time()) })
 	if err != nil {
