@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -374,8 +375,24 @@ func TestCollectionsBesideEverything(t *testing.T) {
 		}
 		collected <- nil
 	}()
-	done := make(chan error, 2)
+	done := make(chan error, 3)
 	archive := busyboxArchive(t)
+	go func() { // ctr works under leases
+		done <- func() error {
+			for range size(12, 200) {
+				for _, args := range [][]string{
+					{"images", "import", "--no-unpack", "--index-name", "docker.io/library/ctr:latest", archive},
+					{"images", "export", "/dev/null", "docker.io/library/ctr:latest"},
+					{"images", "rm", "docker.io/library/ctr:latest"},
+				} {
+					if out, err := exec.Command("ctr", append([]string{"--address", d.Address}, args...)...).CombinedOutput(); err != nil {
+						return fmt.Errorf("ctr %q: %w: %s", args, err, out)
+					}
+				}
+			}
+			return nil
+		}()
+	}()
 	for w := range 2 {
 		go func() {
 			done <- func() error {
@@ -395,7 +412,7 @@ func TestCollectionsBesideEverything(t *testing.T) {
 			}()
 		}()
 	}
-	for range 2 {
+	for range 3 {
 		if err := <-done; err != nil {
 			t.Errorf("%v\n%s", err, d.Log())
 		}

@@ -39,6 +39,18 @@ func (tx *Tx) hold(ns string, r Resource) error {
 	return nil
 }
 
+// LetGo takes a resource out of the transaction's lease, for an upload that became a blob. Nothing
+// comes to be garbage by that, so it counts as no deletion.
+func (tx *Tx) LetGo(ns string, r Resource) error {
+	if tx.lease == "" {
+		return nil
+	}
+	deleted := tx.deleted
+	err := tx.Leases(ns).DeleteResource(tx.lease, r)
+	tx.deleted = deleted
+	return err
+}
+
 func (s Snapshots) lease(key string) error {
 	return s.table.tx.hold(s.table.ns, Resource{Type: ResourceSnapshots + s.snapshotter, ID: key})
 }

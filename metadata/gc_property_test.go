@@ -373,7 +373,7 @@ func (m *model) check(exact bool) error {
 // TestCollectionAgreesWithAModel does random things, also in the middle of collections, and
 // compares what is left with what a plain model says.
 func TestCollectionAgreesWithAModel(t *testing.T) {
-	seeds := uint64(12)
+	seeds := uint64(8)
 	if testing.Short() {
 		seeds = 3
 	}

@@ -537,6 +537,20 @@ func TestLeaseOfTheContextHoldsWhatIsMade(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	upload := Resource{Type: ResourceIngests, ID: "ref"}
+	if err := y.db.Lease(ctx, "ns", upload); err != nil {
+		t.Fatal(err)
+	}
+	if err := y.db.Update(ctx, func(tx *Tx) error { return tx.LetGo("ns", upload) }); err != nil {
+		t.Fatal(err)
+	}
+	y.update(func(tx *Tx) error {
+		held, err := tx.Leases("ns").Resources("l")
+		if slices.Contains(held, upload) || len(held) != 3 {
+			t.Errorf("the lease holds %v", held)
+		}
+		return err
+	})
 	y.blob("ns", "b", nil)
 	if err := y.db.Lease(ctx, "ns", content("b")); err != nil {
 		t.Fatal(err)

@@ -166,7 +166,11 @@ func (w *BlobWriter) CommitLabelled(ctx context.Context, size int64, expected di
 	var blob metadata.Blob
 	err := s.DB.Update(ctx, func(tx *metadata.Tx) (err error) {
 		blob, err = tx.Content(w.blobs.namespace).Create(metadata.Blob{Digest: w.Digest(), Size: offset, Labels: labels})
-		return err
+		if err != nil {
+			return err
+		}
+		ref := strings.TrimPrefix(w.Status().Ref, w.blobs.ref(""))
+		return tx.LetGo(w.blobs.namespace, metadata.Resource{Type: metadata.ResourceIngests, ID: ref})
 	})
 	if errors.Is(err, errdefs.ErrAlreadyExists) {
 		err = errors.Join(err, w.blobs.lease(ctx, w.Digest()))

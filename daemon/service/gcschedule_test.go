@@ -165,12 +165,12 @@ func TestCallersShareTheNextCollection(t *testing.T) {
 	}
 	c.note(metadata.Changes{Mutations: 1, Deletions: 1})
 	<-c.began
+	three := c.ask(t, t.Context(), 1)
 	c.end <- nil
-	s := c.statistics()
-	for s.Runs < 3 {
-		s = c.statistics()
-	}
-	if s.Removed != 3 || s.Bytes != 6 || s.Failures != 0 || s.Last.Bytes != 3 {
+	<-c.began
+	c.end <- nil
+	<-three
+	if s := c.statistics(); s.Runs != 4 || s.Removed != 4 || s.Bytes != 10 || s.Failures != 0 || s.Last.Bytes != 4 {
 		t.Errorf("%+v", s)
 	}
 }
