@@ -1,6 +1,7 @@
 package metadata
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"os"
@@ -63,7 +64,8 @@ func filled(t *testing.T) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return raw
+	const page = 4096 // behind the last one written there is only room
+	return raw[:(len(bytes.TrimRight(raw, "\x00"))+page-1)/page*page]
 }
 
 func tryDamaged(t *testing.T, raw []byte, empty bool) {

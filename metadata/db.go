@@ -23,6 +23,13 @@ import (
 // schemaVersion is the version of the bucket layout that this code reads and writes.
 const schemaVersion = 1
 
+// mapped is how much address space the file gets from the beginning. A file that outgrows
+// its map waits, with all writers, for every reader to end: a collection reads for long.
+const mapped = 256 << 20
+
+// growth is by how much the file grows at a time; bbolt's own 16 MiB is for big files.
+const growth = 1 << 20
+
 // Options change how the database is opened. The zero value is right for a daemon.
 type Options struct {
 	// LockWait bounds the wait for another process that holds the file; 0 means 5 s.
@@ -89,9 +96,13 @@ func (db *DB) open(lockWait time.Duration) (err error) {
 	// The free list stays in the file: without it bbolt gathers it at open in a goroutine
 	// of its own, where a damaged page is a panic that nobody can recover.
 	db.bolt, err = bolt.Open(db.path, 0o600, &bolt.Options{
-		Timeout:      lockWait,
-		FreelistType: bolt.FreelistMapType,
+		Timeout:         lockWait,
+		FreelistType:    bolt.FreelistMapType,
+		InitialMmapSize: mapped,
 	})
+	if err == nil {
+		db.bolt.AllocSize = growth
+	}
 	return db.openError(err)
 }
 

@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
+	"time"
 )
 
 // TestWhatComesIntoUseMeanwhileStays lets a client act between the mark and the sweep, and
@@ -136,5 +138,42 @@ func TestCollectEndsWhereItIsTold(t *testing.T) {
 	cancel()
 	if _, err := y.db.Collect(ctx, CollectOptions{}); !errors.Is(err, context.Canceled) {
 		t.Error(err)
+	}
+}
+
+// TestWritersDoNotWaitForReadersWhileTheFileGrows writes some megabytes while a reader, as a
+// collection is one, holds its transaction.
+func TestWritersDoNotWaitForReadersWhileTheFileGrows(t *testing.T) {
+	y := newYard(t, "ns")
+	written := make(chan error, 1)
+	err := y.db.View(context.Background(), func(*Tx) error {
+		go func() {
+			written <- func() error {
+				for i := range 16 {
+					err := y.db.Update(context.Background(), func(tx *Tx) error {
+						return tx.Namespaces().SetLabels("ns", labels{"x": strings.Repeat("x", 4000), "i": fmt.Sprint(i)})
+					})
+					if err == nil {
+						err = y.db.Update(context.Background(), func(tx *Tx) error {
+							_, err := tx.Containers("ns").Create(Container{ID: fmt.Sprint(i), Runtime: Runtime{Name: "r"}, Spec: &Any{Value: make([]byte, 256<<10)}})
+							return err
+						})
+					}
+					if err != nil {
+						return err
+					}
+				}
+				return nil
+			}()
+		}()
+		select {
+		case err := <-written:
+			return err
+		case <-time.After(time.Minute): // for hangs, not a measure
+			return errors.New("the writer waits for the reader")
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
 	}
 }
