@@ -27,8 +27,11 @@ var _ image.Content = ingester{}
 func (i ingester) Writer(ctx context.Context, ref string, opts content.WriterOptions) (image.BlobWriter, error) {
 	i.hold.Content(opts.Expected.String())
 	w, err := i.Blobs.Writer(ctx, ref, opts)
-	if err != nil {
+	if errors.Is(err, errdefs.ErrAlreadyExists) {
 		return nil, err
+	}
+	if err != nil { // it may have been made before the caller left
+		return nil, errors.Join(err, ignore(i.Blobs.Abort(context.WithoutCancel(ctx), ref), errdefs.ErrNotFound))
 	}
 	return heldWriter{w, i.hold}, nil
 }
