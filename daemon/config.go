@@ -47,6 +47,8 @@ type Config struct {
 	DecompressHelpers bool `toml:"decompress_helpers"`
 	// EventsKeep is how many bytes of events are kept for those who come back.
 	EventsKeep int64 `toml:"events_keep"`
+	// GC says when garbage is collected.
+	GC GCConfig `toml:"gc"`
 }
 
 // Default paths.
@@ -63,7 +65,7 @@ func DefaultConfiguration() Config {
 		Version: 1, Root: defaultRoot, State: defaultState, Address: defaultAddress,
 		LogLevel: "info", LogFormat: "text", Snapshotter: "overlayfs", Runtime: "io.containerd.cleat.v2",
 		Runtimes:   map[string]string{"io.containerd.runc.v2": "io.containerd.cleat.v2"},
-		EventsKeep: 64 << 20, DecompressHelpers: true,
+		EventsKeep: 64 << 20, DecompressHelpers: true, GC: defaultGC(),
 	}
 }
 
@@ -114,7 +116,7 @@ func (c *Config) complete() error {
 	if !filepath.IsAbs(c.CgroupParent) {
 		return fmt.Errorf("cgroup_parent %q: want an absolute path: %w", c.CgroupParent, errdefs.ErrInvalidArgument)
 	}
-	return nil
+	return c.GC.check()
 }
 
 // Logger returns the logger that the configuration asks for, on stderr.

@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/containerd/errdefs"
 )
@@ -28,6 +29,9 @@ func TestConfigurationOverridesDefaults(t *testing.T) {
 		root = "/srv/cleat/"
 		state = "/run/other"
 		address = "unix:///run/other/c.sock"
+		[gc]
+		mutation_threshold = 7
+		schedule_delay = "2s"
 		[runtimes]
 		"io.example.v1" = "/opt/shim"
 	`)
@@ -37,6 +41,9 @@ func TestConfigurationOverridesDefaults(t *testing.T) {
 	if cfg.Root != "/srv/cleat" || cfg.State != "/run/other" || cfg.Address != "/run/other/c.sock" ||
 		cfg.TTRPCAddress != "/run/other/c.sock.ttrpc" || cfg.Runtimes["io.example.v1"] != "/opt/shim" {
 		t.Fatalf("%+v", cfg)
+	}
+	if want := (GCConfig{PauseThreshold: 0.02, MutationThreshold: 7, ScheduleDelay: duration(2 * time.Second), StartupDelay: duration(100 * time.Millisecond)}); cfg.GC != want {
+		t.Fatalf("gc is %+v, want %+v", cfg.GC, want)
 	}
 	if cfg.Snapshotter != "overlayfs" || cfg.LogLevel != "info" {
 		t.Fatalf("defaults are gone: %+v", cfg)
@@ -62,6 +69,11 @@ func TestBadConfigurationIsRefused(t *testing.T) {
 		"root = \"/same\"\nstate = \"/same\"": "differ",
 		`cgroup_parent = "x"`:                 "absolute",
 		`[`:                                   "toml",
+		"[gc]\npause_threshold = 0.6":         "pause_threshold",
+		"[gc]\nschedule_delay = \"soon\"":     "toml",
+		"[gc]\nstartup_delay = \"-1s\"":       "startup_delay",
+		"[gc]\nmutation_threshold = -1":       "mutation_threshold",
+		"[gc]\nmutations = 1":                 "mutations",
 	} {
 		_, err := load(t, text)
 		if !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), says) {

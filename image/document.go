@@ -188,6 +188,23 @@ func readConfig(ctx context.Context, p Provider, desc ocispec.Descriptor) (ocisp
 	return config, nil
 }
 
+// TopSnapshot returns the name of an image's topmost snapshot, by the image's configuration; "" for
+// one without layers.
+func TopSnapshot(ctx context.Context, p Provider, config digest.Digest) (string, error) {
+	b, err := p.ReaderAt(ctx, config)
+	if err != nil {
+		return "", fmt.Errorf("read configuration: %w", err)
+	}
+	size := b.Size()
+	_ = b.Close() // it was only read
+	c, err := readConfig(ctx, p, ocispec.Descriptor{MediaType: ocispec.MediaTypeImageConfig, Digest: config, Size: size})
+	if err != nil || len(c.RootFS.DiffIDs) == 0 {
+		return "", err
+	}
+	chain := ChainIDs(c.RootFS.DiffIDs)
+	return chain[len(chain)-1].String(), nil
+}
+
 // ChainIDs returns, for each layer, the name of the file system that it and those below it
 // make.
 func ChainIDs(diffIDs []digest.Digest) []digest.Digest {

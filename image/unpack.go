@@ -26,9 +26,10 @@ type UnpackOptions struct {
 type Unpacked struct {
 	// Snapshot is the name of the committed snapshot of the topmost layer; "" for an
 	// image without layers.
-	Snapshot string
-	Manifest ocispec.Descriptor
-	Config   ocispec.Image
+	Snapshot     string
+	Manifest     ocispec.Descriptor
+	Config       ocispec.Image
+	ConfigDigest digest.Digest
 }
 
 // Unpack makes the committed snapshots of an image, those that are missing. It is
@@ -52,7 +53,7 @@ func unpack(ctx context.Context, p Provider, s Snapshots, target ocispec.Descrip
 	if err != nil {
 		return Unpacked{}, err
 	}
-	u := Unpacked{Manifest: desc, Config: config}
+	u := Unpacked{Manifest: desc, Config: config, ConfigDigest: manifest.Config.Digest}
 	diffIDs := config.RootFS.DiffIDs
 	if len(diffIDs) != len(manifest.Layers) {
 		return u, invalidf("manifest has %d layers, its configuration lists %d", len(manifest.Layers), len(diffIDs))

@@ -32,7 +32,10 @@ func (c Content) Create(v Blob) (Blob, error) {
 	v.CreatedAt = c.blobs.tx.time()
 	v.UpdatedAt = v.CreatedAt
 	v.unknown = nil
-	return v, c.blobs.create(v.Digest.String(), &v)
+	if err := c.blobs.create(v.Digest.String(), &v); err != nil {
+		return v, err
+	}
+	return v, c.blobs.tx.HoldUnderLease(c.blobs.ns, Resource{Type: ResourceContent, ID: v.Digest.String()})
 }
 
 func (v *Blob) validate() error {

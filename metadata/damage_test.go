@@ -1,6 +1,7 @@
 package metadata
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"math/rand/v2"
@@ -60,6 +61,8 @@ func filled(t *testing.T) ([]byte, holdings) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	const page = 4096 // behind the last one written there is only room
+	raw = raw[:(len(bytes.TrimRight(raw, "\x00"))+page-1)/page*page]
 	if db, err = Open(path); err != nil {
 		t.Fatal(err)
 	}

@@ -9,6 +9,7 @@ import (
 	"os"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -17,6 +18,13 @@ import (
 
 	"github.com/cleatproject/cleat/internal/durable"
 )
+
+// mapped is how much address space the file gets from the beginning. A file that outgrows
+// its map waits, with all writers, for every reader to end: a collection reads for long.
+const mapped = 256 << 20
+
+// growth is by how much the file grows at a time; bbolt's own 16 MiB is for big files.
+const growth = 1 << 20
 
 // Options change how the database is opened. The zero value is right for a database whose
 // changes nobody follows.
@@ -48,6 +56,13 @@ type DB struct {
 	readOnly bool
 	queue
 	outbox outbox
+
+	// What garbage collection needs; see gc.go.
+	collecting sync.Mutex
+	holds      holds
+	barrier    atomic.Pointer[barrier]
+	graphSizes sync.Map // of the last collection, by namespace
+	changed    atomic.Pointer[func(Changes)]
 
 	// snapshots guards the numbers handed out but perhaps not recorded yet.
 	snapshots struct {
@@ -163,10 +178,14 @@ func (db *DB) open(lockWait time.Duration) (err error) {
 	// The free list stays in the file: without it bbolt gathers it at open in a goroutine
 	// of its own, where a damaged page is a panic that nobody can recover.
 	db.bolt, err = bolt.Open(db.path, 0o600, &bolt.Options{
-		Timeout:      lockWait,
-		ReadOnly:     db.readOnly,
-		FreelistType: bolt.FreelistMapType,
+		Timeout:         lockWait,
+		ReadOnly:        db.readOnly,
+		FreelistType:    bolt.FreelistMapType,
+		InitialMmapSize: mapped,
 	})
+	if err == nil {
+		db.bolt.AllocSize = growth
+	}
 	return db.openError(err)
 }
 

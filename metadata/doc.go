@@ -63,6 +63,12 @@
 // Fields that this version does not know are kept when it changes a record, so that a
 // newer version's data survives a downgrade.
 //
+// # Garbage collection
+//
+// DB.Collect deletes what nothing keeps, by the rules in gc.go. Calls of several steps hold
+// what they work with (DB.Hold), clients use leases; an Update under WithLease puts what it
+// makes into one.
+//
 // # Snapshots and their directories
 //
 // The records are here, the directories are a snapshot.Driver's. To make a snapshot:

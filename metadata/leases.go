@@ -106,6 +106,7 @@ func (l Leases) AddResource(id string, r Resource) error {
 	if err := b.Put(key, scopeOf(namespacesBucket, l.table.ns, resourcesBucket).seal(string(key), nil)); err != nil {
 		return l.table.errorf(id, putError(err))
 	}
+	l.table.tx.touch(l.table.ns, l.table.path, id)
 	return nil
 }
 
@@ -122,6 +123,7 @@ func (l Leases) DeleteResource(id string, r Resource) error {
 	if err := b.Delete(key); err != nil {
 		return l.table.errorf(id, err)
 	}
+	l.table.tx.deleted = true
 	return nil
 }
 

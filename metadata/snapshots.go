@@ -52,6 +52,9 @@ func (s Snapshots) Create(v Snapshot) (Snapshot, error) {
 	if err := s.link(v.Parent, v.Key); err != nil {
 		return v, err
 	}
+	if err := s.lease(v.Key); err != nil {
+		return v, err
+	}
 	return v, s.table.tx.raiseSequence(v.ID)
 }
 
@@ -160,9 +163,11 @@ func (s Snapshots) commit(
 	if s.table.has(name) {
 		return v, s.table.errorf(name, errdefs.ErrAlreadyExists)
 	}
+	deleted := s.table.tx.deleted
 	if err := s.table.remove(key); err != nil {
 		return v, err
 	}
+	s.table.tx.deleted = deleted // it only changes its name
 	if err := s.unlink(v.Parent, key); err != nil {
 		return v, err
 	}
@@ -173,6 +178,9 @@ func (s Snapshots) commit(
 	v.Size, v.Inodes = usage.Size, usage.Inodes
 	v.UpdatedAt = s.table.tx.time()
 	if err := s.table.put(name, &v); err != nil {
+		return v, err
+	}
+	if err := s.lease(name); err != nil {
 		return v, err
 	}
 	return v, s.link(v.Parent, name)

@@ -36,12 +36,16 @@ type Tx struct {
 	root   *bolt.Bucket
 	now    func() time.Time
 	outbox *outbox
-	// written is set by the first change.
-	written bool
+	// written is set by the first change, deleted by the first deletion.
+	written, deleted bool
+	// barrier notes the changes while a collection runs; nil otherwise.
+	barrier *barrier
+	// lease holds what the transaction makes; see WithLease.
+	lease string
 }
 
 func (db *DB) tx(btx *bolt.Tx) *Tx {
-	return &Tx{bolt: btx, root: btx.Bucket([]byte(rootBucket)), now: db.now, outbox: &db.outbox}
+	return &Tx{bolt: btx, root: btx.Bucket([]byte(rootBucket)), now: db.now, outbox: &db.outbox, barrier: db.barrier.Load()}
 }
 
 // time returns the moment for a record, in UTC and without a monotonic part.
@@ -147,6 +151,7 @@ func (t *table[T]) put(key string, v *T) error {
 	if err := b.Put([]byte(key), t.scope().seal(key, t.encode(v))); err != nil {
 		return t.errorf(key, putError(err))
 	}
+	t.tx.touch(t.ns, t.path, key)
 	return nil
 }
 
@@ -169,6 +174,7 @@ func (t *table[T]) remove(key string) error {
 	if err := b.Delete([]byte(key)); err != nil {
 		return t.errorf(key, err)
 	}
+	t.tx.deleted = true
 	return nil
 }
 

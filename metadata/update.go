@@ -21,7 +21,13 @@ type queue struct {
 type request struct {
 	fn   func(*Tx) error
 	call func() error // reports that the caller has given up
-	err  error
+	// lease is that of the caller's context; changes is what fn did, for whoever watches.
+	lease   string
+	changes Changes
+	err     error
+	// solo, where it is set, takes the place of fn: it makes transactions of its own, while no
+	// other is under way.
+	solo func() error
 	// done is sent false when err is final, true when the caller must lead.
 	done chan bool
 }
@@ -33,14 +39,46 @@ var errRetry = errors.New("retry without the failed update")
 const maxShared = 256
 
 // Update runs fn in a read-write transaction and commits it if fn returns nil; the commit
-// is on disk when Update returns, and the events it published have been handed over. fn may run more than once (see the package comment), but
-// takes effect once or never. ctx is looked at before fn runs; a commit that has begun is
-// always awaited, so that the answer is certain.
+// is on disk when Update returns, and the events it published have been handed over. fn may
+// run more than once (see the package comment), but takes effect once or never. ctx is
+// looked at before fn runs; a commit that has begun is always awaited, so that the answer
+// is certain.
 func (db *DB) Update(ctx context.Context, fn func(tx *Tx) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	u := &request{fn: fn, call: ctx.Err, done: make(chan bool, 1)}
+	u := &request{fn: fn, call: ctx.Err, lease: LeaseOf(ctx), done: make(chan bool, 1)}
+	db.enqueue(u)
+	return u.err
+}
+
+// alone runs fn, which makes one transaction by itself, in its turn among the updates, and hands
+// over the events that it published.
+func (db *DB) alone(fn func(btx *bolt.Tx) error, after func()) error {
+	u := &request{done: make(chan bool, 1)}
+	u.solo = func() error {
+		err := db.transact(true, func(btx *bolt.Tx) error {
+			if err := db.outbox.begin(btx); err != nil {
+				return err
+			}
+			if err := fn(btx); err != nil {
+				return err
+			}
+			db.outbox.step(stepCommit)
+			return nil
+		})
+		after()
+		if err == nil {
+			db.outbox.committed()
+		}
+		return err
+	}
+	db.enqueue(u)
+	return u.err
+}
+
+// enqueue returns when a request has had its turn.
+func (db *DB) enqueue(u *request) {
 	db.mu.Lock()
 	db.waiting = append(db.waiting, u)
 	lead := !db.leading
@@ -49,18 +87,25 @@ func (db *DB) Update(ctx context.Context, fn func(tx *Tx) error) error {
 	if lead || <-u.done {
 		db.lead()
 	}
-	return u.err
 }
 
 // lead commits one batch, which holds the leader's own update, and hands the lead on.
 func (db *DB) lead() {
 	db.mu.Lock()
-	n := min(len(db.waiting), maxShared)
+	n := 1
+	for n < min(len(db.waiting), maxShared) && db.waiting[0].solo == nil && db.waiting[n].solo == nil {
+		n++
+	}
 	batch := db.waiting[:n:n]
 	db.waiting = db.waiting[n:]
 	db.mu.Unlock()
 
-	db.commit(batch)
+	if solo := batch[0].solo; solo != nil {
+		batch[0].err = solo()
+	} else {
+		db.commit(batch)
+		db.announce(batch)
+	}
 	for _, u := range batch[1:] {
 		u.done <- false
 	}
@@ -130,7 +175,10 @@ func (u *request) run(tx *Tx) error {
 	if err := u.call(); err != nil {
 		return err
 	}
-	return u.fn(tx)
+	tx.lease = u.lease
+	err := u.fn(tx)
+	u.changes = changesOf(tx)
+	return err
 }
 
 // spread gives the commit's failure to all: even an update that had failed may have been

@@ -8,6 +8,6 @@ func commands() []command {
 		waitCommand(), killCommand(), stopCommand(), pauseCommand(), resumeCommand(), rmCommand(),
 		imageImportCommand(), imageLsCommand(), imageInspectCommand(), imageRmCommand(),
 		namespaceLsCommand(), namespaceCreateCommand(), namespaceRmCommand(),
-		shimLsCommand(), doctorCommand(), versionCommand(),
+		gcCommand(), whyCommand(), shimLsCommand(), doctorCommand(), versionCommand(),
 	}
 }

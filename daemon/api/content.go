@@ -23,7 +23,7 @@ func (s contentService) blobs(ctx context.Context) (*service.Blobs, string, erro
 	if err != nil {
 		return nil, "", err
 	}
-	return s.svc.Blobs(ns).Leased(leaseOf(ctx)), ns, nil
+	return s.svc.Blobs(ns), ns, nil
 }
 
 // parseDigest checks a digest from a client.
@@ -100,7 +100,7 @@ func (s contentService) list(ctx context.Context, req *api.ListContentRequest, s
 }
 
 func (s contentService) Delete(ctx context.Context, req *api.DeleteContentRequest) (*emptypb.Empty, error) {
-	blobs, ns, err := s.blobs(ctx)
+	blobs, _, err := s.blobs(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -108,11 +108,7 @@ func (s contentService) Delete(ctx context.Context, req *api.DeleteContentReques
 	if err != nil {
 		return nil, err
 	}
-	if err := blobs.Delete(ctx, d); err != nil {
-		return nil, err
-	}
-	s.svc.ContentDeleted(ns, d)
-	return &emptypb.Empty{}, nil
+	return &emptypb.Empty{}, blobs.Delete(ctx, d)
 }
 
 func (s contentService) Status(ctx context.Context, req *api.StatusRequest) (*api.StatusResponse, error) {

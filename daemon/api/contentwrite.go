@@ -27,7 +27,7 @@ type writeStream interface {
 // makes the client wait.
 func (s contentService) write(ctx context.Context, stream writeStream) (err error) {
 	defer func() { err = rpc.ToWire(err) }()
-	blobs, ns, err := s.blobs(ctx)
+	blobs, _, err := s.blobs(ctx)
 	if err != nil {
 		return err
 	}
@@ -49,7 +49,6 @@ func (s contentService) write(ctx context.Context, stream writeStream) (err erro
 			return err
 		}
 		if req.GetAction() == api.WriteAction_COMMIT {
-			s.svc.ContentCreated(ns, sess.committed)
 			return nil
 		}
 	}

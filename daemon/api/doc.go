@@ -17,12 +17,10 @@ import (
 	meta "github.com/cleatproject/cleat/metadata"
 )
 
-// Keys under which a request's namespace and lease travel.
+// Keys under which a request's namespace travels.
 const (
 	grpcNamespace  = "containerd-namespace"
 	ttrpcNamespace = "containerd-namespace-ttrpc"
-	// grpcLease names the lease that holds what a request makes.
-	grpcLease = "containerd-lease"
 )
 
 // namespaceOf returns the request's namespace on either transport. A request without one is
@@ -37,16 +35,6 @@ func namespaceOf(ctx context.Context) (string, error) {
 		}
 	}
 	return checkNamespace(ns)
-}
-
-// leaseOf returns the lease under which a request makes things; "" for none.
-func leaseOf(ctx context.Context) string {
-	if md, ok := metadata.FromIncomingContext(ctx); ok {
-		if v := md.Get(grpcLease); len(v) > 0 {
-			return v[0]
-		}
-	}
-	return ""
 }
 
 // checkNamespace checks the name a request gives.

@@ -93,10 +93,11 @@ func (s images) Delete(ctx context.Context, req *api.DeleteImageRequest) (*empty
 			return nil, err
 		}
 	}
-	if req.GetSync() {
-		return &emptypb.Empty{}, s.svc.DeleteImageSync(ctx, ns, req.GetName(), target)
+	if err := s.svc.DeleteImage(ctx, ns, req.GetName(), target); err != nil || !req.GetSync() {
+		return &emptypb.Empty{}, err
 	}
-	return &emptypb.Empty{}, s.svc.DeleteImageOf(ctx, ns, req.GetName(), target)
+	_, err = s.svc.Collect(ctx)
+	return &emptypb.Empty{}, err
 }
 
 func apiImage(v metadata.Image) *api.Image {

@@ -57,7 +57,12 @@ func (s leases) Create(ctx context.Context, req *api.CreateRequest) (*api.Create
 }
 
 func (s leases) Delete(ctx context.Context, req *api.DeleteRequest) (*emptypb.Empty, error) {
-	return &emptypb.Empty{}, s.update(ctx, func(l metadata.Leases) error { return l.Delete(req.GetID()) })
+	err := s.update(ctx, func(l metadata.Leases) error { return l.Delete(req.GetID()) })
+	if err != nil || !req.GetSync() {
+		return &emptypb.Empty{}, err
+	}
+	_, err = s.svc.Collect(ctx)
+	return &emptypb.Empty{}, err
 }
 
 func (s leases) List(ctx context.Context, req *api.ListRequest) (*api.ListResponse, error) {

@@ -32,8 +32,11 @@ func NewGRPC(svc *service.Service, id Identity) *grpc.Server {
 	srv := grpc.NewServer(
 		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage),
 		grpc.UnaryInterceptor(func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
-			resp, err := handle(ctx, req)
+			resp, err := handle(underLease(ctx), req)
 			return resp, rpc.ToWire(err)
+		}),
+		grpc.StreamInterceptor(func(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
+			return handle(srv, leasedStream{ss, underLease(ss.Context())})
 		}),
 	)
 	containersapi.RegisterContainersServer(srv, containersGRPC{containers: containers{svc}})
@@ -75,5 +78,6 @@ func NewTTRPC(svc *service.Service, id Identity) (*ttrpc.Server, error) {
 	tasksapi.RegisterTTRPCTasksService(srv, tasks{svc: svc})
 	versionapi.RegisterTTRPCVersionService(srv, version{id: id})
 	native{svc}.register(srv)
+	gcService{svc}.register(srv)
 	return srv, nil
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"strings"
 
-	apievents "github.com/containerd/containerd/api/events"
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 
@@ -19,19 +18,10 @@ import (
 type Blobs struct {
 	s         *Service
 	namespace string
-	lease     string // that holds what is written; "" for none
 }
 
 // Blobs returns the view of a namespace.
 func (s *Service) Blobs(namespace string) *Blobs { return &Blobs{s: s, namespace: namespace} }
-
-// Leased returns the same view whose writers put each blob under a lease, in the transaction that
-// makes it visible: a collection never sees the one without the other. "" is no lease.
-func (b *Blobs) Leased(lease string) *Blobs {
-	leased := *b
-	leased.lease = lease
-	return &leased
-}
 
 // ref is the name of an ingest in the shared store.
 func (b *Blobs) ref(ref string) string { return b.namespace + "/" + ref }
@@ -110,6 +100,9 @@ func (b *Blobs) Delete(ctx context.Context, d digest.Digest) error {
 		if err := tx.Content(b.namespace).Delete(d); err != nil {
 			return err
 		}
+		if err := announceDeleted(tx, b.namespace, d); err != nil {
+			return err
+		}
 		users, err = tx.BlobUsers(d)
 		return err
 	})
@@ -118,9 +111,4 @@ func (b *Blobs) Delete(ctx context.Context, d digest.Digest) error {
 	}
 	// The record is gone: the blob goes too, whoever cancels now.
 	return ignore(b.s.Content.Delete(context.WithoutCancel(ctx), d), errdefs.ErrNotFound)
-}
-
-// ContentDeleted announces a blob that a namespace no longer sees.
-func (s *Service) ContentDeleted(namespace string, d digest.Digest) {
-	s.publish(namespace, "/content/delete", &apievents.ContentDelete{Digest: d.String()})
 }

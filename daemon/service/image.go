@@ -81,23 +81,25 @@ func (s *Service) resolve(ctx context.Context, namespace, ref string) (img metad
 	return img, err
 }
 
-// unpacked returns an image of a namespace with its layers unpacked, unpacking what is missing.
-func (s *Service) unpacked(ctx context.Context, namespace, ref, snapshotter string) (*imageInfo, error) {
+// unpacked returns an image of a namespace with its layers unpacked, unpacking what is missing. What
+// it returned stays as long as hold does.
+func (s *Service) unpacked(ctx context.Context, hold *metadata.Hold, namespace, ref, snapshotter string) (*imageInfo, error) {
 	img, err := s.resolve(ctx, namespace, ref)
 	if err != nil {
 		return nil, err
 	}
+	hold.Content(img.Target.Digest.String())
 	if info, ok := s.images.get(img.Target.Digest); ok {
 		info.name = img.Name
 		if info.chainID == "" {
 			return &info, nil
 		}
-		there, err := (&layers{s, namespace, snapshotter}).Exists(ctx, info.chainID)
+		there, err := (&layers{s, namespace, snapshotter, hold}).Exists(ctx, info.chainID)
 		if err != nil || there {
 			return &info, err
 		}
 	}
-	u, err := s.unpack(ctx, namespace, img.Target, snapshotter, nil)
+	u, err := s.unpack(ctx, hold, namespace, img.Target, snapshotter, nil)
 	if err != nil {
 		return nil, fmt.Errorf("image %s: %w", img.Name, err)
 	}
@@ -107,14 +109,18 @@ func (s *Service) unpacked(ctx context.Context, namespace, ref, snapshotter stri
 	return &info, nil
 }
 
-// unpack makes the snapshots of an image.
-func (s *Service) unpack(ctx context.Context, namespace string, target ocispec.Descriptor, snapshotter string, match platforms.MatchComparer) (image.Unpacked, error) {
+// unpack makes the snapshots of an image, and has its configuration keep them.
+func (s *Service) unpack(ctx context.Context, hold *metadata.Hold, namespace string, target ocispec.Descriptor, snapshotter string, match platforms.MatchComparer) (image.Unpacked, error) {
 	if _, err := s.driver(snapshotter); err != nil {
 		return image.Unpacked{}, err
 	}
-	return image.Unpack(ctx, s.Blobs(namespace), &layers{s, namespace, snapshotter}, target, image.UnpackOptions{
+	u, err := image.Unpack(ctx, s.Blobs(namespace), &layers{s, namespace, snapshotter, hold}, target, image.UnpackOptions{
 		Platform: match, Helpers: s.Helpers,
 	})
+	if err == nil {
+		err = s.keepSnapshot(ctx, namespace, snapshotter, u.ConfigDigest, u.Snapshot)
+	}
+	return u, err
 }
 
 // Import reads an archive of images, from r or where the options name a path from there, records
@@ -134,17 +140,14 @@ func (s *Service) Import(ctx context.Context, namespace string, r io.Reader, o *
 	if err != nil {
 		return nil, err
 	}
-	var made []digest.Digest
-	var list []image.Imported
-	s.importing.RLock()
+	hold := s.DB.Hold(namespace)
 	defer func() {
+		hold.Release()
 		if err != nil {
-			s.discardImport(namespace, list, made)
+			s.collectFailed(ctx)
 		}
-		s.importing.RUnlock()
-		s.collect(context.WithoutCancel(ctx))
 	}()
-	list, err = readArchive(ctx, settling{ingester{s.Blobs(namespace), &made}}, r, o)
+	list, err := readArchive(ctx, settling{ingester{s.Blobs(namespace), hold}}, r, o)
 	if err != nil {
 		return nil, err
 	}
@@ -155,7 +158,7 @@ func (s *Service) Import(ctx context.Context, namespace string, r io.Reader, o *
 	}
 	if !o.NoUnpack {
 		for _, img := range list {
-			if _, err := s.unpack(ctx, namespace, img.Target, snapshotter, match); err != nil {
+			if _, err := s.unpack(ctx, hold, namespace, img.Target, snapshotter, match); err != nil {
 				return nil, fmt.Errorf("unpack %s: %w", img.Name, err)
 			}
 		}
@@ -199,23 +202,33 @@ func (w settlingWriter) Commit(ctx context.Context, size int64, expected digest.
 	return w.BlobWriter.Commit(context.WithoutCancel(ctx), size, expected)
 }
 
-// discardImport leaves to collect what an import made that came to nothing.
-func (s *Service) discardImport(namespace string, list []image.Imported, made []digest.Digest) {
-	for _, img := range list {
-		s.garbage.add(namespace, img.Target) // for the layers unpacked of it
-	}
-	for _, d := range made {
-		s.garbage.add(namespace, ocispec.Descriptor{MediaType: "application/octet-stream", Digest: d})
+// collectFailed removes what a failed call made, which nothing keeps.
+func (s *Service) collectFailed(ctx context.Context) {
+	ctx, cancel := detached(ctx)
+	defer cancel()
+	if _, err := s.Collect(ctx); err != nil {
+		s.Log.Warn("cannot remove what a failed request left, left to the next collection", "error", err)
 	}
 }
 
-// recordImages names what was imported, all in one commit.
+// recordImages names what was imported and labels its content, all in one commit.
 func (s *Service) recordImages(ctx context.Context, namespace string, list []image.Imported) ([]*cleatapi.Image, error) {
 	created := make([]bool, len(list))
 	recorded := make([]metadata.Image, len(list))
-	var replaced []ocispec.Descriptor
-	err := s.DB.Update(ctx, func(tx *metadata.Tx) error {
-		replaced = nil
+	targets := make([]ocispec.Descriptor, len(list))
+	for i, img := range list {
+		targets[i] = img.Target
+	}
+	refs, err := s.referencesOf(ctx, s.Blobs(namespace), targets...)
+	if err != nil {
+		return nil, err
+	}
+	var replaced bool
+	err = s.DB.Update(ctx, func(tx *metadata.Tx) error {
+		replaced = false
+		if err := refs.apply(tx, namespace); err != nil {
+			return err
+		}
 		images := tx.Images(namespace)
 		for i, img := range list {
 			v := metadata.Image{Name: img.Name, Target: img.Target}
@@ -223,9 +236,7 @@ func (s *Service) recordImages(ctx context.Context, namespace string, list []ima
 			switch {
 			case err == nil:
 				created[i] = false
-				if old.Target.Digest != img.Target.Digest {
-					replaced = append(replaced, old.Target)
-				}
+				replaced = replaced || old.Target.Digest != img.Target.Digest
 				recorded[i], err = images.Update(v, "target")
 			case errors.Is(err, errdefs.ErrNotFound):
 				created[i] = true
@@ -243,8 +254,8 @@ func (s *Service) recordImages(ctx context.Context, namespace string, list []ima
 	if err != nil {
 		return nil, err
 	}
-	for _, t := range replaced {
-		s.garbage.add(namespace, t)
+	if replaced { // as if the old ones were deleted
+		s.gc.note(metadata.Changes{Deletions: 1})
 	}
 	out := make([]*cleatapi.Image, len(list))
 	for i, img := range recorded {

@@ -33,14 +33,9 @@ func (s *Service) UpdateImage(ctx context.Context, namespace string, v metadata.
 	return img, err
 }
 
-// DeleteImage deletes a name. Its content stays until it is collected.
-func (s *Service) DeleteImage(ctx context.Context, namespace, name string) error {
-	return s.DeleteImageOf(ctx, namespace, name, "")
-}
-
-// DeleteImageOf is DeleteImage while the name means target, where that is given: otherwise not
-// found, as if the name the caller speaks of were gone.
-func (s *Service) DeleteImageOf(ctx context.Context, namespace, name string, target digest.Digest) error {
+// DeleteImage deletes a name while it means target, where that is given: otherwise not found, as if
+// the name the caller speaks of were gone. Its content stays until it is collected.
+func (s *Service) DeleteImage(ctx context.Context, namespace, name string, target digest.Digest) error {
 	return s.DB.Update(ctx, func(tx *metadata.Tx) error {
 		if target != "" {
 			img, err := tx.Images(namespace).Get(name)
@@ -58,25 +53,17 @@ func (s *Service) DeleteImageOf(ctx context.Context, namespace, name string, tar
 	})
 }
 
-// DeleteImageSync is DeleteImageOf that returns when what only that name referred to is gone as well.
-func (s *Service) DeleteImageSync(ctx context.Context, namespace, name string, target digest.Digest) error {
-	var img metadata.Image
-	err := s.DB.View(ctx, func(tx *metadata.Tx) (err error) {
-		img, err = tx.Images(namespace).Get(name)
-		return err
-	})
+// RemoveImage deletes a name as people write it; what only it referred to goes with it.
+func (s *Service) RemoveImage(ctx context.Context, namespace, ref string) error {
+	img, err := s.resolve(ctx, namespace, ref)
 	if err != nil {
 		return err
 	}
-	if err := s.DeleteImageOf(ctx, namespace, name, target); err != nil {
+	if err := s.DeleteImage(ctx, namespace, img.Name, ""); err != nil {
 		return err
 	}
-	s.garbage.add(namespace, img.Target)
-	s.collect(context.WithoutCancel(ctx))
+	if _, err := s.Collect(ctx); err != nil {
+		return fmt.Errorf("image %s is removed, its content is not: %w", img.Name, err)
+	}
 	return nil
-}
-
-// ContentCreated announces a blob that a client has committed.
-func (s *Service) ContentCreated(namespace string, b metadata.Blob) {
-	s.publish(namespace, "/content/create", &apievents.ContentCreate{Digest: b.Digest.String(), Size: b.Size})
 }

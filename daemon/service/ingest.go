@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	apievents "github.com/containerd/containerd/api/events"
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 
@@ -16,13 +17,11 @@ import (
 // labelShareable on a namespace lets every other one take up its blobs, as published.
 const labelShareable = "containerd.io/namespace.shareable"
 
-// typeContent is the type of resource that a lease on a blob has, as published.
-const typeContent = "content"
-
 // Writer opens an ingest. A blob that the namespace sees already is errdefs.ErrAlreadyExists, and
 // so is one that a namespace with the label containerd.io/namespace.shareable=true has: it is
 // recorded for this one then. A blob that only others see has to be written, which proves that this
-// namespace has it. Either way the lease, where there is one, holds the blob.
+// namespace has it. Either way the context's lease (metadata.WithLease), where there is one, holds the
+// blob, and the ingest until it is one.
 func (b *Blobs) Writer(ctx context.Context, ref string, opts content.WriterOptions) (*BlobWriter, error) {
 	if err := checkRef(ref); err != nil {
 		return nil, err
@@ -36,6 +35,9 @@ func (b *Blobs) Writer(ctx context.Context, ref string, opts content.WriterOptio
 		}
 	}
 	if err := b.check(ctx); err != nil {
+		return nil, err
+	}
+	if err := b.s.DB.Lease(ctx, b.namespace, metadata.Resource{Type: metadata.ResourceIngests, ID: ref}); err != nil {
 		return nil, err
 	}
 	opts.Prove = true
@@ -68,26 +70,29 @@ func (b *Blobs) adopt(ctx context.Context, d digest.Digest) error {
 		}
 		return err
 	}
-	if err := b.s.DB.View(ctx, look); err != nil || !created && b.lease == "" {
+	if err := b.s.DB.View(ctx, look); err != nil || !created && metadata.LeaseOf(ctx) == "" {
 		return err
 	}
-	var blob metadata.Blob
-	err = b.s.DB.Update(ctx, func(tx *metadata.Tx) error {
+	return b.s.DB.Update(ctx, func(tx *metadata.Tx) error {
 		if err := look(tx); err != nil {
 			return err
 		}
 		if created {
-			var err error
-			if blob, err = tx.Content(b.namespace).Create(metadata.Blob{Digest: d, Size: info.Size}); err != nil {
+			if _, err := createBlob(tx, b.namespace, metadata.Blob{Digest: d, Size: info.Size}); err != nil {
 				return err
 			}
 		}
-		return b.hold(tx, d)
+		return tx.HoldUnderLease(b.namespace, contentResource(d))
 	})
-	if err == nil && created {
-		b.s.ContentCreated(b.namespace, blob)
+}
+
+// createBlob records a blob and announces it.
+func createBlob(tx *metadata.Tx, namespace string, blob metadata.Blob) (metadata.Blob, error) {
+	made, err := tx.Content(namespace).Create(blob)
+	if err != nil {
+		return made, err
 	}
-	return err
+	return made, announce(tx, namespace, "/content/create", &apievents.ContentCreate{Digest: made.Digest.String(), Size: made.Size})
 }
 
 // sharedBlob returns the record of a blob that some namespace shares, or not found.
@@ -108,20 +113,16 @@ func sharedBlob(tx *metadata.Tx, d digest.Digest) (metadata.Blob, error) {
 	return metadata.Blob{}, fmt.Errorf("content %s: %w", d, errdefs.ErrNotFound)
 }
 
-// hold puts a blob under the lease.
-func (b *Blobs) hold(tx *metadata.Tx, d digest.Digest) error {
-	if b.lease == "" {
-		return nil
-	}
-	return tx.Leases(b.namespace).AddResource(b.lease, metadata.Resource{Type: typeContent, ID: d.String()})
+func contentResource(d digest.Digest) metadata.Resource {
+	return metadata.Resource{Type: metadata.ResourceContent, ID: d.String()}
 }
 
 // check tells early that the namespace or the lease is not there.
 func (b *Blobs) check(ctx context.Context) error {
 	err := b.s.DB.View(ctx, func(tx *metadata.Tx) error {
 		_, err := tx.Namespaces().Get(b.namespace)
-		if err == nil && b.lease != "" {
-			_, err = tx.Leases(b.namespace).Get(b.lease)
+		if lease := metadata.LeaseOf(ctx); err == nil && lease != "" {
+			_, err = tx.Leases(b.namespace).Get(lease)
 		}
 		return err
 	})
@@ -191,14 +192,17 @@ func (w *BlobWriter) record(ctx context.Context, size int64, expected digest.Dig
 	var existed bool
 	// The blob is there: a client that leaves now must not leave it without a record.
 	err := b.s.DB.Update(context.WithoutCancel(ctx), func(tx *metadata.Tx) (err error) {
-		made, err = tx.Content(b.namespace).Create(blob)
+		made, err = createBlob(tx, b.namespace, blob)
 		if existed = errors.Is(err, errdefs.ErrAlreadyExists); existed {
 			made, err = tx.Content(b.namespace).Get(blob.Digest)
 		}
 		if err != nil {
 			return err
 		}
-		return b.hold(tx, blob.Digest)
+		if err := tx.HoldUnderLease(b.namespace, contentResource(blob.Digest)); err != nil {
+			return err
+		}
+		return tx.LetGo(b.namespace, metadata.Resource{Type: metadata.ResourceIngests, ID: w.Status().Ref})
 	})
 	switch {
 	case err != nil:

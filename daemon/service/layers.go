@@ -14,22 +14,26 @@ import (
 	"github.com/cleatproject/cleat/snapshot"
 )
 
-// ingester is the content of a namespace as package image writes to it. It remembers in made which
-// blobs the namespace did not have before.
+// ingester is the content of a namespace as package image writes to it. It holds what is written,
+// or found to be there, until an image refers to it.
 type ingester struct {
 	*Blobs
-	made *[]digest.Digest
+	hold *metadata.Hold
 }
 
 var _ image.Content = ingester{}
 
 // Writer implements image.Ingester.
 func (i ingester) Writer(ctx context.Context, ref string, opts content.WriterOptions) (image.BlobWriter, error) {
+	i.hold.Content(opts.Expected.String())
 	w, err := i.Blobs.Writer(ctx, ref, opts)
-	if err != nil {
+	if errors.Is(err, errdefs.ErrAlreadyExists) {
 		return nil, err
 	}
-	return rememberedWriter{w, i.made}, nil
+	if err != nil { // it may have been made before the caller left
+		return nil, errors.Join(err, ignore(i.Blobs.Abort(context.WithoutCancel(ctx), ref), errdefs.ErrNotFound))
+	}
+	return heldWriter{w, i.hold}, nil
 }
 
 // Abort implements image.Ingester. The writer's Close has done it already.
@@ -37,39 +41,40 @@ func (i ingester) Abort(ctx context.Context, ref string) error {
 	return ignore(i.Blobs.Abort(ctx, ref), errdefs.ErrNotFound)
 }
 
-// rememberedWriter tells the ingester of what it committed. What it does not commit it drops:
+// heldWriter holds what it commits, from before it is there. What it does not commit it drops:
 // nobody takes the ingest of an import up again, so it need not be put on disk.
-type rememberedWriter struct {
+type heldWriter struct {
 	*BlobWriter
-	made *[]digest.Digest
+	hold *metadata.Hold
 }
 
 // Commit implements image.BlobWriter.
-func (w rememberedWriter) Commit(ctx context.Context, size int64, expected digest.Digest) error {
-	err := w.BlobWriter.Commit(ctx, size, expected)
-	if err == nil {
-		*w.made = append(*w.made, w.Digest())
-	}
-	return err
+func (w heldWriter) Commit(ctx context.Context, size int64, expected digest.Digest) error {
+	w.hold.Content(w.Digest().String())
+	w.hold.Content(expected.String())
+	return w.BlobWriter.Commit(ctx, size, expected)
 }
 
 // Close implements image.BlobWriter.
-func (w rememberedWriter) Close() error { return w.Discard() }
+func (w heldWriter) Close() error { return w.Discard() }
 
 // labelUnpacking marks an active snapshot that an unpack is filling; one found at start belongs to
 // nobody any more.
 const labelUnpacking = "cleat.io/unpacking"
 
-// layers are the snapshots of a namespace as package image makes them.
+// layers are the snapshots of a namespace as package image makes them. Those that are looked for or
+// made are held.
 type layers struct {
 	s                      *Service
 	namespace, snapshotter string
+	hold                   *metadata.Hold
 }
 
 var _ image.Stacker = (*layers)(nil)
 
 // Exists implements image.Snapshots.
 func (l *layers) Exists(ctx context.Context, name string) (bool, error) {
+	l.hold.Snapshot(l.snapshotter, name)
 	var rec metadata.Snapshot
 	err := l.s.DB.View(ctx, func(tx *metadata.Tx) (err error) {
 		rec, err = tx.Snapshots(l.namespace, l.snapshotter).Stat(name)
@@ -83,6 +88,7 @@ func (l *layers) Exists(ctx context.Context, name string) (bool, error) {
 
 // Prepare implements image.Snapshots.
 func (l *layers) Prepare(ctx context.Context, key, parent string) ([]mount.Mount, error) {
+	l.hold.Snapshot(l.snapshotter, key)
 	return l.s.Prepare(ctx, l.namespace, l.snapshotter, metadata.Snapshot{
 		Key: key, Parent: parent, Kind: snapshot.KindActive, Labels: map[string]string{labelUnpacking: "true"},
 	})
@@ -90,6 +96,7 @@ func (l *layers) Prepare(ctx context.Context, key, parent string) ([]mount.Mount
 
 // Commit implements image.Snapshots.
 func (l *layers) Commit(ctx context.Context, name, key string) error {
+	l.hold.Snapshot(l.snapshotter, name)
 	return l.s.Commit(ctx, l.namespace, l.snapshotter, name, key, nil)
 }
 

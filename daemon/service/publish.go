@@ -2,9 +2,9 @@ package service
 
 import (
 	"fmt"
-	"time"
 
 	apievents "github.com/containerd/containerd/api/events"
+	"github.com/opencontainers/go-digest"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
@@ -24,18 +24,22 @@ func announce(tx *metadata.Tx, namespace, topic string, msg proto.Message) error
 	})
 }
 
-// publish appends the event of a change that was committed without it: a commit of its own would
-// cost a sync. The change stands whether or not that works, so a failure is logged.
-func (s *Service) publish(namespace, topic string, msg proto.Message) {
-	data, err := proto.Marshal(msg)
-	if err == nil {
-		_, err = s.Events.Append(events.Event{
-			Timestamp: time.Now().UTC(), Namespace: namespace, Topic: topic,
-			TypeURL: string(msg.ProtoReflect().Descriptor().FullName()), Value: data,
-		})
-	}
-	if err != nil {
-		s.Log.Error("cannot publish an event", "topic", topic, "namespace", namespace, "error", err)
+// announceDeleted announces a blob that a namespace no longer sees.
+func announceDeleted(tx *metadata.Tx, namespace string, d digest.Digest) error {
+	return announce(tx, namespace, "/content/delete", &apievents.ContentDelete{Digest: d.String()})
+}
+
+// announceCollected announces what a collection takes off the records.
+func announceCollected(tx *metadata.Tx, r metadata.Removed) error {
+	switch r.Kind {
+	case metadata.KindImage:
+		return announce(tx, r.Namespace, "/images/delete", &apievents.ImageDelete{Name: r.Name})
+	case metadata.KindSnapshot:
+		return announce(tx, r.Namespace, "/snapshot/remove", &apievents.SnapshotRemove{Key: r.Name, Snapshotter: r.Set})
+	case metadata.KindContent:
+		return announceDeleted(tx, r.Namespace, digest.Digest(r.Name))
+	default:
+		return nil // the API has no event for it
 	}
 }
 

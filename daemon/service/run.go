@@ -38,7 +38,9 @@ func (s *Service) Run(ctx context.Context, namespace string, req *cleatapi.RunRe
 	}
 	defer unlock()
 	cursor := s.Events.Cursor()
-	r, err := s.planRun(ctx, namespace, id, req)
+	hold := s.DB.Hold(namespace)
+	defer hold.Release()
+	r, err := s.planRun(ctx, hold, namespace, id, req)
 	if err != nil {
 		return nil, err
 	}
@@ -50,7 +52,7 @@ func (s *Service) Run(ctx context.Context, namespace string, req *cleatapi.RunRe
 	r.create = runtime.CreateOptions{
 		ID: id, Runtime: r.container.Runtime.Name, Options: req.Options,
 		Late: func(ctx context.Context, o *runtime.CreateOptions) (err error) {
-			release, err = s.furnish(ctx, &u, namespace, r, req, o)
+			release, err = s.furnish(ctx, hold, &u, namespace, r, req, o)
 			return err
 		},
 	}
@@ -116,7 +118,7 @@ func checkRun(req *cleatapi.RunRequest, id string) error {
 }
 
 // planRun looks up what the request names and checks that the container's name is free.
-func (s *Service) planRun(ctx context.Context, namespace, id string, req *cleatapi.RunRequest) (*plan, error) {
+func (s *Service) planRun(ctx context.Context, hold *metadata.Hold, namespace, id string, req *cleatapi.RunRequest) (*plan, error) {
 	r := &plan{container: metadata.Container{ID: id, Labels: req.Labels, CreatedAt: time.Now().UTC()}, run: runRecord{Token: req.Token}}
 	err := s.DB.View(ctx, func(tx *metadata.Tx) error {
 		snapshotter, runtimeName, err := s.defaults(tx, namespace)
@@ -135,7 +137,7 @@ func (s *Service) planRun(ctx context.Context, namespace, id string, req *cleata
 	if err != nil || req.Image == "" {
 		return r, err
 	}
-	r.image, err = s.unpacked(ctx, namespace, req.Image, r.container.Snapshotter)
+	r.image, err = s.unpacked(ctx, hold, namespace, req.Image, r.container.Snapshotter)
 	if err != nil {
 		return nil, err
 	}
@@ -146,9 +148,9 @@ func (s *Service) planRun(ctx context.Context, namespace, id string, req *cleata
 // furnish makes what the container needs while its shim starts: root file system, spec, log. The
 // returned function ends the reservation of the snapshot's number once it is on record.
 func (s *Service) furnish(
-	ctx context.Context, u *undo.Stack, namespace string, r *plan, req *cleatapi.RunRequest, o *runtime.CreateOptions,
+	ctx context.Context, hold *metadata.Hold, u *undo.Stack, namespace string, r *plan, req *cleatapi.RunRequest, o *runtime.CreateOptions,
 ) (func(), error) {
-	release, err := s.runRootfs(ctx, u, namespace, r, req, o)
+	release, err := s.runRootfs(ctx, hold, u, namespace, r, req, o)
 	if err != nil {
 		return nil, err
 	}
@@ -160,7 +162,7 @@ func (s *Service) furnish(
 
 // runRootfs prepares the container's snapshot.
 func (s *Service) runRootfs(
-	ctx context.Context, u *undo.Stack, namespace string, r *plan, req *cleatapi.RunRequest, o *runtime.CreateOptions,
+	ctx context.Context, hold *metadata.Hold, u *undo.Stack, namespace string, r *plan, req *cleatapi.RunRequest, o *runtime.CreateOptions,
 ) (func(), error) {
 	if req.Rootfs != "" {
 		return func() {}, nil
@@ -169,7 +171,7 @@ func (s *Service) runRootfs(
 	if err != nil {
 		return nil, err
 	}
-	p, err := s.prepare(ctx, u, d, namespace, metadata.Snapshot{
+	p, err := s.prepare(ctx, hold, u, d, namespace, metadata.Snapshot{
 		Key: r.container.SnapshotKey, Parent: r.image.chainID, Kind: snapshot.KindActive,
 	})
 	if err != nil {

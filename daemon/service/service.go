@@ -28,7 +28,7 @@ import (
 	"github.com/cleatproject/cleat/snapshot"
 )
 
-// Config is what a Service works with; all fields are required but those that say otherwise.
+// Config is what a Service works with; all fields are required but those that say otherwise, and GC.
 type Config struct {
 	DB      *metadata.DB
 	Content *content.Store
@@ -46,6 +46,9 @@ type Config struct {
 	// CgroupParent is the cgroup below which containers that choose none are put.
 	CgroupParent string
 	Log          *slog.Logger
+	// GC says when garbage is collected, Collecting how; the zero value of the latter is right.
+	GC         GCConfig
+	Collecting metadata.CollectOptions
 	// Helpers decompress layers; it may be nil.
 	Helpers []archive.Helper
 }
@@ -56,10 +59,8 @@ type Service struct {
 	locks   keyLocks
 	images  imageCache
 	exits   recentExits
-	garbage garbage
-	// importing is held for reading while an import adds blobs that no image refers to yet, and
-	// for writing while what images left is removed.
-	importing sync.RWMutex
+	gc      *collector
+	gcState gcState // of the collector's goroutine
 	// sweeping is held for reading while a blob is committed whose record is to follow, and
 	// for writing while a blob is deleted whose last record went.
 	sweeping sync.RWMutex
@@ -72,7 +73,10 @@ type Service struct {
 // New returns a Service; Close it.
 func New(cfg Config) *Service {
 	ctx, cancel := context.WithCancel(context.Background())
-	return &Service{Config: cfg, ctx: ctx, cancel: cancel}
+	s := &Service{Config: cfg, ctx: ctx, cancel: cancel}
+	s.gc = newCollector(cfg.GC, cfg.Log, s.collectGarbage)
+	cfg.DB.Watch(s.gc.note)
+	return s
 }
 
 // Close ends the Service's goroutines and waits for them. Containers are left alone.

@@ -22,8 +22,9 @@ type prepared struct {
 }
 
 // prepare makes the directory of a snapshot upon parent and pushes its removal. Call release once
-// the record is committed or the directory is gone; pushed as well.
-func (s *Service) prepare(ctx context.Context, u *undo.Stack, d snapshot.Driver, namespace string, rec metadata.Snapshot) (*prepared, error) {
+// the record is committed or the directory is gone; pushed as well. The parent is held.
+func (s *Service) prepare(ctx context.Context, hold *metadata.Hold, u *undo.Stack, d snapshot.Driver, namespace string, rec metadata.Snapshot) (*prepared, error) {
+	hold.Snapshot(d.Name(), rec.Parent)
 	var parents []uint64
 	err := s.DB.View(ctx, func(tx *metadata.Tx) (err error) {
 		parents, err = tx.Snapshots(namespace, d.Name()).ParentIDs(rec.Parent)
@@ -56,9 +57,11 @@ func (s *Service) Prepare(ctx context.Context, namespace, snapshotter string, re
 	if err != nil {
 		return nil, err
 	}
+	hold := s.DB.Hold(namespace)
+	defer hold.Release()
 	var u undo.Stack
 	defer func() { err = errors.Join(err, u.Run()) }()
-	p, err := s.prepare(ctx, &u, d, namespace, rec)
+	p, err := s.prepare(ctx, hold, &u, d, namespace, rec)
 	if err != nil {
 		return nil, err
 	}
@@ -137,6 +140,10 @@ func (s *Service) commit(
 	if err != nil {
 		return err
 	}
+	hold := s.DB.Hold(namespace)
+	defer hold.Release()
+	hold.Snapshot(snapshotter, key)
+	hold.Snapshot(snapshotter, name)
 	var rec metadata.Snapshot
 	err = s.DB.View(ctx, func(tx *metadata.Tx) (err error) {
 		snaps := tx.Snapshots(namespace, snapshotter)

@@ -6,4 +6,5 @@ const (
 	ImagesService     = "cleat.v1.Images"
 	EventsService     = "cleat.v1.Events"
 	ShimsService      = "cleat.v1.Shims"
+	GCService         = "cleat.v1.GC"
 )

@@ -1,0 +1,175 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+
+	"github.com/cleatproject/cleat/content"
+	"github.com/cleatproject/cleat/metadata"
+	"github.com/cleatproject/cleat/proto/cleatapi"
+	"github.com/cleatproject/cleat/snapshot"
+)
+
+// removeFiles removes what is behind deleted records: the directories of snapshots, and blobs that
+// no namespace sees any more. It goes on after failures, but not when ctx has ended: then the files
+// are left to the next start.
+func (s *Service) removeFiles(ctx context.Context, removed []metadata.Removed, out *tally) error {
+	var errs error
+	for _, r := range removed {
+		bytes := int64(0)
+		if ctx.Err() == nil {
+			var err error
+			bytes, err = s.removeFile(ctx, r)
+			errs = errors.Join(errs, err)
+		}
+		out.add(freed(r, bytes))
+	}
+	return errors.Join(errs, ctx.Err())
+}
+
+// removeFile removes what is behind one record and returns how much that was.
+func (s *Service) removeFile(ctx context.Context, r metadata.Removed) (int64, error) {
+	switch r.Kind {
+	case metadata.KindSnapshot:
+		return s.removeCollected(ctx, r)
+	case metadata.KindContent:
+		gone, err := s.removeUnused(ctx, digest.Digest(r.Name))
+		if !gone {
+			return 0, err
+		}
+		return r.Size, err
+	default:
+		return 0, nil // only a record
+	}
+}
+
+// removeCollected removes the directory of a snapshot whose record is gone.
+func (s *Service) removeCollected(ctx context.Context, r metadata.Removed) (int64, error) {
+	d, err := s.driver(r.Set)
+	if err != nil {
+		return 0, nil //nolint:nilerr // its directory is cleaned up where the driver works again
+	}
+	bytes := r.Size
+	if bytes == 0 { // it was never committed, and so not measured
+		u, err := d.Usage(ctx, r.SnapshotID)
+		if err := ignore(err, errdefs.ErrNotFound); err != nil {
+			return 0, fmt.Errorf("remove snapshot %s: %w", r.Name, err)
+		}
+		bytes = u.Size
+	}
+	if err := d.Remove(ctx, r.SnapshotID); err != nil {
+		return 0, fmt.Errorf("remove snapshot %s: %w", r.Name, err)
+	}
+	return bytes, nil
+}
+
+// blobUsers counts the namespaces that see a blob.
+func (s *Service) blobUsers(ctx context.Context, d string) (n int, err error) {
+	err = s.DB.View(ctx, func(tx *metadata.Tx) error {
+		users, err := tx.BlobUsers(digest.Digest(d))
+		n = len(users)
+		return err
+	})
+	return n, err
+}
+
+// removeUnused removes a blob from the store if no record names it. The lock keeps those out whose
+// blob is there and whose record is not yet.
+func (s *Service) removeUnused(ctx context.Context, d digest.Digest) (gone bool, err error) {
+	s.sweeping.Lock()
+	defer s.sweeping.Unlock()
+	users, err := s.blobUsers(ctx, d.String())
+	if err != nil || users > 0 {
+		return false, err
+	}
+	err = s.Content.Delete(ctx, d)
+	return err == nil, ignore(err, errdefs.ErrNotFound)
+}
+
+// removeUnrecorded removes what crashes have left on disk between a step there and the record of
+// it: blobs and directories that no record names.
+func (s *Service) removeUnrecorded(ctx context.Context, out *tally) error {
+	var orphans []content.Info
+	err := s.Content.Walk(ctx, func(i content.Info) error {
+		n, err := s.blobUsers(ctx, i.Digest.String())
+		if err == nil && n == 0 {
+			orphans = append(orphans, i)
+		}
+		return err
+	})
+	for _, o := range orphans {
+		gone, rerr := s.removeUnused(ctx, o.Digest)
+		err = errors.Join(err, rerr)
+		if gone {
+			out.add(&cleatapi.Freed{Kind: "file", Name: o.Digest.String(), Bytes: o.Size})
+		}
+	}
+	for name, d := range s.Snapshotters {
+		err = errors.Join(err, s.removeUnrecordedSnapshots(ctx, name, d, out))
+	}
+	return err
+}
+
+func (s *Service) removeUnrecordedSnapshots(ctx context.Context, name string, d snapshot.Driver, out *tally) error {
+	live, err := s.DB.LiveSnapshots(ctx, name)
+	if err != nil {
+		return err
+	}
+	gone, err := d.Cleanup(ctx, live)
+	for _, id := range gone {
+		out.add(&cleatapi.Freed{Kind: "file", Snapshotter: name, Name: strconv.FormatUint(id, 10)})
+	}
+	return err
+}
+
+// ingestExpiry is how long an ingest is kept that nobody writes to and no lease holds.
+const ingestExpiry = 24 * time.Hour
+
+// expireIngests drops ingests that were left alone for long.
+func (s *Service) expireIngests(ctx context.Context, now time.Time, out *tally) error {
+	list, err := s.Content.ListStatuses(ctx, "")
+	if err != nil {
+		return err
+	}
+	leased := make(map[string]map[string]bool)
+	var errs error
+	for _, st := range list {
+		last := st.StartedAt
+		if st.UpdatedAt.After(last) {
+			last = st.UpdatedAt
+		}
+		ns, ref, _ := strings.Cut(st.Ref, "/")
+		if last.Add(ingestExpiry).After(now) {
+			continue
+		}
+		if leased[ns] == nil {
+			err := s.DB.View(ctx, func(tx *metadata.Tx) (err error) {
+				leased[ns], err = tx.Leased(ns, metadata.ResourceIngests)
+				return err
+			})
+			if err != nil {
+				return errors.Join(errs, err)
+			}
+		}
+		if leased[ns][ref] {
+			continue
+		}
+		err := s.Content.Abort(ctx, st.Ref)
+		if errors.Is(err, errdefs.ErrUnavailable) || errors.Is(err, errdefs.ErrNotFound) {
+			continue // it has a writer, or ended by itself
+		}
+		if err != nil {
+			errs = errors.Join(errs, err)
+			continue
+		}
+		out.add(&cleatapi.Freed{Kind: metadata.KindIngest.String(), Namespace: ns, Name: ref, Bytes: st.Offset})
+	}
+	return errs
+}

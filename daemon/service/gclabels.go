@@ -1,0 +1,229 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/cleatproject/cleat/image"
+	"github.com/cleatproject/cleat/metadata"
+	"github.com/cleatproject/cleat/snapshot"
+)
+
+// references are the labels by which the documents of images keep what they refer to, as published:
+// gc.ref.content.m.N on an index, .config and .l.N on a manifest, gc.ref.snapshot.NAME on a
+// configuration.
+type references map[digest.Digest]map[string]string
+
+// maxNesting bounds indexes within indexes, as package image does.
+const maxNesting = 8
+
+// referencesOf reads the documents of an image that are here. One that cannot be understood refers
+// to nothing.
+func (s *Service) referencesOf(ctx context.Context, blobs *Blobs, targets ...ocispec.Descriptor) (references, error) {
+	r := make(references)
+	for _, t := range targets {
+		if err := r.add(ctx, blobs, t, 0); err != nil {
+			return nil, err
+		}
+	}
+	return r, nil
+}
+
+func (r references) add(ctx context.Context, blobs *Blobs, desc ocispec.Descriptor, depth int) error {
+	if r[desc.Digest] != nil || depth > maxNesting || !image.IsIndex(desc.MediaType) && !image.IsManifest(desc.MediaType) {
+		return nil
+	}
+	children, err := image.Children(ctx, blobs, desc)
+	if errors.Is(err, errdefs.ErrNotFound) || errors.Is(err, errdefs.ErrInvalidArgument) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read references of %s: %w", desc.Digest, err)
+	}
+	labels := make(map[string]string, len(children))
+	r[desc.Digest] = labels
+	for i, c := range children {
+		key := fmt.Sprintf("%s.m.%d", metadata.LabelRefContent, i)
+		switch {
+		case image.IsIndex(desc.MediaType):
+		case i == 0:
+			key = metadata.LabelRefContent + ".config"
+		default:
+			key = fmt.Sprintf("%s.l.%d", metadata.LabelRefContent, i-1)
+		}
+		labels[key] = c.Digest.String()
+		if err := r.add(ctx, blobs, c, depth+1); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// apply sets the labels where they are not set. Blobs that the namespace does not see are left out.
+func (r references) apply(tx *metadata.Tx, namespace string) error {
+	c := tx.Content(namespace)
+	for d, labels := range r {
+		blob, err := c.Get(d)
+		if errors.Is(err, errdefs.ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		var paths []string
+		for key, text := range labels {
+			if blob.Labels[key] != text {
+				paths = append(paths, "labels."+key)
+			}
+		}
+		if len(paths) == 0 {
+			continue
+		}
+		if _, err := c.Update(metadata.Blob{Digest: d, Labels: labels}, paths...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// keepSnapshot has an image's configuration keep its topmost snapshot.
+func (s *Service) keepSnapshot(ctx context.Context, namespace, snapshotter string, config digest.Digest, key string) error {
+	if key == "" {
+		return nil
+	}
+	label := metadata.LabelRefSnapshot + snapshotter
+	if blob, err := s.Blobs(namespace).Blob(ctx, config); err != nil || blob.Labels[label] == key {
+		return err
+	}
+	r := references{config: {label: key}}
+	return s.DB.Update(ctx, func(tx *metadata.Tx) error { return r.apply(tx, namespace) })
+}
+
+// labelOldImages labels what images refer to that a cleatd imported which did not do so yet, or that
+// that a client recorded which does not. It reads documents of those only that lack a label; what is
+// not unpacked lacks one, and is looked at with each start.
+func (s *Service) labelOldImages(ctx context.Context) error {
+	namespaces, err := s.namespaces(ctx)
+	if err != nil {
+		return err
+	}
+	for _, ns := range namespaces {
+		var bare []ocispec.Descriptor
+		err := s.DB.View(ctx, func(tx *metadata.Tx) error {
+			bare = nil
+			images, err := tx.Images(ns).List()
+			for _, img := range images {
+				is, err := isBare(tx.Content(ns), img.Target.Digest, 0)
+				if err != nil {
+					return err
+				}
+				if is {
+					bare = append(bare, img.Target)
+				}
+			}
+			return err
+		})
+		if err == nil && len(bare) > 0 {
+			err = s.labelBare(ctx, ns, bare)
+		}
+		if err != nil {
+			return fmt.Errorf("label images of namespace %s: %w", ns, err)
+		}
+	}
+	return nil
+}
+
+// isBare tells whether an index or manifest refers to nothing, or refers to one that does, or to a
+// configuration that refers to no snapshot. What is not here is not bare.
+func isBare(c metadata.Content, d digest.Digest, depth int) (bool, error) {
+	blob, err := c.Get(d)
+	if err != nil || depth > maxNesting {
+		return false, ignore(err, errdefs.ErrNotFound)
+	}
+	refers := false
+	for key, text := range blob.Labels {
+		rest, ok := strings.CutPrefix(key, metadata.LabelRefContent)
+		refers = refers || ok
+		bare := false
+		switch {
+		case rest == ".config":
+			bare, err = hasNoSnapshot(c, digest.Digest(text))
+		case strings.HasPrefix(rest, ".m."):
+			bare, err = isBare(c, digest.Digest(text), depth+1)
+		}
+		if bare || err != nil {
+			return bare, err
+		}
+	}
+	return !refers, nil
+}
+
+func hasNoSnapshot(c metadata.Content, config digest.Digest) (bool, error) {
+	blob, err := c.Get(config)
+	if err != nil {
+		return false, ignore(err, errdefs.ErrNotFound)
+	}
+	for key := range blob.Labels {
+		if strings.HasPrefix(key, metadata.LabelRefSnapshot) {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
+// labelBare labels all that images refer to, their snapshots included.
+func (s *Service) labelBare(ctx context.Context, namespace string, targets []ocispec.Descriptor) error {
+	blobs := s.Blobs(namespace)
+	r, err := s.referencesOf(ctx, blobs, targets...)
+	if err != nil {
+		return err
+	}
+	configs := make(references)
+	for _, labels := range r {
+		config := digest.Digest(labels[metadata.LabelRefContent+".config"])
+		if config == "" {
+			continue
+		}
+		top, err := image.TopSnapshot(ctx, blobs, config)
+		if errors.Is(err, errdefs.ErrNotFound) || errors.Is(err, errdefs.ErrInvalidArgument) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		configs[config] = make(map[string]string)
+		for name := range s.Snapshotters {
+			configs[config][metadata.LabelRefSnapshot+name] = top
+		}
+	}
+	return s.DB.Update(ctx, func(tx *metadata.Tx) error {
+		if err := r.apply(tx, namespace); err != nil {
+			return err
+		}
+		return configs.unpacked(tx, namespace).apply(tx, namespace)
+	})
+}
+
+// unpacked returns those references to snapshots that are there.
+func (r references) unpacked(tx *metadata.Tx, namespace string) references {
+	out := make(references)
+	for config, labels := range r {
+		for key, top := range labels {
+			rec, err := tx.Snapshots(namespace, strings.TrimPrefix(key, metadata.LabelRefSnapshot)).Stat(top)
+			if err != nil || rec.Kind != snapshot.KindCommitted {
+				continue
+			}
+			if out[config] == nil {
+				out[config] = make(map[string]string)
+			}
+			out[config][key] = top
+		}
+	}
+	return out
+}

@@ -1,0 +1,169 @@
+package integration
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	contentapi "github.com/containerd/containerd/api/services/content/v1"
+	"github.com/opencontainers/go-digest"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
+)
+
+// TestWhatAnEarlierVersionImportedStays takes the labels off that earlier versions did not set.
+func TestWhatAnEarlierVersionImportedStays(t *testing.T) {
+	d := Start(t)
+	d.layered("img", "text")
+	d.gc() // the first one after the start has looked for such
+	ctx, conn := d.grpc()
+	content := contentapi.NewContentClient(conn)
+	stream, err := content.List(ctx, &contentapi.ListContentRequest{})
+	must(t, err)
+	list, err := stream.Recv()
+	must(t, err)
+	strip := func(key string) {
+		t.Helper()
+		for _, info := range list.GetInfo() {
+			if key == "" {
+				info.Labels = nil
+			}
+			delete(info.Labels, key)
+			_, err := content.Update(ctx, &contentapi.UpdateRequest{Info: info, UpdateMask: &fieldmaskpb.FieldMask{Paths: []string{"labels"}}})
+			must(t, err)
+		}
+		d.Restart()
+		if f := d.gc(); len(f.Freed) != 0 {
+			t.Errorf("collected %+v", f)
+		}
+		must(t, d.holds(4, 2))
+	}
+	strip("containerd.io/gc.ref.snapshot.overlayfs")
+	strip("")
+	if out := d.Cleat("run", "--rm", "img", "cat", "/data/text"); out != "text" {
+		t.Errorf("the image says %q", out)
+	}
+	d.Cleat("image", "rm", "img")
+	must(t, d.holds(0, 0))
+}
+
+func TestWhatCrashesLeaveOnDiskIsCollected(t *testing.T) {
+	d := Start(t)
+	d.Busybox()
+	d.Cleat("run", "--rm", "busybox", "true")
+	must(t, d.holds(3, 1))
+	d.Kill9()
+	orphan := digest.FromString("orphan")
+	must(t, os.WriteFile(filepath.Join(d.Root, "content", "blobs", "sha256", orphan.Encoded()), []byte("orphan"), 0o444))
+	must(t, os.MkdirAll(filepath.Join(d.Root, "snapshots", "overlayfs", "2", "fs"), 0o700)) // what the container had
+	ingest := filepath.Join(d.Root, "content", "ingest", digest.FromString("default/old").Encoded())
+	must(t, os.Mkdir(ingest, 0o700))
+	old := time.Now().Add(-25 * time.Hour)
+	meta, err := json.Marshal(map[string]any{"startedAt": old})
+	must(t, err)
+	for name, data := range map[string][]byte{"ref": []byte("default/old"), "data": []byte("x"), "meta": meta} {
+		must(t, os.WriteFile(filepath.Join(ingest, name), data, 0o600))
+		must(t, os.Chtimes(filepath.Join(ingest, name), old, old))
+	}
+	d.Begin()
+	d.Eventually("the remains are collected", func() error {
+		if _, err := os.Stat(ingest); !errors.Is(err, fs.ErrNotExist) {
+			return errors.New("the ingest is there")
+		}
+		return d.holds(3, 1)
+	})
+	d.Cleat("run", "--rm", "busybox", "true")
+}
+
+// TestCollectionsBesideEverything collects without a pause while images are imported, run and
+// removed: none of it may fail.
+func TestCollectionsBesideEverything(t *testing.T) {
+	d := Start(t)
+	ctx, stop := context.WithCancel(t.Context())
+	collected := make(chan error, 1)
+	c := d.Client()
+	go func() {
+		for ctx.Err() == nil {
+			if _, err := c.CollectGarbage(context.Background()); err != nil {
+				collected <- err
+				return
+			}
+		}
+		collected <- nil
+	}()
+	done := make(chan error, 3)
+	archive := busyboxArchive(t)
+	go func() { // ctr works under leases
+		done <- func() error {
+			for range size(12, 200) {
+				for _, args := range [][]string{
+					{"images", "import", "--no-unpack", "--index-name", "docker.io/library/ctr:latest", archive},
+					{"images", "export", "/dev/null", "docker.io/library/ctr:latest"},
+					{"images", "rm", "docker.io/library/ctr:latest"},
+				} {
+					if out, err := exec.Command("ctr", append([]string{"--address", d.Address}, args...)...).CombinedOutput(); err != nil {
+						return fmt.Errorf("ctr %q: %w: %s", args, err, out)
+					}
+				}
+			}
+			return nil
+		}()
+	}()
+	for w := range 2 {
+		go func() {
+			done <- func() error {
+				for range size(6, 100) {
+					name := fmt.Sprintf("img%d", w)
+					for _, args := range [][]string{
+						{"image", "import", "--name", name, archive},
+						{"run", "--rm", name, "true"},
+						{"image", "rm", name},
+					} {
+						if out, err := d.Command(args...).CombinedOutput(); err != nil {
+							return fmt.Errorf("cleat %q: %w: %s", args, err, out)
+						}
+					}
+				}
+				return nil
+			}()
+		}()
+	}
+	for range 3 {
+		if err := <-done; err != nil {
+			t.Errorf("%v\n%s", err, d.Log())
+		}
+	}
+	stop()
+	must(t, <-collected)
+	d.gc()
+	must(t, d.holds(0, 0))
+}
+
+// TestKill9WhileGarbageIsCollected kills the daemon at moments from before a collection to after it.
+func TestKill9WhileGarbageIsCollected(t *testing.T) {
+	d := Start(t)
+	d.layered("kept", "kept")
+	rounds := size(8, 60)
+	for i := range rounds {
+		d.layered("gone", fmt.Sprint(i))
+		cmd := d.Command("image", "rm", "gone")
+		must(t, cmd.Start())
+		<-time.After(time.Duration(i) * 24 * time.Millisecond / time.Duration(rounds)) // the moment is what varies
+		d.Kill9()
+		_ = cmd.Wait() // it may have lost the daemon
+		d.Begin()
+		if _, _, code := d.Try("image", "inspect", "gone"); code == 0 {
+			d.Cleat("image", "rm", "gone") // killed too early
+		}
+		d.Eventually("the garbage is gone", func() error { return d.holds(4, 2) })
+		if out := d.Cleat("run", "--rm", "kept", "cat", "/data/text"); out != "kept" {
+			t.Errorf("the kept image says %q", out)
+		}
+	}
+}

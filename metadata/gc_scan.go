@@ -1,0 +1,228 @@
+package metadata
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"time"
+
+	"google.golang.org/protobuf/encoding/protowire"
+)
+
+// ingestExpiry is how long an upload lives that no lease holds.
+const ingestExpiry = 24 * time.Hour
+
+// visit is the reading of one record for the graph. Of a record only what the graph needs
+// is decoded, and nothing is copied that the graph knows already.
+type visit struct {
+	g    *graph
+	tx   *Tx
+	now  time.Time
+	node int32
+}
+
+// checkEvery is after how many records a scan looks whether it is still wanted.
+const checkEvery = 4096
+
+// scan reads all records of a namespace.
+func (g *graph) scan(ctx context.Context, tx *Tx, now time.Time) error {
+	v := &visit{g: g, tx: tx, now: now}
+	seen := 0
+	for _, n := range nouns() {
+		sets := []string{""}
+		if n.split {
+			sets = tx.Snapshotters(g.ns)
+		}
+		for _, set := range sets {
+			b := tx.read(g.ns, n.path(set)...)
+			if b == nil {
+				continue
+			}
+			err := b.ForEach(func(k, raw []byte) error {
+				if seen++; seen%checkEvery == 0 && ctx.Err() != nil {
+					return ctx.Err()
+				}
+				if raw == nil {
+					return nil // a bucket
+				}
+				return v.record(&n, g.node(n.kind, set, k), raw)
+			})
+			if err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// record reads one record, whose node it is.
+func (v *visit) record(n *noun, at int32, raw []byte) error {
+	v.node = at
+	v.g.nodes[at].exists = true
+	if err := n.scan(v, raw); err != nil {
+		return fmt.Errorf("%s in namespace %q: %w", v.g.nodes[at].object(v.g.ns), v.g.ns, err)
+	}
+	return nil
+}
+
+// again reads a record anew, or learns that it is gone; it answers with its node.
+func (v *visit) again(o Object) (int32, error) {
+	n, ok := nounOf(o.Kind)
+	if !ok {
+		return 0, fmt.Errorf("no noun is of the kind %d", o.Kind)
+	}
+	at := v.g.node(o.Kind, o.Set, []byte(o.Name))
+	b := v.tx.read(v.g.ns, n.path(o.Set)...)
+	var raw []byte
+	if b != nil {
+		raw = b.Get([]byte(o.Name))
+	}
+	if raw == nil {
+		v.g.nodes[at].exists = false
+		return at, nil
+	}
+	return at, v.record(&n, at, raw)
+}
+
+// fields calls each with the fields of a message, without copying.
+func fields(raw []byte, each func(field) error) error {
+	for len(raw) > 0 {
+		f, n, err := next(raw)
+		if err != nil {
+			return err
+		}
+		if err := each(f); err != nil {
+			return err
+		}
+		raw = raw[n:]
+	}
+	return nil
+}
+
+func (v *visit) root() { v.g.nodes[v.node].root = true }
+
+// own adds what the object is made of.
+func (v *visit) own(kind Kind, set string, key []byte, via string) {
+	if len(key) > 0 {
+		v.g.link(v.node, v.g.node(kind, set, key), false, func() string { return via })
+	}
+}
+
+func (v *visit) image(raw []byte) error {
+	expired := false
+	err := fields(raw, func(f field) error {
+		switch f.num {
+		case 2:
+			return v.label(f.b, func(k, text []byte) { expired = expired || v.expired(k, text) })
+		case 3:
+			return fields(f.b, func(f field) error {
+				if f.num == 2 {
+					v.own(KindContent, "", f.b, "target")
+				}
+				return nil
+			})
+		}
+		return nil
+	})
+	if !expired {
+		v.root()
+	}
+	return err
+}
+
+func (v *visit) container(raw []byte) error {
+	v.root()
+	var snapshotter, key []byte
+	err := fields(raw, func(f field) error {
+		switch f.num {
+		case 2:
+			return v.label(f.b, nil)
+		case 7:
+			snapshotter = f.b
+		case 8:
+			key = f.b
+		}
+		return nil
+	})
+	v.own(KindSnapshot, string(snapshotter), key, "snapshot")
+	return err
+}
+
+func (v *visit) lease(raw []byte) error {
+	expired := false
+	v.g.nodes[v.node].flat = false
+	err := fields(raw, func(f field) error {
+		if f.num != 2 {
+			return nil
+		}
+		return v.label(f.b, func(k, text []byte) {
+			expired = expired || v.expired(k, text)
+			if string(k) == LabelFlat && len(text) > 0 {
+				v.g.nodes[v.node].flat = true
+			}
+		})
+	})
+	if !expired {
+		v.root()
+	}
+	if err == nil {
+		v.resources()
+	}
+	return err
+}
+
+// resources adds what a lease holds.
+func (v *visit) resources() {
+	b := v.tx.read(v.g.ns, resourcesBucket)
+	if b == nil {
+		return
+	}
+	prefix := []byte(v.g.nodes[v.node].key + "\x00")
+	c := b.Cursor()
+	for k, _ := c.Seek(prefix); bytes.HasPrefix(k, prefix); k, _ = c.Next() {
+		typ, id, _ := bytes.Cut(k[len(prefix):], []byte{0})
+		if kind, set, ok := resourceKind(string(typ)); ok {
+			v.own(kind, set, id, "lease")
+		}
+	}
+}
+
+func (v *visit) blob(raw []byte) error { return v.labelled(raw, 3) }
+
+func (v *visit) snapshot(raw []byte) error {
+	set := v.g.nodes[v.node].set
+	err := fields(raw, func(f field) error {
+		if f.num == 2 {
+			v.own(KindSnapshot, set, f.b, "parent")
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return v.labelled(raw, 5)
+}
+
+func (v *visit) ingest(raw []byte) error {
+	return fields(raw, func(f field) error {
+		switch f.num {
+		case 2:
+			v.own(KindContent, "", f.b, "expected")
+		case 4:
+			if f.time().Add(ingestExpiry).After(v.now) {
+				v.root()
+			}
+		}
+		return nil
+	})
+}
+
+// labelled reads the labels of a record that only they make a root.
+func (v *visit) labelled(raw []byte, labels protowire.Number) error {
+	return fields(raw, func(f field) error {
+		if f.num == labels {
+			return v.label(f.b, nil)
+		}
+		return nil
+	})
+}
