@@ -62,7 +62,10 @@ func TestUploadSurvivesKill9(t *testing.T) {
 		}
 	}
 	want := digest.FromBytes(data)
-	resp := u.send(&contentapi.WriteContentRequest{Action: contentapi.WriteAction_COMMIT, Offset: int64(done), Data: data[done:], Expected: want.String()})
+	resp := u.send(&contentapi.WriteContentRequest{
+		Action: contentapi.WriteAction_COMMIT, Offset: int64(done), Data: data[done:], Expected: want.String(),
+		Labels: map[string]string{"containerd.io/gc.root": "the test"},
+	})
 	if resp.Digest != want.String() {
 		t.Errorf("committed %+v", resp)
 	}
@@ -116,7 +119,10 @@ func TestImportInTheMiddleOfWhichTheDaemonDies(t *testing.T) {
 
 // containerd's own client does with content what it does with its own daemon.
 func TestContentByCtr(t *testing.T) {
-	d := Start(t)
+	// ctr writes it under no lease: the collector would be right to take it.
+	config := filepath.Join(t.TempDir(), "config.toml")
+	must(t, os.WriteFile(config, []byte("[gc]\nstartup_delay = \"1h\"\nschedule_delay = \"1h\"\n"), 0o600))
+	d := Start(t, "--config", config)
 	run := func(input string, args ...string) string {
 		t.Helper()
 		ctx, cancel := context.WithTimeout(t.Context(), limit)

@@ -95,7 +95,9 @@ func TestEveryChangeIsAnnouncedOnceAndInOrder(t *testing.T) {
 			return err
 		}},
 		{"/snapshot/commit", func() error {
-			_, err := snapshots.Commit(ctx, &snapshotsapi.CommitSnapshotRequest{Snapshotter: "overlayfs", Key: "k", Name: "layer"})
+			_, err := snapshots.Commit(ctx, &snapshotsapi.CommitSnapshotRequest{
+				Snapshotter: "overlayfs", Key: "k", Name: "layer", Labels: map[string]string{"containerd.io/gc.root": "the test"},
+			})
 			return err
 		}},
 		{"/snapshot/prepare", func() error {
