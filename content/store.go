@@ -42,6 +42,9 @@ type Info struct {
 type Options struct {
 	// FS is what the store writes through; nil is the host's file system.
 	FS durable.FS
+	// ReadOnly opens a store that exists, to read from it, also beside the process that has it:
+	// nothing on disk is changed. What would is a failed precondition.
+	ReadOnly bool
 }
 
 // Open opens the store in dir, makes what is missing of it, and settles what a crash left:
@@ -53,6 +56,9 @@ func OpenWith(dir string, opts Options) (*Store, error) {
 	if opts.FS == nil {
 		opts.FS = durable.OS{}
 	}
+	if opts.ReadOnly {
+		opts.FS = readOnly{}
+	}
 	return open(dir, opts, bootID(), defaultPace())
 }
 
@@ -63,6 +69,9 @@ func open(dir string, opts Options, boot string, p pace) (*Store, error) {
 	}
 	s := &Store{dir: abs, disk: durable.On(opts.FS), boot: boot, pace: p, writing: make(map[string]*Writer)}
 	s.bufs.New = func() any { b := make([]byte, bufferSize); return &b }
+	if opts.ReadOnly {
+		return s, nil
+	}
 	dirs := []string{s.ingests()}
 	for _, a := range algorithms() {
 		dirs = append(dirs, s.blobs(a))

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"sync"
@@ -16,6 +17,7 @@ import (
 	digest "github.com/opencontainers/go-digest"
 
 	"github.com/cleatproject/cleat/content"
+	"github.com/cleatproject/cleat/internal/treecmp"
 )
 
 func open(t *testing.T) (*content.Store, string) {
@@ -318,4 +320,41 @@ func Example() {
 	info, err := store.Info(ctx, digest.FromString("hello"))
 	fmt.Println(info.Size, err)
 	// Output: 5 <nil>
+}
+
+func TestReadOnlyChangesNothing(t *testing.T) {
+	ctx := context.Background()
+	s, dir := open(t)
+	w := writer(t, s, "r", content.WriterOptions{})
+	write(t, w, "hello")
+	if err := w.Commit(ctx, 5, ""); err != nil {
+		t.Fatal(err)
+	}
+	w = writer(t, s, "going on", content.WriterOptions{})
+	write(t, w, "part")
+	// As a crash leaves it; opening the store to write would remove it.
+	if err := os.Mkdir(filepath.Join(dir, "ingest", "half made"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	before := treecmp.Describe(t, dir)
+	r, err := content.OpenWith(dir, content.Options{ReadOnly: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Verify(ctx, digest.FromString("hello")); err != nil {
+		t.Error(err)
+	}
+	visible(t, r, 1, 1)
+	for what, err := range map[string]error{
+		"delete": r.Delete(ctx, digest.FromString("hello")),
+		"abort":  r.Abort(ctx, "going on"),
+		"write":  func() error { _, err := r.Writer(ctx, "new", content.WriterOptions{}); return err }(),
+	} {
+		if !errdefs.IsFailedPrecondition(err) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if after := treecmp.Describe(t, dir); !maps.Equal(before, after) {
+		t.Errorf("from %v\nto %v", before, after)
+	}
 }

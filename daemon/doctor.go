@@ -128,13 +128,14 @@ func (d *doctor) records(ctx context.Context) error {
 	return errors.Join(err, d.checkSnapshots(ctx, db), db.Close())
 }
 
-// openContent opens the store if there is one; opening would make it.
+// openContent opens the store if there is one; opening would make it. Without repair nothing in it is
+// touched.
 func (d *doctor) openContent() (*content.Store, error) {
 	dir := filepath.Join(d.cfg.Root, "content")
 	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
 		return nil, nil //nolint:nilnil // no store, no error
 	}
-	return content.Open(dir)
+	return content.OpenWith(dir, content.Options{ReadOnly: !d.repair})
 }
 
 // checkDatabase reports whether the database can be used.

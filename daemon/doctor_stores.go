@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 
@@ -14,25 +13,13 @@ import (
 
 	"github.com/cleatproject/cleat/content"
 	"github.com/cleatproject/cleat/image"
-	"github.com/cleatproject/cleat/internal/durable"
 	"github.com/cleatproject/cleat/metadata"
 )
 
 // checkContent compares the blobs on disk with their names, and with what is on record.
 func (d *doctor) checkContent(ctx context.Context, db *metadata.DB, store *content.Store) error {
 	before := d.standing + d.mended
-	whole := make(map[digest.Digest]int64)
-	err := store.Walk(ctx, func(info content.Info) error {
-		err := verifyBlob(ctx, store, info.Digest)
-		if err == nil {
-			whole[info.Digest] = info.Size
-			return nil
-		}
-		if !errdefs.IsDataLoss(err) {
-			return err
-		}
-		return d.damagedBlob(info.Digest)
-	})
+	whole, err := d.checkBlobs(ctx, store)
 	if err != nil {
 		return err
 	}
@@ -51,48 +38,32 @@ func (d *doctor) checkContent(ctx context.Context, db *metadata.DB, store *conte
 	return nil
 }
 
-// verifyBlob reads a blob and answers data loss if it is not what its name says.
-func verifyBlob(ctx context.Context, store *content.Store, want digest.Digest) (err error) {
-	r, err := store.ReaderAt(ctx, want)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, r.Close()) }()
-	v := want.Verifier()
-	buf := make([]byte, 1<<20)
-	for at := int64(0); at < r.Size(); {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		n, err := r.ReadAt(buf[:min(int64(len(buf)), r.Size()-at)], at)
-		_, _ = v.Write(buf[:n]) // a hash takes everything
-		at += int64(n)
-		if err != nil && !errors.Is(err, io.EOF) {
-			return fmt.Errorf("read %s: %w: %w", want, err, errdefs.ErrDataLoss)
-		}
-	}
-	if !v.Verified() {
-		return fmt.Errorf("content %s is not what its name says: %w", want, errdefs.ErrDataLoss)
-	}
-	return nil
-}
-
-func (d *doctor) damagedBlob(dg digest.Digest) error {
-	what := fmt.Sprintf("content %s is damaged", dg)
-	if !d.repair {
-		d.finding(what, "what is made of it is not what was pulled", runRepair+" to move it aside, then import or pull its image again")
+// checkBlobs reads every blob, and returns the sizes of those that are what their names say.
+func (d *doctor) checkBlobs(ctx context.Context, store *content.Store) (map[digest.Digest]int64, error) {
+	whole := make(map[digest.Digest]int64)
+	found := func(info content.Info) error {
+		whole[info.Digest] = info.Size
 		return nil
 	}
-	aside := filepath.Join(d.cfg.Root, "content", "damaged")
-	if err := durable.MkdirAll(aside, 0o700); err != nil {
-		return fmt.Errorf("move damaged content aside: %w", err)
+	if d.repair {
+		damaged, err := store.Reindex(ctx, content.ReindexOptions{}, found)
+		for _, dmg := range damaged {
+			d.fixed(fmt.Sprintf("content %s is damaged: %s", dmg.Digest, dmg.Reason), "moved to "+dmg.Path+"; import or pull its image again")
+		}
+		return whole, err
 	}
-	from := filepath.Join(d.cfg.Root, "content", "blobs", dg.Algorithm().String(), dg.Encoded())
-	if err := durable.Rename(from, filepath.Join(aside, dg.Algorithm().String()+"-"+dg.Encoded())); err != nil {
-		return fmt.Errorf("move damaged content aside: %w", err)
-	}
-	d.fixed(what, "moved to "+aside+"; import or pull its image again")
-	return nil
+	return whole, store.Walk(ctx, func(info content.Info) error {
+		err := store.Verify(ctx, info.Digest)
+		if errdefs.IsDataLoss(err) {
+			d.finding(fmt.Sprintf("content %s is damaged", info.Digest), "what is made of it is not what was pulled",
+				runRepair+" to move it aside, then import or pull its image again")
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		return found(info)
+	})
 }
 
 // lostBlobs finds records of blobs that are not there.
