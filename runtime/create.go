@@ -102,10 +102,7 @@ func (m *Manager) make(
 		t.meet(ctx, c)
 	}
 	if native(binary) && o.Late != nil {
-		if err := t.furnish(ctx, &o); err != nil {
-			return nil, err
-		}
-		if err := t.bundle.writeSpec(o.Spec); err != nil {
+		if err := t.furnishBundle(ctx, &o); err != nil {
 			return nil, err
 		}
 	}
@@ -140,6 +137,14 @@ func (t *Task) furnish(ctx context.Context, o *CreateOptions) error {
 	}
 	t.update(func(i *Info) { i.Stdin, i.Stdout, i.Stderr, i.Terminal = o.Stdin, o.Stdout, o.Stderr, o.Terminal })
 	return nil
+}
+
+// furnishBundle is furnish for a bundle that is there without its spec.
+func (t *Task) furnishBundle(ctx context.Context, o *CreateOptions) error {
+	if err := t.furnish(ctx, o); err != nil {
+		return err
+	}
+	return t.bundle.writeSpec(o.Spec)
 }
 
 // create has the shim create the container.
