@@ -13,6 +13,7 @@ const (
 	KindContent
 	KindSnapshot
 	KindIngest
+	KindSandbox
 )
 
 // String returns the word used in listings.
@@ -30,6 +31,8 @@ func (k Kind) String() string {
 		return "snapshot"
 	case KindIngest:
 		return "ingest"
+	case KindSandbox:
+		return "sandbox"
 	default:
 		return "unknown"
 	}
@@ -86,6 +89,7 @@ func nouns() []noun {
 		{kind: KindContent, bucket: blobsBucket, scan: (*visit).blob, remove: removeBlob},
 		{kind: KindSnapshot, bucket: snapshotsBucket, split: true, scan: (*visit).snapshot, remove: removeSnapshot},
 		{kind: KindIngest, bucket: ingestsBucket, scan: (*visit).ingest, remove: removeIngestRecord},
+		{kind: KindSandbox, bucket: sandboxesBucket, scan: (*visit).sandbox},
 	}
 }
 

@@ -70,7 +70,7 @@ func (tx *Tx) measure(o Object) Removed {
 		if v, err := tx.Snapshots(o.Namespace, o.Set).Stat(o.Name); err == nil {
 			r.Size, r.SnapshotID = v.Size, v.ID
 		}
-	case KindImage, KindContainer, KindLease, KindIngest:
+	case KindImage, KindContainer, KindSandbox, KindLease, KindIngest:
 	}
 	return r
 }

@@ -148,6 +148,12 @@ func (v *visit) container(raw []byte) error {
 	return err
 }
 
+// sandbox is a root as a container is, for what its labels refer to.
+func (v *visit) sandbox(raw []byte) error {
+	v.root()
+	return v.labelled(raw, 5)
+}
+
 func (v *visit) lease(raw []byte) error {
 	expired := false
 	v.g.nodes[v.node].flat = false

@@ -56,6 +56,11 @@ func TestWhatIsKept(t *testing.T) {
 			y.image("ns", "img", "b", labels{LabelExpire: expired})
 			y.container("ns", "c", "fs", "key", labels{LabelRefContent: ref("a"), "containerd.io/gc.ref.image/x": "img"})
 		}, []string{"container c", "content a", "content b", "image img", "snapshot base", "snapshot key"}},
+		"a sandbox keeps what its labels say": {func(y *yard) {
+			y.blob("ns", "a", nil)
+			y.blob("ns", "b", nil)
+			y.sandbox("ns", "pod", labels{LabelRefContent: ref("a")})
+		}, []string{"content a", "sandbox pod"}},
 		"a lease keeps its resources and what they refer to": {func(y *yard) {
 			y.blob("ns", "a", labels{LabelRefContent + ".x": ref("b")})
 			y.blob("ns", "b", nil)

@@ -92,6 +92,14 @@ func (y *yard) container(ns, id, set, key string, l labels) {
 	})
 }
 
+func (y *yard) sandbox(ns, id string, l labels) {
+	y.t.Helper()
+	y.update(func(tx *Tx) error {
+		_, err := tx.Sandboxes(ns).Create(Sandbox{ID: id, Runtime: Runtime{Name: "r"}, Labels: l})
+		return err
+	})
+}
+
 func (y *yard) lease(ns, id string, l labels, held ...Resource) {
 	y.t.Helper()
 	y.update(func(tx *Tx) error {
