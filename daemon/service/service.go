@@ -122,7 +122,15 @@ func (s *Service) driver(name string) (snapshot.Driver, error) {
 		return nil, fmt.Errorf("snapshotter %s: %w", name, why)
 	}
 	return nil, fmt.Errorf("snapshotter %q: there is none of that name: use one of %s: %w",
-		name, strings.Join(slices.Sorted(maps.Keys(s.Snapshotters)), ", "), errdefs.ErrNotFound)
+		name, strings.Join(slices.Sorted(maps.Keys(s.Snapshotters)), ", "), errdefs.ErrInvalidArgument)
+}
+
+// KnowsSnapshotter returns an error for a name that no driver has, working or not.
+func (s *Service) KnowsSnapshotter(name string) error {
+	if _, err := s.driver(name); err != nil && s.Unavailable[name] == nil {
+		return err
+	}
+	return nil
 }
 
 // keyLocks serialises work on one name.
