@@ -146,7 +146,7 @@ func assemble(ctx context.Context, cfg Config, log *slog.Logger) (_ *daemon, err
 	}
 	d.servers, err = newServers(d.svc, api.Identity{
 		Version: version.Version(), Revision: version.Revision(), UUID: uuid,
-		Snapshotters: slices.Sorted(maps.Keys(drivers.working)), Unavailable: drivers.failed,
+		Snapshotters: slices.Sorted(maps.Keys(drivers.working)), Unavailable: drivers.failed, Root: cfg.Root,
 	}, log)
 	return d, err
 }
