@@ -33,6 +33,7 @@ func plugins(id Identity) []*api.Plugin {
 			Exports: map[string]string{"path": filepath.Join(id.Root, "meta.db"), "policy": "isolated"}},
 		{Type: "io.containerd.event.v1", ID: "exchange"},
 		{Type: "io.containerd.gc.v1", ID: "scheduler", Requires: []string{"io.containerd.metadata.v1"}},
+		{Type: "io.containerd.internal.v1", ID: "restart", Capabilities: []string{"no", "always", "on-failure", "unless-stopped"}},
 		{Type: "io.containerd.lease.v1", ID: "manager", Requires: []string{"io.containerd.metadata.v1"}},
 		{Type: "io.containerd.sandbox.store.v1", ID: "local", Requires: []string{"io.containerd.metadata.v1"}},
 		{Type: runtimePlugin, ID: "task", Platforms: host, Requires: []string{"io.containerd.event.v1", "io.containerd.metadata.v1"}},
