@@ -3,9 +3,9 @@
 package daemon
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -49,6 +49,9 @@ type Config struct {
 	EventsKeep int64 `toml:"events_keep"`
 	// GC says when garbage is collected.
 	GC GCConfig `toml:"gc"`
+
+	// warnings are what to tell once there is a log.
+	warnings []string
 }
 
 // Default paths.
@@ -70,7 +73,8 @@ func DefaultConfiguration() Config {
 }
 
 // Load reads a configuration file over c. A file that is missing is an error only where must is
-// set. Unknown keys are errors: a misspelt one must not pass for configured.
+// set. Unknown keys are errors: a misspelt one must not pass for configured. A file of containerd's
+// is mapped, and what cleat does not follow is for Warnings.
 func (c *Config) Load(path string, must bool) error {
 	data, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) && !must {
@@ -79,9 +83,12 @@ func (c *Config) Load(path string, must bool) error {
 	if err != nil {
 		return fmt.Errorf("read configuration: %w", err)
 	}
-	dec := toml.NewDecoder(bytes.NewReader(data))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(c); err != nil {
+	var doc map[string]any
+	if err := toml.Unmarshal(data, &doc); err == nil && isContainerdFile(doc) {
+		c.loadContainerd(path, doc)
+		return nil
+	}
+	if err := decodeStrict(data, c); err != nil {
 		var strict *toml.StrictMissingError
 		if errors.As(err, &strict) {
 			return fmt.Errorf("configuration %s: unknown keys:\n%s: %w", path, strict.String(), errdefs.ErrInvalidArgument)
@@ -121,9 +128,9 @@ func (c *Config) complete() error {
 
 // Logger returns the logger that the configuration asks for, on stderr.
 func (c *Config) Logger() (*slog.Logger, error) {
-	var level slog.Level
-	if err := level.UnmarshalText([]byte(c.LogLevel)); err != nil {
-		return nil, fmt.Errorf("log_level %q: want debug, info, warn or error: %w", c.LogLevel, errdefs.ErrInvalidArgument)
+	level, err := parseLevel(c.LogLevel)
+	if err != nil {
+		return nil, err
 	}
 	opts := &slog.HandlerOptions{Level: level}
 	switch c.LogFormat {
@@ -133,6 +140,33 @@ func (c *Config) Logger() (*slog.Logger, error) {
 		return slog.New(slog.NewJSONHandler(os.Stderr, opts)), nil
 	}
 	return nil, fmt.Errorf("log_format %q: want text or json: %w", c.LogFormat, errdefs.ErrInvalidArgument)
+}
+
+// parseLevel returns the level of a name; containerd's further names stand for the nearest.
+func parseLevel(name string) (level slog.Level, err error) {
+	switch strings.ToLower(name) {
+	case "trace":
+		return slog.LevelDebug, nil
+	case "warning":
+		return slog.LevelWarn, nil
+	case "fatal", "panic":
+		return slog.LevelError, nil
+	}
+	if err := level.UnmarshalText([]byte(name)); err != nil {
+		return 0, fmt.Errorf("log_level %q: want debug, info, warn or error: %w", name, errdefs.ErrInvalidArgument)
+	}
+	return level, nil
+}
+
+// Warnings returns what Load found that is not followed, a line each.
+func (c *Config) Warnings() []string { return c.warnings }
+
+// Write writes c as a configuration file that Load takes.
+func (c *Config) Write(w io.Writer) error {
+	if err := toml.NewEncoder(w).Encode(c); err != nil {
+		return fmt.Errorf("write configuration: %w", err)
+	}
+	return nil
 }
 
 // Version returns the version of this build.

@@ -35,6 +35,9 @@ func (d *duration) UnmarshalText(text []byte) error {
 	return err
 }
 
+// MarshalText implements encoding.TextMarshaler.
+func (d duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
+
 func defaultGC() GCConfig {
 	g := service.DefaultGC()
 	return GCConfig{

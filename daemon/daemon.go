@@ -44,6 +44,9 @@ func Run(ctx context.Context, cfg Config, ready func()) (err error) {
 	if err != nil {
 		return err
 	}
+	for _, w := range cfg.warnings {
+		log.Warn(w)
+	}
 	d, err := assemble(ctx, cfg, log)
 	if err != nil {
 		return err
@@ -118,7 +121,7 @@ func assemble(ctx context.Context, cfg Config, log *slog.Logger) (_ *daemon, err
 	}
 	tasks, err := runtime.New(runtime.Config{
 		State: cfg.State, Root: cfg.Root, Address: cfg.Address, TTRPCAddress: cfg.TTRPCAddress,
-		Binary: binary, Runtimes: cfg.Runtimes, Debug: cfg.LogLevel == "debug", Reaper: children,
+		Binary: binary, Runtimes: cfg.Runtimes, Debug: log.Enabled(ctx, slog.LevelDebug), Reaper: children,
 		Publish: func(e events.Event) error { _, err := eventLog.Append(e); return err },
 		Log:     log,
 	})
@@ -143,7 +146,7 @@ func assemble(ctx context.Context, cfg Config, log *slog.Logger) (_ *daemon, err
 	}
 	d.servers, err = newServers(d.svc, api.Identity{
 		Version: version.Version(), Revision: version.Revision(), UUID: uuid,
-		Snapshotters: slices.Sorted(maps.Keys(drivers.working)), Unavailable: drivers.failed,
+		Snapshotters: slices.Sorted(maps.Keys(drivers.working)), Unavailable: drivers.failed, Root: cfg.Root,
 	}, log)
 	return d, err
 }

@@ -61,11 +61,7 @@ func bind(path string, group int) (net.Listener, error) {
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("remove stale socket: %w", err)
 	}
-	mode := os.FileMode(0o600)
-	if group != 0 {
-		mode = 0o660
-	}
-	l, err := rpc.Listen(path, mode)
+	l, err := rpc.Listen(path, 0o660)
 	if err != nil {
 		return nil, err
 	}

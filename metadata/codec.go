@@ -16,7 +16,7 @@ import (
 func encodeNamespace(v *Namespace) []byte {
 	var e encoder
 	e.str(1, v.Name)
-	e.strMap(2, v.Labels)
+	e.labels(2, v.Labels)
 	return append(e.b, v.unknown...)
 }
 
@@ -38,7 +38,7 @@ func decodeNamespace(raw []byte, v *Namespace) (err error) {
 func encodeContainer(v *Container) []byte {
 	var e encoder
 	e.str(1, v.ID)
-	e.strMap(2, v.Labels)
+	e.labels(2, v.Labels)
 	e.str(3, v.Image)
 	e.str(4, v.Runtime.Name)
 	e.any(5, v.Runtime.Options)
@@ -123,7 +123,7 @@ func (f field) addAnyTo(m *map[string]Any) error {
 func encodeImage(v *Image) []byte {
 	var e encoder
 	e.str(1, v.Name)
-	e.strMap(2, v.Labels)
+	e.labels(2, v.Labels)
 	e.message(3, func(e *encoder) { encodeDescriptor(e, &v.Target) })
 	e.time(4, v.CreatedAt)
 	e.time(5, v.UpdatedAt)
@@ -216,7 +216,7 @@ func decodePlatform(raw []byte) (*ocispec.Platform, error) {
 func encodeLease(v *Lease) []byte {
 	var e encoder
 	e.str(1, v.ID)
-	e.strMap(2, v.Labels)
+	e.labels(2, v.Labels)
 	e.time(3, v.CreatedAt)
 	return append(e.b, v.unknown...)
 }
@@ -244,7 +244,7 @@ func encodeSnapshot(v *Snapshot) []byte {
 	e.str(2, v.Parent)
 	e.uint(3, uint64(v.Kind))
 	e.uint(4, v.ID)
-	e.strMap(5, v.Labels)
+	e.labels(5, v.Labels)
 	e.time(6, v.CreatedAt)
 	e.time(7, v.UpdatedAt)
 	e.int(8, v.Size)
@@ -285,7 +285,7 @@ func encodeBlob(v *Blob) []byte {
 	var e encoder
 	e.str(1, v.Digest.String())
 	e.int(2, v.Size)
-	e.strMap(3, v.Labels)
+	e.labels(3, v.Labels)
 	e.time(4, v.CreatedAt)
 	e.time(5, v.UpdatedAt)
 	return append(e.b, v.unknown...)

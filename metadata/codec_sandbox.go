@@ -10,7 +10,7 @@ func encodeSandbox(v *Sandbox) []byte {
 	e.str(2, v.Runtime.Name)
 	e.any(3, v.Runtime.Options)
 	e.any(4, v.Spec)
-	e.strMap(5, v.Labels)
+	e.labels(5, v.Labels)
 	e.time(6, v.CreatedAt)
 	e.time(7, v.UpdatedAt)
 	e.anyMap(8, v.Extensions)

@@ -9,11 +9,13 @@ import (
 )
 
 // setMap applies an update of one map: the path "labels" replaces it, "labels.key" sets
-// that one key or, if from lacks it, takes it away. It answers false if the path is about
-// something else. The key is all that follows the first dot, dots included.
+// that one key or, if from lacks it, takes it away. An empty text is no value. It
+// answers false if the path is about something else. The key is all that follows the first dot, dots
+// included.
 func setMap[V any](path, name string, to *map[string]V, from map[string]V) bool {
 	if path == name {
 		*to = maps.Clone(from)
+		maps.DeleteFunc(*to, func(_ string, v V) bool { return isEmpty(v) })
 		return true
 	}
 	key, ok := strings.CutPrefix(path, name+".")
@@ -22,7 +24,7 @@ func setMap[V any](path, name string, to *map[string]V, from map[string]V) bool 
 	}
 	v, has := from[key]
 	switch {
-	case !has:
+	case !has || isEmpty(v):
 		delete(*to, key)
 	case *to == nil:
 		*to = map[string]V{key: v}
@@ -30,6 +32,13 @@ func setMap[V any](path, name string, to *map[string]V, from map[string]V) bool 
 		(*to)[key] = v
 	}
 	return true
+}
+
+// isEmpty reports whether a value is the empty text: by the API's custom a label with it is one that
+// is not there.
+func isEmpty[V any](v V) bool {
+	text, ok := any(v).(string)
+	return ok && text == ""
 }
 
 func badPath(path string) error {

@@ -86,7 +86,15 @@ func TestContainerRoundTrip(t *testing.T) {
 	})
 	refused(t, db, errdefs.IsAlreadyExists, func(tx *Tx) error { _, err := tx.Containers("ns").Create(want); return err })
 	refused(t, db, errdefs.IsNotFound, func(tx *Tx) error { _, err := tx.Containers("other").Get("c1"); return err })
-	refused(t, db, errdefs.IsNotFound, func(tx *Tx) error { _, err := tx.Containers("other").Create(want); return err })
+	update(t, db, func(tx *Tx) error { _, err := tx.Containers("other").Create(want); return err })
+	view(t, db, func(tx *Tx) error {
+		if _, err := tx.Namespaces().Get("other"); err != nil {
+			t.Errorf("the namespace did not come with its first record: %v", err)
+		}
+		_, err := tx.Containers("other").Get("c1")
+		return err
+	})
+	refused(t, db, errdefs.IsInvalidArgument, func(tx *Tx) error { _, err := tx.Containers("not/one").Create(want); return err })
 	update(t, db, func(tx *Tx) error { return tx.Containers("ns").Delete("c1") })
 	refused(t, db, errdefs.IsNotFound, func(tx *Tx) error { return tx.Containers("ns").Delete("c1") })
 }

@@ -1,6 +1,7 @@
 package metadata
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
@@ -101,9 +102,13 @@ func (n Namespaces) SetLabels(name string, labels map[string]string) error {
 }
 
 // Update changes the labels: all of them without paths, or those that paths name, as
-// "labels.<key>".
+// "labels.<key>". A namespace that is not there is made.
 func (n Namespaces) Update(v Namespace, paths ...string) (Namespace, error) {
 	old, err := n.Get(v.Name)
+	if errors.Is(err, errdefs.ErrNotFound) {
+		err = n.Create(v.Name, nil)
+		old = Namespace{Name: v.Name}
+	}
 	if err != nil {
 		return old, err
 	}

@@ -69,15 +69,18 @@ func (tx *Tx) read(ns string, path ...string) *bolt.Bucket {
 	return b
 }
 
-// write returns the bucket of a namespace at path, making what is missing below the
-// namespace, which has to exist.
+// write returns the bucket of a namespace at path, making what is missing. A namespace comes
+// into being with the first record in it, as clients of the API rely on.
 func (tx *Tx) write(ns string, path ...string) (*bolt.Bucket, error) {
 	if err := ValidateID(ns); err != nil {
 		return nil, fmt.Errorf("namespace: %w", err)
 	}
 	b := tx.read(ns)
 	if b == nil {
-		return nil, fmt.Errorf("namespace %q: create it first: %w", ns, errdefs.ErrNotFound)
+		if err := tx.Namespaces().Create(ns, nil); err != nil {
+			return nil, err
+		}
+		b = tx.read(ns)
 	}
 	tx.written = true
 	for _, name := range path {

@@ -58,6 +58,13 @@ func (e *encoder) strMap(n protowire.Number, m map[string]string) {
 	}
 }
 
+// labels writes labels; one with an empty value is left out, see isEmpty.
+func (e *encoder) labels(n protowire.Number, m map[string]string) {
+	m = maps.Clone(m)
+	maps.DeleteFunc(m, func(_, v string) bool { return v == "" })
+	e.strMap(n, m)
+}
+
 func (e *encoder) any(n protowire.Number, a *Any) {
 	if a == nil {
 		return

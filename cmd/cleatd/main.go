@@ -16,6 +16,8 @@ import (
 
 const usage = `Usage: cleatd [flags]
        cleatd [flags] doctor [--repair]
+       cleatd [flags] config default|dump|migrate
+       cleatd [flags] publish --namespace NAMESPACE --topic TOPIC
 
 cleatd manages containers. It starts a shim for each, and may be stopped, killed, restarted or
 upgraded while every container runs on.
@@ -24,15 +26,27 @@ doctor looks over what a daemon keeps on disk, tells what is wrong, what it mean
 and changes nothing. It exits with 1 if something is wrong. With --repair, and cleatd stopped, it
 mends what can be mended and keeps beside what it replaces.
 
-Flags (each overrides the configuration file):
+config shows a configuration file: default the one that holds what is so anyway, dump what the file
+and the flags come to, migrate what the file comes to; of a file of containerd's, what cleat does not
+follow goes to standard error.
+
+publish sends the daemon an event, a protobuf Any on standard input; it is for shims.
+
+Flags (each overrides the configuration file; of names with one letter, the long one is beside it):
 `
+
+// streams are what a command reads and writes.
+type streams struct {
+	in       io.Reader
+	out, err io.Writer
+}
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
 	// A client that goes away must not take the daemon along.
 	signal.Ignore(syscall.SIGPIPE, syscall.SIGHUP)
-	if err := run(ctx, os.Args[1:], os.Stdout); err != nil {
+	if err := run(ctx, os.Args[1:], streams{os.Stdin, os.Stdout, os.Stderr}); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			return
 		}
@@ -44,8 +58,15 @@ func main() {
 	}
 }
 
-// run parses the flags and runs the daemon.
-func run(ctx context.Context, args []string, out io.Writer) error {
+// options are the flags before a command. An empty one leaves the configuration alone.
+type options struct {
+	config                                       string
+	root, state, address, ttrpcAddress, logLevel string
+	version, configNamed                         bool
+}
+
+// parse reads the flags, whose names are containerd's where it has them, and returns the rest.
+func parse(args []string, out io.Writer) (o options, rest []string, err error) {
 	cfg := daemon.DefaultConfiguration()
 	flags := flag.NewFlagSet("cleatd", flag.ContinueOnError)
 	flags.SetOutput(out)
@@ -53,43 +74,71 @@ func run(ctx context.Context, args []string, out io.Writer) error {
 		fmt.Fprint(out, usage)
 		flags.PrintDefaults()
 	}
-	path := flags.String("config", daemon.DefaultConfig, "configuration file, TOML; missing is fine unless named here")
-	set := map[string]*string{
-		"root":          flags.String("root", "", "directory for what survives a reboot (default "+cfg.Root+")"),
-		"state":         flags.String("state", "", "directory for what does not (default "+cfg.State+")"),
-		"address":       flags.String("address", "", "path of the gRPC socket (default "+cfg.Address+")"),
-		"ttrpc-address": flags.String("ttrpc-address", "", "path of the ttrpc socket (default: the gRPC one's with .ttrpc added)"),
-		"log-level":     flags.String("log-level", "", "debug, info, warn or error (default "+cfg.LogLevel+")"),
-	}
-	showVersion := flags.Bool("version", false, "print the version and exit")
-	if err := flags.Parse(args); err != nil {
-		return err
-	}
-	doctor := flags.Arg(0) == "doctor"
-	if flags.NArg() > 0 && !doctor {
-		return fmt.Errorf("unexpected argument %q; see cleatd --help", flags.Arg(0))
-	}
-	if *showVersion {
-		_, err := fmt.Fprintln(out, "cleatd", daemon.Version())
-		return err
-	}
-	named := false
-	flags.Visit(func(f *flag.Flag) { named = named || f.Name == "config" })
-	if err := cfg.Load(*path, named); err != nil {
-		return err
-	}
-	for name, into := range map[string]*string{
-		"root": &cfg.Root, "state": &cfg.State, "address": &cfg.Address,
-		"ttrpc-address": &cfg.TTRPCAddress, "log-level": &cfg.LogLevel,
-	} {
-		if v := *set[name]; v != "" {
-			*into = v
+	text := func(into *string, value, help string, names ...string) {
+		for _, name := range names {
+			flags.StringVar(into, name, value, help)
 		}
 	}
-	if doctor {
-		return look(ctx, cfg, flags.Args()[1:], out)
+	text(&o.config, daemon.DefaultConfig, "configuration `file`, TOML; missing is fine unless named here", "config", "c")
+	text(&o.root, "", "`directory` for what survives a reboot (default "+cfg.Root+")", "root")
+	text(&o.state, "", "`directory` for what does not (default "+cfg.State+")", "state")
+	text(&o.address, "", "`path` of the gRPC socket (default "+cfg.Address+")", "address", "a")
+	text(&o.ttrpcAddress, "", "`path` of the ttrpc socket (default: the gRPC one's with .ttrpc added)", "ttrpc-address")
+	text(&o.logLevel, "", "debug, info, warn or error (default "+cfg.LogLevel+")", "log-level", "l")
+	for _, name := range []string{"version", "v"} {
+		flags.BoolVar(&o.version, name, false, "print the version and exit")
 	}
-	return daemon.Run(ctx, cfg, nil)
+	err = flags.Parse(args)
+	flags.Visit(func(f *flag.Flag) { o.configNamed = o.configNamed || f.Name == "config" || f.Name == "c" })
+	return o, flags.Args(), err
+}
+
+// load reads the configuration file and puts the flags over it.
+func (o *options) load(cfg *daemon.Config) error {
+	if err := cfg.Load(o.config, o.configNamed); err != nil {
+		return err
+	}
+	for v, into := range map[*string]*string{
+		&o.root: &cfg.Root, &o.state: &cfg.State, &o.address: &cfg.Address,
+		&o.ttrpcAddress: &cfg.TTRPCAddress, &o.logLevel: &cfg.LogLevel,
+	} {
+		if *v != "" {
+			*into = *v
+		}
+	}
+	return nil
+}
+
+// run parses the flags and runs the daemon, or what was asked for in its place.
+func run(ctx context.Context, args []string, s streams) error {
+	o, rest, err := parse(args, s.out)
+	if err != nil {
+		return err
+	}
+	if o.version {
+		_, err := fmt.Fprintln(s.out, "cleatd", daemon.Version())
+		return err
+	}
+	command := ""
+	if len(rest) > 0 {
+		command, rest = rest[0], rest[1:]
+	}
+	cfg := daemon.DefaultConfiguration()
+	if command == "config" {
+		return configure(cfg, o, rest, s)
+	}
+	if err := o.load(&cfg); err != nil {
+		return err
+	}
+	switch command {
+	case "":
+		return daemon.Run(ctx, cfg, nil)
+	case "doctor":
+		return look(ctx, cfg, rest, s.out)
+	case "publish":
+		return publish(ctx, cfg, rest, s)
+	}
+	return fmt.Errorf("unexpected argument %q; see cleatd --help", command)
 }
 
 // errFindings says that doctor found something.

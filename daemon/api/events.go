@@ -42,7 +42,7 @@ func (s eventsService) Forward(_ context.Context, req *api.ForwardRequest) (*emp
 }
 
 func (s eventsService) subscribe(ctx context.Context, req *api.SubscribeRequest, send func(*apitypes.Envelope) error) error {
-	err := s.svc.Subscribe(ctx, service.Subscription{Cursor: s.svc.Events.Cursor(), Filters: req.GetFilters()}, func(e events.Event) error {
+	err := s.svc.Subscribe(ctx, service.Subscription{Live: true, Filters: req.GetFilters()}, func(e events.Event) error {
 		return send(&apitypes.Envelope{
 			Timestamp: stamp(e.Timestamp), Namespace: e.Namespace, Topic: e.Topic,
 			Event: &anypb.Any{TypeUrl: e.TypeURL, Value: e.Value},

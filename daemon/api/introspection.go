@@ -2,20 +2,18 @@ package api
 
 import (
 	"context"
-	"maps"
+	"fmt"
 	"os"
-	"slices"
+	"syscall"
 
 	api "github.com/containerd/containerd/api/services/introspection/v1"
 	versionapi "github.com/containerd/containerd/api/services/version/v1"
 	apitypes "github.com/containerd/containerd/api/types"
 	"github.com/containerd/errdefs"
-	"github.com/containerd/errdefs/pkg/errgrpc"
-	"github.com/containerd/platforms"
-	statuspb "google.golang.org/genproto/googleapis/rpc/status"
-	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/emptypb"
 
+	"github.com/cleatproject/cleat/daemon/service"
 	"github.com/cleatproject/cleat/metadata/filters"
 )
 
@@ -26,11 +24,14 @@ type Identity struct {
 	Snapshotters []string
 	// Unavailable are those that do not, with the reason.
 	Unavailable map[string]error
+	// Root is the daemon's root directory, which plugins export theirs below.
+	Root string
 }
 
-// introspection is containerd.services.introspection.v1.
+// introspection is containerd.services.introspection.v1; plugins.go has what it lists.
 type introspection struct {
-	id Identity
+	svc *service.Service
+	id  Identity
 	api.UnsafeIntrospectionServer
 }
 
@@ -39,62 +40,66 @@ var (
 	_ api.TTRPCIntrospectionService = introspection{}
 )
 
-// Plugins lists what clients look up: the services, the runtime and the snapshotters.
+// Plugins lists the plugins that match one of the filters, whose fields are type, id, platforms and
+// capabilities.
 func (s introspection) Plugins(_ context.Context, req *api.PluginsRequest) (*api.PluginsResponse, error) {
 	match, err := filters.ParseAll(req.GetFilters()...)
 	if err != nil {
 		return nil, err
 	}
-	p := platforms.DefaultSpec()
-	host := []*apitypes.Platform{{OS: p.OS, Architecture: p.Architecture, Variant: p.Variant}}
 	resp := &api.PluginsResponse{}
-	add := func(kind, id string, on []*apitypes.Platform, failure error) {
-		fields := filters.AdaptorFunc(func(path []string) (string, bool) {
-			switch path[0] {
-			case "type":
-				return kind, true
-			case "id":
-				return id, true
-			}
-			return "", false
-		})
-		if match.Match(fields) {
-			resp.Plugins = append(resp.Plugins, &api.Plugin{Type: kind, ID: id, Platforms: on, InitErr: initError(failure)})
+	for _, p := range plugins(s.id) {
+		if match.Match(pluginFields(p)) {
+			resp.Plugins = append(resp.Plugins, p)
 		}
-	}
-	add("io.containerd.content.v1", "content", nil, nil)
-	add("io.containerd.metadata.v1", "bolt", nil, nil)
-	add("io.containerd.runtime.v2", "task", host, nil)
-	for _, name := range s.id.Snapshotters {
-		add("io.containerd.snapshotter.v1", name, host, nil)
-	}
-	for _, name := range slices.Sorted(maps.Keys(s.id.Unavailable)) {
-		add("io.containerd.snapshotter.v1", name, host, s.id.Unavailable[name])
-	}
-	for _, id := range []string{
-		"containers", "content", "events", "healthcheck", "images", "introspection",
-		"leases", "namespaces", "sandboxes", "snapshots", "tasks", "version",
-	} {
-		add("io.containerd.grpc.v1", id, nil, nil)
 	}
 	return resp, nil
 }
 
-// initError tells why something does not work; a precondition that fails is what clients show as
-// skipped.
-func initError(err error) *statuspb.Status {
-	if err == nil {
-		return nil
-	}
-	return status.Convert(errgrpc.ToGRPC(err)).Proto()
-}
-
 func (s introspection) Server(context.Context, *emptypb.Empty) (*api.ServerResponse, error) {
-	return &api.ServerResponse{UUID: s.id.UUID, Pid: uint64(os.Getpid())}, nil
+	ns, err := os.Stat("/proc/self/ns/pid")
+	if err != nil {
+		return nil, fmt.Errorf("tell the pid namespace: %w", err)
+	}
+	resp := &api.ServerResponse{UUID: s.id.UUID, Pid: uint64(os.Getpid())}
+	if st, ok := ns.Sys().(*syscall.Stat_t); ok {
+		resp.Pidns = st.Ino
+	}
+	return resp, nil
 }
 
-func (s introspection) PluginInfo(context.Context, *api.PluginInfoRequest) (*api.PluginInfoResponse, error) {
-	return nil, errdefs.ErrNotImplemented
+// PluginInfo describes one plugin. The runtime's tells more of the shim that the options, a
+// containerd.types.RuntimeRequest, name.
+func (s introspection) PluginInfo(ctx context.Context, req *api.PluginInfoRequest) (*api.PluginInfoResponse, error) {
+	for _, p := range plugins(s.id) {
+		if p.GetType() != req.GetType() || p.GetID() != req.GetID() {
+			continue
+		}
+		resp := &api.PluginInfoResponse{Plugin: p}
+		var err error
+		switch {
+		case p.GetType() == runtimePlugin:
+			resp.Extra, err = s.runtimeInfo(ctx, req.GetOptions())
+		case req.GetOptions() != nil:
+			err = fmt.Errorf("plugin %s %s: it takes no options: %w", p.GetType(), p.GetID(), errdefs.ErrNotImplemented)
+		}
+		return resp, err
+	}
+	return nil, fmt.Errorf("plugin %s %s: %w", req.GetType(), req.GetID(), errdefs.ErrNotFound)
+}
+
+func (s introspection) runtimeInfo(ctx context.Context, options *anypb.Any) (*anypb.Any, error) {
+	var req apitypes.RuntimeRequest
+	if options != nil {
+		if err := options.UnmarshalTo(&req); err != nil {
+			return nil, fmt.Errorf("options of the runtime plugin: %w: %w", err, errdefs.ErrInvalidArgument)
+		}
+	}
+	info, err := s.svc.Runtime.Describe(ctx, req.GetRuntimePath(), shimAny(req.GetOptions()))
+	if err != nil {
+		return nil, err
+	}
+	return apiFromShimAny(info), nil
 }
 
 // version is containerd.services.version.v1.

@@ -2,8 +2,10 @@ package api
 
 import (
 	"context"
+	"errors"
 
 	api "github.com/containerd/containerd/api/services/namespaces/v1"
+	"github.com/containerd/errdefs"
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/cleatproject/cleat/daemon/service"
@@ -21,10 +23,15 @@ var (
 	_ api.TTRPCNamespacesService = namespaces{}
 )
 
+// Get answers for a namespace that is not there as for one without labels: clients ask for its
+// defaults before they first use it.
 func (s namespaces) Get(ctx context.Context, req *api.GetNamespaceRequest) (*api.GetNamespaceResponse, error) {
 	var ns metadata.Namespace
 	err := s.svc.DB.View(ctx, func(tx *metadata.Tx) (err error) {
 		ns, err = tx.Namespaces().Get(req.GetName())
+		if errors.Is(err, errdefs.ErrNotFound) {
+			ns.Name, err = req.GetName(), metadata.ValidateID(req.GetName())
+		}
 		return err
 	})
 	if err != nil {

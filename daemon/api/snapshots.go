@@ -112,6 +112,9 @@ func (s snapshots) list(ctx context.Context, req *api.ListSnapshotsRequest, send
 	if err != nil {
 		return rpc.ToWire(err)
 	}
+	if err := s.svc.KnowsSnapshotter(req.GetSnapshotter()); err != nil {
+		return rpc.ToWire(err)
+	}
 	var list []metadata.Snapshot
 	err = s.svc.DB.View(ctx, func(tx *metadata.Tx) (err error) {
 		list, err = tx.Snapshots(ns, req.GetSnapshotter()).List(req.GetFilters()...)

@@ -225,7 +225,7 @@ func (s tasks) Update(ctx context.Context, req *api.UpdateTaskRequest) (*emptypb
 	if err != nil {
 		return nil, err
 	}
-	return &emptypb.Empty{}, t.Update(ctx, shimAny(req.GetResources()), req.GetAnnotations())
+	return &emptypb.Empty{}, s.svc.UpdateTask(ctx, t, shimAny(req.GetResources()), req.GetAnnotations())
 }
 
 // Metrics asks the shims side by side; one that does not answer in time is left out.

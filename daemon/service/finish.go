@@ -184,9 +184,11 @@ func (s *Service) Tidy(ctx context.Context) error {
 }
 
 // Begin takes up what an earlier daemon left, beside serving: containers made by Run, and
-// directories of snapshots that have no record. From here on garbage is collected.
+// directories of snapshots that have no record. From here on garbage is collected, and containers
+// are restarted as their labels ask.
 func (s *Service) Begin() {
 	s.wg.Go(func() { s.gc.loop(s.ctx) })
+	s.wg.Go(func() { s.monitorRestarts(s.ctx) })
 	s.wg.Go(func() {
 		for what, f := range map[string]func(context.Context) error{
 			"take up containers": s.Resume, "clean up snapshots": s.CleanSnapshots,

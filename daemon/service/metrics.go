@@ -3,6 +3,8 @@ package service
 import (
 	"context"
 	"fmt"
+	"os/exec"
+	"strings"
 	"sync"
 	"time"
 
@@ -66,11 +68,28 @@ func (s *Service) Checkpoint(ctx context.Context, t *runtime.Task, options *type
 	if err != nil {
 		return err
 	}
-	if path == "" {
-		return fmt.Errorf("checkpoint %s: name a directory in the options' image_path; checkpoints as images are not supported: %w",
-			t.ID(), errdefs.ErrNotImplemented)
+	if path != "" {
+		return t.Checkpoint(ctx, path, options)
 	}
-	return t.Checkpoint(ctx, path, options)
+	if _, err := exec.LookPath("criu"); err != nil {
+		return fmt.Errorf("checkpoint %s: criu is not installed: %w: %w", t.ID(), err, errdefs.ErrFailedPrecondition)
+	}
+	return fmt.Errorf("checkpoint %s: name a directory in the options' image_path; checkpoints as images are not supported: %w",
+		t.ID(), errdefs.ErrNotImplemented)
+}
+
+// windowsResources is the end of the type of resources that no Linux container has.
+const windowsResources = "/WindowsResources"
+
+// UpdateTask changes a task's resources, which are of the runtime's type.
+func (s *Service) UpdateTask(ctx context.Context, t *runtime.Task, resources *types.Any, annotations map[string]string) error {
+	switch {
+	case resources == nil:
+		return fmt.Errorf("update %s: no resources: %w", t.ID(), errdefs.ErrInvalidArgument)
+	case strings.HasSuffix(resources.TypeUrl, windowsResources):
+		return fmt.Errorf("update %s: resources of Windows for a Linux container: %w", t.ID(), errdefs.ErrInvalidArgument)
+	}
+	return t.Update(ctx, resources, annotations)
 }
 
 // checkpointPath reads the directory from containerd.runc.v1.CheckpointOptions.

@@ -59,6 +59,7 @@ type Service struct {
 	locks   keyLocks
 	images  imageCache
 	exits   recentExits
+	away    away
 	gc      *collector
 	gcState gcState // of the collector's goroutine
 	// sweeping is held for reading while a blob is committed whose record is to follow, and
@@ -73,7 +74,7 @@ type Service struct {
 // New returns a Service; Close it.
 func New(cfg Config) *Service {
 	ctx, cancel := context.WithCancel(context.Background())
-	s := &Service{Config: cfg, ctx: ctx, cancel: cancel}
+	s := &Service{Config: cfg, ctx: ctx, cancel: cancel, away: away{started: time.Now(), cursor: cfg.Events.Cursor()}}
 	s.gc = newCollector(cfg.GC, cfg.Log, s.collectGarbage)
 	cfg.DB.Watch(s.gc.note)
 	return s
@@ -92,10 +93,10 @@ const (
 	labelDefaultRuntime     = "containerd.io/defaults/runtime"
 )
 
-// defaults returns the snapshotter and runtime for a namespace that must exist.
+// defaults returns the snapshotter and runtime for a namespace, which need not exist yet.
 func (s *Service) defaults(tx *metadata.Tx, namespace string) (snapshotter, runtimeName string, err error) {
 	ns, err := tx.Namespaces().Get(namespace)
-	if err != nil {
+	if err != nil && !errors.Is(err, errdefs.ErrNotFound) {
 		return "", "", err
 	}
 	return first(ns.Labels[labelDefaultSnapshotter], s.DefaultSnapshotter),
@@ -121,7 +122,15 @@ func (s *Service) driver(name string) (snapshot.Driver, error) {
 		return nil, fmt.Errorf("snapshotter %s: %w", name, why)
 	}
 	return nil, fmt.Errorf("snapshotter %q: there is none of that name: use one of %s: %w",
-		name, strings.Join(slices.Sorted(maps.Keys(s.Snapshotters)), ", "), errdefs.ErrNotFound)
+		name, strings.Join(slices.Sorted(maps.Keys(s.Snapshotters)), ", "), errdefs.ErrInvalidArgument)
+}
+
+// KnowsSnapshotter returns an error for a name that no driver has, working or not.
+func (s *Service) KnowsSnapshotter(name string) error {
+	if _, err := s.driver(name); err != nil && s.Unavailable[name] == nil {
+		return err
+	}
+	return nil
 }
 
 // keyLocks serialises work on one name.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"time"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -19,6 +20,9 @@ type Subscription struct {
 	Cursor uint64
 	// FromStart sends all that the log still holds; Cursor is ignored.
 	FromStart bool
+	// Live sends what comes from now on; Cursor is ignored. Shortly after the daemon's start this
+	// begins with the exits that happened while it was away (away.go).
+	Live bool
 	// Namespace limits to one; empty for all.
 	Namespace string
 	// Filters are over topic, namespace and event.<field>.
@@ -35,6 +39,13 @@ func (s *Service) Subscribe(ctx context.Context, req Subscription, send func(eve
 	if req.FromStart {
 		cursor = s.Events.Oldest()
 	}
+	live := uint64(0) // up to here only what was missed is sent
+	if req.Live {
+		cursor = s.Events.Cursor()
+		if since, ok := s.away.since(time.Now(), s.Events); ok {
+			cursor, live = since, cursor
+		}
+	}
 	sub, err := s.Events.Subscribe(cursor)
 	if err != nil {
 		return err
@@ -44,6 +55,9 @@ func (s *Service) Subscribe(ctx context.Context, req Subscription, send func(eve
 		e, err := sub.Next(ctx)
 		if err != nil {
 			return err
+		}
+		if e.Cursor <= live && !s.away.missed(e, s.Runtime.Get) {
+			continue
 		}
 		if req.Namespace != "" && e.Namespace != req.Namespace || len(req.Filters) > 0 && !match.Match(&eventFields{event: e}) {
 			continue

@@ -1,0 +1,264 @@
+package daemon
+
+import (
+	"bytes"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/pelletier/go-toml/v2"
+)
+
+// gcPlugin is the published name of the collector's table in containerd's file.
+const gcPlugin = "io.containerd.gc.v1.scheduler"
+
+// isContainerdFile reports whether a decoded file is containerd's: by its version, or, as older ones
+// say none, by tables that cleat's own does not have.
+func isContainerdFile(doc map[string]any) bool {
+	if v, ok := doc["version"].(int64); ok && (v == 2 || v == 3) {
+		return true
+	}
+	for _, key := range []string{"grpc", "ttrpc", "debug", "plugins", "disabled_plugins"} {
+		if _, ok := doc[key]; ok {
+			return true
+		}
+	}
+	return false
+}
+
+// peerFile maps containerd's configuration file to a Config. Nothing in it is an error: a key that
+// cleat does not follow is named in a warning, unless it asks for nothing (empty, zero, false).
+type peerFile struct {
+	cfg      *Config
+	warnings []string
+}
+
+// loadContainerd maps doc, the text of containerd's file at path, over c.
+func (c *Config) loadContainerd(path string, doc map[string]any) {
+	p := &peerFile{cfg: c}
+	for _, key := range slices.Sorted(maps.Keys(doc)) {
+		p.top(key, doc[key])
+	}
+	for _, w := range p.warnings {
+		c.warnings = append(c.warnings, fmt.Sprintf("configuration %s: %s", path, w))
+	}
+}
+
+func (p *peerFile) top(key string, v any) {
+	switch key {
+	case "version", "temp":
+		if key == "temp" {
+			p.ignore(key, v)
+		}
+	case "root":
+		p.text(key, v, &p.cfg.Root)
+	case "state":
+		p.text(key, v, &p.cfg.State)
+	case "grpc":
+		p.table(key, v, p.grpc)
+	case "ttrpc":
+		p.table(key, v, p.ttrpc)
+	case "debug":
+		p.table(key, v, p.debug)
+	case "plugins":
+		p.table(key, v, p.plugin)
+	case "disabled_plugins":
+		p.disabled(key, v)
+	case "proxy_plugins", "stream_processors":
+		p.passOn(key, v)
+	default:
+		p.ignore(key, v)
+	}
+}
+
+func (p *peerFile) grpc(name, key string, v any) {
+	switch key {
+	case "address":
+		p.text(name, v, &p.cfg.Address)
+	case "gid":
+		p.group(name, v)
+	case "max_recv_message_size", "max_send_message_size":
+		if n, ok := v.(int64); !ok || n != 0 && n != 16<<20 {
+			p.warn(name, "messages are 16 MiB at most")
+		}
+	default:
+		p.ignore(name, v)
+	}
+}
+
+func (p *peerFile) ttrpc(name, key string, v any) {
+	switch key {
+	case "address":
+		p.text(name, v, &p.cfg.TTRPCAddress)
+	case "gid":
+		if n, ok := v.(int64); !ok || int(n) != p.cfg.Group {
+			p.ignore(name, v)
+		}
+	default:
+		p.ignore(name, v)
+	}
+}
+
+func (p *peerFile) debug(name, key string, v any) {
+	switch key {
+	case "level":
+		level, ok := v.(string)
+		if ok && level != "" {
+			if _, err := parseLevel(level); err != nil {
+				p.warn(name, fmt.Sprintf("there is no level %q", level))
+				return
+			}
+			p.cfg.LogLevel = level
+		} else if !ok {
+			p.wrongType(name, v)
+		}
+	case "format":
+		if format, ok := v.(string); ok && (format == "text" || format == "json") {
+			p.cfg.LogFormat = format
+			return
+		}
+		p.ignore(name, v)
+	default:
+		p.ignore(name, v)
+	}
+}
+
+// plugin maps the table of one plugin; all others are one warning each.
+func (p *peerFile) plugin(name, key string, v any) {
+	if key != gcPlugin {
+		p.ignore(name, v)
+		return
+	}
+	data, err := toml.Marshal(v)
+	if err != nil {
+		p.warn(name, err.Error())
+		return
+	}
+	gc := p.cfg.GC
+	if err := decodeStrict(data, &gc); err != nil {
+		p.warn(name, firstLine(err.Error()))
+		return
+	}
+	if err := gc.check(); err != nil {
+		p.warn(name, err.Error())
+		return
+	}
+	p.cfg.GC = gc
+}
+
+// disabled warns of plugins that this daemon has and cannot leave out. One that it does not have is
+// off as asked.
+func (p *peerFile) disabled(name string, v any) {
+	list, ok := v.([]any)
+	if !ok {
+		p.wrongType(name, v)
+		return
+	}
+	for _, e := range list {
+		id, _ := e.(string)
+		if id == "cri" || strings.HasSuffix(id, ".cri") {
+			continue
+		}
+		p.warn(fmt.Sprintf("%s: %v", name, e), "plugins cannot be left out")
+	}
+}
+
+// passOn takes a table as it is where cleat's own file has one of that name and form.
+func (p *peerFile) passOn(name string, v any) {
+	data, err := toml.Marshal(map[string]any{name: v})
+	if err == nil {
+		try := *p.cfg
+		if err = decodeStrict(data, &try); err == nil {
+			*p.cfg = try
+			return
+		}
+	}
+	p.ignore(name, v)
+}
+
+// table calls f for each entry of a table, with its dotted name and its key.
+func (p *peerFile) table(name string, v any, f func(name, key string, v any)) {
+	t, ok := v.(map[string]any)
+	if !ok {
+		p.wrongType(name, v)
+		return
+	}
+	for _, key := range slices.Sorted(maps.Keys(t)) {
+		full := name + "." + key
+		if strings.Contains(key, ".") {
+			full = fmt.Sprintf("%s.%q", name, key)
+		}
+		f(full, key, t[key])
+	}
+}
+
+func (p *peerFile) text(name string, v any, into *string) {
+	s, ok := v.(string)
+	if !ok {
+		p.wrongType(name, v)
+		return
+	}
+	if s != "" {
+		*into = s
+	}
+}
+
+func (p *peerFile) group(name string, v any) {
+	n, ok := v.(int64)
+	if !ok || n < 0 || n > 1<<32-2 {
+		p.wrongType(name, v)
+		return
+	}
+	p.cfg.Group = int(n)
+}
+
+func (p *peerFile) ignore(name string, v any) {
+	if !asksNothing(v) {
+		p.warn(name, "cleat has no such setting")
+	}
+}
+
+func (p *peerFile) wrongType(name string, v any) {
+	p.warn(name, fmt.Sprintf("%v is not a value for it", v))
+}
+
+func (p *peerFile) warn(name, why string) {
+	p.warnings = append(p.warnings, fmt.Sprintf("%s is ignored: %s", name, why))
+}
+
+// asksNothing reports whether a value is its type's zero, through tables and lists.
+func asksNothing(v any) bool {
+	switch v := v.(type) {
+	case string:
+		return v == "" || v == "0s"
+	case bool:
+		return !v
+	case int64:
+		return v == 0
+	case float64:
+		return v == 0
+	case []any:
+		return len(v) == 0
+	case map[string]any:
+		for _, e := range v {
+			if !asksNothing(e) {
+				return false
+			}
+		}
+		return true
+	}
+	return false
+}
+
+// decodeStrict decodes a document; keys that into does not have are an error.
+func decodeStrict(data []byte, into any) error {
+	dec := toml.NewDecoder(bytes.NewReader(data))
+	dec.DisallowUnknownFields()
+	return dec.Decode(into)
+}
+
+func firstLine(s string) string {
+	line, _, _ := strings.Cut(s, "\n")
+	return line
+}

@@ -1,0 +1,125 @@
+package integration
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	containersapi "github.com/containerd/containerd/api/services/containers/v1"
+	tasksapi "github.com/containerd/containerd/api/services/tasks/v1"
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/anypb"
+)
+
+// resourcesURL is the published prefix of the types of resources.
+const resourcesURL = "types.containerd.io/opencontainers/runtime-spec/1/"
+
+func TestTaskAPIDetails(t *testing.T) {
+	d := Start(t)
+	ctx, tasks := d.createTask("c", busyboxSpec(t, "sh", "-c", "read x < /proc/1/fd/0; exit 3"), "")
+	_, conn := d.grpc()
+
+	update := func(r *anypb.Any) codes.Code {
+		_, err := tasks.Update(ctx, &tasksapi.UpdateTaskRequest{ContainerID: "c", Resources: r})
+		return status.Code(err)
+	}
+	pid := d.startTask(ctx, tasks, "c")
+	d.waitTask(ctx, tasks, "c", 3) // stdin is /dev/null
+	if alive(pid) {
+		t.Errorf("process %d lives after wait", pid)
+	}
+	d.waitTask(ctx, tasks, "c", 3) // at once
+	deleted, err := tasks.Delete(ctx, &tasksapi.DeleteTaskRequest{ContainerID: "c"})
+	if err != nil || deleted.ExitStatus != 3 || deleted.ExitedAt == nil || int(deleted.Pid) != pid {
+		t.Errorf("delete: %v, %v", deleted, err)
+	}
+
+	_, err = tasks.Create(ctx, &tasksapi.CreateTaskRequest{ContainerID: "c", Rootfs: d.rootfs()})
+	must(t, err)
+	for kind, want := range map[string]codes.Code{
+		"LinuxResources": codes.OK, "WindowsResources": codes.InvalidArgument,
+	} {
+		if got := update(&anypb.Any{TypeUrl: resourcesURL + kind, Value: []byte(`{"memory":{"limit":67108864}}`)}); got != want {
+			t.Errorf("update by %s: %v, want %v", kind, got, want)
+		}
+	}
+	if got := update(nil); got != codes.InvalidArgument {
+		t.Errorf("update by nothing: %v", got)
+	}
+	metrics, err := tasks.Metrics(ctx, &tasksapi.MetricsRequest{Filters: []string{"id==c"}})
+	must(t, err)
+	if len(metrics.Metrics) != 1 || !strings.HasSuffix(metrics.Metrics[0].Data.GetTypeUrl(), ".Metrics") ||
+		!strings.Contains(metrics.Metrics[0].Data.GetTypeUrl(), "io.containerd.cgroups.v") {
+		t.Errorf("metrics: %v", metrics)
+	}
+	_, err = tasks.Checkpoint(ctx, &tasksapi.CheckpointTaskRequest{ContainerID: "c"})
+	if status.Code(err) != codes.FailedPrecondition || !strings.Contains(err.Error(), "criu") {
+		t.Errorf("checkpoint without CRIU: %v", err)
+	}
+	_, err = tasks.Create(ctx, &tasksapi.CreateTaskRequest{ContainerID: "c", TaskApiAddress: "unix:///x"})
+	if status.Code(err) != codes.Unimplemented || !strings.Contains(err.Error(), "task_api_address") {
+		t.Errorf("create at an address: %v", err)
+	}
+	_, err = tasks.Kill(ctx, &tasksapi.KillRequest{ContainerID: "c", Signal: uint32(unix.SIGKILL), All: true})
+	must(t, err)
+	d.waitTask(ctx, tasks, "c", 137)
+	_, err = tasks.Delete(ctx, &tasksapi.DeleteTaskRequest{ContainerID: "c"})
+	must(t, err)
+	_, err = containersapi.NewContainersClient(conn).Delete(ctx, &containersapi.DeleteContainerRequest{ID: "c"})
+	must(t, err)
+}
+
+func TestStdioURIsOfTheTaskAPI(t *testing.T) {
+	d := Start(t)
+	dir := t.TempDir()
+	ctx, tasks := d.createTask("c", busyboxSpec(t, "sleep", "1000"), "")
+	d.startTask(ctx, tasks, "c")
+	logger := filepath.Join(dir, "logger")
+	must(t, os.WriteFile(logger, []byte("#!/bin/sh\nexec 5>&-\ncat <&3 >"+dir+"/$2.log\n"), 0o755))
+	exec := func(id, stdout string) {
+		t.Helper()
+		_, err := tasks.Exec(ctx, &tasksapi.ExecProcessRequest{
+			ContainerID: "c", ExecID: id, Stdout: stdout,
+			Spec: &anypb.Any{TypeUrl: resourcesURL + "Process", Value: []byte(`{"args":["/bin/echo","` + id + `"],"cwd":"/"}`)},
+		})
+		must(t, err)
+		_, err = tasks.Start(ctx, &tasksapi.StartRequest{ContainerID: "c", ExecID: id})
+		must(t, err)
+		resp, err := tasks.Wait(ctx, &tasksapi.WaitRequest{ContainerID: "c", ExecID: id})
+		if err != nil || resp.ExitStatus != 0 {
+			t.Errorf("%s: %v, %v", id, resp, err)
+		}
+		deleted, err := tasks.DeleteProcess(ctx, &tasksapi.DeleteProcessRequest{ContainerID: "c", ExecID: id})
+		if err != nil || deleted.ID != id || deleted.ExitedAt == nil {
+			t.Errorf("%s: %v, %v", id, deleted, err)
+		}
+	}
+	exec("file", "file://"+filepath.Join(dir, "file.log"))
+	exec("binary", "binary://"+logger+"?id=binary")
+	must(t, unix.Mkfifo(filepath.Join(dir, "fifo"), 0o600))
+	fifo, err := os.OpenFile(filepath.Join(dir, "fifo"), os.O_RDWR, 0)
+	must(t, err)
+	exec("fifo", filepath.Join(dir, "fifo"))
+	buf := make([]byte, 100)
+	n, err := fifo.Read(buf)
+	must(t, err)
+	must(t, fifo.Close())
+	if string(buf[:n]) != "fifo\n" {
+		t.Errorf("the FIFO holds %q", buf[:n])
+	}
+	for _, id := range []string{"file", "binary"} {
+		d.Eventually("it is logged", func() error {
+			data, err := os.ReadFile(filepath.Join(dir, id+".log"))
+			if err == nil && string(data) != id+"\n" {
+				err = os.ErrInvalid
+			}
+			return err
+		})
+	}
+	_, err = tasks.Kill(ctx, &tasksapi.KillRequest{ContainerID: "c", Signal: uint32(unix.SIGKILL)})
+	must(t, err)
+	d.waitTask(ctx, tasks, "c", 137)
+}

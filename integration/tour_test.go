@@ -1,0 +1,349 @@
+package integration
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	contentapi "github.com/containerd/containerd/api/services/content/v1"
+	"github.com/opencontainers/go-digest"
+)
+
+// tourStep is one command of the tour.
+type tourStep struct {
+	args string // of ctr, split at blanks; {x} stands for what the tour knows by that name
+	in   string
+	// until is what stdout has to show before the step counts, for what takes its time.
+	until string
+	// differs says why the output may differ, class why the class of the error; the exit code may not.
+	differs, class string
+}
+
+// tour is every sub-command of ctr that makes sense without a network, in an order in which each finds
+// what it works with.
+func tour() []tourStep {
+	const (
+		plugins = "the peer has plugins of its own, and cleat's has others"
+		order   = "ctr prints labels in a random order"
+		random  = "the name of a lease is random"
+		missing = "cleat says not found, the peer unknown"
+		state   = "cleat says failed precondition, the peer unknown"
+		blocks  = "the sizes of directories are those of the file systems' blocks"
+	)
+	return []tourStep{
+		{args: "version", differs: "each tells its own version", class: "ctr warns of another revision than its own"},
+		{args: "namespaces create tour a=b"},
+		{args: "namespaces create tour"},
+		{args: "namespaces label tour a= c=d"},
+		{args: "namespaces label made e=f"},
+		{args: "namespaces ls", differs: "cleat's default namespace exists from the start"},
+		{args: "namespaces ls -q", differs: "cleat's default namespace exists from the start"},
+		{args: "namespaces rm made"},
+		{args: "namespaces rm never"},
+		{args: "-n not/one containers ls"},
+		{args: "plugins ls", differs: plugins},
+		{args: "plugins ls id==overlayfs"},
+		{args: "plugins ls -q type==io.containerd.grpc.v1,id==tasks"},
+
+		{args: "images import --no-unpack --digests --base-name tour.example/base {archive}"},
+		{args: "images import --no-unpack --index-name {image} {archive}"},
+		{args: "images import --no-unpack {none}"},
+		{args: "images ls"},
+		{args: "images ls -q"},
+		{args: "images ls name~=busybox"},
+		{args: "images ls labels.x==y"},
+		{args: "images ls name=="},
+		{args: "images check"},
+		{args: "images check name=={image}"},
+		{args: "images label {image} x=y z=w", differs: order},
+		{args: "images label {image} z="},
+		{args: "images label nothing z="},
+		{args: "images label {image} containerd.io/gc.root=no", differs: order},
+		{args: "images ls labels.x==y"},
+		{args: "images tag {image} tour.example/other:1"},
+		{args: "images tag {image} tour.example/other:1"},
+		{args: "images tag --force {image} tour.example/other:1"},
+		{args: "images tag nothing tour.example/other:2"},
+		{args: "images export {out} {image}"},
+		{args: "images export {out} nothing"},
+		{args: "images rm tour.example/other:1 nothing"},
+		{args: "images rm --sync tour.example/other:1"},
+		{args: "images mount nothing {dir}"},
+
+		{args: "content ls -q"},
+		{args: "content ls labels.tour==yes"},
+		{args: "content active"},
+		{args: "content ingest one", in: "a blob of the tour"},
+		{args: "content ingest --expected-size 4 two", in: "a blob of the tour", class: "cleat refuses it as it is written, with out of range, which ctr calls unknown"},
+		{args: "content ingest --expected-digest {wrong} three", in: "a blob of the tour"},
+		{args: "content get {blob}"},
+		{args: "content get {wrong}"},
+		{args: "content get nonsense"},
+		{args: "content label {blob} tour=yes"},
+		{args: "content ls -q labels.tour==yes"},
+		{args: "content label {blob} tour="},
+		{args: "content label {wrong} tour=yes"},
+		{args: "content edit --editor=cat {blob}"},
+		{args: "content edit --editor=false {blob}"},
+		{args: "content rm {blob}"},
+		{args: "content rm {wrong}"},
+		{args: "content prune references --dry"},
+
+		{args: "snapshots ls"},
+		{args: "snapshots prepare work"},
+		{args: "snapshots prepare work"},
+		{args: "snapshots prepare work2 nothing"},
+		{args: "snapshots mounts {dir} work"},
+		{args: "snapshots mounts {dir} nothing"},
+		{args: "snapshots info work"},
+		{args: "snapshots info nothing"},
+		{args: "snapshots commit done work"},
+		{args: "snapshots commit done work"},
+		{args: "snapshots info done"},
+		{args: "snapshots label done a=b"},
+		{args: "snapshots ls"},
+		{args: "snapshots prepare --target {dir} next done"},
+		{args: "snapshots view see done"},
+		{args: "snapshots mounts {dir} see"},
+		{args: "snapshots mounts {dir} next"},
+		{args: "snapshots view see done"},
+		{args: "snapshots commit done2 see"},
+		{args: "snapshots tree"},
+		{args: "snapshots usage", differs: blocks},
+		{args: "snapshots usage -b done", differs: blocks},
+		{args: "snapshots usage nothing"},
+		{args: "snapshots rm done"},
+		{args: "snapshots rm see next"},
+		{args: "snapshots rm done"},
+		{args: "snapshots rm done"},
+		{args: "snapshots --snapshotter nothing ls"},
+		{args: "snapshots --snapshotter native prepare work"},
+		{args: "snapshots --snapshotter native rm work"},
+
+		{args: "containers ls"},
+		{args: "containers create --label l=1 --env A=B --rootfs {rootfs} c1 /bin/sh /run.sh"},
+		{args: "containers create --rootfs {rootfs} c1 /bin/true"},
+		{args: "containers create --rootfs {rootfs} bad/id /bin/true"},
+		{args: "containers create nothing c2 /bin/true"},
+		{args: "containers ls"},
+		{args: "containers ls -q labels.l==1"},
+		{args: "containers label c1 l=2 m=3", differs: order},
+		{args: "containers label nothing l=2"},
+		{args: "containers info c1", differs: "the spec has paths of the rootfs"},
+		{args: "containers info nothing"},
+		{args: "tasks ls"},
+		{args: "tasks start --fifo-dir {fifos} --detach c1"},
+		{args: "tasks start --fifo-dir {fifos} --detach c1"},
+		{args: "tasks start --fifo-dir {fifos} nothing"},
+		{args: "tasks ls"},
+		{args: "tasks ls -q"},
+		{args: "tasks ps c1"},
+		{args: "tasks ps nothing"},
+		{args: "tasks exec --fifo-dir {fifos} --exec-id e1 c1 /bin/echo in"},
+		{args: "tasks exec --fifo-dir {fifos} --exec-id e2 --cwd /bin --user 1000 c1 /bin/pwd"},
+		{args: "tasks exec --fifo-dir {fifos} --exec-id e3 c1 /bin/nothing", class: missing},
+		{args: "tasks exec --fifo-dir {fifos} --exec-id e4 c1 /bin/false"},
+		{args: "tasks exec --fifo-dir {fifos} --exec-id e5 nothing /bin/true"},
+		{args: "tasks pause c1", class: state},
+		{args: "tasks ls"},
+		{args: "tasks pause c1", class: state},
+		{args: "tasks rm c1"},
+		{args: "tasks resume c1", class: state},
+		{args: "tasks resume c1", class: state},
+		{args: "tasks pause nothing"},
+		{args: "tasks metrics c1"},
+		{args: "tasks metrics --format json c1", differs: "the numbers are those of the moment"},
+		{args: "tasks metrics nothing"},
+		{args: "tasks rm c1"},
+		{args: "containers rm c1"},
+		{args: "tasks kill --signal SIGUSR1 c1"},
+		{args: "tasks kill --signal NONSENSE c1"},
+		{args: "tasks kill nothing"},
+		{args: "tasks kill --exec-id nothing c1"},
+		{args: "tasks kill --all --signal SIGKILL c1"},
+		{args: "tasks ls", until: "STOPPED"},
+		{args: "tasks kill c1"},
+		{args: "tasks pause c1", class: state},
+		{args: "tasks exec --fifo-dir {fifos} --exec-id e6 c1 /bin/true", class: state},
+		{args: "tasks rm c1"},
+		{args: "tasks rm c1"},
+		{args: "tasks rm --force c1"},
+		{args: "containers rm c1 nothing"},
+		{args: "containers ls"},
+
+		{args: "run --rm --fifo-dir {fifos} --rootfs {rootfs} r1 /bin/sh /hello.sh"},
+		{args: "run --rm --fifo-dir {fifos} --rootfs --null-io {rootfs} r2 /bin/false"},
+		{args: "run --rm --fifo-dir {fifos} --rootfs --read-only {rootfs} r3 /bin/touch /tmp/x"},
+		{args: "run --rm --fifo-dir {fifos} --rootfs --env A=B --cwd /bin --user 1000 --hostname h {rootfs} r4 /bin/env"},
+		{args: "run --rm --fifo-dir {fifos} --rootfs --memory-limit 33554432 --cpus 0.5 --pid-file {pidfile} {rootfs} r5 /bin/true"},
+		{args: "run --rm --fifo-dir {fifos} --rootfs --mount type=bind,src={dir},dst=/data,options=rbind:ro {rootfs} r6 /bin/ls /data"},
+		{args: "run --rm --fifo-dir {fifos} --rootfs --cgroup /cleat-tour/{peer} {rootfs} r7 /bin/true"},
+		{args: "run --rm --fifo-dir {fifos} --rootfs --with-ns network:/proc/1/ns/net {rootfs} r8 /bin/true"},
+		{args: "run --rm --fifo-dir {fifos} --rootfs {rootfs} r9 /bin/nothing", class: missing},
+		{args: "run --rm --fifo-dir {fifos} --rootfs --runtime io.containerd.nothing.v9 {rootfs} r10 /bin/true", class: missing},
+		{args: "run --rm --fifo-dir {fifos} nothing r11 /bin/true"},
+		{args: "run --rm --fifo-dir {fifos} --rootfs --log-uri file://{log} {rootfs} r12 /bin/echo logged"},
+		{args: "run --rm --fifo-dir {fifos} --rootfs --privileged --seccomp --cap-add CAP_SYS_ADMIN {rootfs} r13 /bin/true"},
+		{args: "run -d --fifo-dir {fifos} --rootfs --null-io {rootfs} r14 /bin/sleep 1000"},
+		{args: "run -d --fifo-dir {fifos} --rootfs --null-io {rootfs} r14 /bin/sleep 1000"},
+		{args: "tasks attach nothing"},
+		{args: "tasks rm --force r14"},
+		{args: "containers rm r14"},
+		{args: "tasks ls"},
+		{args: "containers ls"},
+		{args: "snapshots ls"},
+
+		{args: "leases create -id kept -x 1h a=b"},
+		{args: "leases create -id kept"},
+		{args: "leases create", differs: random},
+		{args: "leases ls id==kept"},
+		{args: "leases ls -q id==kept"},
+		{args: "leases rm kept"},
+		{args: "leases rm kept"},
+		{args: "images rm {image}"},
+		{args: "images ls"},
+		{args: "namespaces rm tour"},
+		{args: "-n full snapshots prepare kept"},
+		{args: "namespaces rm full"},
+		{args: "-n full snapshots rm kept"},
+		{args: "namespaces rm full"},
+	}
+}
+
+// traveller takes the tour at one daemon.
+type traveller struct {
+	t       *testing.T
+	address string
+	knows   map[string]string
+}
+
+// seen is what a step showed, normalised. Of errors only their class is compared: how they are told is
+// each daemon's own.
+type seen struct {
+	stdout, class string
+	code          int
+}
+
+// errorClass is the end of ctr's last line, or what a container wrote.
+func errorClass(stderr string) string {
+	lines := strings.Split(strings.TrimSpace(stderr), "\n")
+	last := lines[len(lines)-1]
+	if !strings.HasPrefix(last, "ctr: ") {
+		return last
+	}
+	return last[strings.LastIndex(last, ": ")+2:]
+}
+
+func (tr *traveller) do(s tourStep) seen {
+	tr.t.Helper()
+	var pairs []string
+	for k, v := range tr.knows {
+		pairs = append(pairs, "{"+k+"}", v)
+	}
+	replace := strings.NewReplacer(pairs...)
+	var args []string
+	for a := range strings.FieldsSeq(s.args) {
+		args = append(args, replace.Replace(a))
+	}
+	var last seen
+	once := func() error {
+		var out, errs bytes.Buffer
+		cmd := exec.CommandContext(tr.t.Context(), "ctr", append([]string{"--address", tr.address, "--timeout", "30s"}, args...)...)
+		cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(s.in), &out, &errs
+		err := cmd.Run()
+		if exit := new(exec.ExitError); err != nil && !errors.As(err, &exit) {
+			tr.t.Fatal(err)
+		}
+		last = seen{tr.plain(out.String()), errorClass(errs.String()), cmd.ProcessState.ExitCode()}
+		if !strings.Contains(last.stdout, s.until) {
+			return fmt.Errorf("ctr %s shows %q", s.args, last.stdout)
+		}
+		return nil
+	}
+	eventually(tr.t, s.args, once, func() string { return "" })
+	return last
+}
+
+// plain takes out of an output what is different at each run.
+func (tr *traveller) plain(s string) string {
+	for _, r := range []struct{ what, by string }{
+		{regexp.QuoteMeta(tr.knows["dir"]), "DIR"},
+		{`/\S*/(root|state)/\S*?snapshots?\S*/(fs|work)`, "SNAPSHOT/$2"},
+		{`/\S*/(root|state)/\S*?/snapshots/\S+`, "SNAPSHOT"},
+		{`\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?( \+0000 UTC|Z)?`, "TIME"},
+		{`\b\d+(\.\d+)? (microseconds|milliseconds|seconds)\b`, "TIME"},
+		{`(elapsed|took): *\S+`, "ELAPSED"},
+		{`\(\d+(\.\d+)?\w*s\)|\b\d+(\.\d+)?(ms|µs|s)\b`, "TIME"},
+		{`(?m)^((?:\S+ +)?)\d{3,}( +(RUNNING|STOPPED|PAUSED|CREATED|-))`, "${1}PID$2"},
+		{`usage_percpu .*`, "usage_percpu N"},
+		{`(memory|cpuacct|pids|cpu|blkio)\.(\S+) +\S+`, "$1.$2 N"},
+		{`cleat-tour/\w+`, "cleat-tour/X"},
+		{`[ \t]+`, " "},
+	} {
+		if r.what != "" {
+			s = regexp.MustCompile(r.what).ReplaceAllString(s, r.by)
+		}
+	}
+	return s
+}
+
+// newTraveller prepares files of its own.
+func newTraveller(t *testing.T, name, address, archive string) *traveller {
+	t.Helper()
+	dir := t.TempDir()
+	rootfs := filepath.Join(dir, "rootfs")
+	must(t, os.Mkdir(rootfs, 0o755))
+	untar := exec.Command("tar", "-xC", rootfs)
+	untar.Stdin = bytes.NewReader(tarOf(t, busyboxFiles(t)))
+	if out, err := untar.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	for file, text := range map[string]string{
+		"run.sh":   "trap : USR1; while :; do sleep 0.1; done\n",
+		"hello.sh": "echo out; echo err >&2; exit 42\n",
+	} {
+		must(t, os.WriteFile(filepath.Join(rootfs, file), []byte(text), 0o644))
+	}
+	return &traveller{t: t, address: address, knows: map[string]string{
+		"archive": archive, "image": "docker.io/library/busybox:latest", "none": filepath.Join(dir, "none.tar"),
+		"dir": dir, "out": filepath.Join(dir, "out.tar"), "rootfs": rootfs, "fifos": filepath.Join(dir, "fifos"),
+		"pidfile": filepath.Join(dir, "pid"), "log": filepath.Join(dir, "log"), "peer": name,
+		"blob":  digestOf("a blob of the tour"),
+		"wrong": "sha256:" + strings.Repeat("0", 64),
+	}}
+}
+
+func TestCtrShowsTheSameOnCleatdAndOnContainerd(t *testing.T) {
+	archive := busyboxArchive(t)
+	peer := newTraveller(t, "peer", startContainerd(t).address, archive)
+	d := Start(t)
+	ours := newTraveller(t, "ours", d.Address, archive)
+	ctx, conn := d.grpc()
+	defer func() { // ctr cannot
+		for _, ref := range []string{"two", "three"} {
+			_, err := contentapi.NewContentClient(conn).Abort(ctx, &contentapi.AbortRequest{Ref: ref})
+			must(t, err)
+		}
+	}()
+	for _, s := range tour() {
+		want, got := peer.do(s), ours.do(s)
+		if s.differs != "" {
+			want.stdout, got.stdout = "", ""
+		}
+		if s.class != "" {
+			want.class, got.class = "", ""
+		}
+		if got != want {
+			t.Errorf("ctr %s:\nshows      %q, %q, code %d\ncontainerd %q, %q, code %d",
+				s.args, got.stdout, got.class, got.code, want.stdout, want.class, want.code)
+		}
+	}
+}
+
+func digestOf(s string) string { return digest.FromString(s).String() }
