@@ -129,7 +129,7 @@ func assemble(ctx context.Context, cfg Config, log *slog.Logger) (_ *daemon, err
 	d.svc = service.New(service.Config{
 		DB: db, Content: blobs, Snapshotters: drivers.working, Unavailable: drivers.failed, DefaultSnapshotter: cfg.Snapshotter,
 		DefaultRuntime: cfg.Runtime, Runtime: tasks, Events: eventLog, Root: cfg.Root,
-		CgroupParent: cfg.CgroupParent, GC: cfg.GC.service(), Log: log, Helpers: helpers(cfg),
+		CgroupParent: cfg.CgroupParent, GC: cfg.GC.service(), Log: log, Helpers: helpers(cfg), Processors: cfg.processors(),
 	})
 	d.close.Push("close service", func() error { d.svc.Close(); return nil })
 	if db.Broken() == nil {

@@ -63,6 +63,7 @@ func (s introspection) Plugins(_ context.Context, req *api.PluginsRequest) (*api
 		}
 	}
 	add("io.containerd.content.v1", "content", nil, nil)
+	add("io.containerd.differ.v1", "walking", host, nil)
 	add("io.containerd.metadata.v1", "bolt", nil, nil)
 	add("io.containerd.runtime.v2", "task", host, nil)
 	for _, name := range s.id.Snapshotters {
@@ -72,7 +73,7 @@ func (s introspection) Plugins(_ context.Context, req *api.PluginsRequest) (*api
 		add("io.containerd.snapshotter.v1", name, host, s.id.Unavailable[name])
 	}
 	for _, id := range []string{
-		"containers", "content", "events", "healthcheck", "images", "introspection",
+		"containers", "content", "diff", "events", "healthcheck", "images", "introspection",
 		"leases", "namespaces", "sandboxes", "snapshots", "tasks", "version",
 	} {
 		add("io.containerd.grpc.v1", id, nil, nil)
