@@ -1,8 +1,13 @@
 package daemon
 
 import (
+	"fmt"
 	"maps"
+	"path/filepath"
 	"slices"
+	"strings"
+
+	"github.com/containerd/errdefs"
 
 	"github.com/cleatproject/cleat/archive"
 )
@@ -33,6 +38,46 @@ func (c *Config) checkProcessors() error {
 		if err := p.Check(); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// ProxyPlugin is the configuration of a snapshotter that another process serves.
+type ProxyPlugin struct {
+	// Type is "snapshot".
+	Type string `toml:"type"`
+	// Address is the path of its unix socket, which serves containerd's snapshots API on gRPC.
+	Address string `toml:"address"`
+	// Snapshotter is its name there; empty: the same as here.
+	Snapshotter string `toml:"snapshotter"`
+	// Namespace is where its snapshots go there; empty: default.
+	Namespace string `toml:"namespace"`
+	// Platform, Exports and Capabilities are in files for containerd; nothing is made of them.
+	Platform     string            `toml:"platform"`
+	Exports      map[string]string `toml:"exports"`
+	Capabilities []string          `toml:"capabilities"`
+}
+
+// checkProxies checks the proxy plugins and fills in what they leave out.
+func (c *Config) checkProxies() error {
+	for name, p := range c.ProxyPlugins {
+		p.Address = strings.TrimPrefix(p.Address, "unix://")
+		switch {
+		case p.Type != "snapshot":
+			return fmt.Errorf("proxy plugin %s: type %q: only \"snapshot\" is supported: %w", name, p.Type, errdefs.ErrInvalidArgument)
+		case !filepath.IsAbs(p.Address):
+			return fmt.Errorf("proxy plugin %s: address %q: want the absolute path of a socket: %w", name, p.Address, errdefs.ErrInvalidArgument)
+		case slices.Contains(ownSnapshotters(), name):
+			return fmt.Errorf("proxy plugin %s: cleatd has a snapshotter of that name: choose another, and say \"snapshotter\" for what it is called there: %w",
+				name, errdefs.ErrInvalidArgument)
+		}
+		if p.Snapshotter == "" {
+			p.Snapshotter = name
+		}
+		if p.Namespace == "" {
+			p.Namespace = defaultNamespace
+		}
+		c.ProxyPlugins[name] = p
 	}
 	return nil
 }

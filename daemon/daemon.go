@@ -108,7 +108,11 @@ func assemble(ctx context.Context, cfg Config, log *slog.Logger) (_ *daemon, err
 		return nil, err
 	}
 	d.close.Push("close metadata", db.Close)
-	drivers := openSnapshotters(cfg.Root, log, &d.close)
+	uuid, err := loadUUID(cfg.Root)
+	if err != nil {
+		return nil, err
+	}
+	drivers := openSnapshotters(cfg.Root, uuid, cfg.ProxyPlugins, log, &d.close)
 
 	children := reaper.NewOwn()
 	d.close.Push("close reaper", children.Close)
@@ -136,10 +140,6 @@ func assemble(ctx context.Context, cfg Config, log *slog.Logger) (_ *daemon, err
 		if err := d.svc.EnsureNamespace(ctx, defaultNamespace); err != nil {
 			return nil, err
 		}
-	}
-	uuid, err := loadUUID(cfg.Root)
-	if err != nil {
-		return nil, err
 	}
 	d.servers, err = newServers(d.svc, api.Identity{
 		Version: version.Version(), Revision: version.Revision(), UUID: uuid,
