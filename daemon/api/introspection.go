@@ -39,6 +39,8 @@ var (
 	_ api.TTRPCIntrospectionService = introspection{}
 )
 
+const kindSnapshotter = "io.containerd.snapshotter.v1"
+
 // Plugins lists what clients look up: the services, the runtime and the snapshotters.
 func (s introspection) Plugins(_ context.Context, req *api.PluginsRequest) (*api.PluginsResponse, error) {
 	match, err := filters.ParseAll(req.GetFilters()...)
@@ -59,7 +61,13 @@ func (s introspection) Plugins(_ context.Context, req *api.PluginsRequest) (*api
 			return "", false
 		})
 		if match.Match(fields) {
-			resp.Plugins = append(resp.Plugins, &api.Plugin{Type: kind, ID: id, Platforms: on, InitErr: initError(failure)})
+			plugin := &api.Plugin{Type: kind, ID: id, Platforms: on, InitErr: initError(failure)}
+			if kind == kindSnapshotter && failure == nil {
+				// Clients ask for mapped owners by labels where this is said, and change every owner
+				// themselves elsewhere.
+				plugin.Capabilities = []string{"remap-ids"}
+			}
+			resp.Plugins = append(resp.Plugins, plugin)
 		}
 	}
 	add("io.containerd.content.v1", "content", nil, nil)
@@ -67,10 +75,10 @@ func (s introspection) Plugins(_ context.Context, req *api.PluginsRequest) (*api
 	add("io.containerd.metadata.v1", "bolt", nil, nil)
 	add("io.containerd.runtime.v2", "task", host, nil)
 	for _, name := range s.id.Snapshotters {
-		add("io.containerd.snapshotter.v1", name, host, nil)
+		add(kindSnapshotter, name, host, nil)
 	}
 	for _, name := range slices.Sorted(maps.Keys(s.id.Unavailable)) {
-		add("io.containerd.snapshotter.v1", name, host, s.id.Unavailable[name])
+		add(kindSnapshotter, name, host, s.id.Unavailable[name])
 	}
 	for _, id := range []string{
 		"containers", "content", "diff", "events", "healthcheck", "images", "introspection",

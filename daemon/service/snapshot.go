@@ -44,6 +44,9 @@ func (s *Service) prepare(ctx context.Context, hold *metadata.Hold, u *undo.Stac
 		return d.Remove(ctx, id)
 	})
 	mounts, err := d.Mounts(ctx, id, parents, rec.Kind)
+	if err == nil {
+		mounts, err = fit(ctx, mounts, rec, true)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("mounts of snapshot %s: %w", rec.Key, err)
 	}
@@ -118,6 +121,9 @@ func (s *Service) Mounts(ctx context.Context, namespace, snapshotter, key string
 		return nil, err
 	}
 	mounts, err := d.Mounts(ctx, rec.ID, parents, rec.Kind)
+	if err == nil {
+		mounts, err = fit(ctx, mounts, rec, false)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("mounts of snapshot %s: %w", key, err)
 	}
