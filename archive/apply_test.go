@@ -249,6 +249,23 @@ func TestWhiteoutRemove(t *testing.T) {
 	wantText(t, root+"/op/sub/new", "op/sub/new")
 }
 
+func TestWhiteoutsInWhatIsNoDirectoryAnyMore(t *testing.T) {
+	for _, how := range []archive.Whiteouts{archive.WhiteoutRemove, archive.WhiteoutOverlay} {
+		root := t.TempDir()
+		mustApply(t, root, archive.Options{Whiteouts: how}, dir("d"), file("d/below"))
+		mustApply(t, root, archive.Options{Whiteouts: how}, file("d"), file("d/.wh.below"), file("d/.wh..wh..opq"))
+		if st := lstat(t, root+"/d"); st.Mode&unix.S_IFMT != unix.S_IFREG {
+			t.Errorf("mode %o", st.Mode)
+		}
+		if err := apply(t, root, archive.Options{Whiteouts: how}, file("d/.wh..")); err != nil && !errdefs.IsInvalidArgument(err) {
+			t.Error(err)
+		}
+		if err := apply(t, root, archive.Options{Whiteouts: how}, file("d/x")); err == nil {
+			t.Error("a file was put into a file")
+		}
+	}
+}
+
 func TestWhiteoutOverlay(t *testing.T) {
 	root := t.TempDir()
 	mustApply(t, root, archive.Options{Whiteouts: archive.WhiteoutOverlay},

@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -17,6 +18,8 @@ import (
 type DiffOptions struct {
 	// Progress is told how many bytes of files have been written, now and then; it may be nil.
 	Progress func(bytes int64)
+	// Latest, where it is set, takes the place of every time of a file that is later.
+	Latest time.Time
 }
 
 // Diff writes what has to be done to the directory lower to make it the directory upper, as a layer:

@@ -141,6 +141,9 @@ func (d *differ) write(n *node) error {
 	if hdr == nil {
 		return nil // a socket
 	}
+	if latest := d.opts.Latest; !latest.IsZero() && hdr.ModTime.After(latest) {
+		hdr.ModTime = latest
+	}
 	if n.linked() {
 		if first, ok := d.seen[n.id()]; ok {
 			hdr.Typeflag, hdr.Linkname, hdr.Size, hdr.PAXRecords = tar.TypeLink, first, 0, nil

@@ -30,10 +30,16 @@ func (a *applier) entry(hdr *tar.Header, data io.Reader) error {
 		return err
 	}
 	dir, base := splitName(name)
-	if err := a.openParent(dir); err != nil {
+	hidden, isWhiteout := strings.CutPrefix(base, whiteoutPrefix)
+	err = a.openParent(dir)
+	if isWhiteout && errors.Is(err, unix.ENOTDIR) {
+		// What has taken the directory's place hides all that was in it. umoci writes such layers.
+		return nil
+	}
+	if err != nil {
 		return err
 	}
-	if hidden, ok := strings.CutPrefix(base, whiteoutPrefix); ok {
+	if isWhiteout {
 		return a.whiteout(dir, hidden)
 	}
 	a.note(name)

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"sync"
 	"syscall"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
@@ -56,19 +57,35 @@ const pipeSize = 1 << 20
 // nobody is whom a helper runs as, where this process may choose.
 const nobody = 65534
 
-// helped is a helper at work.
-type helped struct {
-	cmd   *exec.Cmd
-	in    *input
-	out   *os.File
-	fed   chan error // sent once the source has been read, or the helper has stopped reading
-	once  sync.Once
-	ended error // what every Read answers from then on
+// start runs the helper on a source. It gets two pipes, no environment, and nothing else.
+func (h Helper) start(src io.Reader, in *input) (io.ReadCloser, error) {
+	cmd := &exec.Cmd{
+		Path: h.Path, Args: append([]string{h.Path}, h.Args...), Env: []string{}, Dir: "/",
+		SysProcAttr: &syscall.SysProcAttr{Setpgid: true},
+	}
+	if os.Geteuid() == 0 {
+		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: nobody, Gid: nobody}
+	}
+	return pipeThrough(cmd, src, in, func(exit error) error {
+		return fmt.Errorf("compressed data is damaged or cut short: %s: %w: %w: %w", h.Path, exit, io.ErrUnexpectedEOF, errdefs.ErrInvalidArgument)
+	})
 }
 
-// start runs the helper on a source. It gets two pipes, no environment, and nothing else.
-func (h Helper) start(src io.Reader, in *input) (_ io.ReadCloser, err error) {
-	var files [4]*os.File // the helper's ends, then ours
+// helped is a program at work on a stream.
+type helped struct {
+	cmd    *exec.Cmd
+	in     *input
+	out, w *os.File               // what it writes, and what it is fed by
+	failed func(exit error) error // says what it means that the program failed
+	fed    chan error             // sent once the source has been read, or the program has stopped reading
+	once   sync.Once
+	ended  error // what every Read answers from then on
+}
+
+// pipeThrough starts a program with the source as its standard input; what it writes is read from the
+// result.
+func pipeThrough(cmd *exec.Cmd, src io.Reader, in *input, failed func(exit error) error) (_ *helped, err error) {
+	var files [4]*os.File // the program's ends, then ours
 	defer func() {
 		for i, f := range files {
 			if f != nil && (i < 2 || err != nil) {
@@ -83,30 +100,34 @@ func (h Helper) start(src io.Reader, in *input) (_ io.ReadCloser, err error) {
 		return nil, err
 	}
 	for _, f := range files[2:] {
-		_, _ = unix.FcntlInt(f.Fd(), unix.F_SETPIPE_SZ, pipeSize) // beyond a limit it stays smaller
+		enlarge(f)
 	}
-	cmd := &exec.Cmd{
-		Path: h.Path, Args: append([]string{h.Path}, h.Args...), Env: []string{}, Dir: "/",
-		Stdin: files[0], Stdout: files[1], SysProcAttr: &syscall.SysProcAttr{Setpgid: true},
-	}
-	if os.Geteuid() == 0 {
-		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: nobody, Gid: nobody}
-	}
+	cmd.Stdin, cmd.Stdout = files[0], files[1]
 	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("start decompressor %s: %w", h.Path, err)
+		return nil, fmt.Errorf("start %s: %w", cmd.Path, err)
 	}
-	p := &helped{cmd: cmd, in: in, out: files[2], fed: make(chan error, 1)}
-	go p.feed(src, files[3])
+	p := &helped{cmd: cmd, in: in, out: files[2], w: files[3], failed: failed, fed: make(chan error, 1)}
+	go p.feed(src)
 	return p, nil
 }
 
-// feed gives the source to the helper.
-func (p *helped) feed(src io.Reader, w *os.File) {
-	_, err := io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{src}, make([]byte, copyBuffer))
+// enlarge makes a pipe hold more; beyond a limit it stays smaller. The descriptor stays one that does
+// not block, which deadlines need.
+func enlarge(f *os.File) {
+	conn, err := f.SyscallConn()
+	if err != nil {
+		return
+	}
+	_ = conn.Control(func(fd uintptr) { _, _ = unix.FcntlInt(fd, unix.F_SETPIPE_SZ, pipeSize) })
+}
+
+// feed gives the source to the program.
+func (p *helped) feed(src io.Reader) {
+	_, err := io.CopyBuffer(struct{ io.Writer }{p.w}, struct{ io.Reader }{src}, make([]byte, copyBuffer))
 	if errors.Is(err, syscall.EPIPE) {
 		err = nil // it has stopped reading, and says by its exit why
 	}
-	p.fed <- errors.Join(err, w.Close())
+	p.fed <- errors.Join(err, p.w.Close())
 }
 
 // Read implements io.Reader.
@@ -119,7 +140,7 @@ func (p *helped) Read(b []byte) (int, error) {
 		return n, nil
 	}
 	if errors.Is(err, io.EOF) {
-		err = p.finish()
+		err = p.finish(false)
 	}
 	if err == nil {
 		err = io.EOF
@@ -128,17 +149,20 @@ func (p *helped) Read(b []byte) (int, error) {
 	return 0, err
 }
 
-// finish waits for the end and says what was wrong with the data, if anything.
-func (p *helped) finish() (err error) {
+// finish waits for the end and says what was wrong with the data, if anything. kill brings the end about.
+func (p *helped) finish(kill bool) (err error) {
 	p.once.Do(func() {
+		if kill { // with its children; the group's number is its own as long as it is not waited for
+			_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL) // it may have ended
+		}
 		closed := p.out.Close()
 		fed := <-p.fed
-		exit := p.cmd.Wait()
+		exit := ignoreDelay(p.cmd.Wait())
 		switch {
 		case p.in.err != nil:
 			err = p.in.err
 		case exit != nil:
-			err = fmt.Errorf("compressed data is damaged or cut short: %s: %w: %w: %w", p.cmd.Path, exit, io.ErrUnexpectedEOF, errdefs.ErrInvalidArgument)
+			err = p.failed(exit)
 		default:
 			err = errors.Join(fed, closed)
 		}
@@ -149,7 +173,22 @@ func (p *helped) finish() (err error) {
 // Close implements io.Closer. It must not run beside Read.
 func (p *helped) Close() error {
 	p.ended = io.ErrClosedPipe
-	_ = p.cmd.Process.Kill() // it may have ended
-	_ = p.finish()           // that it was killed is no news
+	_ = p.finish(true) // that it was killed is no news
 	return nil
+}
+
+// interrupt ends the program and whoever waits for it or its children. It may run beside all else.
+func (p *helped) interrupt() {
+	_ = p.cmd.Process.Kill() // it may have ended
+	now := time.Unix(1, 0)   // a deadline that has passed
+	_ = p.out.SetReadDeadline(now)
+	_ = p.w.SetWriteDeadline(now)
+}
+
+// ignoreDelay drops the error that a program succeeded whose children still hold its standard error.
+func ignoreDelay(err error) error {
+	if errors.Is(err, exec.ErrWaitDelay) {
+		return nil
+	}
+	return err
 }

@@ -45,6 +45,10 @@ type Config struct {
 	// DecompressHelpers lets programs of the system decompress layers, where there are faster ones
 	// than cleatd itself.
 	DecompressHelpers bool `toml:"decompress_helpers"`
+	// StreamProcessors are programs that decode layers, by their names.
+	StreamProcessors map[string]StreamProcessor `toml:"stream_processors"`
+	// ProxyPlugins are snapshotters that other processes serve, by their names.
+	ProxyPlugins map[string]ProxyPlugin `toml:"proxy_plugins"`
 	// EventsKeep is how many bytes of events are kept for those who come back.
 	EventsKeep int64 `toml:"events_keep"`
 	// GC says when garbage is collected.
@@ -122,6 +126,9 @@ func (c *Config) complete() error {
 	}
 	if !filepath.IsAbs(c.CgroupParent) {
 		return fmt.Errorf("cgroup_parent %q: want an absolute path: %w", c.CgroupParent, errdefs.ErrInvalidArgument)
+	}
+	if err := errors.Join(c.checkProcessors(), c.checkProxies()); err != nil {
+		return err
 	}
 	return c.GC.check()
 }

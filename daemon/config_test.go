@@ -131,3 +131,51 @@ func FuzzConfiguration(f *testing.F) {
 		}
 	})
 }
+
+func TestProxyPluginsAndStreamProcessors(t *testing.T) {
+	cfg, err := load(t, `
+		[proxy_plugins.stargz]
+		type = "snapshot"
+		address = "/run/stargz.sock"
+		[proxy_plugins.stargz.exports]
+		root = "/var/lib/stargz"
+		[proxy_plugins.other]
+		type = "snapshot"
+		address = "unix:///run/other.sock"
+		snapshotter = "overlayfs"
+		namespace = "ns"
+		[stream_processors."io.b"]
+		accepts = ["a"]
+		returns = "b"
+		path = "/usr/bin/b"
+		args = ["-x"]
+		env = ["K=v"]
+		[stream_processors."io.a"]
+		accepts = ["c"]
+		returns = "d"
+		path = "/usr/bin/a"
+	`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p := cfg.ProxyPlugins["stargz"]; p.Address != "/run/stargz.sock" || p.Snapshotter != "stargz" || p.Namespace != "default" {
+		t.Errorf("%+v", p)
+	}
+	if p := cfg.ProxyPlugins["other"]; p.Address != "/run/other.sock" || p.Snapshotter != "overlayfs" || p.Namespace != "ns" {
+		t.Errorf("%+v", p)
+	}
+	if p := cfg.processors(); len(p) != 2 || p[0].ID != "io.a" || p[1].Path != "/usr/bin/b" || p[1].Args[0] != "-x" || p[1].Env[0] != "K=v" {
+		t.Errorf("%+v", p)
+	}
+	for _, bad := range []string{
+		"[proxy_plugins.x]\ntype = \"content\"\naddress = \"/a\"",
+		"[proxy_plugins.x]\ntype = \"snapshot\"\naddress = \"a\"",
+		"[proxy_plugins.overlayfs]\ntype = \"snapshot\"\naddress = \"/a\"",
+		"[stream_processors.x]\naccepts = [\"a\"]\nreturns = \"b\"\npath = \"b\"",
+		"[stream_processors.x]\nreturns = \"b\"\npath = \"/b\"",
+	} {
+		if _, err := load(t, bad); !errdefs.IsInvalidArgument(err) {
+			t.Errorf("%s: %v", bad, err)
+		}
+	}
+}

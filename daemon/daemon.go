@@ -111,7 +111,11 @@ func assemble(ctx context.Context, cfg Config, log *slog.Logger) (_ *daemon, err
 		return nil, err
 	}
 	d.close.Push("close metadata", db.Close)
-	drivers := openSnapshotters(cfg.Root, log, &d.close)
+	uuid, err := loadUUID(cfg.Root)
+	if err != nil {
+		return nil, err
+	}
+	drivers := openSnapshotters(cfg.Root, uuid, cfg.ProxyPlugins, log, &d.close)
 
 	children := reaper.NewOwn()
 	d.close.Push("close reaper", children.Close)
@@ -132,17 +136,13 @@ func assemble(ctx context.Context, cfg Config, log *slog.Logger) (_ *daemon, err
 	d.svc = service.New(service.Config{
 		DB: db, Content: blobs, Snapshotters: drivers.working, Unavailable: drivers.failed, DefaultSnapshotter: cfg.Snapshotter,
 		DefaultRuntime: cfg.Runtime, Runtime: tasks, Events: eventLog, Root: cfg.Root,
-		CgroupParent: cfg.CgroupParent, GC: cfg.GC.service(), Log: log, Helpers: helpers(cfg),
+		CgroupParent: cfg.CgroupParent, GC: cfg.GC.service(), Log: log, Helpers: helpers(cfg), Processors: cfg.processors(),
 	})
 	d.close.Push("close service", func() error { d.svc.Close(); return nil })
 	if db.Broken() == nil {
 		if err := d.svc.EnsureNamespace(ctx, defaultNamespace); err != nil {
 			return nil, err
 		}
-	}
-	uuid, err := loadUUID(cfg.Root)
-	if err != nil {
-		return nil, err
 	}
 	d.servers, err = newServers(d.svc, api.Identity{
 		Version: version.Version(), Revision: version.Revision(), UUID: uuid,

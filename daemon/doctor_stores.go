@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
@@ -185,6 +186,9 @@ func (d *doctor) checkSnapshots(ctx context.Context, db *metadata.DB) error {
 	for _, ns := range namespaces {
 		err := db.View(ctx, func(tx *metadata.Tx) error {
 			for _, name := range tx.Snapshotters(ns) {
+				if !slices.Contains(ownSnapshotters(), name) {
+					continue // another process keeps them
+				}
 				list, err := tx.Snapshots(ns, name).List()
 				if err != nil {
 					return err

@@ -4,12 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"slices"
 	"strings"
-
-	digest "github.com/opencontainers/go-digest"
 
 	"github.com/cleatproject/cleat/archive"
 	"github.com/cleatproject/cleat/mount"
@@ -17,43 +14,24 @@ import (
 
 // apply applies the layer's blob to a snapshot that is attached nowhere, and verifies what
 // came out of the decompression.
-func (f *filling) apply(ctx context.Context, blob Blob, mounts []mount.Mount, helpers []archive.Helper) (err error) {
-	root, opts, done, err := place(mounts)
+func (f *filling) apply(ctx context.Context, blob Blob, mounts []mount.Mount, opts ApplyOptions) (err error) {
+	root, how, done, err := place(mounts)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, done()) }()
 	if f.alone {
-		opts = archive.Options{Whiteouts: archive.WhiteoutOverlay, UserXattr: f.userXattr, Alone: true}
+		how = archive.Options{Whiteouts: archive.WhiteoutOverlay, UserXattr: f.userXattr, Alone: true}
 	}
-	got, result, err := applyBlob(ctx, blob, root, opts, f.diffID.Algorithm(), helpers)
+	got, result, err := applyBlob(ctx, blob, f.desc.MediaType, f.diffID.Algorithm(), root, how, opts)
 	if err != nil {
 		return err
 	}
-	if got != f.diffID {
-		return invalidf("its unpacked digest is %s, the image's configuration says %s", got, f.diffID)
+	if got.Digest != f.diffID {
+		return invalidf("its unpacked digest is %s, the image's configuration says %s", got.Digest, f.diffID)
 	}
 	f.ownRoot = result.Root
 	return f.rootOf(root)
-}
-
-// applyBlob applies a layer, compressed or not, to a directory, and returns the digest of what it is
-// uncompressed.
-func applyBlob(
-	ctx context.Context, blob Blob, root string, opts archive.Options, algorithm digest.Algorithm, helpers []archive.Helper,
-) (_ digest.Digest, result archive.Result, err error) {
-	plain, err := archive.Decompress(io.NewSectionReader(blob, 0, blob.Size()), helpers...)
-	if err != nil {
-		return "", result, err
-	}
-	defer func() { err = errors.Join(err, plain.Close()) }()
-	verifier := algorithm.Digester()
-	ahead := archive.Ahead(io.TeeReader(plain, verifier.Hash()))
-	defer func() { err = errors.Join(err, ahead.Close()) }()
-	if result, err = archive.Apply(ctx, root, ahead, opts); err != nil {
-		return "", result, err
-	}
-	return verifier.Digest(), result, nil
 }
 
 // place finds the directory to apply a layer to. What an overlay would put into its upper

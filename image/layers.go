@@ -47,7 +47,7 @@ func unpackLayers(ctx context.Context, p Provider, s Snapshots, layers []layer, 
 	}
 	for i := range layers {
 		f := filling{layer: &layers[i], snapshots: s, parent: layers[i].parent}
-		err := f.fill(ctx, p, opts.Helpers)
+		err := f.fill(ctx, p, opts.ApplyOptions)
 		if err == nil {
 			err = f.commit(ctx)
 		}
@@ -96,7 +96,7 @@ func sideBySide(ctx context.Context, p Provider, s Stacker, layers []layer, opts
 			}
 			wg.Go(func() {
 				defer func() { <-slots; close(f.done) }()
-				f.err = f.fill(ctx, p, opts.Helpers)
+				f.err = f.fill(ctx, p, opts.ApplyOptions)
 			})
 		}
 	})
@@ -131,9 +131,9 @@ type filling struct {
 }
 
 // fill prepares a snapshot and applies the layer to it.
-func (f *filling) fill(ctx context.Context, p Provider, helpers []archive.Helper) (err error) {
-	if !IsLayer(f.desc.MediaType) {
-		return fmt.Errorf("layers of the type %q are not supported: %w", f.desc.MediaType, errdefs.ErrNotImplemented)
+func (f *filling) fill(ctx context.Context, p Provider, opts ApplyOptions) (err error) {
+	if err := opts.check(f.desc.MediaType); err != nil {
+		return err
 	}
 	blob, err := p.ReaderAt(ctx, f.desc.Digest)
 	if err != nil {
@@ -146,7 +146,7 @@ func (f *filling) fill(ctx context.Context, p Provider, helpers []archive.Helper
 		return err
 	}
 	f.key = key
-	return f.apply(ctx, blob, mounts, helpers)
+	return f.apply(ctx, blob, mounts, opts)
 }
 
 // stack commits a filled layer upon the one below it. A layer that could not be filled by itself is
@@ -157,7 +157,7 @@ func (f *filling) stack(ctx context.Context, p Provider, s Stacker, below *filli
 			return err
 		}
 		f.alone, f.parent = false, f.layer.parent
-		f.err = f.fill(ctx, p, opts.Helpers)
+		f.err = f.fill(ctx, p, opts.ApplyOptions)
 	}
 	if f.err != nil {
 		return f.err

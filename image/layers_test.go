@@ -124,7 +124,7 @@ func TestLayersSideBySideMakeWhatOneAfterAnotherDoes(t *testing.T) {
 				t.Fatal(err)
 			}
 			for range 2 { // the second time all is there
-				u, err := image.Unpack(t.Context(), c, stacks{other}, got[0].Target, image.UnpackOptions{AtOnce: 3, Helpers: archive.Helpers()})
+				u, err := image.Unpack(t.Context(), c, stacks{other}, got[0].Target, image.UnpackOptions{AtOnce: 3, ApplyOptions: image.ApplyOptions{Helpers: archive.Helpers()}})
 				if err != nil || u.Snapshot != want.Snapshot {
 					t.Fatalf("%s, %v; want %s", u.Snapshot, err, want.Snapshot)
 				}

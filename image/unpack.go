@@ -3,11 +3,10 @@ package image
 import (
 	"context"
 	"fmt"
+
 	"github.com/containerd/platforms"
 	digest "github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-
-	"github.com/cleatproject/cleat/archive"
 )
 
 // UnpackOptions change how an image is unpacked. The zero value is right for running it
@@ -15,8 +14,7 @@ import (
 type UnpackOptions struct {
 	// Platform chooses among an image's manifests; nil is this machine's.
 	Platform platforms.MatchComparer
-	// Helpers decompress, where there are any for a layer's format.
-	Helpers []archive.Helper
+	ApplyOptions
 	// AtOnce bounds the layers that are unpacked at the same time; 0 means one a processor, at
 	// least two.
 	AtOnce int

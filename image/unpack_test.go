@@ -70,7 +70,7 @@ func (s *snapshots) Prepare(ctx context.Context, key, parent string) ([]mount.Mo
 	if err != nil {
 		return nil, errors.Join(err, s.driver.Remove(context.WithoutCancel(ctx), id))
 	}
-	return s.driver.Mounts(id, parents, snapshot.KindActive)
+	return s.driver.Mounts(ctx, id, parents, snapshot.KindActive)
 }
 
 func (s *snapshots) Commit(ctx context.Context, name, key string) error {

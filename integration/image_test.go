@@ -73,6 +73,14 @@ func tarOf(t *testing.T, files []file) []byte {
 // change the blobs after they were named, to make an archive that lies.
 func ociArchive(t *testing.T, layers [][]byte, cfg ocispec.ImageConfig, alter func(blobs map[digest.Digest][]byte)) string {
 	t.Helper()
+	return codedArchive(t, ocispec.MediaTypeImageLayer, layers, layers, cfg, alter)
+}
+
+// codedArchive is ociArchive with layers that are stored in another form than they are unpacked.
+func codedArchive(
+	t *testing.T, mediaType string, coded, layers [][]byte, cfg ocispec.ImageConfig, alter func(blobs map[digest.Digest][]byte),
+) string {
+	t.Helper()
 	blobs := make(map[digest.Digest][]byte)
 	put := func(mediaType string, data []byte) ocispec.Descriptor {
 		d := digest.FromBytes(data)
@@ -87,8 +95,8 @@ func ociArchive(t *testing.T, layers [][]byte, cfg ocispec.ImageConfig, alter fu
 	img := ocispec.Image{Config: cfg, RootFS: ocispec.RootFS{Type: "layers"}}
 	img.OS, img.Architecture = "linux", "amd64"
 	manifest := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest}
-	for _, l := range layers {
-		manifest.Layers = append(manifest.Layers, put(ocispec.MediaTypeImageLayer, l))
+	for i, l := range layers {
+		manifest.Layers = append(manifest.Layers, put(mediaType, coded[i]))
 		img.RootFS.DiffIDs = append(img.RootFS.DiffIDs, digest.FromBytes(l))
 	}
 	manifest.Config = put(ocispec.MediaTypeImageConfig, encode(img))

@@ -28,6 +28,12 @@ func cloneTree(m Mount, o *options) (int, error) {
 	if err != nil {
 		return -1, fmt.Errorf("clone mount tree: %w", err)
 	}
+	if !o.ids.empty() {
+		if err := o.ids.inTree(tree); err != nil {
+			closeFD(tree)
+			return -1, err
+		}
+	}
 	if err := restrict(tree, o); errors.Is(err, unix.ENOSYS) {
 		o.mayLackSetattr = true
 	} else if err != nil {

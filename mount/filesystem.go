@@ -150,7 +150,7 @@ func Detached(mounts []Mount) (*os.File, error) {
 // (before 6.7) or a value is too long for it, the file system is mounted on a private
 // directory for a moment and cloned from there.
 func detachedFS(m Mount, o *options) (int, error) {
-	if fits(params(m.Type, o.data)) {
+	if o.ids.empty() && fits(params(m.Type, o.data)) {
 		tree, err := openFS(m, o)
 		if err == nil || m.Type != "overlay" || !errors.Is(err, unix.EINVAL) {
 			return tree, err
@@ -178,7 +178,11 @@ func viaDirectory(m Mount, o *options) (int, error) {
 	if err != nil {
 		return -1, err
 	}
-	err = attachFS(m, o, target)
+	if o.ids.empty() {
+		err = attachFS(m, o, target)
+	} else {
+		err = attachMapped(m, o, target)
+	}
 	closeFD(target)
 	if err != nil {
 		return -1, err

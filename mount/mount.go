@@ -70,6 +70,8 @@ func one(m Mount, root string) error {
 		err = unix.Mount(m.Source, fdPath(target), m.Type, o.flags, o.dataString())
 	case o.bind:
 		err = attachBind(m, o, target)
+	case !o.ids.empty():
+		err = attachMapped(m, o, target)
 	default:
 		err = attachFS(m, o, target)
 	}

@@ -16,6 +16,8 @@ type options struct {
 	recursiveRO bool
 	// loop says that the source is a file, to be mounted by a loop device.
 	loop bool
+	// ids, of a bind or an overlay, map the owners of files.
+	ids idmap
 	// propagation are MS_* flags, each for a call of its own.
 	propagation []uintptr
 	// data are the options for the file system, "key" or "key=value".
@@ -47,6 +49,12 @@ func parse(m Mount) (*options, error) {
 			o.loop = true
 			continue
 		}
+		if mapped, err := o.mapping(m.Type, opt); mapped || err != nil {
+			if err != nil {
+				return nil, err
+			}
+			continue
+		}
 		if set, unset, ok := flag(opt); ok {
 			o.flags = o.flags&^unset | set
 		} else if p, ok := propagation(opt); ok {
@@ -58,6 +66,9 @@ func parse(m Mount) (*options, error) {
 	if o.bind && o.loop {
 		return nil, invalidf("mount option \"loop\" has no meaning for a bind mount")
 	}
+	if (len(o.ids.uid) == 0) != (len(o.ids.gid) == 0) {
+		return nil, invalidf("mount options uidmap and gidmap want each other")
+	}
 	if o.bind && len(o.data) > 0 {
 		return nil, invalidf("mount option %q has no meaning for a bind mount", o.data[0])
 	}
@@ -65,6 +76,23 @@ func parse(m Mount) (*options, error) {
 		o.flags |= unix.MS_RDONLY
 	}
 	return o, nil
+}
+
+// mapping takes the options uidmap and gidmap of what can be mapped: binds and overlays.
+func (o *options) mapping(fsType, opt string) (taken bool, err error) {
+	key, value, _ := strings.Cut(opt, "=")
+	if !o.bind && fsType != "overlay" {
+		return false, nil
+	}
+	switch key {
+	case "uidmap":
+		o.ids.uid, err = parseIDMap(value)
+	case "gidmap":
+		o.ids.gid, err = parseIDMap(value)
+	default:
+		return false, nil
+	}
+	return true, err
 }
 
 // flag returns the MS_ flags an option sets and those it clears.

@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"bytes"
 	"crypto/rand"
 	"encoding/json"
 	"errors"
@@ -60,7 +61,11 @@ func (b *bundle) create(spec []byte, runtimeName, shimBinary string) (err error)
 		return fmt.Errorf("create bundle of %s: %w", b.id, err)
 	}
 	u.Push("remove half-made bundle", func() error { return os.RemoveAll(tmp) })
-	if err := b.fill(tmp, spec, runtimeName, shimBinary); err != nil {
+	err = b.fill(tmp, spec, runtimeName, shimBinary)
+	if err == nil {
+		err = admit(tmp, spec)
+	}
+	if err != nil {
 		return fmt.Errorf("create bundle of %s: %w", b.id, err)
 	}
 	if err := unix.Renameat2(unix.AT_FDCWD, tmp, unix.AT_FDCWD, b.path, unix.RENAME_NOREPLACE); err != nil {
@@ -102,6 +107,34 @@ func (b *bundle) fill(dir string, spec []byte, runtimeName, shimBinary string) e
 func (b *bundle) writeSpec(spec []byte) error {
 	if err := os.WriteFile(b.file("config.json"), spec, 0o600); err != nil {
 		return fmt.Errorf("write spec of %s: %w", b.id, err)
+	}
+	if err := admit(b.path, spec); err != nil {
+		return fmt.Errorf("write spec of %s: %w", b.id, err)
+	}
+	return nil
+}
+
+// admit lets the group that is root's in a container's user namespace pass through the bundle: the
+// OCI runtime goes to the root file system as that.
+func admit(dir string, spec []byte) error {
+	if !bytes.Contains(spec, []byte(`"gidMappings"`)) { // which is nearly always so
+		return nil
+	}
+	var s struct {
+		Linux struct {
+			GIDMappings []struct {
+				ContainerID uint32 `json:"containerID"`
+				HostID      uint32 `json:"hostID"`
+			} `json:"gidMappings"`
+		} `json:"linux"`
+	}
+	if err := json.Unmarshal(spec, &s); err != nil {
+		return fmt.Errorf("read spec: %w: %w", err, errdefs.ErrInvalidArgument)
+	}
+	for _, m := range s.Linux.GIDMappings {
+		if m.ContainerID == 0 {
+			return errors.Join(os.Chown(dir, -1, int(m.HostID)), os.Chmod(dir, 0o710))
+		}
 	}
 	return nil
 }

@@ -55,11 +55,16 @@ type Manager struct {
 
 // New returns a Manager without tasks. Close it.
 func New(cfg Config) (*Manager, error) {
-	for _, dir := range []string{filepath.Join(cfg.State, bundlesDir), filepath.Join(cfg.State, "s"), filepath.Join(cfg.State, "runc")} {
-		if err := os.MkdirAll(dir, 0o700); err != nil {
+	for dir, mode := range map[string]os.FileMode{
+		// Those who are root in a container's user namespace pass through to their own bundle, see admit.
+		filepath.Join(cfg.State, bundlesDir): 0o711,
+		filepath.Join(cfg.State, "s"):        0o700,
+		filepath.Join(cfg.State, "runc"):     0o700,
+	} {
+		if err := os.MkdirAll(dir, mode); err != nil {
 			return nil, fmt.Errorf("create state directory: %w", err)
 		}
-		if err := os.Chmod(dir, 0o700); err != nil {
+		if err := os.Chmod(dir, mode); err != nil {
 			return nil, fmt.Errorf("close state directory to others: %w", err)
 		}
 	}

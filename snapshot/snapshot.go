@@ -76,9 +76,10 @@ type Driver interface {
 	// Prepare makes an empty snapshot of the kind KindActive or KindView. What a crashed
 	// call left under the same number is replaced. After an error nothing is left.
 	Prepare(ctx context.Context, id uint64, parents []uint64, kind Kind) error
-	// Mounts describes how to attach the snapshot. It does no I/O on the snapshot's data
-	// and answers the same for the same arguments.
-	Mounts(id uint64, parents []uint64, kind Kind) ([]mount.Mount, error)
+	// Mounts describes how to attach the snapshot. It does no I/O on the snapshot's data, and
+	// answers the same for the same arguments. ctx bounds asking, where another process
+	// keeps the snapshot.
+	Mounts(ctx context.Context, id uint64, parents []uint64, kind Kind) ([]mount.Mount, error)
 	// Commit puts the snapshot's data on disk and measures it. It can be repeated. The
 	// caller sees to it that nobody writes any more.
 	Commit(ctx context.Context, id uint64) (Usage, error)

@@ -15,6 +15,7 @@ package spec
 import (
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 
 	"github.com/containerd/errdefs"
@@ -43,8 +44,12 @@ type Options struct {
 	ReadOnly bool
 	// Network is none (or empty), host, or ns:PATH.
 	Network string
-	Mounts  []specs.Mount
-	Limits  Limits
+	// UIDMappings and GIDMappings, where there are any, give the container a user namespace. The
+	// daemon sees to it that the image's files belong to its users.
+	UIDMappings, GIDMappings []specs.LinuxIDMapping
+
+	Mounts []specs.Mount
+	Limits Limits
 	// CapAdd and CapDrop name capabilities with or without CAP_, in any case, or ALL.
 	CapAdd, CapDrop []string
 	// Privileged gives every capability and device and takes every protection away.
@@ -86,6 +91,11 @@ func Generate(image Image, o Options) (*specs.Spec, error) {
 			Resources:  resources(o.Limits),
 		},
 	}
+	if len(o.UIDMappings) > 0 || len(o.GIDMappings) > 0 {
+		if err := mapUsers(s.Linux, o); err != nil {
+			return nil, err
+		}
+	}
 	if o.Privileged {
 		s.Linux.Resources.Devices = []specs.LinuxDeviceCgroup{{Allow: true, Access: "rwm"}}
 		s.Linux.Devices, err = hostDevices("/dev")
@@ -97,6 +107,36 @@ func Generate(image Image, o Options) (*specs.Spec, error) {
 		s.Linux.Seccomp = seccomp(process.Capabilities.Bounding)
 	}
 	return s, nil
+}
+
+// mapUsers gives the container a user namespace.
+func mapUsers(l *specs.Linux, o Options) error {
+	if len(o.UIDMappings) == 0 || len(o.GIDMappings) == 0 {
+		return invalid("a user namespace wants mappings of users and of groups")
+	}
+	l.Namespaces = append(l.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
+	l.UIDMappings, l.GIDMappings = o.UIDMappings, o.GIDMappings
+	return nil
+}
+
+// ParseIDMapping reads CONTAINER:HOST:SIZE.
+func ParseIDMapping(text string) (specs.LinuxIDMapping, error) {
+	var numbers [3]uint32
+	fields := strings.Split(text, ":")
+	for i := range numbers {
+		if len(fields) != len(numbers) {
+			return specs.LinuxIDMapping{}, invalid("id mapping %q: want CONTAINER:HOST:SIZE", text)
+		}
+		n, err := strconv.ParseUint(fields[i], 10, 31)
+		if err != nil {
+			return specs.LinuxIDMapping{}, invalid("id mapping %q: want CONTAINER:HOST:SIZE", text)
+		}
+		numbers[i] = uint32(n)
+	}
+	if numbers[2] == 0 {
+		return specs.LinuxIDMapping{}, invalid("id mapping %q maps nothing", text)
+	}
+	return specs.LinuxIDMapping{ContainerID: numbers[0], HostID: numbers[1], Size: numbers[2]}, nil
 }
 
 func process(image Image, o Options) (*specs.Process, error) {

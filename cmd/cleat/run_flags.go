@@ -95,6 +95,7 @@ type runFlags struct {
 	pids                                              int64
 	mounts, volumes, tmpfs, capAdd, capDrop, labels   []string
 	security                                          []string
+	uidMap, gidMap                                    string
 }
 
 func (r *runFlags) declare(fs *pflag.FlagSet) {
@@ -115,6 +116,8 @@ func (r *runFlags) declare(fs *pflag.FlagSet) {
 	fs.StringArrayVar(&r.capAdd, "cap-add", nil, "`capability` to add, or ALL; may be repeated")
 	fs.StringArrayVar(&r.capDrop, "cap-drop", nil, "`capability` to take away, or ALL; may be repeated")
 	fs.StringArrayVar(&r.security, "security-opt", nil, "`option`: no-new-privileges or seccomp=unconfined")
+	fs.StringVar(&r.uidMap, "uidmap", "", "`CONTAINER:HOST:SIZE`, the users of a user namespace; its groups as well where --gidmap is not given")
+	fs.StringVar(&r.gidMap, "gidmap", "", "`CONTAINER:HOST:SIZE`, the groups of a user namespace")
 	fs.StringArrayVarP(&r.labels, "label", "l", nil, "`KEY=VALUE` to remember with the container; may be repeated")
 	fs.StringVar(&r.stopSignal, "stop-signal", "", "`signal` by which stop asks it to end")
 	fs.StringVar(&r.log, "log", "", "`where` output goes: daemon, none or file:///PATH (daemon with --detach)")
@@ -154,8 +157,25 @@ func (r *runFlags) options(fs *pflag.FlagSet, id string, args []string) (spec.Op
 			return o, fmt.Errorf("security option %q: want no-new-privileges or seccomp=unconfined: %w", s, errdefs.ErrInvalidArgument)
 		}
 	}
+	if err := r.userNamespace(&o); err != nil {
+		return o, err
+	}
 	o.Mounts, err = r.mountList()
 	return o, err
+}
+
+// userNamespace is what --uidmap and --gidmap ask for.
+func (r *runFlags) userNamespace(o *spec.Options) error {
+	if r.uidMap == "" && r.gidMap == "" {
+		return nil
+	}
+	users, err := spec.ParseIDMapping(or(r.uidMap, r.gidMap))
+	if err != nil {
+		return err
+	}
+	groups, err := spec.ParseIDMapping(or(r.gidMap, r.uidMap))
+	o.UIDMappings, o.GIDMappings = []specs.LinuxIDMapping{users}, []specs.LinuxIDMapping{groups}
+	return err
 }
 
 func (r *runFlags) mountList() ([]specs.Mount, error) {

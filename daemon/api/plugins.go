@@ -19,6 +19,9 @@ import (
 // runtimePlugin is the type of the plugin that runs tasks.
 const runtimePlugin = "io.containerd.runtime.v2"
 
+// snapshotterPlugin is the type of a snapshotter.
+const snapshotterPlugin = "io.containerd.snapshotter.v1"
+
 // plugins are the parts of the daemon by the published types and ids, by which clients look up what
 // there is.
 func plugins(id Identity) []*api.Plugin {
@@ -29,8 +32,9 @@ func plugins(id Identity) []*api.Plugin {
 	}
 	list := []*api.Plugin{
 		{Type: "io.containerd.content.v1", ID: "content", Exports: at("content")},
-		{Type: "io.containerd.metadata.v1", ID: "bolt", Requires: []string{"io.containerd.content.v1", "io.containerd.snapshotter.v1"},
+		{Type: "io.containerd.metadata.v1", ID: "bolt", Requires: []string{"io.containerd.content.v1", snapshotterPlugin},
 			Exports: map[string]string{"path": filepath.Join(id.Root, "meta.db"), "policy": "isolated"}},
+		{Type: "io.containerd.differ.v1", ID: "walking", Platforms: host, Requires: []string{"io.containerd.content.v1"}},
 		{Type: "io.containerd.event.v1", ID: "exchange"},
 		{Type: "io.containerd.gc.v1", ID: "scheduler", Requires: []string{"io.containerd.metadata.v1"}},
 		{Type: "io.containerd.internal.v1", ID: "restart", Capabilities: []string{"no", "always", "on-failure", "unless-stopped"}},
@@ -39,21 +43,26 @@ func plugins(id Identity) []*api.Plugin {
 		{Type: runtimePlugin, ID: "task", Platforms: host, Requires: []string{"io.containerd.event.v1", "io.containerd.metadata.v1"}},
 	}
 	for _, name := range id.Snapshotters {
-		list = append(list, &api.Plugin{Type: "io.containerd.snapshotter.v1", ID: name, Platforms: host, Exports: at("snapshots", name)})
+		list = append(list, &api.Plugin{
+			Type: snapshotterPlugin, ID: name, Platforms: host, Exports: at("snapshots", name),
+			// Clients ask for mapped owners by labels where this is said, and change every owner
+			// themselves elsewhere.
+			Capabilities: []string{"remap-ids"},
+		})
 	}
 	for _, name := range slices.Sorted(maps.Keys(id.Unavailable)) {
 		list = append(list, &api.Plugin{
-			Type: "io.containerd.snapshotter.v1", ID: name, Platforms: host,
+			Type: snapshotterPlugin, ID: name, Platforms: host,
 			Exports: at("snapshots", name), InitErr: initError(id.Unavailable[name]),
 		})
 	}
 	for _, name := range []string{
-		"containers", "content", "images", "introspection", "leases", "namespaces", "snapshots", "tasks",
+		"containers", "content", "diff", "images", "introspection", "leases", "namespaces", "snapshots", "tasks",
 	} {
 		list = append(list, &api.Plugin{Type: "io.containerd.service.v1", ID: name + "-service"})
 	}
 	for _, name := range []string{
-		"containers", "content", "events", "healthcheck", "images", "introspection",
+		"containers", "content", "diff", "events", "healthcheck", "images", "introspection",
 		"leases", "namespaces", "sandboxes", "snapshots", "tasks", "version",
 	} {
 		list = append(list, &api.Plugin{Type: "io.containerd.grpc.v1", ID: name})

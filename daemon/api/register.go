@@ -5,6 +5,7 @@ import (
 
 	containersapi "github.com/containerd/containerd/api/services/containers/v1"
 	contentapi "github.com/containerd/containerd/api/services/content/v1"
+	diffapi "github.com/containerd/containerd/api/services/diff/v1"
 	eventsapi "github.com/containerd/containerd/api/services/events/v1"
 	imagesapi "github.com/containerd/containerd/api/services/images/v1"
 	introspectionapi "github.com/containerd/containerd/api/services/introspection/v1"
@@ -41,6 +42,7 @@ func NewGRPC(svc *service.Service, id Identity) *grpc.Server {
 	)
 	containersapi.RegisterContainersServer(srv, containersGRPC{containers: containers{svc}})
 	contentapi.RegisterContentServer(srv, contentGRPC{contentService: contentService{svc}})
+	diffapi.RegisterDiffServer(srv, diff{svc: svc})
 	eventsapi.RegisterEventsServer(srv, eventsGRPC{eventsService: eventsService{svc}})
 	imagesapi.RegisterImagesServer(srv, images{svc: svc})
 	introspectionapi.RegisterIntrospectionServer(srv, introspection{svc: svc, id: id})
@@ -67,6 +69,7 @@ func NewTTRPC(svc *service.Service, id Identity) (*ttrpc.Server, error) {
 	}
 	containersapi.RegisterTTRPCContainersService(srv, containersTTRPC{containers{svc}})
 	contentapi.RegisterTTRPCContentService(srv, contentTTRPC{contentService{svc}})
+	diffapi.RegisterTTRPCDiffService(srv, diff{svc: svc})
 	eventsapi.RegisterTTRPCEventsService(srv, eventsTTRPC{eventsService{svc}})
 	ttrpceventsapi.RegisterTTRPCEventsService(srv, shimEvents{eventsService{svc}})
 	imagesapi.RegisterTTRPCImagesService(srv, images{svc: svc})

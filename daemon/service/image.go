@@ -115,7 +115,7 @@ func (s *Service) unpack(ctx context.Context, hold *metadata.Hold, namespace str
 		return image.Unpacked{}, err
 	}
 	u, err := image.Unpack(ctx, s.Blobs(namespace), &layers{s, namespace, snapshotter, hold}, target, image.UnpackOptions{
-		Platform: match, Helpers: s.Helpers,
+		Platform: match, ApplyOptions: image.ApplyOptions{Helpers: s.Helpers, Processors: s.Processors},
 	})
 	if err == nil {
 		err = s.keepSnapshot(ctx, namespace, snapshotter, u.ConfigDigest, u.Snapshot)

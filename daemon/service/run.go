@@ -171,8 +171,12 @@ func (s *Service) runRootfs(
 	if err != nil {
 		return nil, err
 	}
+	labels, err := ownerLabels(req.Spec)
+	if err != nil {
+		return nil, fmt.Errorf("run %s: %w", r.container.ID, err)
+	}
 	p, err := s.prepare(ctx, hold, u, d, namespace, metadata.Snapshot{
-		Key: r.container.SnapshotKey, Parent: r.image.chainID, Kind: snapshot.KindActive,
+		Key: r.container.SnapshotKey, Parent: r.image.chainID, Kind: snapshot.KindActive, Labels: labels,
 	})
 	if err != nil {
 		return nil, err

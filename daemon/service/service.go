@@ -51,6 +51,8 @@ type Config struct {
 	Collecting metadata.CollectOptions
 	// Helpers decompress layers; it may be nil.
 	Helpers []archive.Helper
+	// Processors decode layers of other media types; it may be nil.
+	Processors []archive.Processor
 }
 
 // Service is the use cases. Its methods may be called concurrently.

@@ -43,7 +43,10 @@ func (s *Service) prepare(ctx context.Context, hold *metadata.Hold, u *undo.Stac
 		defer cancel()
 		return d.Remove(ctx, id)
 	})
-	mounts, err := d.Mounts(id, parents, rec.Kind)
+	mounts, err := d.Mounts(ctx, id, parents, rec.Kind)
+	if err == nil {
+		mounts, err = fit(ctx, mounts, rec, true)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("mounts of snapshot %s: %w", rec.Key, err)
 	}
@@ -117,7 +120,10 @@ func (s *Service) Mounts(ctx context.Context, namespace, snapshotter, key string
 	if err != nil {
 		return nil, err
 	}
-	mounts, err := d.Mounts(rec.ID, parents, rec.Kind)
+	mounts, err := d.Mounts(ctx, rec.ID, parents, rec.Kind)
+	if err == nil {
+		mounts, err = fit(ctx, mounts, rec, false)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("mounts of snapshot %s: %w", key, err)
 	}

@@ -75,7 +75,7 @@ func TestACommittedLayerCannotBeWritten(t *testing.T) {
 	if err := d.Prepare(ctx, 1, nil, snapshot.KindActive); err != nil {
 		t.Fatal(err)
 	}
-	ms, err := d.Mounts(1, nil, snapshot.KindActive)
+	ms, err := d.Mounts(t.Context(), 1, nil, snapshot.KindActive)
 	if err != nil {
 		t.Fatal(err)
 	}

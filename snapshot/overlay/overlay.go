@@ -80,7 +80,7 @@ func (d *Driver) fill(dir string, parents []uint64, kind snapshot.Kind) error {
 }
 
 // Mounts implements snapshot.Driver.
-func (d *Driver) Mounts(id uint64, parents []uint64, kind snapshot.Kind) ([]mount.Mount, error) {
+func (d *Driver) Mounts(_ context.Context, id uint64, parents []uint64, kind snapshot.Kind) ([]mount.Mount, error) {
 	if err := dirs.CheckMounts(id, kind); err != nil {
 		return nil, err
 	}

@@ -68,7 +68,7 @@ func Example() {
 		fmt.Println(err)
 		return
 	}
-	mounts, err := d.Mounts(2, []uint64{1}, snapshot.KindActive)
+	mounts, err := d.Mounts(ctx, 2, []uint64{1}, snapshot.KindActive)
 	fmt.Println(len(mounts), mounts[0].Type, err)
 	// Output: 1 overlay <nil>
 }

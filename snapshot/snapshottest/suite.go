@@ -102,7 +102,7 @@ func (s *suite) prepare(id uint64, parents []uint64, kind snapshot.Kind) {
 // mounted attaches a snapshot at a directory while f runs.
 func (s *suite) mounted(id uint64, parents []uint64, kind snapshot.Kind, f func(dir string)) {
 	s.t.Helper()
-	ms, err := s.d.Mounts(id, parents, kind)
+	ms, err := s.d.Mounts(context.Background(), id, parents, kind)
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -308,7 +308,7 @@ func badArguments(_ *testing.T, s *suite) {
 	if err := s.d.Prepare(ctx, 1, nil, snapshot.KindCommitted); !errdefs.IsInvalidArgument(err) {
 		s.t.Errorf("committed: %v", err)
 	}
-	if _, err := s.d.Mounts(1, nil, snapshot.KindCommitted); !errdefs.IsInvalidArgument(err) {
+	if _, err := s.d.Mounts(context.Background(), 1, nil, snapshot.KindCommitted); !errdefs.IsInvalidArgument(err) {
 		s.t.Errorf("mounts of a committed one: %v", err)
 	}
 	if err := s.d.Prepare(ctx, 2, []uint64{77}, snapshot.KindActive); !errdefs.IsNotFound(err) {
@@ -353,8 +353,8 @@ func deterministic(_ *testing.T, s *suite) {
 	s.layer(1, nil, map[string]string{"a": "1"})
 	s.layer(2, []uint64{1}, map[string]string{"b": "1"})
 	s.prepare(3, []uint64{2, 1}, snapshot.KindActive)
-	a, errA := s.d.Mounts(3, []uint64{2, 1}, snapshot.KindActive)
-	b, errB := s.d.Mounts(3, []uint64{2, 1}, snapshot.KindActive)
+	a, errA := s.d.Mounts(context.Background(), 3, []uint64{2, 1}, snapshot.KindActive)
+	b, errB := s.d.Mounts(context.Background(), 3, []uint64{2, 1}, snapshot.KindActive)
 	if errA != nil || errB != nil || len(a) != len(b) {
 		s.t.Fatal(errA, errB)
 	}

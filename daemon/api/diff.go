@@ -1,0 +1,65 @@
+package api
+
+import (
+	"context"
+	"fmt"
+
+	api "github.com/containerd/containerd/api/services/diff/v1"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/cleatproject/cleat/daemon/service"
+)
+
+// diff is containerd.services.diff.v1.
+type diff struct {
+	svc *service.Service
+	api.UnsafeDiffServer
+}
+
+var (
+	_ api.DiffServer       = diff{}
+	_ api.TTRPCDiffService = diff{}
+)
+
+// Apply applies a layer to mounts.
+func (s diff) Apply(ctx context.Context, req *api.ApplyRequest) (*api.ApplyResponse, error) {
+	ns, err := namespaceOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	layer := recordDescriptor(req.GetDiff())
+	if _, err := parseDigest(req.GetDiff().GetDigest()); err != nil {
+		return nil, err
+	}
+	payloads := make(map[string][]byte, len(req.GetPayloads()))
+	for id, any := range req.GetPayloads() {
+		if payloads[id], err = proto.Marshal(any); err != nil {
+			return nil, fmt.Errorf("encode payload for %s: %w", id, err)
+		}
+	}
+	plain, err := s.svc.Apply(ctx, ns, layer, recordMounts(req.GetMounts()), payloads, req.GetSyncFs())
+	if err != nil {
+		return nil, err
+	}
+	return &api.ApplyResponse{Applied: apiDescriptor(plain)}, nil
+}
+
+// Diff writes the difference of two sets of mounts into the content store.
+func (s diff) Diff(ctx context.Context, req *api.DiffRequest) (*api.DiffResponse, error) {
+	ns, err := namespaceOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	r := service.DiffRequest{
+		Left: recordMounts(req.GetLeft()), Right: recordMounts(req.GetRight()),
+		MediaType: req.GetMediaType(), Ref: req.GetRef(), Labels: req.GetLabels(),
+	}
+	if t := req.GetSourceDateEpoch(); t != nil {
+		r.Latest = t.AsTime()
+	}
+	d, err := s.svc.Diff(ctx, ns, r)
+	if err != nil {
+		return nil, err
+	}
+	return &api.DiffResponse{Diff: apiDescriptor(d)}, nil
+}

@@ -1,0 +1,83 @@
+package daemon
+
+import (
+	"fmt"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/cleatproject/cleat/archive"
+)
+
+// StreamProcessor is the configuration of a program that turns layers of one media type into another.
+type StreamProcessor struct {
+	// Accepts are the media types it reads, Returns is the one it writes.
+	Accepts []string `toml:"accepts"`
+	Returns string   `toml:"returns"`
+	// Path is the program's, absolute.
+	Path string   `toml:"path"`
+	Args []string `toml:"args"`
+	// Env is its whole environment, but for what it is told of the stream.
+	Env []string `toml:"env"`
+}
+
+// processors returns the configured stream processors, in the order of their names.
+func (c *Config) processors() (list []archive.Processor) {
+	for _, id := range slices.Sorted(maps.Keys(c.StreamProcessors)) {
+		p := c.StreamProcessors[id]
+		list = append(list, archive.Processor{ID: id, Accepts: p.Accepts, Returns: p.Returns, Path: p.Path, Args: p.Args, Env: p.Env})
+	}
+	return list
+}
+
+func (c *Config) checkProcessors() error {
+	for _, p := range c.processors() {
+		if err := p.Check(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ProxyPlugin is the configuration of a snapshotter that another process serves.
+type ProxyPlugin struct {
+	// Type is "snapshot".
+	Type string `toml:"type"`
+	// Address is the path of its unix socket, which serves containerd's snapshots API on gRPC.
+	Address string `toml:"address"`
+	// Snapshotter is its name there; empty: the same as here.
+	Snapshotter string `toml:"snapshotter"`
+	// Namespace is where its snapshots go there; empty: default.
+	Namespace string `toml:"namespace"`
+	// Platform, Exports and Capabilities are in files for containerd; nothing is made of them.
+	Platform     string            `toml:"platform"`
+	Exports      map[string]string `toml:"exports"`
+	Capabilities []string          `toml:"capabilities"`
+}
+
+// checkProxies checks the proxy plugins and fills in what they leave out.
+func (c *Config) checkProxies() error {
+	for name, p := range c.ProxyPlugins {
+		p.Address = strings.TrimPrefix(p.Address, "unix://")
+		switch {
+		case p.Type != "snapshot":
+			return fmt.Errorf("proxy plugin %s: type %q: only \"snapshot\" is supported: %w", name, p.Type, errdefs.ErrInvalidArgument)
+		case !filepath.IsAbs(p.Address):
+			return fmt.Errorf("proxy plugin %s: address %q: want the absolute path of a socket: %w", name, p.Address, errdefs.ErrInvalidArgument)
+		case slices.Contains(ownSnapshotters(), name):
+			return fmt.Errorf("proxy plugin %s: cleatd has a snapshotter of that name: choose another, and say \"snapshotter\" for what it is called there: %w",
+				name, errdefs.ErrInvalidArgument)
+		}
+		if p.Snapshotter == "" {
+			p.Snapshotter = name
+		}
+		if p.Namespace == "" {
+			p.Namespace = defaultNamespace
+		}
+		c.ProxyPlugins[name] = p
+	}
+	return nil
+}

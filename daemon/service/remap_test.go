@@ -1,0 +1,101 @@
+package service
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+
+	"github.com/cleatproject/cleat/metadata"
+	"github.com/cleatproject/cleat/mount"
+	"github.com/cleatproject/cleat/snapshot"
+)
+
+func remapped() map[string]string {
+	return map[string]string{labelUIDMapping: "0:100000:65536", labelGIDMapping: "0:200000:65536"}
+}
+
+// Files are given to their owners in the namespace once each, with what chown would take away.
+func TestOwnersAreGivenWhereTheyCannotBeMapped(t *testing.T) {
+	root := t.TempDir()
+	at := func(name string) string { return filepath.Join(root, name) }
+	must(t, os.WriteFile(at("f"), []byte("x"), 0o644))
+	must(t, os.Link(at("f"), at("g")))
+	must(t, os.Chmod(at("f"), 0o755|os.ModeSetuid))
+	must(t, os.Symlink("/etc/passwd", at("l")))
+	must(t, os.WriteFile(at("far"), nil, 0o600))
+	must(t, os.Chown(at("far"), 70000, 70000))
+	caps := append([]byte{1, 0, 0, 2}, bytes.Repeat([]byte{0, 4, 0, 0}, 4)...)
+	must(t, os.WriteFile(at("caps"), nil, 0o755))
+	must(t, unix.Setxattr(at("caps"), capability, caps, 0))
+	before, err := os.Lstat("/etc/passwd")
+	must(t, err)
+	rec := metadata.Snapshot{Kind: snapshot.KindActive, Labels: remapped()}
+	bind := []mount.Mount{{Type: "bind", Source: root, Options: []string{"rbind", "rw"}}}
+	got, err := fit(t.Context(), bind, rec, true)
+	must(t, err)
+	if len(got) != 1 || len(got[0].Options) != 2 {
+		t.Errorf("mounts are %v", got)
+	}
+	for name, want := range map[string][3]uint32{
+		".": {100000, 200000, 0}, "f": {100000, 200000, 0o4755}, "g": {100000, 200000, 0o4755}, "l": {100000, 200000, 0}, "far": {70000, 70000, 0o600},
+	} {
+		var st unix.Stat_t
+		must(t, unix.Lstat(at(name), &st))
+		if st.Uid != want[0] || st.Gid != want[1] || want[2] != 0 && st.Mode&0o7777 != want[2] {
+			t.Errorf("%s is of %d:%d with mode %o", name, st.Uid, st.Gid, st.Mode)
+		}
+	}
+	var value [64]byte
+	n, err := unix.Lgetxattr(at("caps"), capability, value[:])
+	must(t, err)
+	if n != 24 || value[3] != 3 || !bytes.Equal(value[4:20], caps[4:]) || !bytes.Equal(value[20:24], []byte{0xa0, 0x86, 1, 0}) {
+		t.Errorf("capabilities are % x", value[:n])
+	}
+	after, err := os.Lstat("/etc/passwd")
+	must(t, err)
+	if after.Sys().(*syscall.Stat_t).Uid != before.Sys().(*syscall.Stat_t).Uid {
+		t.Error("a link was followed")
+	}
+	if _, err := fit(t.Context(), bind, rec, false); err != nil {
+		t.Error(err)
+	}
+	var st unix.Stat_t
+	must(t, unix.Lstat(at("f"), &st))
+	if st.Uid != 100000 {
+		t.Errorf("the owner was changed again, to %d", st.Uid)
+	}
+}
+
+func TestOwnersAreMappedBelowAnOverlay(t *testing.T) {
+	low, up, work := t.TempDir(), t.TempDir(), t.TempDir()
+	m := []mount.Mount{{Type: "overlay", Source: "overlay", Options: []string{"workdir=" + work, "upperdir=" + up, "lowerdir=" + low}}}
+	got, err := fit(t.Context(), m, metadata.Snapshot{Kind: snapshot.KindActive, Labels: remapped()}, true)
+	must(t, err)
+	if o := got[0].Options; len(o) != 5 || o[3] != "uidmap=0:100000:65536" || len(m[0].Options) != 3 {
+		t.Errorf("options are %q", o)
+	}
+	var st unix.Stat_t
+	must(t, unix.Lstat(up, &st))
+	if st.Uid != 100000 || st.Gid != 200000 {
+		t.Errorf("the upper directory is of %d:%d", st.Uid, st.Gid)
+	}
+}
+
+func TestBadOwnerLabels(t *testing.T) {
+	for _, labels := range []map[string]string{
+		{labelUIDMapping: "0:1:1"}, {labelUIDMapping: "0:1", labelGIDMapping: "0:1:1"}, {labelUIDMapping: "0:1:0", labelGIDMapping: "0:1:1"},
+		{labelUIDMapping: "0:4294967295:1", labelGIDMapping: "0:1:1"}, {labelUIDMapping: "a:b:c", labelGIDMapping: "0:1:1"},
+	} {
+		if _, err := ownersOf(labels); !errdefs.IsInvalidArgument(err) {
+			t.Errorf("%v: %v", labels, err)
+		}
+	}
+	if o, err := ownersOf(map[string]string{"other": "x"}); o != nil || err != nil {
+		t.Errorf("%v, %v", o, err)
+	}
+}

@@ -1,0 +1,136 @@
+package integration
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	snapshotsapi "github.com/containerd/containerd/api/services/snapshots/v1"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/errdefs/pkg/errgrpc"
+)
+
+// proxied starts a daemon with a snapshotter "far" that is kept by the process at an address.
+func proxied(t *testing.T, address, snapshotter string) *Daemon {
+	t.Helper()
+	config := filepath.Join(t.TempDir(), "config.toml")
+	must(t, os.WriteFile(config, fmt.Appendf(nil, "[proxy_plugins.far]\ntype = \"snapshot\"\naddress = %q\nsnapshotter = %q\n", address, snapshotter), 0o600))
+	return Start(t, "--config", config)
+}
+
+// life uses a snapshotter over the API, from the first snapshot to the last.
+func life(d *Daemon, name string) {
+	d.t.Helper()
+	t := d.t
+	ctx, conn := d.grpc()
+	c := snapshotsapi.NewSnapshotsClient(conn)
+	root := map[string]string{"containerd.io/gc.root": "1"}
+	p, err := c.Prepare(ctx, &snapshotsapi.PrepareSnapshotRequest{Snapshotter: name, Key: "key", Labels: root})
+	must(t, err)
+	m, err := c.Mounts(ctx, &snapshotsapi.MountsRequest{Snapshotter: name, Key: "key"})
+	must(t, err)
+	if len(m.Mounts) != len(p.Mounts) || m.Mounts[0].Source != p.Mounts[0].Source {
+		t.Errorf("mounts are %v, were %v", m.Mounts, p.Mounts)
+	}
+	_, err = c.Commit(ctx, &snapshotsapi.CommitSnapshotRequest{Snapshotter: name, Name: "name", Key: "key", Labels: root})
+	must(t, err)
+	_, err = c.View(ctx, &snapshotsapi.ViewSnapshotRequest{Snapshotter: name, Key: "view", Parent: "name", Labels: root})
+	must(t, err)
+	s, err := c.Stat(ctx, &snapshotsapi.StatSnapshotRequest{Snapshotter: name, Key: "view"})
+	must(t, err)
+	if s.Info.Parent != "name" || s.Info.Kind != snapshotsapi.Kind_VIEW {
+		t.Errorf("stat says %v", s.Info)
+	}
+	u, err := c.Usage(ctx, &snapshotsapi.UsageRequest{Snapshotter: name, Key: "name"})
+	must(t, err)
+	if u.Inodes == 0 {
+		t.Errorf("usage is %v", u)
+	}
+	stream, err := c.List(ctx, &snapshotsapi.ListSnapshotsRequest{Snapshotter: name})
+	must(t, err)
+	list, err := stream.Recv()
+	must(t, err)
+	if len(list.Info) != 2 {
+		t.Errorf("list is %v", list.Info)
+	}
+	_, err = c.Remove(ctx, &snapshotsapi.RemoveSnapshotRequest{Snapshotter: name, Key: "name"})
+	if !errdefs.IsFailedPrecondition(errgrpc.ToNative(err)) {
+		t.Errorf("removed what another stands upon: %v", err)
+	}
+	for _, key := range []string{"view", "name"} {
+		_, err = c.Remove(ctx, &snapshotsapi.RemoveSnapshotRequest{Snapshotter: name, Key: key})
+		must(t, err)
+	}
+}
+
+// containers runs containers upon a snapshotter, over a restart of the daemon.
+func containers(d *Daemon, name string) {
+	d.t.Helper()
+	d.Busybox()
+	run := func(args ...string) string {
+		return d.Cleat(append([]string{"run", "--snapshotter", name}, args...)...)
+	}
+	if out := run("--rm", "busybox", "sh", "-c", "rm /bin/cat; echo x > /file; ls /file"); out != "/file" {
+		d.t.Errorf("the container says %q", out)
+	}
+	run("-d", "--name", "stays", "busybox", "sleep", "1000")
+	d.Restart()
+	if out := d.Cleat("exec", "stays", "cat", "/etc/group"); !strings.HasPrefix(out, "root:") {
+		d.t.Errorf("after a restart: %q", out)
+	}
+	d.Cleat("rm", "--force", "stays")
+	d.Cleat("image", "rm", "busybox")
+}
+
+func TestSnapshotsThatContainerdKeeps(t *testing.T) {
+	peer := startContainerd(t)
+	d := proxied(t, peer.address, "overlayfs")
+	life(d, "far")
+	containers(d, "far")
+	d.Eventually("nothing is left over there", func() error {
+		stdout, stderr, code := peer.ctr("snapshots", "ls")
+		if code != 0 || strings.Contains(stdout, "cleat-") {
+			return fmt.Errorf("%s%s", stdout, stderr)
+		}
+		return nil
+	})
+}
+
+func TestSnapshotsThatAnotherCleatdKeeps(t *testing.T) {
+	far := Start(t)
+	for _, snapshotter := range []string{"native", "overlayfs"} {
+		d := proxied(t, far.Address, snapshotter)
+		life(d, "far")
+		containers(d, "far")
+		far.Eventually("nothing is left over there", func() error {
+			return empty(filepath.Join(far.Root, "snapshots", snapshotter), 1)
+		})
+	}
+}
+
+// A daemon whose snapshotter is not there serves all else, and cleans up when it is back.
+func TestASnapshotterThatIsNotThere(t *testing.T) {
+	far := Start(t)
+	d := proxied(t, far.Address, "overlayfs")
+	d.Busybox()
+	d.Cleat("run", "-d", "--name", "stays", "--snapshotter", "far", "busybox", "sleep", "1000")
+	far.Kill9()
+	_, stderr, code := d.Try("run", "--rm", "--snapshotter", "far", "busybox", "true")
+	if code != 125 || !strings.Contains(stderr, far.Address) {
+		t.Errorf("code %d, %s", code, stderr)
+	}
+	if out := d.Cleat("run", "--rm", "busybox", "echo", "here"); out != "here" {
+		t.Errorf("the container says %q", out)
+	}
+	d.Cleat("rm", "--force", "stays")
+	if _, stderr, code := d.Try("image", "rm", "busybox"); code != 1 || !strings.Contains(stderr, "busybox:latest is removed, its content is not") {
+		t.Errorf("code %d, %s", code, stderr)
+	}
+	far.Begin()
+	d.Restart()
+	far.Eventually("nothing is left over there", func() error {
+		return empty(filepath.Join(far.Root, "snapshots", "overlayfs"), 1)
+	})
+}

@@ -1,0 +1,72 @@
+package integration
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// Root in a user namespace finds the image's files its own, and what it writes belongs to the host's
+// user that it is. Clients of 1.6 mount snapshots themselves and know nothing of mounts that map owners.
+func TestContainersInUserNamespaces(t *testing.T) {
+	base, err := os.MkdirTemp("", "cleat-it")
+	must(t, err)
+	must(t, os.Chmod(base, 0o711))
+	d := StartAt(t, base)
+	for _, dir := range []string{d.Root, d.State} {
+		must(t, os.Chmod(dir, 0o711))
+	}
+	ok := func(args ...string) string {
+		t.Helper()
+		stdout, stderr, code := ctr(t, d.Address, args...)
+		if code != 0 {
+			t.Fatalf("ctr %q: %s%s", args, stderr, d.Log())
+		}
+		return strings.TrimSpace(stdout)
+	}
+	d.Busybox()
+	for _, snapshotter := range []string{"native"} {
+		out := ok("run", "--rm", "--snapshotter", snapshotter, "--uidmap", "0:100000:65536", "--gidmap", "0:200000:65536", "--remap-labels",
+			"docker.io/library/busybox:latest", "c-"+snapshotter, "/bin/sh", "-c",
+			"cat /proc/self/uid_map; stat -c %u:%g /bin/busybox /; echo x > /new; chown 5:6 /new; stat -c %u:%g /new")
+		if got := strings.Join(strings.Fields(out), " "); got != "0 100000 65536 0:0 0:0 5:6" {
+			t.Errorf("%s: the container says %q", snapshotter, got)
+		}
+	}
+	for _, snapshotter := range []string{"overlayfs", "native", "erofs"} {
+		out := d.Cleat("run", "--rm", "--snapshotter", snapshotter, "--uidmap", "0:100000:65536", "--user", "web", "busybox", "sh", "-c",
+			"id -u; stat -c %u:%g /bin/busybox /; cat /etc/passwd >/dev/null && echo read; echo x > /tmp/new; stat -c %u:%g /tmp/new")
+		if got := strings.Join(strings.Fields(out), " "); got != "1000 0:0 0:0 read 1000:1001" {
+			t.Errorf("%s: the container says %q", snapshotter, got)
+		}
+	}
+	d.Cleat("run", "-d", "--name", "stays", "--uidmap", "0:100000:65536", "busybox", "sh", "-c", "echo x > /new; sleep 1000")
+	d.Eventually("the file is of the host's user that root is", func() error {
+		found, err := filepath.Glob(filepath.Join(d.Root, "snapshots", "overlayfs", "*", "fs", "new"))
+		if err != nil || len(found) != 1 {
+			return fmt.Errorf("found %q, %v", found, err)
+		}
+		info, err := os.Stat(found[0])
+		if err != nil {
+			return err
+		}
+		if st := info.Sys().(*syscall.Stat_t); st.Uid != 100000 || st.Gid != 100000 {
+			return fmt.Errorf("it is of %d:%d", st.Uid, st.Gid)
+		}
+		return nil
+	})
+	d.Restart()
+	if out := d.Cleat("exec", "stays", "stat", "-c", "%u", "/bin/sh"); out != "0" {
+		t.Errorf("after a restart, the image's files are of %q", out)
+	}
+	d.Cleat("rm", "--force", "stays")
+	d.Cleat("image", "rm", "busybox")
+	left, err := filepath.Glob(filepath.Join(os.TempDir(), "cleat-owners-*"))
+	must(t, err)
+	if len(left) > 0 {
+		t.Errorf("%q is left", left)
+	}
+}
