@@ -24,13 +24,14 @@ require (
 	golang.org/x/sys v0.49.0
 	google.golang.org/grpc v1.82.0
 	google.golang.org/protobuf v1.36.11
+	oras.land/oras-go/v2 v2.7.0
 )
 
 require (
 	github.com/containerd/typeurl/v2 v2.3.0 // indirect
 	github.com/sirupsen/logrus v1.10.2 // indirect
 	golang.org/x/net v0.55.0 // indirect
-	golang.org/x/sync v0.24.0 // indirect
+	golang.org/x/sync v0.25.0 // indirect
 	golang.org/x/text v0.37.0 // indirect
 	google.golang.org/genproto/googleapis/rpc v0.0.0-20260414002931-afd174a4e478 // indirect
 )
