@@ -44,6 +44,8 @@ type Config struct {
 	CgroupParent string `toml:"cgroup_parent"`
 	// EventsKeep is how many bytes of events are kept for those who come back.
 	EventsKeep int64 `toml:"events_keep"`
+	// RegistryConfigPath is a directory with a folder for each registry, with a hosts.toml.
+	RegistryConfigPath string `toml:"registry_config_path"`
 }
 
 // Default paths.
@@ -52,6 +54,7 @@ const (
 	defaultRoot    = "/var/lib/cleat"
 	defaultState   = "/run/cleat"
 	defaultAddress = "/run/cleat/cleat.sock"
+	defaultCerts   = "/etc/cleat/certs.d"
 )
 
 // DefaultConfiguration returns the configuration of a daemon that was told nothing.
@@ -60,7 +63,7 @@ func DefaultConfiguration() Config {
 		Version: 1, Root: defaultRoot, State: defaultState, Address: defaultAddress,
 		LogLevel: "info", LogFormat: "text", Snapshotter: "overlayfs", Runtime: "io.containerd.cleat.v2",
 		Runtimes:   map[string]string{"io.containerd.runc.v2": "io.containerd.cleat.v2"},
-		EventsKeep: 64 << 20,
+		EventsKeep: 64 << 20, RegistryConfigPath: defaultCerts,
 	}
 }
 
@@ -107,6 +110,9 @@ func (c *Config) complete() error {
 	c.TTRPCAddress = strings.TrimPrefix(c.TTRPCAddress, "unix://")
 	if c.CgroupParent == "" {
 		c.CgroupParent = cgroupParent(c.Root, c.State)
+	}
+	if c.RegistryConfigPath != "" && !filepath.IsAbs(c.RegistryConfigPath) {
+		return fmt.Errorf("registry_config_path %q: want an absolute path: %w", c.RegistryConfigPath, errdefs.ErrInvalidArgument)
 	}
 	if !filepath.IsAbs(c.CgroupParent) {
 		return fmt.Errorf("cgroup_parent %q: want an absolute path: %w", c.CgroupParent, errdefs.ErrInvalidArgument)

@@ -21,6 +21,10 @@ const undoTime = 30 * time.Second
 type UnpackOptions struct {
 	// Platform chooses among an image's manifests; nil is this machine's.
 	Platform platforms.MatchComparer
+	// Before waits until a layer may be unpacked: until its content is there, for one that is
+	// being fetched, and nobody else unpacks the same. What it returns is called afterwards. nil
+	// for no wait.
+	Before func(ctx context.Context, desc ocispec.Descriptor, snapshot string) (after func(error), err error)
 }
 
 // Unpacked is an image that can be mounted.
@@ -72,7 +76,7 @@ func unpack(ctx context.Context, p Provider, s Snapshots, target ocispec.Descrip
 			parent = chain[i-1].String()
 		}
 		l := layer{desc: manifest.Layers[i], diffID: diffIDs[i], name: chain[i].String(), parent: parent}
-		if err := l.unpack(ctx, p, s); err != nil {
+		if err := l.inTurn(ctx, p, s, opts); err != nil {
 			return u, fmt.Errorf("layer %d of %d, %s: %w", i+1, len(chain), l.desc.Digest, err)
 		}
 	}
@@ -100,6 +104,22 @@ type layer struct {
 	desc         ocispec.Descriptor
 	diffID       digest.Digest
 	name, parent string // of the snapshots
+}
+
+// inTurn unpacks the layer when it may be, unless somebody else has done so meanwhile.
+func (l *layer) inTurn(ctx context.Context, p Provider, s Snapshots, opts UnpackOptions) (err error) {
+	if opts.Before == nil {
+		return l.unpack(ctx, p, s)
+	}
+	after, err := opts.Before(ctx, l.desc, l.name)
+	if err != nil {
+		return err
+	}
+	defer func() { after(err) }()
+	if ok, err := s.Exists(ctx, l.name); ok || err != nil {
+		return err
+	}
+	return l.unpack(ctx, p, s)
 }
 
 // unpack makes one snapshot: prepare, apply, verify, commit.

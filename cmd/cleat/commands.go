@@ -6,7 +6,7 @@ func commands() []command {
 		runCommand(), execCommand(), attachCommand(),
 		psCommand(), inspectCommand(), logsCommand(), statsCommand(), eventsCommand(),
 		waitCommand(), killCommand(), stopCommand(), pauseCommand(), resumeCommand(), rmCommand(),
-		imageImportCommand(), imageLsCommand(), imageInspectCommand(), imageRmCommand(),
+		pullCommand(), imageImportCommand(), imageLsCommand(), imageInspectCommand(), imageRmCommand(),
 		namespaceLsCommand(), namespaceCreateCommand(), namespaceRmCommand(),
 		shimLsCommand(), doctorCommand(), versionCommand(),
 	}

@@ -32,7 +32,10 @@ func (s native) register(srv *ttrpc.Server) {
 			"Inspect": rpc.Unary(s.inspectImage),
 			"Remove":  rpc.Unary(s.removeImage),
 		},
-		Streams: map[string]ttrpc.Stream{"Import": rpc.ClientStream(s.importImage)},
+		Streams: map[string]ttrpc.Stream{
+			"Import": rpc.ClientStream(s.importImage),
+			"Pull":   rpc.ServerStream(s.pull),
+		},
 	})
 	srv.RegisterService(cleatapi.EventsService, &ttrpc.ServiceDesc{
 		Streams: map[string]ttrpc.Stream{"Subscribe": rpc.ServerStream(s.subscribe)},

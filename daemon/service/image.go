@@ -97,7 +97,7 @@ func (s *Service) unpacked(ctx context.Context, namespace, ref, snapshotter stri
 			return &info, err
 		}
 	}
-	u, err := s.unpack(ctx, namespace, img.Target, snapshotter, nil)
+	u, err := s.unpack(ctx, namespace, img.Target, snapshotter, nil, nil)
 	if err != nil {
 		return nil, fmt.Errorf("image %s: %w", img.Name, err)
 	}
@@ -107,12 +107,18 @@ func (s *Service) unpacked(ctx context.Context, namespace, ref, snapshotter stri
 	return &info, nil
 }
 
-// unpack makes the snapshots of an image.
-func (s *Service) unpack(ctx context.Context, namespace string, target ocispec.Descriptor, snapshotter string, match platforms.MatchComparer) (image.Unpacked, error) {
+// unpack makes the snapshots of an image. Those of one that is being fetched are made as its layers
+// arrive; nil for an image that is here.
+func (s *Service) unpack(ctx context.Context, namespace string, target ocispec.Descriptor, snapshotter string, match platforms.MatchComparer, fetching *arrivals) (image.Unpacked, error) {
 	if _, err := s.driver(snapshotter); err != nil {
 		return image.Unpacked{}, err
 	}
-	return image.Unpack(ctx, s.Blobs(namespace), &layers{s, namespace, snapshotter}, target, image.UnpackOptions{Platform: match})
+	return image.Unpack(ctx, s.Blobs(namespace), &layers{s, namespace, snapshotter}, target, image.UnpackOptions{
+		Platform: match,
+		Before: func(ctx context.Context, desc ocispec.Descriptor, name string) (func(error), error) {
+			return s.beforeLayer(ctx, namespace, snapshotter, name, desc, fetching)
+		},
+	})
 }
 
 // Import reads an archive of images, from r or where the options name a path from there, records
@@ -153,7 +159,7 @@ func (s *Service) Import(ctx context.Context, namespace string, r io.Reader, o *
 	}
 	if !o.NoUnpack {
 		for _, img := range list {
-			if _, err := s.unpack(ctx, namespace, img.Target, snapshotter, match); err != nil {
+			if _, err := s.unpack(ctx, namespace, img.Target, snapshotter, match, nil); err != nil {
 				return nil, fmt.Errorf("unpack %s: %w", img.Name, err)
 			}
 		}

@@ -19,6 +19,7 @@ import (
 
 	"github.com/cleatproject/cleat/content"
 	"github.com/cleatproject/cleat/events"
+	"github.com/cleatproject/cleat/image/registry"
 	"github.com/cleatproject/cleat/metadata"
 	"github.com/cleatproject/cleat/runtime"
 	"github.com/cleatproject/cleat/snapshot"
@@ -39,7 +40,9 @@ type Config struct {
 	Root string
 	// CgroupParent is the cgroup below which containers that choose none are put.
 	CgroupParent string
-	Log          *slog.Logger
+	// Registries is what images are pulled from and pushed to.
+	Registries *registry.Client
+	Log        *slog.Logger
 }
 
 // Service is the use cases. Its methods may be called concurrently.

@@ -2,6 +2,7 @@ package registry
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -157,8 +158,9 @@ func (s *server) ready(ctx context.Context) error {
 		return err
 	}
 	resp, err := s.plain.RoundTrip(req)
+	var notTLS tls.RecordHeaderError
 	switch {
-	case errors.Is(err, http.ErrSchemeMismatch):
+	case errors.As(err, &notTLS) && string(notTLS.RecordHeader[:]) == "HTTP/":
 		s.base.Scheme = "http"
 	case err != nil:
 		return err

@@ -1,0 +1,18 @@
+package api
+
+import (
+	"context"
+
+	"github.com/cleatproject/cleat/proto/cleatapi"
+)
+
+// The calls of cleat.v1.Images that move images between this host and registries or files. Streams
+// carry no metadata on ttrpc, so that these name their namespace in the request.
+
+func (s native) pull(ctx context.Context, req *cleatapi.PullRequest, send func(*cleatapi.TransferProgress) error) error {
+	ns, err := checkNamespace(req.Namespace)
+	if err != nil {
+		return err
+	}
+	return s.svc.Pull(ctx, ns, req, send)
+}
