@@ -72,6 +72,30 @@ func (c *Client) Pull(ctx context.Context, r PullRequest, progress func([]Part))
 	return img, transferError("pull", r.Reference, err)
 }
 
+// PushRequest of Push; only Reference is required.
+type PushRequest struct {
+	// Reference to push to, as Docker's users write it.
+	Reference string
+	// Image here, by name or digest; empty: the reference.
+	Image string
+	// Platform pushes only the manifest for os/arch[/variant]; empty: all that the image has.
+	Platform string
+	// MaxConcurrentUploads is how many blobs are sent at the same time; 0: 3.
+	MaxConcurrentUploads int
+	Credential           Credential
+}
+
+// Push brings an image to a registry, what that lacks of it, and returns what that has then. progress,
+// where it is not nil, is called with what changed, five times a second at most.
+func (c *Client) Push(ctx context.Context, r PushRequest, progress func([]Part)) (Image, error) {
+	img, err := c.transfer(ctx, "Push", &cleatapi.PushRequest{
+		Reference: r.Reference, Image: r.Image, Platform: r.Platform,
+		MaxConcurrentUploads: uint32(max(r.MaxConcurrentUploads, 0)),
+		Credential:           r.Credential.wire(), Namespace: c.namespace,
+	}, progress)
+	return img, transferError("push", r.Reference, err)
+}
+
 // transferError names the call, unless the daemon has.
 func transferError(verb, reference string, err error) error {
 	if err == nil || strings.HasPrefix(err.Error(), verb+" ") {

@@ -33,8 +33,10 @@ type Registry struct {
 
 	// Sent counts the bytes of blobs that were answered, Blobs the requests for them.
 	Sent, Blobs atomic.Int64
-	mu          sync.Mutex
-	interfere   func(w http.ResponseWriter, r *http.Request) bool
+	// Uploads counts the requests that send a blob.
+	Uploads   atomic.Int64
+	mu        sync.Mutex
+	interfere func(w http.ResponseWriter, r *http.Request) bool
 }
 
 // alice is the user of registries that want one, aliceHash her line in htpasswd.
@@ -112,6 +114,9 @@ func (r *Registry) front(dir string) {
 			r.Blobs.Add(1)
 			w = &metered{w, &r.Sent}
 		}
+		if strings.Contains(req.URL.Path, "/blobs/uploads/") && req.Method == http.MethodPut {
+			r.Uploads.Add(1)
+		}
 		proxy.ServeHTTP(w, req)
 	}))
 	srv.Config.ErrorLog = quiet()
@@ -181,4 +186,3 @@ func (r *Registry) digest(name string) string {
 	}
 	return strings.TrimSpace(string(out))
 }
-

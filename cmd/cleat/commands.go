@@ -6,7 +6,8 @@ func commands() []command {
 		runCommand(), execCommand(), attachCommand(),
 		psCommand(), inspectCommand(), logsCommand(), statsCommand(), eventsCommand(),
 		waitCommand(), killCommand(), stopCommand(), pauseCommand(), resumeCommand(), rmCommand(),
-		pullCommand(), imageImportCommand(), imageLsCommand(), imageInspectCommand(), imageRmCommand(),
+		pullCommand(), pushCommand(),
+		imageImportCommand(), imageLsCommand(), imageInspectCommand(), imageTagCommand(), imageRmCommand(), imagePruneCommand(),
 		namespaceLsCommand(), namespaceCreateCommand(), namespaceRmCommand(),
 		shimLsCommand(), doctorCommand(), versionCommand(),
 	}

@@ -31,10 +31,12 @@ func (s native) register(srv *ttrpc.Server) {
 			"List":    rpc.Unary(s.listImages),
 			"Inspect": rpc.Unary(s.inspectImage),
 			"Remove":  rpc.Unary(s.removeImage),
+			"Tag":     rpc.Unary(s.tagImage),
 		},
 		Streams: map[string]ttrpc.Stream{
 			"Import": rpc.ClientStream(s.importImage),
 			"Pull":   rpc.ServerStream(s.pull),
+			"Push":   rpc.ServerStream(s.push),
 		},
 	})
 	srv.RegisterService(cleatapi.EventsService, &ttrpc.ServiceDesc{

@@ -16,3 +16,20 @@ func (s native) pull(ctx context.Context, req *cleatapi.PullRequest, send func(*
 	}
 	return s.svc.Pull(ctx, ns, req, send)
 }
+
+func (s native) push(ctx context.Context, req *cleatapi.PushRequest, send func(*cleatapi.TransferProgress) error) error {
+	ns, err := checkNamespace(req.Namespace)
+	if err != nil {
+		return err
+	}
+	return s.svc.Push(ctx, ns, req, send)
+}
+
+func (s native) tagImage(ctx context.Context, req *cleatapi.TagImageRequest) (*cleatapi.TagImageResponse, error) {
+	ns, err := namespaceOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	img, err := s.svc.TagImage(ctx, ns, req.Source, req.Target)
+	return &cleatapi.TagImageResponse{Image: img}, err
+}

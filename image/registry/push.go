@@ -61,12 +61,9 @@ func (r *Repository) Exists(ctx context.Context, desc ocispec.Descriptor) (there
 	return there, err
 }
 
-// Content is a blob that can be read from its beginning any number of times.
-type Content func() (io.ReadCloser, error)
-
 // PushBlob puts a blob into the repository: from another repository of the same registry where from names
 // one that has it, else by its bytes. It tells whether no byte was sent.
-func (r *Repository) PushBlob(ctx context.Context, desc ocispec.Descriptor, from string, content Content) (mounted bool, err error) {
+func (r *Repository) PushBlob(ctx context.Context, desc ocispec.Descriptor, from string, content func() (io.ReadCloser, error)) (mounted bool, err error) {
 	var more []string
 	if from != "" {
 		more = []string{from}
@@ -118,7 +115,7 @@ func (r *Repository) begin(ctx context.Context, s *server, desc ocispec.Descript
 }
 
 // upload sends a blob in one request. The credential goes along only to the registry's own host.
-func (r *Repository) upload(ctx context.Context, s *server, desc ocispec.Descriptor, location *url.URL, content Content) error {
+func (r *Repository) upload(ctx context.Context, s *server, desc ocispec.Descriptor, location *url.URL, content func() (io.ReadCloser, error)) error {
 	if s.base.Scheme == "https" && location.Scheme != "https" {
 		return fmt.Errorf("it has uploads go out of TLS, which is not safe: %w", errdefs.ErrFailedPrecondition)
 	}
