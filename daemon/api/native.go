@@ -32,6 +32,7 @@ func (s native) register(srv *ttrpc.Server) {
 			"Inspect": rpc.Unary(s.inspectImage),
 			"Remove":  rpc.Unary(s.removeImage),
 			"Tag":     rpc.Unary(s.tagImage),
+			"Export":  rpc.Unary(s.exportImages),
 		},
 		Streams: map[string]ttrpc.Stream{
 			"Import": rpc.ClientStream(s.importImage),

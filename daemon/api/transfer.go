@@ -33,3 +33,11 @@ func (s native) tagImage(ctx context.Context, req *cleatapi.TagImageRequest) (*c
 	img, err := s.svc.TagImage(ctx, ns, req.Source, req.Target)
 	return &cleatapi.TagImageResponse{Image: img}, err
 }
+
+func (s native) exportImages(ctx context.Context, req *cleatapi.ExportRequest) (*cleatapi.ExportResponse, error) {
+	ns, err := namespaceOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &cleatapi.ExportResponse{}, s.svc.Export(ctx, ns, req)
+}

@@ -73,33 +73,33 @@ func statusOf(err error) int {
 	return 0
 }
 
-// classify gives an error its class and says what to do.
-func classify(err error) (class error, advice string) {
+// classify says what to do about an error, and gives it its class.
+func classify(err error) (advice string, class error) {
 	switch status := statusOf(err); {
 	case errors.Is(err, context.Canceled):
-		return context.Canceled, ""
+		return "", context.Canceled
 	case errors.Is(err, context.DeadlineExceeded):
-		return errdefs.ErrUnavailable, "it is too slow or not reachable; try again"
+		return "it is too slow or not reachable; try again", errdefs.ErrUnavailable
 	case status == http.StatusUnauthorized:
-		return errdefs.ErrUnauthenticated, "log in with --user or docker login, or check the name: registries say this of what is not there as well"
+		return "log in with --user or docker login, or check the name: registries say this of what is not there as well", errdefs.ErrUnauthenticated
 	case status == http.StatusForbidden:
-		return errdefs.ErrPermissionDenied, "this user, or an anonymous one, may not do that there"
+		return "this user, or an anonymous one, may not do that there", errdefs.ErrPermissionDenied
 	case status == http.StatusNotFound:
-		return errdefs.ErrNotFound, "check name and tag"
+		return "check name and tag", errdefs.ErrNotFound
 	case status == http.StatusTooManyRequests:
-		return errdefs.ErrResourceExhausted, "it limits how much is asked of it; wait, or log in"
+		return "it limits how much is asked of it; wait, or log in", errdefs.ErrResourceExhausted
 	case status == http.StatusRequestedRangeNotSatisfiable:
-		return errdefs.ErrFailedPrecondition, "it has fewer bytes than it should; try again without what is here of it"
+		return "it has fewer bytes than it should; try again without what is here of it", errdefs.ErrFailedPrecondition
 	case status >= http.StatusInternalServerError:
-		return errdefs.ErrUnavailable, "it has a problem of its own; try again later"
+		return "it has a problem of its own; try again later", errdefs.ErrUnavailable
 	case status != 0:
-		return errdefs.ErrFailedPrecondition, "it refuses what is asked"
+		return "it refuses what is asked", errdefs.ErrFailedPrecondition
 	case hasClass(err):
-		return nil, ""
+		return "", nil
 	case isTLSError(err):
-		return errdefs.ErrUnavailable, "name its authority as ca in its hosts.toml, or set skip_verify there"
+		return "name its authority as ca in its hosts.toml, or set skip_verify there", errdefs.ErrUnavailable
 	default:
-		return errdefs.ErrUnavailable, "is its address right, and is it reachable from this host?"
+		return "is its address right, and is it reachable from this host?", errdefs.ErrUnavailable
 	}
 }
 
@@ -118,7 +118,7 @@ func (e *failure) Unwrap() error { return e.class }
 
 // fail says what was done with what at which server, and what to do about it.
 func fail(verb, what string, h *host, err error) error {
-	class, advice := classify(err)
+	advice, class := classify(err)
 	if class == nil {
 		return fmt.Errorf("%s %s at %s: %w", verb, what, h.base.Host, err)
 	}
