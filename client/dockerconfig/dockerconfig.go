@@ -142,16 +142,15 @@ func (e entry) credential(path, name string) (client.Credential, error) {
 	return c, nil
 }
 
-// bounded takes so many bytes and refuses more.
-type bounded struct {
-	bytes.Buffer
-}
+// bounded takes so many bytes and refuses more. It has no method but Write: a Buffer that was embedded
+// would read on its own.
+type bounded struct{ buf bytes.Buffer }
 
 func (b *bounded) Write(p []byte) (int, error) {
-	if b.Len()+len(p) > maxAnswer {
+	if b.buf.Len()+len(p) > maxAnswer {
 		return 0, errors.New("the answer is too long")
 	}
-	return b.Buffer.Write(p)
+	return b.buf.Write(p)
 }
 
 // ask runs a credential helper. That it has none is no error.
@@ -166,13 +165,13 @@ func ask(ctx context.Context, helper, name string) (client.Credential, error) {
 	cmd.Stdin, cmd.Stdout = strings.NewReader(name), &out
 	if err := cmd.Run(); err != nil {
 		// By the helpers' protocol this is said on the standard output.
-		if strings.Contains(out.String(), "credentials not found") {
+		if strings.Contains(out.buf.String(), "credentials not found") {
 			return none, nil
 		}
 		return none, fmt.Errorf("run %s: %w", program, err)
 	}
 	var answer struct{ Username, Secret string }
-	if err := json.Unmarshal(out.Bytes(), &answer); err != nil {
+	if err := json.Unmarshal(out.buf.Bytes(), &answer); err != nil {
 		return none, fmt.Errorf("run %s: its answer is not the JSON it should be: %w", program, errdefs.ErrInvalidArgument)
 	}
 	if answer.Username == tokenUser {
