@@ -39,8 +39,9 @@ const (
 const (
 	defaultParallel = 3
 	maxParallel     = 64
-	// maxManifests bounds the documents of one image.
+	// maxManifests bounds the documents of one image, maxParts the layers of all its manifests.
 	maxManifests = 1000
+	maxParts     = 10_000
 )
 
 // FetchOptions change what is fetched. The zero value is right for running an image here.
@@ -232,6 +233,9 @@ func (f *Fetching) manifest(ctx context.Context, desc ocispec.Descriptor) (ocisp
 			f.layers = append(f.layers, l)
 			f.watch(l, StateWaiting, 0)
 		}
+	}
+	if len(f.layers) > maxParts {
+		return m, invalidf("image has more than %d layers for all its platforms", maxParts)
 	}
 	return m, nil
 }

@@ -148,6 +148,31 @@ func TestPullWhoseClientLeaves(t *testing.T) {
 	d.nothingMade("a pull that was left")
 }
 
+func TestStopInTheMiddleOfAPull(t *testing.T) {
+	r := StartRegistry(t, RegistryOptions{})
+	layers := layersOf(t, 1, 2<<20)
+	r.Image("big/box", "1", amd64, layers...)
+	d := Start(t)
+	ref := r.Host + "/big/box:1"
+	reached, goOn := r.stall(layers[1], 1<<20)
+	defer goOn()
+	cmd := d.Command("pull", ref)
+	must(t, cmd.Start())
+	<-reached
+	d.Stop()
+	if err := cmd.Wait(); err == nil {
+		t.Error("the pull says it succeeded")
+	}
+	r.Interfere(nil)
+	d.Begin()
+	d.Cleat("pull", ref)
+	if out := d.Cleat("run", "--rm", ref, "echo", "runs"); out != "runs" {
+		t.Errorf("%q", out)
+	}
+	d.Cleat("image", "rm", ref)
+	d.nothingMade("a pull in which the daemon was stopped")
+}
+
 func TestTenPullsDoTheWorkOfOne(t *testing.T) {
 	r := StartRegistry(t, RegistryOptions{})
 	layers := layersOf(t, 4, 1<<20)
@@ -241,6 +266,9 @@ func TestPullsThatMustFail(t *testing.T) {
 		d.nothingMade(name)
 	}
 	r.Interfere(nil)
+	if _, stderr, code := d.Try("run", r.Host+"/bad/box:good", "true"); code != 125 || !strings.Contains(stderr, "cleat pull") {
+		t.Errorf("run of an image that is not here: %d, %s", code, stderr)
+	}
 	if got := d.tree(filepath.Join(d.Root, "snapshots")); got != snapshots {
 		t.Errorf("snapshots are left: %s", got)
 	}

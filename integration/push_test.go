@@ -62,6 +62,10 @@ func TestPushAndPullAnIndexWithAllItsParts(t *testing.T) {
 	if out := d.Cleat("run", "--rm", ref, "echo", "runs"); out != "runs" {
 		t.Errorf("%q", out)
 	}
+	byDigest := r.Host + "/multi/box@" + index
+	if out := d.Cleat("pull", r.Host+"/multi/box:other@"+index); out != byDigest {
+		t.Errorf("%q", out)
+	}
 	if _, stderr, code := d.Try("push", r.Host+"/copy/box:1", ref); code == 0 || !strings.Contains(stderr, "platform") {
 		t.Errorf("push of a part: %d, %s", code, stderr)
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"io"
 	"os"
 	"strings"
 	"testing"
@@ -30,6 +31,35 @@ func TestBarsWithoutATerminal(t *testing.T) {
 	n, err := r.Read(buf)
 	if got := string(buf[:n]); err != nil || got != "sha256:0123456789ab: downloaded 2.0KiB\n" {
 		t.Errorf("%q, %v", got, err)
+	}
+}
+
+func TestBarsOnATerminalAreDrawnOver(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := (&app{stderr: w}).newBars(false)
+	b.live = true
+	for _, done := range []int64{0, 512, 1024} {
+		b.update([]client.Part{
+			{Digest: "sha256:aaaa", State: "downloading", Done: done, Total: 1024},
+			{Digest: "sha256:bbbb", State: "waiting", Total: 10},
+		})
+	}
+	b.finish()
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	raw, err := io.ReadAll(r)
+	text := string(raw)
+	if err != nil || strings.Count(text, "\n") != 6 || strings.Count(text, "\x1b[2A") != 2 || strings.Count(text, "sha256:bbbb") != 3 {
+		t.Errorf("%q, %v", text, err)
+	}
+	for _, line := range strings.Split(text, "\n") {
+		if len(strings.Trim(line, "\r\x1b[K2A")) >= 80 {
+			t.Errorf("%q is wider than the screen", line)
+		}
 	}
 }
 

@@ -84,8 +84,16 @@ func pull(ctx context.Context, a *app, r client.PullRequest, flags *registryFlag
 		if err != nil {
 			return registryHint(err)
 		}
-		return writeLines(a.stdout, []string{img.Name + "@" + img.Digest})
+		return writeLines(a.stdout, []string{pinned(img)})
 	})
+}
+
+// pinned is an image's name with its digest.
+func pinned(img client.Image) string {
+	if strings.HasSuffix(img.Name, "@"+img.Digest) {
+		return img.Name
+	}
+	return img.Name + "@" + img.Digest
 }
 
 // registryHint puts what a registry's error says to do into the hint.

@@ -52,7 +52,7 @@ func push(ctx context.Context, a *app, r client.PushRequest, flags *registryFlag
 		if err != nil {
 			return registryHint(err)
 		}
-		return writeLines(a.stdout, []string{img.Name + "@" + img.Digest})
+		return writeLines(a.stdout, []string{pinned(img)})
 	})
 }
 
