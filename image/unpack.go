@@ -21,10 +21,11 @@ const undoTime = 30 * time.Second
 type UnpackOptions struct {
 	// Platform chooses among an image's manifests; nil is this machine's.
 	Platform platforms.MatchComparer
-	// Before waits until a layer may be unpacked: until its content is there, for one that is
-	// being fetched, and nobody else unpacks the same. What it returns is called afterwards. nil
-	// for no wait.
-	Before func(ctx context.Context, desc ocispec.Descriptor, snapshot string) (after func(error), err error)
+	// Wait returns once a layer's content is here, for an image that is being fetched; nil where all
+	// is here.
+	Wait func(ctx context.Context, desc ocispec.Descriptor) error
+	// Watch is told when a layer is begun and when it is done; nil for nobody.
+	Watch func(desc ocispec.Descriptor, state State)
 }
 
 // Unpacked is an image that can be mounted.
@@ -76,7 +77,7 @@ func unpack(ctx context.Context, p Provider, s Snapshots, target ocispec.Descrip
 			parent = chain[i-1].String()
 		}
 		l := layer{desc: manifest.Layers[i], diffID: diffIDs[i], name: chain[i].String(), parent: parent}
-		if err := l.inTurn(ctx, p, s, opts); err != nil {
+		if err := l.unpack(ctx, p, s, opts); err != nil {
 			return u, fmt.Errorf("layer %d of %d, %s: %w", i+1, len(chain), l.desc.Digest, err)
 		}
 	}
@@ -106,26 +107,23 @@ type layer struct {
 	name, parent string // of the snapshots
 }
 
-// inTurn unpacks the layer when it may be, unless somebody else has done so meanwhile.
-func (l *layer) inTurn(ctx context.Context, p Provider, s Snapshots, opts UnpackOptions) (err error) {
-	if opts.Before == nil {
-		return l.unpack(ctx, p, s)
-	}
-	after, err := opts.Before(ctx, l.desc, l.name)
-	if err != nil {
-		return err
-	}
-	defer func() { after(err) }()
-	if ok, err := s.Exists(ctx, l.name); ok || err != nil {
-		return err
-	}
-	return l.unpack(ctx, p, s)
-}
-
-// unpack makes one snapshot: prepare, apply, verify, commit.
-func (l *layer) unpack(ctx context.Context, p Provider, s Snapshots) (err error) {
+// unpack makes one snapshot: wait for the content, prepare, apply, verify, commit.
+func (l *layer) unpack(ctx context.Context, p Provider, s Snapshots, opts UnpackOptions) (err error) {
 	if !IsLayer(l.desc.MediaType) {
 		return fmt.Errorf("layers of the type %q are not supported: %w", l.desc.MediaType, errdefs.ErrNotImplemented)
+	}
+	if opts.Wait != nil {
+		if err := opts.Wait(ctx, l.desc); err != nil {
+			return err
+		}
+	}
+	if opts.Watch != nil {
+		opts.Watch(l.desc, StateUnpacking)
+		defer func() {
+			if err == nil {
+				opts.Watch(l.desc, StateUnpacked)
+			}
+		}()
 	}
 	blob, err := p.ReaderAt(ctx, l.desc.Digest)
 	if err != nil {

@@ -113,12 +113,17 @@ func (s *Service) unpack(ctx context.Context, namespace string, target ocispec.D
 	if _, err := s.driver(snapshotter); err != nil {
 		return image.Unpacked{}, err
 	}
-	return image.Unpack(ctx, s.Blobs(namespace), &layers{s, namespace, snapshotter}, target, image.UnpackOptions{
-		Platform: match,
-		Before: func(ctx context.Context, desc ocispec.Descriptor, name string) (func(error), error) {
-			return s.beforeLayer(ctx, namespace, snapshotter, name, desc, fetching)
-		},
-	})
+	// Whoever wants the same waits and finds it done.
+	unlock, err := s.locks.lock(ctx, "unpack\x00"+namespace+"\x00"+snapshotter+"\x00"+target.Digest.String())
+	if err != nil {
+		return image.Unpacked{}, err
+	}
+	defer unlock()
+	opts := image.UnpackOptions{Platform: match}
+	if fetching != nil {
+		opts.Wait, opts.Watch = fetching.wait, fetching.watch
+	}
+	return image.Unpack(ctx, s.Blobs(namespace), &layers{s, namespace, snapshotter}, target, opts)
 }
 
 // Import reads an archive of images, from r or where the options name a path from there, records

@@ -91,7 +91,7 @@ func (p *pull) run(ctx context.Context) (_ *cleatapi.Image, err error) {
 	lease, err := s.leasePull(ctx, p.namespace, p.ref.String())
 	defer func() {
 		if err != nil {
-			p.discard(err)
+			p.discard()
 		}
 		s.importing.RUnlock()
 		if err == nil || !interrupted(err) {
@@ -153,7 +153,7 @@ func interrupted(err error) bool {
 }
 
 // discard leaves to a collection what a pull made that came to nothing.
-func (p *pull) discard(error) {
+func (p *pull) discard() {
 	p.s.discardImport(p.namespace, []image.Imported{{Target: p.target}}, p.made.list())
 }
 
@@ -194,24 +194,10 @@ type arrivals struct {
 	progress *progress
 }
 
-// beforeLayer waits until a layer's content is there and nobody else unpacks it.
-func (s *Service) beforeLayer(ctx context.Context, namespace, snapshotter, name string, desc ocispec.Descriptor, a *arrivals) (func(error), error) {
-	if a != nil {
-		if err := a.fetching.Wait(ctx, desc); err != nil {
-			return nil, err
-		}
-	}
-	unlock, err := s.locks.lock(ctx, "unpack\x00"+namespace+"\x00"+snapshotter+"\x00"+name)
-	if err != nil {
-		return nil, err
-	}
-	if a != nil {
-		a.progress.set(desc, image.StateUnpacking, desc.Size)
-	}
-	return func(err error) {
-		unlock()
-		if a != nil && err == nil {
-			a.progress.set(desc, image.StateUnpacked, desc.Size)
-		}
-	}, nil
+func (a *arrivals) wait(ctx context.Context, desc ocispec.Descriptor) error {
+	return a.fetching.Wait(ctx, desc)
+}
+
+func (a *arrivals) watch(desc ocispec.Descriptor, state image.State) {
+	a.progress.set(desc, state, desc.Size)
 }
