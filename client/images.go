@@ -57,6 +57,16 @@ func (c *Client) RemoveImage(ctx context.Context, name string) error {
 	return about("remove image", name, err)
 }
 
+// TagImage gives an image, by name or digest, another name. A name that exists is moved.
+func (c *Client) TagImage(ctx context.Context, source, target string) (Image, error) {
+	resp, err := call[cleatapi.TagImageResponse](ctx, c, cleatapi.ImagesService, "Tag",
+		&cleatapi.TagImageRequest{Source: source, Target: target})
+	if err != nil {
+		return Image{}, about("tag image", source, err)
+	}
+	return image(resp.Image), nil
+}
+
 func images(ms []*cleatapi.Image) []Image {
 	out := make([]Image, 0, len(ms))
 	for _, m := range ms {

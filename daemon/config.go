@@ -53,6 +53,8 @@ type Config struct {
 	EventsKeep int64 `toml:"events_keep"`
 	// GC says when garbage is collected.
 	GC GCConfig `toml:"gc"`
+	// RegistryConfigPath is a directory with a folder for each registry, with a hosts.toml.
+	RegistryConfigPath string `toml:"registry_config_path"`
 
 	// warnings are what to tell once there is a log.
 	warnings []string
@@ -64,6 +66,7 @@ const (
 	defaultRoot    = "/var/lib/cleat"
 	defaultState   = "/run/cleat"
 	defaultAddress = "/run/cleat/cleat.sock"
+	defaultCerts   = "/etc/cleat/certs.d"
 )
 
 // DefaultConfiguration returns the configuration of a daemon that was told nothing.
@@ -72,7 +75,7 @@ func DefaultConfiguration() Config {
 		Version: 1, Root: defaultRoot, State: defaultState, Address: defaultAddress,
 		LogLevel: "info", LogFormat: "text", Snapshotter: "overlayfs", Runtime: "io.containerd.cleat.v2",
 		Runtimes:   map[string]string{"io.containerd.runc.v2": "io.containerd.cleat.v2"},
-		EventsKeep: 64 << 20, DecompressHelpers: true, GC: defaultGC(),
+		EventsKeep: 64 << 20, DecompressHelpers: true, GC: defaultGC(), RegistryConfigPath: defaultCerts,
 	}
 }
 
@@ -123,6 +126,9 @@ func (c *Config) complete() error {
 	c.TTRPCAddress = strings.TrimPrefix(c.TTRPCAddress, "unix://")
 	if c.CgroupParent == "" {
 		c.CgroupParent = cgroupParent(c.Root, c.State)
+	}
+	if c.RegistryConfigPath != "" && !filepath.IsAbs(c.RegistryConfigPath) {
+		return fmt.Errorf("registry_config_path %q: want an absolute path: %w", c.RegistryConfigPath, errdefs.ErrInvalidArgument)
 	}
 	if !filepath.IsAbs(c.CgroupParent) {
 		return fmt.Errorf("cgroup_parent %q: want an absolute path: %w", c.CgroupParent, errdefs.ErrInvalidArgument)

@@ -18,6 +18,7 @@ import (
 	"github.com/cleatproject/cleat/daemon/api"
 	"github.com/cleatproject/cleat/daemon/service"
 	"github.com/cleatproject/cleat/events"
+	"github.com/cleatproject/cleat/image/registry"
 	"github.com/cleatproject/cleat/internal/undo"
 	"github.com/cleatproject/cleat/internal/version"
 	"github.com/cleatproject/cleat/reaper"
@@ -137,6 +138,9 @@ func assemble(ctx context.Context, cfg Config, log *slog.Logger) (_ *daemon, err
 		DB: db, Content: blobs, Snapshotters: drivers.working, Unavailable: drivers.failed, DefaultSnapshotter: cfg.Snapshotter,
 		DefaultRuntime: cfg.Runtime, Runtime: tasks, Events: eventLog, Root: cfg.Root,
 		CgroupParent: cfg.CgroupParent, GC: cfg.GC.service(), Log: log, Helpers: helpers(cfg), Processors: cfg.processors(),
+		Registries: registry.New(registry.Options{
+			ConfigPath: cfg.RegistryConfigPath, UserAgent: "cleat/" + version.Version(),
+		}),
 	})
 	d.close.Push("close service", func() error { d.svc.Close(); return nil })
 	if db.Broken() == nil {

@@ -1,7 +1,8 @@
 // Package image turns archives into images in a content store, and images into snapshots.
 //
 // Import reads an OCI image layout or a `docker save` archive, as a tar stream, packed or
-// not. Unpack makes one committed snapshot a layer, named by the layer's chain ID, so that
+// not. Fetch and Layers take an image from a registry, or any other Source, and Push brings
+// one there. Unpack makes one committed snapshot a layer, named by the layer's chain ID, so that
 // images share what they have in common. ReadConfig, RootFS, Walk and the like read images.
 //
 // Guarantees: an image's documents are bounded in size, read only if they have the digest
@@ -47,6 +48,10 @@ type BlobWriter interface {
 	Commit(ctx context.Context, size int64, expected digest.Digest) error
 	// Digest returns the digest of what was written so far.
 	Digest() digest.Digest
+	// Status tells how far it has come, also what was written before it was taken up again.
+	Status() content.Status
+	// Truncate drops what was written; only 0 is possible as size.
+	Truncate(size int64) error
 }
 
 // Ingester writes blobs.

@@ -46,14 +46,15 @@ func unpackLayers(ctx context.Context, p Provider, s Snapshots, layers []layer, 
 		}
 	}
 	for i := range layers {
-		f := filling{layer: &layers[i], snapshots: s, parent: layers[i].parent}
-		err := f.fill(ctx, p, opts.ApplyOptions)
+		f := &filling{layer: &layers[i], snapshots: s, parent: layers[i].parent}
+		err := f.fill(ctx, p, opts)
 		if err == nil {
 			err = f.commit(ctx)
 		}
 		if err := errors.Join(err, f.discard(ctx)); err != nil {
 			return layers[i].errorf(err)
 		}
+		opts.tell(f.desc, StateUnpacked)
 	}
 	return nil
 }
@@ -96,7 +97,7 @@ func sideBySide(ctx context.Context, p Provider, s Stacker, layers []layer, opts
 			}
 			wg.Go(func() {
 				defer func() { <-slots; close(f.done) }()
-				f.err = f.fill(ctx, p, opts.ApplyOptions)
+				f.err = f.fill(ctx, p, opts)
 			})
 		}
 	})
@@ -106,6 +107,7 @@ func sideBySide(ctx context.Context, p Provider, s Stacker, layers []layer, opts
 		if err := f.stack(ctx, p, s, below, opts); err != nil {
 			return f.errorf(err)
 		}
+		opts.tell(f.desc, StateUnpacked)
 		below = f
 	}
 	return nil
@@ -130,11 +132,24 @@ type filling struct {
 	err  error
 }
 
+// tell tells whoever watches how far a layer has come.
+func (o *UnpackOptions) tell(desc ocispec.Descriptor, state State) {
+	if o.Watch != nil {
+		o.Watch(desc, state)
+	}
+}
+
 // fill prepares a snapshot and applies the layer to it.
-func (f *filling) fill(ctx context.Context, p Provider, opts ApplyOptions) (err error) {
+func (f *filling) fill(ctx context.Context, p Provider, opts UnpackOptions) (err error) {
 	if err := opts.check(f.desc.MediaType); err != nil {
 		return err
 	}
+	if opts.Wait != nil {
+		if err := opts.Wait(ctx, f.desc); err != nil {
+			return err
+		}
+	}
+	opts.tell(f.desc, StateUnpacking)
 	blob, err := p.ReaderAt(ctx, f.desc.Digest)
 	if err != nil {
 		return err
@@ -146,7 +161,7 @@ func (f *filling) fill(ctx context.Context, p Provider, opts ApplyOptions) (err 
 		return err
 	}
 	f.key = key
-	return f.apply(ctx, blob, mounts, opts)
+	return f.apply(ctx, blob, mounts, opts.ApplyOptions)
 }
 
 // stack commits a filled layer upon the one below it. A layer that could not be filled by itself is
@@ -157,7 +172,7 @@ func (f *filling) stack(ctx context.Context, p Provider, s Stacker, below *filli
 			return err
 		}
 		f.alone, f.parent = false, f.layer.parent
-		f.err = f.fill(ctx, p, opts.ApplyOptions)
+		f.err = f.fill(ctx, p, opts)
 	}
 	if f.err != nil {
 		return f.err

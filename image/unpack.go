@@ -18,6 +18,12 @@ type UnpackOptions struct {
 	// AtOnce bounds the layers that are unpacked at the same time; 0 means one a processor, at
 	// least two.
 	AtOnce int
+	// Wait returns once a layer's content is here, for an image that is being fetched; nil where all
+	// is here.
+	Wait func(ctx context.Context, desc ocispec.Descriptor) error
+	// Watch is told when a layer is begun and when it is done; nil for nobody. It may be called from
+	// several goroutines at once.
+	Watch func(desc ocispec.Descriptor, state State)
 }
 
 // Unpacked is an image that can be mounted.

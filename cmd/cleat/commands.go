@@ -6,7 +6,8 @@ func commands() []command {
 		runCommand(), execCommand(), attachCommand(),
 		psCommand(), inspectCommand(), logsCommand(), statsCommand(), eventsCommand(),
 		waitCommand(), killCommand(), stopCommand(), pauseCommand(), resumeCommand(), rmCommand(),
-		imageImportCommand(), imageLsCommand(), imageInspectCommand(), imageRmCommand(),
+		pullCommand(), pushCommand(),
+		imageImportCommand(), imageExportCommand(), imageLsCommand(), imageInspectCommand(), imageTagCommand(), imageRmCommand(), imagePruneCommand(),
 		namespaceLsCommand(), namespaceCreateCommand(), namespaceRmCommand(),
 		gcCommand(), whyCommand(), shimLsCommand(), doctorCommand(), versionCommand(),
 	}

@@ -117,7 +117,7 @@ func hintFor(err error) string {
 	case errdefs.IsUnavailable(err):
 		return "the daemon went away meanwhile; try again, and see its log if it keeps happening"
 	case errdefs.IsNotFound(err) && strings.Contains(err.Error(), "image"):
-		return "cleat image ls lists the images of a namespace; cleat image import FILE adds one"
+		return "cleat image ls lists the images of a namespace; cleat pull IMAGE fetches one, cleat image import FILE adds one"
 	case errdefs.IsNotFound(err):
 		return "cleat ps --all lists the containers of a namespace; --namespace picks another"
 	case errdefs.IsPermissionDenied(err):

@@ -31,8 +31,14 @@ func (s native) register(srv *ttrpc.Server) {
 			"List":    rpc.Unary(s.listImages),
 			"Inspect": rpc.Unary(s.inspectImage),
 			"Remove":  rpc.Unary(s.removeImage),
+			"Tag":     rpc.Unary(s.tagImage),
+			"Export":  rpc.Unary(s.exportImages),
 		},
-		Streams: map[string]ttrpc.Stream{"Import": rpc.ClientStream(s.importImage)},
+		Streams: map[string]ttrpc.Stream{
+			"Import": rpc.ClientStream(s.importImage),
+			"Pull":   rpc.ServerStream(s.pull),
+			"Push":   rpc.ServerStream(s.push),
+		},
 	})
 	srv.RegisterService(cleatapi.EventsService, &ttrpc.ServiceDesc{
 		Streams: map[string]ttrpc.Stream{"Subscribe": rpc.ServerStream(s.subscribe)},

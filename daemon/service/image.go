@@ -99,7 +99,7 @@ func (s *Service) unpacked(ctx context.Context, hold *metadata.Hold, namespace, 
 			return &info, err
 		}
 	}
-	u, err := s.unpack(ctx, hold, namespace, img.Target, snapshotter, nil)
+	u, err := s.unpack(ctx, hold, namespace, img.Target, snapshotter, nil, nil)
 	if err != nil {
 		return nil, fmt.Errorf("image %s: %w", img.Name, err)
 	}
@@ -109,14 +109,26 @@ func (s *Service) unpacked(ctx context.Context, hold *metadata.Hold, namespace, 
 	return &info, nil
 }
 
-// unpack makes the snapshots of an image, and has its configuration keep them.
-func (s *Service) unpack(ctx context.Context, hold *metadata.Hold, namespace string, target ocispec.Descriptor, snapshotter string, match platforms.MatchComparer) (image.Unpacked, error) {
+// unpack makes the snapshots of an image, and has its configuration keep them. Those of one that is
+// being fetched are made as its layers arrive; nil for an image that is here.
+func (s *Service) unpack(
+	ctx context.Context, hold *metadata.Hold, namespace string, target ocispec.Descriptor, snapshotter string,
+	match platforms.MatchComparer, fetching *arrivals,
+) (image.Unpacked, error) {
 	if _, err := s.driver(snapshotter); err != nil {
 		return image.Unpacked{}, err
 	}
-	u, err := image.Unpack(ctx, s.Blobs(namespace), &layers{s, namespace, snapshotter, hold}, target, image.UnpackOptions{
-		Platform: match, ApplyOptions: image.ApplyOptions{Helpers: s.Helpers, Processors: s.Processors},
-	})
+	// Whoever wants the same waits and finds it done.
+	unlock, err := s.locks.lock(ctx, "unpack\x00"+namespace+"\x00"+snapshotter+"\x00"+target.Digest.String())
+	if err != nil {
+		return image.Unpacked{}, err
+	}
+	defer unlock()
+	opts := image.UnpackOptions{Platform: match, ApplyOptions: image.ApplyOptions{Helpers: s.Helpers, Processors: s.Processors}}
+	if fetching != nil {
+		opts.Wait, opts.Watch = fetching.wait, fetching.watch
+	}
+	u, err := image.Unpack(ctx, s.Blobs(namespace), &layers{s, namespace, snapshotter, hold}, target, opts)
 	if err == nil {
 		err = s.keepSnapshot(ctx, namespace, snapshotter, u.ConfigDigest, u.Snapshot)
 	}
@@ -158,7 +170,7 @@ func (s *Service) Import(ctx context.Context, namespace string, r io.Reader, o *
 	}
 	if !o.NoUnpack {
 		for _, img := range list {
-			if _, err := s.unpack(ctx, hold, namespace, img.Target, snapshotter, match); err != nil {
+			if _, err := s.unpack(ctx, hold, namespace, img.Target, snapshotter, match, nil); err != nil {
 				return nil, fmt.Errorf("unpack %s: %w", img.Name, err)
 			}
 		}

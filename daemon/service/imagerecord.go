@@ -8,7 +8,10 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 
+	"github.com/cleatproject/cleat/image"
+	"github.com/cleatproject/cleat/image/registry"
 	"github.com/cleatproject/cleat/metadata"
+	"github.com/cleatproject/cleat/proto/cleatapi"
 )
 
 // CreateImage records a name for content.
@@ -66,4 +69,24 @@ func (s *Service) RemoveImage(ctx context.Context, namespace, ref string) error 
 		return fmt.Errorf("image %s is removed, its content is not: %w", img.Name, err)
 	}
 	return nil
+}
+
+// TagImage gives an image, by name or digest, another name. A name that exists is moved.
+func (s *Service) TagImage(ctx context.Context, namespace, source, target string) (*cleatapi.Image, error) {
+	ref, err := registry.Parse(target)
+	if err != nil {
+		return nil, err
+	}
+	if ref.Digest != "" {
+		return nil, fmt.Errorf("tag image: the new name %s is one by digest, give one with a tag: %w", ref, errdefs.ErrInvalidArgument)
+	}
+	img, err := s.resolve(ctx, namespace, source)
+	if err != nil {
+		return nil, err
+	}
+	out, err := s.recordImages(ctx, namespace, []image.Imported{{Name: ref.String(), Target: img.Target}})
+	if err != nil {
+		return nil, fmt.Errorf("tag image %s: %w", source, err)
+	}
+	return out[0], nil
 }

@@ -23,6 +23,7 @@ import (
 	"github.com/cleatproject/cleat/archive"
 	"github.com/cleatproject/cleat/content"
 	"github.com/cleatproject/cleat/events"
+	"github.com/cleatproject/cleat/image/registry"
 	"github.com/cleatproject/cleat/metadata"
 	"github.com/cleatproject/cleat/runtime"
 	"github.com/cleatproject/cleat/snapshot"
@@ -46,6 +47,8 @@ type Config struct {
 	// CgroupParent is the cgroup below which containers that choose none are put.
 	CgroupParent string
 	Log          *slog.Logger
+	// Registries is what images are pulled from and pushed to.
+	Registries *registry.Client
 	// GC says when garbage is collected, Collecting how; the zero value of the latter is right.
 	GC         GCConfig
 	Collecting metadata.CollectOptions
@@ -61,6 +64,7 @@ type Service struct {
 	locks   keyLocks
 	images  imageCache
 	exits   recentExits
+	kept    keptPulls
 	away    away
 	gc      *collector
 	gcState gcState // of the collector's goroutine
@@ -86,6 +90,7 @@ func New(cfg Config) *Service {
 func (s *Service) Close() {
 	s.cancel()
 	s.wg.Wait()
+	s.kept.close()
 	s.removeEmptyCgroups()
 }
 

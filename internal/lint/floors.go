@@ -41,6 +41,7 @@ func design() []floor {
 		{"runtime", append(slices.Clone(ground), "events")},
 		{"shim", ground},
 		{"image", stores},
+		{"image/registry", nil},
 		{"daemon/service", second},
 		{"daemon/api", append(slices.Clone(second), "daemon/service")},
 		{"daemon", append(slices.Clone(second), "daemon/service", "daemon/api")},

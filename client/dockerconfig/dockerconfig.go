@@ -1,0 +1,181 @@
+// Package dockerconfig finds the credential for a registry where `docker login` puts it: in the file
+// config.json, or in the credential helper that this names.
+//
+// A helper is a program docker-credential-NAME in PATH, which is run with "get", the registry on its
+// standard input. Nothing is written, and no credential is kept.
+package dockerconfig
+
+import (
+	"bytes"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"github.com/cleatproject/cleat/client"
+	"github.com/containerd/errdefs"
+)
+
+const (
+	// maxFile bounds the file, maxAnswer what a helper answers.
+	maxFile   = 4 << 20
+	maxAnswer = 1 << 20
+	// hub is what Docker calls its own registry there.
+	hub = "https://index.docker.io/v1/"
+	// tokenUser is the name by which helpers say that the secret is an identity token.
+	tokenUser = "<token>"
+)
+
+type file struct {
+	Auths       map[string]entry  `json:"auths"`
+	CredsStore  string            `json:"credsStore"`
+	CredHelpers map[string]string `json:"credHelpers"`
+}
+
+type entry struct {
+	Auth          string `json:"auth"`
+	Username      string `json:"username"`
+	Password      string `json:"password"`
+	IdentityToken string `json:"identitytoken"`
+	RegistryToken string `json:"registrytoken"`
+}
+
+// Path returns where the file is: in DOCKER_CONFIG, else in the home directory; "" where there is
+// neither.
+func Path(env func(string) string) string {
+	if dir := env("DOCKER_CONFIG"); dir != "" {
+		return filepath.Join(dir, "config.json")
+	}
+	if home := env("HOME"); home != "" {
+		return filepath.Join(home, ".docker", "config.json")
+	}
+	return ""
+}
+
+// Registry returns the registry that a reference names, as Docker reads it: what stands before the
+// first slash, if it looks like a host.
+func Registry(reference string) string {
+	first, _, ok := strings.Cut(reference, "/")
+	if !ok || !strings.ContainsAny(first, ".:") && first != "localhost" && strings.ToLower(first) == first {
+		return "docker.io"
+	}
+	if first == "index.docker.io" {
+		return "docker.io"
+	}
+	return first
+}
+
+// Lookup returns the credential for a registry, the zero value if there is none. A file that cannot be
+// read or a helper that fails is an error.
+func Lookup(ctx context.Context, path, registry string) (client.Credential, error) {
+	var none client.Credential
+	if path == "" {
+		return none, nil
+	}
+	f, err := read(path)
+	if err != nil {
+		return none, err
+	}
+	names := []string{registry, "https://" + registry, "https://" + registry + "/v1/", "https://" + registry + "/v2/"}
+	if registry == "docker.io" {
+		names = []string{hub, "index.docker.io", "docker.io", "registry-1.docker.io"}
+	}
+	for _, name := range names {
+		if helper := f.CredHelpers[name]; helper != "" {
+			return ask(ctx, helper, name)
+		}
+	}
+	if f.CredsStore != "" {
+		for _, name := range names[:2] {
+			if c, err := ask(ctx, f.CredsStore, name); err != nil || c != none {
+				return c, err
+			}
+		}
+	}
+	for _, name := range names {
+		if e, ok := f.Auths[name]; ok {
+			return e.credential(path, name)
+		}
+	}
+	return none, nil
+}
+
+func read(path string) (file, error) {
+	var f file
+	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return f, nil
+	}
+	if err == nil && info.Size() > maxFile {
+		err = fmt.Errorf("%s has %d bytes, at most %d are read: %w", path, info.Size(), maxFile, errdefs.ErrInvalidArgument)
+	}
+	if err != nil {
+		return f, fmt.Errorf("read credentials: %w", err)
+	}
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		return f, fmt.Errorf("read credentials: %w", err)
+	}
+	if err := json.Unmarshal(raw, &f); err != nil {
+		return f, fmt.Errorf("read credentials: %s is not the JSON it should be: %w", path, errdefs.ErrInvalidArgument)
+	}
+	return f, nil
+}
+
+func (e entry) credential(path, name string) (client.Credential, error) {
+	c := client.Credential{Username: e.Username, Password: e.Password, IdentityToken: e.IdentityToken, RegistryToken: e.RegistryToken}
+	if e.Auth == "" {
+		return c, nil
+	}
+	raw, err := base64.StdEncoding.DecodeString(e.Auth)
+	user, password, ok := strings.Cut(string(raw), ":")
+	if err != nil || !ok {
+		return c, fmt.Errorf("read credentials: %s: auth of %s is not base64 of USER:PASSWORD: %w", path, name, errdefs.ErrInvalidArgument)
+	}
+	c.Username, c.Password = user, strings.TrimRight(password, "\x00")
+	return c, nil
+}
+
+// bounded takes so many bytes and refuses more. It has no method but Write: a Buffer that was embedded
+// would read on its own.
+type bounded struct{ buf bytes.Buffer }
+
+func (b *bounded) Write(p []byte) (int, error) {
+	if b.buf.Len()+len(p) > maxAnswer {
+		return 0, errors.New("the answer is too long")
+	}
+	return b.buf.Write(p)
+}
+
+// ask runs a credential helper. That it has none is no error.
+func ask(ctx context.Context, helper, name string) (client.Credential, error) {
+	var none client.Credential
+	program := "docker-credential-" + helper
+	if strings.ContainsRune(helper, filepath.Separator) {
+		return none, fmt.Errorf("credential helper %q: want a name, not a path: %w", helper, errdefs.ErrInvalidArgument)
+	}
+	var out bounded
+	cmd := exec.CommandContext(ctx, program, "get")
+	cmd.Stdin, cmd.Stdout = strings.NewReader(name), &out
+	if err := cmd.Run(); err != nil {
+		// By the helpers' protocol this is said on the standard output.
+		if strings.Contains(out.buf.String(), "credentials not found") {
+			return none, nil
+		}
+		return none, fmt.Errorf("run %s: %w", program, err)
+	}
+	var answer struct{ Username, Secret string }
+	if err := json.Unmarshal(out.buf.Bytes(), &answer); err != nil {
+		return none, fmt.Errorf("run %s: its answer is not the JSON it should be: %w", program, errdefs.ErrInvalidArgument)
+	}
+	if answer.Username == tokenUser {
+		return client.Credential{IdentityToken: answer.Secret}, nil
+	}
+	return client.Credential{Username: answer.Username, Password: answer.Secret}, nil
+}

@@ -1,0 +1,56 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	"github.com/cleatproject/cleat/client/stdio"
+	"github.com/cleatproject/cleat/proto/cleatapi"
+)
+
+// ExportOptions of ExportImages; the zero value exports every platform that is here.
+type ExportOptions struct {
+	// Platform exports only the manifests for os/arch[/variant].
+	Platform string
+}
+
+// ExportImages writes images, by name or digest, to w as one archive: an OCI layout that docker load
+// takes as well. What was written before an error is of no use. Where w is an *os.File the kernel moves
+// the bytes; any other is waited for.
+func (c *Client) ExportImages(ctx context.Context, w io.Writer, names []string, opts ExportOptions) (err error) {
+	set, err := stdio.New(c.StdioRoot(), stdio.Want{Stdout: true})
+	if err != nil {
+		return fmt.Errorf("export images: %w", err)
+	}
+	defer func() { err = errors.Join(err, set.Close()) }()
+	set.Copy(stdio.Streams{Out: w})
+	calling, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		select {
+		case <-set.Broken(): // Finish says why
+			cancel()
+		case <-calling.Done():
+		}
+	})
+	_, err = call[cleatapi.ExportResponse](calling, c, cleatapi.ImagesService, "Export",
+		&cleatapi.ExportRequest{Images: names, Path: set.Paths.Stdout, Platform: opts.Platform})
+	cancel()
+	wg.Wait()
+	select {
+	case <-set.Broken():
+		return set.Finish(ctx)
+	default:
+	}
+	if err != nil {
+		return about("export images", "", err)
+	}
+	// The daemon has closed its end: with ours what is in the pipe comes to its end.
+	if err := set.Started(); err != nil {
+		return fmt.Errorf("export images: %w", err)
+	}
+	return set.Finish(ctx)
+}

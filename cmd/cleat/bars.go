@@ -1,0 +1,129 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/cleatproject/cleat/client"
+)
+
+// bars show how far the parts of an image have come: a line each that is drawn again on a terminal,
+// a line for each part that is done elsewhere. They go to stderr; stdout is for the result.
+type bars struct {
+	out   *os.File
+	live  bool // a terminal
+	quiet bool
+	now   func() time.Time
+
+	order []string
+	parts map[string]*bar
+	drawn int // lines on the screen
+}
+
+type bar struct {
+	client.Part
+	began, last time.Time
+	from        int64 // bytes that were there when it began
+}
+
+const barWidth = 24
+
+func (a *app) newBars(quiet bool) *bars {
+	_, err := getTermios(a.stderr)
+	return &bars{out: a.stderr, live: err == nil, quiet: quiet, now: time.Now, parts: make(map[string]*bar)}
+}
+
+// update takes what changed.
+func (b *bars) update(changed []client.Part) {
+	if b.quiet {
+		return
+	}
+	var lines []string
+	for _, p := range changed {
+		old := b.parts[p.Digest]
+		if old == nil {
+			old = &bar{}
+			b.parts[p.Digest] = old
+			b.order = append(b.order, p.Digest)
+		}
+		if isMoving(p.State) && !isMoving(old.State) {
+			old.began, old.from = b.now(), p.Done
+		}
+		if p.State != old.State && !b.live && isDone(p.State) {
+			lines = append(lines, fmt.Sprintf("%s: %s %s", shortDigest(p.Digest), p.State, size(uint64(max(p.Total, 0)))))
+		}
+		old.Part, old.last = p, b.now()
+	}
+	if b.live {
+		b.draw()
+		return
+	}
+	_ = writeLines(b.out, lines) // nobody misses them
+}
+
+func isMoving(state string) bool { return state == "downloading" || state == "uploading" }
+
+func isDone(state string) bool { return state != "waiting" && state != "unpacking" && !isMoving(state) }
+
+// finish leaves the lines as they are.
+func (b *bars) finish() { b.drawn = 0 }
+
+// draw writes the lines over those that are there, as many as the screen holds.
+func (b *bars) draw() {
+	width, height := 80, 24
+	if w, h, ok := (&terminal{output: b.out}).size(); ok && w > 20 && h > 2 {
+		width, height = int(w), int(h)
+	}
+	var text strings.Builder
+	if b.drawn > 0 {
+		fmt.Fprintf(&text, "\x1b[%dA", b.drawn)
+	}
+	shown := b.order
+	if len(shown) > height-1 {
+		shown = b.unfinished(height - 1)
+	}
+	for _, d := range shown {
+		line := b.parts[d].line()
+		if len(line) > width-1 {
+			line = line[:width-1]
+		}
+		text.WriteString("\r" + line + "\x1b[K\n")
+	}
+	if len(shown) < b.drawn {
+		text.WriteString("\x1b[J")
+	}
+	b.drawn = len(shown)
+	_, _ = b.out.WriteString(text.String()) // nobody misses it
+}
+
+// unfinished returns those that fit on the screen, what is under way first.
+func (b *bars) unfinished(most int) []string {
+	var out []string
+	for _, done := range []bool{false, true} {
+		for _, d := range b.order {
+			if isDone(b.parts[d].State) == done && len(out) < most {
+				out = append(out, d)
+			}
+		}
+	}
+	return out
+}
+
+// line is one part: digest, state, bar, bytes, rate.
+func (b *bar) line() string {
+	full := barWidth
+	if b.Total > 0 {
+		full = int(min(b.Done, b.Total) * barWidth / b.Total)
+	}
+	if b.State == "waiting" {
+		full = 0
+	}
+	text := fmt.Sprintf("%-19s %-11s [%s%s] %9s / %s", shortDigest(b.Digest), b.State,
+		strings.Repeat("=", full), strings.Repeat(" ", barWidth-full), size(uint64(max(b.Done, 0))), size(uint64(max(b.Total, 0))))
+	if took := b.last.Sub(b.began); isMoving(b.State) && took > 0 && b.Done > b.from {
+		text += fmt.Sprintf("  %s/s", size(uint64(float64(b.Done-b.from)/took.Seconds())))
+	}
+	return text
+}

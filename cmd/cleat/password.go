@@ -1,0 +1,51 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+)
+
+// maxPassword bounds what is read as a password, in bytes.
+const maxPassword = 64 << 10
+
+// readPassword reads a line from stdin, which is not shown where that is a terminal.
+func (a *app) readPassword() (password string, err error) {
+	before, terr := getTermios(a.stdin)
+	if terr == nil {
+		if _, err := a.stderr.WriteString("Password: "); err != nil {
+			return "", fmt.Errorf("ask for a password: %w", err)
+		}
+		silent := *before
+		silent.Lflag &^= unix.ECHO
+		if err := setTermios(a.stdin, &silent); err != nil {
+			return "", fmt.Errorf("ask for a password: %w", err)
+		}
+		defer func() {
+			_, _ = a.stderr.WriteString("\n")
+			err = errors.Join(err, setTermios(a.stdin, before))
+		}()
+	}
+	var line []byte
+	one := make([]byte, 1) // no byte more than the line: the rest is not ours
+	for len(line) < maxPassword {
+		n, err := a.stdin.Read(one)
+		if n > 0 && one[0] != '\n' {
+			line = append(line, one[0])
+		}
+		if n > 0 && one[0] == '\n' || errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			return "", fmt.Errorf("read password: %w", err)
+		}
+	}
+	if password = strings.TrimSuffix(string(line), "\r"); password == "" {
+		return "", fmt.Errorf("read password: there is none on stdin: %w", errdefs.ErrInvalidArgument)
+	}
+	return password, nil
+}

@@ -1,0 +1,102 @@
+package service
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+
+	"github.com/cleatproject/cleat/image"
+	"github.com/cleatproject/cleat/proto/cleatapi"
+)
+
+// exportBuffer joins the small writes of an archive.
+const exportBuffer = 256 << 10
+
+// Export writes images as an archive to a FIFO or regular file that a client made. What was written
+// before an error is the client's to remove. It ends with ctx, also while nobody reads the FIFO.
+func (s *Service) Export(ctx context.Context, namespace string, req *cleatapi.ExportRequest) (err error) {
+	if len(req.Images) == 0 {
+		return fmt.Errorf("export: no image is named: %w", errdefs.ErrInvalidArgument)
+	}
+	match, err := parsePlatform(req.Platform)
+	if err != nil {
+		return err
+	}
+	hold := s.DB.Hold(namespace) // what it reads is not removed meanwhile
+	defer hold.Release()
+	var list []image.Imported
+	for _, ref := range req.Images {
+		img, err := s.resolve(ctx, namespace, ref)
+		if err != nil {
+			return err
+		}
+		hold.Content(img.Target.Digest.String())
+		list = append(list, image.Imported{Name: img.Name, Target: img.Target})
+	}
+	f, err := createArchive(req.Path)
+	if err != nil {
+		return err
+	}
+	stopped := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		defer close(stopped)
+		_ = f.SetWriteDeadline(time.Unix(1, 0)) // a FIFO takes one, and a file does not block
+	})
+	defer func() {
+		if !stop() {
+			<-stopped
+		}
+		err = errors.Join(err, f.Close())
+	}()
+	w := bufio.NewWriterSize(f, exportBuffer)
+	err = image.Export(ctx, s.Blobs(namespace), w, list, match)
+	if err == nil {
+		err = w.Flush()
+	}
+	if cause := ctx.Err(); cause != nil && err != nil {
+		return fmt.Errorf("export: %w", cause)
+	}
+	return err
+}
+
+// createArchive opens the FIFO or regular file that a client wants written, without waiting: a FIFO has
+// to have its reader. Anything else is invalid argument, and a path that leads nowhere not found.
+func createArchive(path string) (*os.File, error) {
+	if !filepath.IsAbs(path) {
+		return nil, fmt.Errorf("open archive %q: its path is not absolute: %w", path, errdefs.ErrInvalidArgument)
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, archiveError(err)
+	}
+	if t := info.Mode().Type(); t != 0 && t != fs.ModeNamedPipe {
+		return nil, notAnArchive(path)
+	}
+	f, err := os.OpenFile(path, os.O_WRONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	if errors.Is(err, unix.ENXIO) {
+		return nil, fmt.Errorf("open archive %s: nobody reads the FIFO: %w", path, errdefs.ErrFailedPrecondition)
+	}
+	if err != nil {
+		return nil, archiveError(err)
+	}
+	info, err = f.Stat()
+	switch {
+	case err != nil:
+	case info.Mode().IsRegular():
+		err = f.Truncate(0)
+	case info.Mode().Type() != fs.ModeNamedPipe:
+		err = notAnArchive(path)
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}

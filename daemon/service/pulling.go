@@ -1,0 +1,70 @@
+package service
+
+import (
+	"context"
+	"sync"
+
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+
+	"github.com/cleatproject/cleat/content"
+	"github.com/cleatproject/cleat/image"
+	"github.com/cleatproject/cleat/metadata"
+)
+
+// labelSource is the label, with the registry's host at its end, that says in which repository a blob
+// was found, as published. A push to another repository there has it taken from that one.
+const labelSource = "containerd.io/distribution.source."
+
+// pulling is the content of a namespace as a pull writes to it: a blob is fetched by one pull at a time,
+// and those that wait for it find it there.
+type pulling struct {
+	*Blobs
+	hold   *metadata.Hold
+	labels map[string]string
+}
+
+var _ image.Content = (*pulling)(nil)
+
+// Writer implements image.Ingester. It waits while another pull writes the same.
+func (p *pulling) Writer(ctx context.Context, ref string, opts content.WriterOptions) (image.BlobWriter, error) {
+	unlock, err := p.s.locks.lock(ctx, "content\x00"+p.namespace+"\x00"+ref)
+	if err != nil {
+		return nil, err
+	}
+	p.hold.Content(opts.Expected.String())
+	w, err := p.Blobs.Writer(ctx, ref, opts)
+	if errdefs.IsFailedPrecondition(err) { // somebody began it for another size
+		if err = ignore(p.Abort(ctx, ref), errdefs.ErrNotFound); err == nil {
+			w, err = p.Blobs.Writer(ctx, ref, opts)
+		}
+	}
+	if err != nil {
+		unlock()
+		return nil, err
+	}
+	return &pullWriter{BlobWriter: w, pulling: p, unlock: sync.OnceFunc(unlock)}, nil
+}
+
+// pullWriter writes one blob of a pull.
+type pullWriter struct {
+	*BlobWriter
+	pulling *pulling
+	unlock  func()
+}
+
+// Commit implements image.BlobWriter. One that has begun is finished, whoever cancels meanwhile: half of
+// it is a blob in the store that no record names.
+func (w *pullWriter) Commit(ctx context.Context, size int64, expected digest.Digest) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	_, err := w.CommitLabelled(context.WithoutCancel(ctx), size, expected, w.pulling.labels)
+	return err
+}
+
+// Close implements image.BlobWriter, and lets the next pull have the blob.
+func (w *pullWriter) Close() error {
+	defer w.unlock()
+	return w.BlobWriter.Close()
+}

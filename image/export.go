@@ -1,0 +1,164 @@
+package image
+
+import (
+	"archive/tar"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/containerd/errdefs"
+	"github.com/containerd/platforms"
+	"github.com/distribution/reference"
+	digest "github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/specs-go"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// Export writes images as one archive: an OCI image layout, which `docker load` takes as well by the
+// manifest.json beside it. What is here of an image goes into it, byte for byte, and for every platform
+// that is here; with a platform only the manifest that suits it best. Import gives the same digests.
+// Not found where an image is complete for no platform; nothing was written then.
+func Export(ctx context.Context, p Provider, w io.Writer, images []Imported, platform platforms.MatchComparer) error {
+	e := &export{content: p, seen: make(map[digest.Digest]bool)}
+	for _, img := range images {
+		if err := e.add(ctx, img, platform); err != nil {
+			return fmt.Errorf("export image %s: %w", img.Name, err)
+		}
+	}
+	if err := e.write(ctx, w); err != nil {
+		return fmt.Errorf("export images: %w", err)
+	}
+	return nil
+}
+
+// export is one call of Export.
+type export struct {
+	content Provider
+	index   []ocispec.Descriptor
+	saved   []savedImage
+	seen    map[digest.Digest]bool
+	blobs   []ocispec.Descriptor
+}
+
+// add notes what an image is made of.
+func (e *export) add(ctx context.Context, img Imported, platform platforms.MatchComparer) error {
+	target := plainTarget(img.Target)
+	if platform != nil {
+		_, desc, err := Manifest(ctx, e.content, target, platform)
+		if err != nil {
+			return err
+		}
+		target = plainTarget(desc)
+	}
+	whole, err := complete(ctx, e.content, target, 0)
+	if err != nil {
+		return err
+	}
+	if !whole {
+		return fmt.Errorf("a part of it is not here for any platform: pull it again: %w", errdefs.ErrNotFound)
+	}
+	err = Walk(ctx, e.content, target, func(d ocispec.Descriptor) error {
+		if !e.seen[d.Digest] {
+			e.seen[d.Digest] = true
+			e.blobs = append(e.blobs, d)
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if err := e.save(ctx, img.Name, target); err != nil {
+		return err
+	}
+	named := target
+	named.Annotations = map[string]string{annotationName: img.Name}
+	if ref, err := reference.ParseNormalizedNamed(img.Name); err == nil {
+		if t, ok := ref.(reference.Tagged); ok {
+			named.Annotations[ocispec.AnnotationRefName] = t.Tag()
+		}
+	}
+	e.index = append(e.index, named)
+	return nil
+}
+
+// save notes the image as docker load knows it, which has one platform: this machine's, or the first
+// that is here.
+func (e *export) save(ctx context.Context, name string, target ocispec.Descriptor) error {
+	m, _, err := Manifest(ctx, e.content, target, platforms.Default())
+	if errdefs.IsNotFound(err) {
+		m, _, err = Manifest(ctx, e.content, target, platforms.All)
+	}
+	if errdefs.IsNotFound(err) {
+		return nil // an artifact, which docker load does not know
+	}
+	if err != nil {
+		return err
+	}
+	s := savedImage{Config: blobPath(m.Config.Digest)}
+	for _, l := range m.Layers {
+		s.Layers = append(s.Layers, blobPath(l.Digest))
+	}
+	if ref, err := reference.ParseNormalizedNamed(name); err == nil {
+		if _, ok := ref.(reference.Tagged); ok {
+			s.RepoTags = []string{reference.FamiliarString(ref)}
+		}
+	}
+	e.saved = append(e.saved, s)
+	return nil
+}
+
+func blobPath(d digest.Digest) string {
+	return "blobs/" + d.Algorithm().String() + "/" + d.Encoded()
+}
+
+// write writes the archive; the same images give the same bytes.
+func (e *export) write(ctx context.Context, w io.Writer) error {
+	tw := tar.NewWriter(w)
+	for _, doc := range []struct {
+		name string
+		v    any
+	}{
+		{ocispec.ImageLayoutFile, ocispec.ImageLayout{Version: ocispec.ImageLayoutVersion}},
+		{ocispec.ImageIndexFile, ocispec.Index{
+			Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: e.index,
+		}},
+		{"manifest.json", e.saved},
+	} {
+		raw, err := json.Marshal(doc.v)
+		if err != nil {
+			return fmt.Errorf("make %s: %w", doc.name, err)
+		}
+		if err := tw.WriteHeader(entry(doc.name, int64(len(raw)))); err != nil {
+			return err
+		}
+		if _, err := tw.Write(raw); err != nil {
+			return err
+		}
+	}
+	buf := make([]byte, copyBuffer)
+	for _, d := range e.blobs {
+		if err := e.writeBlob(ctx, tw, d, buf); err != nil {
+			return err
+		}
+	}
+	return tw.Close()
+}
+
+func entry(name string, size int64) *tar.Header {
+	return &tar.Header{Name: name, Typeflag: tar.TypeReg, Mode: 0o444, Size: size}
+}
+
+func (e *export) writeBlob(ctx context.Context, tw *tar.Writer, d ocispec.Descriptor, buf []byte) (err error) {
+	b, err := e.content.ReaderAt(ctx, d.Digest)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, b.Close()) }()
+	if err := tw.WriteHeader(entry(blobPath(d.Digest), b.Size())); err != nil {
+		return err
+	}
+	_, err = io.CopyBuffer(struct{ io.Writer }{tw}, checked(ctx, io.NewSectionReader(b, 0, b.Size())), buf)
+	return err
+}

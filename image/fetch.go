@@ -1,0 +1,327 @@
+package image
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"slices"
+
+	"github.com/containerd/errdefs"
+	"github.com/containerd/platforms"
+	digest "github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
+)
+
+// Source is where an image's content comes from.
+type Source interface {
+	// Fetch returns the bytes of a blob or document from offset on, as many as its descriptor says
+	// or an error. They are verified by the caller, who closes it.
+	Fetch(ctx context.Context, desc ocispec.Descriptor, offset int64) (io.ReadCloser, error)
+}
+
+// State is how far a part of an image has come.
+type State string
+
+// The states, in order; a part that was here goes from waiting to exists.
+const (
+	StateWaiting   State = "waiting"
+	StateFetching  State = "downloading"
+	StateExists    State = "exists"
+	StateFetched   State = "downloaded"
+	StateUnpacking State = "unpacking"
+	StateUnpacked  State = "unpacked"
+)
+
+const (
+	defaultParallel = 3
+	maxParallel     = 64
+	// maxManifests bounds the documents of one image, maxParts the layers of all its manifests.
+	maxManifests = 1000
+	maxParts     = 10_000
+)
+
+// FetchOptions change what is fetched. The zero value is right for running an image here.
+type FetchOptions struct {
+	// Platform chooses among an image's manifests; nil is this machine's.
+	Platform platforms.MatchComparer
+	// All fetches every part for every platform.
+	All bool
+	// Parallel is how many layers are fetched at the same time; 0 for three.
+	Parallel int
+	// Watch is told how far a part has come, in bytes; nil for nobody. It is called by several at
+	// the same time.
+	Watch func(desc ocispec.Descriptor, state State, done int64)
+}
+
+// Fetching is an image whose documents are here and whose layers may not be.
+type Fetching struct {
+	content Content
+	source  Source
+	opts    FetchOptions
+
+	documents int
+	layers    []ocispec.Descriptor
+	arrived   map[digest.Digest]chan struct{} // closed when a layer is here
+}
+
+// FetchRef is what the ingest of a blob that is fetched is called. It is always the same, so that
+// whoever fetches the blob next goes on where it was left.
+func FetchRef(d digest.Digest) string { return "fetch-" + d.String() }
+
+// Fetch fetches the documents of the image at target: indexes, the manifests wanted and their
+// configurations. Layers then fetches the rest. What is here is not fetched. Errors of the class
+// invalid argument or failed precondition blame the image or where it comes from; an ingest is left
+// only of a layer, to go on with.
+func Fetch(ctx context.Context, c Content, s Source, target ocispec.Descriptor, opts FetchOptions) (*Fetching, error) {
+	f := &Fetching{content: c, source: s, opts: opts, arrived: make(map[digest.Digest]chan struct{})}
+	if f.opts.Parallel <= 0 {
+		f.opts.Parallel = defaultParallel
+	}
+	f.opts.Parallel = min(f.opts.Parallel, maxParallel)
+	if f.opts.Platform == nil {
+		f.opts.Platform = platforms.Default()
+	}
+	var err error
+	if opts.All {
+		err = f.everything(ctx, target, 0)
+	} else {
+		err = f.best(ctx, target)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+// everything fetches the documents at and below desc.
+func (f *Fetching) everything(ctx context.Context, desc ocispec.Descriptor, depth int) error {
+	switch {
+	case IsManifest(desc.MediaType):
+		_, err := f.manifest(ctx, desc)
+		return err
+	case !IsIndex(desc.MediaType):
+		return notAnImage(desc)
+	case depth >= maxNesting:
+		return invalidf("indexes are nested more than %d deep", maxNesting)
+	}
+	if err := f.document(ctx, desc); err != nil {
+		return err
+	}
+	index, err := ReadIndex(ctx, f.content, desc)
+	if err != nil {
+		return err
+	}
+	for _, d := range index.Manifests {
+		if !IsIndex(d.MediaType) && !IsManifest(d.MediaType) {
+			continue // the index still names it
+		}
+		if err := f.everything(ctx, d, depth+1); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// best fetches the documents of the manifest that suits the platform best.
+func (f *Fetching) best(ctx context.Context, target ocispec.Descriptor) error {
+	if IsManifest(target.MediaType) {
+		_, err := f.manifest(ctx, target)
+		return err
+	}
+	var found, others []ocispec.Descriptor
+	if err := f.candidates(ctx, target, 0, &found, &others); err != nil {
+		return err
+	}
+	if len(found) == 0 {
+		return fmt.Errorf("image %s has no manifest for this platform; it has %s: %w", target.Digest, listPlatforms(others), errdefs.ErrNotFound)
+	}
+	match := f.opts.Platform
+	slices.SortStableFunc(found, func(a, b ocispec.Descriptor) int {
+		switch {
+		case match.Less(*a.Platform, *b.Platform):
+			return -1
+		case match.Less(*b.Platform, *a.Platform):
+			return 1
+		default:
+			return 0
+		}
+	})
+	_, err := f.manifest(ctx, found[0])
+	return err
+}
+
+// candidates adds the manifests below desc that match, each with its platform.
+func (f *Fetching) candidates(ctx context.Context, desc ocispec.Descriptor, depth int, found, others *[]ocispec.Descriptor) error {
+	switch {
+	case !IsIndex(desc.MediaType):
+		return notAnImage(desc)
+	case depth >= maxNesting:
+		return invalidf("indexes are nested more than %d deep", maxNesting)
+	}
+	if err := f.document(ctx, desc); err != nil {
+		return err
+	}
+	index, err := ReadIndex(ctx, f.content, desc)
+	if err != nil {
+		return err
+	}
+	for _, d := range index.Manifests {
+		switch {
+		case IsIndex(d.MediaType) && (d.Platform == nil || f.opts.Platform.Match(*d.Platform)):
+			if err := f.candidates(ctx, d, depth+1, found, others); err != nil {
+				return err
+			}
+			continue
+		case !IsManifest(d.MediaType):
+			continue
+		case d.Platform == nil:
+			if d.Platform, err = f.platformOf(ctx, d); err != nil {
+				return err
+			}
+		}
+		if d.Platform != nil && f.opts.Platform.Match(*d.Platform) {
+			*found = append(*found, d)
+		} else if d.Platform != nil {
+			*others = append(*others, d)
+		}
+	}
+	return nil
+}
+
+// platformOf reads the platform of a manifest that an index does not tell of; nil for what is no image.
+func (f *Fetching) platformOf(ctx context.Context, desc ocispec.Descriptor) (*ocispec.Platform, error) {
+	if err := f.document(ctx, desc); err != nil {
+		return nil, err
+	}
+	m, err := ReadManifest(ctx, f.content, desc)
+	if err != nil {
+		return nil, err
+	}
+	if m.Config.MediaType != ocispec.MediaTypeImageConfig && m.Config.MediaType != dockerConfig {
+		return nil, nil //nolint:nilnil // no platform is no error
+	}
+	if err := f.document(ctx, m.Config); err != nil {
+		return nil, err
+	}
+	config, err := readConfig(ctx, f.content, m.Config)
+	if err != nil {
+		return nil, err
+	}
+	p := platforms.Normalize(config.Platform)
+	return &p, nil
+}
+
+// manifest fetches a manifest with its configuration, and notes its layers.
+func (f *Fetching) manifest(ctx context.Context, desc ocispec.Descriptor) (ocispec.Manifest, error) {
+	if err := f.document(ctx, desc); err != nil {
+		return ocispec.Manifest{}, err
+	}
+	m, err := ReadManifest(ctx, f.content, desc)
+	if err != nil {
+		return m, err
+	}
+	if err := f.document(ctx, m.Config); err != nil {
+		return m, err
+	}
+	for _, l := range m.Layers {
+		if _, ok := f.arrived[l.Digest]; !ok {
+			f.arrived[l.Digest] = make(chan struct{})
+			f.layers = append(f.layers, l)
+			f.watch(l, StateWaiting, 0)
+		}
+	}
+	if len(f.layers) > maxParts {
+		return m, invalidf("image has more than %d layers for all its platforms", maxParts)
+	}
+	return m, nil
+}
+
+// document fetches an index, manifest or configuration.
+func (f *Fetching) document(ctx context.Context, desc ocispec.Descriptor) error {
+	if f.documents++; f.documents > maxManifests {
+		return invalidf("image has more than %d documents", maxManifests)
+	}
+	if desc.Size < 0 || desc.Size > maxDocument {
+		return invalidf("%s %s: its size is %d, at most %d are read", desc.MediaType, desc.Digest, desc.Size, maxDocument)
+	}
+	return f.blob(ctx, desc, false)
+}
+
+// Layers fetches the layers, several at the same time and the lowest first.
+func (f *Fetching) Layers(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(f.opts.Parallel)
+	for _, l := range f.layers {
+		if ctx.Err() != nil {
+			break
+		}
+		g.Go(func() error {
+			if err := f.blob(ctx, l, true); err != nil {
+				return err
+			}
+			close(f.arrived[l.Digest])
+			return nil
+		})
+	}
+	err := g.Wait()
+	if err == nil {
+		err = ctxError(ctx, f.arrived)
+	}
+	return err
+}
+
+// ctxError is for a caller who left before all was begun: errgroup ends its context in any case.
+func ctxError(ctx context.Context, arrived map[digest.Digest]chan struct{}) error {
+	for _, ch := range arrived {
+		select {
+		case <-ch:
+		default:
+			return context.Cause(ctx)
+		}
+	}
+	return nil
+}
+
+// Wait returns when a layer is here. It ends with ctx, which has to end when Layers fails.
+func (f *Fetching) Wait(ctx context.Context, desc ocispec.Descriptor) error {
+	ch, ok := f.arrived[desc.Digest]
+	if !ok {
+		return nil // not one of those that are fetched
+	}
+	select {
+	case <-ch:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (f *Fetching) watch(desc ocispec.Descriptor, state State, done int64) {
+	if f.opts.Watch != nil {
+		f.opts.Watch(desc, state, done)
+	}
+}
+
+func notAnImage(desc ocispec.Descriptor) error {
+	return fmt.Errorf("content %s of the type %.100q is no image: %w", desc.Digest, desc.MediaType, errdefs.ErrNotImplemented)
+}
+
+// listPlatforms names some of the platforms that there are.
+func listPlatforms(list []ocispec.Descriptor) string {
+	const most = 12
+	text := ""
+	for i, d := range list {
+		if i == most {
+			return text + " and more"
+		}
+		if i > 0 {
+			text += ", "
+		}
+		text += fmt.Sprintf("%.40s", platforms.Format(*d.Platform))
+	}
+	if text == "" {
+		return "none"
+	}
+	return text
+}

@@ -1,0 +1,109 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/containerd/errdefs"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/cleatproject/cleat/content"
+)
+
+// errCut marks that the bytes of an ingest were not those of its digest.
+var errCut = errors.New("its bytes are not those of its digest")
+
+// blob fetches one blob to the store, from where an ingest of it was left. keep says that what came of
+// it stays when it fails.
+func (f *Fetching) blob(ctx context.Context, desc ocispec.Descriptor, keep bool) error {
+	ref := FetchRef(desc.Digest)
+	w, err := f.content.Writer(ctx, ref, content.WriterOptions{Expected: desc.Digest, Total: desc.Size})
+	switch {
+	case errdefs.IsAlreadyExists(err):
+		return f.exists(ctx, desc)
+	case err != nil:
+		return fmt.Errorf("fetch %s: %w", desc.Digest, err)
+	}
+	err = f.fill(ctx, w, desc)
+	drop := err != nil && (!keep || errors.Is(err, errCut) || w.Status().Offset == 0)
+	if drop {
+		err = errors.Join(err, ignoreNotFound(f.content.Abort(context.WithoutCancel(ctx), ref)))
+	}
+	err = errors.Join(err, w.Close())
+	if err == nil {
+		f.watch(desc, StateFetched, desc.Size)
+	}
+	return err
+}
+
+func ignoreNotFound(err error) error {
+	if errdefs.IsNotFound(err) {
+		return nil
+	}
+	return err
+}
+
+// exists checks the blob that is here against the descriptor.
+func (f *Fetching) exists(ctx context.Context, desc ocispec.Descriptor) error {
+	b, err := f.content.ReaderAt(ctx, desc.Digest)
+	if err != nil {
+		return err
+	}
+	size := b.Size()
+	if err := b.Close(); err != nil {
+		return err
+	}
+	if size != desc.Size {
+		return invalidf("blob %s has %d bytes, its descriptor says %d", desc.Digest, size, desc.Size)
+	}
+	f.watch(desc, StateExists, size)
+	return nil
+}
+
+// fill fetches what is missing of an ingest and commits it. Where what was there before turns out not to
+// be of the blob, it is fetched from the beginning, once.
+func (f *Fetching) fill(ctx context.Context, w BlobWriter, desc ocispec.Descriptor) error {
+	began := w.Status().Offset
+	err := f.transfer(ctx, w, desc, began)
+	if began > 0 && errors.Is(err, errCut) {
+		if err := w.Truncate(0); err != nil {
+			return err
+		}
+		err = f.transfer(ctx, w, desc, 0)
+	}
+	return err
+}
+
+func (f *Fetching) transfer(ctx context.Context, w BlobWriter, desc ocispec.Descriptor, offset int64) (err error) {
+	f.watch(desc, StateFetching, offset)
+	rc, err := f.source.Fetch(ctx, desc, offset)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, rc.Close()) }()
+	buf := make([]byte, copyBuffer)
+	counted := readerFunc(func(p []byte) (int, error) {
+		if err := ctx.Err(); err != nil {
+			return 0, err
+		}
+		n, err := rc.Read(p)
+		offset += int64(n)
+		if n > 0 {
+			f.watch(desc, StateFetching, offset)
+		}
+		return n, err
+	})
+	if _, err := io.CopyBuffer(struct{ io.Writer }{w}, counted, buf); err != nil {
+		return err
+	}
+	switch err := w.Commit(ctx, desc.Size, desc.Digest); {
+	case err == nil, errdefs.IsAlreadyExists(err):
+		return nil
+	case errdefs.IsFailedPrecondition(err):
+		return fmt.Errorf("fetch %s: %w: the registry is wrong about its content, or somebody changes it on the way: %w", desc.Digest, errCut, err)
+	default:
+		return err
+	}
+}

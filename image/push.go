@@ -1,0 +1,223 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/containerd/errdefs"
+	"github.com/containerd/platforms"
+	digest "github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
+)
+
+// Destination is a repository that an image is brought to.
+type Destination interface {
+	// Exists tells whether it has a blob or document.
+	Exists(ctx context.Context, desc ocispec.Descriptor) (bool, error)
+	// PushBlob puts a blob there, from another repository beside it where from names one, else by
+	// its bytes, and tells whether none had to be sent. content may be called more than once.
+	PushBlob(ctx context.Context, desc ocispec.Descriptor, from string, content func() (io.ReadCloser, error)) (mounted bool, err error)
+	// PushManifest puts a document whose parts are there, under its name as well where tag says so.
+	PushManifest(ctx context.Context, desc ocispec.Descriptor, raw []byte, tag bool) error
+}
+
+// The states of what is pushed; a part that is there already exists.
+const (
+	StatePushing State = "uploading"
+	StateMounted State = "mounted"
+	StatePushed  State = "uploaded"
+)
+
+// PushOptions change how an image is pushed. The zero value pushes all of it.
+type PushOptions struct {
+	// Platform, if not nil, pushes only the manifest that suits it best.
+	Platform platforms.MatchComparer
+	// Parallel is how many blobs are sent at the same time; 0 for three.
+	Parallel int
+	// From names a repository beside the destination that has a blob, or ""; nil for none.
+	From func(d digest.Digest) string
+	// Watch is told how far a part has come, in bytes; nil for nobody.
+	Watch func(desc ocispec.Descriptor, state State, done int64)
+}
+
+// pushing is one call of Push.
+type pushing struct {
+	content Provider
+	to      Destination
+	opts    PushOptions
+
+	seen      map[digest.Digest]bool
+	blobs     []ocispec.Descriptor
+	documents []ocispec.Descriptor // parts before the whole
+}
+
+// Push brings an image to a repository: the blobs that it lacks, then the documents, those that name
+// others last, and the target under its name. It returns what that is. Not found where a part of the
+// image is not here.
+func Push(ctx context.Context, p Provider, to Destination, target ocispec.Descriptor, opts PushOptions) (ocispec.Descriptor, error) {
+	if opts.Platform != nil {
+		_, desc, err := Manifest(ctx, p, target, opts.Platform)
+		if err != nil {
+			return target, err
+		}
+		target = plainTarget(desc)
+	}
+	if opts.Parallel <= 0 {
+		opts.Parallel = defaultParallel
+	}
+	if opts.Watch == nil {
+		opts.Watch = func(ocispec.Descriptor, State, int64) {}
+	}
+	w := &pushing{content: p, to: to, opts: opts, seen: make(map[digest.Digest]bool)}
+	if err := w.gather(ctx, target, 0); err != nil {
+		return target, err
+	}
+	if err := w.sendBlobs(ctx); err != nil {
+		return target, err
+	}
+	for _, d := range w.documents {
+		if err := w.sendDocument(ctx, d, d.Digest == target.Digest); err != nil {
+			return target, err
+		}
+	}
+	return target, nil
+}
+
+// gather lists what the image at desc is made of, which has to be here as a whole.
+func (w *pushing) gather(ctx context.Context, desc ocispec.Descriptor, depth int) error {
+	if depth > maxNesting {
+		return invalidf("indexes are nested more than %d deep", maxNesting)
+	}
+	if w.seen[desc.Digest] {
+		return nil
+	}
+	w.seen[desc.Digest] = true
+	if !IsIndex(desc.MediaType) && !IsManifest(desc.MediaType) {
+		if err := w.here(ctx, desc); err != nil {
+			return err
+		}
+		w.blobs = append(w.blobs, desc)
+		w.opts.Watch(desc, StateWaiting, 0)
+		return nil
+	}
+	children, err := Children(ctx, w.content, desc)
+	if err != nil {
+		return incomplete(desc, err)
+	}
+	for _, c := range children {
+		if len(c.URLs) > 0 && w.here(ctx, c) != nil {
+			continue // a layer that registries do not keep
+		}
+		if err := w.gather(ctx, c, depth+1); err != nil {
+			return err
+		}
+	}
+	w.documents = append(w.documents, desc)
+	return nil
+}
+
+// here tells whether a blob is here.
+func (w *pushing) here(ctx context.Context, desc ocispec.Descriptor) error {
+	b, err := w.content.ReaderAt(ctx, desc.Digest)
+	if err != nil {
+		return incomplete(desc, err)
+	}
+	return b.Close()
+}
+
+func incomplete(desc ocispec.Descriptor, err error) error {
+	if errdefs.IsNotFound(err) {
+		return fmt.Errorf("a part of the image is not here, %s %s: pull it with all platforms, or push one platform: %w", desc.MediaType, desc.Digest, errdefs.ErrNotFound)
+	}
+	return err
+}
+
+func (w *pushing) sendBlobs(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(min(w.opts.Parallel, maxParallel))
+	for _, d := range w.blobs {
+		g.Go(func() error {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			return w.sendBlob(ctx, d)
+		})
+	}
+	return g.Wait()
+}
+
+func (w *pushing) sendBlob(ctx context.Context, desc ocispec.Descriptor) error {
+	there, err := w.to.Exists(ctx, desc)
+	if err != nil {
+		return err
+	}
+	if there {
+		w.opts.Watch(desc, StateExists, desc.Size)
+		return nil
+	}
+	from := ""
+	if w.opts.From != nil {
+		from = w.opts.From(desc.Digest)
+	}
+	w.opts.Watch(desc, StatePushing, 0)
+	mounted, err := w.to.PushBlob(ctx, desc, from, func() (io.ReadCloser, error) { return w.open(ctx, desc) })
+	switch {
+	case err != nil:
+		return err
+	case mounted:
+		w.opts.Watch(desc, StateMounted, desc.Size)
+	default:
+		w.opts.Watch(desc, StatePushed, desc.Size)
+	}
+	return nil
+}
+
+// sent reads a blob and tells how far it is.
+type sent struct {
+	io.Reader
+	io.Closer
+}
+
+func (w *pushing) open(ctx context.Context, desc ocispec.Descriptor) (io.ReadCloser, error) {
+	b, err := w.content.ReaderAt(ctx, desc.Digest)
+	if err != nil {
+		return nil, err
+	}
+	if b.Size() != desc.Size {
+		return nil, errors.Join(invalidf("blob %s has %d bytes, its descriptor says %d", desc.Digest, b.Size(), desc.Size), b.Close())
+	}
+	section := io.NewSectionReader(b, 0, b.Size())
+	done := int64(0)
+	return sent{readerFunc(func(p []byte) (int, error) {
+		n, err := section.Read(p)
+		done += int64(n)
+		w.opts.Watch(desc, StatePushing, done)
+		return n, err
+	}), b}, nil
+}
+
+// sendDocument puts an index or manifest there, the target also where it exists: its name may be another's.
+func (w *pushing) sendDocument(ctx context.Context, desc ocispec.Descriptor, tag bool) error {
+	if !tag {
+		there, err := w.to.Exists(ctx, desc)
+		if err != nil {
+			return err
+		}
+		if there {
+			w.opts.Watch(desc, StateExists, desc.Size)
+			return nil
+		}
+	}
+	raw, err := readDocument(ctx, w.content, desc)
+	if err != nil {
+		return err
+	}
+	if err := w.to.PushManifest(ctx, desc, raw, tag); err != nil {
+		return err
+	}
+	w.opts.Watch(desc, StatePushed, desc.Size)
+	return nil
+}

@@ -1,0 +1,227 @@
+package registry
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"oras.land/oras-go/v2/registry/remote/auth"
+	"oras.land/oras-go/v2/registry/remote/retry"
+)
+
+// Options of a Client. The zero value asks registries themselves, with no configuration.
+type Options struct {
+	// ConfigPath is the directory with a folder for each registry; "" for none.
+	ConfigPath string
+	// UserAgent names the program; "" for cleat.
+	UserAgent string
+	// Backoff is how long to wait before a request is made again the first time; each further time
+	// twice as long. 0 for a quarter of a second.
+	Backoff time.Duration
+	// Idle is how long a transfer may bring nothing; 0 for a minute.
+	Idle time.Duration
+}
+
+const (
+	defaultBackoff = 250 * time.Millisecond
+	defaultIdle    = time.Minute
+	// maxWait bounds what a registry may have a request wait, and tries how often.
+	maxWait  = 30 * time.Second
+	maxTries = 4
+)
+
+// Client makes Repositories. It keeps nothing between them, so that one's credential is never another's.
+type Client struct{ opts Options }
+
+// New returns a Client.
+func New(opts Options) *Client {
+	if opts.UserAgent == "" {
+		opts.UserAgent = "cleat"
+	}
+	if opts.Backoff == 0 {
+		opts.Backoff = defaultBackoff
+	}
+	if opts.Idle == 0 {
+		opts.Idle = defaultIdle
+	}
+	return &Client{opts}
+}
+
+// Credential is what a user shows to a registry; the zero value is nobody. It does not print itself.
+type Credential struct {
+	Username, Password string
+	// IdentityToken is shown to get tokens, RegistryToken is one.
+	IdentityToken, RegistryToken string
+}
+
+const hidden = "(hidden)"
+
+func (Credential) String() string       { return hidden }
+func (Credential) GoString() string     { return hidden }
+func (Credential) LogValue() slog.Value { return slog.StringValue(hidden) }
+
+var (
+	_ fmt.Stringer   = Credential{}
+	_ slog.LogValuer = Credential{}
+)
+
+// Repository is a repository of a registry for one request. Close it. Its methods may be called
+// concurrently.
+type Repository struct {
+	ref     Reference
+	servers []*server
+	client  *Client
+}
+
+// server is a host with the connections to it.
+type server struct {
+	host
+	auth      *auth.Client
+	transport *http.Transport
+	plain     http.RoundTripper // with retries, without credentials
+
+	mu     sync.Mutex
+	probed bool
+}
+
+// Repository opens the repository of a reference, with mirrors and settings as configured. It sends
+// nothing yet.
+func (c *Client) Repository(ref Reference, cred Credential) (*Repository, error) {
+	hosts, err := hostsFor(c.opts.ConfigPath, ref.Host)
+	if err != nil {
+		return nil, err
+	}
+	r := &Repository{ref: ref, client: c}
+	for i := range hosts {
+		s, err := c.server(hosts[i], cred)
+		if err != nil {
+			r.Close()
+			return nil, fmt.Errorf("configuration of registry %s: host %s: %w", ref.Host, hosts[i].base.Host, err)
+		}
+		r.servers = append(r.servers, s)
+	}
+	return r, nil
+}
+
+func (c *Client) server(h host, cred Credential) (*server, error) {
+	transport, err := newTransport(&h)
+	if err != nil {
+		return nil, err
+	}
+	s := &server{host: h, transport: transport, probed: !h.guess}
+	s.plain = &retry.Transport{
+		Base:   headers{transport, &s.base, h.header},
+		Policy: retryPolicy(c.opts.Backoff, maxWait, maxTries),
+	}
+	s.auth = &auth.Client{
+		Client: &http.Client{Transport: s.plain, CheckRedirect: checkRedirect},
+		Header: http.Header{"User-Agent": {c.opts.UserAgent}},
+		Cache:  auth.NewCache(), ClientID: "cleat",
+		Credential: func(context.Context, string) (auth.Credential, error) {
+			if !h.own { // a mirror
+				return auth.EmptyCredential, nil
+			}
+			return auth.Credential{
+				Username: cred.Username, Password: cred.Password,
+				RefreshToken: cred.IdentityToken, AccessToken: cred.RegistryToken,
+			}, nil
+		},
+	}
+	return s, nil
+}
+
+// Close closes the connections that are idle. Bodies have to be closed before.
+func (r *Repository) Close() {
+	for _, s := range r.servers {
+		s.transport.CloseIdleConnections()
+	}
+}
+
+// Reference returns what the repository was opened for.
+func (r *Repository) Reference() Reference { return r.ref }
+
+// ready finds out whether a server that nobody told of speaks TLS. Only one on loopback may not.
+func (s *server) ready(ctx context.Context) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.probed {
+		return nil
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.base.String()+"/", nil)
+	if err != nil {
+		return err
+	}
+	resp, err := s.plain.RoundTrip(req)
+	var notTLS tls.RecordHeaderError
+	switch {
+	case errors.As(err, &notTLS) && string(notTLS.RecordHeader[:]) == "HTTP/":
+		s.base.Scheme = "http"
+	case err != nil:
+		return err
+	default:
+		_ = resp.Body.Close() // whatever it says
+	}
+	s.probed = true
+	return nil
+}
+
+// request makes a request below the API's root; path begins with a slash.
+func (s *server) request(ctx context.Context, method, path string, header http.Header) (*http.Request, error) {
+	if err := s.ready(ctx); err != nil {
+		return nil, err
+	}
+	req, err := http.NewRequestWithContext(ctx, method, s.base.String()+path, nil)
+	if err != nil {
+		return nil, err
+	}
+	for name, values := range header {
+		req.Header[name] = values
+	}
+	return req, nil
+}
+
+// pullScope and pushScope have the token of the first request do for all.
+func (r *Repository) pullScope(ctx context.Context) context.Context {
+	return auth.WithScopes(ctx, auth.ScopeRepository(r.ref.Repository, auth.ActionPull))
+}
+
+func (r *Repository) pushScope(ctx context.Context, more ...string) context.Context {
+	scopes := []string{auth.ScopeRepository(r.ref.Repository, auth.ActionPull, auth.ActionPush)}
+	for _, from := range more {
+		scopes = append(scopes, auth.ScopeRepository(from, auth.ActionPull))
+	}
+	return auth.WithScopes(ctx, scopes...)
+}
+
+// each asks the servers that can in turn until one does.
+func (r *Repository) each(ctx context.Context, can capability, ask func(*server) error) error {
+	var errs []error
+	for _, s := range r.servers {
+		if s.can&can == 0 {
+			continue
+		}
+		err := ask(s)
+		if err == nil {
+			return nil
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		errs = append(errs, err)
+	}
+	if len(errs) == 0 {
+		return fmt.Errorf("registry %s: its hosts.toml has no host with that capability: %w", r.ref.Host, errdefs.ErrFailedPrecondition)
+	}
+	// The registry itself comes last, and what it says counts; what mirrors said is told beside.
+	last := errs[len(errs)-1]
+	for _, e := range errs[:len(errs)-1] {
+		last = &failure{text: last.Error() + "; before: " + e.Error(), class: last}
+	}
+	return last
+}

@@ -1,0 +1,249 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// isDocument tells what is asked for as a manifest.
+func isDocument(mediaType string) bool {
+	switch mediaType {
+	case ocispec.MediaTypeImageIndex, ocispec.MediaTypeImageManifest, dockerIndex, dockerManifest:
+		return true
+	}
+	return false
+}
+
+// Fetch returns the bytes of a blob or document from offset on, as many as its descriptor says or an
+// error; that they are the right ones is the caller's to verify. It is taken up again where a connection
+// breaks, at the same server or the next. Close it.
+func (r *Repository) Fetch(ctx context.Context, desc ocispec.Descriptor, offset int64) (io.ReadCloser, error) {
+	if isDocument(desc.MediaType) && desc.Size > maxManifest {
+		return nil, fmt.Errorf("fetch %s of %s: %w", desc.Digest, r.ref, tooLarge())
+	}
+	ctx = r.pullScope(ctx)
+	b := &body{
+		size: desc.Size, offset: offset, began: offset, backoff: r.client.opts.Backoff, done: ctx.Done(),
+		what: fmt.Sprintf("fetch %s of %s", desc.Digest, r.ref), host: r.ref.Host,
+		open:  func(offset int64) (io.ReadCloser, error) { return r.open(ctx, desc, offset) },
+		ended: func() error { return ctx.Err() },
+	}
+	if offset == desc.Size {
+		return b, nil
+	}
+	var err error
+	if b.current, err = b.open(offset); err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+// open asks the servers in turn, and at last those that the layer itself names.
+func (r *Repository) open(ctx context.Context, desc ocispec.Descriptor, offset int64) (rc io.ReadCloser, err error) {
+	path := "/" + r.ref.Repository + blobsPrefix + desc.Digest.String()
+	header := http.Header{}
+	if isDocument(desc.MediaType) {
+		path = "/" + r.ref.Repository + manifestsPrefix + desc.Digest.String()
+		header.Set("Accept", desc.MediaType)
+	}
+	err = r.each(ctx, canPull, func(s *server) error {
+		rc, err = r.openAt(ctx, s, path, header, desc, offset)
+		if err != nil {
+			return fail("fetch", desc.Digest.String()+" of "+r.ref.String(), &s.host, err)
+		}
+		return nil
+	})
+	if errdefs.IsNotFound(err) && len(desc.URLs) > 0 {
+		return r.openForeign(ctx, desc, offset, err)
+	}
+	return rc, err
+}
+
+func (r *Repository) openAt(ctx context.Context, s *server, path string, header http.Header, desc ocispec.Descriptor, offset int64) (io.ReadCloser, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	req, err := s.request(ctx, http.MethodGet, path, header)
+	if err == nil {
+		var resp *http.Response
+		ranged(req, offset)
+		if resp, err = s.auth.Do(req); err == nil {
+			var rc io.ReadCloser
+			if rc, err = bodyOf(resp, desc.Size, offset); err == nil {
+				return newStalling(cancel, rc, r.client.opts.Idle), nil
+			}
+		}
+	}
+	cancel()
+	return nil, err
+}
+
+func ranged(req *http.Request, offset int64) {
+	if offset > 0 {
+		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", offset))
+	}
+}
+
+// bodyOf returns the body of an answer at the offset, and closes it otherwise.
+func bodyOf(resp *http.Response, size, offset int64) (io.ReadCloser, error) {
+	begins := int64(0)
+	switch resp.StatusCode {
+	case http.StatusOK:
+		if resp.ContentLength >= 0 && resp.ContentLength != size {
+			_ = resp.Body.Close()
+			return nil, wrongSize(resp.ContentLength, size)
+		}
+	case http.StatusPartialContent:
+		var total int64
+		var ok bool
+		if begins, total, ok = contentRange(resp.Header.Get("Content-Range")); !ok || begins > offset {
+			_ = resp.Body.Close()
+			return nil, fmt.Errorf("it answers with another range than what was asked for: %w", errdefs.ErrFailedPrecondition)
+		}
+		if total >= 0 && total != size {
+			_ = resp.Body.Close()
+			return nil, wrongSize(total, size)
+		}
+	default:
+		return nil, readError(resp)
+	}
+	if skip := offset - begins; skip > 0 { // a server that knows no ranges
+		if _, err := io.CopyN(io.Discard, resp.Body, skip); err != nil {
+			_ = resp.Body.Close()
+			return nil, fmt.Errorf("%w: %w", errShort, err)
+		}
+	}
+	return resp.Body, nil
+}
+
+func wrongSize(got, want int64) error {
+	return fmt.Errorf("it has %d bytes, its descriptor says %d: the registry is wrong about its content: %w", got, want, errdefs.ErrFailedPrecondition)
+}
+
+// contentRange reads "bytes 5-9/10"; the total is -1 where it says "*".
+func contentRange(text string) (begins, total int64, ok bool) {
+	rest, ok := strings.CutPrefix(text, "bytes ")
+	if !ok {
+		return 0, 0, false
+	}
+	span, all, ok := strings.Cut(rest, "/")
+	first, _, dash := strings.Cut(span, "-")
+	if !ok || !dash {
+		return 0, 0, false
+	}
+	begins, err := strconv.ParseInt(first, 10, 64)
+	if err != nil || begins < 0 {
+		return 0, 0, false
+	}
+	if all == "*" {
+		return begins, -1, true
+	}
+	total, err = strconv.ParseInt(all, 10, 64)
+	return begins, total, err == nil && total >= 0
+}
+
+const (
+	// poorTries is how often in a row a transfer may break off having brought less than goodRun.
+	poorTries = 5
+	goodRun   = 64 << 10
+)
+
+// body is a transfer that is taken up where it breaks off.
+type body struct {
+	open    func(offset int64) (io.ReadCloser, error)
+	ended   func() error // what the request ended with, nil while it goes on
+	done    <-chan struct{}
+	backoff time.Duration
+	what    string
+	host    string
+
+	current      io.ReadCloser // nil after it broke off
+	size, offset int64
+	began        int64 // where current began
+	poor         int
+}
+
+func (b *body) Read(p []byte) (int, error) {
+	for b.offset < b.size {
+		if b.current == nil {
+			if err := b.reopen(); err != nil {
+				return 0, err
+			}
+		}
+		n, err := b.current.Read(p[:min(int64(len(p)), b.size-b.offset)])
+		b.offset += int64(n)
+		if err != nil && b.offset < b.size {
+			if berr := b.broke(err); berr != nil {
+				return n, berr
+			}
+		}
+		if n > 0 {
+			return n, nil
+		}
+	}
+	return 0, b.surplus()
+}
+
+// surplus says io.EOF, or that there is more than there should be.
+func (b *body) surplus() error {
+	if b.current == nil {
+		return io.EOF
+	}
+	var one [1]byte
+	if n, _ := b.current.Read(one[:]); n > 0 {
+		return fmt.Errorf("%s: %s sends more than the %d bytes of its descriptor: the registry is wrong about its content: %w", b.what, b.host, b.size, errdefs.ErrFailedPrecondition)
+	}
+	return io.EOF
+}
+
+// broke puts a transfer aside that ended early, and says when that has been tried often enough.
+func (b *body) broke(err error) error {
+	_ = b.current.Close()
+	b.current = nil
+	if ended := b.ended(); ended != nil {
+		return fmt.Errorf("%s: %w", b.what, ended)
+	}
+	if b.offset-b.began >= goodRun {
+		b.poor = 0
+	}
+	b.poor++
+	if b.poor < poorTries {
+		return nil
+	}
+	if errors.Is(err, io.EOF) {
+		err = errShort
+	}
+	text := fmt.Sprintf("%s: %s breaks off after %d of %d bytes, again and again: %s: try again, it goes on from there", b.what, b.host, b.offset, b.size, redact(err))
+	return &failure{text: text, class: errdefs.ErrUnavailable}
+}
+
+// reopen goes on where the transfer broke off, after a while.
+func (b *body) reopen() error {
+	timer := time.NewTimer(b.backoff << (b.poor - 1))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-b.done:
+		return fmt.Errorf("%s: %w", b.what, b.ended())
+	}
+	rc, err := b.open(b.offset)
+	if err != nil {
+		return err
+	}
+	b.current, b.began = rc, b.offset
+	return nil
+}
+
+func (b *body) Close() error {
+	if b.current == nil {
+		return nil
+	}
+	return b.current.Close()
+}

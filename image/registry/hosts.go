@@ -1,0 +1,153 @@
+package registry
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/containerd/errdefs"
+)
+
+// What a host may be asked for.
+type capability uint8
+
+const (
+	canResolve capability = 1 << iota
+	canPull
+	canPush
+	canAll = canResolve | canPull | canPush
+)
+
+// keyPair is a client's certificate and its key, as paths; one file may hold both.
+type keyPair struct{ cert, key string }
+
+// host is a server that may be asked for the content of a registry.
+type host struct {
+	// base is scheme, host and the root of the API, without a slash at the end.
+	base       url.URL
+	can        capability
+	ca         []string
+	clients    []keyPair
+	skipVerify bool
+	header     http.Header
+	dial       time.Duration // 0 for the default
+	// own says that it is the registry itself, which credentials are for, and no mirror.
+	own bool
+	// guess says that nobody told whether it speaks TLS: one on loopback, which may be plain.
+	guess bool
+}
+
+const hostsFile = "hosts.toml"
+
+// hostsFor returns the servers to ask for a registry's content, in order.
+func hostsFor(configPath, registry string) ([]host, error) {
+	dir, err := configDir(configPath, registry)
+	if err != nil {
+		return nil, err
+	}
+	if dir == "" {
+		return []host{defaultHost(registry)}, nil
+	}
+	raw, err := os.ReadFile(filepath.Join(dir, hostsFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return certificatesOnly(dir, registry)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("read configuration of registry %s: %w", registry, err)
+	}
+	hosts, err := parseHosts(raw, registry, dir)
+	if err != nil {
+		return nil, fmt.Errorf("configuration %s: %w", filepath.Join(dir, hostsFile), err)
+	}
+	return hosts, nil
+}
+
+// configDir returns the folder for a registry, or "". A port may be written :5000 or _5000_; _default is
+// for registries without a folder.
+func configDir(configPath, registry string) (string, error) {
+	if configPath == "" {
+		return "", nil
+	}
+	names := []string{registry}
+	if name, port, ok := strings.Cut(registry, ":"); ok {
+		names = append(names, name+"_"+port+"_")
+	}
+	for _, name := range append(names, "_default") {
+		dir := filepath.Join(configPath, name)
+		info, err := os.Stat(dir)
+		if err == nil && info.IsDir() {
+			return dir, nil
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return "", fmt.Errorf("look for configuration of registry %s: %w", registry, err)
+		}
+	}
+	return "", nil
+}
+
+// certificatesOnly is for a folder as Docker has it: *.crt of authorities, *.cert with *.key of clients.
+func certificatesOnly(dir, registry string) ([]host, error) {
+	h := defaultHost(registry)
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("read configuration of registry %s: %w", registry, err)
+	}
+	for _, e := range entries {
+		path := filepath.Join(dir, e.Name())
+		switch filepath.Ext(path) {
+		case ".crt":
+			h.ca = append(h.ca, path)
+		case ".cert":
+			h.clients = append(h.clients, keyPair{path, strings.TrimSuffix(path, ".cert") + ".key"})
+		}
+	}
+	return []host{h}, nil
+}
+
+// defaultHost is the registry itself where nothing is configured.
+func defaultHost(registry string) host {
+	at := registry
+	if registry == "docker.io" {
+		at = "registry-1.docker.io"
+	}
+	return host{
+		base: url.URL{Scheme: "https", Host: at, Path: "/v2"}, can: canAll, own: true, guess: isLoopback(at),
+	}
+}
+
+// isLoopback tells whether a host with or without port is this machine by what it is called.
+func isLoopback(hostport string) bool {
+	name := hostport
+	if h, _, err := net.SplitHostPort(hostport); err == nil {
+		name = h
+	}
+	if name == "localhost" {
+		return true
+	}
+	addr, err := netip.ParseAddr(strings.Trim(name, "[]"))
+	return err == nil && addr.IsLoopback()
+}
+
+// parseServer reads a server of the configuration, a URL or a host alone.
+func parseServer(text string, overridePath bool) (url.URL, error) {
+	if !strings.Contains(text, "://") {
+		text = "https://" + text
+	}
+	u, err := url.Parse(text)
+	if err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http" || u.User != nil || u.RawQuery != "" {
+		return url.URL{}, fmt.Errorf("server %.256q: want http[s]://HOST[:PORT][/PATH]: %w", text, errdefs.ErrInvalidArgument)
+	}
+	base := url.URL{Scheme: u.Scheme, Host: u.Host, Path: strings.TrimRight(u.Path, "/")}
+	if !overridePath && !strings.HasSuffix(base.Path, "/v2") {
+		base.Path += "/v2"
+	}
+	return base, nil
+}

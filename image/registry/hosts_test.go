@@ -1,0 +1,121 @@
+package registry
+
+import (
+	"os"
+	"path/filepath"
+	"reflect"
+	"testing"
+	"time"
+
+	"github.com/containerd/errdefs"
+)
+
+// configured writes a hosts.toml for a folder and returns the directory above it.
+func configured(t *testing.T, folder, text string) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(dir, folder), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, folder, hostsFile), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func TestHostsInTheOrderOfTheFile(t *testing.T) {
+	dir := configured(t, "docker.io", `
+server = "https://docker.example"
+[host."https://zeta.example"]
+  capabilities = ["pull", "resolve"]
+  ca = "ca.pem"
+  client = [["c.pem", "/abs/k.pem"]]
+  dial_timeout = "3s"
+  [host."https://zeta.example".header]
+    x-one = "1"
+    x-two = ["2", "3"]
+[host."http://alpha.example:81/api/v2"]
+  skip_verify = true
+  override_path = true
+[host."beta.example"]
+  capabilities = []
+`)
+	hosts, err := hostsFor(dir, "docker.io")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var bases []string
+	for _, h := range hosts {
+		bases = append(bases, h.base.String())
+	}
+	want := []string{"https://zeta.example/v2", "http://alpha.example:81/api/v2", "https://beta.example/v2", "https://docker.example/v2"}
+	if !reflect.DeepEqual(bases, want) {
+		t.Fatalf("%q", bases)
+	}
+	at := filepath.Join(dir, "docker.io")
+	z := hosts[0]
+	if z.can != canPull|canResolve || z.own || z.ca[0] != filepath.Join(at, "ca.pem") || z.dial != 3*time.Second ||
+		!reflect.DeepEqual(z.clients, []keyPair{{filepath.Join(at, "c.pem"), "/abs/k.pem"}}) || len(z.header["X-Two"]) != 2 {
+		t.Errorf("%+v", z)
+	}
+	if !hosts[1].skipVerify || hosts[2].can != 0 || !hosts[3].own || hosts[3].can != canAll {
+		t.Errorf("%+v", hosts)
+	}
+}
+
+func TestWhichFolderIsOfARegistry(t *testing.T) {
+	for folder, registry := range map[string]string{
+		"localhost:5000": "localhost:5000", "localhost_5000_": "localhost:5000", "_default": "any.example",
+	} {
+		hosts, err := hostsFor(configured(t, folder, `server = "http://elsewhere:1"`), registry)
+		if err != nil || len(hosts) != 1 || hosts[0].base.String() != "http://elsewhere:1/v2" {
+			t.Errorf("%s: %+v, %v", folder, hosts, err)
+		}
+	}
+	hosts, err := hostsFor(t.TempDir(), "docker.io")
+	if err != nil || hosts[0].base.String() != "https://registry-1.docker.io/v2" || hosts[0].guess {
+		t.Errorf("%+v, %v", hosts, err)
+	}
+}
+
+func TestPlainHTTPIsGuessedForLoopbackOnly(t *testing.T) {
+	for registry, want := range map[string]bool{
+		"localhost:5000": true, "127.9.9.9:80": true, "[::1]:5000": true, "localhost": true,
+		"10.0.0.1:5000": false, "localhost.example:5000": false, "127.0.0.1.nip.io": false, "[::2]:5000": false,
+	} {
+		hosts, err := hostsFor("", registry)
+		if err != nil || hosts[0].guess != want || hosts[0].base.Scheme != "https" {
+			t.Errorf("%s: %+v, %v", registry, hosts, err)
+		}
+	}
+}
+
+func TestHostsFilesThatAreWrong(t *testing.T) {
+	for _, text := range []string{
+		"server = 1", "server = \"ftp://x\"", "server = \"https://user:secret@x\"", "[host.\"https://a\"]\ncapabilities = [\"fly\"]",
+		"[host.\"https://a\"]\nca = 5", "[host.\"https://a\"]\ndial_timeout = \"soon\"", "[host.\"https://a\"]\nclient = [[\"a\",\"b\",\"c\"]]", "[[",
+	} {
+		if _, err := hostsFor(configured(t, "x.example", text), "x.example"); !errdefs.IsInvalidArgument(err) {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+}
+
+func FuzzParseHosts(f *testing.F) {
+	f.Add([]byte("server = \"https://a\"\n[host.\"https://b\"]\ncapabilities=[\"pull\"]\n[host.\"https://b\".header]\nx=\"y\"\n"))
+	f.Add([]byte("[host]\n[host.a.b]\nclient=[[\"a\",\"b\"],\"c\"]"))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		hosts, err := parseHosts(raw, "r.example", "/dir")
+		if err != nil {
+			return
+		}
+		if last := hosts[len(hosts)-1]; !last.own {
+			t.Errorf("%q: the registry itself is not asked last: %+v", raw, hosts)
+		}
+		for _, h := range hosts {
+			if h.base.Scheme != "http" && h.base.Scheme != "https" || h.base.Host == "" {
+				t.Errorf("%q: %+v", raw, h)
+			}
+		}
+	})
+}

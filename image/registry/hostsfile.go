@@ -1,0 +1,205 @@
+package registry
+
+import (
+	"fmt"
+	"net/http"
+	"path/filepath"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"github.com/pelletier/go-toml/v2"
+	"github.com/pelletier/go-toml/v2/unstable"
+)
+
+// maxHostsFile bounds a hosts.toml in bytes.
+const maxHostsFile = 1 << 20
+
+// hostTable is what hosts.toml says of one server. The values that may be a string or a list are read
+// by asList.
+type hostTable struct {
+	Capabilities []string       `toml:"capabilities"`
+	CA           any            `toml:"ca"`
+	Client       any            `toml:"client"`
+	SkipVerify   bool           `toml:"skip_verify"`
+	Header       map[string]any `toml:"header"`
+	OverridePath bool           `toml:"override_path"`
+	DialTimeout  string         `toml:"dial_timeout"`
+}
+
+type hostsTable struct {
+	Server string `toml:"server"`
+	hostTable
+	Host map[string]hostTable `toml:"host"`
+}
+
+// parseHosts reads hosts.toml: the mirrors in the order of the file, then the registry itself. Paths are
+// below dir.
+func parseHosts(raw []byte, registry, dir string) ([]host, error) {
+	if len(raw) > maxHostsFile {
+		return nil, fmt.Errorf("it has %d bytes, at most %d are read: %w", len(raw), maxHostsFile, errdefs.ErrInvalidArgument)
+	}
+	var table hostsTable
+	if err := toml.Unmarshal(raw, &table); err != nil {
+		return nil, fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
+	}
+	var hosts []host
+	for _, name := range hostOrder(raw) {
+		t, ok := table.Host[name]
+		if !ok {
+			continue
+		}
+		h, err := t.host(name, dir)
+		if err != nil {
+			return nil, fmt.Errorf("host %q: %w", name, err)
+		}
+		hosts = append(hosts, h)
+	}
+	own := defaultHost(registry)
+	server := table.Server
+	if server == "" {
+		server = own.base.Scheme + "://" + own.base.Host
+	}
+	h, err := table.host(server, dir)
+	if err != nil {
+		return nil, err
+	}
+	h.own = true
+	h.guess = table.Server == "" && own.guess
+	return append(hosts, h), nil
+}
+
+// hostOrder returns the names of the tables [host.NAME] in their order, which a decoded map has lost.
+func hostOrder(raw []byte) []string {
+	var names []string
+	seen := make(map[string]bool)
+	p := unstable.Parser{}
+	p.Reset(raw)
+	for p.NextExpression() {
+		e := p.Expression()
+		if e.Kind != unstable.Table {
+			continue
+		}
+		keys := e.Key()
+		if !keys.Next() || string(keys.Node().Data) != "host" || !keys.Next() {
+			continue
+		}
+		if name := string(keys.Node().Data); !seen[name] {
+			seen[name] = true
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// host makes a server of what the file says.
+func (t hostTable) host(server, dir string) (h host, err error) {
+	if h.base, err = parseServer(server, t.OverridePath); err != nil {
+		return h, err
+	}
+	h.skipVerify = t.SkipVerify
+	if h.can, err = capabilities(t.Capabilities); err != nil {
+		return h, err
+	}
+	if h.ca, err = asList("ca", t.CA); err != nil {
+		return h, err
+	}
+	for i := range h.ca {
+		h.ca[i] = below(dir, h.ca[i])
+	}
+	if h.clients, err = keyPairs(t.Client, dir); err != nil {
+		return h, err
+	}
+	for name, v := range t.Header {
+		values, err := asList("header "+name, v)
+		if err != nil {
+			return h, err
+		}
+		if h.header == nil {
+			h.header = make(http.Header)
+		}
+		h.header[http.CanonicalHeaderKey(name)] = values
+	}
+	if t.DialTimeout != "" {
+		if h.dial, err = time.ParseDuration(t.DialTimeout); err != nil || h.dial <= 0 {
+			return h, fmt.Errorf("dial_timeout %q: want a time such as 3s: %w", t.DialTimeout, errdefs.ErrInvalidArgument)
+		}
+	}
+	return h, nil
+}
+
+func capabilities(names []string) (capability, error) {
+	if names == nil {
+		return canAll, nil
+	}
+	var c capability
+	for _, n := range names {
+		switch n {
+		case "resolve":
+			c |= canResolve
+		case "pull":
+			c |= canPull
+		case "push":
+			c |= canPush
+		default:
+			return 0, fmt.Errorf("capability %q: want resolve, pull or push: %w", n, errdefs.ErrInvalidArgument)
+		}
+	}
+	return c, nil
+}
+
+// keyPairs reads client: a path, a list of paths, or a list of pairs of paths.
+func keyPairs(v any, dir string) ([]keyPair, error) {
+	items, ok := v.([]any)
+	if !ok {
+		items = []any{v}
+	}
+	var out []keyPair
+	for _, item := range items {
+		if item == nil {
+			continue
+		}
+		paths, err := asList("client", item)
+		if err != nil {
+			return nil, err
+		}
+		switch {
+		case len(paths) == 1:
+			out = append(out, keyPair{below(dir, paths[0]), below(dir, paths[0])})
+		case len(paths) == 2 && paths[1] == "":
+			out = append(out, keyPair{below(dir, paths[0]), below(dir, paths[0])})
+		case len(paths) == 2:
+			out = append(out, keyPair{below(dir, paths[0]), below(dir, paths[1])})
+		default:
+			return nil, fmt.Errorf("client: want a path or a pair of paths, certificate and key: %w", errdefs.ErrInvalidArgument)
+		}
+	}
+	return out, nil
+}
+
+// asList makes a list of a string or of a list of strings.
+func asList(what string, v any) ([]string, error) {
+	switch v := v.(type) {
+	case nil:
+		return nil, nil
+	case string:
+		return []string{v}, nil
+	case []any:
+		out := make([]string, len(v))
+		for i, e := range v {
+			s, ok := e.(string)
+			if !ok {
+				return nil, fmt.Errorf("%s: want strings: %w", what, errdefs.ErrInvalidArgument)
+			}
+			out[i] = s
+		}
+		return out, nil
+	}
+	return nil, fmt.Errorf("%s: want a string or a list of strings: %w", what, errdefs.ErrInvalidArgument)
+}
+
+func below(dir, path string) string {
+	if filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(dir, path)
+}

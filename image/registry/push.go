@@ -1,0 +1,175 @@
+package registry
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+
+	"github.com/containerd/errdefs"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// pushTo calls do with the server that takes pushes: the first that may, and no other after it, because
+// half an image here and half there is none.
+func (r *Repository) pushTo(ctx context.Context, verb, what string, do func(*server) error) error {
+	for _, s := range r.servers {
+		if s.can&canPush == 0 {
+			continue
+		}
+		if err := do(s); err != nil {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			return fail(verb, what+" of "+r.ref.String(), &s.host, err)
+		}
+		return nil
+	}
+	return fmt.Errorf("registry %s: its hosts.toml has no host to push to: %w", r.ref.Host, errdefs.ErrFailedPrecondition)
+}
+
+// Exists tells whether the registry has a blob or document in this repository; a document counts under
+// the reference's tag only where that means it already.
+func (r *Repository) Exists(ctx context.Context, desc ocispec.Descriptor) (there bool, err error) {
+	path := "/" + r.ref.Repository + blobsPrefix + desc.Digest.String()
+	header := http.Header{}
+	if isDocument(desc.MediaType) {
+		path = "/" + r.ref.Repository + manifestsPrefix + desc.Digest.String()
+		header.Set("Accept", desc.MediaType)
+	}
+	ctx = r.pushScope(ctx)
+	err = r.pushTo(ctx, "look for", desc.Digest.String(), func(s *server) error {
+		req, err := s.request(ctx, http.MethodHead, path, header)
+		if err != nil {
+			return err
+		}
+		resp, err := s.auth.Do(req)
+		if err != nil {
+			return err
+		}
+		switch resp.StatusCode {
+		case http.StatusOK:
+			there = true
+		case http.StatusNotFound:
+		default:
+			return readError(resp)
+		}
+		return resp.Body.Close()
+	})
+	return there, err
+}
+
+// PushBlob puts a blob into the repository: from another repository of the same registry where from names
+// one that has it, else by its bytes. It tells whether no byte was sent.
+func (r *Repository) PushBlob(ctx context.Context, desc ocispec.Descriptor, from string, content func() (io.ReadCloser, error)) (mounted bool, err error) {
+	var more []string
+	if from != "" {
+		more = []string{from}
+	}
+	ctx = r.pushScope(ctx, more...)
+	err = r.pushTo(ctx, "push", desc.Digest.String(), func(s *server) error {
+		location, err := r.begin(ctx, s, desc, from)
+		if err != nil {
+			return err
+		}
+		if location == nil {
+			mounted = true
+			return nil
+		}
+		return r.upload(ctx, s, desc, location, content)
+	})
+	return mounted, err
+}
+
+// begin asks for an upload, or for a mount, which needs none: the location is nil then.
+func (r *Repository) begin(ctx context.Context, s *server, desc ocispec.Descriptor, from string) (*url.URL, error) {
+	path := "/" + r.ref.Repository + blobsPrefix + "uploads/"
+	if from != "" {
+		path += "?" + url.Values{"mount": {desc.Digest.String()}, "from": {from}}.Encode()
+	}
+	req, err := s.request(ctx, http.MethodPost, path, nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := s.auth.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	switch resp.StatusCode {
+	case http.StatusCreated:
+		return nil, resp.Body.Close()
+	case http.StatusAccepted:
+	default:
+		return nil, readError(resp)
+	}
+	if err := resp.Body.Close(); err != nil {
+		return nil, err
+	}
+	location, err := resp.Location()
+	if err != nil {
+		return nil, fmt.Errorf("it names no place to upload to: %w", errdefs.ErrFailedPrecondition)
+	}
+	return location, nil
+}
+
+// upload sends a blob in one request. The credential goes along only to the registry's own host.
+func (r *Repository) upload(ctx context.Context, s *server, desc ocispec.Descriptor, location *url.URL, content func() (io.ReadCloser, error)) error {
+	if s.base.Scheme == "https" && location.Scheme != "https" {
+		return fmt.Errorf("it has uploads go out of TLS, which is not safe: %w", errdefs.ErrFailedPrecondition)
+	}
+	q := location.Query()
+	q.Set("digest", desc.Digest.String())
+	location.RawQuery = q.Encode()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPut, location.String(), nil)
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Content-Type", "application/octet-stream")
+	req.ContentLength = desc.Size
+	req.GetBody = content
+	if req.Body, err = content(); err != nil {
+		return err
+	}
+	do := s.auth.Do
+	if location.Host != s.base.Host {
+		do = (&http.Client{Transport: s.plain, CheckRedirect: checkRedirect}).Do
+	}
+	resp, err := do(req)
+	if err != nil {
+		return err
+	}
+	if resp.StatusCode != http.StatusCreated {
+		return readError(resp)
+	}
+	return resp.Body.Close()
+}
+
+// PushManifest puts a document whose parts are there: under its digest, or under the reference's tag as
+// well.
+func (r *Repository) PushManifest(ctx context.Context, desc ocispec.Descriptor, raw []byte, tag bool) error {
+	target := desc.Digest.String()
+	if tag {
+		target = r.ref.target()
+	}
+	ctx = r.pushScope(ctx)
+	return r.pushTo(ctx, "push", desc.Digest.String(), func(s *server) error {
+		req, err := s.request(ctx, http.MethodPut, "/"+r.ref.Repository+manifestsPrefix+target, nil)
+		if err != nil {
+			return err
+		}
+		req.Header.Set("Content-Type", desc.MediaType)
+		req.ContentLength = int64(len(raw))
+		req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(raw)), nil }
+		req.Body = io.NopCloser(bytes.NewReader(raw))
+		resp, err := s.auth.Do(req)
+		if err != nil {
+			return err
+		}
+		if resp.StatusCode != http.StatusCreated {
+			return readError(resp)
+		}
+		return resp.Body.Close()
+	})
+}

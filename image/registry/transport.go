@@ -1,0 +1,185 @@
+package registry
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/containerd/errdefs"
+	"oras.land/oras-go/v2/registry/remote/retry"
+)
+
+// The time-outs of a connection.
+const (
+	dialTimeout      = 30 * time.Second
+	handshakeTimeout = 15 * time.Second
+	answerTimeout    = 60 * time.Second
+	idleConnTimeout  = 30 * time.Second
+	keepAlive        = 30 * time.Second
+)
+
+// newTransport makes the connections to one server. Whoever has it closes its idle connections.
+func newTransport(h *host) (*http.Transport, error) {
+	config, err := tlsConfig(h)
+	if err != nil {
+		return nil, err
+	}
+	dial := h.dial
+	if dial == 0 {
+		dial = dialTimeout
+	}
+	return &http.Transport{
+		Proxy:                 http.ProxyFromEnvironment,
+		DialContext:           (&net.Dialer{Timeout: dial, KeepAlive: keepAlive}).DialContext,
+		TLSClientConfig:       config,
+		TLSHandshakeTimeout:   handshakeTimeout,
+		ResponseHeaderTimeout: answerTimeout,
+		IdleConnTimeout:       idleConnTimeout,
+		MaxIdleConnsPerHost:   16,
+		ForceAttemptHTTP2:     true,
+		// A layer is what it is: its bytes must not be unpacked on the way.
+		DisableCompression: true,
+	}, nil
+}
+
+func tlsConfig(h *host) (*tls.Config, error) {
+	config := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: h.skipVerify} //nolint:gosec // the administrator's word
+	if len(h.ca) > 0 {
+		pool, err := x509.SystemCertPool()
+		if err != nil {
+			pool = x509.NewCertPool()
+		}
+		for _, path := range h.ca {
+			raw, err := os.ReadFile(path)
+			if err != nil {
+				return nil, fmt.Errorf("read certificate of an authority: %w", err)
+			}
+			if !pool.AppendCertsFromPEM(raw) {
+				return nil, fmt.Errorf("certificate of an authority %s: it holds none in PEM: %w", path, errdefs.ErrInvalidArgument)
+			}
+		}
+		config.RootCAs = pool
+	}
+	for _, p := range h.clients {
+		pair, err := tls.LoadX509KeyPair(p.cert, p.key)
+		if err != nil {
+			return nil, fmt.Errorf("load client certificate %s: %w", p.cert, err)
+		}
+		config.Certificates = append(config.Certificates, pair)
+	}
+	return config, nil
+}
+
+// headers adds the configured headers to requests to the server they are configured for. It stands below
+// what follows redirects and fetches tokens, so that they reach nobody else.
+type headers struct {
+	http.RoundTripper
+	base   *url.URL
+	header http.Header
+}
+
+func (t headers) RoundTrip(req *http.Request) (*http.Response, error) {
+	if len(t.header) == 0 || req.URL.Scheme != t.base.Scheme || req.URL.Host != t.base.Host {
+		return t.RoundTripper.RoundTrip(req)
+	}
+	req = req.Clone(req.Context())
+	for name, values := range t.header {
+		req.Header[name] = values
+	}
+	return t.RoundTripper.RoundTrip(req)
+}
+
+// retryPolicy is what to try again, and when.
+func retryPolicy(first, most time.Duration, tries int) func() retry.Policy {
+	p := &retry.GenericPolicy{
+		Retryable: retryable,
+		Backoff:   retry.ExponentialBackoff(first, 2, 0.1), // it honours Retry-After
+		MinWait:   first, MaxWait: most, MaxRetry: tries,
+	}
+	return func() retry.Policy { return p }
+}
+
+// retryable tells whether an answer may be a better one a little later.
+func retryable(resp *http.Response, err error) (bool, error) {
+	if err != nil {
+		var timeout net.Error
+		return errors.As(err, &timeout) && timeout.Timeout() || errors.Is(err, syscall.ECONNRESET) ||
+			errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF), nil
+	}
+	switch resp.StatusCode {
+	case http.StatusRequestTimeout, http.StatusTooManyRequests, http.StatusInternalServerError,
+		http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		return true, nil
+	}
+	return false, nil
+}
+
+// checkRedirect refuses chains that are too long or leave TLS. That credentials stay behind is seen to by
+// the client that sends them.
+func checkRedirect(req *http.Request, via []*http.Request) error {
+	if len(via) >= maxRedirects {
+		return fmt.Errorf("it redirects more than %d times", maxRedirects)
+	}
+	if len(via) > 0 && via[len(via)-1].URL.Scheme == "https" && req.URL.Scheme != "https" {
+		return fmt.Errorf("it redirects from TLS to %s, which is not safe", req.URL.Scheme)
+	}
+	if len(via) > 0 && !isLoopback(via[0].URL.Host) && isLoopback(req.URL.Host) {
+		return errors.New("it redirects to this machine, which is not safe")
+	}
+	return nil
+}
+
+// errStalled is the reason why a transfer was ended that brought nothing.
+var errStalled = errors.New("no byte came for too long")
+
+// stalling ends a body that brings nothing for a while.
+type stalling struct {
+	io.ReadCloser
+	cancel  context.CancelFunc // of the request that the body belongs to
+	idle    time.Duration
+	timer   *time.Timer
+	stalled atomic.Bool
+}
+
+func newStalling(cancel context.CancelFunc, body io.ReadCloser, idle time.Duration) *stalling {
+	s := &stalling{ReadCloser: body, cancel: cancel, idle: idle}
+	s.timer = time.AfterFunc(idle, func() {
+		s.stalled.Store(true)
+		cancel()
+	})
+	return s
+}
+
+func (s *stalling) Read(p []byte) (int, error) {
+	s.timer.Reset(s.idle)
+	n, err := s.ReadCloser.Read(p)
+	s.timer.Stop()
+	if err != nil && s.stalled.Load() {
+		err = errStalled
+	}
+	return n, err
+}
+
+func (s *stalling) Close() error {
+	s.timer.Stop()
+	err := s.ReadCloser.Close()
+	s.cancel()
+	return err
+}
+
+// isTLSError tells whether TLS is what a connection failed for.
+func isTLSError(err error) bool {
+	var verify *tls.CertificateVerificationError
+	return errors.As(err, &verify) || strings.Contains(err.Error(), "tls: ")
+}

@@ -1,0 +1,85 @@
+package integration
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestExportAndImportGiveTheSameDigests(t *testing.T) {
+	r := StartRegistry(t, RegistryOptions{})
+	index := r.multiPlatform("multi/box:1", "linux/amd64", "linux/arm64")
+	ref := r.Host + "/multi/box:1"
+	d := Start(t)
+	d.Cleat("pull", "--all-platforms", ref)
+	d.Cleat("image", "tag", ref, "second:2")
+	dir := t.TempDir()
+	file, piped, single := filepath.Join(dir, "a.tar"), filepath.Join(dir, "b.tar"), filepath.Join(dir, "c.tar")
+	d.Cleat("image", "export", "--output", file, ref, "second:2")
+	d.Cleat("image", "export", "--platform", "linux/amd64", "-o", single, "second:2")
+	cmd := d.Command("image", "export", ref, "second:2")
+	out, err := cmd.Output()
+	must(t, err)
+	must(t, os.WriteFile(piped, out, 0o600))
+	first, err := os.ReadFile(file)
+	must(t, err)
+	if !bytes.Equal(first, out) {
+		t.Errorf("a file gets %d bytes, a pipe %d", len(first), len(out))
+	}
+	d.Cleat("image", "prune", "--all")
+	d.nothingMade("export")
+	for _, path := range []string{file, piped} {
+		d.Cleat("image", "import", path)
+		images := d.Cleat("image", "ls", "--format", "json")
+		if strings.Count(images, index) != 2 || !strings.Contains(images, ref) || !strings.Contains(images, "docker.io/library/second:2") ||
+			!strings.Contains(images, "linux/arm64") {
+			t.Errorf("want %s twice: %s", index, images)
+		}
+		if out := d.Cleat("run", "--rm", "second:2", "echo", "runs"); out != "runs" {
+			t.Errorf("%q", out)
+		}
+		d.Cleat("image", "prune", "--all")
+	}
+	// Other programs take it, as both kinds of archive.
+	tool(t, dir, "skopeo", "--insecure-policy", "copy", "oci-archive:"+single+":2", "oci:"+filepath.Join(dir, "o1")+":x")
+	tool(t, dir, "skopeo", "--insecure-policy", "copy", "docker-archive:"+single, "oci:"+filepath.Join(dir, "o2")+":x")
+	tool(t, dir, "ctr", "--address", d.Address, "--namespace", "default", "images", "import", "--no-unpack", "--all-platforms", file)
+	if got, err := exec.Command("ctr", "--address", d.Address, "--namespace", "default", "images", "ls").CombinedOutput(); err != nil || !strings.Contains(string(got), index) {
+		t.Errorf("%v: %s", err, got)
+	}
+	d.Cleat("image", "prune", "--all")
+}
+
+func TestExportsThatFail(t *testing.T) {
+	d := Start(t)
+	d.Busybox()
+	path := filepath.Join(t.TempDir(), "x.tar")
+	for name, args := range map[string][]string{
+		"no such image":    {"--output", path, "nosuch"},
+		"no such platform": {"--output", path, "--platform", "linux/s390x", "busybox"},
+		"no such place":    {"--output", "/no/such/place", "busybox"},
+	} {
+		if _, stderr, code := d.Try(append([]string{"image", "export"}, args...)...); code != 1 || !strings.HasPrefix(stderr, "cleat: ") {
+			t.Errorf("%s: %d, %s", name, code, stderr)
+		}
+		if _, err := os.Lstat(path); err == nil {
+			t.Errorf("%s: half an archive is left", name)
+		}
+		d.nothingMade(name)
+	}
+	// Who reads leaves in the middle.
+	cmd := d.Command("image", "export", "busybox")
+	pipe, err := cmd.StdoutPipe()
+	must(t, err)
+	must(t, cmd.Start())
+	_, err = pipe.Read(make([]byte, 100))
+	must(t, err)
+	must(t, pipe.Close())
+	if err := cmd.Wait(); err == nil {
+		t.Error("it says it succeeded")
+	}
+	d.nothingMade("a reader that leaves")
+}

@@ -1,0 +1,67 @@
+package integration
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// trust makes a directory of registries' configurations in which hosts.toml of a registry names its CA.
+func (r *Registry) trust() string {
+	r.t.Helper()
+	dir := r.t.TempDir()
+	must(r.t, os.Mkdir(filepath.Join(dir, r.Host), 0o755))
+	must(r.t, os.WriteFile(filepath.Join(dir, r.Host, "hosts.toml"), fmt.Appendf(nil, "server = \"https://%s\"\nca = %q\n", r.Host, r.CA), 0o600))
+	return dir
+}
+
+// StartFor starts a daemon with a directory of registries' configurations.
+func StartFor(t *testing.T, certs string) *Daemon {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "config.toml")
+	must(t, os.WriteFile(path, fmt.Appendf(nil, "version = 1\nregistry_config_path = %q\n", certs), 0o600))
+	return Start(t, "--config", path)
+}
+
+func TestPullWhatSkopeoPushed(t *testing.T) {
+	archive := toolArchives(t)["skopeo's OCI archive"]
+	for kind, o := range map[string]RegistryOptions{
+		"plain": {}, "with a user": {User: alice}, "over TLS": {TLS: true}, "over TLS with a user": {TLS: true, User: alice},
+	} {
+		t.Run(kind, func(t *testing.T) {
+			r := StartRegistry(t, o)
+			r.skopeo("oci-archive:"+archive, "docker://"+r.Host+"/some/box:1")
+			certs := t.TempDir()
+			if o.TLS {
+				certs = r.trust()
+			}
+			d := StartFor(t, certs)
+			ref := r.Host + "/some/box:1"
+			args := []string{"pull", ref}
+			if o.User != "" {
+				if _, stderr, code := d.Try(args...); code == 0 || !strings.Contains(stderr, r.Host) || !strings.Contains(stderr, "log in") {
+					t.Errorf("without a user: %d, %s", code, stderr)
+				}
+				args = append(args, "--user", o.User)
+			}
+			if out := d.Cleat(args...); out != ref+"@"+r.digest("some/box:1") {
+				t.Errorf("pulled %q, the registry has %s", out, r.digest("some/box:1"))
+			}
+			if out := d.Cleat("run", "--rm", ref, "echo", "runs"); out != "runs" {
+				t.Errorf("run: %q", out)
+			}
+			sent := r.Blobs.Load()
+			d.Cleat(append(args, "--quiet")...)
+			if again := r.Blobs.Load(); again != sent {
+				t.Errorf("pulled again it fetched %d blobs", again-sent)
+			}
+			if strings.Contains(d.Log(), "s3cret-pw") {
+				t.Error("the password is in the daemon's log")
+			}
+			d.Cleat("image", "rm", ref)
+			d.nothingMade(kind)
+		})
+	}
+}

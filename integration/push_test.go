@@ -1,0 +1,83 @@
+package integration
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestSkopeoPullsWhatWePushed(t *testing.T) {
+	archive := toolArchives(t)["skopeo's OCI archive"]
+	for kind, o := range map[string]RegistryOptions{"plain": {}, "over TLS with a user": {TLS: true, User: alice}} {
+		t.Run(kind, func(t *testing.T) {
+			r := StartRegistry(t, o)
+			certs := t.TempDir()
+			if o.TLS {
+				certs = r.trust()
+			}
+			d := StartFor(t, certs)
+			var user []string
+			if o.User != "" {
+				user = []string{"--user", o.User}
+			}
+			d.Cleat("image", "import", "--name", "box", archive)
+			want := strings.TrimSpace(d.Cleat("image", "ls", "--format", "json"))
+			ref := r.Host + "/team/box:2"
+			out := d.Cleat(append([]string{"push", ref, "box"}, user...)...)
+			if got := r.digest("team/box:2"); out != ref+"@"+got || !strings.Contains(want, got) {
+				t.Errorf("pushed %q, the registry has %s, here is %s", out, got, want)
+			}
+			r.skopeo("docker://"+ref, "oci:"+filepath.Join(t.TempDir(), "out")+":x")
+
+			// To another repository beside it, nothing is sent: pulled from one, it is mounted.
+			d.Cleat(append([]string{"pull", ref}, user...)...)
+			d.Cleat("image", "rm", "box")
+			d.Cleat("image", "rm", ref)
+			d.Cleat(append([]string{"pull", ref}, user...)...)
+			uploads := r.Uploads.Load()
+			d.Cleat("image", "tag", ref, r.Host+"/other/box:3")
+			d.Cleat(append([]string{"push", r.Host + "/other/box:3"}, user...)...)
+			if n := r.Uploads.Load() - uploads; n != 0 {
+				t.Errorf("%d blobs were sent that could be mounted", n)
+			}
+			if a, b := r.digest("other/box:3"), r.digest("team/box:2"); a != b {
+				t.Errorf("%s, and %s", a, b)
+			}
+			if out := d.Cleat("image", "prune", "--all"); out != r.Host+"/other/box:3\n"+ref {
+				t.Errorf("pruned %q", out)
+			}
+			d.nothingMade(kind)
+		})
+	}
+}
+
+func TestPushAndPullAnIndexWithAllItsParts(t *testing.T) {
+	r := StartRegistry(t, RegistryOptions{})
+	d := Start(t)
+	index := r.multiPlatform("multi/box:1", "linux/amd64", "linux/arm64", "linux/arm/v7")
+	ref := r.Host + "/multi/box:1"
+	if out := d.Cleat("pull", ref); out != ref+"@"+index {
+		t.Errorf("%q", out)
+	}
+	if out := d.Cleat("run", "--rm", ref, "echo", "runs"); out != "runs" {
+		t.Errorf("%q", out)
+	}
+	byDigest := r.Host + "/multi/box@" + index
+	if out := d.Cleat("pull", r.Host+"/multi/box:other@"+index); out != byDigest {
+		t.Errorf("%q", out)
+	}
+	if _, stderr, code := d.Try("push", r.Host+"/copy/box:1", ref); code == 0 || !strings.Contains(stderr, "platform") {
+		t.Errorf("push of a part: %d, %s", code, stderr)
+	}
+	d.Cleat("push", "--platform", "linux/amd64", r.Host+"/copy/box:amd64", ref)
+	if _, stderr, code := d.Try("pull", "--platform", "linux/s390x", ref); code == 0 || !strings.Contains(stderr, "linux/arm64") {
+		t.Errorf("pull for another platform: %d, %s", code, stderr)
+	}
+	d.Cleat("pull", "--platform", "linux/arm64", "--no-unpack", ref)
+	d.Cleat("pull", "--all-platforms", ref)
+	d.Cleat("push", r.Host+"/copy/box:1", ref)
+	if got := r.digest("copy/box:1"); got != index {
+		t.Errorf("pushed %s, want %s", got, index)
+	}
+	r.skopeo("docker://"+r.Host+"/copy/box:1", "oci:"+filepath.Join(t.TempDir(), "out")+":x")
+}

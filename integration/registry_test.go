@@ -1,0 +1,188 @@
+package integration
+
+import (
+	"bytes"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+)
+
+// Registry is Debian's docker-registry on loopback, with a storage of its own, behind a proxy that
+// counts what goes through and can be told to interfere.
+type Registry struct {
+	t *testing.T
+	// Host is the proxy's, direct the registry's own.
+	Host, direct string
+	TLS          bool
+	User         string // user:password, or "" for anybody
+	CA           string // path, with TLS
+
+	// Sent counts the bytes of blobs that were answered, Blobs the requests for them.
+	Sent, Blobs atomic.Int64
+	// Uploads counts the requests that send a blob.
+	Uploads   atomic.Int64
+	mu        sync.Mutex
+	interfere func(w http.ResponseWriter, r *http.Request) bool
+}
+
+// alice is the user of registries that want one, aliceHash her line in htpasswd.
+const (
+	alice     = "alice:s3cret-pw"
+	aliceHash = "alice:$2b$04$4IXdhAp65LvJHnQYjp2CKe1yRiTQS2Dd78FjeDjem.KU2EToih/wO"
+)
+
+// quiet is a log that nobody reads.
+func quiet() *log.Logger { return log.New(io.Discard, "", 0) }
+
+func pemOf(c *x509.Certificate) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})
+}
+
+// RegistryOptions say what kind of registry to start.
+type RegistryOptions struct {
+	TLS  bool
+	User string
+}
+
+// StartRegistry starts a registry, which ends with the test.
+func StartRegistry(t *testing.T, o RegistryOptions) *Registry {
+	t.Helper()
+	dir := t.TempDir()
+	r := &Registry{t: t, TLS: o.TLS, User: o.User, direct: freePort(t)}
+	config := fmt.Sprintf("version: 0.1\nlog:\n  level: warn\nstorage:\n  filesystem:\n    rootdirectory: %s\n  delete:\n    enabled: true\nhttp:\n  addr: %s\n", filepath.Join(dir, "data"), r.direct)
+	if o.User != "" {
+		must(t, os.WriteFile(filepath.Join(dir, "htpasswd"), []byte(aliceHash+"\n"), 0o600))
+		config += fmt.Sprintf("auth:\n  htpasswd:\n    realm: test\n    path: %s\n", filepath.Join(dir, "htpasswd"))
+	}
+	path := filepath.Join(dir, "config.yml")
+	must(t, os.WriteFile(path, []byte(config), 0o600))
+	var said bytes.Buffer
+	cmd := exec.Command("docker-registry", "serve", path)
+	cmd.Stdout, cmd.Stderr = &said, &said
+	must(t, cmd.Start())
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		<-ended
+	})
+	eventually(t, "the registry answers", func() error {
+		resp, err := http.Get("http://" + r.direct + "/v2/")
+		if err != nil {
+			return err
+		}
+		return resp.Body.Close()
+	}, func() string { return "" })
+	r.front(dir)
+	return r
+}
+
+// front puts the proxy before the registry.
+func (r *Registry) front(dir string) {
+	target := &url.URL{Scheme: "http", Host: r.direct}
+	proxy := &httputil.ReverseProxy{
+		Rewrite: func(p *httputil.ProxyRequest) {
+			p.SetURL(target)
+			p.Out.Host = p.In.Host
+			p.SetXForwarded()
+		},
+		ErrorHandler: func(http.ResponseWriter, *http.Request, error) {}, // clients leave
+		ErrorLog:     quiet(),
+	}
+	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		r.mu.Lock()
+		interfere := r.interfere
+		r.mu.Unlock()
+		if interfere != nil && interfere(w, req) {
+			return
+		}
+		if strings.Contains(req.URL.Path, "/blobs/sha256:") && req.Method == http.MethodGet {
+			r.Blobs.Add(1)
+			w = &metered{w, &r.Sent}
+		}
+		if strings.Contains(req.URL.Path, "/blobs/uploads/") && req.Method == http.MethodPut {
+			r.Uploads.Add(1)
+		}
+		proxy.ServeHTTP(w, req)
+	}))
+	srv.Config.ErrorLog = quiet()
+	if r.TLS {
+		srv.StartTLS()
+		r.CA = filepath.Join(dir, "ca.pem")
+		must(r.t, os.WriteFile(r.CA, pemOf(srv.Certificate()), 0o600))
+	} else {
+		srv.Start()
+	}
+	r.t.Cleanup(srv.Close)
+	r.Host = srv.Listener.Addr().String()
+}
+
+// Interfere makes f answer where it returns true; nil ends it.
+func (r *Registry) Interfere(f func(w http.ResponseWriter, req *http.Request) bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.interfere = f
+}
+
+// metered counts what is written to an answer.
+type metered struct {
+	http.ResponseWriter
+	n *atomic.Int64
+}
+
+func (c *metered) Write(p []byte) (int, error) {
+	n, err := c.ResponseWriter.Write(p)
+	c.n.Add(int64(n))
+	return n, err
+}
+
+func (c *metered) Unwrap() http.ResponseWriter { return c.ResponseWriter }
+
+func freePort(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// skopeo copies an image, over TLS or not, as the registry's user.
+func (r *Registry) skopeo(from, to string) {
+	r.t.Helper()
+	args := []string{"--insecure-policy", "copy", "--all", "--src-tls-verify=false", "--dest-tls-verify=false"}
+	if r.User != "" && strings.HasPrefix(from, "docker://") {
+		args = append(args, "--src-creds", r.User)
+	}
+	if r.User != "" && strings.HasPrefix(to, "docker://") {
+		args = append(args, "--dest-creds", r.User)
+	}
+	tool(r.t, r.t.TempDir(), "skopeo", append(args, from, to)...)
+}
+
+// digest returns what the registry has under a name, as skopeo sees it.
+func (r *Registry) digest(name string) string {
+	r.t.Helper()
+	args := []string{"inspect", "--tls-verify=false", "--format", "{{.Digest}}"}
+	if r.User != "" {
+		args = append(args, "--creds", r.User)
+	}
+	out, err := exec.Command("skopeo", append(args, "docker://"+r.Host+"/"+name)...).CombinedOutput()
+	if err != nil {
+		r.t.Fatalf("skopeo inspect %s: %v\n%s", name, err, out)
+	}
+	return strings.TrimSpace(string(out))
+}
