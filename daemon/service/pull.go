@@ -2,10 +2,8 @@ package service
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
@@ -17,12 +15,6 @@ import (
 	"github.com/cleatproject/cleat/metadata"
 	"github.com/cleatproject/cleat/proto/cleatapi"
 )
-
-// pullLease is how long what a pull has fetched is kept where the daemon dies in the middle of it.
-const pullLease = 24 * time.Hour
-
-// labelPull is on the lease of a pull, with the reference.
-const labelPull = "cleat.io/pull"
 
 // pull is one call of Pull.
 type pull struct {
@@ -101,7 +93,7 @@ func (p *pull) run(ctx context.Context) (_ *cleatapi.Image, err error) {
 	if err != nil {
 		return nil, err
 	}
-	defer func() { err = errors.Join(err, s.endLease(ctx, p.namespace, lease)) }()
+	defer func() { err = errors.Join(err, s.endLease(ctx, p.namespace, lease, p.ref.String(), err == nil)) }()
 	if err := p.fetch(ctx, repo, lease); err != nil {
 		return nil, err
 	}
@@ -155,27 +147,6 @@ func interrupted(err error) bool {
 // discard leaves to a collection what a pull made that came to nothing.
 func (p *pull) discard() {
 	p.s.discardImport(p.namespace, []image.Imported{{Target: p.target}}, p.made.list())
-}
-
-// leasePull makes the lease of a pull.
-func (s *Service) leasePull(ctx context.Context, namespace, ref string) (string, error) {
-	id := "pull-" + rand.Text()
-	err := s.DB.Update(ctx, func(tx *metadata.Tx) error {
-		_, err := tx.Leases(namespace).Create(metadata.Lease{ID: id, Labels: map[string]string{
-			labelPull: ref, metadata.LabelExpire: time.Now().Add(pullLease).UTC().Format(time.RFC3339),
-		}})
-		return err
-	})
-	return id, err
-}
-
-// endLease takes a lease away, whoever has left meanwhile.
-func (s *Service) endLease(ctx context.Context, namespace, lease string) error {
-	ctx, cancel := detached(ctx)
-	defer cancel()
-	return s.DB.Update(ctx, func(tx *metadata.Tx) error {
-		return ignore(tx.Leases(namespace).Delete(lease), errdefs.ErrNotFound)
-	})
 }
 
 // credential takes a credential off the wire.

@@ -52,6 +52,7 @@ type Service struct {
 	images  imageCache
 	exits   recentExits
 	garbage garbage
+	pulls   pullLeases
 	// importing is held for reading while an import adds blobs that no image refers to yet, and
 	// for writing while what images left is removed.
 	importing sync.RWMutex
