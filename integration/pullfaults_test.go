@@ -205,9 +205,9 @@ func TestPullsThatMustFail(t *testing.T) {
 	r := StartRegistry(t, RegistryOptions{})
 	good := tarOf(t, busyboxFiles(t))
 	r.Image("bad/box", "good", amd64, good)
-	// A layer that is larger than its configuration says, by a lot: a bomb.
-	var bomb bytes.Buffer
-	z, err := gzip.NewWriterLevel(&bomb, gzip.BestSpeed)
+	// A layer that unpacks to something else than its configuration says.
+	var packed bytes.Buffer
+	z, err := gzip.NewWriterLevel(&packed, gzip.BestSpeed)
 	must(t, err)
 	_, err = z.Write(noise(t, "zeros", 1<<20))
 	must(t, err)
@@ -217,7 +217,7 @@ func TestPullsThatMustFail(t *testing.T) {
 	must(t, err)
 	m := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest}
 	m.Config = r.Blob("bad/box", ocispec.MediaTypeImageConfig, raw)
-	m.Layers = []ocispec.Descriptor{r.Blob("bad/box", ocispec.MediaTypeImageLayerGzip, bomb.Bytes())}
+	m.Layers = []ocispec.Descriptor{r.Blob("bad/box", ocispec.MediaTypeImageLayerGzip, packed.Bytes())}
 	r.Document("bad/box", "diff", ocispec.MediaTypeImageManifest, m)
 	d := Start(t)
 	snapshots := d.tree(filepath.Join(d.Root, "snapshots"))
