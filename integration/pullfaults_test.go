@@ -70,6 +70,15 @@ func (d *Daemon) awaitIngest(size int64) {
 	})
 }
 
+// ctrLists returns an error unless a command of ctr's prints so many words.
+func (d *Daemon) ctrLists(n int, args ...string) error {
+	out, err := exec.Command("ctr", append([]string{"--address", d.Address, "--namespace", "default"}, args...)...).CombinedOutput()
+	if got := len(strings.Fields(string(out))); err != nil || got != n {
+		return fmt.Errorf("%d, want %d: %s: %w", got, n, out, err)
+	}
+	return nil
+}
+
 func TestKill9InTheMiddleOfAPull(t *testing.T) {
 	r := StartRegistry(t, RegistryOptions{})
 	layers := layersOf(t, 3, 4<<20)
@@ -89,11 +98,7 @@ func TestKill9InTheMiddleOfAPull(t *testing.T) {
 	<-reached
 	d.awaitIngest(after)
 	d.Eventually("the other layers, manifest and configuration are on record", func() error {
-		out, err := exec.Command("ctr", "--address", d.Address, "--namespace", "default", "content", "ls", "-q").CombinedOutput()
-		if n := len(strings.Fields(string(out))); err != nil || n != len(layers)+1 {
-			return fmt.Errorf("%d: %s: %w", n, out, err)
-		}
-		return nil
+		return d.ctrLists(len(layers)+1, "content", "ls", "-q")
 	})
 	d.Kill9()
 	if err := cmd.Wait(); err == nil {
@@ -109,7 +114,9 @@ func TestKill9InTheMiddleOfAPull(t *testing.T) {
 	if out := d.Cleat("run", "--rm", ref, "sh", "-c", "ls /noise* | wc -l"); out != "3" {
 		t.Errorf("%q", out)
 	}
+	must(t, d.ctrLists(0, "leases", "ls", "-q"))
 	d.Cleat("image", "rm", ref)
+	d.Eventually("the content is gone", func() error { return d.ctrLists(0, "content", "ls", "-q") })
 	d.nothingMade("a pull that was taken up")
 }
 
@@ -131,13 +138,7 @@ func TestPullWhoseClientLeaves(t *testing.T) {
 	if err := cmd.Wait(); err == nil || !strings.Contains(stderr.String(), "hint:") {
 		t.Errorf("%v, %s", err, stderr.String())
 	}
-	d.Eventually("the lease is gone", func() error {
-		out, err := exec.Command("ctr", "--address", d.Address, "--namespace", "default", "leases", "ls", "-q").CombinedOutput()
-		if err != nil || len(bytes.TrimSpace(out)) > 0 {
-			return fmt.Errorf("%v: %s", err, out)
-		}
-		return nil
-	})
+	d.Eventually("the lease is gone", func() error { return d.ctrLists(0, "leases", "ls", "-q") })
 	r.Interfere(nil)
 	before := r.Sent.Load()
 	d.Cleat("pull", ref)
@@ -204,9 +205,9 @@ func TestPullsThatMustFail(t *testing.T) {
 	r := StartRegistry(t, RegistryOptions{})
 	good := tarOf(t, busyboxFiles(t))
 	r.Image("bad/box", "good", amd64, good)
-	// A layer that is larger than its configuration says, by a lot: a bomb.
-	var bomb bytes.Buffer
-	z, err := gzip.NewWriterLevel(&bomb, gzip.BestSpeed)
+	// A layer that unpacks to something else than its configuration says.
+	var packed bytes.Buffer
+	z, err := gzip.NewWriterLevel(&packed, gzip.BestSpeed)
 	must(t, err)
 	_, err = z.Write(noise(t, "zeros", 1<<20))
 	must(t, err)
@@ -216,7 +217,7 @@ func TestPullsThatMustFail(t *testing.T) {
 	must(t, err)
 	m := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest}
 	m.Config = r.Blob("bad/box", ocispec.MediaTypeImageConfig, raw)
-	m.Layers = []ocispec.Descriptor{r.Blob("bad/box", ocispec.MediaTypeImageLayerGzip, bomb.Bytes())}
+	m.Layers = []ocispec.Descriptor{r.Blob("bad/box", ocispec.MediaTypeImageLayerGzip, packed.Bytes())}
 	r.Document("bad/box", "diff", ocispec.MediaTypeImageManifest, m)
 	d := Start(t)
 	snapshots := d.tree(filepath.Join(d.Root, "snapshots"))

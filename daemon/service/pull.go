@@ -2,10 +2,8 @@ package service
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
@@ -17,12 +15,6 @@ import (
 	"github.com/cleatproject/cleat/metadata"
 	"github.com/cleatproject/cleat/proto/cleatapi"
 )
-
-// pullLease is how long what a pull has fetched is kept where the daemon dies in the middle of it.
-const pullLease = 24 * time.Hour
-
-// labelPull is on the lease of a pull, with the reference.
-const labelPull = "cleat.io/pull"
 
 // pull is one call of Pull.
 type pull struct {
@@ -153,7 +145,7 @@ func (s *Service) endPull(ctx context.Context, p *pull, lease string, failure er
 	} else {
 		p.hold.Release()
 	}
-	if err := s.endLease(ctx, p.namespace, lease); err != nil {
+	if err := s.endLease(ctx, p.namespace, lease, p.ref.String(), failure == nil); err != nil {
 		return err
 	}
 	if failure != nil && !interrupted(failure) {
@@ -165,27 +157,6 @@ func (s *Service) endPull(ctx context.Context, p *pull, lease string, failure er
 // interrupted tells of an error that says nothing against the image: the same pull may succeed.
 func interrupted(err error) bool {
 	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, errdefs.ErrUnavailable)
-}
-
-// leasePull makes the lease of a pull.
-func (s *Service) leasePull(ctx context.Context, namespace, ref string) (string, error) {
-	id := "pull-" + rand.Text()
-	err := s.DB.Update(ctx, func(tx *metadata.Tx) error {
-		_, err := tx.Leases(namespace).Create(metadata.Lease{ID: id, Labels: map[string]string{
-			labelPull: ref, metadata.LabelExpire: time.Now().Add(pullLease).UTC().Format(time.RFC3339),
-		}})
-		return err
-	})
-	return id, err
-}
-
-// endLease takes a lease away, whoever has left meanwhile.
-func (s *Service) endLease(ctx context.Context, namespace, lease string) error {
-	ctx, cancel := detached(ctx)
-	defer cancel()
-	return s.DB.Update(ctx, func(tx *metadata.Tx) error {
-		return ignore(tx.Leases(namespace).Delete(lease), errdefs.ErrNotFound)
-	})
 }
 
 // credential takes a credential off the wire.

@@ -65,6 +65,7 @@ type Service struct {
 	images  imageCache
 	exits   recentExits
 	kept    keptPulls
+	pulls   pullLeases
 	away    away
 	gc      *collector
 	gcState gcState // of the collector's goroutine
