@@ -140,6 +140,10 @@ func assemble(ctx context.Context, cfg Config, log *slog.Logger) (_ *daemon, err
 			return nil, err
 		}
 	}
+	access, err := cfg.access()
+	if err != nil {
+		return nil, err
+	}
 	uuid, err := loadUUID(cfg.Root)
 	if err != nil {
 		return nil, err
@@ -147,7 +151,7 @@ func assemble(ctx context.Context, cfg Config, log *slog.Logger) (_ *daemon, err
 	d.servers, err = newServers(d.svc, api.Identity{
 		Version: version.Version(), Revision: version.Revision(), UUID: uuid,
 		Snapshotters: slices.Sorted(maps.Keys(drivers.working)), Unavailable: drivers.failed, Root: cfg.Root,
-	}, log)
+	}, access, log)
 	return d, err
 }
 
