@@ -85,14 +85,14 @@ func (s *servers) serve() <-chan error {
 		}
 	})
 	s.wg.Go(func() {
-		if err := s.serveTTRPC(); err != nil && !errors.Is(err, net.ErrClosed) {
+		if err := s.serveTTRPC(); !errors.Is(err, net.ErrClosed) {
 			failed <- fmt.Errorf("serve ttrpc: %w", err)
 		}
 	})
 	return failed
 }
 
-// serveTTRPC accepts connections until the listener is closed. Each is served with a context of its
+// serveTTRPC accepts connections until the listener is closed, and returns why it ended. Each is served with a context of its
 // own, which says whose it is: ttrpc's own loop has one for all.
 func (s *servers) serveTTRPC() error {
 	for {
