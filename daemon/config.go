@@ -9,12 +9,15 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/containerd/errdefs"
 	"github.com/pelletier/go-toml/v2"
 
+	"github.com/cleatproject/cleat/daemon/api"
 	"github.com/cleatproject/cleat/internal/version"
+	"github.com/cleatproject/cleat/metadata"
 )
 
 // Config is the configuration file, /etc/cleat/config.toml; flags override it.
@@ -51,6 +54,8 @@ type Config struct {
 	ProxyPlugins map[string]ProxyPlugin `toml:"proxy_plugins"`
 	// EventsKeep is how many bytes of events are kept for those who come back.
 	EventsKeep int64 `toml:"events_keep"`
+	// NamespaceAccess limits users, by their numeric ids, to namespaces.
+	NamespaceAccess map[string][]string `toml:"namespace_access,omitempty"`
 	// GC says when garbage is collected.
 	GC GCConfig `toml:"gc"`
 	// RegistryConfigPath is a directory with a folder for each registry, with a hosts.toml.
@@ -136,7 +141,28 @@ func (c *Config) complete() error {
 	if err := errors.Join(c.checkProcessors(), c.checkProxies()); err != nil {
 		return err
 	}
+	if _, err := c.access(); err != nil {
+		return err
+	}
 	return c.GC.check()
+}
+
+// access returns NamespaceAccess as the API asks for it.
+func (c *Config) access() (api.Access, error) {
+	a := make(api.Access)
+	for user, namespaces := range c.NamespaceAccess {
+		uid, err := strconv.ParseUint(user, 10, 32)
+		if err != nil || uid == 0 {
+			return nil, fmt.Errorf("namespace_access.%s: want a numeric user id other than root's: %w", user, errdefs.ErrInvalidArgument)
+		}
+		for _, ns := range namespaces {
+			if err := metadata.ValidateID(ns); err != nil {
+				return nil, fmt.Errorf("namespace_access.%s: %w", user, err)
+			}
+		}
+		a[uint32(uid)] = namespaces
+	}
+	return a, nil
 }
 
 // Logger returns the logger that the configuration asks for, on stderr.

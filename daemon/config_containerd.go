@@ -40,8 +40,27 @@ func (c *Config) loadContainerd(path string, doc map[string]any) {
 	for _, key := range slices.Sorted(maps.Keys(doc)) {
 		p.top(key, doc[key])
 	}
+	p.dropUnusable()
 	for _, w := range p.warnings {
 		c.warnings = append(c.warnings, fmt.Sprintf("configuration %s: %s", path, w))
+	}
+}
+
+// dropUnusable leaves out what is right in a file for containerd and cannot be used here: programs that
+// are looked up in a PATH, and proxies of other kinds.
+func (p *peerFile) dropUnusable() {
+	for _, proc := range p.cfg.processors() {
+		if err := proc.Check(); err != nil {
+			p.warn("stream_processors."+proc.ID, err.Error())
+			delete(p.cfg.StreamProcessors, proc.ID)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(p.cfg.ProxyPlugins)) {
+		proxy := p.cfg.ProxyPlugins[name]
+		if err := proxy.check(name); err != nil {
+			p.warn("proxy_plugins."+name, err.Error())
+			delete(p.cfg.ProxyPlugins, name)
+		}
 	}
 }
 

@@ -62,14 +62,8 @@ type ProxyPlugin struct {
 func (c *Config) checkProxies() error {
 	for name, p := range c.ProxyPlugins {
 		p.Address = strings.TrimPrefix(p.Address, "unix://")
-		switch {
-		case p.Type != "snapshot":
-			return fmt.Errorf("proxy plugin %s: type %q: only \"snapshot\" is supported: %w", name, p.Type, errdefs.ErrInvalidArgument)
-		case !filepath.IsAbs(p.Address):
-			return fmt.Errorf("proxy plugin %s: address %q: want the absolute path of a socket: %w", name, p.Address, errdefs.ErrInvalidArgument)
-		case slices.Contains(ownSnapshotters(), name):
-			return fmt.Errorf("proxy plugin %s: cleatd has a snapshotter of that name: choose another, and say \"snapshotter\" for what it is called there: %w",
-				name, errdefs.ErrInvalidArgument)
+		if err := p.check(name); err != nil {
+			return err
 		}
 		if p.Snapshotter == "" {
 			p.Snapshotter = name
@@ -78,6 +72,19 @@ func (c *Config) checkProxies() error {
 			p.Namespace = defaultNamespace
 		}
 		c.ProxyPlugins[name] = p
+	}
+	return nil
+}
+
+func (p *ProxyPlugin) check(name string) error {
+	switch {
+	case p.Type != "snapshot":
+		return fmt.Errorf("proxy plugin %s: type %q: only \"snapshot\" is supported: %w", name, p.Type, errdefs.ErrInvalidArgument)
+	case !filepath.IsAbs(strings.TrimPrefix(p.Address, "unix://")):
+		return fmt.Errorf("proxy plugin %s: address %q: want the absolute path of a socket: %w", name, p.Address, errdefs.ErrInvalidArgument)
+	case slices.Contains(ownSnapshotters(), name):
+		return fmt.Errorf("proxy plugin %s: cleatd has a snapshotter of that name: choose another, and say \"snapshotter\" for what it is called there: %w",
+			name, errdefs.ErrInvalidArgument)
 	}
 	return nil
 }

@@ -74,6 +74,9 @@ func TestBadConfigurationIsRefused(t *testing.T) {
 		"[gc]\nstartup_delay = \"-1s\"":       "startup_delay",
 		"[gc]\nmutation_threshold = -1":       "mutation_threshold",
 		"[gc]\nmutations = 1":                 "mutations",
+		"[namespace_access]\nroot = []":       "numeric",
+		"[namespace_access]\n0 = []":          "numeric",
+		"[namespace_access]\n5 = [\"a/b\"]":   "a/b",
 	} {
 		_, err := load(t, text)
 		if !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), says) {

@@ -148,10 +148,14 @@ func assemble(ctx context.Context, cfg Config, log *slog.Logger) (_ *daemon, err
 			return nil, err
 		}
 	}
+	access, err := cfg.access()
+	if err != nil {
+		return nil, err
+	}
 	d.servers, err = newServers(d.svc, api.Identity{
 		Version: version.Version(), Revision: version.Revision(), UUID: uuid,
 		Snapshotters: slices.Sorted(maps.Keys(drivers.working)), Unavailable: drivers.failed, Root: cfg.Root,
-	}, log)
+	}, access, log)
 	return d, err
 }
 

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/containerd/ttrpc"
+	"golang.org/x/sys/unix"
 	"google.golang.org/grpc"
 
 	"github.com/cleatproject/cleat/daemon/api"
@@ -26,18 +27,20 @@ type servers struct {
 	grpc  *grpc.Server
 	ttrpc *ttrpc.Server
 	log   *slog.Logger
+	// access is what the peers of ttrpc connections may do; gRPC asks it by itself.
+	access api.Access
 
 	grpcListener, ttrpcListener net.Listener
 	paths                       []string
 	wg                          sync.WaitGroup
 }
 
-func newServers(svc *service.Service, id api.Identity, log *slog.Logger) (*servers, error) {
+func newServers(svc *service.Service, id api.Identity, access api.Access, log *slog.Logger) (*servers, error) {
 	t, err := api.NewTTRPC(svc, id)
 	if err != nil {
 		return nil, fmt.Errorf("make ttrpc server: %w", err)
 	}
-	return &servers{grpc: api.NewGRPC(svc, id), ttrpc: t, log: log}, nil
+	return &servers{grpc: api.NewGRPC(svc, id, access, log), ttrpc: t, access: access, log: log}, nil
 }
 
 // listen binds both sockets. What a dead daemon left is replaced; the lock on the state directory
@@ -82,13 +85,67 @@ func (s *servers) serve() <-chan error {
 		}
 	})
 	s.wg.Go(func() {
-		err := s.ttrpc.Serve(context.Background(), s.ttrpcListener)
-		if err != nil && !errors.Is(err, ttrpc.ErrServerClosed) {
+		if err := s.serveTTRPC(); !errors.Is(err, net.ErrClosed) {
 			failed <- fmt.Errorf("serve ttrpc: %w", err)
 		}
 	})
 	return failed
 }
+
+// serveTTRPC accepts connections until the listener is closed, and returns why it ended. Each is served with a context of its
+// own, which says whose it is: ttrpc's own loop has one for all.
+func (s *servers) serveTTRPC() error {
+	for {
+		conn, err := s.ttrpcListener.Accept()
+		if err != nil {
+			if !temporary(err) {
+				return err
+			}
+			<-time.After(acceptPause)
+			continue
+		}
+		p, err := s.access.Identify(conn, s.log)
+		if err == nil {
+			one := &single{conn: conn}
+			err = s.ttrpc.Serve(api.WithPeer(context.Background(), p), one) // returns as soon as it has it
+			if one.taken && errors.Is(err, errSingle) {
+				continue
+			}
+		}
+		if err = errors.Join(err, conn.Close()); !errors.Is(err, ttrpc.ErrServerClosed) {
+			s.log.Warn("cannot serve a connection", "error", err)
+		}
+	}
+}
+
+// acceptPause is how long a listener waits for what will pass.
+const acceptPause = 20 * time.Millisecond
+
+// temporary reports whether a listener can go on after an error: the connection was gone before it was
+// accepted, or there is no descriptor for it at the moment.
+func temporary(err error) bool {
+	return errors.Is(err, unix.ECONNABORTED) || errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE)
+}
+
+// errSingle ends the loop that serves a single connection.
+var errSingle = errors.New("there is one connection only")
+
+// single is a listener that has one connection.
+type single struct {
+	conn  net.Conn
+	taken bool
+}
+
+func (l *single) Accept() (net.Conn, error) {
+	if l.taken {
+		return nil, errSingle
+	}
+	l.taken = true
+	return l.conn, nil
+}
+
+func (l *single) Close() error   { return nil }
+func (l *single) Addr() net.Addr { return l.conn.LocalAddr() }
 
 // stop ends both servers: calls under way get a moment, then their contexts end. The sockets are
 // removed, so that clients see at once that nobody is there.
@@ -106,6 +163,9 @@ func (s *servers) stop() error {
 		s.grpc.GracefulStop()
 		close(done)
 	})
+	if lerr := s.ttrpcListener.Close(); lerr != nil && !errors.Is(lerr, net.ErrClosed) {
+		err = errors.Join(err, lerr)
+	}
 	if terr := s.ttrpc.Shutdown(ctx); terr != nil && !errors.Is(terr, context.DeadlineExceeded) {
 		err = errors.Join(err, terr)
 	}

@@ -160,7 +160,7 @@ func TestBadInputHasItsClass(t *testing.T) {
 		"run, a way out":          {run(client.RunRequest{ID: "../x", Image: "busybox"}), errdefs.IsInvalidArgument},
 		"run, unknown runtime":    {run(client.RunRequest{Image: "busybox", Runtime: "io.nosuch.v1"}), errdefs.IsNotFound},
 		"run, no runtime's name":  {run(client.RunRequest{Image: "busybox", Runtime: "../x"}), errdefs.IsInvalidArgument},
-		"run, unknown storage":    {run(client.RunRequest{Image: "busybox", Snapshotter: "../x"}), errdefs.IsNotFound},
+		"run, unknown storage":    {run(client.RunRequest{Image: "busybox", Snapshotter: "../x"}), errdefs.IsInvalidArgument},
 		"run, stdio nowhere":      {run(client.RunRequest{Image: "busybox", Stdio: client.Stdio{Stdout: "/no/such/fifo"}}), errdefs.IsNotFound},
 		"run, relative stdio":     {run(client.RunRequest{Image: "busybox", Stdio: client.Stdio{Stdout: "fifo"}}), errdefs.IsInvalidArgument},
 		"run, unknown stdio":      {run(client.RunRequest{Image: "busybox", Stdio: client.Stdio{Stdout: "http://x/"}}), errdefs.IsInvalidArgument},

@@ -106,7 +106,7 @@ func tour() []tourStep {
 		{args: "snapshots commit done work"},
 		{args: "snapshots commit done work"},
 		{args: "snapshots info done"},
-		{args: "snapshots label done a=b"},
+		{args: "snapshots label done a=b", differs: order},
 		{args: "snapshots ls"},
 		{args: "snapshots prepare --target {dir} next done"},
 		{args: "snapshots view see done"},

@@ -34,16 +34,16 @@ func namespaceOf(ctx context.Context) (string, error) {
 			}
 		}
 	}
-	return checkNamespace(ns)
+	return checkNamespace(ctx, ns)
 }
 
-// checkNamespace checks the name a request gives.
-func checkNamespace(ns string) (string, error) {
+// checkNamespace checks the name a request gives, and that its user may work in it.
+func checkNamespace(ctx context.Context, ns string) (string, error) {
 	if ns == "" {
 		return "", fmt.Errorf("namespace is required: %w", errdefs.ErrFailedPrecondition)
 	}
 	if err := meta.ValidateID(ns); err != nil {
 		return "", fmt.Errorf("namespace: %w", err)
 	}
-	return ns, nil
+	return ns, admit(ctx, ns)
 }

@@ -30,19 +30,22 @@ func (s eventsService) Publish(ctx context.Context, req *api.PublishRequest) (*e
 	})
 }
 
-func (s eventsService) forward(e *apitypes.Envelope) error {
+func (s eventsService) forward(ctx context.Context, e *apitypes.Envelope) error {
+	if err := admit(ctx, e.GetNamespace()); err != nil {
+		return err
+	}
 	return s.svc.Forward(events.Event{
 		Timestamp: e.GetTimestamp().AsTime(), Namespace: e.GetNamespace(), Topic: e.GetTopic(),
 		TypeURL: e.GetEvent().GetTypeUrl(), Value: e.GetEvent().GetValue(),
 	})
 }
 
-func (s eventsService) Forward(_ context.Context, req *api.ForwardRequest) (*emptypb.Empty, error) {
-	return &emptypb.Empty{}, s.forward(req.GetEnvelope())
+func (s eventsService) Forward(ctx context.Context, req *api.ForwardRequest) (*emptypb.Empty, error) {
+	return &emptypb.Empty{}, s.forward(ctx, req.GetEnvelope())
 }
 
 func (s eventsService) subscribe(ctx context.Context, req *api.SubscribeRequest, send func(*apitypes.Envelope) error) error {
-	err := s.svc.Subscribe(ctx, service.Subscription{Live: true, Filters: req.GetFilters()}, func(e events.Event) error {
+	err := s.svc.Subscribe(ctx, service.Subscription{Within: within(ctx), Live: true, Filters: req.GetFilters()}, func(e events.Event) error {
 		return send(&apitypes.Envelope{
 			Timestamp: stamp(e.Timestamp), Namespace: e.Namespace, Topic: e.Topic,
 			Event: &anypb.Any{TypeUrl: e.TypeURL, Value: e.Value},
@@ -75,6 +78,6 @@ type shimEvents struct{ eventsService }
 
 var _ ttrpcapi.TTRPCEventsService = shimEvents{}
 
-func (s shimEvents) Forward(_ context.Context, req *ttrpcapi.ForwardRequest) (*emptypb.Empty, error) {
-	return &emptypb.Empty{}, s.forward(req.GetEnvelope())
+func (s shimEvents) Forward(ctx context.Context, req *ttrpcapi.ForwardRequest) (*emptypb.Empty, error) {
+	return &emptypb.Empty{}, s.forward(ctx, req.GetEnvelope())
 }

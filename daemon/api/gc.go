@@ -22,6 +22,9 @@ func (s gcService) register(srv *ttrpc.Server) {
 }
 
 func (s gcService) collect(ctx context.Context, req *cleatapi.CollectRequest) (*cleatapi.CollectResponse, error) {
+	if err := admitAll(ctx, "collect garbage"); err != nil {
+		return nil, err
+	}
 	if req.DryRun {
 		return s.svc.Garbage(ctx)
 	}

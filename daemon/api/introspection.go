@@ -79,6 +79,9 @@ func (s introspection) PluginInfo(ctx context.Context, req *api.PluginInfoReques
 		var err error
 		switch {
 		case p.GetType() == runtimePlugin:
+			if err := admitAll(ctx, "describe a runtime"); err != nil {
+				return nil, err
+			}
 			resp.Extra, err = s.runtimeInfo(ctx, req.GetOptions())
 		case req.GetOptions() != nil:
 			err = fmt.Errorf("plugin %s %s: it takes no options: %w", p.GetType(), p.GetID(), errdefs.ErrNotImplemented)

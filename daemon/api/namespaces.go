@@ -27,6 +27,9 @@ var (
 // defaults before they first use it.
 func (s namespaces) Get(ctx context.Context, req *api.GetNamespaceRequest) (*api.GetNamespaceResponse, error) {
 	var ns metadata.Namespace
+	if err := admit(ctx, req.GetName()); err != nil {
+		return nil, err
+	}
 	err := s.svc.DB.View(ctx, func(tx *metadata.Tx) (err error) {
 		ns, err = tx.Namespaces().Get(req.GetName())
 		if errors.Is(err, errdefs.ErrNotFound) {
@@ -55,13 +58,18 @@ func (s namespaces) List(ctx context.Context, req *api.ListNamespacesRequest) (*
 	}
 	resp := &api.ListNamespacesResponse{}
 	for _, ns := range list {
-		resp.Namespaces = append(resp.Namespaces, apiNamespace(ns))
+		if may(ctx, ns.Name) {
+			resp.Namespaces = append(resp.Namespaces, apiNamespace(ns))
+		}
 	}
 	return resp, nil
 }
 
 func (s namespaces) Create(ctx context.Context, req *api.CreateNamespaceRequest) (*api.CreateNamespaceResponse, error) {
 	ns := req.GetNamespace()
+	if err := admit(ctx, ns.GetName()); err != nil {
+		return nil, err
+	}
 	if err := s.svc.CreateNamespace(ctx, ns.GetName(), ns.GetLabels()); err != nil {
 		return nil, err
 	}
@@ -70,6 +78,9 @@ func (s namespaces) Create(ctx context.Context, req *api.CreateNamespaceRequest)
 
 func (s namespaces) Update(ctx context.Context, req *api.UpdateNamespaceRequest) (*api.UpdateNamespaceResponse, error) {
 	v := metadata.Namespace{Name: req.GetNamespace().GetName(), Labels: req.GetNamespace().GetLabels()}
+	if err := admit(ctx, v.Name); err != nil {
+		return nil, err
+	}
 	ns, err := s.svc.UpdateNamespace(ctx, v, req.GetUpdateMask().GetPaths())
 	if err != nil {
 		return nil, err
@@ -78,6 +89,9 @@ func (s namespaces) Update(ctx context.Context, req *api.UpdateNamespaceRequest)
 }
 
 func (s namespaces) Delete(ctx context.Context, req *api.DeleteNamespaceRequest) (*emptypb.Empty, error) {
+	if err := admit(ctx, req.GetName()); err != nil {
+		return nil, err
+	}
 	return &emptypb.Empty{}, s.svc.DeleteNamespace(ctx, req.GetName())
 }
 

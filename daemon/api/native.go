@@ -90,7 +90,7 @@ func (s native) importImage(ctx context.Context, receive func() (*cleatapi.Impor
 	if head.Options == nil {
 		return nil, fmt.Errorf("import: the first message carries no options: %w", errdefs.ErrInvalidArgument)
 	}
-	ns, err := checkNamespace(head.Options.Namespace)
+	ns, err := checkNamespace(ctx, head.Options.Namespace)
 	if err != nil {
 		return nil, err
 	}
@@ -155,12 +155,12 @@ func (s native) removeImage(ctx context.Context, req *cleatapi.RemoveImageReques
 }
 
 func (s native) subscribe(ctx context.Context, req *cleatapi.SubscribeRequest, send func(*cleatapi.Event) error) error {
-	sub := service.Subscription{Cursor: req.Cursor, FromStart: req.FromStart, Filters: req.Filters}
+	sub := service.Subscription{Within: within(ctx), Cursor: req.Cursor, FromStart: req.FromStart, Filters: req.Filters}
 	if req.Cursor == 0 && !req.FromStart {
 		sub.Cursor = s.svc.Events.Cursor()
 	}
 	if !req.AllNamespaces {
-		ns, err := checkNamespace(req.Namespace)
+		ns, err := checkNamespace(ctx, req.Namespace)
 		if err != nil {
 			return err
 		}
@@ -176,6 +176,9 @@ func (s native) subscribe(ctx context.Context, req *cleatapi.SubscribeRequest, s
 
 func (s native) listShims(ctx context.Context, req *cleatapi.ListShimsRequest) (*cleatapi.ListShimsResponse, error) {
 	if req.AllNamespaces {
+		if err := admitAll(ctx, "list the shims of all namespaces"); err != nil {
+			return nil, err
+		}
 		return &cleatapi.ListShimsResponse{Shims: s.svc.Shims("")}, nil
 	}
 	ns, err := namespaceOf(ctx)

@@ -2,6 +2,8 @@ package api
 
 import (
 	"context"
+	"log/slog"
+	"time"
 
 	containersapi "github.com/containerd/containerd/api/services/containers/v1"
 	contentapi "github.com/containerd/containerd/api/services/content/v1"
@@ -20,6 +22,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
 	healthapi "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/keepalive"
 
 	"github.com/cleatproject/cleat/daemon/service"
 	"github.com/cleatproject/cleat/proto/rpc"
@@ -28,9 +31,15 @@ import (
 // maxMessage is the size of a message that gRPC takes and gives, the same as the peer's.
 const maxMessage = 16 << 20
 
-// NewGRPC returns a gRPC server with every containerd service.
-func NewGRPC(svc *service.Service, id Identity) *grpc.Server {
+// pingsFrom is how often a client may see whether the daemon is there.
+const pingsFrom = 5 * time.Second
+
+// NewGRPC returns a gRPC server with every containerd service. It serves unix sockets only: who is at
+// their other end is known, and access says what they may do.
+func NewGRPC(svc *service.Service, id Identity, access Access, log *slog.Logger) *grpc.Server {
 	srv := grpc.NewServer(
+		grpc.Creds(peerCredentials{access: access, log: log}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: pingsFrom, PermitWithoutStream: true}),
 		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage),
 		grpc.UnaryInterceptor(func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
 			resp, err := handle(underLease(ctx), req)
@@ -57,7 +66,7 @@ func NewGRPC(svc *service.Service, id Identity) *grpc.Server {
 }
 
 // NewTTRPC returns a ttrpc server with every containerd service, the one that shims forward events
-// to, and the natives.
+// to, and the natives. The context that it serves a connection with is to come from WithPeer.
 func NewTTRPC(svc *service.Service, id Identity) (*ttrpc.Server, error) {
 	srv, err := ttrpc.NewServer(ttrpc.WithUnaryServerInterceptor(
 		func(ctx context.Context, decode ttrpc.Unmarshaler, _ *ttrpc.UnaryServerInfo, method ttrpc.Method) (any, error) {

@@ -10,7 +10,7 @@ import (
 // carry no metadata on ttrpc, so that these name their namespace in the request.
 
 func (s native) pull(ctx context.Context, req *cleatapi.PullRequest, send func(*cleatapi.TransferProgress) error) error {
-	ns, err := checkNamespace(req.Namespace)
+	ns, err := checkNamespace(ctx, req.Namespace)
 	if err != nil {
 		return err
 	}
@@ -18,7 +18,7 @@ func (s native) pull(ctx context.Context, req *cleatapi.PullRequest, send func(*
 }
 
 func (s native) push(ctx context.Context, req *cleatapi.PushRequest, send func(*cleatapi.TransferProgress) error) error {
-	ns, err := checkNamespace(req.Namespace)
+	ns, err := checkNamespace(ctx, req.Namespace)
 	if err != nil {
 		return err
 	}

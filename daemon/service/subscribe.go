@@ -25,6 +25,8 @@ type Subscription struct {
 	Live bool
 	// Namespace limits to one; empty for all.
 	Namespace string
+	// Within limits to the namespaces that it accepts; nil for all.
+	Within func(namespace string) bool
 	// Filters are over topic, namespace and event.<field>.
 	Filters []string
 }
@@ -59,7 +61,7 @@ func (s *Service) Subscribe(ctx context.Context, req Subscription, send func(eve
 		if e.Cursor <= live && !s.away.missed(e, s.Runtime.Get) {
 			continue
 		}
-		if req.Namespace != "" && e.Namespace != req.Namespace || len(req.Filters) > 0 && !match.Match(&eventFields{event: e}) {
+		if req.Namespace != "" && e.Namespace != req.Namespace || req.Within != nil && !req.Within(e.Namespace) || len(req.Filters) > 0 && !match.Match(&eventFields{event: e}) {
 			continue
 		}
 		if err := send(e); err != nil {
