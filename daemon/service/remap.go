@@ -60,7 +60,7 @@ func ownersOf(labels map[string]string) (*ownerMap, error) {
 	return o, nil
 }
 
-// ownerLabels are the labels of the snapshot for a container with a spec: nil where that has no user
+// ownerLabels are the labels of the snapshot for a container with a spec: none where that has no user
 // namespace, or joins one.
 func ownerLabels(spec []byte) (map[string]string, error) {
 	p, err := parseSpec(spec)
@@ -83,9 +83,6 @@ func ownerLabels(spec []byte) (map[string]string, error) {
 		for _, m := range list {
 			labels[label] = fmt.Sprintf("%d:%d:%d", m.ContainerID, m.HostID, m.Size)
 		}
-	}
-	if len(labels) == 0 {
-		return nil, nil
 	}
 	return labels, nil
 }
@@ -115,6 +112,9 @@ func parseRange(text string) (r idRange, err error) {
 // A user namespace's owners are mapped by the kernel where it can: for the layers below an overlay, and
 // for views. Otherwise the files of the snapshot are given to them, once, when it is made.
 func fit(ctx context.Context, mounts []mount.Mount, rec metadata.Snapshot, made bool) ([]mount.Mount, error) {
+	if rec.Labels[labelVolatile] == "true" {
+		mounts = throwAway(mounts)
+	}
 	owners, err := ownersOf(rec.Labels)
 	if owners == nil || err != nil {
 		return mounts, err

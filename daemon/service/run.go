@@ -175,6 +175,9 @@ func (s *Service) runRootfs(
 	if err != nil {
 		return nil, fmt.Errorf("run %s: %w", r.container.ID, err)
 	}
+	if req.AutoRemove {
+		labels[labelVolatile] = "true"
+	}
 	p, err := s.prepare(ctx, hold, u, d, namespace, metadata.Snapshot{
 		Key: r.container.SnapshotKey, Parent: r.image.chainID, Kind: snapshot.KindActive, Labels: labels,
 	})

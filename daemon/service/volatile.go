@@ -1,0 +1,53 @@
+package service
+
+import (
+	"fmt"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cleatproject/cleat/mount"
+)
+
+// labelVolatile on a snapshot says that nobody will miss it after a crash of the machine. An overlay then
+// never waits for the disk: not for a container's fsync, and not when it is unmounted, which would wait
+// for everybody's writes. The kernel mounts such an overlay once, and refuses it from then on.
+const labelVolatile = "containerd.io/snapshot/overlay.volatile"
+
+const volatileOption = "volatile"
+
+// throwAway returns the mounts of a snapshot that nobody will miss.
+func throwAway(mounts []mount.Mount) []mount.Mount {
+	if !kernelFrom(5, 10) {
+		return mounts
+	}
+	out := slices.Clone(mounts)
+	for i, m := range out {
+		if upper, _, ok := mount.OverlayDirs(m); ok && upper != "" {
+			out[i].Options = append(slices.Clone(m.Options), volatileOption)
+		}
+	}
+	return out
+}
+
+// keeping returns mounts that can be mounted again, to look into a snapshot before its container does.
+func keeping(mounts []mount.Mount) []mount.Mount {
+	out := slices.Clone(mounts)
+	for i, m := range out {
+		out[i].Options = slices.DeleteFunc(slices.Clone(m.Options), func(o string) bool { return o == volatileOption })
+	}
+	return out
+}
+
+// kernelFrom tells whether the kernel is of a version or a later one.
+func kernelFrom(major, minor int) bool {
+	var u unix.Utsname
+	if unix.Uname(&u) != nil {
+		return false
+	}
+	var a, b int
+	if _, err := fmt.Sscanf(unix.ByteSliceToString(u.Release[:]), "%d.%d", &a, &b); err != nil {
+		return false
+	}
+	return a > major || a == major && b >= minor
+}
