@@ -14,7 +14,6 @@ import (
 	"strings"
 
 	"github.com/cleatproject/cleat/archive"
-	"github.com/cleatproject/cleat/content"
 	"github.com/cleatproject/cleat/daemon/api"
 	"github.com/cleatproject/cleat/daemon/service"
 	"github.com/cleatproject/cleat/events"
@@ -95,23 +94,10 @@ func assemble(ctx context.Context, cfg Config, log *slog.Logger) (_ *daemon, err
 	}
 	d.close.Push("unlock state directory", unlock)
 
-	blobs, err := content.Open(filepath.Join(cfg.Root, "content"))
+	kept, err := openStores(cfg, log, &d.close)
 	if err != nil {
 		return nil, err
 	}
-	eventLog, err := events.Open(filepath.Join(cfg.Root, "events"), events.Options{
-		Keep:        cfg.EventsKeep,
-		OnSyncError: func(err error) { log.Error("cannot sync the event log", "error", err) },
-	})
-	if err != nil {
-		return nil, err
-	}
-	d.close.Push("close event log", eventLog.Close)
-	db, err := openMetadata(cfg.Root, eventLog, log)
-	if err != nil {
-		return nil, err
-	}
-	d.close.Push("close metadata", db.Close)
 	uuid, err := loadUUID(cfg.Root)
 	if err != nil {
 		return nil, err
@@ -127,7 +113,7 @@ func assemble(ctx context.Context, cfg Config, log *slog.Logger) (_ *daemon, err
 	tasks, err := runtime.New(runtime.Config{
 		State: cfg.State, Root: cfg.Root, Address: cfg.Address, TTRPCAddress: cfg.TTRPCAddress,
 		Binary: binary, Runtimes: cfg.Runtimes, Debug: log.Enabled(ctx, slog.LevelDebug), Reaper: children,
-		Publish: func(e events.Event) error { _, err := eventLog.Append(e); return err },
+		Publish: func(e events.Event) error { _, err := kept.events.Append(e); return err },
 		Log:     log,
 	})
 	if err != nil {
@@ -135,15 +121,15 @@ func assemble(ctx context.Context, cfg Config, log *slog.Logger) (_ *daemon, err
 	}
 	d.close.Push("close runtime", tasks.Close)
 	d.svc = service.New(service.Config{
-		DB: db, Content: blobs, Snapshotters: drivers.working, Unavailable: drivers.failed, DefaultSnapshotter: cfg.Snapshotter,
-		DefaultRuntime: cfg.Runtime, Runtime: tasks, Events: eventLog, Root: cfg.Root,
+		DB: kept.db, Content: kept.content, Snapshotters: drivers.working, Unavailable: drivers.failed, DefaultSnapshotter: cfg.Snapshotter,
+		DefaultRuntime: cfg.Runtime, Runtime: tasks, Events: kept.events, Root: cfg.Root,
 		CgroupParent: cfg.CgroupParent, GC: cfg.GC.service(), Log: log, Helpers: helpers(cfg), Processors: cfg.processors(),
 		Registries: registry.New(registry.Options{
 			ConfigPath: cfg.RegistryConfigPath, UserAgent: "cleat/" + version.Version(),
 		}),
 	})
 	d.close.Push("close service", func() error { d.svc.Close(); return nil })
-	if db.Broken() == nil {
+	if kept.db.Broken() == nil {
 		if err := d.svc.EnsureNamespace(ctx, defaultNamespace); err != nil {
 			return nil, err
 		}

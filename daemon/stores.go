@@ -1,0 +1,38 @@
+package daemon
+
+import (
+	"log/slog"
+	"path/filepath"
+
+	"github.com/cleatproject/cleat/content"
+	"github.com/cleatproject/cleat/events"
+	"github.com/cleatproject/cleat/internal/undo"
+	"github.com/cleatproject/cleat/metadata"
+)
+
+// stores are what a daemon has below its root, but for snapshots.
+type stores struct {
+	content *content.Store
+	events  *events.Log
+	db      *metadata.DB
+}
+
+// openStores opens the stores; what closes them goes on closing, also where one fails.
+func openStores(cfg Config, log *slog.Logger, closing *undo.Stack) (s stores, err error) {
+	if s.content, err = content.Open(filepath.Join(cfg.Root, "content")); err != nil {
+		return s, err
+	}
+	s.events, err = events.Open(filepath.Join(cfg.Root, "events"), events.Options{
+		Keep:        cfg.EventsKeep,
+		OnSyncError: func(err error) { log.Error("cannot sync the event log", "error", err) },
+	})
+	if err != nil {
+		return s, err
+	}
+	closing.Push("close event log", s.events.Close)
+	if s.db, err = openMetadata(cfg.Root, s.events, log); err != nil {
+		return s, err
+	}
+	closing.Push("close metadata", s.db.Close)
+	return s, nil
+}
