@@ -36,8 +36,35 @@ func (a *applier) attributes(hdr *tar.Header, base string, mode bool) error {
 	if !mode {
 		return nil
 	}
-	if err := unix.Fchmodat(fd, base, uint32(hdr.Mode)&0o7777, 0); err != nil {
-		return &os.PathError{Op: "fchmodat", Path: base, Err: err}
+	return chmod(fd, base, uint32(hdr.Mode)&0o7777)
+}
+
+// chmod sets the mode of what is at name in a directory. A symbolic link, which somebody may have put
+// there since, is not followed.
+func chmod(dir int, name string, mode uint32) error {
+	err := unix.Fchmodat(dir, name, mode, unix.AT_SYMLINK_NOFOLLOW)
+	if !errors.Is(err, unix.EOPNOTSUPP) {
+		if err != nil {
+			return &os.PathError{Op: "fchmodat", Path: name, Err: err}
+		}
+		return nil
+	}
+	// Before Linux 6.6, or it is a link, which has no mode.
+	fd, err := unix.Openat(dir, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return &os.PathError{Op: "openat", Path: name, Err: err}
+	}
+	defer func() { _ = unix.Close(fd) }()
+	var st unix.Stat_t
+	err = unix.Fstat(fd, &st)
+	if err == nil && st.Mode&unix.S_IFMT == unix.S_IFLNK {
+		err = unix.ELOOP
+	}
+	if err == nil {
+		err = unix.Chmod(fdPath(fd), mode)
+	}
+	if err != nil {
+		return &os.PathError{Op: "chmod", Path: name, Err: err}
 	}
 	return nil
 }

@@ -138,7 +138,12 @@ func (a *applier) step(at, part string) (link string, err error) {
 		if err := a.newDir(dir, part, full, &lst, lst.Mode&0o7777, int(lst.Uid), int(lst.Gid)); err != nil {
 			return "", err
 		}
-		return "", copyXattrs(fdPath(fd), fdPath(dir)+"/"+part)
+		made, err := unix.Openat(dir, part, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return "", &os.PathError{Op: "openat", Path: full, Err: err}
+		}
+		defer func() { _ = unix.Close(made) }()
+		return "", copyXattrs(fdPath(fd), fdPath(made))
 	case unix.S_IFLNK:
 		return readlink(fd, "")
 	default:
@@ -154,8 +159,8 @@ func (a *applier) newDir(dir int, name, full string, st *unix.Stat_t, mode uint3
 	if err := unix.Fchownat(dir, name, uid, gid, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 		return &os.PathError{Op: "fchownat", Path: full, Err: err}
 	}
-	if err := unix.Fchmodat(dir, name, mode, 0); err != nil {
-		return &os.PathError{Op: "fchmodat", Path: full, Err: err}
+	if err := chmod(dir, name, mode); err != nil {
+		return err
 	}
 	if st != nil {
 		a.dirTimes = append(a.dirTimes, dirTime{full, [2]unix.Timespec{st.Atim, st.Mtim}})
