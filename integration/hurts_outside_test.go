@@ -70,6 +70,16 @@ func TestHurts13LongPathsLongNamesTwoDaemons(t *testing.T) {
 	}
 }
 
+// sleeps returns an error while a process is still the OCI runtime on its way, with descriptors that
+// it closes by its exec.
+func sleeps(pid uint32) error {
+	line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	if err == nil && !strings.HasPrefix(string(line), "sleep\x00") {
+		err = fmt.Errorf("process %d is %q", pid, line)
+	}
+	return err
+}
+
 func TestHurts17AContainerHasItsThreeDescriptorsOnly(t *testing.T) {
 	d := Start(t)
 	d.Busybox()
@@ -109,10 +119,11 @@ func TestHurts17AContainerHasItsThreeDescriptorsOnly(t *testing.T) {
 	t.Cleanup(func() { _ = terminal.Wait() })
 	for _, id := range []string{"detached", "attached", "interactive", "file", "terminal"} {
 		d.Eventually(id+" is there", func() error {
-			if c, ok := d.all()[id]; !ok || c.Status != "running" {
+			c, ok := d.all()[id]
+			if !ok || c.Status != "running" {
 				return errors.New(c.Status)
 			}
-			return nil
+			return sleeps(uint32(c.Pid))
 		})
 		check(id, d.ps(id).Pid)
 	}
@@ -130,10 +141,7 @@ func TestHurts17AContainerHasItsThreeDescriptorsOnly(t *testing.T) {
 			err = fmt.Errorf("processes %v", pids)
 		}
 		for _, pid := range pids {
-			line, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
-			if !strings.HasPrefix(string(line), "sleep\x00") { // still the OCI runtime on its way
-				err = errors.Join(err, fmt.Errorf("process %d is %q", pid, line))
-			}
+			err = errors.Join(err, sleeps(pid))
 		}
 		return err
 	})
