@@ -59,7 +59,7 @@ func Run(ctx context.Context, cfg Config, ready func()) (err error) {
 		return err
 	}
 	// The sockets take connections from here on; adoption goes on beside.
-	if err := d.svc.Runtime.Recover(); err != nil {
+	if err := d.svc.Runtime.Recover(d.svc.Ran); err != nil {
 		return err
 	}
 	serving := d.servers.serve()

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -280,4 +281,23 @@ func (d *Daemon) eachEvent(c *client.Client, req client.EventsRequest, f func(cl
 		}
 	}
 	d.t.Fatal("the events ended")
+}
+
+// TestKill9BetweenTheRecordOfARunAndItsEnd plays a daemon that died when the container was on record
+// and its bundle still marked as half made.
+func TestKill9BetweenTheRecordOfARunAndItsEnd(t *testing.T) {
+	d := Start(t)
+	d.Busybox()
+	d.Cleat("run", "-d", "--name", "c", "busybox", "sleep", "1000")
+	before := d.ps("c")
+	d.Kill9()
+	mark := filepath.Join(d.State, "io.containerd.runtime.v2.task/default/c/pending")
+	must(t, os.WriteFile(mark, nil, 0o600))
+	d.Begin()
+	if c := d.status("c", "running"); c.Pid != before.Pid {
+		t.Errorf("pid was %d, is %d", before.Pid, c.Pid)
+	}
+	if _, err := os.Stat(mark); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the mark is there: %v", err)
+	}
 }

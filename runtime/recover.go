@@ -3,6 +3,7 @@ package runtime
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -18,8 +19,9 @@ import (
 const unresponsiveAfter = 2 * time.Second
 
 // Recover enters a task for every bundle on disk, as unknown, and returns; the shims are dialled
-// beside, all at once. Tasks that were never committed are removed.
-func (m *Manager) Recover() error {
+// beside, all at once. Tasks that were never committed are removed, but for those that made tells are
+// on record: their daemon died just before it could say so here. made may be nil.
+func (m *Manager) Recover(made func(namespace, id string) bool) error {
 	found, err := m.bundles()
 	if err != nil {
 		return err
@@ -27,6 +29,12 @@ func (m *Manager) Recover() error {
 	for _, b := range found {
 		t := m.newTask(b, Info{Status: types.Status_UNKNOWN, Link: Connecting, Runtime: b.read(runtimeFile)})
 		pending := b.has(pendingFile)
+		if pending && made != nil && made(t.namespace, t.id) {
+			if err := removeFile(b.file(pendingFile)); err != nil {
+				return fmt.Errorf("commit task %s: %w", t.id, err)
+			}
+			pending = false
+		}
 		if err := m.add(t); err != nil {
 			return err
 		}

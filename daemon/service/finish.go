@@ -149,6 +149,21 @@ func (s *Service) resumeContainer(ctx context.Context, namespace, id string) err
 // unknownExit is the published status for an end that nobody saw.
 const unknownExit = 255
 
+// Ran tells whether a container is on record as one that Run made and whose end is not known: its
+// task, should the bundle say otherwise, was committed. Without a database nothing is known of any,
+// and none is to be taken for half made.
+func (s *Service) Ran(namespace, id string) bool {
+	if s.DB.Broken() != nil {
+		return true
+	}
+	c, err := s.container(s.ctx, namespace, id)
+	if err != nil {
+		return false
+	}
+	r, err := record(c)
+	return err == nil && r != nil && r.Exit == nil
+}
+
 // Wait returns the exit of a container's init once it is known: from its task, from its record, or,
 // for one that was removed a moment ago, from memory.
 func (s *Service) Wait(ctx context.Context, namespace, id string) (runtime.Exit, error) {
