@@ -40,6 +40,7 @@ test-unit: ## Unit tests with the race detector
 
 test-integration: build ## Real daemon, shim, runc and peers
 	go test -count=1 -timeout 20m ./integration/...
+	./integration/goclient/test.sh
 
 fuzz: ## Run every fuzz target for FUZZTIME (default 30s) each
 	@./scripts/fuzz.sh $${FUZZTIME:-30s}

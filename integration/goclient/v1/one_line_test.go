@@ -1,0 +1,13 @@
+package goclient
+
+import (
+	"context"
+
+	"github.com/containerd/containerd"
+	"github.com/containerd/containerd/api/services/introspection/v1"
+)
+
+// plugins lists every plugin; the two lines of the client differ in how.
+func plugins(ctx context.Context, c *containerd.Client) (*introspection.PluginsResponse, error) {
+	return c.IntrospectionService().Plugins(ctx, nil)
+}
