@@ -22,12 +22,10 @@ import (
 func (d *Daemon) createTask(id string, s *specs.Spec, runtime string) (context.Context, tasksapi.TasksClient) {
 	d.t.Helper()
 	ctx, conn := d.grpc()
-	data, err := json.Marshal(s)
-	must(d.t, err)
-	_, err = containersapi.NewContainersClient(conn).Create(ctx, &containersapi.CreateContainerRequest{
+	_, err := containersapi.NewContainersClient(conn).Create(ctx, &containersapi.CreateContainerRequest{
 		Container: &containersapi.Container{
 			ID: id, Runtime: &containersapi.Container_Runtime{Name: or(runtime, "io.containerd.runc.v2")},
-			Spec: &anypb.Any{TypeUrl: "types.containerd.io/opencontainers/runtime-spec/1/Spec", Value: data},
+			Spec: apiSpec(d.t, s),
 		},
 	})
 	must(d.t, err)
@@ -37,6 +35,14 @@ func (d *Daemon) createTask(id string, s *specs.Spec, runtime string) (context.C
 		d.t.Fatalf("create task %s: %v\n%s", id, err, d.Log())
 	}
 	return ctx, tasks
+}
+
+// apiSpec is a spec as containers carry it.
+func apiSpec(t *testing.T, s *specs.Spec) *anypb.Any {
+	t.Helper()
+	data, err := json.Marshal(s)
+	must(t, err)
+	return &anypb.Any{TypeUrl: "types.containerd.io/opencontainers/runtime-spec/1/Spec", Value: data}
 }
 
 // rootfs is the test image's file system as mounts, from a directory that the test made.

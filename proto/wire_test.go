@@ -11,6 +11,7 @@ import (
 	v2stats "github.com/containerd/cgroups/v3/cgroup2/stats"
 	apievents "github.com/containerd/containerd/api/events"
 	apibootstrap "github.com/containerd/containerd/api/runtime/bootstrap/v1"
+	apisandbox "github.com/containerd/containerd/api/runtime/sandbox/v1"
 	apitask2 "github.com/containerd/containerd/api/runtime/task/v2"
 	apitask3 "github.com/containerd/containerd/api/runtime/task/v3"
 	apittrpc "github.com/containerd/containerd/api/services/ttrpc/events/v1"
@@ -29,6 +30,7 @@ import (
 	"github.com/cleatproject/cleat/proto/events"
 	"github.com/cleatproject/cleat/proto/rpc"
 	"github.com/cleatproject/cleat/proto/runcopts"
+	"github.com/cleatproject/cleat/proto/sandbox"
 	"github.com/cleatproject/cleat/proto/task"
 	"github.com/cleatproject/cleat/proto/types"
 )
@@ -56,6 +58,20 @@ func pairs() []pair {
 		{&runcopts.Options{}, &apioptions.Options{}},
 		{&runcopts.CheckpointOptions{}, &apioptions.CheckpointOptions{}},
 		{&runcopts.ProcessDetails{}, &apioptions.ProcessDetails{}},
+		{&sandbox.CreateSandboxRequest{}, &apisandbox.CreateSandboxRequest{}},
+		{&sandbox.SandboxRequest{}, &apisandbox.StartSandboxRequest{}},
+		{&sandbox.SandboxRequest{}, &apisandbox.PlatformRequest{}},
+		{&sandbox.SandboxRequest{}, &apisandbox.WaitSandboxRequest{}},
+		{&sandbox.SandboxRequest{}, &apisandbox.PingRequest{}},
+		{&sandbox.SandboxRequest{}, &apisandbox.ShutdownSandboxRequest{}},
+		{&sandbox.SandboxRequest{}, &apisandbox.SandboxMetricsRequest{}},
+		{&sandbox.StartSandboxResponse{}, &apisandbox.StartSandboxResponse{}},
+		{&sandbox.PlatformResponse{}, &apisandbox.PlatformResponse{}},
+		{&sandbox.StopSandboxRequest{}, &apisandbox.StopSandboxRequest{}},
+		{&sandbox.WaitSandboxResponse{}, &apisandbox.WaitSandboxResponse{}},
+		{&sandbox.SandboxStatusRequest{}, &apisandbox.SandboxStatusRequest{}},
+		{&sandbox.SandboxStatusResponse{}, &apisandbox.SandboxStatusResponse{}},
+		{&sandbox.SandboxMetricsResponse{}, &apisandbox.SandboxMetricsResponse{}},
 		{&bootstrap.BootstrapParams{}, &apibootstrap.BootstrapParams{}},
 		{&bootstrap.BootstrapResult{}, &apibootstrap.BootstrapResult{}},
 		{&bootstrap.Extension{}, &apibootstrap.Extension{}},

@@ -29,10 +29,13 @@ const (
 	logFile        = "log"              // stderr of the shim
 )
 
-// bundlesDir is the part below the state directory, as peers call it.
-const bundlesDir = "io.containerd.runtime.v2.task"
+// Parts below the state directory: of tasks, as peers call it, and of sandboxes.
+const (
+	bundlesDir   = "io.containerd.runtime.v2.task"
+	sandboxesDir = "io.containerd.runtime.v2.sandbox"
+)
 
-// bundle is the directory of one task.
+// bundle is the directory of one task or sandbox.
 type bundle struct {
 	namespace, id string
 	path          string // STATE/io.containerd.runtime.v2.task/NS/ID
@@ -40,10 +43,14 @@ type bundle struct {
 }
 
 func (m *Manager) bundleOf(namespace, id string) *bundle {
+	return m.bundleIn(bundlesDir, namespace, id)
+}
+
+func (m *Manager) bundleIn(dir, namespace, id string) *bundle {
 	return &bundle{
 		namespace: namespace, id: id,
-		path: filepath.Join(m.cfg.State, bundlesDir, namespace, id),
-		work: filepath.Join(m.cfg.Root, bundlesDir, namespace, id),
+		path: filepath.Join(m.cfg.State, dir, namespace, id),
+		work: filepath.Join(m.cfg.Root, dir, namespace, id),
 	}
 }
 
@@ -200,6 +207,8 @@ type address struct {
 	Protocol string `json:"protocol"`
 	// Native says that the shim is cleat's own; others ignore the field.
 	Native bool `json:"cleat,omitempty"`
+	// Joined says that the shim is a sandbox's, which lives on without this task.
+	Joined bool `json:"joined,omitempty"`
 }
 
 // writeAddress makes the address known, whole or not at all.
@@ -237,30 +246,40 @@ func (b *bundle) readAddress() (address, error) {
 }
 
 // bundles lists what is on disk, and removes what was half made or half removed.
-func (m *Manager) bundles() ([]*bundle, error) {
-	found, err := m.listBundles()
-	if err != nil {
-		return nil, err
+func (m *Manager) bundles() (tasks, sandboxes []*bundle, err error) {
+	if tasks, err = m.listBundles(bundlesDir); err != nil {
+		return nil, nil, err
 	}
-	// Work directories go last, so one without a bundle is what a crash left.
-	work, err := filepath.Glob(filepath.Join(m.cfg.Root, bundlesDir, "*", "*"))
-	if err != nil {
-		return nil, fmt.Errorf("list work directories: %w", err)
+	if sandboxes, err = m.listBundles(sandboxesDir); err != nil {
+		return nil, nil, err
 	}
+	all := append(sandboxes[:len(sandboxes):len(sandboxes)], tasks...)
+	m.sweepWork(all)
+	m.sweepSockets(all)
+	return tasks, sandboxes, nil
+}
+
+// sweepWork removes work directories without a bundle: these go last, so a crash left them.
+func (m *Manager) sweepWork(found []*bundle) {
 	owned := make(map[string]bool, len(found))
 	for _, b := range found {
 		owned[b.work] = true
 	}
-	for _, dir := range work {
-		if owned[dir] {
+	for _, part := range []string{bundlesDir, sandboxesDir} {
+		work, err := filepath.Glob(filepath.Join(m.cfg.Root, part, "*", "*"))
+		if err != nil {
+			m.cfg.Log.Warn("cannot list work directories", "error", err)
 			continue
 		}
-		if err := os.RemoveAll(dir); err != nil {
-			m.cfg.Log.Warn("cannot remove what is left of a bundle", "path", dir, "error", err)
+		for _, dir := range work {
+			if owned[dir] {
+				continue
+			}
+			if err := os.RemoveAll(dir); err != nil {
+				m.cfg.Log.Warn("cannot remove what is left of a bundle", "path", dir, "error", err)
+			}
 		}
 	}
-	m.sweepSockets(found)
-	return found, nil
 }
 
 // sweepSockets removes the sockets that no bundle names: a daemon died between a shim's end and the
@@ -295,8 +314,9 @@ func (m *Manager) sweepSockets(found []*bundle) {
 	}
 }
 
-func (m *Manager) listBundles() ([]*bundle, error) {
-	base := filepath.Join(m.cfg.State, bundlesDir)
+// listBundles lists the bundles below one part of the state directory.
+func (m *Manager) listBundles(dir string) ([]*bundle, error) {
+	base := filepath.Join(m.cfg.State, dir)
 	namespaces, err := os.ReadDir(base)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil
@@ -318,7 +338,7 @@ func (m *Manager) listBundles() ([]*bundle, error) {
 				continue
 			}
 			if e.IsDir() {
-				found = append(found, m.bundleOf(ns.Name(), e.Name()))
+				found = append(found, m.bundleIn(dir, ns.Name(), e.Name()))
 			}
 		}
 	}

@@ -27,6 +27,7 @@ type conn struct {
 	client  *ttrpc.Client
 	service string // the task service's name in the version in use
 	native  bool
+	joined  bool // it is not this task's to end
 	closed  <-chan struct{}
 }
 
@@ -44,7 +45,7 @@ func dial(ctx context.Context, a address) (*conn, error) {
 	if a.Version == 2 {
 		service = task.V2Service
 	}
-	return &conn{client: client, service: service, native: a.Native, closed: closed}, nil
+	return &conn{client: client, service: service, native: a.Native, joined: a.Joined, closed: closed}, nil
 }
 
 // gone reports whether a dial's error says that the shim is dead: its socket was removed, or

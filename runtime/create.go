@@ -32,10 +32,22 @@ type CreateOptions struct {
 	Runtime string
 	// Options are the runtime's own; optional.
 	Options *types.Any
+	// Join is where a shim runs already that is to hold the task; nil for a shim of the task's own.
+	Join *Join
 	// Late, where set, is called while cleat's shim starts, or before another does, to fill in what
 	// the fields above, but for ID, Runtime and Options, still lack: work that need not wait for the
 	// shim, nor the shim for it.
 	Late func(context.Context, *CreateOptions) error
+}
+
+// Join names a shim that holds other tasks too.
+type Join struct {
+	// Address is of the form of Sandbox.Address, or bare.
+	Address string
+	// Version is that of the task API there; 0 is 3.
+	Version uint32
+	// Binary cleans up by its delete verb when the shim dies; empty where it takes all along.
+	Binary string
 }
 
 // runcOptionsURL names the options that runc-like shims take.
@@ -58,7 +70,7 @@ func (m *Manager) make(
 	ctx context.Context, namespace string, o CreateOptions,
 	begin func(*Task, context.Context, *conn, *task.CreateTaskRequest) error,
 ) (_ *Task, err error) {
-	binary, err := m.resolve(o.Runtime)
+	binary, err := m.binaryFor(o)
 	if err != nil {
 		return nil, err
 	}
@@ -88,7 +100,7 @@ func (m *Manager) make(
 	}
 	u.Push("remove bundle", t.bundle.remove)
 
-	s, err := m.launch(ctx, t.bundle, binary, options)
+	s, err := m.shimFor(ctx, t.bundle, binary, options, o)
 	if err != nil {
 		return nil, fmt.Errorf("launch shim for %s: %w", o.ID, err)
 	}
@@ -116,6 +128,26 @@ func (m *Manager) make(
 	u.Release()
 	m.watch(t, c)
 	return t, nil
+}
+
+// binaryFor is the shim binary of a task to be made.
+func (m *Manager) binaryFor(o CreateOptions) (string, error) {
+	if o.Join != nil {
+		return o.Join.Binary, nil
+	}
+	return m.resolve(o.Runtime)
+}
+
+// shimFor launches a shim for a bundle, or joins the one that is asked for.
+func (m *Manager) shimFor(ctx context.Context, b *bundle, binary string, options *types.Any, o CreateOptions) (*shim, error) {
+	if o.Join == nil {
+		return m.launch(ctx, b, binary, options)
+	}
+	addr, err := joinAddress(o.Join.Address, o.Join.Version)
+	if err != nil {
+		return nil, err
+	}
+	return &shim{bundle: b, address: addr}, b.writeAddress(addr)
 }
 
 // meet asks a shim for its version, and for its pid, which this process knows of its own children

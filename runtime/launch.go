@@ -212,6 +212,23 @@ func checkAddress(a address) (address, error) {
 	return a, nil
 }
 
+// joinAddress reads the address of a shim that runs: PROTOCOL+unix://PATH, or without the protocol.
+func joinAddress(text string, version uint32) (address, error) {
+	a := address{Version: int(version), Address: text, Protocol: "ttrpc"}
+	if protocol, rest, ok := strings.Cut(text, "+"); ok && !strings.Contains(protocol, ":") {
+		a.Protocol, a.Address = protocol, rest
+	}
+	if a.Version == 0 {
+		a.Version = 3
+	}
+	a, err := checkAddress(a)
+	if err != nil {
+		return address{}, fmt.Errorf("join the shim at %q: %w", text, err)
+	}
+	a.Joined = true
+	return a, nil
+}
+
 // explain adds what the shim wrote to its log, where that says more than err.
 func (s *shim) explain(err error) error {
 	if !errdefs.IsUnavailable(err) && !errors.Is(err, io.EOF) {

@@ -29,12 +29,12 @@ func TestParseStartTakesThePublishedForms(t *testing.T) {
 		want address
 		is   func(error) bool
 	}{
-		"bare address":         {out: []byte("unix:///run/s/abc\n"), want: address{2, "unix:///run/s/abc", "ttrpc", false}},
-		"json":                 {out: []byte(`{"version":3,"address":"unix:///run/s/abc","protocol":"ttrpc"}`), want: address{3, "unix:///run/s/abc", "ttrpc", false}},
-		"json claims to be us": {out: []byte(`{"version":3,"address":"unix:///run/s/abc","protocol":"ttrpc","cleat":true}`), want: address{3, "unix:///run/s/abc", "ttrpc", false}},
+		"bare address":         {out: []byte("unix:///run/s/abc\n"), want: address{2, "unix:///run/s/abc", "ttrpc", false, false}},
+		"json":                 {out: []byte(`{"version":3,"address":"unix:///run/s/abc","protocol":"ttrpc"}`), want: address{3, "unix:///run/s/abc", "ttrpc", false, false}},
+		"json claims to be us": {out: []byte(`{"version":3,"address":"unix:///run/s/abc","protocol":"ttrpc","cleat":true}`), want: address{3, "unix:///run/s/abc", "ttrpc", false, false}},
 		"protobuf": {
 			out:  protobufAnswer(t, &bootstrap.BootstrapResult{Version: 3, Address: "unix:///run/s/abc", Protocol: "ttrpc"}),
-			want: address{3, "unix:///run/s/abc", "ttrpc", false},
+			want: address{3, "unix:///run/s/abc", "ttrpc", false, false},
 		},
 		"empty":          {is: errdefs.IsUnknown},
 		"abstract":       {out: []byte("unix://@abstract"), is: errdefs.IsInvalidArgument},
@@ -54,6 +54,26 @@ func TestParseStartTakesThePublishedForms(t *testing.T) {
 				t.Fatalf("got %+v, %v; want %+v", got, err, tc.want)
 			}
 		})
+	}
+}
+
+func TestJoinAddress(t *testing.T) {
+	for _, tc := range []struct {
+		text    string
+		version uint32
+		want    address
+		is      func(error) bool
+	}{
+		{text: "ttrpc+unix:///run/s/abc", want: address{3, "unix:///run/s/abc", "ttrpc", false, true}},
+		{text: "unix:///run/s/a+b", version: 2, want: address{2, "unix:///run/s/a+b", "ttrpc", false, true}},
+		{text: "grpc+vsock://3:1024", is: errdefs.IsInvalidArgument},
+		{text: "ttrpc+unix://@abstract", is: errdefs.IsInvalidArgument},
+		{text: "ttrpc+unix:///run/s/abc", version: 9, is: errdefs.IsNotImplemented},
+	} {
+		got, err := joinAddress(tc.text, tc.version)
+		if tc.is != nil && !tc.is(err) || tc.is == nil && (err != nil || got != tc.want) {
+			t.Errorf("%s, version %d: %+v, %v", tc.text, tc.version, got, err)
+		}
 	}
 }
 
@@ -234,7 +254,7 @@ func TestBundlesFindsWholeOnesAndRemovesTheRest(t *testing.T) {
 	if err := os.MkdirAll(orphan, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	found, err := m.bundles()
+	found, _, err := m.bundles()
 	if err != nil || len(found) != 1 || found[0].path != b.path {
 		t.Fatal(found, err)
 	}

@@ -22,10 +22,11 @@ const unresponsiveAfter = 2 * time.Second
 // beside, all at once. Tasks that were never committed are removed, but for those that made tells are
 // on record: their daemon died just before it could say so here. made may be nil.
 func (m *Manager) Recover(made func(namespace, id string) bool) error {
-	found, err := m.bundles()
+	found, sandboxes, err := m.bundles()
 	if err != nil {
 		return err
 	}
+	m.recoverSandboxes(sandboxes)
 	for _, b := range found {
 		t := m.newTask(b, Info{Status: types.Status_UNKNOWN, Link: Connecting, Runtime: b.read(runtimeFile)})
 		pending := b.has(pendingFile)
@@ -159,7 +160,7 @@ func (m *Manager) reach(ctx context.Context, t *Task) (*conn, error) {
 	slow := time.AfterFunc(unresponsiveAfter, func() { t.setLink(Unresponsive) })
 	p, err := t.ask(ctx, c)
 	slow.Stop()
-	if errors.Is(err, errEmpty) {
+	if errors.Is(err, errEmpty) && !c.joined {
 		// An earlier daemon died between Delete and Shutdown.
 		_, serr := call[types.Empty](ctx, c, quickCall, "Shutdown", &task.ShutdownRequest{Id: t.id, Now: true})
 		if serr != nil && !c.isClosed() {

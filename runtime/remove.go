@@ -11,6 +11,7 @@ import (
 
 	"github.com/cleatproject/cleat/events"
 	"github.com/cleatproject/cleat/internal/exitrecord"
+	"github.com/cleatproject/cleat/mount"
 	apievents "github.com/cleatproject/cleat/proto/events"
 	"github.com/cleatproject/cleat/proto/rpc"
 	"github.com/cleatproject/cleat/proto/task"
@@ -66,6 +67,9 @@ func (t *Task) deleteDead() (Exit, error) {
 
 // shutdown tells a shim that holds nothing to leave, and sees to it beside the caller.
 func (t *Task) shutdown(ctx context.Context, c *conn) error {
+	if c.joined {
+		return c.client.Close()
+	}
 	_, err := call[types.Empty](ctx, c, quickCall, "Shutdown", &task.ShutdownRequest{Id: t.id, Now: true})
 	if err != nil && c.isClosed() {
 		err = nil // it left before it answered
@@ -89,15 +93,25 @@ func (t *Task) shutdown(ctx context.Context, c *conn) error {
 	return err
 }
 
-// killShim kills the shim, and only it: while its connection stands, its pid is its own.
+// killShim kills the shim, and only it: while its connection stands, its pid is its own. A sandbox's
+// is spared.
 func (t *Task) killShim(c *conn) error {
+	if c.joined {
+		return nil
+	}
 	t.mu.Lock()
 	child, pid := t.child, t.info.ShimPid
 	t.mu.Unlock()
 	if child != nil {
 		return child.Signal(unix.SIGKILL)
 	}
-	fd, err := unix.PidfdOpen(int(pid), 0)
+	return killPid(int(pid), c)
+}
+
+// killPid kills the process at the other end of a connection, which its pid is taken for as long as
+// the connection stands.
+func killPid(pid int, c *conn) error {
+	fd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
 		if errors.Is(err, unix.ESRCH) {
 			return nil
@@ -123,11 +137,17 @@ func (t *Task) destroy(ctx context.Context, s *shim) error {
 		if derr := t.dismantle(ctx, c); derr == nil {
 			return errors.Join(err, t.awaitGone(c, s))
 		}
+		if c.joined {
+			return errors.Join(err, derr, c.client.Close())
+		}
 		t.update(func(i *Info) { i.ShimAddress = s.address.Address })
 		err = errors.Join(err, t.killShim(c), t.awaitGone(c, s))
 	}
-	_, derr := t.m.deleteVerb(ctx, t.bundle)
-	return errors.Join(err, derr, removeSocket(s.address.Address))
+	_, derr := t.m.cleanUpDead(ctx, t.bundle)
+	if !s.address.Joined {
+		derr = errors.Join(derr, removeSocket(s.address.Address))
+	}
+	return errors.Join(err, derr)
 }
 
 // dismantle has the shim itself kill and delete the container, and leave. A container that is
@@ -151,6 +171,9 @@ func (t *Task) dismantle(ctx context.Context, c *conn) error {
 			return err
 		}
 	}
+	if c.joined {
+		return nil
+	}
 	_, err := call[types.Empty](ctx, c, quickCall, "Shutdown", &task.ShutdownRequest{Id: t.id, Now: true})
 	if err != nil && c.isClosed() {
 		return nil
@@ -160,6 +183,9 @@ func (t *Task) dismantle(ctx context.Context, c *conn) error {
 
 // awaitGone waits for the end of a shim that was told to leave, and brings it about if need be.
 func (t *Task) awaitGone(c *conn, s *shim) error {
+	if c.joined {
+		return c.client.Close()
+	}
 	timer := time.NewTimer(shutdownLimit)
 	defer timer.Stop()
 	var err error
@@ -194,7 +220,7 @@ func removeSocket(addr string) error {
 func (m *Manager) bury(ctx context.Context, t *Task) error {
 	rec, err := exitrecord.Read(t.bundle.path)
 	if !t.bundle.has(announcedFile) || err != nil {
-		resp, derr := m.deleteVerb(context.WithoutCancel(ctx), t.bundle)
+		resp, derr := m.cleanUpDead(context.WithoutCancel(ctx), t.bundle)
 		if derr != nil {
 			m.cfg.Log.Warn("cleaning up by the shim's delete verb", "id", t.id, "namespace", t.namespace, "error", derr)
 		}
@@ -213,7 +239,7 @@ func (m *Manager) bury(ctx context.Context, t *Task) error {
 	}
 	t.setExit(e)
 	t.update(func(i *Info) { i.Pid, i.Exit, i.Status = e.Pid, e, types.Status_STOPPED })
-	if addr, err := t.bundle.readAddress(); err == nil {
+	if addr, err := t.bundle.readAddress(); err == nil && !addr.Joined {
 		if err := removeSocket(addr.Address); err != nil {
 			return err
 		}
@@ -249,6 +275,15 @@ func (m *Manager) publishTask(t *Task, topic, typeURL string, msg rpc.Message) e
 	return m.cfg.Publish(events.Event{
 		Timestamp: time.Now().UTC(), Namespace: t.namespace, Topic: topic, TypeURL: typeURL, Value: data,
 	})
+}
+
+// cleanUpDead cleans up after a shim that died. What was in a virtual machine, say, went with it.
+func (m *Manager) cleanUpDead(ctx context.Context, b *bundle) (task.DeleteResponse, error) {
+	if addr, err := b.readAddress(); err == nil && addr.Joined && b.read(shimBinaryFile) == "" {
+		return task.DeleteResponse{ExitStatus: 255, ExitedAt: types.FromTime(time.Now())},
+			mount.UnmountAll(b.file("rootfs"), unix.UMOUNT_NOFOLLOW)
+	}
+	return m.deleteVerb(ctx, b)
 }
 
 // deleteVerb runs the published `delete` of the shim the bundle was started with. Where it fails,

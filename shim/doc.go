@@ -56,6 +56,11 @@
 // Output that a process left in the background goes on writing after the init's exit neither
 // delays the exit nor Delete: Delete waits only for terminal output that is still on the move.
 //
+// # Sandboxes
+//
+// A shim may be started for a sandbox, by the published API: it then stands for a group of containers,
+// holds those that are made in it, and stays until ShutdownSandbox. See sandbox.go.
+//
 // # A shim's death
 //
 // A container does not depend on its shim (on kernels 6.15 and later). When the shim dies, the init

@@ -5,6 +5,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/cleatproject/cleat/proto/sandbox"
+	"github.com/cleatproject/cleat/proto/task"
 	"github.com/cleatproject/cleat/reaper"
 )
 
@@ -38,6 +40,14 @@ func TestIdleShimLeaves(t *testing.T) {
 		t.Fatal("it left its container")
 	}
 	s.remove(c)
+	if _, err := s.CreateSandbox(t.Context(), &sandbox.CreateSandboxRequest{SandboxId: "pod"}); err != nil {
+		t.Fatal(err)
+	}
+	s.idled()
+	if _, err := s.Shutdown(t.Context(), &task.ShutdownRequest{}); err != nil || s.leaving() {
+		t.Fatalf("it left its sandbox (%v)", err)
+	}
+	s.pod = nil
 	s.idle.Reset(0)
 	select {
 	case <-s.quit:

@@ -8,12 +8,13 @@ import (
 	"github.com/containerd/ttrpc"
 
 	"github.com/cleatproject/cleat/proto/rpc"
+	"github.com/cleatproject/cleat/proto/sandbox"
 	"github.com/cleatproject/cleat/proto/shimapi"
 	"github.com/cleatproject/cleat/proto/task"
 	"github.com/cleatproject/cleat/proto/types"
 )
 
-// register makes s answer for the task service under both its names, and for the native one.
+// register makes s answer for the task service under both its names, for the sandbox service, and for the native one.
 func register(to *ttrpc.Server, s *Server) {
 	methods := map[string]ttrpc.Method{
 		"State":      unary(s, s.State),
@@ -37,6 +38,7 @@ func register(to *ttrpc.Server, s *Server) {
 	for _, name := range []string{task.V2Service, task.V3Service} {
 		to.RegisterService(name, &ttrpc.ServiceDesc{Methods: methods})
 	}
+	to.RegisterService(sandbox.Service, &ttrpc.ServiceDesc{Methods: sandboxMethods(s)})
 	to.RegisterService(shimapi.Service, &ttrpc.ServiceDesc{Methods: map[string]ttrpc.Method{
 		"Run":    unary(s, s.Run),
 		"Status": unary(s, s.Status),
@@ -101,11 +103,11 @@ func (s *Server) Status(_ context.Context, req *shimapi.StatusRequest) (*shimapi
 	return resp, nil
 }
 
-// Shutdown ends the shim unless it holds containers.
+// Shutdown ends the shim unless it holds containers or a sandbox.
 func (s *Server) Shutdown(context.Context, *task.ShutdownRequest) (*types.Empty, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.containers) == 0 {
+	if len(s.containers) == 0 && s.pod == nil {
 		s.leave()
 	}
 	return &types.Empty{}, nil

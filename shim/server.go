@@ -36,6 +36,7 @@ type Server struct {
 
 	mu         sync.Mutex
 	containers map[string]*container
+	pod        *pod // the sandbox that it was started for, if any
 	conns      int
 	idle       *time.Timer
 	trim       *time.Timer
@@ -103,7 +104,7 @@ func notify(c chan struct{}) {
 func (s *Server) idled() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.conns == 0 && len(s.containers) == 0 {
+	if s.conns == 0 && len(s.containers) == 0 && s.pod == nil {
 		s.log.infof("no container and no connection for %v: leaving", idleLimit)
 		s.leave()
 	}

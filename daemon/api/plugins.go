@@ -39,6 +39,7 @@ func plugins(id Identity) []*api.Plugin {
 		{Type: "io.containerd.gc.v1", ID: "scheduler", Requires: []string{"io.containerd.metadata.v1"}},
 		{Type: "io.containerd.internal.v1", ID: "restart", Capabilities: []string{"no", "always", "on-failure", "unless-stopped"}},
 		{Type: "io.containerd.lease.v1", ID: "manager", Requires: []string{"io.containerd.metadata.v1"}},
+		{Type: "io.containerd.sandbox.controller.v1", ID: "shim", Requires: []string{runtimePlugin}},
 		{Type: "io.containerd.sandbox.store.v1", ID: "local", Requires: []string{"io.containerd.metadata.v1"}},
 		{Type: runtimePlugin, ID: "task", Platforms: host, Requires: []string{"io.containerd.event.v1", "io.containerd.metadata.v1"}},
 	}
@@ -63,7 +64,7 @@ func plugins(id Identity) []*api.Plugin {
 	}
 	for _, name := range []string{
 		"containers", "content", "diff", "events", "healthcheck", "images", "introspection",
-		"leases", "namespaces", "sandboxes", "snapshots", "tasks", "version",
+		"leases", "namespaces", "sandbox-controllers", "sandboxes", "snapshots", "tasks", "version",
 	} {
 		list = append(list, &api.Plugin{Type: "io.containerd.grpc.v1", ID: name})
 	}

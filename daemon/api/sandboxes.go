@@ -12,7 +12,7 @@ import (
 )
 
 // sandboxes is the Store of containerd.services.sandbox.v1: records of sandboxes. Running them is
-// the Controller's, which is not served.
+// the Controller's, see sandboxcontroller.go.
 type sandboxes struct {
 	svc *service.Service
 	api.UnsafeStoreServer

@@ -45,16 +45,18 @@ func (s tasks) Create(ctx context.Context, req *api.CreateTaskRequest) (*api.Cre
 	if err != nil {
 		return nil, err
 	}
-	if req.GetTaskApiAddress() != "" {
-		return nil, fmt.Errorf("create task %s: task_api_address: %w", req.GetContainerID(), errdefs.ErrNotImplemented)
-	}
 	if req.GetCheckpoint() != nil {
 		return nil, fmt.Errorf("create task %s: restore from a checkpoint image: %w", req.GetContainerID(), errdefs.ErrNotImplemented)
+	}
+	var join *runtime.Join
+	if at := req.GetTaskApiAddress(); at != "" {
+		join = &runtime.Join{Address: at, Version: req.GetTaskApiVersion()}
 	}
 	t, err := s.svc.CreateTask(ctx, ns, runtime.CreateOptions{
 		ID: req.GetContainerID(), Rootfs: recordMounts(req.GetRootfs()),
 		Stdin: req.GetStdin(), Stdout: req.GetStdout(), Stderr: req.GetStderr(), Terminal: req.GetTerminal(),
 		Runtime: req.GetRuntimePath(), Options: shimAny(req.GetOptions()),
+		Join: join,
 	})
 	if err != nil {
 		return nil, err

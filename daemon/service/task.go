@@ -33,6 +33,11 @@ func (s *Service) CreateTask(ctx context.Context, namespace string, o runtime.Cr
 		return nil, fmt.Errorf("spec of container %s: %w", o.ID, err)
 	}
 	o.Runtime = first(o.Runtime, c.Runtime.Name)
+	if o.Join == nil && c.SandboxID != "" {
+		if o.Join, err = s.joinSandbox(namespace, c.SandboxID); err != nil {
+			return nil, fmt.Errorf("create task %s: %w", o.ID, err)
+		}
+	}
 	if o.Options == nil && c.Runtime.Options != nil {
 		o.Options = wireAny(c.Runtime.Options)
 	}

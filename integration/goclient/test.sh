@@ -14,6 +14,7 @@ for f in v2/*_test.go; do
 			-e 's,"github.com/containerd/containerd/v2/\(core\|pkg\)/,"github.com/containerd/containerd/,' "$f"
 	} > "v1/$(basename "$f")"
 done
+gofmt -w v1
 for line in v2 v1; do
 	(cd $line && go vet ./... && go test -count=1 -timeout 10m "$@" ./...)
 done

@@ -1,0 +1,295 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/cleatproject/cleat/internal/undo"
+	"github.com/cleatproject/cleat/mount"
+	"github.com/cleatproject/cleat/proto/rpc"
+	"github.com/cleatproject/cleat/proto/sandbox"
+	"github.com/cleatproject/cleat/proto/task"
+	"github.com/cleatproject/cleat/proto/types"
+)
+
+// NotReady is the state of a sandbox that cannot take containers, in the words of the CRI.
+const NotReady = "SANDBOX_NOTREADY"
+
+// SandboxOptions describe a sandbox to be made.
+type SandboxOptions struct {
+	ID string
+	// Spec is what the client gave as the sandbox's OCI spec, as JSON; optional. Shims read its
+	// annotations when they start.
+	Spec []byte
+	// Rootfs are mounts for the shim, which has to be of a kind that has a use for them.
+	Rootfs []mount.Mount
+	// Runtime is a runtime name or a shim's absolute path; optional.
+	Runtime string
+	// Options are the runtime's own; optional.
+	Options *types.Any
+	// NetNS is the path of a network namespace; optional.
+	NetNS       string
+	Annotations map[string]string
+}
+
+// Sandbox is a shim that stands for a group of containers. It is a handle: nothing is kept of it
+// but what stands in its bundle, so it is the same before and after a restart. Its methods dial the
+// shim, and may be called concurrently.
+type Sandbox struct {
+	m *Manager
+	b *bundle
+}
+
+// CreateSandbox starts a shim and has it create a sandbox. On any error nothing is left behind.
+func (m *Manager) CreateSandbox(ctx context.Context, namespace string, o SandboxOptions) (_ *Sandbox, err error) {
+	binary, err := m.resolve(o.Runtime)
+	if err != nil {
+		return nil, err
+	}
+	s := &Sandbox{m, m.bundleIn(sandboxesDir, namespace, o.ID)}
+	spec := o.Spec
+	if len(spec) == 0 {
+		spec = []byte("{}")
+	}
+	var u undo.Stack
+	defer func() { err = errors.Join(err, u.Run()) }()
+	if err := s.b.create(spec, o.Runtime, binary); err != nil {
+		return nil, fmt.Errorf("create sandbox: %w", err)
+	}
+	u.Push("remove sandbox", func() error { return s.destroy(context.WithoutCancel(ctx)) })
+	started, err := m.launch(ctx, s.b, binary, o.Options)
+	if err != nil {
+		return nil, fmt.Errorf("launch shim for sandbox %s: %w", o.ID, err)
+	}
+	_, err = askSandbox[types.Empty](ctx, s, runtimeCall, "CreateSandbox", &sandbox.CreateSandboxRequest{
+		SandboxId: o.ID, BundlePath: s.b.path, Rootfs: wireMounts(o.Rootfs), Options: o.Options, NetnsPath: o.NetNS, Annotations: o.Annotations,
+	})
+	if errdefs.IsNotImplemented(err) {
+		return nil, fmt.Errorf("create sandbox %s: runtime %s has no sandboxes; choose another one: %w", o.ID, o.Runtime, err)
+	}
+	if err != nil {
+		return nil, started.explain(fmt.Errorf("create: %w", err))
+	}
+	if err := removeFile(s.b.file(pendingFile)); err != nil {
+		return nil, fmt.Errorf("commit sandbox %s: %w", o.ID, err)
+	}
+	u.Release()
+	return s, nil
+}
+
+// Sandbox returns a sandbox that was created, or errdefs.ErrNotFound.
+func (m *Manager) Sandbox(namespace, id string) (*Sandbox, error) {
+	s := &Sandbox{m, m.bundleIn(sandboxesDir, namespace, id)}
+	if !s.b.has(shimBinaryFile) || s.b.has(pendingFile) {
+		return nil, fmt.Errorf("sandbox %s is not running: %w", id, errdefs.ErrNotFound)
+	}
+	return s, nil
+}
+
+// recoverSandboxes removes the sandboxes whose creation was never answered. The others need nothing.
+func (m *Manager) recoverSandboxes(found []*bundle) {
+	for _, b := range found {
+		if !b.has(pendingFile) {
+			continue
+		}
+		m.spawn(func(ctx context.Context) {
+			if err := (&Sandbox{m, b}).destroy(ctx); err != nil {
+				m.cfg.Log.Error("cannot remove a half-made sandbox", "id", b.id, "namespace", b.namespace, "error", err)
+			}
+		})
+	}
+}
+
+// errSandboxGone says that a sandbox's shim died.
+var errSandboxGone = fmt.Errorf("its shim is gone, only shutdown is left to do: %w", errdefs.ErrFailedPrecondition)
+
+// dial connects to the shim; errSandboxGone where it died.
+func (s *Sandbox) dial(ctx context.Context) (*conn, address, error) {
+	addr, err := s.b.readAddress()
+	if err != nil {
+		return nil, addr, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, quickCall)
+	defer cancel()
+	c, err := dial(ctx, addr)
+	if err != nil && gone(err) {
+		err = errSandboxGone
+	}
+	return c, addr, err
+}
+
+// askSandbox calls the shim's sandbox service with a deadline; 0 is none but the context's.
+func askSandbox[Resp any, PResp rpc.Pointer[Resp]](
+	ctx context.Context, s *Sandbox, limit time.Duration, method string, req rpc.Message,
+) (_ *Resp, err error) {
+	c, _, err := s.dial(ctx)
+	if err == nil {
+		defer func() { err = errors.Join(err, c.client.Close()) }()
+		var resp *Resp
+		if resp, err = callService[Resp, PResp](ctx, c, limit, sandbox.Service, method, req); err == nil {
+			return resp, nil
+		}
+		if c.isClosed() && ctx.Err() == nil {
+			err = errSandboxGone
+		}
+	}
+	return nil, fmt.Errorf("sandbox %s: %w", s.b.id, err)
+}
+
+// Address is how the sandbox's shim is reached, in the form that managers tell clients, and the
+// version of the task API that it speaks.
+func (s *Sandbox) Address() (address string, version uint32, err error) {
+	a, err := s.b.readAddress()
+	if err != nil {
+		return "", 0, err
+	}
+	protocol := a.Protocol
+	if protocol == "" {
+		protocol = "ttrpc"
+	}
+	return protocol + "+" + a.Address, uint32(a.Version), nil
+}
+
+// Join is how tasks of the sandbox's containers get into its shim; nil where they do not. They do not
+// where it is cleat's own: each gets a shim of its own, and none ends with another's.
+func (s *Sandbox) Join() (*Join, error) {
+	a, err := s.b.readAddress()
+	if err != nil || a.Native {
+		return nil, err
+	}
+	address, version, err := s.Address()
+	return &Join{Address: address, Version: version, Binary: s.b.read(shimBinaryFile)}, err
+}
+
+// Start makes the sandbox ready for containers.
+func (s *Sandbox) Start(ctx context.Context) (*sandbox.StartSandboxResponse, error) {
+	return askSandbox[sandbox.StartSandboxResponse](ctx, s, runtimeCall, "StartSandbox", &sandbox.SandboxRequest{SandboxId: s.b.id})
+}
+
+// Platform tells what the sandbox's containers run on.
+func (s *Sandbox) Platform(ctx context.Context) (*sandbox.Platform, error) {
+	resp, err := askSandbox[sandbox.PlatformResponse](ctx, s, quickCall, "Platform", &sandbox.SandboxRequest{SandboxId: s.b.id})
+	if err != nil {
+		return nil, err
+	}
+	if resp.Platform == nil {
+		return &sandbox.Platform{}, nil
+	}
+	return resp.Platform, nil
+}
+
+// Stop ends the sandbox; the shim kills what has not ended after the timeout. Idempotent, also where
+// the shim is gone.
+func (s *Sandbox) Stop(ctx context.Context, timeout time.Duration) error {
+	_, err := askSandbox[types.Empty](ctx, s, timeout+runtimeCall, "StopSandbox",
+		&sandbox.StopSandboxRequest{SandboxId: s.b.id, TimeoutSecs: uint32(timeout / time.Second)})
+	if errors.Is(err, errSandboxGone) {
+		return nil
+	}
+	return err
+}
+
+// Wait waits for the end of the sandbox. A shim that died ended it with the published status 255.
+func (s *Sandbox) Wait(ctx context.Context) (Exit, error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	stop := context.AfterFunc(s.m.ctx, func() { cancel(errStopping) })
+	defer stop()
+	resp, err := askSandbox[sandbox.WaitSandboxResponse](ctx, s, 0, "WaitSandbox", &sandbox.SandboxRequest{SandboxId: s.b.id})
+	switch {
+	case errors.Is(context.Cause(ctx), errStopping):
+		return Exit{}, fmt.Errorf("wait for sandbox %s: %w", s.b.id, errStopping)
+	case errors.Is(err, errSandboxGone):
+		return Exit{Status: 255, At: time.Now().UTC()}, nil
+	case err != nil:
+		return Exit{}, err
+	}
+	return Exit{Status: resp.ExitStatus, At: resp.ExitedAt.Time()}, nil
+}
+
+var errStopping = fmt.Errorf("the daemon is stopping, ask again: %w", errdefs.ErrUnavailable)
+
+// Status tells where the sandbox stands. One whose shim died is not ready.
+func (s *Sandbox) Status(ctx context.Context, verbose bool) (*sandbox.SandboxStatusResponse, error) {
+	resp, err := askSandbox[sandbox.SandboxStatusResponse](ctx, s, quickCall, "SandboxStatus",
+		&sandbox.SandboxStatusRequest{SandboxId: s.b.id, Verbose: verbose})
+	if errors.Is(err, errSandboxGone) {
+		return &sandbox.SandboxStatusResponse{SandboxId: s.b.id, State: NotReady}, nil
+	}
+	return resp, err
+}
+
+// Metrics reads what the sandbox uses; errdefs.ErrNotImplemented where its runtime cannot tell.
+func (s *Sandbox) Metrics(ctx context.Context) (*sandbox.Metric, error) {
+	resp, err := askSandbox[sandbox.SandboxMetricsResponse](ctx, s, quickCall, "SandboxMetrics", &sandbox.SandboxRequest{SandboxId: s.b.id})
+	if err != nil {
+		return nil, err
+	}
+	if resp.Metrics == nil {
+		return &sandbox.Metric{}, nil
+	}
+	return resp.Metrics, nil
+}
+
+// Update tells the shim of a changed record, a serialized containerd.types.Sandbox. One that does not
+// care does not implement it, which is no error.
+func (s *Sandbox) Update(ctx context.Context, record []byte, fields []string) error {
+	_, err := askSandbox[types.Empty](ctx, s, runtimeCall, "UpdateSandbox",
+		&sandbox.UpdateSandboxRequest{SandboxId: s.b.id, Sandbox: record, Fields: fields})
+	if errdefs.IsNotImplemented(err) {
+		return nil
+	}
+	return err
+}
+
+// Shutdown ends the sandbox with its shim and takes its bundle away. It may be retried after any error.
+func (s *Sandbox) Shutdown(ctx context.Context) error {
+	_, err := askSandbox[types.Empty](ctx, s, runtimeCall, "ShutdownSandbox", &sandbox.SandboxRequest{SandboxId: s.b.id})
+	if err != nil && !errors.Is(err, errSandboxGone) && !errdefs.IsNotFound(err) {
+		return err
+	}
+	return s.destroy(context.WithoutCancel(ctx))
+}
+
+// destroy takes the shim and the bundle away, whatever state they are in.
+func (s *Sandbox) destroy(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, destroyLimit)
+	defer cancel()
+	c, addr, err := s.dial(ctx)
+	switch {
+	case err == nil:
+		err = s.endShim(ctx, c)
+	case errors.Is(err, errSandboxGone) || addr.Address == "":
+		err = nil
+	}
+	if !addr.Native {
+		if _, derr := s.m.deleteVerb(ctx, s.b); derr != nil {
+			s.m.cfg.Log.Warn("cleaning up by the shim's delete verb", "sandbox", s.b.id, "namespace", s.b.namespace, "error", derr)
+		}
+	}
+	return errors.Join(err, removeSocket(addr.Address), s.b.remove())
+}
+
+// endShim tells a shim to leave, and kills one that does not.
+func (s *Sandbox) endShim(ctx context.Context, c *conn) (err error) {
+	defer func() { err = errors.Join(err, c.client.Close()) }()
+	// Whatever it answers from here on, what counts is that it goes.
+	known, _ := call[task.ConnectResponse](ctx, c, quickCall, "Connect", &task.ConnectRequest{Id: s.b.id})
+	_, _ = callService[types.Empty](ctx, c, quickCall, sandbox.Service, "ShutdownSandbox", &sandbox.SandboxRequest{SandboxId: s.b.id})
+	_, _ = call[types.Empty](ctx, c, quickCall, "Shutdown", &task.ShutdownRequest{Id: s.b.id, Now: true})
+	timer := time.NewTimer(shutdownLimit)
+	defer timer.Stop()
+	select {
+	case <-c.closed:
+		return nil
+	case <-timer.C:
+	}
+	if known == nil || known.ShimPid == 0 {
+		return fmt.Errorf("the shim of sandbox %s does not leave and does not tell its pid: %w", s.b.id, errdefs.ErrUnavailable)
+	}
+	return killPid(int(known.ShimPid), c)
+}
