@@ -2,7 +2,6 @@ package integration
 
 import (
 	"bytes"
-	"context"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -10,13 +9,12 @@ import (
 	"testing"
 
 	apievents "github.com/containerd/containerd/api/events"
-	sandboxapi "github.com/containerd/containerd/api/services/sandbox/v1"
-	streamingapi "github.com/containerd/containerd/api/services/streaming/v1"
 	"google.golang.org/grpc/codes"
 	healthapi "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/cleatproject/cleat/proto/rpc"
 )
@@ -91,26 +89,13 @@ func TestWhatIsNotServedSaysItsName(t *testing.T) {
 	client, err := rpc.Dial(t.Context(), d.Address+".ttrpc")
 	must(t, err)
 	defer client.Close()
-	over := func(transport, name string, call func(context.Context) error) {
-		t.Helper()
-		err := call(ctx)
-		if status.Code(err) != codes.Unimplemented || !strings.Contains(err.Error(), name) {
-			t.Errorf("%s over %s: %v", name, transport, err)
+	const service, method = "containerd.services.fortunes.v1.Fortunes", "Tell"
+	for transport, err := range map[string]error{
+		"gRPC":  conn.Invoke(ctx, "/"+service+"/"+method, &emptypb.Empty{}, &emptypb.Empty{}),
+		"ttrpc": client.Call(ctx, service, method, &emptypb.Empty{}, &emptypb.Empty{}),
+	} {
+		if status.Code(err) != codes.Unimplemented || !strings.Contains(err.Error(), service) {
+			t.Errorf("%s over %s: %v", service, transport, err)
 		}
 	}
-	over("gRPC", "sandbox.v1.Controller", func(ctx context.Context) error {
-		_, err := sandboxapi.NewControllerClient(conn).Start(ctx, &sandboxapi.ControllerStartRequest{})
-		return err
-	})
-	over("ttrpc", "sandbox.v1.Controller", func(ctx context.Context) error {
-		_, err := sandboxapi.NewTTRPCControllerClient(client).Start(ctx, &sandboxapi.ControllerStartRequest{})
-		return err
-	})
-	over("gRPC", "streaming.v1.Streaming", func(ctx context.Context) error {
-		stream, err := streamingapi.NewStreamingClient(conn).Stream(ctx)
-		if err == nil {
-			_, err = stream.Recv()
-		}
-		return err
-	})
 }
