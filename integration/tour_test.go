@@ -274,6 +274,7 @@ func (tr *traveller) do(s tourStep) seen {
 func (tr *traveller) plain(s string) string {
 	for _, r := range []struct{ what, by string }{
 		{regexp.QuoteMeta(tr.knows["dir"]), "DIR"},
+		{regexp.QuoteMeta(tr.knows["ref"]), "REF"},
 		{`/\S*/(root|state)/\S*?snapshots?\S*/(fs|work)`, "SNAPSHOT/$2"},
 		{`/\S*/(root|state)/\S*?/snapshots/\S+`, "SNAPSHOT"},
 		{`\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?( \+0000 UTC|Z)?`, "TIME"},
@@ -331,7 +332,13 @@ func TestCtrShowsTheSameOnCleatdAndOnContainerd(t *testing.T) {
 			must(t, err)
 		}
 	}()
-	for _, s := range tour() {
+	compareTours(t, tour(), ours, peer)
+}
+
+// compareTours takes both through a tour, step by step.
+func compareTours(t *testing.T, steps []tourStep, ours, peer *traveller) {
+	t.Helper()
+	for _, s := range steps {
 		want, got := peer.do(s), ours.do(s)
 		if s.differs != "" {
 			want.stdout, got.stdout = "", ""
