@@ -1,0 +1,187 @@
+package integration
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	containersapi "github.com/containerd/containerd/api/services/containers/v1"
+	tasksapi "github.com/containerd/containerd/api/services/tasks/v1"
+	versionapi "github.com/containerd/containerd/api/services/version/v1"
+	"golang.org/x/net/http2"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/emptypb"
+)
+
+// TestMessagesUpToThePeersSize sends and asks for more than a message may hold: 16 MiB.
+func TestMessagesUpToThePeersSize(t *testing.T) {
+	d := Start(t)
+	ctx, conn := d.grpc()
+	containers := containersapi.NewContainersClient(conn)
+	create := func(id string, size int) error {
+		_, err := containers.Create(ctx, &containersapi.CreateContainerRequest{Container: &containersapi.Container{
+			ID: id, Spec: apiSpec(t, busyboxSpec(t, "true")), Runtime: &containersapi.Container_Runtime{Name: "io.containerd.cleat.v2"},
+			Extensions: map[string]*anypb.Any{"big": {TypeUrl: "test/big", Value: bytes.Repeat([]byte{1}, size)}},
+		}}, grpc.MaxCallSendMsgSize(64<<20), grpc.MaxCallRecvMsgSize(64<<20))
+		return err
+	}
+	must(t, create("a", 15<<20))
+	must(t, create("b", 15<<20))
+	if err := create("c", 17<<20); status.Code(err) != codes.ResourceExhausted {
+		t.Errorf("17 MiB at once: %v", err)
+	}
+	big := grpc.MaxCallRecvMsgSize(64 << 20)
+	if _, err := containers.List(ctx, &containersapi.ListContainersRequest{}, big); status.Code(err) != codes.ResourceExhausted {
+		t.Errorf("a list of 30 MiB: %v", err)
+	}
+	stream, err := containers.ListStream(ctx, &containersapi.ListContainersRequest{}, big)
+	must(t, err)
+	var ids []string
+	for {
+		m, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		must(t, err)
+		ids = append(ids, m.Container.ID)
+	}
+	if len(ids) != 2 {
+		t.Errorf("the stream of the list has %q", ids)
+	}
+	for _, id := range ids {
+		_, err := containers.Delete(ctx, &containersapi.DeleteContainerRequest{ID: id})
+		must(t, err)
+	}
+}
+
+// TestReflectionIsOff asks for the service by which one could look the others up.
+func TestReflectionIsOff(t *testing.T) {
+	d := Start(t)
+	ctx, conn := d.grpc()
+	for _, version := range []string{"v1", "v1alpha"} {
+		stream, err := conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true, ClientStreams: true},
+			"/grpc.reflection."+version+".ServerReflection/ServerReflectionInfo")
+		must(t, err)
+		if err := stream.RecvMsg(&emptypb.Empty{}); status.Code(err) != codes.Unimplemented {
+			t.Errorf("reflection %s: %v", version, err)
+		}
+	}
+}
+
+// TestAClientThatOnlyPingsIsKept is a connection without a call, as of a client that waits: pings are
+// answered, and a flood of them ends it.
+func TestAClientThatOnlyPingsIsKept(t *testing.T) {
+	d := Start(t)
+	conn, err := net.Dial("unix", d.Address)
+	must(t, err)
+	defer conn.Close()
+	must(t, conn.SetDeadline(time.Now().Add(limit)))
+	_, err = io.WriteString(conn, http2.ClientPreface)
+	must(t, err)
+	framer := http2.NewFramer(conn, conn)
+	must(t, framer.WriteSettings())
+	sent, answered := 1, 0
+	must(t, framer.WritePing(false, [8]byte{1}))
+	for {
+		frame, err := framer.ReadFrame()
+		must(t, err)
+		switch f := frame.(type) {
+		case *http2.SettingsFrame:
+			if !f.IsAck() {
+				must(t, framer.WriteSettingsAck())
+			}
+		case *http2.PingFrame:
+			if !f.IsAck() {
+				must(t, framer.WritePing(true, f.Data))
+				continue
+			}
+			answered++
+			if sent++; sent > 100 {
+				t.Fatal("100 pings at once are taken")
+			}
+			must(t, framer.WritePing(false, [8]byte{byte(sent)}))
+		case *http2.GoAwayFrame:
+			if f.ErrCode != http2.ErrCodeEnhanceYourCalm || answered == 0 {
+				t.Errorf("sent away with %s after %d answers", f.ErrCode, answered)
+			}
+			return
+		}
+	}
+}
+
+// TestDeadlinesAndClientsThatLeave has the OCI runtime stand still in each verb, and a client that does
+// not wait for it: by its deadline, and by going away. The daemon answers meanwhile, and nothing stays.
+func TestDeadlinesAndClientsThatLeave(t *testing.T) {
+	dir := t.TempDir()
+	reached, release := filepath.Join(dir, "reached"), filepath.Join(dir, "release")
+	ociWrapper(t, fmt.Sprintf(`if [ -e %[1]s.$verb ]; then : > %[1]s; while ! [ -e %[2]s ]; do sleep 0.05; done; fi`, reached, release))
+	d := Start(t)
+	ctx, conn := d.grpc()
+	containers, tasks := containersapi.NewContainersClient(conn), tasksapi.NewTasksClient(conn)
+	create := func(ctx context.Context, id string) error {
+		_, err := tasks.Create(ctx, &tasksapi.CreateTaskRequest{ContainerID: id, Rootfs: d.rootfs()})
+		return err
+	}
+	for _, how := range []string{"deadline", "leaves"} {
+		_, err := containers.Create(ctx, &containersapi.CreateContainerRequest{Container: &containersapi.Container{
+			ID: how, Spec: apiSpec(t, busyboxSpec(t, "sleep", "1000")), Runtime: &containersapi.Container_Runtime{Name: "io.containerd.cleat.v2"},
+		}})
+		must(t, err)
+		stuck(t, reached, release, "create")
+		limited, cancel := context.WithCancel(ctx)
+		want := codes.Canceled
+		if how == "deadline" {
+			limited, cancel = context.WithTimeout(ctx, 500*time.Millisecond)
+			want = codes.DeadlineExceeded
+		}
+		got := make(chan error, 1)
+		go func() { got <- create(limited, how) }()
+		d.Eventually("the OCI runtime stands still", exists(reached))
+		if how == "leaves" {
+			cancel()
+		}
+		if err := <-got; status.Code(err) != want {
+			t.Errorf("%s: %v", how, err)
+		}
+		cancel()
+		_, err = versionapi.NewVersionClient(conn).Version(ctx, &emptypb.Empty{})
+		must(t, err)
+		letGo(t, reached, release, "create")
+		d.Eventually("the task can be made anew", func() error { return create(ctx, how) })
+		d.startTask(ctx, tasks, how)
+
+		waiting, done := context.WithTimeout(ctx, 100*time.Millisecond)
+		if _, err := tasks.Wait(waiting, &tasksapi.WaitRequest{ContainerID: how}); status.Code(err) != codes.DeadlineExceeded {
+			t.Errorf("wait with a deadline: %v", err)
+		}
+		done()
+		d.Cleat("rm", "--force", how)
+	}
+}
+
+// stuck lets the OCI runtime stand still at a verb, letGo lets it go on.
+func stuck(t *testing.T, reached, release, verb string) {
+	t.Helper()
+	for _, f := range []string{reached, release} {
+		if err := os.Remove(f); err != nil && !errors.Is(err, os.ErrNotExist) {
+			t.Fatal(err)
+		}
+	}
+	must(t, os.WriteFile(reached+"."+verb, nil, 0o600))
+}
+
+func letGo(t *testing.T, reached, release, verb string) {
+	t.Helper()
+	must(t, os.Remove(reached+"."+verb))
+	must(t, os.WriteFile(release, nil, 0o600))
+}
