@@ -62,3 +62,16 @@ func On(t *testing.T, fsType string, args ...string) func(*testing.T) string {
 		return dir
 	}
 }
+
+// Quotas is a file system that keeps project quotas.
+type Quotas struct{ Type, Root string }
+
+// WithProjectQuotas makes one of each type that can keep project quotas, of 512 MiB. The kernel has to
+// have them, see internal/guest.
+func WithProjectQuotas(t *testing.T) []Quotas {
+	t.Helper()
+	return []Quotas{
+		{"xfs", Filesystem(t, "xfs", 512, "prjquota", "-q")},
+		{"ext4", Filesystem(t, "ext4", 512, "prjquota", "-q", "-O", "quota,project", "-E", "quotatype=prjquota")},
+	}
+}
