@@ -34,11 +34,11 @@ b=/bin/busybox
 $b mount -t proc proc /proc
 $b mount -t sysfs sysfs /sys
 $b mount -t tmpfs tmpfs /run
-$b mount -t tmpfs -o mode=1777 tmpfs {{dir}}/tmp
-$b mount -t tmpfs tmpfs /dev/shm 2>/dev/null || { $b mkdir -p /dev/shm; $b mount -t tmpfs tmpfs /dev/shm; }
+$b mkdir -m 1777 /run/t
+$b mkdir -p /dev/shm && $b mount -t tmpfs tmpfs /dev/shm
 $b mount -t cgroup2 cgroup2 /sys/fs/cgroup
 $b ip link set lo up
-export TMPDIR={{dir}}/tmp
+export TMPDIR=/run/t # short, for the paths of sockets
 for m in fs/quota/quota_tree fs/quota/quota_v2 drivers/block/loop; do
 	$b insmod /usr/lib/uml/modules/$($b uname -r)/kernel/$m.ko || exit 1
 done
@@ -53,6 +53,8 @@ $b poweroff -f
 type Options struct {
 	// Overlay are parameters of the overlay module, such as metacopy=on.
 	Overlay string
+	// Env are further variables of the test there, NAME=VALUE.
+	Env []string
 }
 
 // Inside tells a test that it is in the guest, and is to do its work. On the host it runs the test in
@@ -72,12 +74,14 @@ func Inside(t *testing.T, o Options) bool {
 	if err != nil {
 		t.Fatal(err)
 	}
-	command := inside + "=1 " + quote(exe) + " -test.v -test.count=1 -test.run=" + quote("^"+t.Name()+"$")
+	command := inside + "=1"
+	for _, v := range o.Env {
+		name, value, _ := strings.Cut(v, "=")
+		command += " " + name + "=" + quote(value)
+	}
+	command += " " + quote(exe) + " -test.v -test.count=1 -test.run=" + quote("^"+t.Name()+"$")
 	text := strings.NewReplacer("{{dir}}", dir, "{{cwd}}", quote(cwd), "{{command}}", command, "{{overlay}}", o.Overlay).Replace(script)
-	if err := errors.Join(
-		os.Mkdir(filepath.Join(dir, "tmp"), 0o755),
-		os.WriteFile(filepath.Join(dir, "init"), []byte(text), 0o755),
-	); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "init"), []byte(text), 0o755); err != nil {
 		t.Fatal(err)
 	}
 	console, err := boot(t.Context(), dir)
