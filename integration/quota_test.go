@@ -84,6 +84,12 @@ func limitedStorage(d *Daemon, snapshotter string) {
 	if !over(stderr, code) {
 		t.Errorf("%s: with --rm 32 MiB into 16 gave code %d, %s", snapshotter, code, stderr)
 	}
+	if snapshotter == "overlayfs" {
+		_, stderr, code := d.Try("run", "--rm", "--privileged", "--storage-size", "16MiB", "busybox", "dd", "if=/dev/zero", "of=/big", "bs=1M", "conv=fsync", "count=32")
+		if !over(stderr, code) {
+			t.Errorf("privileged, 32 MiB into 16 gave code %d, %s", code, stderr)
+		}
+	}
 	d.Cleat("rm", "--force", name)
 }
 

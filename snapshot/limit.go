@@ -16,7 +16,7 @@ type Limited interface {
 	Driver
 	// PrepareLimited is Prepare of an active snapshot that holds no more than a number of bytes on disk;
 	// whoever writes more gets ENOSPC or EDQUOT. Failed precondition where the file system below does not
-	// keep limits; nothing is left then.
+	// keep limits, resource exhausted where a copy of a parent takes more; nothing is left then.
 	PrepareLimited(ctx context.Context, id uint64, parents []uint64, bytes int64) error
 	// SetLimit changes the limit of a snapshot that PrepareLimited made, to less than it holds as well;
 	// 0 takes it away. Not found if there is no such snapshot, failed precondition if it was made

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cleatproject/cleat/snapshot"
+	"github.com/cleatproject/cleat/snapshot/internal/quota"
 )
 
 // RunLimits tests the limits of a snapshot.Limited whose Root is on a file system with project quotas.
@@ -157,9 +158,9 @@ func copiesFromBelowCount(l *limits) {
 		l.t.Fatal(err)
 	}
 	if l.Copies {
-		err := ordinarily(func() error { return l.limited().PrepareLimited(context.Background(), 2, []uint64{1}, 4<<20) })
-		if l.full(err) {
-			l.t.Error("a copy of 6 MiB fits a limit of 4")
+		err := l.limited().PrepareLimited(context.Background(), 2, []uint64{1}, 4<<20)
+		if !errdefs.IsResourceExhausted(err) {
+			l.t.Errorf("a copy of 6 MiB into a limit of 4: %v", err)
 		}
 		if _, err := l.d.Usage(context.Background(), 2); !errdefs.IsNotFound(err) {
 			l.t.Errorf("what did not fit is there: %v", err)
@@ -245,6 +246,7 @@ func cleanupReleases(l *limits) {
 		l.prepareLimited(id+1, nil, 4<<20)
 	}
 	one, two := l.project(1), l.project(2)
+	three := l.crashed(filepath.Join(l.root, ".rm-GONE-3-1"))
 	if err := unix.Rename(filepath.Join(l.root, "2"), filepath.Join(l.root, ".rm-GONE-2-1")); err != nil {
 		l.t.Fatal(err)
 	}
@@ -254,7 +256,24 @@ func cleanupReleases(l *limits) {
 	}
 	l.released(one)
 	l.released(two)
+	l.released(three)
 	l.empty()
+}
+
+// crashed makes what a crash leaves of a limited directory before anything is in it, and returns its
+// project.
+func (l *limits) crashed(dir string) uint32 {
+	l.t.Helper()
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		l.t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		_ = quota.Within(dir, 4<<20, func() error { runtime.Goexit(); return nil }) // it does not return
+	}()
+	<-done
+	return l.projectOf(dir)
 }
 
 func badLimitsAreRefused(l *limits) {
@@ -317,7 +336,12 @@ func limitedOnesBecomeLayers(l *limits) {
 // project reads the number of the project that a snapshot's files are in.
 func (l *limits) project(id uint64) uint32 {
 	l.t.Helper()
-	f, err := os.Open(filepath.Join(l.root, fmt.Sprint(id), "fs"))
+	return l.projectOf(filepath.Join(l.root, fmt.Sprint(id), "fs"))
+}
+
+func (l *limits) projectOf(dir string) uint32 {
+	l.t.Helper()
+	f, err := os.Open(dir)
 	if err != nil {
 		l.t.Fatal(err)
 	}

@@ -79,7 +79,8 @@ func unsupported(dir string, cause error) error {
 }
 
 // Within calls fill and limits what that makes in dir, an empty directory, to a number of bytes. dir
-// itself is afterwards in the project that it was in. After an error no limit is left.
+// itself is afterwards in the project that it was in. After an error no limit is left. Resource exhausted if
+// fill makes more than that.
 func Within(dir string, bytes int64, fill func() error) error {
 	return within(dir, bytes, func() uint32 { return lowest + rand.Uint32N(numbers) }, fill)
 }
@@ -100,7 +101,7 @@ func within(dir string, bytes int64, draw func() uint32, fill func() error) erro
 		}
 		err = limit(f, id, bytes)
 		if err == nil {
-			err = fill()
+			err = filled(f, id, bytes, fill())
 		}
 		if err == nil {
 			err = ioctl(f, setAttributes, &before)
@@ -110,6 +111,22 @@ func within(dir string, bytes int64, draw func() uint32, fill func() error) erro
 		}
 		return nil
 	})
+}
+
+// filled is the error of a fill, or that it made more than the limit: this process may be one that limits do
+// not hold back.
+func filled(f *os.File, id uint32, bytes int64, err error) error {
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		return fmt.Errorf("the limit of %d bytes, or the disk, is too small for what is there from the start: %w: %w", bytes, err, errdefs.ErrResourceExhausted)
+	}
+	if err != nil {
+		return err
+	}
+	q, err := quotasOf(f, id)
+	if err == nil && q.bytes > uint64(bytes) {
+		err = fmt.Errorf("the limit of %d bytes is too small for the %d that are there from the start: %w", bytes, q.bytes, errdefs.ErrResourceExhausted)
+	}
+	return err
 }
 
 // claim puts an empty directory in a project that nobody else uses.

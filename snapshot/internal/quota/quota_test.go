@@ -216,7 +216,7 @@ func TestWithoutProjectQuotas(t *testing.T) {
 		root := snapshottest.Filesystem(t, fsType, 512, "", "-q")
 		refused(t, root, fsType, want)
 	}
-	refused(t, os.TempDir(), "tmpfs", "on xfs or ext4")
+	refused(t, "/run", "tmpfs", "on xfs or ext4")
 	// Counted, and not enforced.
 	refused(t, snapshottest.Filesystem(t, "xfs", 512, "pqnoenforce", "-q"), "xfs", "mount it with the option prjquota")
 	// Prepared for quotas, and mounted without.
