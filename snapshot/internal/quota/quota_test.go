@@ -3,6 +3,7 @@ package quota_test
 import (
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -91,6 +92,24 @@ func TestProjects(t *testing.T) {
 				t.Errorf("after a failure it is in project %d", p)
 			}
 		})
+	}
+}
+
+// TestTheLargestLimit is more than ext4 can count, and nothing is left of the try.
+func TestTheLargestLimit(t *testing.T) {
+	if !guest.Inside(t, guest.Options{}) {
+		return
+	}
+	for _, on := range snapshottest.WithProjectQuotas(t) {
+		dir := filepath.Join(on.Root, "dir")
+		must(t, os.Mkdir(dir, 0o700))
+		err := quota.Within(dir, math.MaxInt64, func() error { return nil })
+		if want := on.Type == "ext4"; want != errdefs.IsInvalidArgument(err) || !want && err != nil {
+			t.Errorf("%s: %v", on.Type, err)
+		}
+		if p := project(t, dir); p != 0 {
+			t.Errorf("%s: it is in project %d", on.Type, p)
+		}
 	}
 }
 
