@@ -44,7 +44,7 @@ func TestRunCarriesTheRequest(t *testing.T) {
 	})})
 	started, err := f.dial().Run(t.Context(), client.RunRequest{
 		ID: "x", Image: "busybox", Spec: &specs.Spec{Version: "1"}, User: "www", Labels: map[string]string{"a": "b"},
-		Stdio: client.Stdio{Stdin: "/in", Stdout: "/out", Stderr: "/err"}, Log: true, AutoRemove: true,
+		Stdio: client.Stdio{Stdin: "/in", Stdout: "/out", Stderr: "/err"}, Log: true, AutoRemove: true, StorageSize: 1 << 30,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -54,7 +54,7 @@ func TestRunCarriesTheRequest(t *testing.T) {
 	}
 	want := &cleatapi.RunRequest{
 		Id: "x", Image: "busybox", Spec: []byte(`{"ociVersion":"1"}`), User: "www", Labels: map[string]string{"a": "b"},
-		Stdin: "/in", Stdout: "/out", Stderr: "/err", Log: true, AutoRemove: true,
+		Stdin: "/in", Stdout: "/out", Stderr: "/err", Log: true, AutoRemove: true, StorageSize: 1 << 30,
 	}
 	want.Token = got.Token // made up
 	if !reflect.DeepEqual(got, want) || ns != "blue" || got.Token == "" {

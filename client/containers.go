@@ -36,6 +36,8 @@ type Container struct {
 	LogPath                          string
 	Stdio                            Stdio
 	Snapshotter, SnapshotKey         string
+	// StorageSize is what it may hold on disk beside its image, in bytes; 0 where it has no limit.
+	StorageSize int64
 }
 
 // ListRequest narrows List; the zero value lists what runs.
@@ -74,7 +76,7 @@ func container(m *cleatapi.Container) Container {
 		CreatedAt: m.CreatedAt.Time(), StartedAt: m.StartedAt.Time(), FinishedAt: m.FinishedAt.Time(),
 		Labels: m.Labels, Runtime: m.Runtime, Command: m.Command, LogPath: m.LogPath,
 		Stdio:       Stdio{Stdin: m.Stdin, Stdout: m.Stdout, Stderr: m.Stderr, Terminal: m.Terminal},
-		Snapshotter: m.Snapshotter, SnapshotKey: m.SnapshotKey,
+		Snapshotter: m.Snapshotter, SnapshotKey: m.SnapshotKey, StorageSize: m.StorageSize,
 	}
 }
 

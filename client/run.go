@@ -38,6 +38,9 @@ type RunRequest struct {
 	Log bool
 	// AutoRemove removes the container once its init has exited.
 	AutoRemove bool
+	// StorageSize limits what the container may hold on disk beside its image, in bytes; 0: no limit. It
+	// needs a file system that keeps project quotas: errdefs.ErrFailedPrecondition says how to get one.
+	StorageSize int64
 }
 
 // Started is what Run answers.
@@ -74,7 +77,7 @@ func (c *Client) Run(ctx context.Context, r RunRequest) (Started, error) {
 		Id: r.ID, Image: r.Image, Rootfs: r.RootFS, Spec: spec, User: r.User,
 		Snapshotter: r.Snapshotter, Runtime: r.Runtime, Labels: r.Labels,
 		Terminal: r.Stdio.Terminal, Stdin: r.Stdio.Stdin, Stdout: r.Stdio.Stdout, Stderr: r.Stdio.Stderr,
-		Log: r.Log, AutoRemove: r.AutoRemove, Token: token,
+		Log: r.Log, AutoRemove: r.AutoRemove, Token: token, StorageSize: r.StorageSize,
 	})
 	if err != nil {
 		return Started{}, errors.Join(about("run container", r.ID, err), c.withdraw(ctx, r.ID, token))

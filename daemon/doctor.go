@@ -47,7 +47,7 @@ func Doctor(ctx context.Context, cfg Config, opts DoctorOptions, out io.Writer) 
 		}
 		defer func() { err = errors.Join(err, unlock()) }()
 	}
-	err = errors.Join(d.modes(), d.records(ctx))
+	err = errors.Join(d.modes(), d.drivers(ctx), d.records(ctx))
 	if err == nil {
 		err = d.conclude()
 	}

@@ -3,6 +3,7 @@ package mount
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -367,4 +368,33 @@ func FuzzMountinfo(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestContainingIsTheMountThatShows(t *testing.T) {
+	root := filepath.Join(t.TempDir(), "with blank")
+	mustMkdir(t, root)
+	below, err := Containing(root)
+	if err != nil || below.Point == root {
+		t.Fatalf("before: %+v, %v", below, err)
+	}
+	for _, source := range []string{"first", "second"} {
+		if err := All([]Mount{{Type: "tmpfs", Source: source}}, root); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mustMkdir(t, filepath.Join(root, "x"))
+	mustMkdir(t, root+"2") // whose name begins like that of the mount
+	for path, want := range map[string]Point{
+		root: {root, "tmpfs", "second"}, filepath.Join(root, "x"): {root, "tmpfs", "second"}, root + "2": below, filepath.Dir(root): below,
+	} {
+		if got, err := Containing(path); err != nil || got != want {
+			t.Errorf("%s: %+v, %v; want %+v", path, got, err, want)
+		}
+	}
+	if _, err := Containing(filepath.Join(root, "none")); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("what is not there: %v", err)
+	}
+	if err := UnmountAll(root, 0); err != nil {
+		t.Error(err)
+	}
 }

@@ -98,7 +98,7 @@ func TestHelpOfEveryCommand(t *testing.T) {
 func TestRunShowsOutputAndExitsWithTheCode(t *testing.T) {
 	d := newDaemon(t)
 	d.output, d.status = "all fast\n", 7
-	got := invoke(t, d.env(), "", "run", "--rm", "-e", "A=b", "-m", "64m", "busybox", "echo", "-n", "x")
+	got := invoke(t, d.env(), "", "run", "--rm", "-e", "A=b", "-m", "64m", "--storage-size", "1.5g", "busybox", "echo", "-n", "x")
 	if got.code != 7 || got.out != "all fast\n" || got.err != "" {
 		t.Fatalf("%+v", got)
 	}
@@ -114,6 +114,9 @@ func TestRunShowsOutputAndExitsWithTheCode(t *testing.T) {
 	}
 	if *r.spec.Linux.Resources.Memory.Limit != 64<<20 {
 		t.Errorf("memory %d", *r.spec.Linux.Resources.Memory.Limit)
+	}
+	if r.request.StorageSize != 3<<29 {
+		t.Errorf("storage size %d", r.request.StorageSize)
 	}
 	if want := map[string]string{stopSignalLabel: "SIGQUIT"}; !reflect.DeepEqual(r.request.Labels, want) {
 		t.Errorf("labels %v, want %v: those of the image must not be taken", r.request.Labels, want)
@@ -174,6 +177,9 @@ func TestRunFailures(t *testing.T) {
 		"another":                {fmt.Errorf("disk full"), nil, 125, ""},
 		"unknown image":          {nil, []string{"--platform", "none"}, 125, "cleat image ls"},
 		"bad flag":               {nil, []string{"--memory", "lots"}, 125, ""},
+		"no storage":             {nil, []string{"--storage-size", "0"}, 125, ""},
+		"bad storage size":       {nil, []string{"--storage-size", "lots"}, 125, ""},
+		"empty storage size":     {nil, []string{"--storage-size", ""}, 125, ""},
 		"bad label":              {nil, []string{"--label", "=x"}, 125, ""},
 		"bad log":                {nil, []string{"--log", "printer"}, 125, ""},
 		"terminal without stdin": {nil, []string{"-it"}, 125, "leave -t out"},

@@ -18,9 +18,10 @@ func doctorCommand() command {
 		short: "look over what the daemon keeps on disk, and mend it",
 		detail: `
 Checks the database and every record in it, content against its digests, snapshots against their
-directories, modes and owners. It tells what is wrong, what that means and what to do, changes
-nothing, and exits with 1 if something is wrong. With --repair, and cleatd stopped, it mends what can
-be mended and keeps beside what it replaces. Running containers are not touched.
+directories, modes and owners, and which snapshotters work on this host. It tells what is wrong, what
+that means and what to do, changes nothing, and exits with 1 if something is wrong. With --repair, and
+cleatd stopped, it mends what can be mended and keeps beside what it replaces. Running containers are
+not touched.
 
 The work is done by 'cleatd doctor', from the cleatd beside this program or else in PATH.`,
 		setup: func(fs *pflag.FlagSet) action {

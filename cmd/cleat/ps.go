@@ -29,6 +29,7 @@ type containerJSON struct {
 	Terminal    bool              `json:"terminal"`
 	Snapshot    string            `json:"snapshot_key"`
 	Snapshotter string            `json:"snapshotter"`
+	StorageSize int64             `json:"storage_size,omitempty"`
 }
 
 func toJSON(b client.Container) containerJSON {
@@ -39,7 +40,7 @@ func toJSON(b client.Container) containerJSON {
 		ID: b.ID, Namespace: b.Namespace, Image: b.Image, Pid: b.Pid, Status: b.Status, ExitCode: b.ExitStatus,
 		Created: timestamp(b.CreatedAt), Started: timestamp(b.StartedAt), Finished: timestamp(b.FinishedAt),
 		Command: b.Command, Labels: b.Labels, Runtime: b.Runtime, LogPath: b.LogPath, Terminal: b.Stdio.Terminal,
-		Snapshot: b.SnapshotKey, Snapshotter: b.Snapshotter,
+		Snapshot: b.SnapshotKey, Snapshotter: b.Snapshotter, StorageSize: b.StorageSize,
 	}
 }
 

@@ -127,6 +127,9 @@ func (r *runner) prepare(ctx context.Context, fs *pflag.FlagSet, args []string) 
 	if w, h, ok := r.term.size(); ok {
 		r.req.Spec.Process.ConsoleSize = &specs.Box{Width: uint(w), Height: uint(h)}
 	}
+	if r.req.StorageSize, err = r.storageLimit(fs); err != nil {
+		return err
+	}
 	r.req.Labels, err = r.labelMap(image)
 	return err
 }

@@ -95,7 +95,7 @@ type runFlags struct {
 	pids                                              int64
 	mounts, volumes, tmpfs, capAdd, capDrop, labels   []string
 	security                                          []string
-	uidMap, gidMap                                    string
+	uidMap, gidMap, storageSize                       string
 }
 
 func (r *runFlags) declare(fs *pflag.FlagSet) {
@@ -110,6 +110,7 @@ func (r *runFlags) declare(fs *pflag.FlagSet) {
 	fs.StringArrayVar(&r.mounts, "mount", nil, "`type=bind|tmpfs,src=,dst=[,ro]`, a mount; may be repeated")
 	fs.StringArrayVar(&r.tmpfs, "tmpfs", nil, "`DST[:OPTIONS]`, a temporary file system; may be repeated")
 	fs.BoolVar(&r.readOnly, "read-only", false, "make the root file system read-only")
+	fs.StringVar(&r.storageSize, "storage-size", "", "limit of what it may hold on disk beside its image, as a `size`: 512m, 10g")
 	fs.StringVarP(&r.memory, "memory", "m", "", "limit of memory as a `size`: 64m, 1.5g")
 	fs.Float64Var(&r.cpus, "cpus", 0, "limit of processor time, as a `number` of processors")
 	fs.Int64Var(&r.pids, "pids-limit", 0, "limit of the `number` of processes and threads")
@@ -162,6 +163,18 @@ func (r *runFlags) options(fs *pflag.FlagSet, id string, args []string) (spec.Op
 	}
 	o.Mounts, err = r.mountList()
 	return o, err
+}
+
+// storageLimit is what --storage-size asks for, 0 where it is not given.
+func (r *runFlags) storageLimit(fs *pflag.FlagSet) (int64, error) {
+	if !fs.Changed("storage-size") {
+		return 0, nil
+	}
+	bytes, err := spec.ParseBytes(r.storageSize)
+	if err == nil && bytes == 0 { // which the daemon would take for no limit
+		err = fmt.Errorf("storage size %q: leave it out for no limit: %w", r.storageSize, errdefs.ErrInvalidArgument)
+	}
+	return bytes, err
 }
 
 // userNamespace is what --uidmap and --gidmap ask for.

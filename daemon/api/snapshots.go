@@ -93,11 +93,7 @@ func (s snapshots) Update(ctx context.Context, req *api.UpdateSnapshotRequest) (
 		return nil, err
 	}
 	v := metadata.Snapshot{Key: req.GetInfo().GetName(), Labels: req.GetInfo().GetLabels()}
-	var rec metadata.Snapshot
-	err = s.svc.DB.Update(ctx, func(tx *metadata.Tx) (err error) {
-		rec, err = tx.Snapshots(ns, req.GetSnapshotter()).Update(v, req.GetUpdateMask().GetPaths()...)
-		return err
-	})
+	rec, err := s.svc.UpdateSnapshot(ctx, ns, req.GetSnapshotter(), v, req.GetUpdateMask().GetPaths())
 	if err != nil {
 		return nil, err
 	}

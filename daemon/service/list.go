@@ -51,7 +51,7 @@ func (s *Service) List(ctx context.Context, namespace string, all bool, filter [
 			out = append(out, v)
 		}
 	}
-	return out, nil
+	return out, s.addStorageSizes(ctx, out)
 }
 
 // summary joins what is known of a container.
@@ -68,7 +68,7 @@ func summary(namespace string, c metadata.Container, tasks map[string]runtime.In
 	if r != nil {
 		v.LogPath, v.Command, v.Terminal = r.LogPath, r.Command, r.Terminal
 		v.Stdin, v.Stdout, v.Stderr = r.Stdin, r.Stdout, r.Stderr
-		v.StartedAt = types.FromTime(r.StartedAt)
+		v.StartedAt, v.StorageSize = types.FromTime(r.StartedAt), r.StorageSize
 		if r.Exit != nil {
 			v.Status, v.ExitStatus, v.FinishedAt = "stopped", r.Exit.Status, types.FromTime(r.Exit.At)
 		}

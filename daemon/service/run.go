@@ -114,6 +114,14 @@ func checkRun(req *cleatapi.RunRequest, id string) error {
 	if req.Log && (req.Stdout != "" || req.Stderr != "" || req.Terminal) {
 		return fmt.Errorf("run %s: a log file excludes stdout, stderr and terminal: %w", id, errdefs.ErrInvalidArgument)
 	}
+	if req.StorageSize != 0 {
+		if req.Rootfs != "" {
+			return fmt.Errorf("run %s: the storage of a rootfs directory cannot be limited, only that of an image's container: %w", id, errdefs.ErrInvalidArgument)
+		}
+		if err := snapshot.CheckLimit(req.StorageSize); err != nil {
+			return fmt.Errorf("run %s: %w", id, err)
+		}
+	}
 	return metadata.ValidateLabels(req.Labels)
 }
 
@@ -178,6 +186,8 @@ func (s *Service) runRootfs(
 	if req.AutoRemove {
 		labels[labelVolatile] = "true"
 	}
+	runStorageSize(req, labels)
+	r.run.StorageSize = req.StorageSize
 	p, err := s.prepare(ctx, hold, u, d, namespace, metadata.Snapshot{
 		Key: r.container.SnapshotKey, Parent: r.image.chainID, Kind: snapshot.KindActive, Labels: labels,
 	})

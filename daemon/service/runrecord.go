@@ -15,15 +15,17 @@ const recordName = "cleat.v1.RunRecord"
 // an extension.
 type runRecord struct {
 	// Token is the mark of the call that made the container.
-	Token      string    `json:"token,omitempty"`
-	AutoRemove bool      `json:"autoRemove,omitempty"`
-	LogPath    string    `json:"logPath,omitempty"`
-	Command    []string  `json:"command,omitempty"`
-	StartedAt  time.Time `json:"startedAt"`
-	Terminal   bool      `json:"terminal,omitempty"`
-	Stdin      string    `json:"stdin,omitempty"`
-	Stdout     string    `json:"stdout,omitempty"`
-	Stderr     string    `json:"stderr,omitempty"`
+	Token      string `json:"token,omitempty"`
+	AutoRemove bool   `json:"autoRemove,omitempty"`
+	// StorageSize is the limit of its storage that the call asked for; its snapshot's label has that of now.
+	StorageSize int64     `json:"storageSize,omitempty"`
+	LogPath     string    `json:"logPath,omitempty"`
+	Command     []string  `json:"command,omitempty"`
+	StartedAt   time.Time `json:"startedAt"`
+	Terminal    bool      `json:"terminal,omitempty"`
+	Stdin       string    `json:"stdin,omitempty"`
+	Stdout      string    `json:"stdout,omitempty"`
+	Stderr      string    `json:"stderr,omitempty"`
 	// Exit is set once the container has ended and its task was taken away.
 	Exit *runExit `json:"exit,omitempty"`
 }

@@ -72,6 +72,8 @@ type Service struct {
 	// sweeping is held for reading while a blob is committed whose record is to follow, and
 	// for writing while a blob is deleted whose last record went.
 	sweeping sync.RWMutex
+	// limiting is held while the limit of a snapshot and its label change.
+	limiting sync.Mutex
 
 	ctx    context.Context //nolint:containedctx // the life of the Service's own goroutines
 	cancel context.CancelFunc

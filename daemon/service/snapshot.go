@@ -24,6 +24,9 @@ type prepared struct {
 // prepare makes the directory of a snapshot upon parent and pushes its removal. Call release once
 // the record is committed or the directory is gone; pushed as well. The parent is held.
 func (s *Service) prepare(ctx context.Context, hold *metadata.Hold, u *undo.Stack, d snapshot.Driver, namespace string, rec metadata.Snapshot) (*prepared, error) {
+	if _, err := storageSize(rec); err != nil {
+		return nil, fmt.Errorf("prepare snapshot %s: %w", rec.Key, err)
+	}
 	hold.Snapshot(d.Name(), rec.Parent)
 	var parents []uint64
 	err := s.DB.View(ctx, func(tx *metadata.Tx) (err error) {
@@ -35,7 +38,7 @@ func (s *Service) prepare(ctx context.Context, hold *metadata.Hold, u *undo.Stac
 	}
 	id, release := s.DB.ReserveSnapshotID()
 	u.Push("release snapshot number", func() error { release(); return nil })
-	if err := d.Prepare(ctx, id, parents, rec.Kind); err != nil {
+	if err := makeDirectory(ctx, d, id, parents, rec); err != nil {
 		return nil, fmt.Errorf("prepare snapshot %s: %w", rec.Key, err)
 	}
 	u.Push("remove snapshot directory", func() error {

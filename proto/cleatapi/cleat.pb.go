@@ -49,6 +49,8 @@ type RunRequest struct {
 	// Made up by the client for this one call, or empty. A client that left before the answer hands
 	// it to Remove, which then removes what this call made and nothing else.
 	Token string `protobuf:"bytes,16,opt,name=token,proto3" json:"token,omitempty"`
+	// What the container may hold on disk beside its image, in bytes; 0: no limit.
+	StorageSize int64 `protobuf:"varint,17,opt,name=storage_size,json=storageSize,proto3" json:"storage_size,omitempty"`
 }
 
 func (m *RunRequest) Reset()      { *m = RunRequest{} }
@@ -107,6 +109,8 @@ type Container struct {
 	Stderr      string   `protobuf:"bytes,17,opt,name=stderr,proto3" json:"stderr,omitempty"`
 	Snapshotter string   `protobuf:"bytes,18,opt,name=snapshotter,proto3" json:"snapshotter,omitempty"`
 	SnapshotKey string   `protobuf:"bytes,19,opt,name=snapshot_key,json=snapshotKey,proto3" json:"snapshot_key,omitempty"`
+	// What the container may hold on disk beside its image, in bytes; 0 where it has no limit.
+	StorageSize int64 `protobuf:"varint,20,opt,name=storage_size,json=storageSize,proto3" json:"storage_size,omitempty"`
 }
 
 func (m *Container) Reset()      { *m = Container{} }
@@ -534,6 +538,13 @@ func (m *RunRequest) MarshalToSizedBuffer(dAtA []byte) (int, error) {
 	_ = i
 	var l int
 	_ = l
+	if m.StorageSize != 0 {
+		i = encodeVarintCleat(dAtA, i, uint64(m.StorageSize))
+		i--
+		dAtA[i] = 0x1
+		i--
+		dAtA[i] = 0x88
+	}
 	if len(m.Token) > 0 {
 		i -= len(m.Token)
 		copy(dAtA[i:], m.Token)
@@ -835,6 +846,13 @@ func (m *Container) MarshalToSizedBuffer(dAtA []byte) (int, error) {
 	_ = i
 	var l int
 	_ = l
+	if m.StorageSize != 0 {
+		i = encodeVarintCleat(dAtA, i, uint64(m.StorageSize))
+		i--
+		dAtA[i] = 0x1
+		i--
+		dAtA[i] = 0xa0
+	}
 	if len(m.SnapshotKey) > 0 {
 		i -= len(m.SnapshotKey)
 		copy(dAtA[i:], m.SnapshotKey)
@@ -2871,6 +2889,9 @@ func (m *RunRequest) Size() (n int) {
 	if l > 0 {
 		n += 2 + l + sovCleat(uint64(l))
 	}
+	if m.StorageSize != 0 {
+		n += 2 + sovCleat(uint64(m.StorageSize))
+	}
 	return n
 }
 
@@ -3018,6 +3039,9 @@ func (m *Container) Size() (n int) {
 	l = len(m.SnapshotKey)
 	if l > 0 {
 		n += 2 + l + sovCleat(uint64(l))
+	}
+	if m.StorageSize != 0 {
+		n += 2 + sovCleat(uint64(m.StorageSize))
 	}
 	return n
 }
@@ -4427,6 +4451,25 @@ func (m *RunRequest) Unmarshal(dAtA []byte) error {
 			}
 			m.Token = string(dAtA[iNdEx:postIndex])
 			iNdEx = postIndex
+		case 17:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field StorageSize", wireType)
+			}
+			m.StorageSize = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return ErrIntOverflowCleat
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.StorageSize |= int64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
 		default:
 			iNdEx = preIndex
 			skippy, err := skipCleat(dAtA[iNdEx:])
@@ -5528,6 +5571,25 @@ func (m *Container) Unmarshal(dAtA []byte) error {
 			}
 			m.SnapshotKey = string(dAtA[iNdEx:postIndex])
 			iNdEx = postIndex
+		case 20:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field StorageSize", wireType)
+			}
+			m.StorageSize = 0
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return ErrIntOverflowCleat
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				m.StorageSize |= int64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
 		default:
 			iNdEx = preIndex
 			skippy, err := skipCleat(dAtA[iNdEx:])

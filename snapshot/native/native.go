@@ -30,7 +30,7 @@ const fsName = "fs"
 // Driver is the copying driver. Make one with Open.
 type Driver struct{ dirs *dirs.Dirs }
 
-var _ snapshot.Driver = (*Driver)(nil)
+var _ snapshot.Limited = (*Driver)(nil)
 
 // Open returns a driver that keeps its snapshots in root, which it makes if it is missing.
 func Open(root string) (*Driver, error) {
@@ -54,6 +54,25 @@ func (d *Driver) Prepare(ctx context.Context, id uint64, parents []uint64, kind 
 		return fmt.Errorf("prepare snapshot %d: %w", id, err)
 	}
 	return nil
+}
+
+// PrepareLimited implements snapshot.Limited. What is copied of the parent counts.
+func (d *Driver) PrepareLimited(ctx context.Context, id uint64, parents []uint64, bytes int64) error {
+	err := dirs.Check(ctx, id, snapshot.KindActive)
+	if err == nil {
+		err = d.dirs.CreateLimited(ctx, id, bytes, func(dir string) error {
+			return d.fill(ctx, dir, parents, snapshot.KindActive)
+		})
+	}
+	if err != nil {
+		return fmt.Errorf("prepare snapshot %d: %w", id, err)
+	}
+	return nil
+}
+
+// SetLimit implements snapshot.Limited.
+func (d *Driver) SetLimit(_ context.Context, id uint64, bytes int64) error {
+	return d.dirs.SetLimit(id, bytes)
 }
 
 func (d *Driver) fill(ctx context.Context, dir string, parents []uint64, kind snapshot.Kind) error {

@@ -3,6 +3,7 @@ package native_test
 import (
 	"testing"
 
+	"github.com/cleatproject/cleat/internal/guest"
 	"github.com/cleatproject/cleat/snapshot"
 	"github.com/cleatproject/cleat/snapshot/native"
 	"github.com/cleatproject/cleat/snapshot/snapshottest"
@@ -21,4 +22,19 @@ func TestConformanceWithSharedContents(t *testing.T) {
 			snapshottest.Run(t, snapshottest.Config{Open: open, Root: snapshottest.On(t, name, args...)})
 		})
 	}
+}
+
+func TestLimits(t *testing.T) {
+	if !guest.Inside(t, guest.Options{}) {
+		return
+	}
+	for _, on := range snapshottest.WithProjectQuotas(t) {
+		t.Run(on.Type, func(t *testing.T) {
+			snapshottest.RunLimits(t, snapshottest.Config{Open: open, Copies: true, Root: on.Dir})
+		})
+	}
+}
+
+func TestNoLimits(t *testing.T) {
+	snapshottest.RunNoLimits(t, snapshottest.Config{Open: open, Root: snapshottest.On(t, "ext4")})
 }

@@ -5,6 +5,8 @@
 // directories that hide what is below carry the attribute trusted.overlay.opaque, as the
 // kernel does it; a layer can therefore be applied straight into fs, without a mount.
 //
+// A limited snapshot has fs and work in a project of its own, see snapshot/internal/quota.
+//
 // Guarantees: a snapshot appears whole or not at all; what Commit measured is on disk.
 //
 // Caveats: ROOT has to be on a file system that can be an overlay's upper layer (ext4, xfs
@@ -33,7 +35,10 @@ type Driver struct {
 	options []string
 }
 
-var _ snapshot.Layered = (*Driver)(nil)
+var (
+	_ snapshot.Layered = (*Driver)(nil)
+	_ snapshot.Limited = (*Driver)(nil)
+)
 
 // Open returns a driver that keeps its snapshots in root, which it makes if it is missing.
 // It tries a mount there and answers failed precondition if overlay does not work.
@@ -63,6 +68,23 @@ func (d *Driver) Prepare(ctx context.Context, id uint64, parents []uint64, kind 
 		return fmt.Errorf("prepare snapshot %d: %w", id, err)
 	}
 	return nil
+}
+
+// PrepareLimited implements snapshot.Limited.
+func (d *Driver) PrepareLimited(ctx context.Context, id uint64, parents []uint64, bytes int64) error {
+	err := dirs.Check(ctx, id, snapshot.KindActive)
+	if err == nil {
+		err = d.dirs.CreateLimited(ctx, id, bytes, func(dir string) error { return d.fill(dir, parents, snapshot.KindActive) })
+	}
+	if err != nil {
+		return fmt.Errorf("prepare snapshot %d: %w", id, err)
+	}
+	return nil
+}
+
+// SetLimit implements snapshot.Limited.
+func (d *Driver) SetLimit(_ context.Context, id uint64, bytes int64) error {
+	return d.dirs.SetLimit(id, bytes)
 }
 
 func (d *Driver) fill(dir string, parents []uint64, kind snapshot.Kind) error {

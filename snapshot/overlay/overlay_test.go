@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/cleatproject/cleat/internal/guest"
 	"github.com/cleatproject/cleat/snapshot"
 	"github.com/cleatproject/cleat/snapshot/overlay"
 	"github.com/cleatproject/cleat/snapshot/snapshottest"
@@ -71,4 +72,17 @@ func Example() {
 	mounts, err := d.Mounts(ctx, 2, []uint64{1}, snapshot.KindActive)
 	fmt.Println(len(mounts), mounts[0].Type, err)
 	// Output: 1 overlay <nil>
+}
+
+func TestLimits(t *testing.T) {
+	if !guest.Inside(t, guest.Options{}) {
+		return
+	}
+	for _, on := range snapshottest.WithProjectQuotas(t) {
+		t.Run(on.Type, func(t *testing.T) { snapshottest.RunLimits(t, snapshottest.Config{Open: open, Root: on.Dir}) })
+	}
+}
+
+func TestNoLimits(t *testing.T) {
+	snapshottest.RunNoLimits(t, snapshottest.Config{Open: open, Root: snapshottest.On(t, "ext4")})
 }

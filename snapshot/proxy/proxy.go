@@ -30,6 +30,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/containerd/errdefs/pkg/errgrpc"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/metadata"
 
@@ -60,7 +61,10 @@ var _ snapshot.Driver = (*Driver)(nil)
 
 // Open returns a driver. The other process need not be there yet: calls are unavailable until it is.
 func Open(cfg Config) (*Driver, error) {
-	conn, err := grpc.NewClient("unix://"+cfg.Address, grpc.WithTransportCredentials(insecure.NewCredentials()))
+	// On this machine trying costs nothing: one that comes back is there again at once.
+	again := backoff.Config{BaseDelay: 20 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 500 * time.Millisecond}
+	conn, err := grpc.NewClient("unix://"+cfg.Address, grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: again, MinConnectTimeout: lookLimit}))
 	if err != nil {
 		return nil, fmt.Errorf("open snapshotter %s at %s: %w", cfg.Name, cfg.Address, err)
 	}
@@ -79,12 +83,13 @@ func (d *Driver) call(ctx context.Context, limit time.Duration) (context.Context
 	return metadata.AppendToOutgoingContext(ctx, "containerd-namespace", d.cfg.Namespace), cancel
 }
 
-// errorf names the process that answered; a class is kept.
+// errorf names the process that answered. err has its class already: each helper gives it to what came
+// over the wire, once, for a second time would take it away.
 func (d *Driver) errorf(what string, id uint64, err error) error {
 	if err == nil {
 		return nil
 	}
-	return fmt.Errorf("%s snapshot %d of %s at %s: %w", what, id, d.cfg.Name, d.cfg.Address, errgrpc.ToNative(err))
+	return fmt.Errorf("%s snapshot %d of %s at %s: %w", what, id, d.cfg.Name, d.cfg.Address, err)
 }
 
 // committed is the name of a committed snapshot, active that of another.
@@ -107,7 +112,7 @@ func (d *Driver) Prepare(ctx context.Context, id uint64, parents []uint64, kind 
 		return fmt.Errorf("prepare snapshot %d, %s: want a number, active or view: %w", id, kind, errdefs.ErrInvalidArgument)
 	}
 	err := d.prepare(ctx, id, parents, kind)
-	if errdefs.IsAlreadyExists(errgrpc.ToNative(err)) { // what a crashed call left
+	if errdefs.IsAlreadyExists(err) { // what a crashed call left
 		if err = d.Remove(ctx, id); err == nil {
 			err = d.prepare(ctx, id, parents, kind)
 		}
@@ -127,17 +132,20 @@ func (d *Driver) prepare(ctx context.Context, id uint64, parents []uint64, kind 
 	} else {
 		_, err = d.api.Prepare(ctx, &api.PrepareSnapshotRequest{Snapshotter: d.cfg.Snapshotter, Key: d.active(id), Parent: parent, Labels: labels()})
 	}
-	return err
+	return errgrpc.ToNative(err)
 }
 
 // Mounts implements snapshot.Driver. The mounts are the other process's: they mean the same here only
 // where both see the same files.
-func (d *Driver) Mounts(ctx context.Context, id uint64, _ []uint64, _ snapshot.Kind) ([]mount.Mount, error) {
+func (d *Driver) Mounts(ctx context.Context, id uint64, _ []uint64, kind snapshot.Kind) ([]mount.Mount, error) {
+	if id == 0 || kind != snapshot.KindActive && kind != snapshot.KindView {
+		return nil, fmt.Errorf("mounts of snapshot %d: a %s snapshot cannot be mounted: make a view of it: %w", id, kind, errdefs.ErrInvalidArgument)
+	}
 	ctx, cancel := d.call(ctx, lookLimit)
 	defer cancel()
 	resp, err := d.api.Mounts(ctx, &api.MountsRequest{Snapshotter: d.cfg.Snapshotter, Key: d.active(id)})
 	if err != nil {
-		return nil, d.errorf("mounts of", id, err)
+		return nil, d.errorf("mounts of", id, errgrpc.ToNative(err))
 	}
 	return mounts(resp.GetMounts()), nil
 }
@@ -152,23 +160,37 @@ func mounts(list []*apitypes.Mount) []mount.Mount {
 
 // Commit implements snapshot.Driver.
 func (d *Driver) Commit(ctx context.Context, id uint64) (snapshot.Usage, error) {
-	work, cancel := d.call(ctx, workLimit)
-	defer cancel()
-	_, err := d.api.Commit(work, &api.CommitSnapshotRequest{
-		Snapshotter: d.cfg.Snapshotter, Name: d.committed(id), Key: d.active(id), Labels: labels(),
-	})
+	err := d.commit(ctx, id)
+	if errdefs.IsAlreadyExists(err) {
+		// That one is what a crashed call left, unless this one is gone: then it is this one.
+		if _, uerr := d.usage(ctx, d.active(id)); uerr == nil {
+			if err = d.remove(ctx, d.committed(id)); err == nil {
+				err = d.commit(ctx, id)
+			}
+		}
+	}
 	// It may be committed already; then it can be measured.
-	if native := errgrpc.ToNative(err); err != nil && !errdefs.IsNotFound(native) && !errdefs.IsAlreadyExists(native) {
+	if err != nil && !errdefs.IsNotFound(err) && !errdefs.IsAlreadyExists(err) {
 		return snapshot.Usage{}, d.errorf("commit", id, err)
 	}
 	u, err := d.usage(ctx, d.committed(id))
 	return u, d.errorf("commit", id, err)
 }
 
+// commit commits a snapshot over there.
+func (d *Driver) commit(ctx context.Context, id uint64) error {
+	ctx, cancel := d.call(ctx, workLimit)
+	defer cancel()
+	_, err := d.api.Commit(ctx, &api.CommitSnapshotRequest{
+		Snapshotter: d.cfg.Snapshotter, Name: d.committed(id), Key: d.active(id), Labels: labels(),
+	})
+	return errgrpc.ToNative(err)
+}
+
 // Usage implements snapshot.Driver.
 func (d *Driver) Usage(ctx context.Context, id uint64) (snapshot.Usage, error) {
 	u, err := d.usage(ctx, d.active(id))
-	if errdefs.IsNotFound(errgrpc.ToNative(err)) {
+	if errdefs.IsNotFound(err) {
 		u, err = d.usage(ctx, d.committed(id))
 	}
 	return u, d.errorf("usage of", id, err)
@@ -178,10 +200,10 @@ func (d *Driver) usage(ctx context.Context, name string) (snapshot.Usage, error)
 	ctx, cancel := d.call(ctx, workLimit)
 	defer cancel()
 	resp, err := d.api.Usage(ctx, &api.UsageRequest{Snapshotter: d.cfg.Snapshotter, Key: name})
-	return snapshot.Usage{Size: resp.GetSize(), Inodes: resp.GetInodes()}, err
+	return snapshot.Usage{Size: resp.GetSize(), Inodes: resp.GetInodes()}, errgrpc.ToNative(err)
 }
 
-// Remove implements snapshot.Driver.
+// Remove implements snapshot.Driver. One that others stand upon may be refused over there.
 func (d *Driver) Remove(ctx context.Context, id uint64) error {
 	err := d.remove(ctx, d.active(id))
 	if err == nil {
@@ -204,11 +226,11 @@ func (d *Driver) remove(ctx context.Context, name string) error {
 // Cleanup implements snapshot.Driver. A process that is not there has nothing to clean up now.
 func (d *Driver) Cleanup(ctx context.Context, live func(id uint64) bool) ([]uint64, error) {
 	ids, err := d.list(ctx)
-	if errdefs.IsUnavailable(errgrpc.ToNative(err)) {
+	if errdefs.IsUnavailable(err) {
 		return nil, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("list snapshots of %s at %s: %w", d.cfg.Name, d.cfg.Address, errgrpc.ToNative(err))
+		return nil, fmt.Errorf("list snapshots of %s at %s: %w", d.cfg.Name, d.cfg.Address, err)
 	}
 	var gone []uint64
 	var errs error
@@ -231,7 +253,7 @@ func (d *Driver) list(ctx context.Context) ([]uint64, error) {
 	defer cancel()
 	stream, err := d.api.List(ctx, &api.ListSnapshotsRequest{Snapshotter: d.cfg.Snapshotter})
 	if err != nil {
-		return nil, err
+		return nil, errgrpc.ToNative(err)
 	}
 	ids := make(map[uint64]bool)
 	for {
@@ -240,7 +262,7 @@ func (d *Driver) list(ctx context.Context) ([]uint64, error) {
 			return descending(ids), nil
 		}
 		if err != nil {
-			return nil, err
+			return nil, errgrpc.ToNative(err)
 		}
 		for _, info := range msg.GetInfo() {
 			if id, ok := d.number(info.GetName()); ok {

@@ -53,12 +53,30 @@ func Filesystem(t *testing.T, fsType string, mib int64, options string, args ...
 func On(t *testing.T, fsType string, args ...string) func(*testing.T) string {
 	t.Helper()
 	base := Filesystem(t, fsType, 512, "", append([]string{"-q"}, args...)...)
-	return func(t *testing.T) string {
-		t.Helper()
-		dir, err := os.MkdirTemp(base, "root-")
-		if err != nil {
-			t.Fatal(err)
-		}
-		return dir
+	return func(t *testing.T) string { return emptyDir(t, base) }
+}
+
+func emptyDir(t *testing.T, base string) string {
+	t.Helper()
+	dir, err := os.MkdirTemp(base, "root-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// Quotas is a file system that keeps project quotas.
+type Quotas struct{ Type, Root string }
+
+// WithProjectQuotas makes one of each type that can keep project quotas, of 512 MiB. The kernel has to
+// have them, see internal/guest.
+func WithProjectQuotas(t *testing.T) []Quotas {
+	t.Helper()
+	return []Quotas{
+		{"xfs", Filesystem(t, "xfs", 512, "prjquota", "-q")},
+		{"ext4", Filesystem(t, "ext4", 512, "prjquota", "-q", "-O", "quota,project", "-E", "quotatype=prjquota")},
 	}
 }
+
+// Dir makes an empty directory there: it is Config.Root.
+func (q Quotas) Dir(t *testing.T) string { return emptyDir(t, q.Root) }

@@ -25,6 +25,8 @@ type Config struct {
 	Root func(t *testing.T) string
 	// Copies says that a snapshot holds a copy of what its parents hold, on disk as well.
 	Copies bool
+	// Ordered says that what others stand upon is not removed before them: a failed precondition.
+	Ordered bool
 }
 
 // Run tests a driver.

@@ -16,6 +16,7 @@ import (
 	"sync/atomic"
 
 	"github.com/cleatproject/cleat/internal/durable"
+	"github.com/cleatproject/cleat/snapshot/internal/quota"
 )
 
 // asidePrefix starts the names of directories on their way in or out; the nonce of the Dirs
@@ -29,6 +30,8 @@ type Dirs struct {
 	nonce  string
 	aside  atomic.Uint64
 	delete func(dir string) error
+	// limits says that the file system keeps limits, and that directories may have one.
+	limits atomic.Bool
 }
 
 // Open takes root, which it makes if it is missing. delete removes a directory with all that is in
@@ -44,7 +47,9 @@ func Open(root string, remove func(dir string) error) (*Dirs, error) {
 	if remove == nil {
 		remove = os.RemoveAll
 	}
-	return &Dirs{root: abs, nonce: rand.Text(), delete: remove}, nil
+	d := &Dirs{root: abs, nonce: rand.Text(), delete: remove}
+	d.limits.Store(quota.Check(abs) == nil)
+	return d, nil
 }
 
 // Root returns the absolute path of the root.
@@ -82,7 +87,7 @@ func (d *Dirs) Create(ctx context.Context, id uint64, fill func(dir string) erro
 		err = durable.SyncDir(d.root)
 	}
 	if err != nil {
-		return errors.Join(err, d.delete(tmp))
+		return errors.Join(err, d.destroy(tmp))
 	}
 	return nil
 }
@@ -97,7 +102,7 @@ func (d *Dirs) Remove(ctx context.Context, id uint64) error {
 	case err != nil:
 		return fmt.Errorf("remove snapshot %d: %w", id, err)
 	}
-	if err := d.delete(aside); err != nil {
+	if err := d.destroy(aside); err != nil {
 		return fmt.Errorf("remove snapshot %d: %w", id, err)
 	}
 	return ctx.Err()
@@ -117,7 +122,7 @@ func (d *Dirs) Cleanup(ctx context.Context, live func(id uint64) bool) ([]uint64
 			return removed, errors.Join(append(errs, err)...)
 		}
 		if d.stale(e.Name()) {
-			errs = append(errs, d.delete(filepath.Join(d.root, e.Name())))
+			errs = append(errs, d.destroy(filepath.Join(d.root, e.Name())))
 			continue
 		}
 		id, err := strconv.ParseUint(e.Name(), 10, 64)

@@ -1,0 +1,199 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/cleatproject/cleat/metadata"
+	"github.com/cleatproject/cleat/proto/cleatapi"
+	"github.com/cleatproject/cleat/snapshot"
+)
+
+// labelStorageSize on an active snapshot limits what it holds on disk: bytes, or a size such as 10GiB. The
+// file system keeps the limit; the label says that there is one, and how much.
+const labelStorageSize = "containerd.io/snapshot/cleat.storage-size"
+
+// storageSize reads the label of a snapshot that is to be made; 0 where there is none.
+func storageSize(rec metadata.Snapshot) (int64, error) {
+	text, ok := rec.Labels[labelStorageSize]
+	if !ok || text == "" { // as for every label, an empty value is none
+		return 0, nil
+	}
+	bytes, err := snapshot.ParseLimit(text)
+	if err == nil && rec.Kind != snapshot.KindActive {
+		err = fmt.Errorf("only an active snapshot is written to and can be limited, not a %s: %w", rec.Kind, errdefs.ErrInvalidArgument)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("label %s: %w", labelStorageSize, err)
+	}
+	return bytes, nil
+}
+
+// limited returns a driver that keeps limits.
+func limited(d snapshot.Driver) (snapshot.Limited, error) {
+	l, ok := d.(snapshot.Limited)
+	if !ok {
+		return nil, fmt.Errorf("snapshotter %s cannot limit storage: use overlayfs or native: %w", d.Name(), errdefs.ErrFailedPrecondition)
+	}
+	return l, nil
+}
+
+// makeDirectory has a driver make a snapshot with the limit that its labels ask for.
+func makeDirectory(ctx context.Context, d snapshot.Driver, id uint64, parents []uint64, rec metadata.Snapshot) error {
+	bytes, err := storageSize(rec)
+	if err != nil {
+		return err
+	}
+	if bytes == 0 {
+		return d.Prepare(ctx, id, parents, rec.Kind)
+	}
+	l, err := limited(d)
+	if err != nil {
+		return err
+	}
+	return l.PrepareLimited(ctx, id, parents, bytes)
+}
+
+// UpdateSnapshot is called by daemon/api/snapshots.go: it changes labels, as metadata.Snapshots.Update
+// does, and with the label of a limit the limit. A snapshot that was made without a limit gets none.
+func (s *Service) UpdateSnapshot(
+	ctx context.Context, namespace, snapshotter string, v metadata.Snapshot, paths []string,
+) (rec metadata.Snapshot, err error) {
+	undo := func() error { return nil }
+	if touches(paths, labelStorageSize) {
+		s.limiting.Lock()
+		defer s.limiting.Unlock()
+		if undo, err = s.changeLimit(ctx, namespace, snapshotter, v); err != nil {
+			return rec, fmt.Errorf("update snapshot %s: %w", v.Key, err)
+		}
+	}
+	err = s.DB.Update(ctx, func(tx *metadata.Tx) (err error) {
+		rec, err = tx.Snapshots(namespace, snapshotter).Update(v, paths...)
+		return err
+	})
+	if err != nil {
+		return rec, errors.Join(err, undo())
+	}
+	return rec, nil
+}
+
+// touches tells whether an update of some paths changes a label.
+func touches(paths []string, label string) bool {
+	return len(paths) == 0 || slices.Contains(paths, "labels") || slices.Contains(paths, "labels."+label)
+}
+
+// changeLimit makes the limit of a snapshot what the labels of v say, and returns how to take that back.
+func (s *Service) changeLimit(ctx context.Context, namespace, snapshotter string, v metadata.Snapshot) (undo func() error, err error) {
+	undo = func() error { return nil }
+	var rec metadata.Snapshot
+	err = s.DB.View(ctx, func(tx *metadata.Tx) (err error) {
+		rec, err = tx.Snapshots(namespace, snapshotter).Stat(v.Key)
+		return err
+	})
+	if err != nil {
+		return undo, err
+	}
+	old, next := rec, rec
+	next.Labels = v.Labels
+	if old.Labels[labelStorageSize] == next.Labels[labelStorageSize] {
+		return undo, nil
+	}
+	before, err := storageSize(old)
+	if err != nil {
+		return undo, err
+	}
+	after, err := storageSize(next)
+	if err != nil {
+		return undo, err
+	}
+	d, err := s.driver(snapshotter)
+	if err != nil {
+		return undo, err
+	}
+	l, err := limited(d)
+	if err != nil {
+		return undo, err
+	}
+	undo = func() error {
+		ctx, cancel := detached(ctx)
+		defer cancel()
+		return l.SetLimit(ctx, rec.ID, before)
+	}
+	return undo, l.SetLimit(ctx, rec.ID, after)
+}
+
+// restoreLimits sets the limits on record again, at start: a crash may have come between a limit's change
+// and its record's, and quotas may have been off for a while. What cannot be limited now is told.
+func (s *Service) restoreLimits(ctx context.Context) error {
+	namespaces, err := s.namespaces(ctx)
+	if err != nil {
+		return err
+	}
+	s.limiting.Lock()
+	defer s.limiting.Unlock()
+	var errs error
+	for _, ns := range namespaces {
+		for name, d := range s.Snapshotters {
+			l, ok := d.(snapshot.Limited)
+			if !ok {
+				continue
+			}
+			var list []metadata.Snapshot
+			err := s.DB.View(ctx, func(tx *metadata.Tx) (err error) {
+				list, err = tx.Snapshots(ns, name).List(`kind==active,labels."` + labelStorageSize + `"`)
+				return err
+			})
+			errs = errors.Join(errs, err)
+			for _, rec := range list {
+				errs = errors.Join(errs, restoreLimit(ctx, l, rec))
+			}
+		}
+	}
+	return errs
+}
+
+func restoreLimit(ctx context.Context, l snapshot.Limited, rec metadata.Snapshot) error {
+	bytes, err := storageSize(rec)
+	if err == nil {
+		err = ignore(l.SetLimit(ctx, rec.ID, bytes), errdefs.ErrNotFound) // it was removed meanwhile
+	}
+	if err != nil {
+		return fmt.Errorf("limit of snapshot %s: %w", rec.Key, err)
+	}
+	return nil
+}
+
+// runStorageSize puts the limit that a Run asks for among the labels of its snapshot.
+func runStorageSize(req *cleatapi.RunRequest, labels map[string]string) {
+	if req.StorageSize != 0 {
+		labels[labelStorageSize] = strconv.FormatInt(req.StorageSize, 10)
+	}
+}
+
+// addStorageSizes gives containers the limit of their storage as it is now. Only those are looked up that
+// were made with one.
+func (s *Service) addStorageSizes(ctx context.Context, list []*cleatapi.Container) error {
+	if !slices.ContainsFunc(list, func(v *cleatapi.Container) bool { return v.StorageSize != 0 }) {
+		return nil
+	}
+	return s.DB.View(ctx, func(tx *metadata.Tx) error {
+		for _, v := range list {
+			if v.StorageSize == 0 {
+				continue
+			}
+			rec, err := tx.Snapshots(v.Namespace, v.Snapshotter).Stat(v.SnapshotKey)
+			if err == nil {
+				v.StorageSize, err = storageSize(rec)
+			}
+			if ignore(err, errdefs.ErrNotFound) != nil { // it may be on its way out
+				return err
+			}
+		}
+		return nil
+	})
+}

@@ -1,0 +1,139 @@
+// Package guest runs a test in a kernel of its own, for what the host's kernel may be built without, and
+// for settings that would reach everybody on the host.
+//
+// The kernel is user-mode Linux (Debian's user-mode-linux), an ordinary program. It sees the host's files
+// below its root, has file systems, modules, processes and mounts for itself, and ends with the test. Its
+// TMPDIR is in memory.
+package guest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+const (
+	kernel = "/usr/bin/linux.uml"
+	shell  = "/bin/busybox"
+	inside = "CLEAT_TEST_GUEST"
+	// limit is how long a test may take in there.
+	limit = 5 * time.Minute
+)
+
+// script is the guest's first process.
+const script = `#!/bin/busybox sh
+export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root
+b=/bin/busybox
+$b mount -t proc proc /proc
+$b mount -t sysfs sysfs /sys
+$b mount -t tmpfs tmpfs /run
+$b mkdir -m 1777 /run/t
+$b mkdir -p /dev/shm && $b mount -t tmpfs tmpfs /dev/shm
+$b mount -t cgroup2 cgroup2 /sys/fs/cgroup
+$b ip link set lo up
+export TMPDIR=/run/t # short, for the paths of sockets
+for m in fs/quota/quota_tree fs/quota/quota_v2 drivers/block/loop; do
+	$b insmod /usr/lib/uml/modules/$($b uname -r)/kernel/$m.ko || exit 1
+done
+$b insmod /usr/lib/uml/modules/$($b uname -r)/kernel/fs/overlayfs/overlay.ko {{overlay}} || exit 1
+cd {{cwd}}
+{{command}} >{{dir}}/output 2>&1
+echo $? >{{dir}}/status
+$b poweroff -f
+`
+
+// Options change the guest. The zero value is good.
+type Options struct {
+	// Overlay are parameters of the overlay module, such as metacopy=on.
+	Overlay string
+	// Env are further variables of the test there, NAME=VALUE.
+	Env []string
+}
+
+// Inside tells a test that it is in the guest, and is to do its work. On the host it runs the test in
+// one, reports what came of that, and answers false: the test is then to return. To be called first, in
+// a test that is no other's part.
+func Inside(t *testing.T, o Options) bool {
+	t.Helper()
+	if os.Getenv(inside) != "" {
+		return true
+	}
+	dir := t.TempDir()
+	exe, err := program(t.Context(), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cwd, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	command := inside + "=1"
+	for _, v := range o.Env {
+		name, value, _ := strings.Cut(v, "=")
+		command += " " + name + "=" + quote(value)
+	}
+	command += " " + quote(exe) + " -test.v -test.count=1 -test.run=" + quote("^"+t.Name()+"$")
+	text := strings.NewReplacer("{{dir}}", dir, "{{cwd}}", quote(cwd), "{{command}}", command, "{{overlay}}", o.Overlay).Replace(script)
+	if err := os.WriteFile(filepath.Join(dir, "init"), []byte(text), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	console, err := boot(t.Context(), dir)
+	output, _ := os.ReadFile(filepath.Join(dir, "output")) // missing only where the status is
+	status, serr := os.ReadFile(filepath.Join(dir, "status"))
+	if serr != nil { // how the kernel ends after the test does not matter
+		t.Fatalf("run in user-mode Linux: %v\n%s%s", errors.Join(err, serr), console, output)
+	}
+	if strings.TrimSpace(string(status)) != "0" || !strings.Contains(string(output), "--- PASS: "+t.Name()+" ") {
+		t.Fatalf("in user-mode Linux, exit %s:\n%s\n%s", strings.TrimSpace(string(status)), output, console)
+	}
+	t.Logf("in user-mode Linux:\n%s", output)
+	return false
+}
+
+// program returns the path of the test's program: this one, or where that does not run in a guest, one
+// that is built of the package in the working directory.
+func program(ctx context.Context, dir string) (string, error) {
+	if !raced {
+		return os.Executable()
+	}
+	exe := filepath.Join(dir, "test")
+	build := exec.CommandContext(ctx, "go", "test", "-c", "-o", exe, ".")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build the test for the guest: %w\n%s", err, out)
+	}
+	return exe, nil
+}
+
+// boot runs a guest to its end and returns what it said.
+func boot(ctx context.Context, dir string) ([]byte, error) {
+	for _, path := range []string{kernel, shell} {
+		if _, err := os.Stat(path); err != nil {
+			return nil, fmt.Errorf("%w: make deps installs it", err)
+		}
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, kernel, "mem=1G", "rootfstype=hostfs", "rootflags=/", "rw", "quiet",
+		"uml_dir="+dir, "init="+filepath.Join(dir, "init"), "con=null", "con0=null,fd:2", "ssl=null")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	out, err := cmd.CombinedOutput()
+	if cmd.Process != nil {
+		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // the guest's processes, where its kernel crashed
+	}
+	if ctx.Err() != nil {
+		err = ctx.Err()
+	}
+	return out, err
+}
+
+// quote makes a text one word of the shell.
+func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }

@@ -1,0 +1,53 @@
+package dirs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+
+	"github.com/cleatproject/cleat/snapshot"
+	"github.com/cleatproject/cleat/snapshot/internal/quota"
+)
+
+// ownName is what a limited snapshot's own files are in.
+const ownName = "fs"
+
+// CreateLimited is Create of a directory in which what fill makes holds no more than a number of bytes.
+// fill has to make the directory "fs".
+func (d *Dirs) CreateLimited(ctx context.Context, id uint64, bytes int64, fill func(dir string) error) error {
+	if err := snapshot.CheckLimit(bytes); err != nil {
+		return err
+	}
+	if err := quota.Check(d.root); err != nil {
+		return err
+	}
+	d.limits.Store(true)
+	return d.Create(ctx, id, func(dir string) error {
+		return quota.Within(dir, bytes, func() error { return fill(dir) })
+	})
+}
+
+// SetLimit changes the limit of a directory that CreateLimited made; 0 takes it away.
+func (d *Dirs) SetLimit(id uint64, bytes int64) error {
+	if bytes != 0 {
+		if err := snapshot.CheckLimit(bytes); err != nil {
+			return err
+		}
+	}
+	if err := quota.Change(d.Path(id, ownName), bytes); err != nil {
+		return fmt.Errorf("limit snapshot %d: %w", id, NotFound(err))
+	}
+	return nil
+}
+
+// destroy deletes a directory that is put aside, and with it the limit it may have: that of "fs", or
+// its own while it was being made. Without limits on this file system that costs nothing.
+func (d *Dirs) destroy(dir string) error {
+	if d.limits.Load() {
+		if err := errors.Join(quota.Release(dir), quota.Release(filepath.Join(dir, ownName))); err != nil {
+			return err
+		}
+	}
+	return d.delete(dir)
+}

@@ -1,0 +1,131 @@
+package dirs
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
+
+	"github.com/cleatproject/cleat/mount"
+)
+
+// OverlayOptions finds the options that overlay mounts of directories in d want on this kernel, by
+// mounting overlays and looking at what they do:
+//
+//   - index=off where the kernel knows it: with the index two mounts of one upper directory fail, as
+//     happens between a container's end and its restart.
+//   - userxattr where trusted attributes may not be written: in a user namespace.
+//   - metacopy=off and redirect_dir=off where the kernel would do these by itself. A file of which an
+//     upper directory has only the attributes, or a directory under a new name, means nothing without
+//     what is below; layers are made of upper directories alone, and used upon others.
+//
+// It is a failed precondition where overlay does not work.
+func OverlayOptions(d *Dirs) (options []string, err error) {
+	dir, err := d.Temp()
+	if err != nil {
+		return nil, fmt.Errorf("probe overlay: %w", err)
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	p := overlayProbe{dir: dir, mount: mount.Detached}
+	if options, err = p.options(inUserNamespace()); err != nil {
+		return nil, fmt.Errorf("probe overlay: %w", err)
+	}
+	return options, nil
+}
+
+// overlayProbe tries mounts in a directory, each in another below it.
+type overlayProbe struct {
+	dir   string
+	tries int
+	mount func([]mount.Mount) (*os.File, error)
+}
+
+func (p *overlayProbe) options(userNamespace bool) ([]string, error) {
+	var wanted []string
+	if userNamespace {
+		wanted = []string{"userxattr"}
+	}
+	options, found, err := p.best(append([]string{"index=off"}, wanted...), wanted, nil)
+	if err != nil {
+		return nil, fmt.Errorf("overlay does not work here (is it in the kernel, and is this a file system it can write to, such as ext4 or xfs?): %w: %w", err, errdefs.ErrFailedPrecondition)
+	}
+	if !found.metacopy && !found.redirect {
+		return options, nil
+	}
+	options = append(options, "metacopy=off", "redirect_dir=off")
+	if found, err = p.try(options); err != nil {
+		return nil, err
+	}
+	if found.metacopy || found.redirect {
+		return nil, fmt.Errorf("this kernel's overlay makes upper directories that mean nothing by themselves, whatever it is told: unload it, or load it with metacopy=off redirect_dir=off: %w", errdefs.ErrFailedPrecondition)
+	}
+	return options, nil
+}
+
+// best returns the first of several lists of options that the kernel takes.
+func (p *overlayProbe) best(lists ...[]string) (options []string, found habits, err error) {
+	for _, options = range lists {
+		found, err = p.try(options)
+		if err == nil || !errors.Is(err, unix.EINVAL) { // which is that of an option that it does not know
+			break
+		}
+	}
+	return options, found, err
+}
+
+// habits are what a mount was seen to do.
+type habits struct{ metacopy, redirect bool }
+
+// try mounts an overlay with options, changes the mode of a file below and the name of a directory below,
+// and looks at what became of them above.
+func (p *overlayProbe) try(options []string) (h habits, err error) {
+	p.tries++
+	base := filepath.Join(p.dir, fmt.Sprint(p.tries))
+	lower, upper, work := filepath.Join(base, "lower"), filepath.Join(base, "upper"), filepath.Join(base, "work")
+	if err := errors.Join(
+		os.MkdirAll(filepath.Join(lower, "directory"), 0o700), os.Mkdir(upper, 0o700), os.Mkdir(work, 0o700),
+		os.WriteFile(filepath.Join(lower, "file"), []byte("contents"), 0o600),
+	); err != nil {
+		return h, err
+	}
+	tree, err := p.mount(Overlay(options, []string{lower}, upper, work))
+	if err != nil {
+		return h, err
+	}
+	defer func() { err = errors.Join(err, tree.Close()) }()
+	if err := unix.Fchmodat(int(tree.Fd()), "file", 0o644, 0); err != nil {
+		return h, fmt.Errorf("change a file in an overlay: %w", err)
+	}
+	// What refers to the one below is marked so; it may have blocks for other reasons.
+	for _, attr := range []string{"trusted.overlay.metacopy", "user.overlay.metacopy"} {
+		if _, err := unix.Lgetxattr(filepath.Join(upper, "file"), attr, nil); err == nil {
+			h.metacopy = true
+		}
+	}
+	switch err := unix.Renameat(int(tree.Fd()), "directory", int(tree.Fd()), "renamed"); {
+	case err == nil:
+		h.redirect = true
+	case !errors.Is(err, unix.EXDEV): // which is the answer without redirection
+		return h, fmt.Errorf("rename a directory in an overlay: %w", err)
+	}
+	return h, nil
+}
+
+// inUserNamespace tells whether root here is somebody else outside.
+func inUserNamespace() bool {
+	f, err := os.Open("/proc/self/uid_map")
+	if err != nil {
+		return false
+	}
+	defer func() { _ = f.Close() }()
+	line, err := bufio.NewReader(f).ReadString('\n')
+	if err != nil {
+		return false
+	}
+	return strings.Join(strings.Fields(line), " ") != "0 0 4294967295"
+}
