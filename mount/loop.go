@@ -43,9 +43,18 @@ type loopInfo struct {
 // attachLoop makes a block device of a file and returns it open. The kernel detaches the device by
 // itself once nobody has it open or mounted: close it when it is mounted.
 func attachLoop(file string, readOnly bool) (*os.File, error) {
-	mode, flags := os.O_RDWR, uint32(loAutoclear)
+	flags := uint32(loAutoclear)
 	if readOnly {
-		mode, flags = os.O_RDONLY, loAutoclear|loReadOnly
+		flags |= loReadOnly
+	}
+	return loopDevice(file, filepath.Base(file), flags)
+}
+
+// loopDevice makes a block device of a file with the kernel's flags and a name, and returns it open.
+func loopDevice(file, name string, flags uint32) (*os.File, error) {
+	mode := os.O_RDWR
+	if flags&loReadOnly != 0 {
+		mode = os.O_RDONLY
 	}
 	backing, err := os.OpenFile(file, mode, 0)
 	if err != nil {
@@ -58,7 +67,7 @@ func attachLoop(file string, readOnly bool) (*os.File, error) {
 	}
 	defer func() { _ = control.Close() }()
 	config := loopConfig{fd: uint32(backing.Fd()), info: loopInfo{flags: flags}}
-	copy(config.info.fileName[:63], filepath.Base(file))
+	copy(config.info.fileName[:63], name)
 	for range loopTries {
 		n, err := unix.IoctlRetInt(int(control.Fd()), loopCtlGetFree)
 		if err != nil {

@@ -1,0 +1,144 @@
+package activation
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/cleatproject/cleat/mount"
+)
+
+// mkfsPrefix is before the options of the transform mkfs, which makes a file system in the file that is
+// the mount's source. A file that exists is taken as it is.
+//
+//	X-containerd.mkfs.size=BYTES     with an optional unit: KiB, MiB, GiB, TiB
+//	X-containerd.mkfs.fs=TYPE        ext2, ext3, ext4 (the default) or xfs
+//	X-containerd.mkfs.uuid=UUID      of the file system; random by default
+const mkfsPrefix = "X-containerd.mkfs."
+
+// programDirs are where the programs that make file systems are looked for; never in the daemon's PATH.
+const programDirs = "/usr/sbin:/sbin:/usr/bin:/bin"
+
+func makeFileSystem(ctx context.Context, m *mount.Mount) (err error) {
+	var size int64
+	fsType, uuid := "ext4", ""
+	for _, o := range takeOptions(m, mkfsPrefix) {
+		switch o[0] {
+		case "size":
+			size, err = parseSize(o[1])
+		case "fs":
+			fsType = o[1]
+		case "uuid":
+			uuid, err = o[1], checkUUID(o[1])
+		default:
+			err = fmt.Errorf("option %s%s: there are size, fs and uuid: %w", mkfsPrefix, o[0], errdefs.ErrInvalidArgument)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	args, err := mkfsArgs(fsType, uuid)
+	if err != nil {
+		return err
+	}
+	if !filepath.IsAbs(m.Source) {
+		return fmt.Errorf("source %q: want the absolute path of a file: %w", m.Source, errdefs.ErrInvalidArgument)
+	}
+	switch _, err := os.Lstat(m.Source); {
+	case err == nil:
+		return nil
+	case !errors.Is(err, fs.ErrNotExist):
+		return err
+	}
+	if size == 0 {
+		return fmt.Errorf("%s is not there, and no size is given to make it: %w", m.Source, errdefs.ErrInvalidArgument)
+	}
+	return makeImage(ctx, m.Source, size, args)
+}
+
+// makeImage makes the file aside, so that it is whole or not there.
+func makeImage(ctx context.Context, path string, size int64, args []string) (err error) {
+	f, err := os.CreateTemp(filepath.Dir(path), ".mkfs-")
+	if err != nil {
+		return fmt.Errorf("%w: %w", err, errdefs.ErrFailedPrecondition)
+	}
+	defer func() { err = errors.Join(err, removed(f.Name())) }()
+	if err := errors.Join(f.Truncate(size), f.Close()); err != nil {
+		return err
+	}
+	cmd := exec.CommandContext(ctx, args[0], append(args[1:], f.Name())...)
+	cmd.Env = []string{"PATH=" + programDirs}
+	var said bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &said, &said
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("%s: %w: %s", args[0], err, strings.TrimSpace(said.String()))
+	}
+	return os.Link(f.Name(), path)
+}
+
+func removed(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// mkfsArgs is the command that makes a file system, without the file.
+func mkfsArgs(fsType, uuid string) ([]string, error) {
+	var args []string
+	switch fsType {
+	case "ext2", "ext3", "ext4":
+		if args = []string{"-q", "-F"}; uuid != "" {
+			args = append(args, "-U", uuid)
+		}
+	case "xfs":
+		if args = []string{"-q", "-f"}; uuid != "" {
+			args = append(args, "-m", "uuid="+uuid)
+		}
+	default:
+		return nil, fmt.Errorf("file system %q: there are ext2, ext3, ext4 and xfs: %w", fsType, errdefs.ErrInvalidArgument)
+	}
+	for _, dir := range filepath.SplitList(programDirs) {
+		path := filepath.Join(dir, "mkfs."+fsType)
+		if info, err := os.Stat(path); err == nil && info.Mode()&0o111 != 0 {
+			return append([]string{path}, args...), nil
+		}
+	}
+	return nil, fmt.Errorf("mkfs.%s is in none of %s: install it: %w", fsType, programDirs, errdefs.ErrFailedPrecondition)
+}
+
+// checkUUID refuses what is not 32 hexadecimal digits in groups of 8, 4, 4, 4 and 12.
+func checkUUID(text string) error {
+	groups := strings.Split(text, "-")
+	digits, err := hex.DecodeString(strings.Join(groups, ""))
+	if err != nil || len(digits) != 16 || len(text) != 36 || len(groups) != 5 || len(groups[0]) != 8 || len(groups[4]) != 12 || len(groups[1]) != 4 || len(groups[2]) != 4 {
+		return fmt.Errorf("%q is no uuid: %w", text, errdefs.ErrInvalidArgument)
+	}
+	return nil
+}
+
+// parseSize reads a number of bytes with an optional binary unit.
+func parseSize(text string) (int64, error) {
+	shift := 0
+	number := text
+	for i, unit := range []string{"KiB", "MiB", "GiB", "TiB"} {
+		if n, ok := strings.CutSuffix(text, unit); ok {
+			number, shift = strings.TrimSpace(n), 10*(i+1)
+		}
+	}
+	n, err := strconv.ParseInt(number, 10, 64)
+	if err != nil || n <= 0 || n > (1<<62)>>shift {
+		return 0, fmt.Errorf("size %q: want a number of bytes, or one of KiB, MiB, GiB or TiB: %w", text, errdefs.ErrInvalidArgument)
+	}
+	return n << shift, nil
+}
