@@ -40,6 +40,8 @@ func plugins(id Identity) []*api.Plugin {
 		{Type: "io.containerd.internal.v1", ID: "restart", Capabilities: []string{"no", "always", "on-failure", "unless-stopped"}},
 		{Type: "io.containerd.lease.v1", ID: "manager", Requires: []string{"io.containerd.metadata.v1"}},
 		{Type: "io.containerd.sandbox.store.v1", ID: "local", Requires: []string{"io.containerd.metadata.v1"}},
+		{Type: "io.containerd.streaming.v1", ID: "manager"},
+		{Type: "io.containerd.transfer.v1", ID: "local", Platforms: host, Requires: []string{"io.containerd.lease.v1", "io.containerd.metadata.v1", "io.containerd.differ.v1"}},
 		{Type: runtimePlugin, ID: "task", Platforms: host, Requires: []string{"io.containerd.event.v1", "io.containerd.metadata.v1"}},
 	}
 	for _, name := range id.Snapshotters {
@@ -63,7 +65,7 @@ func plugins(id Identity) []*api.Plugin {
 	}
 	for _, name := range []string{
 		"containers", "content", "diff", "events", "healthcheck", "images", "introspection",
-		"leases", "namespaces", "sandboxes", "snapshots", "tasks", "version",
+		"leases", "namespaces", "sandboxes", "snapshots", "streaming", "tasks", "transfer", "version",
 	} {
 		list = append(list, &api.Plugin{Type: "io.containerd.grpc.v1", ID: name})
 	}
