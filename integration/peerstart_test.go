@@ -10,8 +10,8 @@ import (
 	"testing"
 
 	apievents "github.com/containerd/containerd/api/events"
+	mountsapi "github.com/containerd/containerd/api/services/mounts/v1"
 	sandboxapi "github.com/containerd/containerd/api/services/sandbox/v1"
-	streamingapi "github.com/containerd/containerd/api/services/streaming/v1"
 	"google.golang.org/grpc/codes"
 	healthapi "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
@@ -106,11 +106,8 @@ func TestWhatIsNotServedSaysItsName(t *testing.T) {
 		_, err := sandboxapi.NewTTRPCControllerClient(client).Start(ctx, &sandboxapi.ControllerStartRequest{})
 		return err
 	})
-	over("gRPC", "streaming.v1.Streaming", func(ctx context.Context) error {
-		stream, err := streamingapi.NewStreamingClient(conn).Stream(ctx)
-		if err == nil {
-			_, err = stream.Recv()
-		}
+	over("gRPC", "mounts.v1.Mounts", func(ctx context.Context) error {
+		_, err := mountsapi.NewMountsClient(conn).Info(ctx, &mountsapi.InfoRequest{})
 		return err
 	})
 }
