@@ -126,21 +126,28 @@ func TestATransferWhoseStreamsAreNotRead(t *testing.T) {
 	d.Busybox()
 	m := d.movers("default")["gRPC"]
 	id, _ := m.stream("export")
+	told, progress := m.stream("progress")
 	ctx, cancel := context.WithCancel(m.ctx)
+	defer cancel()
 	ended := make(chan error, 1)
 	go func() {
 		ended <- m.transfer(ctx, &transferapi.TransferRequest{
-			Source: named(&transfertypes.ImageStore{Name: "docker.io/library/busybox:latest"}), Destination: named(&transfertypes.ImageExportStream{Stream: id}),
+			Source: named(&transfertypes.ImageStore{Name: "busybox"}), Destination: named(&transfertypes.ImageExportStream{Stream: id}),
+			Options: &transferapi.TransferOptions{ProgressStream: told},
 		})
 	}()
-	d.Eventually("it waits for the window", func() error {
-		if err := m.transfer(m.ctx, &transferapi.TransferRequest{
-			Source: named(&transfertypes.ImageStore{Name: "busybox"}), Destination: named(&transfertypes.ImageExportStream{Stream: id}),
-		}); status.Code(err) != codes.FailedPrecondition {
-			return err
-		}
-		return nil
-	})
+	a, err := progress.Recv()
+	must(t, err)
+	var event transfertypes.Progress
+	if must(t, a.UnmarshalTo(&event)); event.GetEvent() != "Exporting" {
+		t.Errorf("began with %v", &event)
+	}
+	// It waits for a window now, and has its stream for itself.
+	if err := m.transfer(m.ctx, &transferapi.TransferRequest{
+		Source: named(&transfertypes.ImageStore{Name: "busybox"}), Destination: named(&transfertypes.ImageExportStream{Stream: id}),
+	}); status.Code(err) != codes.FailedPrecondition {
+		t.Errorf("a stream that another has: %v", err)
+	}
 	select {
 	case err := <-ended:
 		t.Fatalf("it ended without having sent anything: %v", err)

@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	api "github.com/containerd/containerd/api/services/transfer/v1"
 	transfertypes "github.com/containerd/containerd/api/types/transfer"
@@ -34,28 +35,27 @@ func (s transfers) Transfer(ctx context.Context, req *api.TransferRequest) (_ *e
 	if err != nil {
 		return nil, err
 	}
-	source, err := decodeEnd("source", req.GetSource())
-	if err != nil {
-		return nil, err
-	}
-	destination, err := decodeEnd("destination", req.GetDestination())
-	if err != nil {
-		return nil, err
-	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	t := &transfer{svc: s.svc, namespace: ns, streams: s.streams, scopes: []string{namespaceScope(ns)}}
 	if p := peerScope(ctx); p != "" {
 		t.scopes = append(t.scopes, p)
 	}
-	defer func() { t.close(err) }()
+	defer func() { t.close(ctx, err) }()
 	watch, err := t.progress(ctx, req.GetOptions().GetProgressStream())
 	if err != nil {
 		return nil, err
 	}
-	err = t.run(ctx, source, destination, watch)
-	watch.close(ctx)
-	return &emptypb.Empty{}, err
+	defer watch.close(ctx)
+	source, err := t.decodeEnd("source", req.GetSource())
+	if err != nil {
+		return nil, err
+	}
+	destination, err := t.decodeEnd("destination", req.GetDestination())
+	if err != nil {
+		return nil, err
+	}
+	return &emptypb.Empty{}, t.run(ctx, source, destination, watch)
 }
 
 // transfer is one call.
@@ -64,6 +64,7 @@ type transfer struct {
 	namespace string
 	streams   *streams.Manager
 	scopes    []string
+	named     []string // the ids of the streams of both ends
 	taken     []*streams.Stream
 	stops     []func() bool
 }
@@ -145,8 +146,14 @@ func (t *transfer) take(ctx context.Context, id string) (*streams.Stream, error)
 	return s, nil
 }
 
-// close ends the streams. Those of bytes tell their clients whether all was well.
-func (t *transfer) close(err error) {
+// close ends the streams. Those of bytes tell their clients whether all was well; so do those that a call
+// which failed has not come to, as no other will.
+func (t *transfer) close(ctx context.Context, err error) {
+	for _, id := range t.named {
+		if err != nil && id != "" && !slices.ContainsFunc(t.taken, func(s *streams.Stream) bool { return s.ID() == id }) {
+			_, _ = t.take(ctx, id) // one that is not there needs no end
+		}
+	}
 	for i, s := range t.taken {
 		t.stops[i]()
 		s.Close(err)
@@ -161,15 +168,27 @@ func ends() []proto.Message {
 	}
 }
 
-// decodeEnd decodes a source or destination.
-func decodeEnd(what string, a *anypb.Any) (proto.Message, error) {
+// decodeEnd decodes a source or destination, and notes the streams that it names.
+func (t *transfer) decodeEnd(what string, a *anypb.Any) (proto.Message, error) {
 	if a == nil {
 		return nil, fmt.Errorf("transfer: it names no %s: %w", what, errdefs.ErrInvalidArgument)
 	}
 	for _, m := range ends() {
-		if a.MessageIs(m) {
-			return m, decode(a, m)
+		if !a.MessageIs(m) {
+			continue
 		}
+		if err := decode(a, m); err != nil {
+			return nil, err
+		}
+		switch m := m.(type) {
+		case *transfertypes.OCIRegistry:
+			t.named = append(t.named, m.GetResolver().GetAuthStream(), m.GetResolver().GetLogsStream())
+		case *transfertypes.ImageImportStream:
+			t.named = append(t.named, m.GetStream())
+		case *transfertypes.ImageExportStream:
+			t.named = append(t.named, m.GetStream())
+		}
+		return m, nil
 	}
 	return nil, fmt.Errorf("transfer: %s of the type %.200q: %w", what, a.GetTypeUrl(), errdefs.ErrNotImplemented)
 }

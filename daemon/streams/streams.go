@@ -73,10 +73,11 @@ func (m *Manager) Serve(ctx context.Context, scope, id string, wire Wire) error 
 	}
 	s := &Stream{id: id, wire: wire, ready: make(chan struct{}), taken: make(chan struct{}), done: make(chan struct{})}
 	k := key{scope, id}
+	s.forget = func() { m.remove(k, s) }
 	if err := m.add(k, s); err != nil {
 		return err
 	}
-	defer m.remove(k, s)
+	defer s.forget()
 	err := s.Send(&emptypb.Empty{})
 	close(s.ready)
 	if err != nil {
@@ -169,6 +170,8 @@ type Stream struct {
 	id   string
 	wire Wire
 
+	forget func() // frees the id
+
 	ready chan struct{} // closed once its client knows that it waits
 	taken chan struct{}
 	once  sync.Once
@@ -216,10 +219,11 @@ func (s *Stream) Into(m proto.Message) error {
 	return nil
 }
 
-// Close ends the stream: with nil as what it is, with an error as broken. A Send or Recv under way ends.
-// Only the first counts.
+// Close ends the stream: with nil as what it is, with an error as broken. A Send or Recv under way ends,
+// and the id is free. Only the first counts.
 func (s *Stream) Close(err error) {
 	s.once.Do(func() {
+		s.forget()
 		s.err = err
 		close(s.done)
 	})

@@ -67,7 +67,7 @@ func statusOf(err error) int {
 		return answer.status
 	case errors.As(err, &token):
 		return token.StatusCode
-	case errors.Is(err, auth.ErrBasicCredentialNotFound):
+	case errors.Is(err, auth.ErrBasicCredentialNotFound), errors.Is(err, errAuthorize), errors.Is(err, errNotBasic):
 		return http.StatusUnauthorized
 	}
 	return 0

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"maps"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -49,8 +50,12 @@ type Access struct {
 	Scheme string
 }
 
-// errAuthorize has a request made again, now that there is a header for it.
-var errAuthorize = errors.New("the credential is a header")
+// errAuthorize has a request made again, now that there is a header for it; where there was one, the
+// registry does not like it.
+var errAuthorize = errors.New("the credential is a header, and refused")
+
+// errNotBasic is for a token where a registry wants no token.
+var errNotBasic = errors.New("it wants a name and a password, and was given a token")
 
 // errAsk is for a client that was asked and did not answer.
 var errAsk = errors.New("ask the client for a credential")
@@ -106,6 +111,10 @@ func (l *login) credential(ctx context.Context, host string) (auth.Credential, e
 	if c.Authorization != "" {
 		return auth.EmptyCredential, errAuthorize
 	}
+	token := c.IdentityToken != "" || c.RegistryToken != ""
+	if token && (c.Username == "" || c.Password == "") && len(l.challenges) > 0 && strings.HasPrefix(strings.ToLower(l.challenges[0]), "basic") {
+		return auth.EmptyCredential, errNotBasic
+	}
 	return auth.Credential{
 		Username: c.Username, Password: c.Password,
 		RefreshToken: c.IdentityToken, AccessToken: c.RegistryToken,
@@ -118,9 +127,8 @@ func (l *login) expiredLocked() bool {
 
 // do makes a request as the user. One that turned out to need a header is made again with it, once.
 func (s *server) do(req *http.Request) (*http.Response, error) {
-	had := s.login.authorization()
 	resp, err := s.auth.Do(req)
-	if !errors.Is(err, errAuthorize) || s.login.authorization() == had {
+	if !errors.Is(err, errAuthorize) {
 		return resp, err
 	}
 	if req.GetBody != nil {
