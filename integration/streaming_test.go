@@ -162,3 +162,35 @@ func TestATransferWhoseStreamsAreNotRead(t *testing.T) {
 	d.Cleat("image", "rm", "busybox")
 	d.nothingMade("a transfer that waited")
 }
+
+func TestStopWithStreamsOpen(t *testing.T) {
+	for _, transport := range []string{"gRPC", "ttrpc"} {
+		t.Run(transport, func(t *testing.T) {
+			d := Start(t)
+			d.Busybox()
+			m := d.movers("default")[transport]
+			_, waiting := m.stream("waiting")
+			id, _ := m.stream("export")
+			told, progress := m.stream("progress")
+			ended := make(chan error, 1)
+			go func() {
+				ended <- m.transfer(m.ctx, &transferapi.TransferRequest{
+					Source: named(&transfertypes.ImageStore{Name: "busybox"}), Destination: named(&transfertypes.ImageExportStream{Stream: id}),
+					Options: &transferapi.TransferOptions{ProgressStream: told},
+				})
+			}()
+			_, err := progress.Recv()
+			must(t, err)
+			d.Stop()
+			if err := <-ended; err == nil {
+				t.Error("a transfer that was stopped says that it is done")
+			}
+			if a, err := waiting.Recv(); err == nil {
+				t.Errorf("a stream that nobody took goes on with %v", a)
+			}
+			d.Begin()
+			d.Cleat("image", "rm", "busybox")
+			d.nothingMade("a stop with streams open")
+		})
+	}
+}
