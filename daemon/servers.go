@@ -16,6 +16,7 @@ import (
 
 	"github.com/cleatproject/cleat/daemon/api"
 	"github.com/cleatproject/cleat/daemon/service"
+	"github.com/cleatproject/cleat/daemon/streams"
 	"github.com/cleatproject/cleat/proto/rpc"
 )
 
@@ -36,11 +37,12 @@ type servers struct {
 }
 
 func newServers(svc *service.Service, id api.Identity, access api.Access, log *slog.Logger) (*servers, error) {
-	t, err := api.NewTTRPC(svc, id)
+	open := streams.New(streams.Options{})
+	t, err := api.NewTTRPC(svc, open, id)
 	if err != nil {
 		return nil, fmt.Errorf("make ttrpc server: %w", err)
 	}
-	return &servers{grpc: api.NewGRPC(svc, id, access, log), ttrpc: t, access: access, log: log}, nil
+	return &servers{grpc: api.NewGRPC(svc, open, id, access, log), ttrpc: t, access: access, log: log}, nil
 }
 
 // listen binds both sockets. What a dead daemon left is replaced; the lock on the state directory

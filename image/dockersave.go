@@ -62,6 +62,9 @@ func (im *importer) makeManifest(ctx context.Context, s savedImage) (ocispec.Des
 		if err != nil {
 			return ocispec.Descriptor{}, err
 		}
+		if f, err = im.packed(ctx, f); err != nil {
+			return ocispec.Descriptor{}, err
+		}
 		m.Layers = append(m.Layers, ocispec.Descriptor{MediaType: f.layerType(), Digest: f.digest, Size: f.size})
 	}
 	if len(m.Layers) > maxLayers {

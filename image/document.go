@@ -53,6 +53,11 @@ func IsLayer(mediaType string) bool {
 	return false
 }
 
+// isForeign tells whether a media type is that of a layer that registries do not keep.
+func isForeign(mediaType string) bool {
+	return strings.HasPrefix(mediaType, dockerForeign) || strings.HasPrefix(mediaType, ociLayerForeign)
+}
+
 // readDocument returns a blob of bounded size, verified against the descriptor.
 func readDocument(ctx context.Context, p Provider, desc ocispec.Descriptor) ([]byte, error) {
 	if desc.Size < 0 || desc.Size > maxDocument {

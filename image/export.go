@@ -16,14 +16,26 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
+// ExportOptions change what is exported. The zero value exports all that is here.
+type ExportOptions struct {
+	// Platform, if not nil, exports only the manifest that suits it best, without the index.
+	Platform platforms.MatchComparer
+	// Some, if not nil, exports only the manifests that are chosen, with the index.
+	Some *Choice
+	// Plain leaves out what docker load wants beside an OCI layout.
+	Plain bool
+	// NoForeign leaves out layers that registries do not keep.
+	NoForeign bool
+}
+
 // Export writes images as one archive: an OCI image layout, which `docker load` takes as well by the
 // manifest.json beside it. What is here of an image goes into it, byte for byte, and for every platform
-// that is here; with a platform only the manifest that suits it best. Import gives the same digests.
+// that is here, unless the options say otherwise. Import gives the same digests.
 // Not found where an image is complete for no platform; nothing was written then.
-func Export(ctx context.Context, p Provider, w io.Writer, images []Imported, platform platforms.MatchComparer) error {
-	e := &export{content: p, seen: make(map[digest.Digest]bool)}
+func Export(ctx context.Context, p Provider, w io.Writer, images []Imported, opts ExportOptions) error {
+	e := &export{content: p, opts: opts, seen: make(map[digest.Digest]bool)}
 	for _, img := range images {
-		if err := e.add(ctx, img, platform); err != nil {
+		if err := e.add(ctx, img); err != nil {
 			return fmt.Errorf("export image %s: %w", img.Name, err)
 		}
 	}
@@ -36,6 +48,7 @@ func Export(ctx context.Context, p Provider, w io.Writer, images []Imported, pla
 // export is one call of Export.
 type export struct {
 	content Provider
+	opts    ExportOptions
 	index   []ocispec.Descriptor
 	saved   []savedImage
 	seen    map[digest.Digest]bool
@@ -43,24 +56,14 @@ type export struct {
 }
 
 // add notes what an image is made of.
-func (e *export) add(ctx context.Context, img Imported, platform platforms.MatchComparer) error {
+func (e *export) add(ctx context.Context, img Imported) error {
 	target := plainTarget(img.Target)
-	if platform != nil {
-		_, desc, err := Manifest(ctx, e.content, target, platform)
-		if err != nil {
-			return err
-		}
-		target = plainTarget(desc)
-	}
-	whole, err := complete(ctx, e.content, target, 0)
+	content, target, err := e.choose(ctx, target)
 	if err != nil {
 		return err
 	}
-	if !whole {
-		return fmt.Errorf("a part of it is not here for any platform: pull it again: %w", errdefs.ErrNotFound)
-	}
-	err = Walk(ctx, e.content, target, func(d ocispec.Descriptor) error {
-		if !e.seen[d.Digest] {
+	err = Walk(ctx, content, target, func(d ocispec.Descriptor) error {
+		if !e.seen[d.Digest] && (!e.opts.NoForeign || !isForeign(d.MediaType)) {
 			e.seen[d.Digest] = true
 			e.blobs = append(e.blobs, d)
 		}
@@ -69,7 +72,7 @@ func (e *export) add(ctx context.Context, img Imported, platform platforms.Match
 	if err != nil {
 		return err
 	}
-	if err := e.save(ctx, img.Name, target); err != nil {
+	if err := e.save(ctx, content, img.Name, target); err != nil {
 		return err
 	}
 	named := target
@@ -85,10 +88,10 @@ func (e *export) add(ctx context.Context, img Imported, platform platforms.Match
 
 // save notes the image as docker load knows it, which has one platform: this machine's, or the first
 // that is here.
-func (e *export) save(ctx context.Context, name string, target ocispec.Descriptor) error {
-	m, _, err := Manifest(ctx, e.content, target, platforms.Default())
+func (e *export) save(ctx context.Context, content Provider, name string, target ocispec.Descriptor) error {
+	m, _, err := Manifest(ctx, content, target, platforms.Default())
 	if errdefs.IsNotFound(err) {
-		m, _, err = Manifest(ctx, e.content, target, platforms.All)
+		m, _, err = Manifest(ctx, content, target, platforms.All)
 	}
 	if errdefs.IsNotFound(err) {
 		return nil // an artifact, which docker load does not know
@@ -116,16 +119,20 @@ func blobPath(d digest.Digest) string {
 // write writes the archive; the same images give the same bytes.
 func (e *export) write(ctx context.Context, w io.Writer) error {
 	tw := tar.NewWriter(w)
-	for _, doc := range []struct {
+	type document struct {
 		name string
 		v    any
-	}{
+	}
+	docs := []document{
 		{ocispec.ImageLayoutFile, ocispec.ImageLayout{Version: ocispec.ImageLayoutVersion}},
 		{ocispec.ImageIndexFile, ocispec.Index{
 			Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Manifests: e.index,
 		}},
-		{"manifest.json", e.saved},
-	} {
+	}
+	if !e.opts.Plain {
+		docs = append(docs, document{"manifest.json", e.saved})
+	}
+	for _, doc := range docs {
 		raw, err := json.Marshal(doc.v)
 		if err != nil {
 			return fmt.Errorf("make %s: %w", doc.name, err)

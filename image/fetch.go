@@ -47,11 +47,15 @@ type FetchOptions struct {
 	Platform platforms.MatchComparer
 	// All fetches every part for every platform.
 	All bool
+	// Some, if not nil, takes the place of Platform and All.
+	Some *Choice
 	// Parallel is how many layers are fetched at the same time; 0 for three.
 	Parallel int
 	// Watch is told how far a part has come, in bytes; nil for nobody. It is called by several at
 	// the same time.
 	Watch func(desc ocispec.Descriptor, state State, done int64)
+	// Found is told of a part, and what names it, before anything else is told about it; nil for nobody.
+	Found func(desc, parent ocispec.Descriptor)
 }
 
 // Fetching is an image whose documents are here and whose layers may not be.
@@ -83,9 +87,12 @@ func Fetch(ctx context.Context, c Content, s Source, target ocispec.Descriptor, 
 		f.opts.Platform = platforms.Default()
 	}
 	var err error
-	if opts.All {
+	switch {
+	case opts.Some != nil:
+		err = f.some(ctx, target)
+	case opts.All:
 		err = f.everything(ctx, target, 0)
-	} else {
+	default:
 		err = f.best(ctx, target)
 	}
 	if err != nil {
@@ -116,6 +123,7 @@ func (f *Fetching) everything(ctx context.Context, desc ocispec.Descriptor, dept
 		if !IsIndex(d.MediaType) && !IsManifest(d.MediaType) {
 			continue // the index still names it
 		}
+		f.found(d, desc)
 		if err := f.everything(ctx, d, depth+1); err != nil {
 			return err
 		}
@@ -134,7 +142,7 @@ func (f *Fetching) best(ctx context.Context, target ocispec.Descriptor) error {
 		return err
 	}
 	if len(found) == 0 {
-		return fmt.Errorf("image %s has no manifest for this platform; it has %s: %w", target.Digest, listPlatforms(others), errdefs.ErrNotFound)
+		return noPlatform(target, others)
 	}
 	match := f.opts.Platform
 	slices.SortStableFunc(found, func(a, b ocispec.Descriptor) int {
@@ -167,6 +175,7 @@ func (f *Fetching) candidates(ctx context.Context, desc ocispec.Descriptor, dept
 		return err
 	}
 	for _, d := range index.Manifests {
+		f.found(d, desc)
 		switch {
 		case IsIndex(d.MediaType) && (d.Platform == nil || f.opts.Platform.Match(*d.Platform)):
 			if err := f.candidates(ctx, d, depth+1, found, others); err != nil {
@@ -221,10 +230,12 @@ func (f *Fetching) manifest(ctx context.Context, desc ocispec.Descriptor) (ocisp
 	if err != nil {
 		return m, err
 	}
+	f.found(m.Config, desc)
 	if err := f.document(ctx, m.Config); err != nil {
 		return m, err
 	}
 	for _, l := range m.Layers {
+		f.found(l, desc)
 		if _, ok := f.arrived[l.Digest]; !ok {
 			f.arrived[l.Digest] = make(chan struct{})
 			f.layers = append(f.layers, l)
@@ -303,8 +314,18 @@ func (f *Fetching) watch(desc ocispec.Descriptor, state State, done int64) {
 	}
 }
 
+func (f *Fetching) found(desc, parent ocispec.Descriptor) {
+	if f.opts.Found != nil {
+		f.opts.Found(desc, parent)
+	}
+}
+
 func notAnImage(desc ocispec.Descriptor) error {
 	return fmt.Errorf("content %s of the type %.100q is no image: %w", desc.Digest, desc.MediaType, errdefs.ErrNotImplemented)
+}
+
+func noPlatform(target ocispec.Descriptor, others []ocispec.Descriptor) error {
+	return fmt.Errorf("image %s has no manifest for this platform; it has %s: %w", target.Digest, listPlatforms(others), errdefs.ErrNotFound)
 }
 
 // listPlatforms names some of the platforms that there are.

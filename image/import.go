@@ -33,6 +33,12 @@ type ImportOptions struct {
 	Name string
 	// Repository completes names in an OCI layout that are only a tag.
 	Repository string
+	// Whole also wants what stands for all that the archive holds, as the last, with Whole set and no
+	// name: its image, or an index where there are several.
+	Whole bool
+	// Compress packs layers with gzip that an archive from docker save has plain. Those of an OCI layout
+	// stay as they are: their digests are in its documents.
+	Compress bool
 }
 
 // Imported is one name and what it stands for.
@@ -40,6 +46,10 @@ type Imported struct {
 	// Name is normalised; "" if the archive names nothing.
 	Name   string
 	Target ocispec.Descriptor
+	// Tag is what the archive calls it where that is only a tag; Name then takes it for a name.
+	Tag string
+	// Whole says that it is all of the archive.
+	Whole bool
 }
 
 // Import reads an archive to its end, puts its blobs into the store and returns the images
@@ -64,7 +74,7 @@ func importArchive(ctx context.Context, c Content, r io.Reader, opts ImportOptio
 		}
 		opts.Name = name
 	}
-	im := &importer{content: c, buf: make([]byte, copyBuffer), refPrefix: "import-" + rand.Text() + "-", files: make(map[string]savedFile), links: make(map[string]string)}
+	im := &importer{content: c, compress: opts.Compress, buf: make([]byte, copyBuffer), refPrefix: "import-" + rand.Text() + "-", files: make(map[string]savedFile), links: make(map[string]string)}
 	if err := im.read(ctx, r); err != nil {
 		return nil, err
 	}
@@ -83,7 +93,11 @@ func importArchive(ctx context.Context, c Content, r io.Reader, opts ImportOptio
 	if err != nil {
 		return nil, err
 	}
-	return rename(images, opts.Name)
+	if images, err = rename(images, opts.Name); err != nil || !opts.Whole {
+		return images, err
+	}
+	whole, err := im.whole(ctx, images)
+	return append(images, Imported{Target: whole, Whole: true}), err
 }
 
 // rename gives the only image a name.
@@ -108,6 +122,7 @@ type importer struct {
 	buf       []byte
 	refPrefix string
 	refs      int
+	compress  bool
 
 	layout   bool   // oci-layout was there
 	index    []byte // index.json

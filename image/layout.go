@@ -26,13 +26,13 @@ func (im *importer) fromLayout(ctx context.Context, opts ImportOptions) ([]Impor
 		if !whole {
 			return nil, invalidf("archive lacks blobs of the image %s: is it cut short?", d.Digest)
 		}
-		name := ""
+		img := Imported{Target: plainTarget(d)}
 		if opts.Name == "" {
-			if name, err = nameOf(d, opts.Repository); err != nil {
+			if img.Name, img.Tag, err = nameOf(d, opts.Repository); err != nil {
 				return nil, err
 			}
 		}
-		images = append(images, Imported{Name: name, Target: plainTarget(d)})
+		images = append(images, img)
 	}
 	return images, nil
 }

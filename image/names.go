@@ -21,18 +21,26 @@ func NormalizeName(name string) (string, error) {
 }
 
 // nameOf returns the name that an index gives one of its manifests, or "". A ref name
-// without "/" and ":" is a tag of the repository, where one is given.
-func nameOf(d ocispec.Descriptor, repository string) (string, error) {
+// without "/" and ":" is a tag of the repository, where one is given; where none is, it is told beside.
+func nameOf(d ocispec.Descriptor, repository string) (name, tag string, err error) {
 	if name := d.Annotations[annotationName]; name != "" {
-		return NormalizeName(name)
+		name, err = NormalizeName(name)
+		return name, "", err
 	}
-	name := d.Annotations[ocispec.AnnotationRefName]
-	switch {
-	case name == "":
-		return "", nil
-	case repository != "" && !strings.ContainsAny(name, "/:@"):
-		return NormalizeName(repository + ":" + name)
-	default:
-		return NormalizeName(name)
+	ref := d.Annotations[ocispec.AnnotationRefName]
+	if ref == "" {
+		return "", "", nil
 	}
+	if !strings.ContainsAny(ref, "/:@") {
+		if repository != "" {
+			name, err = NormalizeName(repository + ":" + ref)
+			return name, "", err
+		}
+		tag = ref
+	}
+	name, err = NormalizeName(ref)
+	if err != nil && tag != "" {
+		err = nil // a tag such as 1.0_RC1 that is no name
+	}
+	return name, tag, err
 }

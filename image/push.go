@@ -41,6 +41,8 @@ type PushOptions struct {
 	From func(d digest.Digest) string
 	// Watch is told how far a part has come, in bytes; nil for nobody.
 	Watch func(desc ocispec.Descriptor, state State, done int64)
+	// Found is told of a part, and what names it, before anything else is told about it; nil for nobody.
+	Found func(desc, parent ocispec.Descriptor)
 }
 
 // pushing is one call of Push.
@@ -70,6 +72,9 @@ func Push(ctx context.Context, p Provider, to Destination, target ocispec.Descri
 	}
 	if opts.Watch == nil {
 		opts.Watch = func(ocispec.Descriptor, State, int64) {}
+	}
+	if opts.Found == nil {
+		opts.Found = func(ocispec.Descriptor, ocispec.Descriptor) {}
 	}
 	w := &pushing{content: p, to: to, opts: opts, seen: make(map[digest.Digest]bool)}
 	if err := w.gather(ctx, target, 0); err != nil {
@@ -111,6 +116,7 @@ func (w *pushing) gather(ctx context.Context, desc ocispec.Descriptor, depth int
 		if len(c.URLs) > 0 && w.here(ctx, c) != nil {
 			continue // a layer that registries do not keep
 		}
+		w.opts.Found(c, desc)
 		if err := w.gather(ctx, c, depth+1); err != nil {
 			return err
 		}

@@ -76,7 +76,7 @@ func (s *server) restart() {
 	})
 	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
 	must(t, err)
-	srv := NewGRPC(s.svc, Identity{}, nil, slog.New(slog.DiscardHandler))
+	srv := NewGRPC(s.svc, nil, Identity{}, nil, slog.New(slog.DiscardHandler))
 	ended := make(chan error, 1)
 	go func() { ended <- srv.Serve(l) }()
 	s.conn, err = grpc.NewClient("unix://"+l.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))

@@ -41,6 +41,8 @@ func plugins(id Identity) []*api.Plugin {
 		{Type: "io.containerd.lease.v1", ID: "manager", Requires: []string{"io.containerd.metadata.v1"}},
 		{Type: "io.containerd.sandbox.controller.v1", ID: "shim", Requires: []string{runtimePlugin}},
 		{Type: "io.containerd.sandbox.store.v1", ID: "local", Requires: []string{"io.containerd.metadata.v1"}},
+		{Type: "io.containerd.streaming.v1", ID: "manager"},
+		{Type: "io.containerd.transfer.v1", ID: "local", Platforms: host, Requires: []string{"io.containerd.lease.v1", "io.containerd.metadata.v1", "io.containerd.differ.v1"}},
 		{Type: runtimePlugin, ID: "task", Platforms: host, Requires: []string{"io.containerd.event.v1", "io.containerd.metadata.v1"}},
 	}
 	for _, name := range id.Snapshotters {
@@ -64,7 +66,7 @@ func plugins(id Identity) []*api.Plugin {
 	}
 	for _, name := range []string{
 		"containers", "content", "diff", "events", "healthcheck", "images", "introspection",
-		"leases", "namespaces", "sandbox-controllers", "sandboxes", "snapshots", "tasks", "version",
+		"leases", "namespaces", "sandbox-controllers", "sandboxes", "snapshots", "streaming", "tasks", "transfer", "version",
 	} {
 		list = append(list, &api.Plugin{Type: "io.containerd.grpc.v1", ID: name})
 	}

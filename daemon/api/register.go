@@ -15,7 +15,9 @@ import (
 	namespacesapi "github.com/containerd/containerd/api/services/namespaces/v1"
 	sandboxapi "github.com/containerd/containerd/api/services/sandbox/v1"
 	snapshotsapi "github.com/containerd/containerd/api/services/snapshots/v1"
+	streamingapi "github.com/containerd/containerd/api/services/streaming/v1"
 	tasksapi "github.com/containerd/containerd/api/services/tasks/v1"
+	transferapi "github.com/containerd/containerd/api/services/transfer/v1"
 	ttrpceventsapi "github.com/containerd/containerd/api/services/ttrpc/events/v1"
 	versionapi "github.com/containerd/containerd/api/services/version/v1"
 	"github.com/containerd/ttrpc"
@@ -25,6 +27,7 @@ import (
 	"google.golang.org/grpc/keepalive"
 
 	"github.com/cleatproject/cleat/daemon/service"
+	"github.com/cleatproject/cleat/daemon/streams"
 	"github.com/cleatproject/cleat/proto/rpc"
 )
 
@@ -34,9 +37,10 @@ const maxMessage = 16 << 20
 // pingsFrom is how often a client may see whether the daemon is there.
 const pingsFrom = 5 * time.Second
 
-// NewGRPC returns a gRPC server with every containerd service. It serves unix sockets only: who is at
+// NewGRPC returns a gRPC server with every containerd service. open has the streams that clients open, on
+// whichever transport. It serves unix sockets only: who is at
 // their other end is known, and access says what they may do.
-func NewGRPC(svc *service.Service, id Identity, access Access, log *slog.Logger) *grpc.Server {
+func NewGRPC(svc *service.Service, open *streams.Manager, id Identity, access Access, log *slog.Logger) *grpc.Server {
 	srv := grpc.NewServer(
 		grpc.Creds(peerCredentials{access: access, log: log}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: pingsFrom, PermitWithoutStream: true}),
@@ -60,7 +64,9 @@ func NewGRPC(svc *service.Service, id Identity, access Access, log *slog.Logger)
 	sandboxapi.RegisterStoreServer(srv, sandboxes{svc: svc})
 	sandboxapi.RegisterControllerServer(srv, sandboxController{svc: svc})
 	snapshotsapi.RegisterSnapshotsServer(srv, snapshotsGRPC{snapshots: snapshots{svc}})
+	streamingapi.RegisterStreamingServer(srv, streamingGRPC{streaming: streaming{open}})
 	tasksapi.RegisterTasksServer(srv, tasks{svc: svc})
+	transferapi.RegisterTransferServer(srv, transfers{svc: svc, streams: open})
 	versionapi.RegisterVersionServer(srv, version{id: id})
 	healthapi.RegisterHealthServer(srv, health.NewServer())
 	return srv
@@ -68,7 +74,7 @@ func NewGRPC(svc *service.Service, id Identity, access Access, log *slog.Logger)
 
 // NewTTRPC returns a ttrpc server with every containerd service, the one that shims forward events
 // to, and the natives. The context that it serves a connection with is to come from WithPeer.
-func NewTTRPC(svc *service.Service, id Identity) (*ttrpc.Server, error) {
+func NewTTRPC(svc *service.Service, open *streams.Manager, id Identity) (*ttrpc.Server, error) {
 	srv, err := ttrpc.NewServer(ttrpc.WithUnaryServerInterceptor(
 		func(ctx context.Context, decode ttrpc.Unmarshaler, _ *ttrpc.UnaryServerInfo, method ttrpc.Method) (any, error) {
 			resp, err := method(ctx, decode)
@@ -89,7 +95,9 @@ func NewTTRPC(svc *service.Service, id Identity) (*ttrpc.Server, error) {
 	sandboxapi.RegisterTTRPCStoreService(srv, sandboxes{svc: svc})
 	sandboxapi.RegisterTTRPCControllerService(srv, sandboxController{svc: svc})
 	snapshotsapi.RegisterTTRPCSnapshotsService(srv, snapshotsTTRPC{snapshots{svc}})
+	streamingapi.RegisterTTRPCStreamingService(srv, streamingTTRPC{streaming{open}})
 	tasksapi.RegisterTTRPCTasksService(srv, tasks{svc: svc})
+	transferapi.RegisterTTRPCTransferService(srv, transfers{svc: svc, streams: open})
 	versionapi.RegisterTTRPCVersionService(srv, version{id: id})
 	native{svc}.register(srv)
 	gcService{svc}.register(srv)

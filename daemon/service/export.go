@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -19,6 +20,44 @@ import (
 
 // exportBuffer joins the small writes of an archive.
 const exportBuffer = 256 << 10
+
+// ExportImages writes images as an archive to w. What was written before an error is of no use. Called by
+// daemon/api/transferservice.go, and through Export by daemon/api/transfer.go.
+func (s *Service) ExportImages(ctx context.Context, namespace string, from Store, to Archive, w io.Writer, watch Watcher) error {
+	hold := s.DB.Hold(namespace) // what it reads is not removed meanwhile
+	defer hold.Release()
+	found, err := s.lookup(ctx, namespace, &from)
+	if err != nil {
+		return err
+	}
+	var list []image.Imported
+	for _, img := range found {
+		hold.Content(img.Target.Digest.String())
+		list = append(list, image.Imported{Name: img.Name, Target: img.Target})
+	}
+	watch.Event("Exporting", "")
+	if err := s.export(ctx, namespace, w, list, to.Export); err != nil {
+		return err
+	}
+	for _, img := range list {
+		watch.Event("exported", img.Name)
+	}
+	watch.Event("Completed export", "")
+	return nil
+}
+
+// export writes an archive in large pieces.
+func (s *Service) export(ctx context.Context, namespace string, to io.Writer, list []image.Imported, opts image.ExportOptions) error {
+	w := bufio.NewWriterSize(to, exportBuffer)
+	err := image.Export(ctx, s.Blobs(namespace), w, list, opts)
+	if err == nil {
+		err = w.Flush()
+	}
+	if cause := ctx.Err(); cause != nil && err != nil {
+		return fmt.Errorf("export: %w", cause)
+	}
+	return err
+}
 
 // Export writes images as an archive to a FIFO or regular file that a client made. What was written
 // before an error is the client's to remove. It ends with ctx, also while nobody reads the FIFO.
@@ -56,15 +95,7 @@ func (s *Service) Export(ctx context.Context, namespace string, req *cleatapi.Ex
 		}
 		err = errors.Join(err, f.Close())
 	}()
-	w := bufio.NewWriterSize(f, exportBuffer)
-	err = image.Export(ctx, s.Blobs(namespace), w, list, match)
-	if err == nil {
-		err = w.Flush()
-	}
-	if cause := ctx.Err(); cause != nil && err != nil {
-		return fmt.Errorf("export: %w", cause)
-	}
-	return err
+	return s.export(ctx, namespace, f, list, image.ExportOptions{Platform: match})
 }
 
 // createArchive opens the FIFO or regular file that a client wants written, without waiting: a FIFO has

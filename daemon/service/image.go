@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"sync"
 
 	apievents "github.com/containerd/containerd/api/events"
@@ -13,7 +12,6 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/cleatproject/cleat/content"
 	"github.com/cleatproject/cleat/image"
 	"github.com/cleatproject/cleat/metadata"
 	"github.com/cleatproject/cleat/proto/cleatapi"
@@ -135,85 +133,6 @@ func (s *Service) unpack(
 	return u, err
 }
 
-// Import reads an archive of images, from r or where the options name a path from there, records
-// them under their names and unpacks them. Names that exist are moved to what the archive holds.
-// What a failed import made is removed.
-func (s *Service) Import(ctx context.Context, namespace string, r io.Reader, o *cleatapi.ImportOptions) (_ []*cleatapi.Image, err error) {
-	snapshotter := o.Snapshotter
-	err = s.DB.View(ctx, func(tx *metadata.Tx) error {
-		def, _, err := s.defaults(tx, namespace)
-		snapshotter = first(snapshotter, def)
-		return err
-	})
-	if err != nil {
-		return nil, err
-	}
-	match, err := parsePlatform(o.Platform)
-	if err != nil {
-		return nil, err
-	}
-	hold := s.DB.Hold(namespace)
-	defer func() {
-		hold.Release()
-		if err != nil {
-			s.collectFailed(ctx)
-		}
-	}()
-	list, err := readArchive(ctx, settling{ingester{s.Blobs(namespace), hold}}, r, o)
-	if err != nil {
-		return nil, err
-	}
-	for i, img := range list {
-		if img.Name == "" {
-			list[i].Name = "import-" + img.Target.Digest.Algorithm().String() + "@" + img.Target.Digest.String()
-		}
-	}
-	if !o.NoUnpack {
-		for _, img := range list {
-			if _, err := s.unpack(ctx, hold, namespace, img.Target, snapshotter, match, nil); err != nil {
-				return nil, fmt.Errorf("unpack %s: %w", img.Name, err)
-			}
-		}
-	}
-	return s.recordImages(ctx, namespace, list)
-}
-
-// readArchive stores what an archive holds.
-func readArchive(ctx context.Context, c image.Content, r io.Reader, o *cleatapi.ImportOptions) ([]image.Imported, error) {
-	if o.Path != "" {
-		f, err := openArchive(ctx, o.Path)
-		if err != nil {
-			return nil, err
-		}
-		defer func() { _ = f.Close() }() // it was only read
-		r = f
-	}
-	return image.Import(ctx, c, r, image.ImportOptions{Name: o.Name})
-}
-
-// settling finishes each commit that has begun, whoever cancels meanwhile: half of one is a blob in
-// the store that no record names, and that nothing would remove.
-type settling struct{ ingester }
-
-// Writer implements image.Ingester.
-func (i settling) Writer(ctx context.Context, ref string, opts content.WriterOptions) (image.BlobWriter, error) {
-	w, err := i.ingester.Writer(ctx, ref, opts)
-	if err != nil {
-		return nil, err
-	}
-	return settlingWriter{w}, nil
-}
-
-type settlingWriter struct{ image.BlobWriter }
-
-// Commit implements image.BlobWriter.
-func (w settlingWriter) Commit(ctx context.Context, size int64, expected digest.Digest) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	return w.BlobWriter.Commit(context.WithoutCancel(ctx), size, expected)
-}
-
 // collectFailed removes what a failed call made, which nothing keeps.
 func (s *Service) collectFailed(ctx context.Context) {
 	ctx, cancel := detached(ctx)
@@ -223,8 +142,9 @@ func (s *Service) collectFailed(ctx context.Context) {
 	}
 }
 
-// recordImages names what was imported and labels its content, all in one commit.
-func (s *Service) recordImages(ctx context.Context, namespace string, list []image.Imported) ([]*cleatapi.Image, error) {
+// recordImages names what was imported and labels its content, all in one commit. Labels, where there are
+// any, take the place of those that an image has.
+func (s *Service) recordImages(ctx context.Context, namespace string, list []image.Imported, labels map[string]string) ([]*cleatapi.Image, error) {
 	created := make([]bool, len(list))
 	recorded := make([]metadata.Image, len(list))
 	targets := make([]ocispec.Descriptor, len(list))
@@ -235,6 +155,10 @@ func (s *Service) recordImages(ctx context.Context, namespace string, list []ima
 	if err != nil {
 		return nil, err
 	}
+	paths := []string{"target"}
+	if len(labels) > 0 {
+		paths = append(paths, "labels")
+	}
 	var replaced bool
 	err = s.DB.Update(ctx, func(tx *metadata.Tx) error {
 		replaced = false
@@ -243,13 +167,13 @@ func (s *Service) recordImages(ctx context.Context, namespace string, list []ima
 		}
 		images := tx.Images(namespace)
 		for i, img := range list {
-			v := metadata.Image{Name: img.Name, Target: img.Target}
+			v := metadata.Image{Name: img.Name, Target: img.Target, Labels: labels}
 			old, err := images.Get(img.Name)
 			switch {
 			case err == nil:
 				created[i] = false
 				replaced = replaced || old.Target.Digest != img.Target.Digest
-				recorded[i], err = images.Update(v, "target")
+				recorded[i], err = images.Update(v, paths...)
 			case errors.Is(err, errdefs.ErrNotFound):
 				created[i] = true
 				recorded[i], err = images.Create(v)

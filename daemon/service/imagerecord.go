@@ -84,9 +84,31 @@ func (s *Service) TagImage(ctx context.Context, namespace, source, target string
 	if err != nil {
 		return nil, err
 	}
-	out, err := s.recordImages(ctx, namespace, []image.Imported{{Name: ref.String(), Target: img.Target}})
+	out, err := s.recordImages(ctx, namespace, []image.Imported{{Name: ref.String(), Target: img.Target}}, nil)
 	if err != nil {
 		return nil, fmt.Errorf("tag image %s: %w", source, err)
 	}
 	return out[0], nil
+}
+
+// TagImages gives an image further names, exactly as they are given. A name that exists is moved.
+func (s *Service) TagImages(ctx context.Context, namespace string, from, to Store, watch Watcher) error {
+	if err := to.checkTarget(); err != nil {
+		return err
+	}
+	img, err := s.resolve(ctx, namespace, from.Name)
+	if err != nil {
+		return err
+	}
+	var list []image.Imported
+	for _, name := range to.named(img.Target.Digest) {
+		list = append(list, image.Imported{Name: name, Target: img.Target})
+	}
+	if _, err := s.recordImages(ctx, namespace, list, to.Labels); err != nil {
+		return fmt.Errorf("tag image %s: %w", img.Name, err)
+	}
+	for _, i := range list {
+		watch.Event("saved", i.Name)
+	}
+	return nil
 }

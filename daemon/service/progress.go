@@ -27,8 +27,16 @@ func newProgress() *progress {
 	return &progress{items: make(map[digest.Digest]*cleatapi.TransferItem), marked: make(map[digest.Digest]bool)}
 }
 
-// set notes how far a part has come. Bytes that were all there stay so.
-func (p *progress) set(desc ocispec.Descriptor, state image.State, done int64) {
+var _ Watcher = (*progress)(nil)
+
+// Event implements Watcher: the client is told of parts only.
+func (p *progress) Event(string, string) {}
+
+// Found implements Watcher.
+func (p *progress) Found(ocispec.Descriptor, ocispec.Descriptor) {}
+
+// Part implements Watcher; it notes how far a part has come. Bytes that were all there stay so.
+func (p *progress) Part(desc ocispec.Descriptor, state image.State, done int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	it := p.items[desc.Digest]

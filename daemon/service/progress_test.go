@@ -16,14 +16,14 @@ func TestProgressTellsWhatChanged(t *testing.T) {
 	a := ocispec.Descriptor{Digest: digest.FromString("a"), Size: 10}
 	b := ocispec.Descriptor{Digest: digest.FromString("b"), Size: 20}
 	p := newProgress()
-	p.set(a, image.StateWaiting, 0)
-	p.set(b, image.StateFetching, 1)
-	p.set(a, image.StateFetching, 5)
+	p.Part(a, image.StateWaiting, 0)
+	p.Part(b, image.StateFetching, 1)
+	p.Part(a, image.StateFetching, 5)
 	first := p.take()
 	if len(first) != 2 || first[0].State != "downloading" || first[0].Done != 5 || first[1].Total != 20 {
 		t.Errorf("%+v", first)
 	}
-	p.set(b, image.StateFetched, 20)
+	p.Part(b, image.StateFetched, 20)
 	if second := p.take(); len(second) != 1 || second[0].Done != 20 || first[1].Done != 1 {
 		t.Errorf("%+v, and the first %+v", second, first)
 	}
@@ -36,7 +36,7 @@ func TestTransferEndsWithItsClient(t *testing.T) {
 	gone := errors.New("gone")
 	err := transferring(t.Context(), func(*cleatapi.TransferProgress) error { return gone },
 		func(ctx context.Context, p *progress) (*cleatapi.Image, error) {
-			p.set(ocispec.Descriptor{Digest: digest.FromString("a")}, image.StateWaiting, 0)
+			p.Part(ocispec.Descriptor{Digest: digest.FromString("a")}, image.StateWaiting, 0)
 			<-ctx.Done() // the progress could not be sent
 			return nil, context.Cause(ctx)
 		})
@@ -51,7 +51,7 @@ func TestTransferSendsTheImageLast(t *testing.T) {
 		sent = append(sent, m)
 		return nil
 	}, func(_ context.Context, p *progress) (*cleatapi.Image, error) {
-		p.set(ocispec.Descriptor{Digest: digest.FromString("a")}, image.StateUnpacked, 0)
+		p.Part(ocispec.Descriptor{Digest: digest.FromString("a")}, image.StateUnpacked, 0)
 		return &cleatapi.Image{Name: "n"}, nil
 	})
 	if err != nil || len(sent) == 0 || sent[len(sent)-1].Image == nil || len(sent[len(sent)-1].Items) != 1 {

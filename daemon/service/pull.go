@@ -6,7 +6,6 @@ import (
 	"fmt"
 
 	"github.com/containerd/errdefs"
-	"github.com/containerd/platforms"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
 
@@ -16,67 +15,91 @@ import (
 	"github.com/cleatproject/cleat/proto/cleatapi"
 )
 
-// pull is one call of Pull.
+// pull is one pull.
 type pull struct {
-	s                      *Service
-	namespace, snapshotter string
-	ref                    registry.Reference
-	match                  platforms.MatchComparer
-	req                    *cleatapi.PullRequest
-	progress               *progress
+	s         *Service
+	namespace string
+	ref       registry.Reference
+	access    registry.Access
+	to        Store
+	options   image.FetchOptions
+	unpacks   []unpackTo
+	// pass lets an image that has nothing for a platform to unpack go by.
+	pass  bool
+	watch Watcher
 
 	target ocispec.Descriptor
 	// hold is what keeps what was fetched for the next try, where this one is broken off.
 	hold *metadata.Hold
 }
 
-// Pull fetches an image from a registry, unpacks its layers as they arrive, and names it, in one commit.
-// Called by daemon/api/transfer.go; the work is image/registry's, image/fetch.go's and image/unpack.go's.
+// PullImage fetches an image from a registry, unpacks its layers as they arrive, and names it, in one
+// commit. Called by daemon/api/transferservice.go, and through Pull by daemon/api/transfer.go; the work is
+// image/registry's, image/fetch.go's and image/unpack.go's.
 // A lease holds what is fetched until the name does. Of a pull that fails the ingests of layers stay,
 // for the next one to go on with; where it was broken off, by the client or the network, what is whole
 // stays as well for an hour, and where the daemon died, as long as the lease.
-func (s *Service) Pull(ctx context.Context, namespace string, req *cleatapi.PullRequest, send func(*cleatapi.TransferProgress) error) error {
-	p := &pull{s: s, namespace: namespace, req: req}
-	if err := p.check(ctx); err != nil {
+func (s *Service) PullImage(ctx context.Context, namespace string, from Remote, to Store, watch Watcher) (err error) {
+	p := &pull{s: s, namespace: namespace, access: from.Access, to: to, watch: watch}
+	if p.ref, err = registry.Parse(from.Reference); err != nil {
 		return err
 	}
-	return transferring(ctx, send, func(ctx context.Context, progress *progress) (*cleatapi.Image, error) {
-		p.progress = progress
-		img, err := p.run(ctx)
-		if err != nil {
-			return nil, fmt.Errorf("pull %s: %w", p.ref, err)
-		}
-		return img, nil
-	})
-}
-
-// check finds out what is wrong with the request before anything is asked of a registry.
-func (p *pull) check(ctx context.Context) (err error) {
-	if p.ref, err = registry.Parse(p.req.Reference); err != nil {
+	if err := p.to.checkTarget(); err != nil {
 		return err
 	}
-	if p.match, err = parsePlatform(p.req.Platform); err != nil {
+	p.options.Some = &to.Choice
+	p.pass = len(to.Choice.Platforms) == 0
+	if p.unpacks, err = s.unpacks(ctx, namespace, to.Unpacks); err != nil {
 		return err
 	}
-	err = p.s.DB.View(ctx, func(tx *metadata.Tx) error {
-		def, _, err := p.s.defaults(tx, p.namespace)
-		p.snapshotter = first(p.req.Snapshotter, def)
-		return err
-	})
-	if err == nil && !p.req.NoUnpack {
-		_, err = p.s.driver(p.snapshotter)
-	}
+	_, err = p.run(ctx)
 	return err
 }
 
+// Pull is PullImage as cleat's own call wants it.
+func (s *Service) Pull(ctx context.Context, namespace string, req *cleatapi.PullRequest, send func(*cleatapi.TransferProgress) error) (err error) {
+	p := &pull{s: s, namespace: namespace, access: registry.Access{Credential: credential(req.Credential)}, pass: req.AllPlatforms}
+	if p.ref, err = registry.Parse(req.Reference); err != nil {
+		return err
+	}
+	p.to.Name = p.ref.String()
+	match, err := parsePlatform(req.Platform)
+	if err != nil {
+		return err
+	}
+	p.options = image.FetchOptions{
+		Platform: match, All: req.AllPlatforms, Parallel: int(min(req.MaxConcurrentDownloads, 1<<10)),
+	}
+	if !req.NoUnpack {
+		if p.unpacks, err = s.unpacks(ctx, namespace, []Unpack{{Snapshotter: req.Snapshotter}}); err != nil {
+			return err
+		}
+		p.unpacks[0].match = match
+	}
+	return transferring(ctx, send, func(ctx context.Context, progress *progress) (*cleatapi.Image, error) {
+		p.watch = progress
+		list, err := p.run(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return list[0], nil
+	})
+}
+
 // run does the work under a lease.
-func (p *pull) run(ctx context.Context) (_ *cleatapi.Image, err error) {
+func (p *pull) run(ctx context.Context) (_ []*cleatapi.Image, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("pull %s: %w", p.ref, err)
+		}
+	}()
 	s := p.s
-	repo, err := s.Registries.Repository(p.ref, credential(p.req.Credential))
+	repo, err := s.Registries.Repository(p.ref, p.access)
 	if err != nil {
 		return nil, err
 	}
 	defer repo.Close()
+	p.watch.Event("Resolving from "+p.ref.String(), "")
 	if p.target, err = repo.Resolve(ctx); err != nil {
 		return nil, err
 	}
@@ -89,14 +112,24 @@ func (p *pull) run(ctx context.Context) (_ *cleatapi.Image, err error) {
 	}
 	defer func() { err = errors.Join(err, s.endPull(ctx, p, lease, err)) }()
 	ctx = metadata.WithLease(ctx, lease)
+	p.watch.Event("Pulling from "+p.ref.String(), "")
+	p.watch.Found(p.target, ocispec.Descriptor{})
 	if err := p.fetch(ctx, repo); err != nil {
 		return nil, err
 	}
-	out, err := s.recordImages(ctx, p.namespace, []image.Imported{{Name: p.ref.String(), Target: p.target}})
+	var list []image.Imported
+	for _, name := range p.to.named(p.target.Digest) {
+		list = append(list, image.Imported{Name: name, Target: p.target})
+	}
+	out, err := s.recordImages(ctx, p.namespace, list, p.to.Labels)
 	if err != nil {
 		return nil, err
 	}
-	return out[0], nil
+	for _, img := range out {
+		p.watch.Event("saved", img.Name)
+	}
+	p.watch.Event("Completed pull from "+p.ref.String(), "")
+	return out, nil
 }
 
 // fetch fetches the image and unpacks each layer once that and those below it are there.
@@ -105,24 +138,22 @@ func (p *pull) fetch(ctx context.Context, repo *registry.Repository) error {
 		Blobs: p.s.Blobs(p.namespace), hold: p.hold,
 		labels: map[string]string{labelSource + p.ref.Host: p.ref.Repository},
 	}
-	fetching, err := image.Fetch(ctx, store, repo, p.target, image.FetchOptions{
-		Platform: p.match, All: p.req.AllPlatforms, Parallel: int(min(p.req.MaxConcurrentDownloads, 1<<10)),
-		Watch: p.progress.set,
-	})
+	p.options.Watch, p.options.Found = p.watch.Part, p.watch.Found
+	fetching, err := image.Fetch(ctx, store, repo, p.target, p.options)
 	if err != nil {
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return fetching.Layers(ctx) })
-	if !p.req.NoUnpack {
-		g.Go(func() error { return p.unpack(ctx, fetching) })
+	for _, u := range p.unpacks {
+		g.Go(func() error { return p.unpack(ctx, fetching, u) })
 	}
 	return g.Wait()
 }
 
-func (p *pull) unpack(ctx context.Context, fetching *image.Fetching) error {
-	if p.req.AllPlatforms {
-		_, _, err := image.Manifest(ctx, p.s.Blobs(p.namespace), p.target, p.match)
+func (p *pull) unpack(ctx context.Context, fetching *image.Fetching, u unpackTo) error {
+	if p.pass {
+		_, _, err := image.Manifest(ctx, p.s.Blobs(p.namespace), p.target, u.match)
 		if errors.Is(err, errdefs.ErrNotFound) {
 			return nil // an image for other machines
 		}
@@ -130,7 +161,7 @@ func (p *pull) unpack(ctx context.Context, fetching *image.Fetching) error {
 			return err
 		}
 	}
-	_, err := p.s.unpack(ctx, p.hold, p.namespace, p.target, p.snapshotter, p.match, &arrivals{fetching, p.progress})
+	_, err := p.s.unpack(ctx, p.hold, p.namespace, p.target, u.snapshotter, u.match, &arrivals{fetching, p.watch})
 	return err
 }
 
@@ -169,16 +200,20 @@ func credential(c *cleatapi.Credential) registry.Credential {
 	}
 }
 
-// arrivals are the layers of an image that is being fetched, and who is told about them.
+// arrivals are the layers of an image that is being fetched, and who is told about them; nil fetching for
+// one that is here.
 type arrivals struct {
 	fetching *image.Fetching
-	progress *progress
+	watcher  Watcher
 }
 
 func (a *arrivals) wait(ctx context.Context, desc ocispec.Descriptor) error {
+	if a.fetching == nil {
+		return nil
+	}
 	return a.fetching.Wait(ctx, desc)
 }
 
 func (a *arrivals) watch(desc ocispec.Descriptor, state image.State) {
-	a.progress.set(desc, state, desc.Size)
+	a.watcher.Part(desc, state, desc.Size)
 }

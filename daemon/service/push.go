@@ -6,7 +6,9 @@ import (
 	"strings"
 
 	"github.com/containerd/errdefs"
+	"github.com/containerd/platforms"
 	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/cleatproject/cleat/image"
 	"github.com/cleatproject/cleat/image/registry"
@@ -14,44 +16,110 @@ import (
 	"github.com/cleatproject/cleat/proto/cleatapi"
 )
 
-// Push brings an image to a registry: what that lacks, and what another repository there has is taken
-// from it. Called by daemon/api/transfer.go; the work is image/push.go's and image/registry's.
-func (s *Service) Push(ctx context.Context, namespace string, req *cleatapi.PushRequest, send func(*cleatapi.TransferProgress) error) error {
-	ref, err := registry.Parse(req.Reference)
-	if err != nil {
+// push is one push.
+type push struct {
+	s         *Service
+	namespace string
+	ref       registry.Reference
+	access    registry.Access
+	img       metadata.Image
+	options   image.PushOptions
+}
+
+// PushImage brings an image to a registry: what that lacks, and what another repository there has is taken
+// from it. Called by daemon/api/transferservice.go, and through Push by daemon/api/transfer.go; the work is
+// image/push.go's and image/registry's.
+func (s *Service) PushImage(ctx context.Context, namespace string, from Store, to Remote, watch Watcher) (err error) {
+	p := &push{s: s, namespace: namespace, access: to.Access}
+	if p.ref, err = registry.Parse(to.Reference); err != nil {
 		return err
 	}
-	match, err := parsePlatform(req.Platform)
-	if err != nil {
+	if p.img, err = s.resolve(ctx, namespace, first(from.Name, to.Reference)); err != nil {
 		return err
 	}
-	img, err := s.resolve(ctx, namespace, first(req.Image, req.Reference))
-	if err != nil {
+	if p.options.Platform, err = s.pushPlatform(ctx, namespace, p.img, from.Choice); err != nil {
 		return err
 	}
-	if ref.Digest != "" && ref.Digest != img.Target.Digest {
-		return fmt.Errorf("push %s: the image is %s: %w", ref, img.Target.Digest, errdefs.ErrInvalidArgument)
-	}
-	repo, err := s.Registries.Repository(ref, credential(req.Credential))
-	if err != nil {
+	if err := p.check(); err != nil {
 		return err
 	}
-	defer repo.Close()
-	// What it reads is not removed meanwhile.
+	_, err = p.run(ctx, watch)
+	return err
+}
+
+// pushPlatform returns the platform to push a manifest of, or nil for the whole image: a registry takes an
+// index with everything it names only.
+func (s *Service) pushPlatform(ctx context.Context, namespace string, img metadata.Image, c image.Choice) (platforms.MatchComparer, error) {
+	if len(c.Platforms) == 0 {
+		return nil, nil //nolint:nilnil // nil is all, as package image takes it
+	}
+	if len(c.Platforms) == 1 {
+		return platforms.Only(c.Platforms[0]), nil
+	}
 	hold := s.DB.Hold(namespace)
 	defer hold.Release()
 	hold.Content(img.Target.Digest.String())
-	return transferring(ctx, send, func(ctx context.Context, p *progress) (*cleatapi.Image, error) {
-		blobs := s.Blobs(namespace)
-		target, err := image.Push(ctx, blobs, repo, img.Target, image.PushOptions{
-			Platform: match, Parallel: int(min(req.MaxConcurrentUploads, 1<<10)), Watch: p.set,
-			From: func(d digest.Digest) string { return s.sourceOf(ctx, blobs, d, ref) },
-		})
+	_, all, err := image.Chosen(ctx, s.Blobs(namespace), img.Target, image.Choice{Platforms: c.Platforms})
+	if err == nil && !all {
+		err = fmt.Errorf("push image %s: it has more platforms than those given, and registries take an index as a whole: push one platform, or all: %w",
+			img.Name, errdefs.ErrInvalidArgument)
+	}
+	return nil, err
+}
+
+// Push is PushImage as cleat's own call wants it.
+func (s *Service) Push(ctx context.Context, namespace string, req *cleatapi.PushRequest, send func(*cleatapi.TransferProgress) error) (err error) {
+	p := &push{s: s, namespace: namespace, access: registry.Access{Credential: credential(req.Credential)}}
+	if p.ref, err = registry.Parse(req.Reference); err != nil {
+		return err
+	}
+	p.options.Parallel = int(min(req.MaxConcurrentUploads, 1<<10))
+	if p.options.Platform, err = parsePlatform(req.Platform); err != nil {
+		return err
+	}
+	if p.img, err = s.resolve(ctx, namespace, first(req.Image, req.Reference)); err != nil {
+		return err
+	}
+	if err := p.check(); err != nil {
+		return err
+	}
+	return transferring(ctx, send, func(ctx context.Context, watch *progress) (*cleatapi.Image, error) {
+		target, err := p.run(ctx, watch)
 		if err != nil {
-			return nil, fmt.Errorf("push %s: %w", ref, err)
+			return nil, err
 		}
-		return s.describe(ctx, namespace, metadata.Image{Name: ref.String(), Target: target, CreatedAt: img.CreatedAt})
+		return s.describe(ctx, namespace, metadata.Image{Name: p.ref.String(), Target: target, CreatedAt: p.img.CreatedAt})
 	})
+}
+
+func (p *push) check() error {
+	if p.ref.Digest != "" && p.ref.Digest != p.img.Target.Digest {
+		return fmt.Errorf("push %s: the image is %s: %w", p.ref, p.img.Target.Digest, errdefs.ErrInvalidArgument)
+	}
+	return nil
+}
+
+// run does the work and returns what the registry has then.
+func (p *push) run(ctx context.Context, watch Watcher) (target ocispec.Descriptor, err error) {
+	repo, err := p.s.Registries.Repository(p.ref, p.access)
+	if err != nil {
+		return target, err
+	}
+	defer repo.Close()
+	// What it reads is not removed meanwhile.
+	hold := p.s.DB.Hold(p.namespace)
+	defer hold.Release()
+	hold.Content(p.img.Target.Digest.String())
+	watch.Event("Pushing to "+p.ref.String(), "")
+	watch.Found(p.img.Target, ocispec.Descriptor{})
+	blobs := p.s.Blobs(p.namespace)
+	p.options.Watch, p.options.Found = watch.Part, watch.Found
+	p.options.From = func(d digest.Digest) string { return p.s.sourceOf(ctx, blobs, d, p.ref) }
+	if target, err = image.Push(ctx, blobs, repo, p.img.Target, p.options); err != nil {
+		return target, fmt.Errorf("push %s: %w", p.ref, err)
+	}
+	watch.Event("Completed push to "+p.ref.String(), "")
+	return target, nil
 }
 
 // sourceOf returns another repository of the reference's registry that a blob was pulled from, or "".

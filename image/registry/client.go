@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"sync"
 	"time"
@@ -53,30 +52,13 @@ func New(opts Options) *Client {
 	return &Client{opts}
 }
 
-// Credential is what a user shows to a registry; the zero value is nobody. It does not print itself.
-type Credential struct {
-	Username, Password string
-	// IdentityToken is shown to get tokens, RegistryToken is one.
-	IdentityToken, RegistryToken string
-}
-
-const hidden = "(hidden)"
-
-func (Credential) String() string       { return hidden }
-func (Credential) GoString() string     { return hidden }
-func (Credential) LogValue() slog.Value { return slog.StringValue(hidden) }
-
-var (
-	_ fmt.Stringer   = Credential{}
-	_ slog.LogValuer = Credential{}
-)
-
 // Repository is a repository of a registry for one request. Close it. Its methods may be called
 // concurrently.
 type Repository struct {
 	ref     Reference
 	servers []*server
 	client  *Client
+	config  string // the directory of the configuration
 }
 
 // server is a host with the connections to it.
@@ -85,6 +67,7 @@ type server struct {
 	auth      *auth.Client
 	transport *http.Transport
 	plain     http.RoundTripper // with retries, without credentials
+	login     *login            // nil for a mirror
 
 	mu     sync.Mutex
 	probed bool
@@ -92,14 +75,22 @@ type server struct {
 
 // Repository opens the repository of a reference, with mirrors and settings as configured. It sends
 // nothing yet.
-func (c *Client) Repository(ref Reference, cred Credential) (*Repository, error) {
-	hosts, err := hostsFor(c.opts.ConfigPath, ref.Host)
+func (c *Client) Repository(ref Reference, access Access) (*Repository, error) {
+	config := c.opts.ConfigPath
+	if access.ConfigPath != "" {
+		config = access.ConfigPath
+	}
+	hosts, err := hostsFor(config, ref.Host, access.Scheme)
 	if err != nil {
 		return nil, err
 	}
-	r := &Repository{ref: ref, client: c}
+	r := &Repository{ref: ref, client: c, config: config}
+	login := &login{access: access, reference: ref.String()}
 	for i := range hosts {
-		s, err := c.server(hosts[i], cred)
+		if hosts[i].own {
+			hosts[i].header = join(hosts[i].header, access.Header)
+		}
+		s, err := c.server(hosts[i], login)
 		if err != nil {
 			r.Close()
 			return nil, fmt.Errorf("configuration of registry %s: host %s: %w", ref.Host, hosts[i].base.Host, err)
@@ -109,29 +100,24 @@ func (c *Client) Repository(ref Reference, cred Credential) (*Repository, error)
 	return r, nil
 }
 
-func (c *Client) server(h host, cred Credential) (*server, error) {
+func (c *Client) server(h host, login *login) (*server, error) {
 	transport, err := newTransport(&h)
 	if err != nil {
 		return nil, err
 	}
 	s := &server{host: h, transport: transport, probed: !h.guess}
+	if h.own { // no mirror sees a credential
+		s.login = login
+	}
 	s.plain = &retry.Transport{
-		Base:   headers{transport, &s.base, h.header},
+		Base:   headers{transport, &s.base, h.header, s.login},
 		Policy: retryPolicy(c.opts.Backoff, maxWait, maxTries),
 	}
 	s.auth = &auth.Client{
 		Client: &http.Client{Transport: s.plain, CheckRedirect: checkRedirect},
 		Header: http.Header{"User-Agent": {c.opts.UserAgent}},
 		Cache:  auth.NewCache(), ClientID: "cleat",
-		Credential: func(context.Context, string) (auth.Credential, error) {
-			if !h.own { // a mirror
-				return auth.EmptyCredential, nil
-			}
-			return auth.Credential{
-				Username: cred.Username, Password: cred.Password,
-				RefreshToken: cred.IdentityToken, AccessToken: cred.RegistryToken,
-			}, nil
-		},
+		Credential: s.login.credential,
 	}
 	return s, nil
 }

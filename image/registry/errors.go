@@ -67,7 +67,7 @@ func statusOf(err error) int {
 		return answer.status
 	case errors.As(err, &token):
 		return token.StatusCode
-	case errors.Is(err, auth.ErrBasicCredentialNotFound):
+	case errors.Is(err, auth.ErrBasicCredentialNotFound), errors.Is(err, errAuthorize), errors.Is(err, errNotBasic):
 		return http.StatusUnauthorized
 	}
 	return 0
@@ -80,6 +80,8 @@ func classify(err error) (advice string, class error) {
 		return "", context.Canceled
 	case errors.Is(err, context.DeadlineExceeded):
 		return "it is too slow or not reachable; try again", errdefs.ErrUnavailable
+	case errors.Is(err, errAsk):
+		return "it has to answer on its stream for credentials", errdefs.ErrUnauthenticated
 	case status == http.StatusUnauthorized:
 		return "log in with --user or docker login, or check the name: registries say this of what is not there as well", errdefs.ErrUnauthenticated
 	case status == http.StatusForbidden:

@@ -74,7 +74,7 @@ func (r *Repository) openAt(ctx context.Context, s *server, path string, header 
 	if err == nil {
 		var resp *http.Response
 		ranged(req, offset)
-		if resp, err = s.auth.Do(req); err == nil {
+		if resp, err = s.do(req); err == nil {
 			var rc io.ReadCloser
 			if rc, err = bodyOf(resp, desc.Size, offset); err == nil {
 				return newStalling(cancel, rc, r.client.opts.Idle), nil

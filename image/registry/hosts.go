@@ -47,23 +47,24 @@ type host struct {
 
 const hostsFile = "hosts.toml"
 
-// hostsFor returns the servers to ask for a registry's content, in order.
-func hostsFor(configPath, registry string) ([]host, error) {
+// hostsFor returns the servers to ask for a registry's content, in order. scheme, where it is not "", is
+// what the registry speaks unless the configuration says otherwise.
+func hostsFor(configPath, registry, scheme string) ([]host, error) {
 	dir, err := configDir(configPath, registry)
 	if err != nil {
 		return nil, err
 	}
 	if dir == "" {
-		return []host{defaultHost(registry)}, nil
+		return []host{defaultHost(registry, scheme)}, nil
 	}
 	raw, err := os.ReadFile(filepath.Join(dir, hostsFile))
 	if errors.Is(err, fs.ErrNotExist) {
-		return certificatesOnly(dir, registry)
+		return certificatesOnly(dir, registry, scheme)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("read configuration of registry %s: %w", registry, err)
 	}
-	hosts, err := parseHosts(raw, registry, dir)
+	hosts, err := parseHosts(raw, registry, dir, scheme)
 	if err != nil {
 		return nil, fmt.Errorf("configuration %s: %w", filepath.Join(dir, hostsFile), err)
 	}
@@ -94,8 +95,8 @@ func configDir(configPath, registry string) (string, error) {
 }
 
 // certificatesOnly is for a folder as Docker has it: *.crt of authorities, *.cert with *.key of clients.
-func certificatesOnly(dir, registry string) ([]host, error) {
-	h := defaultHost(registry)
+func certificatesOnly(dir, registry, scheme string) ([]host, error) {
+	h := defaultHost(registry, scheme)
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, fmt.Errorf("read configuration of registry %s: %w", registry, err)
@@ -113,14 +114,18 @@ func certificatesOnly(dir, registry string) ([]host, error) {
 }
 
 // defaultHost is the registry itself where nothing is configured.
-func defaultHost(registry string) host {
+func defaultHost(registry, scheme string) host {
 	at := registry
 	if registry == "docker.io" {
 		at = "registry-1.docker.io"
 	}
-	return host{
+	h := host{
 		base: url.URL{Scheme: "https", Host: at, Path: "/v2"}, can: canAll, own: true, guess: isLoopback(at),
 	}
+	if scheme != "" {
+		h.base.Scheme, h.guess = scheme, false
+	}
+	return h
 }
 
 // isLoopback tells whether a host with or without port is this machine by what it is called.

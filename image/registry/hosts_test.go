@@ -40,7 +40,7 @@ server = "https://docker.example"
 [host."beta.example"]
   capabilities = []
 `)
-	hosts, err := hostsFor(dir, "docker.io")
+	hosts, err := hostsFor(dir, "docker.io", "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -67,12 +67,12 @@ func TestWhichFolderIsOfARegistry(t *testing.T) {
 	for folder, registry := range map[string]string{
 		"localhost:5000": "localhost:5000", "localhost_5000_": "localhost:5000", "_default": "any.example",
 	} {
-		hosts, err := hostsFor(configured(t, folder, `server = "http://elsewhere:1"`), registry)
+		hosts, err := hostsFor(configured(t, folder, `server = "http://elsewhere:1"`), registry, "")
 		if err != nil || len(hosts) != 1 || hosts[0].base.String() != "http://elsewhere:1/v2" {
 			t.Errorf("%s: %+v, %v", folder, hosts, err)
 		}
 	}
-	hosts, err := hostsFor(t.TempDir(), "docker.io")
+	hosts, err := hostsFor(t.TempDir(), "docker.io", "")
 	if err != nil || hosts[0].base.String() != "https://registry-1.docker.io/v2" || hosts[0].guess {
 		t.Errorf("%+v, %v", hosts, err)
 	}
@@ -83,7 +83,7 @@ func TestPlainHTTPIsGuessedForLoopbackOnly(t *testing.T) {
 		"localhost:5000": true, "127.9.9.9:80": true, "[::1]:5000": true, "localhost": true,
 		"10.0.0.1:5000": false, "localhost.example:5000": false, "127.0.0.1.nip.io": false, "[::2]:5000": false,
 	} {
-		hosts, err := hostsFor("", registry)
+		hosts, err := hostsFor("", registry, "")
 		if err != nil || hosts[0].guess != want || hosts[0].base.Scheme != "https" {
 			t.Errorf("%s: %+v, %v", registry, hosts, err)
 		}
@@ -95,7 +95,7 @@ func TestHostsFilesThatAreWrong(t *testing.T) {
 		"server = 1", "server = \"ftp://x\"", "server = \"https://user:secret@x\"", "[host.\"https://a\"]\ncapabilities = [\"fly\"]",
 		"[host.\"https://a\"]\nca = 5", "[host.\"https://a\"]\ndial_timeout = \"soon\"", "[host.\"https://a\"]\nclient = [[\"a\",\"b\",\"c\"]]", "[[",
 	} {
-		if _, err := hostsFor(configured(t, "x.example", text), "x.example"); !errdefs.IsInvalidArgument(err) {
+		if _, err := hostsFor(configured(t, "x.example", text), "x.example", ""); !errdefs.IsInvalidArgument(err) {
 			t.Errorf("%q: %v", text, err)
 		}
 	}
@@ -105,7 +105,7 @@ func FuzzParseHosts(f *testing.F) {
 	f.Add([]byte("server = \"https://a\"\n[host.\"https://b\"]\ncapabilities=[\"pull\"]\n[host.\"https://b\".header]\nx=\"y\"\n"))
 	f.Add([]byte("[host]\n[host.a.b]\nclient=[[\"a\",\"b\"],\"c\"]"))
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		hosts, err := parseHosts(raw, "r.example", "/dir")
+		hosts, err := parseHosts(raw, "r.example", "/dir", "")
 		if err != nil {
 			return
 		}

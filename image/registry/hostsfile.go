@@ -34,7 +34,7 @@ type hostsTable struct {
 
 // parseHosts reads hosts.toml: the mirrors in the order of the file, then the registry itself. Paths are
 // below dir.
-func parseHosts(raw []byte, registry, dir string) ([]host, error) {
+func parseHosts(raw []byte, registry, dir, scheme string) ([]host, error) {
 	if len(raw) > maxHostsFile {
 		return nil, fmt.Errorf("it has %d bytes, at most %d are read: %w", len(raw), maxHostsFile, errdefs.ErrInvalidArgument)
 	}
@@ -54,7 +54,7 @@ func parseHosts(raw []byte, registry, dir string) ([]host, error) {
 		}
 		hosts = append(hosts, h)
 	}
-	own := defaultHost(registry)
+	own := defaultHost(registry, scheme)
 	server := table.Server
 	if server == "" {
 		server = own.base.Scheme + "://" + own.base.Host

@@ -69,7 +69,7 @@ func open(t *testing.T, host, config string, cred Credential) *Repository {
 		t.Fatal(err)
 	}
 	before := runtime.NumGoroutine()
-	r, err := New(Options{ConfigPath: config, Backoff: time.Millisecond, Idle: 200 * time.Millisecond}).Repository(ref, cred)
+	r, err := New(Options{ConfigPath: config, Backoff: time.Millisecond, Idle: 200 * time.Millisecond}).Repository(ref, Access{Credential: cred})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -45,7 +45,7 @@ func (r *Repository) Exists(ctx context.Context, desc ocispec.Descriptor) (there
 		if err != nil {
 			return err
 		}
-		resp, err := s.auth.Do(req)
+		resp, err := s.do(req)
 		if err != nil {
 			return err
 		}
@@ -93,7 +93,7 @@ func (r *Repository) begin(ctx context.Context, s *server, desc ocispec.Descript
 	if err != nil {
 		return nil, err
 	}
-	resp, err := s.auth.Do(req)
+	resp, err := s.do(req)
 	if err != nil {
 		return nil, err
 	}
@@ -132,7 +132,7 @@ func (r *Repository) upload(ctx context.Context, s *server, desc ocispec.Descrip
 	if req.Body, err = content(); err != nil {
 		return err
 	}
-	do := s.auth.Do
+	do := s.do
 	if location.Host != s.base.Host {
 		do = (&http.Client{Transport: s.plain, CheckRedirect: checkRedirect}).Do
 	}
@@ -163,7 +163,7 @@ func (r *Repository) PushManifest(ctx context.Context, desc ocispec.Descriptor, 
 		req.ContentLength = int64(len(raw))
 		req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(raw)), nil }
 		req.Body = io.NopCloser(bytes.NewReader(raw))
-		resp, err := s.auth.Do(req)
+		resp, err := s.do(req)
 		if err != nil {
 			return err
 		}

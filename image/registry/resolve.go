@@ -68,7 +68,7 @@ func (r *Repository) ask(ctx context.Context, s *server, method string) (ocispec
 	if err != nil {
 		return desc, err
 	}
-	resp, err := s.auth.Do(req)
+	resp, err := s.do(req)
 	if err != nil {
 		return desc, err
 	}

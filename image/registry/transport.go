@@ -87,17 +87,28 @@ type headers struct {
 	http.RoundTripper
 	base   *url.URL
 	header http.Header
+	login  *login // nil for a mirror
 }
 
 func (t headers) RoundTrip(req *http.Request) (*http.Response, error) {
-	if len(t.header) == 0 || req.URL.Scheme != t.base.Scheme || req.URL.Host != t.base.Host {
+	if req.URL.Scheme != t.base.Scheme || req.URL.Host != t.base.Host {
 		return t.RoundTripper.RoundTrip(req)
 	}
-	req = req.Clone(req.Context())
+	authorization := t.login.authorization()
+	if len(t.header) > 0 || authorization != "" {
+		req = req.Clone(req.Context())
+	}
 	for name, values := range t.header {
 		req.Header[name] = values
 	}
-	return t.RoundTripper.RoundTrip(req)
+	if authorization != "" {
+		req.Header.Set("Authorization", authorization)
+	}
+	resp, err := t.RoundTripper.RoundTrip(req)
+	if err == nil && resp.StatusCode == http.StatusUnauthorized {
+		t.login.challenged(resp.Header.Values("Www-Authenticate"))
+	}
+	return resp, err
 }
 
 // retryPolicy is what to try again, and when.

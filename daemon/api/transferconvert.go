@@ -1,0 +1,157 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"path/filepath"
+	"strings"
+
+	apitypes "github.com/containerd/containerd/api/types"
+	transfertypes "github.com/containerd/containerd/api/types/transfer"
+	"github.com/containerd/errdefs"
+	"github.com/containerd/platforms"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/cleatproject/cleat/daemon/service"
+	"github.com/cleatproject/cleat/daemon/streams"
+	"github.com/cleatproject/cleat/image"
+	"github.com/cleatproject/cleat/image/registry"
+)
+
+// remote takes a registry off the wire, with its stream for credentials.
+func (t *transfer) remote(ctx context.Context, r *transfertypes.OCIRegistry) (service.Remote, error) {
+	remote := service.Remote{Reference: r.GetReference()}
+	resolver := r.GetResolver()
+	switch scheme := resolver.GetDefaultScheme(); scheme {
+	case "", "http", "https":
+		remote.Access.Scheme = scheme
+	default:
+		return remote, fmt.Errorf("registry resolver: default_scheme %.50q: want http or https: %w", scheme, errdefs.ErrInvalidArgument)
+	}
+	if dir := resolver.GetHostDir(); dir != "" {
+		if !filepath.IsAbs(dir) {
+			return remote, fmt.Errorf("registry resolver: host_dir %q: its path is not absolute: %w", dir, errdefs.ErrInvalidArgument)
+		}
+		remote.Access.ConfigPath = dir
+	}
+	for name, value := range resolver.GetHeaders() {
+		if remote.Access.Header == nil {
+			remote.Access.Header = make(http.Header)
+		}
+		remote.Access.Header.Set(name, value)
+	}
+	if id := resolver.GetAuthStream(); id != "" {
+		s, err := t.take(ctx, id)
+		if err != nil {
+			return remote, err
+		}
+		remote.Access.Ask = asker(s)
+	}
+	return remote, t.ignoreDebug(ctx, resolver)
+}
+
+// ignoreDebug warns of what is not done.
+func (t *transfer) ignoreDebug(ctx context.Context, resolver *transfertypes.RegistryResolver) error {
+	if resolver.GetHttpDebug() != transfertypes.HTTPDebug_DISABLED {
+		t.svc.Log.Warn("a client asks for a log of its requests to a registry, which is not kept", "http_debug", resolver.GetHttpDebug().String(), "namespace", t.namespace)
+	}
+	if id := resolver.GetLogsStream(); id != "" {
+		s, err := t.take(ctx, id)
+		if err != nil {
+			return err
+		}
+		s.Close(nil) // nothing comes
+	}
+	return nil
+}
+
+// asker asks a client for a credential. Requests of one registry come one by one.
+func asker(s *streams.Stream) func(context.Context, string, string, []string) (registry.Credential, error) {
+	return func(_ context.Context, host, reference string, challenges []string) (c registry.Credential, err error) {
+		if err := s.Send(&transfertypes.AuthRequest{Host: host, Reference: reference, Wwwauthenticate: challenges}); err != nil {
+			return c, err
+		}
+		var answer transfertypes.AuthResponse
+		if err := s.Into(&answer); err != nil {
+			return c, err
+		}
+		if at := answer.GetExpireAt(); at != nil {
+			c.Expires = at.AsTime()
+		}
+		switch answer.GetAuthType() {
+		case transfertypes.AuthType_NONE:
+		case transfertypes.AuthType_CREDENTIALS:
+			c.Username, c.Password = answer.GetUsername(), answer.GetSecret()
+		case transfertypes.AuthType_REFRESH:
+			c.Username, c.IdentityToken = answer.GetUsername(), answer.GetSecret()
+		case transfertypes.AuthType_HEADER:
+			c.Authorization = answer.GetSecret()
+		default:
+			return c, fmt.Errorf("it answers with the type %d: %w", answer.GetAuthType(), errdefs.ErrInvalidArgument)
+		}
+		if strings.ContainsAny(c.Authorization, "\r\n\x00") {
+			return registry.Credential{}, fmt.Errorf("it answers with a header of several lines: %w", errdefs.ErrInvalidArgument)
+		}
+		return c, nil
+	}
+}
+
+// recordStore takes a source or destination in the image store off the wire.
+func recordStore(m *transfertypes.ImageStore) service.Store {
+	s := service.Store{
+		Name: m.GetName(), Labels: m.GetLabels(),
+		Choice: image.Choice{
+			Platforms: recordPlatforms(m.GetPlatforms()), Limit: int(min(m.GetManifestLimit(), 1<<20)), Documents: m.GetAllMetadata(),
+		},
+	}
+	for _, r := range m.GetExtraReferences() {
+		s.References = append(s.References, service.Reference{
+			Name: r.GetName(), Prefix: r.GetIsPrefix(), Overwrite: r.GetAllowOverwrite(),
+			Digest: r.GetAddDigest(), SkipNamed: r.GetSkipNamedDigest(),
+		})
+	}
+	for _, u := range m.GetUnpacks() {
+		out := service.Unpack{Snapshotter: u.GetSnapshotter()}
+		if p := u.GetPlatform(); p.GetOS() != "" || p.GetArchitecture() != "" {
+			one := recordPlatform(p)
+			out.Platform = &one
+		}
+		s.Unpacks = append(s.Unpacks, out)
+	}
+	return s
+}
+
+func recordPlatforms(list []*apitypes.Platform) []ocispec.Platform {
+	var out []ocispec.Platform
+	for _, p := range list {
+		out = append(out, recordPlatform(p))
+	}
+	return out
+}
+
+func recordPlatform(p *apitypes.Platform) ocispec.Platform {
+	return platforms.Normalize(ocispec.Platform{
+		OS: p.GetOS(), Architecture: p.GetArchitecture(), Variant: p.GetVariant(), OSVersion: p.GetOsVersion(),
+	})
+}
+
+// exportOptions says what goes into an archive: with one platform its manifest, with several the index
+// as well.
+func exportOptions(to *transfertypes.ImageExportStream, from *transfertypes.ImageStore) service.Archive {
+	out := service.Archive{Export: image.ExportOptions{
+		Plain: to.GetSkipCompatibilityManifest(), NoForeign: to.GetSkipNonDistributable(),
+	}}
+	wanted := to.GetPlatforms()
+	if len(wanted) == 0 {
+		wanted = from.GetPlatforms()
+	}
+	switch list := recordPlatforms(wanted); {
+	case to.GetAllPlatforms() || len(list) == 0:
+	case len(list) == 1:
+		out.Export.Platform = platforms.Only(list[0])
+	default:
+		out.Export.Some = &image.Choice{Platforms: list}
+	}
+	return out
+}

@@ -1,0 +1,228 @@
+package api
+
+import (
+	"context"
+	"strings"
+	"sync"
+	"time"
+
+	transfertypes "github.com/containerd/containerd/api/types/transfer"
+	"github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/cleatproject/cleat/daemon/service"
+	"github.com/cleatproject/cleat/daemon/streams"
+	"github.com/cleatproject/cleat/image"
+)
+
+const (
+	// amountEvery is how often a client is told how many bytes of a part are there.
+	amountEvery = 100 * time.Millisecond
+	// lastProgress is how long the end of a transfer waits for a client to take what is left to tell it.
+	lastProgress = 5 * time.Second
+)
+
+// eventNames are the published names of what becomes of a part.
+func eventName(s image.State) string {
+	switch s {
+	case image.StateExists, image.StateMounted:
+		return "already exists"
+	case image.StateFetched, image.StatePushed:
+		return "complete"
+	case image.StateUnpacking:
+		return "extracting"
+	case image.StateUnpacked:
+		return "extracted"
+	default: // waiting, downloading, uploading
+		return string(s)
+	}
+}
+
+// partName is what clients know a part by.
+func partName(desc ocispec.Descriptor) string {
+	kind := "blob"
+	switch {
+	case image.IsIndex(desc.MediaType):
+		kind = "index"
+	case image.IsManifest(desc.MediaType):
+		kind = "manifest"
+	case image.IsLayer(desc.MediaType):
+		kind = "layer"
+	case strings.Contains(desc.MediaType, "config") || strings.HasPrefix(desc.MediaType, "application/vnd.docker.container.image."):
+		kind = "config"
+	}
+	return kind + "-" + desc.Digest.String()
+}
+
+// watcher tells a client of the progress of a transfer, in order: of each state of each part, and of bytes
+// now and then. The nil stream is nobody.
+type watcher struct {
+	stream *streams.Stream
+	wg     sync.WaitGroup
+
+	mu     sync.Mutex
+	queue  []queued
+	parts  map[digest.Digest]*part
+	more   chan struct{} // has one while there is something in the queue
+	closed bool
+	gone   bool // the client takes no more
+}
+
+// part is what was told of a part of an image.
+type part struct {
+	parents []string
+	state   image.State
+	told    time.Time
+	queued  *transfertypes.Progress // the last, where it was not sent yet
+}
+
+// queued is what is to be sent, and what it is about, or nil.
+type queued struct {
+	message *transfertypes.Progress
+	part    *part
+}
+
+var _ service.Watcher = (*watcher)(nil)
+
+// progress takes the stream for progress, "" for none. Close what it returns.
+func (t *transfer) progress(ctx context.Context, id string) (*watcher, error) {
+	w := &watcher{parts: make(map[digest.Digest]*part), more: make(chan struct{}, 1)}
+	if id == "" {
+		w.gone = true
+		return w, nil
+	}
+	s, err := t.take(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	w.stream = s
+	w.wg.Go(w.send)
+	return w, nil
+}
+
+// Event implements service.Watcher.
+func (w *watcher) Event(event, name string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.putLocked(&transfertypes.Progress{Event: event, Name: name}, nil)
+}
+
+// Found implements service.Watcher.
+func (w *watcher) Found(desc, parent ocispec.Descriptor) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	p := w.parts[desc.Digest]
+	if p == nil {
+		p = &part{}
+		w.parts[desc.Digest] = p
+	}
+	if parent.Digest != "" {
+		p.parents = append(p.parents, partName(parent))
+	}
+}
+
+// Part implements service.Watcher.
+func (w *watcher) Part(desc ocispec.Descriptor, state image.State, done int64) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	p := w.parts[desc.Digest]
+	if p == nil {
+		p = &part{}
+		w.parts[desc.Digest] = p
+	}
+	m := &transfertypes.Progress{
+		Event: eventName(state), Name: partName(desc), Parents: p.parents, Progress: done, Total: desc.Size, Desc: apiDescriptor(desc),
+	}
+	if state == image.StateWaiting {
+		m.Progress = 0
+	}
+	if p.state == state && state != image.StateWaiting {
+		w.amountLocked(p, m)
+		return
+	}
+	if p.state == "" && (state == image.StateFetching || state == image.StatePushing) {
+		w.putLocked(&transfertypes.Progress{Event: "waiting", Name: m.Name, Parents: m.Parents, Total: m.Total, Desc: m.Desc}, nil)
+	}
+	p.state, p.told = state, time.Now()
+	w.putLocked(m, p)
+}
+
+// amountLocked tells how many bytes are there, unless that was told just now.
+func (w *watcher) amountLocked(p *part, m *transfertypes.Progress) {
+	if p.queued != nil {
+		p.queued.Progress = m.GetProgress()
+		return
+	}
+	if now := time.Now(); now.Sub(p.told) >= amountEvery {
+		p.told = now
+		w.putLocked(m, p)
+	}
+}
+
+func (w *watcher) putLocked(m *transfertypes.Progress, p *part) {
+	if w.gone || w.closed {
+		return
+	}
+	if p != nil {
+		p.queued = m
+	}
+	w.queue = append(w.queue, queued{m, p})
+	select {
+	case w.more <- struct{}{}:
+	default:
+	}
+}
+
+// take returns the next message; nil where there is none.
+func (w *watcher) take() (m *transfertypes.Progress, closed bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.queue) > 0 {
+		q := w.queue[0]
+		w.queue = w.queue[1:]
+		if m = q.message; q.part != nil && q.part.queued == m {
+			q.part.queued = nil // nobody changes it any more
+		}
+	}
+	return m, w.closed
+}
+
+// send sends what is queued until all was sent after the end, or the client takes no more.
+func (w *watcher) send() {
+	for {
+		m, closed := w.take()
+		switch {
+		case m != nil:
+			if err := w.stream.Send(m); err != nil { // the transfer goes on without
+				w.mu.Lock()
+				w.gone, w.queue = true, nil
+				w.mu.Unlock()
+				return
+			}
+		case closed:
+			return
+		default:
+			<-w.more
+		}
+	}
+}
+
+// close sends what is left and ends the stream.
+func (w *watcher) close(ctx context.Context) {
+	if w.stream == nil {
+		return
+	}
+	w.mu.Lock()
+	w.closed = true
+	select {
+	case w.more <- struct{}{}:
+	default:
+	}
+	w.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, lastProgress)
+	defer cancel()
+	stop := context.AfterFunc(ctx, func() { w.stream.Close(nil) })
+	w.wg.Wait()
+	stop()
+	w.stream.Close(nil)
+}

@@ -1,0 +1,185 @@
+package service
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+
+	"github.com/cleatproject/cleat/image"
+	"github.com/cleatproject/cleat/metadata"
+)
+
+// Reference is a further name for what is stored, or a way to find images. One that is no prefix is a name.
+type Reference struct {
+	Name string
+	// Prefix says that the name is to get a tag or a digest; the others are for prefixes.
+	Prefix bool
+	// Overwrite lets an image keep a full name that does not begin with the prefix.
+	Overwrite bool
+	// Digest also gives a name by digest.
+	Digest bool
+	// SkipNamed gives it only to images that get no other.
+	SkipNamed bool
+}
+
+// named returns the names for an image that is all that is stored.
+func (d *Store) named(target digest.Digest) []string {
+	var names []string
+	if d.Name != "" {
+		names = append(names, d.Name)
+	}
+	for _, r := range d.References {
+		switch {
+		case !r.Prefix:
+			names = append(names, r.Name)
+		case r.Digest && (!r.SkipNamed || len(names) == 0):
+			names = append(names, r.Name+"@"+target.String())
+		}
+	}
+	return unique(names)
+}
+
+func unique(names []string) []string {
+	var out []string
+	for _, n := range names {
+		if !slices.Contains(out, n) {
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
+// bare reports whether nothing is said of names, so that an archive's own are taken.
+func (d *Store) bare() bool { return d.Name == "" && len(d.References) == 0 }
+
+// wantsWhole reports whether a name is for all that an archive holds.
+func (d *Store) wantsWhole() bool {
+	return d.Name != "" || slices.ContainsFunc(d.References, func(r Reference) bool { return !r.Prefix })
+}
+
+// imported returns what an archive held under the names it gets here. Where prefixes are given, an image
+// whose own name suits none of them gets none.
+func (d *Store) imported(list []image.Imported) ([]image.Imported, error) {
+	var out []image.Imported
+	add := func(img image.Imported, names ...string) {
+		for _, n := range unique(names) {
+			out = append(out, image.Imported{Name: n, Target: img.Target})
+		}
+	}
+	for _, img := range list {
+		switch {
+		case img.Whole:
+			names := []string{d.Name}
+			for _, r := range d.References {
+				if !r.Prefix {
+					names = append(names, r.Name)
+				}
+			}
+			add(img, slices.DeleteFunc(names, func(n string) bool { return n == "" })...)
+		case d.bare():
+			add(img, first(img.Name, "import-"+img.Target.Digest.Algorithm().String()+"@"+img.Target.Digest.String()))
+		default:
+			add(img, d.prefixed(img)...)
+		}
+	}
+	if len(out) == 0 {
+		return nil, fmt.Errorf("import: no image of the archive has a name that begins with a prefix given: ask for names by digest, or allow others: %w", errdefs.ErrNotFound)
+	}
+	return out, nil
+}
+
+// prefixed returns the names that the prefixes make for an image of an archive.
+func (d *Store) prefixed(img image.Imported) []string {
+	var names []string
+	for _, r := range d.References {
+		if r.Prefix {
+			if n := r.nameFor(img); n != "" {
+				names = append(names, n)
+			}
+		}
+	}
+	named := len(names) > 0
+	for _, r := range d.References {
+		if r.Prefix && r.Digest && (!r.SkipNamed || !named) {
+			names = append(names, r.Name+"@"+img.Target.Digest.String())
+		}
+	}
+	return names
+}
+
+// nameFor returns the name with a tag that a prefix makes for an image, or "".
+func (r Reference) nameFor(img image.Imported) string {
+	switch {
+	case img.Tag != "":
+		return r.Name + ":" + img.Tag
+	case img.Name == "":
+		return ""
+	case r.Overwrite || strings.HasPrefix(img.Name, r.Name):
+		return img.Name
+	}
+	return ""
+}
+
+// lookup returns the images that a source names.
+func (s *Service) lookup(ctx context.Context, namespace string, src *Store) ([]metadata.Image, error) {
+	if err := src.check(); err != nil {
+		return nil, err
+	}
+	var out []metadata.Image
+	if src.Name != "" {
+		img, err := s.resolve(ctx, namespace, src.Name)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, img)
+	}
+	for _, r := range src.References {
+		if !r.Prefix {
+			img, err := s.resolve(ctx, namespace, r.Name)
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, img)
+			continue
+		}
+		found, err := s.lookupPrefix(ctx, namespace, r)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, found...)
+	}
+	return out, nil
+}
+
+// lookupPrefix returns the images of a repository, by tag and, where that is asked for, by digest.
+func (s *Service) lookupPrefix(ctx context.Context, namespace string, r Reference) ([]metadata.Image, error) {
+	var all []metadata.Image
+	err := s.DB.View(ctx, func(tx *metadata.Tx) (err error) {
+		all, err = tx.Images(namespace).List()
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	var out []metadata.Image
+	tagged := make(map[digest.Digest]bool)
+	for _, img := range all {
+		if strings.HasPrefix(img.Name, r.Name+":") {
+			out = append(out, img)
+			tagged[img.Target.Digest] = true
+		}
+	}
+	for _, img := range all {
+		if r.Digest && strings.HasPrefix(img.Name, r.Name+"@") && (!r.SkipNamed || !tagged[img.Target.Digest]) {
+			out = append(out, img)
+		}
+	}
+	if len(out) == 0 {
+		return nil, fmt.Errorf("image %s with any tag: %w", r.Name, errdefs.ErrNotFound)
+	}
+	return out, nil
+}

@@ -1,0 +1,188 @@
+package image
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/containerd/errdefs"
+	"github.com/containerd/platforms"
+	digest "github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// Choice says which of an image's manifests are wanted. The zero value wants all of them.
+type Choice struct {
+	// Platforms are those wanted, each with the manifests that are just for it, or where there are none
+	// with the one that suits it best; none wants all.
+	Platforms []ocispec.Platform
+	// Limit bounds the manifests, those of the first platform going first; 0 is no limit.
+	Limit int
+	// Documents wants the manifests and configurations of all others as well, without their layers.
+	Documents bool
+}
+
+// matcher returns what suits any of the platforms.
+func (c *Choice) matcher() platforms.MatchComparer {
+	if len(c.Platforms) == 0 {
+		return platforms.All
+	}
+	var m anyOf
+	for _, p := range c.Platforms {
+		m = append(m, platforms.Only(p))
+	}
+	return m
+}
+
+// anyOf matches what one of them does, and prefers none.
+type anyOf []platforms.MatchComparer
+
+var _ platforms.MatchComparer = anyOf(nil)
+
+// Match implements platforms.Matcher.
+func (m anyOf) Match(p ocispec.Platform) bool {
+	return slices.ContainsFunc(m, func(o platforms.MatchComparer) bool { return o.Match(p) })
+}
+
+// Less implements platforms.MatchComparer.
+func (anyOf) Less(ocispec.Platform, ocispec.Platform) bool { return false }
+
+// pick returns those of the manifests that are wanted; each has a platform.
+func (c *Choice) pick(found []ocispec.Descriptor) []ocispec.Descriptor {
+	picked := found
+	if len(c.Platforms) > 0 {
+		picked = nil
+		for _, p := range c.Platforms {
+			picked = append(picked, pickFor(found, p)...)
+		}
+	}
+	seen := make(map[digest.Digest]bool)
+	picked = slices.DeleteFunc(slices.Clone(picked), func(d ocispec.Descriptor) bool {
+		again := seen[d.Digest]
+		seen[d.Digest] = true
+		return again
+	})
+	if c.Limit > 0 && len(picked) > c.Limit {
+		picked = picked[:c.Limit]
+	}
+	return picked
+}
+
+func pickFor(found []ocispec.Descriptor, p ocispec.Platform) []ocispec.Descriptor {
+	exactly, suits := platforms.NewMatcher(p), platforms.Only(p)
+	var exact, best []ocispec.Descriptor
+	for _, d := range found {
+		switch {
+		case exactly.Match(*d.Platform):
+			exact = append(exact, d)
+		case suits.Match(*d.Platform) && (best == nil || suits.Less(*d.Platform, *best[0].Platform)):
+			best = []ocispec.Descriptor{d}
+		}
+	}
+	if exact != nil {
+		return exact
+	}
+	return best
+}
+
+// Chosen returns the manifests of an image that are wanted and here. It tells whether they are all that the
+// image names. Not found if there is none.
+func Chosen(ctx context.Context, p Provider, target ocispec.Descriptor, c Choice) (chosen []ocispec.Descriptor, all bool, err error) {
+	var there []candidate
+	if err := gather(ctx, p, target, c.matcher(), 0, &there); err != nil {
+		return nil, false, err
+	}
+	var found []ocispec.Descriptor
+	for _, t := range there {
+		d := plainTarget(t.desc)
+		d.Platform = &t.platform
+		found = append(found, d)
+	}
+	if chosen = c.pick(found); len(chosen) == 0 {
+		return nil, false, fmt.Errorf("image %s has no manifest for these platforms here: pull it for them: %w", target.Digest, errdefs.ErrNotFound)
+	}
+	named := make(map[digest.Digest]bool)
+	if err := namedBy(ctx, p, target, 0, named); err != nil {
+		return nil, false, err
+	}
+	for _, d := range chosen {
+		delete(named, d.Digest)
+	}
+	return chosen, len(named) == 0, nil
+}
+
+// namedBy adds the manifests at and below desc, here or not.
+func namedBy(ctx context.Context, p Provider, desc ocispec.Descriptor, depth int, named map[digest.Digest]bool) error {
+	if depth > maxNesting {
+		return invalidf("indexes are nested more than %d deep", maxNesting)
+	}
+	if !IsIndex(desc.MediaType) {
+		named[desc.Digest] = true
+		return nil
+	}
+	children, err := Children(ctx, p, desc)
+	if errdefs.IsNotFound(err) {
+		named[desc.Digest] = true
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	for _, c := range children {
+		if err := namedBy(ctx, p, c, depth+1, named); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// some fetches the documents of the manifests that are chosen.
+func (f *Fetching) some(ctx context.Context, target ocispec.Descriptor) error {
+	c := f.opts.Some
+	if IsManifest(target.MediaType) {
+		_, err := f.manifest(ctx, target)
+		return err
+	}
+	if len(c.Platforms) == 0 && c.Limit == 0 {
+		return f.everything(ctx, target, 0)
+	}
+	f.opts.Platform = c.matcher()
+	var found, others []ocispec.Descriptor
+	if err := f.candidates(ctx, target, 0, &found, &others); err != nil {
+		return err
+	}
+	picked := c.pick(found)
+	if len(picked) == 0 {
+		return noPlatform(target, others)
+	}
+	for _, d := range picked {
+		if _, err := f.manifest(ctx, d); err != nil {
+			return err
+		}
+	}
+	if !c.Documents {
+		return nil
+	}
+	for _, d := range append(found, others...) {
+		if slices.ContainsFunc(picked, func(p ocispec.Descriptor) bool { return p.Digest == d.Digest }) {
+			continue
+		}
+		if err := f.documentsOf(ctx, d); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// documentsOf fetches a manifest and its configuration.
+func (f *Fetching) documentsOf(ctx context.Context, desc ocispec.Descriptor) error {
+	if err := f.document(ctx, desc); err != nil {
+		return err
+	}
+	m, err := ReadManifest(ctx, f.content, desc)
+	if err != nil {
+		return err
+	}
+	f.found(m.Config, desc)
+	return f.document(ctx, m.Config)
+}

@@ -1,0 +1,64 @@
+package image
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/containerd/errdefs"
+	digest "github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// choose returns what of an image is exported, and the content as the archive is to have it.
+func (e *export) choose(ctx context.Context, target ocispec.Descriptor) (Provider, ocispec.Descriptor, error) {
+	content := e.content
+	switch {
+	case e.opts.Platform != nil:
+		_, desc, err := Manifest(ctx, content, target, e.opts.Platform)
+		if err != nil {
+			return nil, target, err
+		}
+		target = plainTarget(desc)
+	case e.opts.Some != nil && IsIndex(target.MediaType):
+		chosen, _, err := Chosen(ctx, content, target, *e.opts.Some)
+		if err != nil {
+			return nil, target, err
+		}
+		h := hiding{Provider: content, hidden: make(map[digest.Digest]bool)}
+		if err := namedBy(ctx, content, target, 0, h.hidden); err != nil {
+			return nil, target, err
+		}
+		for _, d := range chosen {
+			delete(h.hidden, d.Digest)
+			if err := e.whole(ctx, h, d); err != nil {
+				return nil, target, err
+			}
+		}
+		return h, target, nil
+	}
+	return content, target, e.whole(ctx, content, target)
+}
+
+func (e *export) whole(ctx context.Context, p Provider, target ocispec.Descriptor) error {
+	whole, err := complete(ctx, p, target, 0)
+	if err == nil && !whole {
+		err = fmt.Errorf("a part of it is not here for any platform: pull it again: %w", errdefs.ErrNotFound)
+	}
+	return err
+}
+
+// hiding is content without some blobs.
+type hiding struct {
+	Provider
+	hidden map[digest.Digest]bool
+}
+
+var _ Provider = hiding{}
+
+// ReaderAt implements Provider.
+func (h hiding) ReaderAt(ctx context.Context, d digest.Digest) (Blob, error) {
+	if h.hidden[d] {
+		return nil, fmt.Errorf("blob %s is not wanted: %w", d, errdefs.ErrNotFound)
+	}
+	return h.Provider.ReaderAt(ctx, d)
+}

@@ -1,0 +1,328 @@
+package integration
+
+import (
+	"bytes"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	imagesapi "github.com/containerd/containerd/api/services/images/v1"
+	apitypes "github.com/containerd/containerd/api/types"
+	transfertypes "github.com/containerd/containerd/api/types/transfer"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+)
+
+// image returns an image's record in a namespace, nil where there is none.
+func (d *Daemon) image(ns, name string) *imagesapi.Image {
+	d.t.Helper()
+	_, conn := d.grpc()
+	ctx := metadata.AppendToOutgoingContext(d.t.Context(), "containerd-namespace", ns)
+	resp, err := imagesapi.NewImagesClient(conn).Get(ctx, &imagesapi.GetImageRequest{Name: name})
+	if status.Code(err) == codes.NotFound {
+		return nil
+	}
+	must(d.t, err)
+	return resp.Image
+}
+
+func onLinux(arch ...string) (list []*apitypes.Platform) {
+	for _, a := range arch {
+		name, variant, _ := strings.Cut(a, "/")
+		list = append(list, &apitypes.Platform{OS: "linux", Architecture: name, Variant: variant})
+	}
+	return list
+}
+
+// order returns the events of each name, a repeated one once.
+func order(events []*transfertypes.Progress) map[string][]string {
+	out := make(map[string][]string)
+	for _, e := range events {
+		kind, _, _ := strings.Cut(e.GetName(), "-sha256:")
+		key := kind
+		if e.GetDesc() != nil {
+			key = e.GetDesc().GetDigest()
+		}
+		if l := out[key]; len(l) == 0 || l[len(l)-1] != e.GetEvent() {
+			out[key] = append(out[key], e.GetEvent())
+		}
+	}
+	return out
+}
+
+func TestTransferPullsByPlatformAndTellsOfIt(t *testing.T) {
+	r := StartRegistry(t, RegistryOptions{})
+	index := r.multiPlatform("multi/box:1", "linux/amd64", "linux/arm64", "linux/arm/v7", "linux/s390x")
+	ref := r.Host + "/multi/box:1"
+	d := Start(t)
+	for transport, m := range d.movers("default") {
+		t.Run(transport, func(t *testing.T) {
+			m.t = t
+			events := m.must(&transfertypes.OCIRegistry{Reference: ref}, &transfertypes.ImageStore{
+				Name: "mine/box:1", Labels: map[string]string{"a": "b"}, Platforms: onLinux("amd64"),
+				Unpacks:         []*transfertypes.UnpackConfiguration{{Platform: onLinux("amd64")[0]}},
+				ExtraReferences: []*transfertypes.ImageReference{{Name: "other/name:2"}, {Name: "by", IsPrefix: true, AddDigest: true}},
+			})
+			for _, name := range []string{"mine/box:1", "other/name:2", "by@" + index} {
+				if img := d.image("default", name); img == nil || img.Target.Digest != index || img.Labels["a"] != "b" {
+					t.Errorf("%s: %v", name, img)
+				}
+			}
+			if d.image("default", ref) != nil {
+				t.Errorf("a name was recorded that nobody gave")
+			}
+			if out := d.Cleat("run", "--rm", "mine/box:1", "echo", "runs"); out != "runs" {
+				t.Errorf("run: %q", out)
+			}
+			layers := 0
+			for key, list := range order(events) {
+				switch {
+				case key == "":
+					want := []string{"Resolving from " + ref, "Pulling from " + ref, "Completed pull from " + ref}
+					if !slices.Equal(list, want) {
+						t.Errorf("of the whole: %q", list)
+					}
+				case slices.Contains(list, "extracting"):
+					layers++
+					if want := []string{"waiting", "downloading", "complete", "extracting", "extracted"}; !slices.Equal(list, want) {
+						t.Errorf("of a layer: %q", list)
+					}
+				case key == index:
+					if want := []string{"waiting", "downloading", "complete"}; !slices.Equal(list, want) {
+						t.Errorf("of the index: %q", list)
+					}
+				}
+			}
+			if layers != 2 {
+				t.Errorf("%d layers were told of to their end: %v", layers, events)
+			}
+			last := events[len(events)-1]
+			saved := slices.ContainsFunc(events, func(p *transfertypes.Progress) bool { return p.GetEvent() == "saved" && p.GetName() == "mine/box:1" })
+			if !saved || last.GetEvent() != "Completed pull from "+ref {
+				t.Errorf("saved %v, the last was %v", saved, last)
+			}
+			for _, e := range events {
+				if strings.HasPrefix(e.GetName(), "layer-") && (len(e.GetParents()) != 1 || !strings.HasPrefix(e.GetParents()[0], "manifest-")) {
+					t.Errorf("a layer's parents: %v", e)
+				}
+			}
+			for _, name := range []string{"mine/box:1", "other/name:2", "by@" + index} {
+				d.Cleat("image", "rm", name)
+			}
+			d.nothingMade(transport)
+		})
+	}
+}
+
+func TestTransferChoosesManifests(t *testing.T) {
+	r := StartRegistry(t, RegistryOptions{})
+	r.multiPlatform("multi/box:1", "linux/amd64", "linux/arm64", "linux/arm/v7", "linux/s390x")
+	ref := r.Host + "/multi/box:1"
+	d := Start(t)
+	m := d.movers("default")["gRPC"]
+	parts := func(store *transfertypes.ImageStore) (manifests, layers int) {
+		t.Helper()
+		store.Name = "box:1"
+		seen := make(map[string]bool)
+		for _, e := range m.must(&transfertypes.OCIRegistry{Reference: ref}, store) {
+			if seen[e.GetName()] || e.GetDesc() == nil {
+				continue
+			}
+			seen[e.GetName()] = true
+			switch kind, _, _ := strings.Cut(e.GetName(), "-"); kind {
+			case "manifest":
+				manifests++
+			case "layer":
+				layers++
+			}
+		}
+		d.Cleat("image", "rm", "box:1")
+		return manifests, layers
+	}
+	// Each has a layer of its own, and one is everybody's.
+	for what, c := range map[string]struct {
+		store             *transfertypes.ImageStore
+		manifests, layers int
+	}{
+		"all":                  {&transfertypes.ImageStore{}, 4, 5},
+		"one":                  {&transfertypes.ImageStore{Platforms: onLinux("arm64")}, 1, 2},
+		"two":                  {&transfertypes.ImageStore{Platforms: onLinux("amd64", "s390x")}, 2, 3},
+		"two, one at most":     {&transfertypes.ImageStore{Platforms: onLinux("s390x", "amd64"), ManifestLimit: 1}, 1, 2},
+		"what suits best":      {&transfertypes.ImageStore{Platforms: onLinux("arm/v8")}, 1, 2},
+		"two at most":          {&transfertypes.ImageStore{ManifestLimit: 2}, 2, 3},
+		"one, but all of text": {&transfertypes.ImageStore{Platforms: onLinux("amd64"), AllMetadata: true}, 4, 2},
+	} {
+		if manifests, layers := parts(c.store); manifests != c.manifests || layers != c.layers {
+			t.Errorf("%s: %d manifests with %d layers, want %d with %d", what, manifests, layers, c.manifests, c.layers)
+		}
+	}
+	_, err := m.move(m.ctx, &transfertypes.OCIRegistry{Reference: ref}, &transfertypes.ImageStore{Name: "box:1", Platforms: onLinux("riscv64")})
+	if status.Code(err) != codes.NotFound || !strings.Contains(err.Error(), "linux/s390x") {
+		t.Errorf("a platform that is not there: %v", err)
+	}
+	d.nothingMade("pulls of parts")
+}
+
+func TestTransferOfSomePlatforms(t *testing.T) {
+	r := StartRegistry(t, RegistryOptions{})
+	index := r.multiPlatform("multi/box:1", "linux/amd64", "linux/arm64", "linux/s390x")
+	d := Start(t)
+	m := d.movers("default")["gRPC"]
+	m.must(&transfertypes.OCIRegistry{Reference: r.Host + "/multi/box:1"}, &transfertypes.ImageStore{Name: "box:1"})
+	push := func(name string, on ...string) error {
+		_, err := m.move(m.ctx, &transfertypes.ImageStore{Name: "box:1", Platforms: onLinux(on...)}, &transfertypes.OCIRegistry{Reference: r.Host + "/" + name})
+		return err
+	}
+	if err := push("two/box:1", "amd64", "arm64"); status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), "platform") {
+		t.Errorf("push of two of three: %v", err)
+	}
+	must(t, push("one/box:1", "arm64"))
+	if got := r.digest("one/box:1"); got == index {
+		t.Errorf("push of one platform brought all: %s", got)
+	}
+	must(t, push("all/box:1", "amd64", "arm64", "s390x"))
+	if got := r.digest("all/box:1"); got != index {
+		t.Errorf("push of each platform brought %s, not %s", got, index)
+	}
+
+	export := func(how *transfertypes.ImageExportStream) []byte {
+		t.Helper()
+		id, s := m.stream("export")
+		how.Stream = id
+		var data []byte
+		var wg sync.WaitGroup
+		wg.Go(func() {
+			var err error
+			if data, err = receive(s, 1<<20); err != nil {
+				t.Errorf("receive archive: %v", err)
+			}
+		})
+		m.must(&transfertypes.ImageStore{Name: "box:1"}, how)
+		wg.Wait()
+		return data
+	}
+	all, two, one := export(&transfertypes.ImageExportStream{AllPlatforms: true}), export(&transfertypes.ImageExportStream{Platforms: onLinux("arm64", "amd64")}),
+		export(&transfertypes.ImageExportStream{Platforms: onLinux("arm64")})
+	blobs := func(archive []byte) int { return bytes.Count(archive, []byte("blobs/sha256/")) }
+	if blobs(all) <= blobs(two) || blobs(two) <= blobs(one) {
+		t.Errorf("all has %d blobs, two %d, one %d", blobs(all), blobs(two), blobs(one))
+	}
+	d.Cleat("image", "rm", "box:1")
+	id, s := m.stream("import")
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := give(s, two); err != nil {
+			t.Error(err)
+		}
+	})
+	m.must(&transfertypes.ImageImportStream{Stream: id}, &transfertypes.ImageStore{Name: "back:1"})
+	wg.Wait()
+	if img := d.image("default", "back:1"); img.GetTarget().GetDigest() != index {
+		t.Errorf("two platforms came back as %v, went as %s", img, index)
+	}
+	d.Cleat("image", "rm", "back:1")
+	d.nothingMade("transfers of some platforms")
+}
+
+func TestTransferPushesTagsImportsAndExports(t *testing.T) {
+	r := StartRegistry(t, RegistryOptions{})
+	archives := toolArchives(t)
+	d := Start(t)
+	for transport, m := range d.movers("default") {
+		t.Run(transport, func(t *testing.T) {
+			m.t = t
+			bring := func(path string, how *transfertypes.ImageImportStream, store *transfertypes.ImageStore) []*transfertypes.Progress {
+				t.Helper()
+				data, err := os.ReadFile(path)
+				must(t, err)
+				id, s := m.stream("import")
+				var wg sync.WaitGroup
+				wg.Go(func() {
+					if err := give(s, data); err != nil {
+						t.Errorf("send archive: %v", err)
+					}
+				})
+				how.Stream = id
+				events := m.must(how, store)
+				wg.Wait()
+				return events
+			}
+			fetch := func(store *transfertypes.ImageStore, how *transfertypes.ImageExportStream) []byte {
+				t.Helper()
+				id, s := m.stream("export")
+				got := make(chan []byte, 1)
+				go func() {
+					data, err := receive(s, 100_000)
+					if err != nil {
+						t.Errorf("receive archive: %v", err)
+					}
+					got <- data
+				}()
+				how.Stream = id
+				m.must(store, how)
+				return <-got
+			}
+			events := bring(archives["skopeo's OCI archive"], &transfertypes.ImageImportStream{MediaType: "application/vnd.oci.image.layout.v1+tar"},
+				&transfertypes.ImageStore{Name: "first:1", Unpacks: []*transfertypes.UnpackConfiguration{{}}})
+			if list := order(events); !slices.Contains(list[""], "Importing") || !slices.Contains(list["first:1"], "saved") {
+				t.Errorf("progress of an import: %v", events)
+			}
+			first := d.image("default", "first:1").GetTarget().GetDigest()
+
+			m.must(&transfertypes.ImageStore{Name: "first:1"}, &transfertypes.ImageStore{Name: "second:1", Labels: map[string]string{"x": "y"}})
+			if img := d.image("default", "second:1"); img == nil || img.Target.Digest != first || img.Labels["x"] != "y" {
+				t.Errorf("tagged: %v", img)
+			}
+
+			ref := r.Host + "/pushed/" + strings.ToLower(transport) + ":1"
+			events = m.must(&transfertypes.ImageStore{Name: "second:1"}, &transfertypes.OCIRegistry{Reference: ref})
+			if got := r.digest("pushed/" + strings.ToLower(transport) + ":1"); got != first {
+				t.Errorf("the registry has %s, pushed was %s", got, first)
+			}
+			if list := order(events)[first]; !slices.Equal(list, []string{"complete"}) {
+				t.Errorf("of the manifest that was pushed: %q", list)
+			}
+
+			archive := fetch(&transfertypes.ImageStore{Name: "first:1", ExtraReferences: []*transfertypes.ImageReference{{Name: "second:1"}}}, &transfertypes.ImageExportStream{})
+			for _, name := range []string{"first:1", "second:1"} {
+				d.Cleat("image", "rm", name)
+			}
+			d.nothingMade("between")
+			path := t.TempDir() + "/back.tar"
+			must(t, os.WriteFile(path, archive, 0o600))
+			bring(path, &transfertypes.ImageImportStream{}, &transfertypes.ImageStore{Name: "back:1"})
+			if img := d.image("default", "back:1"); img.GetTarget().GetDigest() != first {
+				t.Errorf("back is %v, went %s", img, first)
+			}
+			again := fetch(&transfertypes.ImageStore{Name: "back:1"}, &transfertypes.ImageExportStream{SkipCompatibilityManifest: true})
+			if bytes.Contains(again, []byte("manifest.json")) || !bytes.Contains(archive, []byte("manifest.json")) {
+				t.Error("what docker load wants is there or not as it was not asked for")
+			}
+			d.Cleat("image", "rm", "back:1")
+
+			// Names by prefixes, and layers that are packed.
+			saved := archives["a docker save archive"]
+			bring(saved, &transfertypes.ImageImportStream{}, &transfertypes.ImageStore{ExtraReferences: []*transfertypes.ImageReference{
+				{Name: "example.com/box", IsPrefix: true}, {Name: "any/where", IsPrefix: true, AddDigest: true},
+			}})
+			plain := d.image("default", "example.com/box:1").GetTarget().GetDigest()
+			if plain == "" || d.image("default", "any/where@"+plain) == nil {
+				t.Errorf("names by prefix: %q, %s", plain, d.Cleat("image", "ls"))
+			}
+			bring(saved, &transfertypes.ImageImportStream{ForceCompress: true}, &transfertypes.ImageStore{Name: "packed:1", Unpacks: []*transfertypes.UnpackConfiguration{{}}})
+			if packed := d.image("default", "packed:1").GetTarget().GetDigest(); packed == plain || packed == "" {
+				t.Errorf("packed is %s, plain %s", packed, plain)
+			}
+			if out := d.Cleat("run", "--rm", "packed:1", "echo", "runs"); out != "runs" {
+				t.Errorf("run: %q", out)
+			}
+			for _, name := range []string{"example.com/box:1", "any/where@" + plain, "packed:1"} {
+				d.Cleat("image", "rm", name)
+			}
+			d.nothingMade(transport)
+		})
+	}
+}

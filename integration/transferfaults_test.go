@@ -1,0 +1,228 @@
+package integration
+
+import (
+	"context"
+	"encoding/base64"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/containerd/containerd/api/services/introspection/v1"
+	transferapi "github.com/containerd/containerd/api/services/transfer/v1"
+	transfertypes "github.com/containerd/containerd/api/types/transfer"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
+)
+
+func TestTransferWhoseClientLeavesWhenItIsAsked(t *testing.T) {
+	r := StartRegistry(t, RegistryOptions{User: alice})
+	d := Start(t)
+	m := d.movers("default")["gRPC"]
+	id, s := m.stream("auth")
+	ctx, cancel := context.WithCancel(m.ctx)
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() {
+		ended <- m.transfer(ctx, &transferapi.TransferRequest{
+			Source:      named(&transfertypes.OCIRegistry{Reference: r.Host + "/a/b:1", Resolver: &transfertypes.RegistryResolver{AuthStream: id}}),
+			Destination: named(&transfertypes.ImageStore{Name: "b:1"}),
+		})
+	}()
+	_, err := s.Recv()
+	must(t, err)
+	cancel()
+	if err := <-ended; status.Code(err) != codes.Canceled {
+		t.Errorf("left: %v", err)
+	}
+	if a, err := s.Recv(); err == nil {
+		t.Errorf("its stream goes on with %v", a)
+	}
+	// One whose stream ends without an answer is told so.
+	id, s = m.stream("auth")
+	must(t, s.CloseSend())
+	_, err = m.move(m.ctx, &transfertypes.OCIRegistry{Reference: r.Host + "/a/b:1", Resolver: &transfertypes.RegistryResolver{AuthStream: id}}, &transfertypes.ImageStore{Name: "b:1"})
+	if status.Code(err) != codes.Unauthenticated || !strings.Contains(err.Error(), "stream") {
+		t.Errorf("without an answer: %v", err)
+	}
+	d.nothingMade("transfers that ask")
+}
+
+func TestTransferAsksForCredentials(t *testing.T) {
+	r := StartRegistry(t, RegistryOptions{User: alice})
+	r.skopeo("oci-archive:"+toolArchives(t)["skopeo's OCI archive"], "docker://"+r.Host+"/some/box:1")
+	ref := r.Host + "/some/box:1"
+	d := Start(t)
+	user, pass, _ := strings.Cut(alice, ":")
+	basic := "Basic " + base64.StdEncoding.EncodeToString([]byte(alice))
+	for transport, m := range d.movers("default") {
+		t.Run(transport, func(t *testing.T) {
+			m.t = t
+			for what, c := range map[string]struct {
+				answer *transfertypes.AuthResponse
+				code   codes.Code
+			}{
+				"a user":            {&transfertypes.AuthResponse{AuthType: transfertypes.AuthType_CREDENTIALS, Username: user, Secret: pass}, codes.OK},
+				"a header":          {&transfertypes.AuthResponse{AuthType: transfertypes.AuthType_HEADER, Secret: basic}, codes.OK},
+				"a wrong user":      {&transfertypes.AuthResponse{AuthType: transfertypes.AuthType_CREDENTIALS, Username: user, Secret: "wrong"}, codes.Unauthenticated},
+				"a wrong header":    {&transfertypes.AuthResponse{AuthType: transfertypes.AuthType_HEADER, Secret: "Basic eDp5"}, codes.Unauthenticated},
+				"a token for none":  {&transfertypes.AuthResponse{AuthType: transfertypes.AuthType_REFRESH, Secret: "t"}, codes.Unauthenticated},
+				"nobody":            {&transfertypes.AuthResponse{}, codes.Unauthenticated},
+				"a type of its own": {&transfertypes.AuthResponse{AuthType: 17}, codes.Unauthenticated},
+			} {
+				id, asked := m.answer(c.answer)
+				_, err := m.move(m.ctx, &transfertypes.OCIRegistry{Reference: ref, Resolver: &transfertypes.RegistryResolver{AuthStream: id}},
+					&transfertypes.ImageStore{Name: "box:1"})
+				if status.Code(err) != c.code {
+					t.Errorf("%s: %v", what, err)
+				}
+				requests := asked()
+				if len(requests) != 1 || requests[0].GetHost() != r.Host || requests[0].GetReference() != ref ||
+					len(requests[0].GetWwwauthenticate()) != 1 || !strings.HasPrefix(requests[0].GetWwwauthenticate()[0], "Basic realm=") {
+					t.Errorf("%s: asked %v", what, requests)
+				}
+				if c.code == codes.OK {
+					d.Cleat("image", "rm", "box:1")
+				}
+			}
+			_, err := m.move(m.ctx, &transfertypes.OCIRegistry{Reference: ref}, &transfertypes.ImageStore{Name: "box:1"})
+			if status.Code(err) != codes.Unauthenticated {
+				t.Errorf("without a stream: %v", err)
+			}
+			// A header that goes along from the start needs no question.
+			m.must(&transfertypes.OCIRegistry{Reference: ref, Resolver: &transfertypes.RegistryResolver{Headers: map[string]string{"authorization": basic}}},
+				&transfertypes.ImageStore{Name: "box:1"})
+			d.Cleat("image", "rm", "box:1")
+			d.nothingMade(transport)
+		})
+	}
+	if strings.Contains(d.Log(), pass) || strings.Contains(d.Log(), basic) {
+		t.Error("a secret is in the daemon's log")
+	}
+}
+
+func TestTransferWithTheClientsConfiguration(t *testing.T) {
+	r := StartRegistry(t, RegistryOptions{TLS: true})
+	r.Image("some/box", "1", amd64, layersOf(t, 1, 1<<10)...)
+	d := Start(t)
+	m := d.movers("default")["gRPC"]
+	pull := func(res *transfertypes.RegistryResolver) error {
+		_, err := m.move(m.ctx, &transfertypes.OCIRegistry{Reference: r.Host + "/some/box:1", Resolver: res}, &transfertypes.ImageStore{Name: "box:1"})
+		return err
+	}
+	if err := pull(nil); status.Code(err) != codes.Unavailable {
+		t.Errorf("of an authority that nobody knows: %v", err)
+	}
+	if err := pull(&transfertypes.RegistryResolver{HostDir: "certs.d"}); status.Code(err) != codes.InvalidArgument {
+		t.Errorf("of a relative host_dir: %v", err)
+	}
+	if err := pull(&transfertypes.RegistryResolver{DefaultScheme: "ftp"}); status.Code(err) != codes.InvalidArgument {
+		t.Errorf("of a scheme: %v", err)
+	}
+	if err := pull(&transfertypes.RegistryResolver{DefaultScheme: "http"}); err == nil {
+		t.Error("plain HTTP was spoken with a server of TLS")
+	}
+	var header string
+	r.Interfere(func(_ http.ResponseWriter, req *http.Request) bool {
+		header = req.Header.Get("X-Mine")
+		return false
+	})
+	must(t, pull(&transfertypes.RegistryResolver{HostDir: r.trust(), Headers: map[string]string{"x-mine": "1"}, HttpDebug: transfertypes.HTTPDebug_BOTH}))
+	if header != "1" {
+		t.Errorf("the header came as %q", header)
+	}
+	if !strings.Contains(d.Log(), "http_debug") {
+		t.Error("nothing was said of what is not done")
+	}
+	d.Cleat("image", "rm", "box:1")
+	d.nothingMade("pulls with a configuration")
+}
+
+func TestTransfersThatAreRefused(t *testing.T) {
+	d := Start(t)
+	store, remote := &transfertypes.ImageStore{Name: "a:1"}, &transfertypes.OCIRegistry{Reference: "127.0.0.1:1/a:1"}
+	for transport, m := range d.movers("default") {
+		for what, c := range map[string]struct {
+			source, destination proto.Message
+			code                codes.Code
+			says                string
+		}{
+			"a registry to a registry":  {remote, remote, codes.Unimplemented, "OCIRegistry to OCIRegistry"},
+			"an import to a registry":   {&transfertypes.ImageImportStream{Stream: "x"}, remote, codes.Unimplemented, "ImageImportStream"},
+			"a path":                    {&transfertypes.ContainerPath{}, store, codes.Unimplemented, "ContainerPath"},
+			"a store without a name":    {remote, &transfertypes.ImageStore{}, codes.InvalidArgument, "names no image"},
+			"a prefix alone":            {remote, &transfertypes.ImageStore{ExtraReferences: []*transfertypes.ImageReference{{Name: "p", IsPrefix: true}}}, codes.InvalidArgument, "names no image"},
+			"a reference that is none":  {&transfertypes.OCIRegistry{Reference: "A B"}, store, codes.InvalidArgument, "A B"},
+			"an image that is not here": {store, &transfertypes.ImageStore{Name: "b:1"}, codes.NotFound, "a:1"},
+			"an unknown stream":         {&transfertypes.ImageImportStream{Stream: "nosuch"}, store, codes.NotFound, "nosuch"},
+			"an archive of zip":         {&transfertypes.ImageImportStream{Stream: "x", MediaType: "application/zip"}, store, codes.Unimplemented, "application/zip"},
+			"an unknown snapshotter": {remote, &transfertypes.ImageStore{Name: "a:1", Unpacks: []*transfertypes.UnpackConfiguration{{Snapshotter: "nosuch"}}},
+				codes.InvalidArgument, "nosuch"},
+		} {
+			_, err := m.move(m.ctx, c.source, c.destination)
+			if status.Code(err) != c.code || !strings.Contains(err.Error(), c.says) {
+				t.Errorf("%s over %s: %v", what, transport, err)
+			}
+		}
+		for what, req := range map[string]*transferapi.TransferRequest{
+			"no source":          {Destination: named(store)},
+			"no destination":     {Source: named(store)},
+			"a source of no use": {Source: &unknownAny, Destination: named(store)},
+		} {
+			if err := m.transfer(m.ctx, req); status.Code(err) != codes.InvalidArgument && status.Code(err) != codes.Unimplemented {
+				t.Errorf("%s over %s: %v", what, transport, err)
+			}
+		}
+	}
+	d.nothingMade("transfers that were refused")
+}
+
+func TestTransferThatIsCancelled(t *testing.T) {
+	r := StartRegistry(t, RegistryOptions{})
+	layers := layersOf(t, 1, 2<<20)
+	r.Image("big/box", "1", amd64, layers...)
+	d := Start(t)
+	m := d.movers("default")["gRPC"]
+	ref := r.Host + "/big/box:1"
+	reached, goOn := r.stall(layers[1], 1<<20)
+	defer goOn()
+	ctx, cancel := context.WithCancel(m.ctx)
+	defer cancel()
+	ended := make(chan error, 1)
+	go func() {
+		_, err := m.move(ctx, &transfertypes.OCIRegistry{Reference: ref}, &transfertypes.ImageStore{Name: "box:1"})
+		ended <- err
+	}()
+	<-reached
+	d.awaitIngest(1 << 20)
+	cancel()
+	if err := <-ended; status.Code(err) != codes.Canceled {
+		t.Errorf("cancelled: %v", err)
+	}
+	d.Eventually("the lease is gone", func() error { return d.ctrLists(0, "leases", "ls", "-q") })
+	if d.image("default", "box:1") != nil {
+		t.Error("an image was recorded")
+	}
+	r.Interfere(nil)
+	before := r.Sent.Load()
+	m.must(&transfertypes.OCIRegistry{Reference: ref}, &transfertypes.ImageStore{Name: "box:1"})
+	if sent, want := r.Sent.Load()-before, int64(len(layers[1])-1<<20); sent != want {
+		t.Errorf("%d bytes were sent, missing were %d", sent, want)
+	}
+	d.Cleat("image", "rm", "box:1")
+	d.nothingMade("a transfer that was cancelled")
+}
+
+func TestIntrospectionListsTransferAndStreaming(t *testing.T) {
+	d := Start(t)
+	ctx, conn := d.grpc()
+	for _, filter := range []string{
+		"type==io.containerd.transfer.v1,id==local,platforms~=linux/", "type==io.containerd.streaming.v1,id==manager",
+		"type==io.containerd.grpc.v1,id==transfer", "type==io.containerd.grpc.v1,id==streaming",
+	} {
+		resp, err := introspection.NewIntrospectionClient(conn).Plugins(ctx, &introspection.PluginsRequest{Filters: []string{filter}})
+		if err != nil || len(resp.Plugins) != 1 || resp.Plugins[0].InitErr != nil {
+			t.Errorf("%s: %v, %v", filter, resp, err)
+		}
+	}
+}
