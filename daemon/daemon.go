@@ -20,6 +20,7 @@ import (
 	"github.com/cleatproject/cleat/image/registry"
 	"github.com/cleatproject/cleat/internal/undo"
 	"github.com/cleatproject/cleat/internal/version"
+	"github.com/cleatproject/cleat/mount/activation"
 	"github.com/cleatproject/cleat/reaper"
 	"github.com/cleatproject/cleat/runtime"
 )
@@ -120,8 +121,13 @@ func assemble(ctx context.Context, cfg Config, log *slog.Logger) (_ *daemon, err
 		return nil, err
 	}
 	d.close.Push("close runtime", tasks.Close)
+	mounts, err := activation.Open(filepath.Join(cfg.State, "m"), cfg.Root)
+	if err != nil {
+		return nil, err
+	}
 	d.svc = service.New(service.Config{
-		DB: kept.db, Content: kept.content, Snapshotters: drivers.working, Unavailable: drivers.failed, DefaultSnapshotter: cfg.Snapshotter,
+		Mounts: mounts,
+		DB:     kept.db, Content: kept.content, Snapshotters: drivers.working, Unavailable: drivers.failed, DefaultSnapshotter: cfg.Snapshotter,
 		DefaultRuntime: cfg.Runtime, Runtime: tasks, Events: kept.events, Root: cfg.Root,
 		CgroupParent: cfg.CgroupParent, GC: cfg.GC.service(), Log: log, Helpers: helpers(cfg), Processors: cfg.processors(),
 		Registries: registry.New(registry.Options{

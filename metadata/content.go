@@ -85,7 +85,7 @@ func (c Content) Update(v Blob, paths ...string) (Blob, error) {
 	if err != nil {
 		return old, err
 	}
-	if err := labelsOnly(&old.Labels, v.Labels, paths); err != nil {
+	if err := UpdateLabels(&old.Labels, v.Labels, paths); err != nil {
 		return old, c.blobs.errorf(v.Digest.String(), err)
 	}
 	old.UpdatedAt = c.blobs.tx.time()

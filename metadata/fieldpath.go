@@ -45,9 +45,10 @@ func badPath(path string) error {
 	return fmt.Errorf("field %q cannot be updated: %w", path, errdefs.ErrInvalidArgument)
 }
 
-// labelsOnly applies an update to a record of which only the labels can change. Without
-// paths the labels are replaced.
-func labelsOnly(to *map[string]string, from map[string]string, paths []string) error {
+// UpdateLabels applies an update to the labels of what has nothing else that can change, by the paths
+// "labels" and "labels.<key>"; without paths they are replaced. An errdefs.ErrInvalidArgument for other
+// paths, and for labels that ValidateLabels refuses; *to may have changed then.
+func UpdateLabels(to *map[string]string, from map[string]string, paths []string) error {
 	if len(paths) == 0 {
 		paths = []string{"labels"}
 	}

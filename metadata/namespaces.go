@@ -112,7 +112,7 @@ func (n Namespaces) Update(v Namespace, paths ...string) (Namespace, error) {
 	if err != nil {
 		return old, err
 	}
-	if err := labelsOnly(&old.Labels, v.Labels, paths); err != nil {
+	if err := UpdateLabels(&old.Labels, v.Labels, paths); err != nil {
 		return old, fmt.Errorf("update namespace %q: %w", v.Name, err)
 	}
 	return old, n.put(&old)

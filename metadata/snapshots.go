@@ -116,7 +116,7 @@ func (s Snapshots) Update(v Snapshot, paths ...string) (Snapshot, error) {
 	if err != nil {
 		return old, err
 	}
-	if err := labelsOnly(&old.Labels, v.Labels, paths); err != nil {
+	if err := UpdateLabels(&old.Labels, v.Labels, paths); err != nil {
 		return old, s.table.errorf(v.Key, err)
 	}
 	old.UpdatedAt = s.table.tx.time()

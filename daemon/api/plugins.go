@@ -39,6 +39,8 @@ func plugins(id Identity) []*api.Plugin {
 		{Type: "io.containerd.gc.v1", ID: "scheduler", Requires: []string{"io.containerd.metadata.v1"}},
 		{Type: "io.containerd.internal.v1", ID: "restart", Capabilities: []string{"no", "always", "on-failure", "unless-stopped"}},
 		{Type: "io.containerd.lease.v1", ID: "manager", Requires: []string{"io.containerd.metadata.v1"}},
+		{Type: "io.containerd.mount-handler.v1", ID: "loop", Platforms: host},
+		{Type: "io.containerd.mount-manager.v1", ID: "local"},
 		{Type: "io.containerd.sandbox.controller.v1", ID: "shim", Requires: []string{runtimePlugin}},
 		{Type: "io.containerd.sandbox.store.v1", ID: "local", Requires: []string{"io.containerd.metadata.v1"}},
 		{Type: "io.containerd.streaming.v1", ID: "manager"},
@@ -66,7 +68,7 @@ func plugins(id Identity) []*api.Plugin {
 	}
 	for _, name := range []string{
 		"containers", "content", "diff", "events", "healthcheck", "images", "introspection",
-		"leases", "namespaces", "sandbox-controllers", "sandboxes", "snapshots", "streaming", "tasks", "transfer", "version",
+		"leases", "mounts", "namespaces", "sandbox-controllers", "sandboxes", "snapshots", "streaming", "tasks", "transfer", "version",
 	} {
 		list = append(list, &api.Plugin{Type: "io.containerd.grpc.v1", ID: name})
 	}

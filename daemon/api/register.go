@@ -12,6 +12,7 @@ import (
 	imagesapi "github.com/containerd/containerd/api/services/images/v1"
 	introspectionapi "github.com/containerd/containerd/api/services/introspection/v1"
 	leasesapi "github.com/containerd/containerd/api/services/leases/v1"
+	mountsapi "github.com/containerd/containerd/api/services/mounts/v1"
 	namespacesapi "github.com/containerd/containerd/api/services/namespaces/v1"
 	sandboxapi "github.com/containerd/containerd/api/services/sandbox/v1"
 	snapshotsapi "github.com/containerd/containerd/api/services/snapshots/v1"
@@ -60,6 +61,7 @@ func NewGRPC(svc *service.Service, open *streams.Manager, id Identity, access Ac
 	imagesapi.RegisterImagesServer(srv, images{svc: svc})
 	introspectionapi.RegisterIntrospectionServer(srv, introspection{svc: svc, id: id})
 	leasesapi.RegisterLeasesServer(srv, leases{svc: svc})
+	mountsapi.RegisterMountsServer(srv, mountsGRPC{mounts: mounts{svc}})
 	namespacesapi.RegisterNamespacesServer(srv, namespaces{svc: svc})
 	sandboxapi.RegisterStoreServer(srv, sandboxes{svc: svc})
 	sandboxapi.RegisterControllerServer(srv, sandboxController{svc: svc})
@@ -91,6 +93,7 @@ func NewTTRPC(svc *service.Service, open *streams.Manager, id Identity) (*ttrpc.
 	imagesapi.RegisterTTRPCImagesService(srv, images{svc: svc})
 	introspectionapi.RegisterTTRPCIntrospectionService(srv, introspection{svc: svc, id: id})
 	leasesapi.RegisterTTRPCLeasesService(srv, leases{svc: svc})
+	mountsapi.RegisterTTRPCMountsService(srv, mountsTTRPC{mounts{svc}})
 	namespacesapi.RegisterTTRPCNamespacesService(srv, namespaces{svc: svc})
 	sandboxapi.RegisterTTRPCStoreService(srv, sandboxes{svc: svc})
 	sandboxapi.RegisterTTRPCControllerService(srv, sandboxController{svc: svc})

@@ -75,6 +75,7 @@ func (s *Service) collectGarbage(ctx context.Context) (*cleatapi.CollectResponse
 	if err == nil && !s.gcState.swept {
 		err = s.removeUnrecorded(ctx, out)
 	}
+	err = errors.Join(err, s.releaseMounts(ctx))
 	err = errors.Join(err, s.expireIngests(ctx, time.Now(), out))
 	s.gcState.swept = err == nil
 	run.Bytes = out.resp.Bytes

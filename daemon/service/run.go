@@ -195,8 +195,8 @@ func (s *Service) runRootfs(
 		return nil, err
 	}
 	r.snapshot = &p.record
-	o.Rootfs = p.mounts
-	return p.release, nil
+	o.Rootfs, err = s.taskMounts(ctx, u, namespace, r.container.ID, p.mounts)
+	return p.release, err
 }
 
 // runSpec completes the spec; the user is looked up in the container's own files.

@@ -25,6 +25,7 @@ import (
 	"github.com/cleatproject/cleat/events"
 	"github.com/cleatproject/cleat/image/registry"
 	"github.com/cleatproject/cleat/metadata"
+	"github.com/cleatproject/cleat/mount/activation"
 	"github.com/cleatproject/cleat/runtime"
 	"github.com/cleatproject/cleat/snapshot"
 )
@@ -42,6 +43,8 @@ type Config struct {
 	DefaultRuntime     string
 	Runtime            *runtime.Manager
 	Events             *events.Log
+	// Mounts performs what the kernel cannot mount by itself.
+	Mounts *activation.Manager
 	// Root is the daemon's root directory.
 	Root string
 	// CgroupParent is the cgroup below which containers that choose none are put.

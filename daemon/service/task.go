@@ -48,6 +48,9 @@ func (s *Service) CreateTask(ctx context.Context, namespace string, o runtime.Cr
 	}
 	var u undo.Stack
 	defer func() { err = errors.Join(err, u.Run()) }()
+	if o.Rootfs, err = s.taskMounts(ctx, &u, namespace, o.ID, o.Rootfs); err != nil {
+		return nil, fmt.Errorf("create task %s: %w", o.ID, err)
+	}
 	t, err := s.Runtime.Create(ctx, namespace, o)
 	if err != nil {
 		return nil, err

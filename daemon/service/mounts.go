@@ -1,0 +1,142 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
+
+	"github.com/cleatproject/cleat/internal/undo"
+	"github.com/cleatproject/cleat/metadata"
+	"github.com/cleatproject/cleat/mount"
+	"github.com/cleatproject/cleat/mount/activation"
+)
+
+// labelBackReference on an activation names what it is for: the kind, for a snapshot the snapshotter, and
+// optionally a name of the reference follow, and the value is the object's name. While one of the objects is
+// there, or its lease, the activation stays; then it is garbage. One without either stays until it is
+// deactivated.
+const labelBackReference = "containerd.io/gc.bref."
+
+// taskActivation is the name of the activation of a container's root file system.
+func taskActivation(id string) string { return "task/" + id }
+
+// ActivateMounts is called by daemon/api/mounts.go and performs mounts under the request's lease.
+func (s *Service) ActivateMounts(ctx context.Context, namespace, name string, mounts []mount.Mount, o activation.Options) (activation.Activation, error) {
+	if err := metadata.ValidateLabels(o.Labels); err != nil {
+		return activation.Activation{}, fmt.Errorf("activate %s: %w", name, err)
+	}
+	if o.Lease = metadata.LeaseOf(ctx); o.Lease != "" {
+		err := s.DB.View(ctx, func(tx *metadata.Tx) error {
+			_, err := tx.Leases(namespace).Get(o.Lease)
+			return err
+		})
+		if err != nil {
+			return activation.Activation{}, fmt.Errorf("activate %s: %w", name, err)
+		}
+	}
+	return s.Config.Mounts.Activate(ctx, namespace, name, mounts, o)
+}
+
+// taskMounts performs what the kernel cannot mount of a task's root file system, under the container's
+// lock. It is undone when the container is gone, see releaseMounts.
+func (s *Service) taskMounts(ctx context.Context, u *undo.Stack, namespace, id string, mounts []mount.Mount) ([]mount.Mount, error) {
+	if !activation.Handles(mounts) {
+		return mounts, nil
+	}
+	name := taskActivation(id)
+	if _, err := s.Runtime.Get(namespace, id); err == nil {
+		return nil, fmt.Errorf("task %s: %w", id, errdefs.ErrAlreadyExists)
+	}
+	// That of an earlier task.
+	if err := ignore(s.Config.Mounts.Deactivate(ctx, namespace, name), errdefs.ErrNotFound); err != nil {
+		return nil, err
+	}
+	a, err := s.Config.Mounts.Activate(ctx, namespace, name, mounts, activation.Options{
+		Labels: map[string]string{labelBackReference + "container": id},
+	})
+	if err != nil {
+		return nil, err
+	}
+	u.Push("deactivate mounts", func() error { return s.Config.Mounts.Deactivate(context.WithoutCancel(ctx), namespace, name) })
+	return a.System, nil
+}
+
+// releaseMounts deactivates what nothing refers to any more: a part of each garbage collection.
+func (s *Service) releaseMounts(ctx context.Context) (err error) {
+	for _, a := range s.Config.Mounts.List("") {
+		err = errors.Join(err, s.releaseMount(ctx, a))
+	}
+	return err
+}
+
+func (s *Service) releaseMount(ctx context.Context, a activation.Activation) error {
+	if id := a.Labels[labelBackReference+"container"]; a.Name == taskActivation(id) {
+		unlock, err := s.locks.lock(ctx, a.Namespace+"/"+id) // whose record may be about to be made
+		if err != nil {
+			return err
+		}
+		defer unlock()
+	}
+	wanted, err := s.mountWanted(ctx, a)
+	if err != nil || wanted {
+		return err
+	}
+	return ignore(s.Config.Mounts.Deactivate(ctx, a.Namespace, a.Name), errdefs.ErrNotFound)
+}
+
+// mountWanted tells whether something that an activation is for is there, or it is for nothing.
+func (s *Service) mountWanted(ctx context.Context, a activation.Activation) (wanted bool, err error) {
+	refers := a.Lease != ""
+	err = s.DB.View(ctx, func(tx *metadata.Tx) error {
+		there := func(err error) error {
+			if err == nil {
+				wanted = true
+			}
+			return ignore(err, errdefs.ErrNotFound)
+		}
+		if a.Lease != "" {
+			_, err := tx.Leases(a.Namespace).Get(a.Lease)
+			if err := there(err); err != nil {
+				return err
+			}
+		}
+		for key, name := range a.Labels {
+			kind, ok := strings.CutPrefix(key, labelBackReference)
+			if !ok {
+				continue
+			}
+			refers = true
+			if err := there(exists(tx, a.Namespace, kind, name)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return wanted || !refers, err
+}
+
+// exists answers whether what a back reference names is there: nil, errdefs.ErrNotFound, or that the reference
+// is none, which counts as not found.
+func exists(tx *metadata.Tx, namespace, kind, name string) (err error) {
+	part := strings.FieldsFunc(kind, func(r rune) bool { return r == '.' || r == '/' })
+	if len(part) == 0 {
+		return errdefs.ErrNotFound
+	}
+	switch {
+	case part[0] == "container":
+		_, err = tx.Containers(namespace).Get(name)
+	case part[0] == "image":
+		_, err = tx.Images(namespace).Get(name)
+	case part[0] == "content":
+		_, err = tx.Content(namespace).Get(digest.Digest(name))
+	case part[0] == "snapshot" && len(part) > 1:
+		_, err = tx.Snapshots(namespace, part[1]).Stat(name)
+	default:
+		err = errdefs.ErrNotFound
+	}
+	return err
+}

@@ -1,0 +1,199 @@
+package integration
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	containersapi "github.com/containerd/containerd/api/services/containers/v1"
+	leasesapi "github.com/containerd/containerd/api/services/leases/v1"
+	mountsapi "github.com/containerd/containerd/api/services/mounts/v1"
+	tasksapi "github.com/containerd/containerd/api/services/tasks/v1"
+	"github.com/containerd/containerd/api/types"
+	"github.com/containerd/ttrpc"
+	"golang.org/x/sys/unix"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
+
+	"github.com/cleatproject/cleat/mount"
+	"github.com/cleatproject/cleat/proto/rpc"
+)
+
+// inAFile is a writable root file system upon a directory, whose changes go into a file system in a file.
+func inAFile(lower, image string) []*types.Mount {
+	return []*types.Mount{
+		{Type: "mkfs/loop", Source: image, Options: []string{"X-containerd.mkfs.size=32MiB"}},
+		{Type: "format/ext4", Source: "{{ source 0 }}"},
+		{Type: "format/mkdir/overlay", Source: "overlay", Options: []string{
+			"X-containerd.mkdir.path={{ mount 1 }}/upper:0755", "X-containerd.mkdir.path={{ mount 1 }}/work:0755",
+			"lowerdir=" + lower, "upperdir={{ mount 1 }}/upper", "workdir={{ mount 1 }}/work",
+		}},
+	}
+}
+
+// mountedImage tells whether a loop device has the file.
+func mountedImage(t *testing.T, image string) bool {
+	t.Helper()
+	files, err := filepath.Glob("/sys/block/loop*/loop/backing_file")
+	must(t, err)
+	for _, f := range files {
+		if data, err := os.ReadFile(f); err == nil && strings.TrimSpace(string(data)) == image {
+			return true
+		}
+	}
+	return false
+}
+
+func TestMountsService(t *testing.T) {
+	d := Start(t)
+	image := filepath.Join(t.TempDir(), "disk.img")
+	ctx, conn := d.grpc()
+	client := mountsapi.NewMountsClient(conn)
+	made, err := client.Activate(ctx, &mountsapi.ActivateRequest{Name: "m", Mounts: inAFile(unpacked(t), image), Labels: map[string]string{"a": "1"}})
+	must(t, err)
+	if len(made.Info.Active) != 2 || len(made.Info.System) != 1 || made.Info.System[0].Type != "overlay" || made.Info.Active[0].MountedAt == nil {
+		t.Fatalf("activated %v", made.Info)
+	}
+	root := t.TempDir()
+	system := made.Info.System[0]
+	must(t, mount.All([]mount.Mount{{Type: system.Type, Source: system.Source, Options: system.Options}}, root))
+	if _, err := os.Stat(filepath.Join(root, "bin", "busybox")); err != nil {
+		t.Error(err)
+	}
+	must(t, mount.UnmountAll(root, 0))
+
+	d.Restart()
+	ctx, conn = d.grpc()
+	client = mountsapi.NewMountsClient(conn)
+	if _, err := client.Activate(ctx, &mountsapi.ActivateRequest{Name: "m", Mounts: inAFile("/x", image)}); status.Code(err) != codes.AlreadyExists {
+		t.Errorf("activated twice: %v", err)
+	}
+	update := func(paths ...string) (*mountsapi.UpdateResponse, error) {
+		return client.Update(ctx, &mountsapi.UpdateRequest{
+			Info: &types.ActivationInfo{Name: "m", Labels: map[string]string{"b": "2"}}, UpdateMask: &fieldmaskpb.FieldMask{Paths: paths},
+		})
+	}
+	if _, err := update("system"); status.Code(err) != codes.InvalidArgument {
+		t.Errorf("update of what cannot change: %v", err)
+	}
+	updated, err := update("labels.b")
+	must(t, err)
+	if l := updated.Info.Labels; l["a"] != "1" || l["b"] != "2" {
+		t.Errorf("labels %v", l)
+	}
+	for filter, want := range map[string]int{"labels.b==2": 1, "labels.b==3": 0, "name==m": 1} {
+		stream, err := client.List(ctx, &mountsapi.ListRequest{Filters: []string{filter}})
+		must(t, err)
+		n := 0
+		for {
+			if _, err := stream.Recv(); err != nil {
+				break
+			}
+			n++
+		}
+		if n != want {
+			t.Errorf("%s lists %d", filter, n)
+		}
+	}
+	other := metadata.NewOutgoingContext(ctx, metadata.Pairs("containerd-namespace", "other"))
+	if _, err := client.Info(other, &mountsapi.InfoRequest{Name: "m"}); status.Code(err) != codes.NotFound {
+		t.Errorf("seen from another namespace: %v", err)
+	}
+	tclient, err := rpc.Dial(t.Context(), d.Address+".ttrpc")
+	must(t, err)
+	defer tclient.Close()
+	_, err = mountsapi.NewTTRPCMountsClient(tclient).Deactivate(ttrpc.WithMetadata(t.Context(), ttrpc.MD{"containerd-namespace-ttrpc": {"default"}}), &mountsapi.DeactivateRequest{Name: "m"})
+	must(t, err)
+	if mountedImage(t, image) {
+		t.Error("the device is left")
+	}
+	if _, err := client.Activate(ctx, &mountsapi.ActivateRequest{Name: "plain", Mounts: d.rootfs()}); status.Code(err) != codes.Unimplemented {
+		t.Errorf("mounts that need no help: %v", err)
+	}
+}
+
+// TestMountsAreCollected has mounts that belong to a lease, and to nothing.
+func TestMountsAreCollected(t *testing.T) {
+	d := Start(t)
+	ctx, conn := d.grpc()
+	client, leases := mountsapi.NewMountsClient(conn), leasesapi.NewLeasesClient(conn)
+	_, err := leases.Create(ctx, &leasesapi.CreateRequest{ID: "l"})
+	must(t, err)
+	activate := func(ctx context.Context, name string, labels map[string]string) error {
+		_, err := client.Activate(ctx, &mountsapi.ActivateRequest{
+			Name: name, Mounts: []*types.Mount{{Type: "tmpfs", Source: "tmpfs"}}, Temporary: true, Labels: labels,
+		})
+		return err
+	}
+	there := func(name string) bool {
+		t.Helper()
+		_, err := client.Info(ctx, &mountsapi.InfoRequest{Name: name})
+		if status.Code(err) != codes.NotFound {
+			must(t, err)
+		}
+		return err == nil
+	}
+	must(t, activate(metadata.AppendToOutgoingContext(ctx, "containerd-lease", "l"), "leased", nil))
+	must(t, activate(ctx, "free", nil))
+	must(t, activate(ctx, "orphan", map[string]string{"containerd.io/gc.bref.container": "gone", "containerd.io/gc.bref.snapshot.overlayfs.x": "gone"}))
+	if err := activate(metadata.AppendToOutgoingContext(ctx, "containerd-lease", "none"), "never", nil); status.Code(err) != codes.NotFound {
+		t.Errorf("under a lease that there is not: %v", err)
+	}
+	d.Cleat("gc")
+	if !there("leased") || !there("free") || there("orphan") {
+		t.Errorf("after a collection: leased %v, free %v, orphan %v", there("leased"), there("free"), there("orphan"))
+	}
+	_, err = leases.Delete(ctx, &leasesapi.DeleteRequest{ID: "l", Sync: true})
+	must(t, err)
+	if there("leased") {
+		t.Error("it outlives its lease")
+	}
+	_, err = client.Deactivate(ctx, &mountsapi.DeactivateRequest{Name: "free"})
+	must(t, err)
+}
+
+// TestATaskWhoseRootNeedsHelp creates a task of mounts that the kernel cannot mount, twice.
+func TestATaskWhoseRootNeedsHelp(t *testing.T) {
+	d := Start(t)
+	image := filepath.Join(t.TempDir(), "disk.img")
+	ctx, conn := d.grpc()
+	containers, tasks := containersapi.NewContainersClient(conn), tasksapi.NewTasksClient(conn)
+	_, err := containers.Create(ctx, &containersapi.CreateContainerRequest{Container: &containersapi.Container{
+		ID: "c", Spec: apiSpec(t, busyboxSpec(t, "sh", "-c", "test -e /once && exit 2; touch /once; exit 1")),
+		Runtime: &containersapi.Container_Runtime{Name: "io.containerd.cleat.v2"},
+	}})
+	must(t, err)
+	for _, want := range []uint32{1, 2} {
+		_, err := tasks.Create(ctx, &tasksapi.CreateTaskRequest{ContainerID: "c", Rootfs: inAFile(unpacked(t), image)})
+		must(t, err)
+		if _, err := tasks.Create(ctx, &tasksapi.CreateTaskRequest{ContainerID: "c", Rootfs: inAFile(unpacked(t), image)}); status.Code(err) != codes.AlreadyExists {
+			t.Errorf("create twice: %v", err)
+		}
+		d.startTask(ctx, tasks, "c")
+		d.waitTask(ctx, tasks, "c", want)
+		d.deleteTask(ctx, tasks, "c")
+	}
+	_, err = tasks.Create(ctx, &tasksapi.CreateTaskRequest{ContainerID: "c", Rootfs: []*types.Mount{{Type: "format/bind", Source: "{{ mount 4 }}"}}})
+	if status.Code(err) != codes.InvalidArgument {
+		t.Errorf("create of bad mounts: %v", err)
+	}
+	_, err = containers.Delete(ctx, &containersapi.DeleteContainerRequest{ID: "c"})
+	must(t, err)
+	d.Cleat("gc")
+	d.Eventually("the file is nobody's", func() error {
+		if mountedImage(t, image) {
+			return errors.New("it has a device")
+		}
+		return nil
+	})
+	must(t, unix.Access(image, unix.R_OK))
+	if left, err := os.ReadDir(filepath.Join(d.State, "m")); err != nil || len(left) > 0 {
+		t.Error(fmt.Errorf("left: %v, %w", left, err))
+	}
+}
