@@ -12,6 +12,8 @@ import (
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
+
+	"github.com/cleatproject/cleat/internal/inroot"
 )
 
 const (
@@ -27,6 +29,7 @@ const (
 type applier struct {
 	opts   Options
 	root   int
+	open   inroot.Opener
 	parent parentDir
 	result Result
 	// dirTimes are set at the end, since what comes into a directory changes its time.
@@ -50,7 +53,8 @@ func Apply(ctx context.Context, root string, r io.Reader, opts Options) (Result,
 	if err != nil {
 		return Result{}, fmt.Errorf("apply archive: %w", &os.PathError{Op: "open", Path: root, Err: err})
 	}
-	a := &applier{opts: opts, root: fd, buf: make([]byte, copyBuffer), parent: parentDir{fd: -1}, lower: lowerDir{open: opts.Lower, fd: -1, unknown: opts.Alone}}
+	a := &applier{opts: opts, root: fd, buf: make([]byte, copyBuffer), parent: parentDir{fd: -1}, open: inroot.Opener{Kernel: opts.openat2}}
+	a.lower = lowerDir{open: opts.Lower, in: &a.open, fd: -1, unknown: opts.Alone}
 	if opts.Whiteouts == WhiteoutRemove {
 		a.unpacked = make(map[string]struct{})
 	}

@@ -215,7 +215,7 @@ func (a *applier) setDirTimes() error {
 		dir, base := splitName(d.path)
 		if a.parent.fd < 0 || a.parent.path != dir {
 			a.parent.drop()
-			fd, err := openIn(a.root, dir, unix.O_PATH|unix.O_DIRECTORY)
+			fd, err := a.open.Open(a.root, dir, unix.O_PATH|unix.O_DIRECTORY)
 			if err != nil {
 				continue
 			}

@@ -234,7 +234,7 @@ func (a *applier) hardLink(hdr *tar.Header, name string) error {
 	}
 	_, base := splitName(name)
 	targetDir, targetBase := splitName(target)
-	from, err := openIn(a.root, targetDir, unix.O_PATH|unix.O_DIRECTORY)
+	from, err := a.open.Open(a.root, targetDir, unix.O_PATH|unix.O_DIRECTORY)
 	var st unix.Stat_t
 	if err == nil {
 		err = unix.Fstatat(from, targetBase, &st, unix.AT_SYMLINK_NOFOLLOW)

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cleatproject/cleat/internal/inroot"
 )
 
 // maxLinks is how many symbolic links a path may go through, as in the kernel.
@@ -16,6 +18,7 @@ const maxLinks = 40
 // lowerDir is the view of the layers below, opened when it is first needed.
 type lowerDir struct {
 	open func() (*os.File, error)
+	in   *inroot.Opener
 	fd   int
 	// unknown says that they are not there yet.
 	unknown bool
@@ -41,7 +44,7 @@ func (l *lowerDir) lstat(name string) (fd int, st unix.Stat_t, ok bool, err erro
 	if l.fd < 0 {
 		return -1, st, false, nil
 	}
-	fd, err = openIn(l.fd, name, unix.O_PATH|unix.O_NOFOLLOW)
+	fd, err = l.in.Open(l.fd, name, unix.O_PATH|unix.O_NOFOLLOW)
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
 		return -1, st, false, nil
 	}
@@ -93,13 +96,13 @@ func (a *applier) makeParents(dir string) (int, error) {
 		}
 		todo = append(strings.Split(link, "/"), todo...)
 	}
-	return openIn(a.root, strings.Join(at, "/"), unix.O_PATH|unix.O_DIRECTORY)
+	return a.open.Open(a.root, strings.Join(at, "/"), unix.O_PATH|unix.O_DIRECTORY)
 }
 
 // step makes sure that part is a directory in the directory at, or returns the target of
 // the symbolic link that it is, here or below.
 func (a *applier) step(at, part string) (link string, err error) {
-	dir, err := openIn(a.root, at, unix.O_PATH|unix.O_DIRECTORY)
+	dir, err := a.open.Open(a.root, at, unix.O_PATH|unix.O_DIRECTORY)
 	if err != nil {
 		return "", err
 	}

@@ -6,6 +6,8 @@ import (
 	"os"
 
 	"github.com/containerd/errdefs"
+
+	"github.com/cleatproject/cleat/internal/inroot"
 )
 
 // Whiteouts says what becomes of whiteouts.
@@ -42,6 +44,9 @@ type Options struct {
 	// MaxBytes bounds the archive's own length, and the sum of the files' lengths; 0
 	// means 1 TiB.
 	MaxBytes int64
+
+	// openat2 takes the system call's place in tests.
+	openat2 inroot.Openat2
 }
 
 func (o *Options) setDefaults() {

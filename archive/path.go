@@ -36,28 +36,6 @@ func splitName(p string) (dir, base string) {
 	return "", p
 }
 
-// openIn opens a path below dir as if dir were the root of everything.
-func openIn(dir int, name string, flags int) (int, error) {
-	if name == "" {
-		name = "."
-	}
-	how := unix.OpenHow{
-		Flags:   uint64(flags | unix.O_CLOEXEC),
-		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
-	}
-	for tries := 0; ; tries++ {
-		fd, err := unix.Openat2(dir, name, &how)
-		// EAGAIN: something was renamed on this machine while the kernel climbed "..".
-		if tries < 128 && (errors.Is(err, unix.EINTR) || errors.Is(err, unix.EAGAIN)) {
-			continue
-		}
-		if err != nil {
-			return -1, &os.PathError{Op: "openat2", Path: name, Err: err}
-		}
-		return fd, nil
-	}
-}
-
 // parentDir is the directory of the entry before, kept open since the next is mostly in
 // it too.
 type parentDir struct {
@@ -81,7 +59,7 @@ func (a *applier) openParent(dir string) error {
 		return nil
 	}
 	a.parent.drop()
-	fd, err := openIn(a.root, dir, unix.O_PATH|unix.O_DIRECTORY)
+	fd, err := a.open.Open(a.root, dir, unix.O_PATH|unix.O_DIRECTORY)
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
 		fd, err = a.makeParents(dir)
 	}
