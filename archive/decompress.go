@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 
 	"github.com/containerd/errdefs"
 	"github.com/klauspost/compress/gzip"
@@ -20,12 +21,19 @@ const (
 	inputBuffer = 128 << 10
 )
 
+// File is a source that is all of a file.
+type File interface {
+	io.Reader
+	// Open opens the file once more, for reading from its beginning. It fails where there is none.
+	Open() (*os.File, error)
+}
+
 // Decompress returns what r holds, unpacked: gzip, zstd and bzip2 are known by their first
 // bytes, all else is passed on as it is. Where a helper for the format is given, it does the
 // work; otherwise nothing outside this process is run. Memory is bounded. The caller closes
 // the result before r; Close waits for a read of r under way, so an r that may block for long
 // has to end with the caller's context. A stream that is cut short or damaged gives an invalid
-// argument.
+// argument. An r that is a File may be read by the helper itself.
 func Decompress(r io.Reader, helpers ...Helper) (io.ReadCloser, error) {
 	in := &input{r: r}
 	br := bufio.NewReaderSize(in, inputBuffer)
@@ -35,6 +43,11 @@ func Decompress(r io.Reader, helpers ...Helper) (io.ReadCloser, error) {
 	}
 	for _, h := range helpers {
 		if h.Format == Gzip && isGzip(magic) || h.Format == Zstd && isZstd(magic) {
+			if f, ok := r.(File); ok {
+				if file, err := f.Open(); err == nil {
+					return h.startOn(file, in)
+				}
+			}
 			return h.start(br, in)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"math"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -160,6 +161,60 @@ func testDecompress(t *testing.T, helpers ...archive.Helper) {
 	}
 	if _, err := decompress(bytes.NewReader([]byte("\xfd7zXZ\x00rest"))); !errdefs.IsNotImplemented(err) {
 		t.Errorf("xz: %v", err)
+	}
+}
+
+// opened is a source that is a file, and counts what is read of it here.
+type opened struct {
+	io.Reader
+	path string
+	read *int
+}
+
+func (o opened) Open() (*os.File, error) { return os.Open(o.path) }
+
+func (o opened) Read(p []byte) (int, error) {
+	n, err := o.Reader.Read(p)
+	*o.read += n
+	return n, err
+}
+
+// A helper reads a file itself: here, no more is read than it takes to know the format.
+func TestHelpersReadFilesThemselves(t *testing.T) {
+	want := bytes.Repeat(text(), 20)
+	packed := compress(t, want, "gzip")
+	path := filepath.Join(t.TempDir(), "layer")
+	for _, h := range archive.Helpers() {
+		before := descriptors(t)
+		for name, tc := range map[string]struct {
+			data []byte
+			src  io.Reader // what is read here
+			bad  func(error) bool
+		}{
+			"whole":     {packed, bytes.NewReader(packed), nil},
+			"cut short": {packed[:len(packed)/2], bytes.NewReader(packed[:len(packed)/2]), errdefs.IsInvalidArgument},
+			"unreadable": {packed[:len(packed)/2], io.MultiReader(bytes.NewReader(packed[:100]), iotest.ErrReader(os.ErrPermission)), func(err error) bool {
+				return errors.Is(err, os.ErrPermission) && !errdefs.IsInvalidArgument(err)
+			}},
+		} {
+			if err := os.WriteFile(path, tc.data, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			read := 0
+			got, err := decompressWith(opened{tc.src, path, &read}, h)
+			if tc.bad != nil {
+				if !tc.bad(err) {
+					t.Errorf("%s: %v", name, err)
+				}
+				continue
+			}
+			if err != nil || !bytes.Equal(got, want) || read >= len(packed) {
+				t.Errorf("%s: %d bytes, %v; %d of %d read here", name, len(got), err, read, len(packed))
+			}
+		}
+		if after := descriptors(t); after > before {
+			t.Errorf("%d descriptors, before there were %d", after, before)
+		}
 	}
 }
 

@@ -77,7 +77,7 @@ func applyLayer(ctx context.Context, p Provider, desc ocispec.Descriptor, mounts
 func applyBlob(
 	ctx context.Context, blob Blob, mediaType string, algorithm digest.Algorithm, root string, how archive.Options, opts ApplyOptions,
 ) (plain ocispec.Descriptor, result archive.Result, err error) {
-	coded, err := archive.Process(ctx, opts.Processors, mediaType, io.NewSectionReader(blob, 0, blob.Size()), opts.Payloads)
+	coded, err := archive.Process(ctx, opts.Processors, mediaType, sourceOf(blob), opts.Payloads)
 	if err != nil {
 		return plain, result, err
 	}
@@ -98,6 +98,25 @@ func applyBlob(
 		MediaType: ocispec.MediaTypeImageLayer, Digest: verifier.Digest(), Size: int64(*size),
 	}, result, nil
 }
+
+// sourceOf returns a blob to be read from its beginning, as a file where it is one.
+func sourceOf(blob Blob) io.Reader {
+	all := io.NewSectionReader(blob, 0, blob.Size())
+	if f, ok := blob.(opener); ok {
+		return fileSource{all, f}
+	}
+	return all
+}
+
+// opener is a blob that is a file, as those of the content store are.
+type opener interface{ Open() (*os.File, error) }
+
+type fileSource struct {
+	io.Reader
+	opener
+}
+
+var _ archive.File = fileSource{}
 
 // counter counts what is written to it.
 type counter int64
