@@ -204,8 +204,11 @@ func utimes(dir int, name string, ts [2]unix.Timespec) error {
 
 // setDirTimes sets the directories' times, in the archive's order, so that of two entries
 // for one directory the last counts. A directory that is gone, or replaced, is passed over.
-func (a *applier) setDirTimes() error {
+func (a *applier) setDirTimes(ctx func() error) error {
 	for _, d := range a.dirTimes {
+		if err := ctx(); err != nil {
+			return err
+		}
 		if d.path == "" {
 			if err := utimes(a.root, ".", d.times); err != nil {
 				return err

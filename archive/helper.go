@@ -1,6 +1,7 @@
 package archive
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -58,23 +59,31 @@ const pipeSize = 1 << 20
 const nobody = 65534
 
 // start runs the helper on a source. It gets two pipes, no environment, and nothing else.
-func (h Helper) start(src io.Reader, in *input) (io.ReadCloser, error) {
-	return pipeThrough(h.command(), src, in, h.failed)
+func (h Helper) start(ctx context.Context, src io.Reader, in *input) (io.ReadCloser, error) {
+	p, err := pipeThrough(h.command(), src, in, func(exit error) error { return h.failed(ctx, exit) })
+	if err != nil {
+		return nil, err
+	}
+	return p.until(ctx), nil
 }
 
 // startOn runs the helper on a file, which it closes here: the helper reads it itself, which saves a
 // copy into a pipe and one out of it.
-func (h Helper) startOn(file *os.File, in *input) (_ io.ReadCloser, err error) {
+func (h Helper) startOn(ctx context.Context, file *os.File, in *input) (_ io.ReadCloser, err error) {
 	defer func() { err = errors.Join(err, file.Close()) }()
 	cmd := h.command()
 	cmd.Stdin = file
-	return readFrom(cmd, in, func(exit error) error {
+	p, err := readFrom(cmd, in, func(exit error) error {
 		// Whether that was the data, or the disk, shows if it is read once more.
 		if _, err := io.Copy(io.Discard, in); err != nil {
 			return err
 		}
-		return h.failed(exit)
+		return h.failed(ctx, exit)
 	})
+	if err != nil {
+		return nil, err
+	}
+	return p.until(ctx), nil
 }
 
 func (h Helper) command() *exec.Cmd {
@@ -88,7 +97,10 @@ func (h Helper) command() *exec.Cmd {
 	return cmd
 }
 
-func (h Helper) failed(exit error) error {
+func (h Helper) failed(ctx context.Context, exit error) error {
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("decompress: %w", err)
+	}
 	return fmt.Errorf("compressed data is damaged or cut short: %s: %w: %w: %w", h.Path, exit, io.ErrUnexpectedEOF, errdefs.ErrInvalidArgument)
 }
 
@@ -168,8 +180,13 @@ func (p *helped) Read(b []byte) (int, error) {
 	if n > 0 || err == nil {
 		return n, nil
 	}
-	if errors.Is(err, io.EOF) {
+	switch {
+	case errors.Is(err, io.EOF):
 		err = p.finish(false)
+	case errors.Is(err, os.ErrDeadlineExceeded): // interrupted: its end says why
+		if ended := p.finish(false); ended != nil {
+			err = ended
+		}
 	}
 	if err == nil {
 		err = io.EOF
@@ -212,6 +229,23 @@ func (p *helped) interrupt() {
 	now := time.Unix(1, 0)   // a deadline that has passed
 	_ = p.out.SetReadDeadline(now)
 	_ = p.w.SetWriteDeadline(now)
+}
+
+// bounded is a program that ends with a context.
+type bounded struct {
+	*helped
+	stop func() bool
+}
+
+// until ends the program with ctx.
+func (p *helped) until(ctx context.Context) bounded {
+	return bounded{p, context.AfterFunc(ctx, p.interrupt)}
+}
+
+// Close implements io.Closer.
+func (b bounded) Close() error {
+	b.stop()
+	return b.helped.Close()
 }
 
 // ignoreDelay drops the error that a program succeeded whose children still hold its standard error.

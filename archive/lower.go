@@ -156,6 +156,10 @@ func (a *applier) step(at, part string) (link string, err error) {
 
 // newDir makes a directory that has no entry of its own, with the times of st, if given.
 func (a *applier) newDir(dir int, name, full string, st *unix.Stat_t, mode uint32, uid, gid int) error {
+	// One entry may be the reason for two thousand directories.
+	if err := a.countName(full); err != nil {
+		return err
+	}
 	if err := unix.Mkdirat(dir, name, 0o700); err != nil {
 		return &os.PathError{Op: "mkdirat", Path: full, Err: err}
 	}

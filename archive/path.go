@@ -14,15 +14,19 @@ import (
 // the ends. The root itself is "". Names that climb are refused rather than bent.
 func cleanName(name string) (string, error) {
 	if len(name) > maxPath {
-		return "", invalidf("its path is longer than %d bytes", maxPath)
+		return "", invalidf("its path has %d bytes: at most %d are possible", len(name), maxPath)
 	}
 	if strings.IndexByte(name, 0) >= 0 {
 		return "", invalidf("its path holds a NUL byte")
 	}
 	for rest, more := name, true; more; {
 		var part string
-		if part, rest, more = strings.Cut(rest, "/"); part == ".." {
+		part, rest, more = strings.Cut(rest, "/")
+		if part == ".." {
 			return "", invalidf("its path leads upwards by \"..\"")
+		}
+		if len(part) > maxName {
+			return "", invalidf("its path has a part of %d bytes: at most %d are possible", len(part), maxName)
 		}
 	}
 	return strings.TrimPrefix(path.Clean("/"+name), "/"), nil

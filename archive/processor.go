@@ -143,7 +143,7 @@ func (p Processor) start(ctx context.Context, mediaType string, src io.Reader, p
 		cmd.ExtraFiles = []*os.File{f}
 		cmd.Env = append(cmd.Env, "STREAM_PROCESSOR_PIPE=/proc/self/fd/3")
 	}
-	in := &input{r: src}
+	in := &input{ctx: ctx.Err, r: src}
 	at, err := pipeThrough(cmd, in, in, func(exit error) error {
 		if ctx.Err() != nil {
 			return fmt.Errorf("stream processor %s: %w", p.ID, ctx.Err())
@@ -153,19 +153,7 @@ func (p Processor) start(ctx context.Context, mediaType string, src io.Reader, p
 	if err != nil {
 		return nil, fmt.Errorf("stream processor %s: %w", p.ID, err)
 	}
-	return &processor{at, context.AfterFunc(ctx, at.interrupt)}, nil
-}
-
-// processor is a Processor at work.
-type processor struct {
-	*helped
-	stop func() bool
-}
-
-// Close implements io.Closer.
-func (p *processor) Close() error {
-	p.stop()
-	return p.helped.Close()
+	return at.until(ctx), nil
 }
 
 // payloadFile returns a file in memory with the payload, to be read from its beginning.

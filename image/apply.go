@@ -25,6 +25,8 @@ type ApplyOptions struct {
 	Processors []archive.Processor
 	// Payloads are for processors, by their names.
 	Payloads map[string][]byte
+	// Limits bound what a layer may come to.
+	Limits Limits
 	// Sync puts the file system that the layer is applied to on disk.
 	Sync bool
 }
@@ -82,7 +84,7 @@ func applyBlob(
 		return plain, result, err
 	}
 	defer func() { err = errors.Join(err, coded.Close()) }()
-	tar, err := archive.Decompress(coded, opts.Helpers...)
+	tar, err := archive.Decompress(ctx, coded, opts.Helpers...)
 	if err != nil {
 		return plain, result, err
 	}
@@ -91,8 +93,9 @@ func applyBlob(
 	size := new(counter)
 	ahead := archive.Ahead(io.TeeReader(tar, io.MultiWriter(verifier.Hash(), size)))
 	defer func() { err = errors.Join(err, ahead.Close()) }()
+	opts.Limits.bound(&how, blob.Size())
 	if result, err = archive.Apply(ctx, root, ahead, how); err != nil {
-		return plain, result, err
+		return plain, result, opts.Limits.explain(err, blob.Size())
 	}
 	return ocispec.Descriptor{
 		MediaType: ocispec.MediaTypeImageLayer, Digest: verifier.Digest(), Size: int64(*size),
