@@ -146,7 +146,7 @@ func (a *applier) step(at, part string) (link string, err error) {
 			return "", &os.PathError{Op: "openat", Path: full, Err: err}
 		}
 		defer func() { _ = unix.Close(made) }()
-		return "", copyXattrs(fdPath(fd), fdPath(made))
+		return "", a.copyXattrs(fd, made)
 	case unix.S_IFLNK:
 		return readlink(fd, "")
 	default:
@@ -220,7 +220,7 @@ func (a *applier) copyUp(name string) error {
 	}
 	err = errors.Join(
 		unix.Fchown(int(dst.Fd()), int(st.Uid), int(st.Gid)),
-		copyXattrs(fdPath(fd), fdPath(int(dst.Fd()))),
+		a.copyXattrs(fd, int(dst.Fd())),
 		unix.Fchmod(int(dst.Fd()), st.Mode&0o7777),
 		dst.Close(),
 	)
