@@ -93,8 +93,8 @@ func TestBombsAreRefusedAndLeaveNothing(t *testing.T) {
 		"a terabyte, whatever size": {zipped, zstdZeros(t, fileHeader(t, 1<<20), 16), image.Limits{Ratio: 1 << 40}},
 	} {
 		for how, helpers := range map[string][]archive.Helper{"alone": nil, "helped": archive.Helpers()} {
-			if how == "helped" && tc.mediaType != gzipped {
-				continue // there is no helper for it
+			if how == "helped" && tc.mediaType != gzipped || how == "alone" && name == "gzip, by the default" {
+				continue // there is no helper for it; one run over 4 GiB is enough
 			}
 			t.Run(name+"/"+how, func(t *testing.T) {
 				s := newSnapshots(t)
