@@ -12,12 +12,15 @@ import (
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
+
+	"github.com/cleatproject/cleat/internal/inroot"
 )
 
 const (
 	headerBuffer = 64 << 10
 	copyBuffer   = 256 << 10
 	maxPath      = 4096
+	maxName      = 255
 	blockSize    = 512 // of tar
 	// writeBack is the size from which the writing of a file to disk is begun at once.
 	writeBack = 1 << 20
@@ -27,8 +30,10 @@ const (
 type applier struct {
 	opts   Options
 	root   int
+	open   inroot.Opener
 	parent parentDir
 	result Result
+	names  int // the length of all paths so far
 	// dirTimes are set at the end, since what comes into a directory changes its time.
 	dirTimes []dirTime
 	// unpacked are the paths this archive put there, for WhiteoutRemove.
@@ -50,7 +55,8 @@ func Apply(ctx context.Context, root string, r io.Reader, opts Options) (Result,
 	if err != nil {
 		return Result{}, fmt.Errorf("apply archive: %w", &os.PathError{Op: "open", Path: root, Err: err})
 	}
-	a := &applier{opts: opts, root: fd, buf: make([]byte, copyBuffer), parent: parentDir{fd: -1}, lower: lowerDir{open: opts.Lower, fd: -1, unknown: opts.Alone}}
+	a := &applier{opts: opts, root: fd, buf: make([]byte, copyBuffer), parent: parentDir{fd: -1}, open: inroot.Opener{Kernel: opts.openat2}}
+	a.lower = lowerDir{open: opts.Lower, in: &a.open, fd: -1, unknown: opts.Alone}
 	if opts.Whiteouts == WhiteoutRemove {
 		a.unpacked = make(map[string]struct{})
 	}
@@ -68,11 +74,10 @@ func (a *applier) close() {
 }
 
 func (a *applier) run(ctx context.Context, r io.Reader) error {
-	src := &source{r: r, left: a.opts.MaxBytes, check: ctx.Err}
+	src := &source{r: r, limit: a.opts.MaxBytes, left: a.opts.MaxBytes, check: ctx.Err}
 	br := bufio.NewReaderSize(src, headerBuffer)
 	read := &counter{r: br}
 	tr := tar.NewReader(read)
-	names := 0
 	for {
 		hdr, err := tr.Next()
 		if errors.Is(err, io.EOF) {
@@ -82,10 +87,10 @@ func (a *applier) run(ctx context.Context, r io.Reader) error {
 			return classify(err)
 		}
 		if a.result.Entries++; a.result.Entries > a.opts.MaxEntries {
-			return invalidf("it has more than %d entries", a.opts.MaxEntries)
+			return overf("it has more than %d entries", a.opts.MaxEntries)
 		}
-		if names += len(hdr.Name); names > a.opts.MaxNames {
-			return invalidf("its paths together are longer than %d bytes", a.opts.MaxNames)
+		if err := a.countName(hdr.Name); err != nil {
+			return err
 		}
 		if err := ctx.Err(); err != nil {
 			return err
@@ -102,7 +107,15 @@ func (a *applier) run(ctx context.Context, r io.Reader) error {
 	if _, err := io.CopyBuffer(io.Discard, struct{ io.Reader }{br}, a.buf); err != nil {
 		return classify(err)
 	}
-	return a.setDirTimes()
+	return a.setDirTimes(ctx.Err)
+}
+
+// countName counts a path that has to be remembered.
+func (a *applier) countName(name string) error {
+	if a.names += len(name); a.names > a.opts.MaxNames {
+		return overf("its paths together are longer than %d bytes", a.opts.MaxNames)
+	}
+	return nil
 }
 
 // classify gives what is wrong with the archive, or with the disk, its class.
@@ -135,9 +148,9 @@ func (c *counter) Read(p []byte) (int, error) {
 
 // source is the archive's stream, bounded and ended by the context.
 type source struct {
-	r     io.Reader
-	left  int64
-	check func() error
+	r           io.Reader
+	limit, left int64
+	check       func() error
 }
 
 func (s *source) Read(p []byte) (int, error) {
@@ -149,7 +162,7 @@ func (s *source) Read(p []byte) (int, error) {
 		var one [1]byte
 		n, err := s.r.Read(one[:])
 		if n > 0 {
-			return 0, invalidf("it is longer than the limit")
+			return 0, overf("it is longer than %d bytes", s.limit)
 		}
 		return 0, err
 	}

@@ -88,6 +88,14 @@ func wantGone(t *testing.T, path string) {
 	}
 }
 
+// waysDown are the ways in which paths are resolved, as functions from options to options.
+func waysDown() map[string]func(archive.Options) archive.Options {
+	return map[string]func(archive.Options) archive.Options{
+		"openat2": func(o archive.Options) archive.Options { return o },
+		"walk":    archive.Options.Walking,
+	}
+}
+
 func lstat(t *testing.T, path string) unix.Stat_t {
 	t.Helper()
 	var st unix.Stat_t
@@ -200,35 +208,41 @@ func TestHostile(t *testing.T) {
 		"long path":                {[]tar.Header{file(strings.Repeat("n/", 3000) + "n")}, true},
 	} {
 		for mode, whiteouts := range map[string]archive.Whiteouts{"remove": archive.WhiteoutRemove, "overlay": archive.WhiteoutOverlay} {
-			t.Run(name+"/"+mode, func(t *testing.T) {
-				outside := t.TempDir()
-				if err := os.WriteFile(filepath.Join(outside, "secret"), []byte("secret"), 0o600); err != nil {
-					t.Fatal(err)
-				}
-				root := t.TempDir()
-				var entries []tar.Header
-				for _, e := range tc.entries {
-					e.Name = strings.ReplaceAll(e.Name, "OUTSIDE", outside)
-					e.Linkname = strings.ReplaceAll(e.Linkname, "OUTSIDE", outside)
-					entries = append(entries, e)
-				}
-				before := lstat(t, outside)
-				err := apply(t, root, archive.Options{Whiteouts: whiteouts}, entries...)
-				if tc.refused && !errdefs.IsInvalidArgument(err) {
-					t.Errorf("got %v, want an invalid argument", err)
-				}
-				if !tc.refused && err != nil {
-					t.Errorf("refused: %v", err)
-				}
-				wantText(t, filepath.Join(outside, "secret"), "secret")
-				if st := lstat(t, filepath.Join(outside, "secret")); st.Nlink != 1 {
-					t.Error("the secret was linked to")
-				}
-				if after := lstat(t, outside); after != before {
-					t.Errorf("the directory outside changed from %+v to %+v", before, after)
-				}
-			})
+			for way, set := range waysDown() {
+				t.Run(name+"/"+mode+"/"+way, func(t *testing.T) {
+					hostile(t, tc.entries, tc.refused, set(archive.Options{Whiteouts: whiteouts}))
+				})
+			}
 		}
+	}
+}
+
+func hostile(t *testing.T, corpus []tar.Header, refused bool, opts archive.Options) {
+	outside := t.TempDir()
+	if err := os.WriteFile(filepath.Join(outside, "secret"), []byte("secret"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	root := t.TempDir()
+	var entries []tar.Header
+	for _, e := range corpus {
+		e.Name = strings.ReplaceAll(e.Name, "OUTSIDE", outside)
+		e.Linkname = strings.ReplaceAll(e.Linkname, "OUTSIDE", outside)
+		entries = append(entries, e)
+	}
+	before := lstat(t, outside)
+	err := apply(t, root, opts, entries...)
+	if refused && !errdefs.IsInvalidArgument(err) {
+		t.Errorf("got %v, want an invalid argument", err)
+	}
+	if !refused && err != nil {
+		t.Errorf("refused: %v", err)
+	}
+	wantText(t, filepath.Join(outside, "secret"), "secret")
+	if st := lstat(t, filepath.Join(outside, "secret")); st.Nlink != 1 {
+		t.Error("the secret was linked to")
+	}
+	if after := lstat(t, outside); after != before {
+		t.Errorf("the directory outside changed from %+v to %+v", before, after)
 	}
 }
 
@@ -287,6 +301,12 @@ func TestWhiteoutOverlay(t *testing.T) {
 }
 
 func TestCopyUpFromTheLayersBelow(t *testing.T) {
+	for way, set := range waysDown() {
+		t.Run(way, func(t *testing.T) { copyUp(t, set) })
+	}
+}
+
+func copyUp(t *testing.T, set func(archive.Options) archive.Options) {
 	below, root := t.TempDir(), t.TempDir()
 	mustApply(t, below, archive.Options{},
 		tar.Header{Name: "usr", Typeflag: tar.TypeDir, Mode: 0o711, Uid: 8},
@@ -295,7 +315,7 @@ func TestCopyUpFromTheLayersBelow(t *testing.T) {
 		link("bin", "usr/bin"), link("abs", "/usr/bin"), link("up", "../../../usr"))
 	calls := 0
 	lower := func() (*os.File, error) { calls++; return os.Open(below) }
-	mustApply(t, root, archive.Options{Whiteouts: archive.WhiteoutOverlay, Lower: lower},
+	mustApply(t, root, set(archive.Options{Whiteouts: archive.WhiteoutOverlay, Lower: lower}),
 		file("bin/a"), file("abs/b"), file("up/bin/c"), hard("tool2", "bin/tool"), file("fresh/d"))
 	for _, name := range []string{"a", "b", "c"} {
 		if _, err := os.Stat(filepath.Join(root, "usr/bin", name)); err != nil {
@@ -373,9 +393,10 @@ func TestReadsToTheEnd(t *testing.T) {
 // FuzzApply lets archives loose on a root inside a directory, and checks that the rest of
 // that directory stays as it is.
 func FuzzApply(f *testing.F) {
-	f.Add(pack(f, file("a/b"), link("l", "../.."), file("l/x"), hard("h", "l/secret"), file(".wh.a"), file("l/.wh..wh..opq")), false)
-	f.Add(pack(f, dir("d"), file("d/../x"), file("/abs"), link("d", "/")), true)
-	f.Fuzz(func(t *testing.T, data []byte, overlay bool) {
+	f.Add(pack(f, file("a/b"), link("l", "../.."), file("l/x"), hard("h", "l/secret"), file(".wh.a"), file("l/.wh..wh..opq")), false, false)
+	f.Add(pack(f, dir("d"), file("d/../x"), file("/abs"), link("d", "/")), true, false)
+	f.Add(pack(f, dir("d"), link("d/up", "../.."), link("l", "/d/up/.."), file("l/x"), file("d/up/.wh.secret")), true, true)
+	f.Fuzz(func(t *testing.T, data []byte, overlay, walk bool) {
 		top := t.TempDir()
 		root := filepath.Join(top, "root")
 		if err := errors.Join(os.Mkdir(root, 0o755), os.WriteFile(filepath.Join(top, "secret"), []byte("s"), 0o600)); err != nil {
@@ -386,6 +407,9 @@ func FuzzApply(f *testing.F) {
 		if overlay {
 			opts.Whiteouts = archive.WhiteoutOverlay
 			opts.Lower = func() (*os.File, error) { return os.Open("/usr") }
+		}
+		if walk {
+			opts = opts.Walking()
 		}
 		_, _ = archive.Apply(context.Background(), root, bytes.NewReader(data), opts)
 		entries, err := os.ReadDir(top)

@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cleatproject/cleat/internal/xattr"
 )
 
 // xattrRecord starts the names of PAX records that are extended attributes.
@@ -89,8 +91,7 @@ func (a *applier) fileAttributes(hdr *tar.Header, fd int) error {
 
 // byPath sets attributes of what is at name in a directory; a link is not followed.
 func byPath(dir int, name string) func(string, []byte) error {
-	path := fdPath(dir) + "/" + name
-	return func(attr string, value []byte) error { return unix.Lsetxattr(path, attr, value, 0) }
+	return xattr.Path{Name: fdPath(dir) + "/" + name}.Set
 }
 
 // setXattrs sets the extended attributes an entry has.
@@ -114,24 +115,11 @@ func setXattrs(hdr *tar.Header, set func(name string, value []byte) error) error
 // clearXattrs removes the attributes of a directory that was there before its entry which the entry
 // does not have: it is to be as the entry says, just as if it were made anew above the layers below.
 func (a *applier) clearXattrs(hdr *tar.Header, dir int, name string) error {
-	path := fdPath(dir) + "/" + name
-	n, err := unix.Llistxattr(path, a.buf)
-	if errors.Is(err, unix.ENOTSUP) || err == nil && n == 0 {
-		return nil
+	unwanted := func(attr string) bool {
+		_, has := hdr.PAXRecords[xattrRecord+attr]
+		return !has && wanted(attr) && attr != "security.selinux"
 	}
-	if err != nil {
-		return &os.PathError{Op: "listxattr", Path: hdr.Name, Err: err}
-	}
-	for attr := range strings.SplitSeq(strings.TrimSuffix(string(a.buf[:n]), "\x00"), "\x00") {
-		if _, ok := hdr.PAXRecords[xattrRecord+attr]; ok || !wanted(attr) || attr == "security.selinux" {
-			continue
-		}
-		err := unix.Lremovexattr(path, attr)
-		if err != nil && !errors.Is(err, unix.ENODATA) && !optional(attr, err) {
-			return &os.PathError{Op: "removexattr " + attr, Path: hdr.Name, Err: err}
-		}
-	}
-	return nil
+	return xattr.Remove(xattr.Path{Name: fdPath(dir) + "/" + name}, a.buf, unwanted, optional)
 }
 
 // wanted tells whether an attribute may come from an archive or a layer below. Overlay's
@@ -156,33 +144,9 @@ func optional(name string, err error) bool {
 	}
 }
 
-// copyXattrs copies the attributes of one directory or file to another; both paths are
-// below /proc/self/fd.
-func copyXattrs(from, to string) error {
-	buf := make([]byte, 64<<10) // the kernel's limit for the list, and for a value
-	n, err := unix.Listxattr(from, buf)
-	if errors.Is(err, unix.ENOTSUP) {
-		return nil
-	}
-	if err != nil {
-		return &os.PathError{Op: "listxattr", Path: from, Err: err}
-	}
-	for name := range strings.SplitSeq(strings.TrimSuffix(string(buf[:n]), "\x00"), "\x00") {
-		if name == "" || !wanted(name) {
-			continue
-		}
-		m, err := unix.Getxattr(from, name, buf)
-		if errors.Is(err, unix.ENODATA) {
-			continue
-		}
-		if err == nil {
-			err = unix.Setxattr(to, name, buf[:m], 0)
-		}
-		if err != nil && !optional(name, err) {
-			return &os.PathError{Op: "copy xattr " + name, Path: to, Err: err}
-		}
-	}
-	return nil
+// copyXattrs copies the attributes of one open directory or file to another.
+func (a *applier) copyXattrs(from, to int) error {
+	return xattr.Copy(xattr.Path{Name: fdPath(from), Follow: true}, xattr.Path{Name: fdPath(to), Follow: true}, a.buf, wanted, optional)
 }
 
 // times returns the times of access and modification.
@@ -204,8 +168,11 @@ func utimes(dir int, name string, ts [2]unix.Timespec) error {
 
 // setDirTimes sets the directories' times, in the archive's order, so that of two entries
 // for one directory the last counts. A directory that is gone, or replaced, is passed over.
-func (a *applier) setDirTimes() error {
+func (a *applier) setDirTimes(ctx func() error) error {
 	for _, d := range a.dirTimes {
+		if err := ctx(); err != nil {
+			return err
+		}
 		if d.path == "" {
 			if err := utimes(a.root, ".", d.times); err != nil {
 				return err
@@ -215,7 +182,7 @@ func (a *applier) setDirTimes() error {
 		dir, base := splitName(d.path)
 		if a.parent.fd < 0 || a.parent.path != dir {
 			a.parent.drop()
-			fd, err := openIn(a.root, dir, unix.O_PATH|unix.O_DIRECTORY)
+			fd, err := a.open.Open(a.root, dir, unix.O_PATH|unix.O_DIRECTORY)
 			if err != nil {
 				continue
 			}

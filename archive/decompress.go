@@ -4,9 +4,11 @@ import (
 	"bufio"
 	"bytes"
 	"compress/bzip2"
+	"context"
 	"errors"
 	"fmt"
 	"io"
+	"os"
 
 	"github.com/containerd/errdefs"
 	"github.com/klauspost/compress/gzip"
@@ -20,14 +22,21 @@ const (
 	inputBuffer = 128 << 10
 )
 
+// File is a source that is all of a file.
+type File interface {
+	io.Reader
+	// Open opens the file once more, for reading from its beginning. It fails where there is none.
+	Open() (*os.File, error)
+}
+
 // Decompress returns what r holds, unpacked: gzip, zstd and bzip2 are known by their first
 // bytes, all else is passed on as it is. Where a helper for the format is given, it does the
 // work; otherwise nothing outside this process is run. Memory is bounded. The caller closes
-// the result before r; Close waits for a read of r under way, so an r that may block for long
-// has to end with the caller's context. A stream that is cut short or damaged gives an invalid
-// argument.
-func Decompress(r io.Reader, helpers ...Helper) (io.ReadCloser, error) {
-	in := &input{r: r}
+// the result before r, and the result ends with ctx; Close waits for a read of r under way, so an
+// r that may block for long has to end with ctx too. A stream that is cut short or damaged gives
+// an invalid argument. An r that is a File may be read by the helper itself.
+func Decompress(ctx context.Context, r io.Reader, helpers ...Helper) (io.ReadCloser, error) {
+	in := &input{ctx: ctx.Err, r: r}
 	br := bufio.NewReaderSize(in, inputBuffer)
 	magic, err := br.Peek(6)
 	if err != nil && !errors.Is(err, io.EOF) {
@@ -35,7 +44,12 @@ func Decompress(r io.Reader, helpers ...Helper) (io.ReadCloser, error) {
 	}
 	for _, h := range helpers {
 		if h.Format == Gzip && isGzip(magic) || h.Format == Zstd && isZstd(magic) {
-			return h.start(br, in)
+			if f, ok := r.(File); ok {
+				if file, err := f.Open(); err == nil {
+					return h.startOn(ctx, file, in)
+				}
+			}
+			return h.start(ctx, br, in)
 		}
 	}
 	switch {
@@ -70,13 +84,19 @@ func isZstd(magic []byte) bool {
 	return len(magic) >= 4 && magic[0]&0xf0 == 0x50 && bytes.Equal(magic[1:4], []byte{0x2a, 0x4d, 0x18})
 }
 
-// input remembers that the stream below failed, which is not the decompressor's fault.
+// input ends with a context, and remembers that the stream below failed, which is not the
+// decompressor's fault.
 type input struct {
+	ctx func() error
 	r   io.Reader
 	err error
 }
 
 func (in *input) Read(p []byte) (int, error) {
+	if err := in.ctx(); err != nil {
+		in.err = err
+		return 0, err
+	}
 	n, err := in.r.Read(p)
 	if err != nil && !errors.Is(err, io.EOF) {
 		in.err = err

@@ -2,12 +2,14 @@ package archive_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"math"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -58,7 +60,7 @@ func compress(t testing.TB, data []byte, how string) []byte {
 }
 
 func decompressWith(data io.Reader, helpers ...archive.Helper) ([]byte, error) {
-	r, err := archive.Decompress(data, helpers...)
+	r, err := archive.Decompress(context.Background(), data, helpers...)
 	if err != nil {
 		return nil, err
 	}
@@ -103,7 +105,7 @@ func TestAHelperHasTwoPipesAndNothingElse(t *testing.T) {
 
 func TestAHelperThatIsClosedEarlyEnds(t *testing.T) {
 	for _, h := range archive.Helpers() {
-		r, err := archive.Decompress(bytes.NewReader(compress(t, bytes.Repeat(text(), 20), "gzip")), h)
+		r, err := archive.Decompress(context.Background(), bytes.NewReader(compress(t, bytes.Repeat(text(), 20), "gzip")), h)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -119,7 +121,7 @@ func TestAHelperThatIsClosedEarlyEnds(t *testing.T) {
 			t.Error("read after close")
 		}
 	}
-	if _, err := archive.Decompress(bytes.NewReader(compress(t, text(), "gzip")), archive.Helper{Format: archive.Gzip, Path: "/missing"}); !errors.Is(err, os.ErrNotExist) {
+	if _, err := archive.Decompress(context.Background(), bytes.NewReader(compress(t, text(), "gzip")), archive.Helper{Format: archive.Gzip, Path: "/missing"}); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a missing helper: %v", err)
 	}
 }
@@ -163,8 +165,62 @@ func testDecompress(t *testing.T, helpers ...archive.Helper) {
 	}
 }
 
+// opened is a source that is a file, and counts what is read of it here.
+type opened struct {
+	io.Reader
+	path string
+	read *int
+}
+
+func (o opened) Open() (*os.File, error) { return os.Open(o.path) }
+
+func (o opened) Read(p []byte) (int, error) {
+	n, err := o.Reader.Read(p)
+	*o.read += n
+	return n, err
+}
+
+// A helper reads a file itself: here, no more is read than it takes to know the format.
+func TestHelpersReadFilesThemselves(t *testing.T) {
+	want := bytes.Repeat(text(), 3)
+	packed := compress(t, want, "gzip")
+	path := filepath.Join(t.TempDir(), "layer")
+	for _, h := range archive.Helpers() {
+		before := descriptors(t)
+		for name, tc := range map[string]struct {
+			data []byte
+			src  io.Reader // what is read here
+			bad  func(error) bool
+		}{
+			"whole":     {packed, bytes.NewReader(packed), nil},
+			"cut short": {packed[:len(packed)/2], bytes.NewReader(packed[:len(packed)/2]), errdefs.IsInvalidArgument},
+			"unreadable": {packed[:len(packed)/2], io.MultiReader(bytes.NewReader(packed[:100]), iotest.ErrReader(os.ErrPermission)), func(err error) bool {
+				return errors.Is(err, os.ErrPermission) && !errdefs.IsInvalidArgument(err)
+			}},
+		} {
+			if err := os.WriteFile(path, tc.data, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			read := 0
+			got, err := decompressWith(opened{tc.src, path, &read}, h)
+			if tc.bad != nil {
+				if !tc.bad(err) {
+					t.Errorf("%s: %v", name, err)
+				}
+				continue
+			}
+			if err != nil || !bytes.Equal(got, want) || read >= len(packed) {
+				t.Errorf("%s: %d bytes, %v; %d of %d read here", name, len(got), err, read, len(packed))
+			}
+		}
+		if after := descriptors(t); after > before {
+			t.Errorf("%d descriptors, before there were %d", after, before)
+		}
+	}
+}
+
 func TestDecompressClosedEarly(t *testing.T) {
-	r, err := archive.Decompress(bytes.NewReader(compress(t, text(), "gzip")))
+	r, err := archive.Decompress(context.Background(), bytes.NewReader(compress(t, text(), "gzip")))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -193,7 +249,7 @@ func FuzzDecompress(f *testing.F) {
 		f.Add(compress(f, []byte("some text, some text"), how))
 	}
 	f.Fuzz(func(_ *testing.T, data []byte) {
-		r, err := archive.Decompress(bytes.NewReader(data))
+		r, err := archive.Decompress(context.Background(), bytes.NewReader(data))
 		if err != nil {
 			return
 		}
@@ -203,7 +259,7 @@ func FuzzDecompress(f *testing.F) {
 }
 
 func ExampleDecompress() {
-	r, err := archive.Decompress(bytes.NewReader([]byte("not compressed")))
+	r, err := archive.Decompress(context.Background(), bytes.NewReader([]byte("not compressed")))
 	if err != nil {
 		fmt.Println(err)
 		return

@@ -274,7 +274,7 @@ func TestCompressedInPartsIsOne(t *testing.T) {
 		if !bytes.Equal(bufs[0].Bytes(), bufs[1].Bytes()) {
 			t.Errorf("%q: the same input gave two outputs", c)
 		}
-		out, err := archive.Decompress(&bufs[0])
+		out, err := archive.Decompress(t.Context(), &bufs[0])
 		must(t, err)
 		got, err := io.ReadAll(out)
 		must(t, errors.Join(err, out.Close()))

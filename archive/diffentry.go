@@ -7,10 +7,11 @@ import (
 	"io"
 	"maps"
 	"os"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cleatproject/cleat/internal/xattr"
 )
 
 // node is a file in one of two trees.
@@ -45,34 +46,8 @@ func (d *differ) lstat(dir int, name, path string) (*node, error) {
 		}
 	}
 	var err error
-	n.attrs, err = readXattrs(fdPath(dir)+"/"+name, d.bufs[0])
+	n.attrs, err = xattr.Read(xattr.Path{Name: fdPath(dir) + "/" + name}, d.bufs[0], wanted)
 	return n, err
-}
-
-// readXattrs reads the attributes of what is at a path, which is not followed.
-func readXattrs(path string, buf []byte) (map[string]string, error) {
-	n, err := unix.Llistxattr(path, buf)
-	if errors.Is(err, unix.ENOTSUP) || err == nil && n == 0 {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, &os.PathError{Op: "listxattr", Path: path, Err: err}
-	}
-	attrs := make(map[string]string)
-	for _, name := range strings.Split(strings.TrimSuffix(string(buf[:n]), "\x00"), "\x00") {
-		if !wanted(name) {
-			continue
-		}
-		m, err := unix.Lgetxattr(path, name, buf)
-		if errors.Is(err, unix.ENODATA) || errors.Is(err, unix.ENOTSUP) {
-			continue
-		}
-		if err != nil {
-			return nil, &os.PathError{Op: "getxattr " + name, Path: path, Err: err}
-		}
-		attrs[name] = string(buf[:m])
-	}
-	return attrs, nil
 }
 
 // same tells whether a name stands for the same in both trees.

@@ -3,6 +3,7 @@ package archive
 import (
 	"archive/tar"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"strings"
@@ -128,7 +129,7 @@ func (a *applier) directory(hdr *tar.Header, name, base string) error {
 
 func (a *applier) regular(hdr *tar.Header, base string, data io.Reader) error {
 	if hdr.Size < 0 || hdr.Size > a.opts.MaxBytes-a.result.Bytes {
-		return invalidf("with its %d bytes the files exceed the limit of %d", hdr.Size, a.opts.MaxBytes)
+		return overf("with its %d bytes the files are longer together than %d", hdr.Size, a.opts.MaxBytes)
 	}
 	a.result.Bytes += hdr.Size
 	fd, err := a.createFile(base)
@@ -226,15 +227,18 @@ func (a *applier) device(hdr *tar.Header, base string) error {
 // target is a path below the root; a symbolic link at its end is linked to, not followed.
 func (a *applier) hardLink(hdr *tar.Header, name string) error {
 	target, err := cleanName(hdr.Linkname)
-	if err != nil || target == "" {
-		return invalidf("it is a hard link to %.512q", hdr.Linkname)
+	if err != nil {
+		return fmt.Errorf("it is a hard link to %.512q: %w", hdr.Linkname, err)
+	}
+	if target == "" {
+		return invalidf("it is a hard link to the root")
 	}
 	if target == name {
 		return nil
 	}
 	_, base := splitName(name)
 	targetDir, targetBase := splitName(target)
-	from, err := openIn(a.root, targetDir, unix.O_PATH|unix.O_DIRECTORY)
+	from, err := a.open.Open(a.root, targetDir, unix.O_PATH|unix.O_DIRECTORY)
 	var st unix.Stat_t
 	if err == nil {
 		err = unix.Fstatat(from, targetBase, &st, unix.AT_SYMLINK_NOFOLLOW)

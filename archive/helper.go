@@ -1,6 +1,7 @@
 package archive
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -58,7 +59,34 @@ const pipeSize = 1 << 20
 const nobody = 65534
 
 // start runs the helper on a source. It gets two pipes, no environment, and nothing else.
-func (h Helper) start(src io.Reader, in *input) (io.ReadCloser, error) {
+func (h Helper) start(ctx context.Context, src io.Reader, in *input) (io.ReadCloser, error) {
+	p, err := pipeThrough(h.command(), src, in, func(exit error) error { return h.failed(ctx, exit) })
+	if err != nil {
+		return nil, err
+	}
+	return p.until(ctx), nil
+}
+
+// startOn runs the helper on a file, which it closes here: the helper reads it itself, which saves a
+// copy into a pipe and one out of it.
+func (h Helper) startOn(ctx context.Context, file *os.File, in *input) (_ io.ReadCloser, err error) {
+	defer func() { err = errors.Join(err, file.Close()) }()
+	cmd := h.command()
+	cmd.Stdin = file
+	p, err := readFrom(cmd, in, func(exit error) error {
+		// Whether that was the data, or the disk, shows if it is read once more.
+		if _, err := io.Copy(io.Discard, in); err != nil {
+			return err
+		}
+		return h.failed(ctx, exit)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return p.until(ctx), nil
+}
+
+func (h Helper) command() *exec.Cmd {
 	cmd := &exec.Cmd{
 		Path: h.Path, Args: append([]string{h.Path}, h.Args...), Env: []string{}, Dir: "/",
 		SysProcAttr: &syscall.SysProcAttr{Setpgid: true},
@@ -66,18 +94,23 @@ func (h Helper) start(src io.Reader, in *input) (io.ReadCloser, error) {
 	if os.Geteuid() == 0 {
 		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: nobody, Gid: nobody}
 	}
-	return pipeThrough(cmd, src, in, func(exit error) error {
-		return fmt.Errorf("compressed data is damaged or cut short: %s: %w: %w: %w", h.Path, exit, io.ErrUnexpectedEOF, errdefs.ErrInvalidArgument)
-	})
+	return cmd
+}
+
+func (h Helper) failed(ctx context.Context, exit error) error {
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("decompress: %w", err)
+	}
+	return fmt.Errorf("compressed data is damaged or cut short: %s: %w: %w: %w", h.Path, exit, io.ErrUnexpectedEOF, errdefs.ErrInvalidArgument)
 }
 
 // helped is a program at work on a stream.
 type helped struct {
 	cmd    *exec.Cmd
 	in     *input
-	out, w *os.File               // what it writes, and what it is fed by
+	out, w *os.File               // what it writes, and what it is fed by, or nil
 	failed func(exit error) error // says what it means that the program failed
-	fed    chan error             // sent once the source has been read, or the program has stopped reading
+	fed    <-chan error           // ends once the source has been read, or the program has stopped reading
 	once   sync.Once
 	ended  error // what every Read answers from then on
 }
@@ -85,30 +118,38 @@ type helped struct {
 // pipeThrough starts a program with the source as its standard input; what it writes is read from the
 // result.
 func pipeThrough(cmd *exec.Cmd, src io.Reader, in *input, failed func(exit error) error) (_ *helped, err error) {
-	var files [4]*os.File // the program's ends, then ours
-	defer func() {
-		for i, f := range files {
-			if f != nil && (i < 2 || err != nil) {
-				err = errors.Join(err, f.Close())
-			}
-		}
-	}()
-	if files[0], files[3], err = os.Pipe(); err != nil {
+	r, w, err := os.Pipe()
+	if err != nil {
 		return nil, err
 	}
-	if files[2], files[1], err = os.Pipe(); err != nil {
-		return nil, err
+	defer func() { _ = r.Close() }() // the program has its own
+	enlarge(w)
+	cmd.Stdin = r
+	p, err := readFrom(cmd, in, failed)
+	if err != nil {
+		return nil, errors.Join(err, w.Close())
 	}
-	for _, f := range files[2:] {
-		enlarge(f)
-	}
-	cmd.Stdin, cmd.Stdout = files[0], files[1]
-	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("start %s: %w", cmd.Path, err)
-	}
-	p := &helped{cmd: cmd, in: in, out: files[2], w: files[3], failed: failed, fed: make(chan error, 1)}
-	go p.feed(src)
+	fed := make(chan error, 1)
+	p.w, p.fed = w, fed
+	go p.feed(src, fed)
 	return p, nil
+}
+
+// readFrom starts a program that has its standard input; what it writes is read from the result.
+func readFrom(cmd *exec.Cmd, in *input, failed func(exit error) error) (*helped, error) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	enlarge(r)
+	cmd.Stdout = w
+	defer func() { _ = w.Close() }() // the program has its own
+	if err := cmd.Start(); err != nil {
+		return nil, errors.Join(fmt.Errorf("start %s: %w", cmd.Path, err), r.Close())
+	}
+	fed := make(chan error)
+	close(fed) // by nobody
+	return &helped{cmd: cmd, in: in, out: r, failed: failed, fed: fed}, nil
 }
 
 // enlarge makes a pipe hold more; beyond a limit it stays smaller. The descriptor stays one that does
@@ -122,12 +163,12 @@ func enlarge(f *os.File) {
 }
 
 // feed gives the source to the program.
-func (p *helped) feed(src io.Reader) {
+func (p *helped) feed(src io.Reader, fed chan<- error) {
 	_, err := io.CopyBuffer(struct{ io.Writer }{p.w}, struct{ io.Reader }{src}, make([]byte, copyBuffer))
 	if errors.Is(err, syscall.EPIPE) {
 		err = nil // it has stopped reading, and says by its exit why
 	}
-	p.fed <- errors.Join(err, p.w.Close())
+	fed <- errors.Join(err, p.w.Close())
 }
 
 // Read implements io.Reader.
@@ -139,8 +180,13 @@ func (p *helped) Read(b []byte) (int, error) {
 	if n > 0 || err == nil {
 		return n, nil
 	}
-	if errors.Is(err, io.EOF) {
+	switch {
+	case errors.Is(err, io.EOF):
 		err = p.finish(false)
+	case errors.Is(err, os.ErrDeadlineExceeded): // interrupted: its end says why
+		if ended := p.finish(false); ended != nil {
+			err = ended
+		}
 	}
 	if err == nil {
 		err = io.EOF
@@ -161,7 +207,7 @@ func (p *helped) finish(kill bool) (err error) {
 		switch {
 		case p.in.err != nil:
 			err = p.in.err
-		case exit != nil:
+		case exit != nil && !kill:
 			err = p.failed(exit)
 		default:
 			err = errors.Join(fed, closed)
@@ -183,6 +229,23 @@ func (p *helped) interrupt() {
 	now := time.Unix(1, 0)   // a deadline that has passed
 	_ = p.out.SetReadDeadline(now)
 	_ = p.w.SetWriteDeadline(now)
+}
+
+// bounded is a program that ends with a context.
+type bounded struct {
+	*helped
+	stop func() bool
+}
+
+// until ends the program with ctx.
+func (p *helped) until(ctx context.Context) bounded {
+	return bounded{p, context.AfterFunc(ctx, p.interrupt)}
+}
+
+// Close implements io.Closer.
+func (b bounded) Close() error {
+	b.stop()
+	return b.helped.Close()
 }
 
 // ignoreDelay drops the error that a program succeeded whose children still hold its standard error.

@@ -38,8 +38,10 @@ func TestNoDescriptorLeaks(t *testing.T) {
 			{file("f"), file("f/below")},
 		} {
 			for _, w := range []archive.Whiteouts{archive.WhiteoutRemove, archive.WhiteoutOverlay} {
-				opts := archive.Options{Whiteouts: w, Lower: lower}
-				_, _ = archive.Apply(context.Background(), t.TempDir(), bytes.NewReader(pack(t, entries...)), opts)
+				for _, set := range waysDown() {
+					opts := set(archive.Options{Whiteouts: w, Lower: lower})
+					_, _ = archive.Apply(context.Background(), t.TempDir(), bytes.NewReader(pack(t, entries...)), opts)
+				}
 			}
 		}
 		for _, data := range [][]byte{whole, whole[:len(whole)/2], whole[:3]} {

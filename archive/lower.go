@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cleatproject/cleat/internal/inroot"
 )
 
 // maxLinks is how many symbolic links a path may go through, as in the kernel.
@@ -16,6 +18,7 @@ const maxLinks = 40
 // lowerDir is the view of the layers below, opened when it is first needed.
 type lowerDir struct {
 	open func() (*os.File, error)
+	in   *inroot.Opener
 	fd   int
 	// unknown says that they are not there yet.
 	unknown bool
@@ -41,7 +44,7 @@ func (l *lowerDir) lstat(name string) (fd int, st unix.Stat_t, ok bool, err erro
 	if l.fd < 0 {
 		return -1, st, false, nil
 	}
-	fd, err = openIn(l.fd, name, unix.O_PATH|unix.O_NOFOLLOW)
+	fd, err = l.in.Open(l.fd, name, unix.O_PATH|unix.O_NOFOLLOW)
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
 		return -1, st, false, nil
 	}
@@ -93,13 +96,13 @@ func (a *applier) makeParents(dir string) (int, error) {
 		}
 		todo = append(strings.Split(link, "/"), todo...)
 	}
-	return openIn(a.root, strings.Join(at, "/"), unix.O_PATH|unix.O_DIRECTORY)
+	return a.open.Open(a.root, strings.Join(at, "/"), unix.O_PATH|unix.O_DIRECTORY)
 }
 
 // step makes sure that part is a directory in the directory at, or returns the target of
 // the symbolic link that it is, here or below.
 func (a *applier) step(at, part string) (link string, err error) {
-	dir, err := openIn(a.root, at, unix.O_PATH|unix.O_DIRECTORY)
+	dir, err := a.open.Open(a.root, at, unix.O_PATH|unix.O_DIRECTORY)
 	if err != nil {
 		return "", err
 	}
@@ -143,7 +146,7 @@ func (a *applier) step(at, part string) (link string, err error) {
 			return "", &os.PathError{Op: "openat", Path: full, Err: err}
 		}
 		defer func() { _ = unix.Close(made) }()
-		return "", copyXattrs(fdPath(fd), fdPath(made))
+		return "", a.copyXattrs(fd, made)
 	case unix.S_IFLNK:
 		return readlink(fd, "")
 	default:
@@ -153,6 +156,10 @@ func (a *applier) step(at, part string) (link string, err error) {
 
 // newDir makes a directory that has no entry of its own, with the times of st, if given.
 func (a *applier) newDir(dir int, name, full string, st *unix.Stat_t, mode uint32, uid, gid int) error {
+	// One entry may be the reason for two thousand directories.
+	if err := a.countName(full); err != nil {
+		return err
+	}
 	if err := unix.Mkdirat(dir, name, 0o700); err != nil {
 		return &os.PathError{Op: "mkdirat", Path: full, Err: err}
 	}
@@ -213,7 +220,7 @@ func (a *applier) copyUp(name string) error {
 	}
 	err = errors.Join(
 		unix.Fchown(int(dst.Fd()), int(st.Uid), int(st.Gid)),
-		copyXattrs(fdPath(fd), fdPath(int(dst.Fd()))),
+		a.copyXattrs(fd, int(dst.Fd())),
 		unix.Fchmod(int(dst.Fd()), st.Mode&0o7777),
 		dst.Close(),
 	)

@@ -6,6 +6,8 @@ import (
 	"os"
 
 	"github.com/containerd/errdefs"
+
+	"github.com/cleatproject/cleat/internal/inroot"
 )
 
 // Whiteouts says what becomes of whiteouts.
@@ -36,12 +38,15 @@ type Options struct {
 	Alone bool
 	// MaxEntries bounds the entries; 0 means 10 million.
 	MaxEntries int
-	// MaxNames bounds the entries' paths together, in bytes, and so the memory for what
-	// has to be remembered; 0 means 256 MiB.
+	// MaxNames bounds the paths of entries, and of directories that have none, together, in
+	// bytes, and so the memory for what has to be remembered; 0 means 256 MiB.
 	MaxNames int
 	// MaxBytes bounds the archive's own length, and the sum of the files' lengths; 0
 	// means 1 TiB.
 	MaxBytes int64
+
+	// openat2 takes the system call's place in tests.
+	openat2 inroot.Openat2
 }
 
 func (o *Options) setDefaults() {
@@ -59,6 +64,9 @@ func (o *Options) setDefaults() {
 // ErrBelow says that an archive refers to what lies in the layers below it.
 var ErrBelow = errors.New("it needs the layers below")
 
+// ErrLimit says that an archive is over one of the limits of its options.
+var ErrLimit = errors.New("over the limit")
+
 // Result says what was applied.
 type Result struct {
 	Entries int
@@ -70,4 +78,9 @@ type Result struct {
 // invalidf makes an error of the class invalid argument.
 func invalidf(format string, args ...any) error {
 	return fmt.Errorf("%w: %w", fmt.Errorf(format, args...), errdefs.ErrInvalidArgument)
+}
+
+// overf makes an error of an archive that is over a limit.
+func overf(format string, args ...any) error {
+	return invalidf("%w: %w", fmt.Errorf(format, args...), ErrLimit)
 }

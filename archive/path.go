@@ -14,15 +14,19 @@ import (
 // the ends. The root itself is "". Names that climb are refused rather than bent.
 func cleanName(name string) (string, error) {
 	if len(name) > maxPath {
-		return "", invalidf("its path is longer than %d bytes", maxPath)
+		return "", invalidf("its path has %d bytes: at most %d are possible", len(name), maxPath)
 	}
 	if strings.IndexByte(name, 0) >= 0 {
 		return "", invalidf("its path holds a NUL byte")
 	}
 	for rest, more := name, true; more; {
 		var part string
-		if part, rest, more = strings.Cut(rest, "/"); part == ".." {
+		part, rest, more = strings.Cut(rest, "/")
+		if part == ".." {
 			return "", invalidf("its path leads upwards by \"..\"")
+		}
+		if len(part) > maxName {
+			return "", invalidf("its path has a part of %d bytes: at most %d are possible", len(part), maxName)
 		}
 	}
 	return strings.TrimPrefix(path.Clean("/"+name), "/"), nil
@@ -34,28 +38,6 @@ func splitName(p string) (dir, base string) {
 		return p[:i], p[i+1:]
 	}
 	return "", p
-}
-
-// openIn opens a path below dir as if dir were the root of everything.
-func openIn(dir int, name string, flags int) (int, error) {
-	if name == "" {
-		name = "."
-	}
-	how := unix.OpenHow{
-		Flags:   uint64(flags | unix.O_CLOEXEC),
-		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
-	}
-	for tries := 0; ; tries++ {
-		fd, err := unix.Openat2(dir, name, &how)
-		// EAGAIN: something was renamed on this machine while the kernel climbed "..".
-		if tries < 128 && (errors.Is(err, unix.EINTR) || errors.Is(err, unix.EAGAIN)) {
-			continue
-		}
-		if err != nil {
-			return -1, &os.PathError{Op: "openat2", Path: name, Err: err}
-		}
-		return fd, nil
-	}
 }
 
 // parentDir is the directory of the entry before, kept open since the next is mostly in
@@ -81,7 +63,7 @@ func (a *applier) openParent(dir string) error {
 		return nil
 	}
 	a.parent.drop()
-	fd, err := openIn(a.root, dir, unix.O_PATH|unix.O_DIRECTORY)
+	fd, err := a.open.Open(a.root, dir, unix.O_PATH|unix.O_DIRECTORY)
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
 		fd, err = a.makeParents(dir)
 	}

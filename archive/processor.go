@@ -93,10 +93,20 @@ func Process(ctx context.Context, all []Processor, mediaType string, r io.Reader
 	return out, nil
 }
 
+var _ File = (*processing)(nil)
+
 // processing is a stream on its way through programs.
 type processing struct {
 	io.Reader
 	steps []io.Closer
+}
+
+// Open implements File, where no program is on the way.
+func (p *processing) Open() (*os.File, error) {
+	if f, ok := p.Reader.(File); ok && len(p.steps) == 0 {
+		return f.Open()
+	}
+	return nil, errors.ErrUnsupported
 }
 
 // Close implements io.Closer.
@@ -133,7 +143,7 @@ func (p Processor) start(ctx context.Context, mediaType string, src io.Reader, p
 		cmd.ExtraFiles = []*os.File{f}
 		cmd.Env = append(cmd.Env, "STREAM_PROCESSOR_PIPE=/proc/self/fd/3")
 	}
-	in := &input{r: src}
+	in := &input{ctx: ctx.Err, r: src}
 	at, err := pipeThrough(cmd, in, in, func(exit error) error {
 		if ctx.Err() != nil {
 			return fmt.Errorf("stream processor %s: %w", p.ID, ctx.Err())
@@ -143,19 +153,7 @@ func (p Processor) start(ctx context.Context, mediaType string, src io.Reader, p
 	if err != nil {
 		return nil, fmt.Errorf("stream processor %s: %w", p.ID, err)
 	}
-	return &processor{at, context.AfterFunc(ctx, at.interrupt)}, nil
-}
-
-// processor is a Processor at work.
-type processor struct {
-	*helped
-	stop func() bool
-}
-
-// Close implements io.Closer.
-func (p *processor) Close() error {
-	p.stop()
-	return p.helped.Close()
+	return at.until(ctx), nil
 }
 
 // payloadFile returns a file in memory with the payload, to be read from its beginning.

@@ -86,7 +86,7 @@ func (a *applier) opaque(dir string) error {
 	if a.opts.Whiteouts == WhiteoutOverlay {
 		return a.setOpaque(a.parent.fd, ".")
 	}
-	fd, err := openIn(a.parent.fd, "", unix.O_RDONLY|unix.O_DIRECTORY)
+	fd, err := a.open.Open(a.parent.fd, "", unix.O_RDONLY|unix.O_DIRECTORY)
 	if err != nil {
 		return err
 	}

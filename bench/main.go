@@ -18,6 +18,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/cleatproject/cleat/archive"
 )
 
 func main() {
@@ -49,6 +51,7 @@ type options struct {
 func scenarios() []scenario {
 	return []scenario{
 		runScenario(), execScenario(), lifecycleScenario(1), lifecycleScenario(8), memoryScenario(), stdoutScenario(), unpackScenario(),
+		layerScenario(archive.Gzip, "igzip"), layerScenario(archive.Zstd, "zstd"),
 	}
 }
 

@@ -53,6 +53,12 @@ func (r *Reader) Size() int64 { return r.size }
 // Close ends the reading.
 func (r *Reader) Close() error { return r.f.Close() }
 
+// Open returns the blob's file, opened once more for reading, from its beginning: for another process
+// to read. The caller closes it.
+func (r *Reader) Open() (*os.File, error) {
+	return os.Open(fmt.Sprintf("/proc/self/fd/%d", r.f.Fd()))
+}
+
 // Section is a part of a blob, with a position. With io.Copy the bytes stay in the kernel
 // where they go to a file (copy_file_range) or a socket (sendfile). It is not safe for
 // concurrent use, and ends with its Reader.
@@ -88,7 +94,7 @@ func (s *Section) WriteTo(w io.Writer) (int64, error) {
 // writeRange writes n bytes from off on to w.
 func (r *Reader) writeRange(w io.Writer, off, n int64) (_ int64, err error) {
 	// A description of its own, because it has a position: others may be reading too.
-	f, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", r.f.Fd()))
+	f, err := r.Open()
 	if err != nil {
 		return io.Copy(w, io.NewSectionReader(r.f, off, n)) // no /proc, then through memory
 	}

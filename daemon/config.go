@@ -48,6 +48,8 @@ type Config struct {
 	// DecompressHelpers lets programs of the system decompress layers, where there are faster ones
 	// than cleatd itself.
 	DecompressHelpers bool `toml:"decompress_helpers"`
+	// Unpack bounds what a layer may come to when it is unpacked.
+	Unpack UnpackConfig `toml:"unpack"`
 	// StreamProcessors are programs that decode layers, by their names.
 	StreamProcessors map[string]StreamProcessor `toml:"stream_processors"`
 	// ProxyPlugins are snapshotters that other processes serve, by their names.
@@ -80,7 +82,7 @@ func DefaultConfiguration() Config {
 		Version: 1, Root: defaultRoot, State: defaultState, Address: defaultAddress,
 		LogLevel: "info", LogFormat: "text", Snapshotter: "overlayfs", Runtime: "io.containerd.cleat.v2",
 		Runtimes:   map[string]string{"io.containerd.runc.v2": "io.containerd.cleat.v2"},
-		EventsKeep: 64 << 20, DecompressHelpers: true, GC: defaultGC(), RegistryConfigPath: defaultCerts,
+		EventsKeep: 64 << 20, DecompressHelpers: true, GC: defaultGC(), Unpack: defaultUnpack(), RegistryConfigPath: defaultCerts,
 	}
 }
 
@@ -138,7 +140,7 @@ func (c *Config) complete() error {
 	if !filepath.IsAbs(c.CgroupParent) {
 		return fmt.Errorf("cgroup_parent %q: want an absolute path: %w", c.CgroupParent, errdefs.ErrInvalidArgument)
 	}
-	if err := errors.Join(c.checkProcessors(), c.checkProxies()); err != nil {
+	if err := errors.Join(c.checkProcessors(), c.checkProxies(), c.Unpack.check()); err != nil {
 		return err
 	}
 	if _, err := c.access(); err != nil {

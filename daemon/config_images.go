@@ -10,7 +10,34 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/cleatproject/cleat/archive"
+	"github.com/cleatproject/cleat/image"
 )
+
+// UnpackConfig is the table [unpack]: what a layer may come to when it is unpacked, however short it is.
+type UnpackConfig struct {
+	// MaxBytes bounds a layer's length, and that of its files together.
+	MaxBytes int64 `toml:"max_bytes"`
+	// MaxRatio bounds the same by so many times what was pulled, beyond the first 4 GiB.
+	MaxRatio int64 `toml:"max_ratio"`
+	// MaxEntries bounds a layer's files, directories and so on.
+	MaxEntries int `toml:"max_entries"`
+}
+
+func defaultUnpack() UnpackConfig {
+	l := image.DefaultLimits()
+	return UnpackConfig{MaxBytes: l.Bytes, MaxRatio: l.Ratio, MaxEntries: l.Entries}
+}
+
+func (u UnpackConfig) check() error {
+	if u.MaxBytes <= 0 || u.MaxRatio <= 0 || u.MaxEntries <= 0 {
+		return fmt.Errorf("unpack.max_bytes %d, unpack.max_ratio %d, unpack.max_entries %d: want more than 0: %w", u.MaxBytes, u.MaxRatio, u.MaxEntries, errdefs.ErrInvalidArgument)
+	}
+	return nil
+}
+
+func (u UnpackConfig) limits() image.Limits {
+	return image.Limits{Bytes: u.MaxBytes, Ratio: u.MaxRatio, Entries: u.MaxEntries}
+}
 
 // StreamProcessor is the configuration of a program that turns layers of one media type into another.
 type StreamProcessor struct {

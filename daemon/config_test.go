@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+
+	"github.com/cleatproject/cleat/image"
 )
 
 func load(t *testing.T, text string) (Config, error) {
@@ -32,6 +34,8 @@ func TestConfigurationOverridesDefaults(t *testing.T) {
 		[gc]
 		mutation_threshold = 7
 		schedule_delay = "2s"
+		[unpack]
+		max_ratio = 9
 		[runtimes]
 		"io.example.v1" = "/opt/shim"
 	`)
@@ -44,6 +48,9 @@ func TestConfigurationOverridesDefaults(t *testing.T) {
 	}
 	if want := (GCConfig{PauseThreshold: 0.02, MutationThreshold: 7, ScheduleDelay: duration(2 * time.Second), StartupDelay: duration(100 * time.Millisecond)}); cfg.GC != want {
 		t.Fatalf("gc is %+v, want %+v", cfg.GC, want)
+	}
+	if want := (image.Limits{Bytes: 256 << 30, Ratio: 9, Entries: 10_000_000}); cfg.Unpack.limits() != want {
+		t.Fatalf("limits are %+v, want %+v", cfg.Unpack.limits(), want)
 	}
 	if cfg.Snapshotter != "overlayfs" || cfg.LogLevel != "info" {
 		t.Fatalf("defaults are gone: %+v", cfg)
@@ -69,6 +76,8 @@ func TestBadConfigurationIsRefused(t *testing.T) {
 		"root = \"/same\"\nstate = \"/same\"": "differ",
 		`cgroup_parent = "x"`:                 "absolute",
 		`[`:                                   "toml",
+		"[unpack]\nmax_bytes = -1":            "unpack.max_bytes",
+		"[unpack]\nmax_ratio = 0":             "unpack.max_ratio",
 		"[gc]\npause_threshold = 0.6":         "pause_threshold",
 		"[gc]\nschedule_delay = \"soon\"":     "toml",
 		"[gc]\nstartup_delay = \"-1s\"":       "startup_delay",

@@ -129,7 +129,7 @@ func assemble(ctx context.Context, cfg Config, log *slog.Logger) (_ *daemon, err
 		Mounts: mounts,
 		DB:     kept.db, Content: kept.content, Snapshotters: drivers.working, Unavailable: drivers.failed, DefaultSnapshotter: cfg.Snapshotter,
 		DefaultRuntime: cfg.Runtime, Runtime: tasks, Events: kept.events, Root: cfg.Root,
-		CgroupParent: cfg.CgroupParent, GC: cfg.GC.service(), Log: log, Helpers: helpers(cfg), Processors: cfg.processors(),
+		CgroupParent: cfg.CgroupParent, GC: cfg.GC.service(), Log: log, Helpers: helpers(cfg), Processors: cfg.processors(), Limits: cfg.Unpack.limits(),
 		Registries: registry.New(registry.Options{
 			ConfigPath: cfg.RegistryConfigPath, UserAgent: "cleat/" + version.Version(),
 		}),

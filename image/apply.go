@@ -25,6 +25,8 @@ type ApplyOptions struct {
 	Processors []archive.Processor
 	// Payloads are for processors, by their names.
 	Payloads map[string][]byte
+	// Limits bound what a layer may come to.
+	Limits Limits
 	// Sync puts the file system that the layer is applied to on disk.
 	Sync bool
 }
@@ -77,12 +79,12 @@ func applyLayer(ctx context.Context, p Provider, desc ocispec.Descriptor, mounts
 func applyBlob(
 	ctx context.Context, blob Blob, mediaType string, algorithm digest.Algorithm, root string, how archive.Options, opts ApplyOptions,
 ) (plain ocispec.Descriptor, result archive.Result, err error) {
-	coded, err := archive.Process(ctx, opts.Processors, mediaType, io.NewSectionReader(blob, 0, blob.Size()), opts.Payloads)
+	coded, err := archive.Process(ctx, opts.Processors, mediaType, sourceOf(blob), opts.Payloads)
 	if err != nil {
 		return plain, result, err
 	}
 	defer func() { err = errors.Join(err, coded.Close()) }()
-	tar, err := archive.Decompress(coded, opts.Helpers...)
+	tar, err := archive.Decompress(ctx, coded, opts.Helpers...)
 	if err != nil {
 		return plain, result, err
 	}
@@ -91,13 +93,33 @@ func applyBlob(
 	size := new(counter)
 	ahead := archive.Ahead(io.TeeReader(tar, io.MultiWriter(verifier.Hash(), size)))
 	defer func() { err = errors.Join(err, ahead.Close()) }()
+	opts.Limits.bound(&how, blob.Size())
 	if result, err = archive.Apply(ctx, root, ahead, how); err != nil {
-		return plain, result, err
+		return plain, result, opts.Limits.explain(err, blob.Size())
 	}
 	return ocispec.Descriptor{
 		MediaType: ocispec.MediaTypeImageLayer, Digest: verifier.Digest(), Size: int64(*size),
 	}, result, nil
 }
+
+// sourceOf returns a blob to be read from its beginning, as a file where it is one.
+func sourceOf(blob Blob) io.Reader {
+	all := io.NewSectionReader(blob, 0, blob.Size())
+	if f, ok := blob.(opener); ok {
+		return fileSource{all, f}
+	}
+	return all
+}
+
+// opener is a blob that is a file, as those of the content store are.
+type opener interface{ Open() (*os.File, error) }
+
+type fileSource struct {
+	io.Reader
+	opener
+}
+
+var _ archive.File = fileSource{}
 
 // counter counts what is written to it.
 type counter int64

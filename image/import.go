@@ -141,7 +141,7 @@ type savedFile struct {
 
 // read stores or remembers every file of the archive.
 func (im *importer) read(ctx context.Context, r io.Reader) error {
-	plain, err := archive.Decompress(r)
+	plain, err := archive.Decompress(ctx, r)
 	if err != nil {
 		return err
 	}

@@ -62,7 +62,7 @@ func TestCtrUnpacksAndDiffs(t *testing.T) {
 	if got := strings.Join(entries, " "); got != "etc/ etc/new .wh.upper" {
 		t.Errorf("the difference is %q", got)
 	}
-	zipped, err := archive.Decompress(strings.NewReader(ok("snapshots", "diff", "work", chain)))
+	zipped, err := archive.Decompress(t.Context(), strings.NewReader(ok("snapshots", "diff", "work", chain)))
 	must(t, err)
 	if got := strings.Join(readTar(t, zipped), " "); !strings.Contains(got, ".wh.new") || !strings.Contains(got, "upper") {
 		t.Errorf("the way back is %q", got)

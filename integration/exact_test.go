@@ -62,54 +62,60 @@ func TestUnpackedIsWhatUmociMakes(t *testing.T) {
 	image, want := umociImage(t)
 	archives := t.TempDir()
 	d := Start(t)
-	ctx, conn := d.grpc()
-	c := snapshotsapi.NewSnapshotsClient(conn)
 	for _, format := range []string{"oci-archive", "docker-archive"} {
 		path := filepath.Join(archives, format+".tar")
 		runTool(t, "skopeo", "copy", "oci:"+image, format+":"+path+":docker.io/library/exact:latest")
 		for _, snapshotter := range []string{"overlayfs", "native", "erofs"} {
 			t.Run(format+" on "+snapshotter, func(t *testing.T) {
-				d.Cleat("image", "import", "--name", "exact", "--snapshotter", snapshotter, path)
-				stream, err := c.List(ctx, &snapshotsapi.ListSnapshotsRequest{Snapshotter: snapshotter})
-				must(t, err)
-				msg, err := stream.Recv()
-				must(t, err)
-				parents := make(map[string]bool)
-				for _, info := range msg.Info {
-					parents[info.Parent] = true
-				}
-				var top []string
-				for _, info := range msg.Info {
-					if !parents[info.Name] {
-						top = append(top, info.Name)
-					}
-				}
-				if len(msg.Info) != len(layerScripts) || len(top) != 1 {
-					t.Fatalf("snapshots are %v", msg.Info)
-				}
-				key := "view " + format
-				view, err := c.View(ctx, &snapshotsapi.ViewSnapshotRequest{Snapshotter: snapshotter, Key: key, Parent: top[0], Labels: map[string]string{"containerd.io/gc.root": "1"}})
-				must(t, err)
-				at := t.TempDir()
-				var mounts []mount.Mount
-				for _, m := range view.Mounts {
-					mounts = append(mounts, mount.Mount{Type: m.Type, Source: m.Source, Target: m.Target, Options: m.Options})
-				}
-				must(t, mount.All(mounts, at))
-				treecmp.Compare(t, at, want)
-				must(t, mount.UnmountAll(at, 0))
-				_, err = c.Remove(ctx, &snapshotsapi.RemoveSnapshotRequest{Snapshotter: snapshotter, Key: key})
-				must(t, err)
-				d.Cleat("image", "rm", "exact")
-				d.Eventually("the snapshots are gone", func() error {
-					if n := len(strings.Fields(d.list(snapshotter))); n > 0 {
-						return fmt.Errorf("%d are left", n)
-					}
-					return nil
-				})
+				d.unpacked(t, path, snapshotter, len(layerScripts), func(got string) { treecmp.Compare(t, got, want) })
 			})
 		}
 	}
+}
+
+// unpacked imports an archive of one image and shows what it was unpacked to; afterwards it is gone.
+func (d *Daemon) unpacked(t *testing.T, archive, snapshotter string, layers int, look func(root string)) {
+	t.Helper()
+	ctx, conn := d.grpc()
+	c := snapshotsapi.NewSnapshotsClient(conn)
+	d.Cleat("image", "import", "--name", "exact", "--snapshotter", snapshotter, archive)
+	stream, err := c.List(ctx, &snapshotsapi.ListSnapshotsRequest{Snapshotter: snapshotter})
+	must(t, err)
+	msg, err := stream.Recv()
+	must(t, err)
+	parents := make(map[string]bool)
+	for _, info := range msg.Info {
+		parents[info.Parent] = true
+	}
+	var top []string
+	for _, info := range msg.Info {
+		if !parents[info.Name] {
+			top = append(top, info.Name)
+		}
+	}
+	if len(msg.Info) != layers || len(top) != 1 {
+		t.Fatalf("snapshots are %v", msg.Info)
+	}
+	const key = "view"
+	view, err := c.View(ctx, &snapshotsapi.ViewSnapshotRequest{Snapshotter: snapshotter, Key: key, Parent: top[0], Labels: map[string]string{"containerd.io/gc.root": "1"}})
+	must(t, err)
+	at := t.TempDir()
+	var mounts []mount.Mount
+	for _, m := range view.Mounts {
+		mounts = append(mounts, mount.Mount{Type: m.Type, Source: m.Source, Target: m.Target, Options: m.Options})
+	}
+	must(t, mount.All(mounts, at))
+	look(at)
+	must(t, mount.UnmountAll(at, 0))
+	_, err = c.Remove(ctx, &snapshotsapi.RemoveSnapshotRequest{Snapshotter: snapshotter, Key: key})
+	must(t, err)
+	d.Cleat("image", "rm", "exact")
+	d.Eventually("the snapshots are gone", func() error {
+		if n := len(strings.Fields(d.list(snapshotter))); n > 0 {
+			return fmt.Errorf("%d are left", n)
+		}
+		return nil
+	})
 }
 
 // list returns the names of a snapshotter's directories.

@@ -6,6 +6,6 @@ git grep -l '^func Fuzz' -- '*_test.go' | while read -r f; do
     dir=./$(dirname "$f")
     sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\).*/\1/p' "$f" | while read -r target; do
         echo "== $dir $target"
-        go test -run '^$' -fuzz "^$target\$" -fuzztime "$1" "$dir"
+        go test -run '^$' -fuzz "^$target\$" -fuzzminimizetime 10x -fuzztime "$1" "$dir"
     done
 done

@@ -32,7 +32,7 @@ func (s *Service) Apply(
 	defer hold.Release()
 	hold.Content(layer.Digest.String())
 	return image.ApplyLayer(ctx, s.Blobs(namespace), layer, mounts, image.ApplyOptions{
-		Helpers: s.Helpers, Processors: s.Processors, Payloads: payloads, Sync: sync,
+		Helpers: s.Helpers, Processors: s.Processors, Payloads: payloads, Limits: s.Limits, Sync: sync,
 	})
 }
 

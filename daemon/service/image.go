@@ -122,7 +122,7 @@ func (s *Service) unpack(
 		return image.Unpacked{}, err
 	}
 	defer unlock()
-	opts := image.UnpackOptions{Platform: match, ApplyOptions: image.ApplyOptions{Helpers: s.Helpers, Processors: s.Processors}}
+	opts := image.UnpackOptions{Platform: match, ApplyOptions: image.ApplyOptions{Helpers: s.Helpers, Processors: s.Processors, Limits: s.Limits}}
 	if fetching != nil {
 		opts.Wait, opts.Watch = fetching.wait, fetching.watch
 	}

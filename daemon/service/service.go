@@ -23,6 +23,7 @@ import (
 	"github.com/cleatproject/cleat/archive"
 	"github.com/cleatproject/cleat/content"
 	"github.com/cleatproject/cleat/events"
+	"github.com/cleatproject/cleat/image"
 	"github.com/cleatproject/cleat/image/registry"
 	"github.com/cleatproject/cleat/metadata"
 	"github.com/cleatproject/cleat/mount/activation"
@@ -59,6 +60,8 @@ type Config struct {
 	Helpers []archive.Helper
 	// Processors decode layers of other media types; it may be nil.
 	Processors []archive.Processor
+	// Limits bound what a layer may come to when it is unpacked.
+	Limits image.Limits
 }
 
 // Service is the use cases. Its methods may be called concurrently.

@@ -14,6 +14,7 @@ import (
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 
+	"github.com/cleatproject/cleat/internal/inroot"
 	"github.com/cleatproject/cleat/mount"
 )
 
@@ -167,10 +168,7 @@ func parseID(text string) (uint64, bool) {
 // eachLine calls f with the colon-separated fields of each line until it returns true. A missing
 // file has no lines. Links in the path are followed inside root only.
 func eachLine(root *os.File, path string, f func(fields []string) (stop bool, err error)) error {
-	fd, err := unix.Openat2(int(root.Fd()), path, &unix.OpenHow{
-		Flags:   unix.O_RDONLY | unix.O_CLOEXEC | unix.O_NONBLOCK | unix.O_NOCTTY,
-		Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS,
-	})
+	fd, err := new(inroot.Opener).Open(int(root.Fd()), path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY)
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
 		return nil
 	}

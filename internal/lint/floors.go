@@ -20,7 +20,7 @@ type floor struct {
 
 // The floors of the design, ground floor first. The longest folder that matches a package rules.
 func design() []floor {
-	ground := []string{"proto", "fifo", "reaper", "mount", "internal/durable", "internal/undo", "internal/inject", "internal/exitrecord", "internal/version", "internal/treecmp"}
+	ground := []string{"proto", "fifo", "reaper", "mount", "internal/durable", "internal/undo", "internal/inject", "internal/exitrecord", "internal/version", "internal/treecmp", "internal/inroot", "internal/xattr"}
 	leaves := []string{"internal/durable", "internal/undo", "internal/inject"}
 	first := append(slices.Clone(ground), "content", "archive", "snapshot", "events")
 	stores := append(slices.Clone(first), "metadata")
@@ -30,7 +30,7 @@ func design() []floor {
 		{"fifo", leaves},
 		{"reaper", leaves},
 		{"mount", leaves},
-		{"internal", []string{"internal/durable"}},
+		{"internal", []string{"internal/durable", "internal/xattr"}},
 		{"internal/lint", nil},
 		{"content", ground},
 		{"archive", ground},

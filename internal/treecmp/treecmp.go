@@ -16,6 +16,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cleatproject/cleat/internal/xattr"
 )
 
 // Compare fails the test where two trees differ.
@@ -98,26 +100,11 @@ func hashOf(path string) ([]byte, error) {
 }
 
 func attributes(path string) (string, error) {
-	buf := make([]byte, 4096)
-	n, err := unix.Llistxattr(path, buf)
-	if errors.Is(err, unix.ENOTSUP) {
-		return "", nil
-	}
-	if err != nil {
-		return "", err
-	}
-	names := strings.Split(strings.TrimSuffix(string(buf[:n]), "\x00"), "\x00")
-	slices.Sort(names)
+	all := func(string) bool { return true }
+	attrs, err := xattr.Read(xattr.Path{Name: path}, make([]byte, xattr.BufferSize), all)
 	var text strings.Builder
-	for _, name := range names {
-		if name == "" {
-			continue
-		}
-		m, err := unix.Lgetxattr(path, name, buf)
-		if err != nil {
-			return "", err
-		}
-		fmt.Fprintf(&text, ", %s=%q", name, buf[:m])
+	for _, name := range slices.Sorted(maps.Keys(attrs)) {
+		fmt.Fprintf(&text, ", %s=%q", name, attrs[name])
 	}
-	return text.String(), nil
+	return text.String(), err
 }

@@ -14,9 +14,10 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cleatproject/cleat/internal/xattr"
 )
 
 // copier is one call of Copy.
@@ -36,7 +37,7 @@ func Copy(ctx context.Context, from, to string) error {
 	if err := unix.Lstat(from, &st); err != nil {
 		return fmt.Errorf("copy tree: %w", &os.PathError{Op: "lstat", Path: from, Err: err})
 	}
-	c := &copier{ctx: ctx.Err, dev: st.Dev, links: make(map[uint64]string), buf: make([]byte, 64<<10)}
+	c := &copier{ctx: ctx.Err, dev: st.Dev, links: make(map[uint64]string), buf: make([]byte, xattr.BufferSize)}
 	if err := c.copy(from, to, &st); err != nil {
 		return fmt.Errorf("copy tree: %w", err)
 	}
@@ -210,29 +211,9 @@ func (c *copier) attributes(from, to string, st *unix.Stat_t) error {
 }
 
 func (c *copier) xattrs(from, to string) error {
-	n, err := unix.Llistxattr(from, c.buf)
-	if errors.Is(err, unix.ENOTSUP) {
-		return nil
-	}
-	if err != nil {
-		return wrap("llistxattr", from, err)
-	}
-	for name := range strings.SplitSeq(strings.TrimSuffix(string(c.buf[:n]), "\x00"), "\x00") {
-		if name == "" {
-			continue
-		}
-		m, err := unix.Lgetxattr(from, name, c.buf)
-		if errors.Is(err, unix.ENODATA) {
-			continue
-		}
-		if err == nil {
-			err = unix.Lsetxattr(to, name, c.buf[:m], 0)
-		}
-		if err != nil && !errors.Is(err, unix.ENOTSUP) {
-			return wrap("copy xattr "+name, to, err)
-		}
-	}
-	return nil
+	all := func(string) bool { return true }
+	none := func(_ string, err error) bool { return errors.Is(err, unix.ENOTSUP) } // the file system has no such
+	return xattr.Copy(xattr.Path{Name: from}, xattr.Path{Name: to}, c.buf, all, none)
 }
 
 func wrap(op, path string, err error) error {
