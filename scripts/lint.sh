@@ -10,5 +10,8 @@ unformatted=$(gofmt -l $(git ls-files '*.go'))
 go vet ./... || fail "go vet"
 go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./... || fail "staticcheck"
 go run ./internal/lint || fail "house rules"
+for dir in harness v2; do
+	(cd integration/goclient/$dir && go vet ./... && go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...) || fail "integration/goclient/$dir"
+done
 (cd bench && go vet ./... && go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...) || fail "bench"
 exit $status

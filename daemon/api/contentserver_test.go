@@ -21,6 +21,7 @@ import (
 	"github.com/cleatproject/cleat/daemon/service"
 	"github.com/cleatproject/cleat/events"
 	meta "github.com/cleatproject/cleat/metadata"
+	"github.com/cleatproject/cleat/mount/activation"
 	"github.com/cleatproject/cleat/reaper"
 	"github.com/cleatproject/cleat/runtime"
 )
@@ -70,8 +71,10 @@ func (s *server) restart() {
 		Publish: func(events.Event) error { return nil },
 	})
 	must(t, err)
+	mounts, err := activation.Open(filepath.Join(s.root, "state", "m"), s.root)
+	must(t, err)
 	s.svc = service.New(service.Config{
-		Runtime: tasks, DB: db, Content: blobs, Events: log, Root: s.root,
+		Mounts: mounts, Runtime: tasks, DB: db, Content: blobs, Events: log, Root: s.root,
 		CgroupParent: "/cleat-test-of-the-api", Log: slog.New(slog.DiscardHandler),
 	})
 	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))

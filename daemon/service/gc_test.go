@@ -14,6 +14,7 @@ import (
 	"github.com/cleatproject/cleat/content"
 	"github.com/cleatproject/cleat/events"
 	"github.com/cleatproject/cleat/metadata"
+	"github.com/cleatproject/cleat/mount/activation"
 	"github.com/cleatproject/cleat/proto/cleatapi"
 	"github.com/cleatproject/cleat/snapshot"
 	"github.com/cleatproject/cleat/snapshot/overlay"
@@ -30,8 +31,10 @@ func stored(t *testing.T, root string, opts metadata.CollectOptions) (*Service, 
 	must(t, err)
 	driver, err := overlay.Open(filepath.Join(root, "snapshots"))
 	must(t, err)
+	mounts, err := activation.Open(filepath.Join(root, "m"), root)
+	must(t, err)
 	s := New(Config{
-		DB: db, Content: store, Events: log, Snapshotters: map[string]snapshot.Driver{overlay.Name: driver},
+		Mounts: mounts, DB: db, Content: store, Events: log, Snapshotters: map[string]snapshot.Driver{overlay.Name: driver},
 		DefaultSnapshotter: overlay.Name, Root: root, CgroupParent: "/cleat-test-none", Collecting: opts,
 		Log: slog.New(slog.DiscardHandler),
 	})
