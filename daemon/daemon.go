@@ -105,22 +105,10 @@ func assemble(ctx context.Context, cfg Config, log *slog.Logger) (_ *daemon, err
 	}
 	drivers := openSnapshotters(cfg.Root, uuid, cfg.ProxyPlugins, log, &d.close)
 
-	children := reaper.NewOwn()
-	d.close.Push("close reaper", children.Close)
-	binary, err := os.Executable()
-	if err != nil {
-		return nil, fmt.Errorf("find own binary: %w", err)
-	}
-	tasks, err := runtime.New(runtime.Config{
-		State: cfg.State, Root: cfg.Root, Address: cfg.Address, TTRPCAddress: cfg.TTRPCAddress,
-		Binary: binary, Runtimes: cfg.Runtimes, Debug: log.Enabled(ctx, slog.LevelDebug), Reaper: children,
-		Publish: func(e events.Event) error { _, err := kept.events.Append(e); return err },
-		Log:     log,
-	})
+	tasks, err := openRuntime(ctx, cfg, kept.events, log, &d.close)
 	if err != nil {
 		return nil, err
 	}
-	d.close.Push("close runtime", tasks.Close)
 	mounts, err := activation.Open(filepath.Join(cfg.State, "m"), cfg.Root)
 	if err != nil {
 		return nil, err
@@ -149,6 +137,27 @@ func assemble(ctx context.Context, cfg Config, log *slog.Logger) (_ *daemon, err
 		Snapshotters: slices.Sorted(maps.Keys(drivers.working)), Unavailable: drivers.failed, Root: cfg.Root,
 	}, access, log)
 	return d, err
+}
+
+// openRuntime makes the manager of tasks with the reaper of its shims.
+func openRuntime(ctx context.Context, cfg Config, log *events.Log, to *slog.Logger, closing *undo.Stack) (*runtime.Manager, error) {
+	children := reaper.NewOwn()
+	closing.Push("close reaper", children.Close)
+	binary, err := os.Executable()
+	if err != nil {
+		return nil, fmt.Errorf("find own binary: %w", err)
+	}
+	tasks, err := runtime.New(runtime.Config{
+		State: cfg.State, Root: cfg.Root, Address: cfg.Address, TTRPCAddress: cfg.TTRPCAddress,
+		Binary: binary, Runtimes: cfg.Runtimes, Debug: to.Enabled(ctx, slog.LevelDebug), Reaper: children,
+		Publish: func(e events.Event) error { _, err := log.Append(e); return err },
+		Log:     to,
+	})
+	if err != nil {
+		return nil, err
+	}
+	closing.Push("close runtime", tasks.Close)
+	return tasks, nil
 }
 
 // helpers are the system's decompressors, unless the configuration is against it.
