@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -116,11 +117,23 @@ func (d *Daemon) Restart() {
 	d.Begin()
 }
 
-// Log returns what the daemon logged.
+// Log returns what the daemon logged, and the shims of the tasks that are there.
 func (d *Daemon) Log() string {
 	data, err := os.ReadFile(d.log)
 	if err != nil {
 		return err.Error()
+	}
+	shims, err := filepath.Glob(filepath.Join(d.State, "io.containerd.runtime.v2.task", "*", "*", "log"))
+	if err != nil {
+		return err.Error()
+	}
+	for _, path := range shims {
+		if info, err := os.Lstat(path); err != nil || !info.Mode().IsRegular() {
+			continue // a FIFO, of another project's shim
+		}
+		if said, err := os.ReadFile(path); err == nil {
+			data = fmt.Appendf(data, "shim of %s:\n%s", filepath.Base(filepath.Dir(path)), said)
+		}
 	}
 	return string(data)
 }

@@ -89,23 +89,29 @@ func TestRestartLabels(t *testing.T) {
 
 	d.restarted("fails", "2", "stopped")
 	d.restarted("ends", "", "stopped")
+	logged := func(want string) {
+		t.Helper()
+		d.Eventually("it logs where the label says", func() error {
+			data, err := os.ReadFile(log)
+			if err == nil && string(data) != want {
+				err = fmt.Errorf("%q", data)
+			}
+			return err
+		})
+	}
 	killPid(t, d.ps("always").Pid)
-	killPid(t, d.restarted("always", "1", "running").Pid)
+	pid := d.restarted("always", "1", "running").Pid
+	logged("up\n")
+	killPid(t, pid)
 	d.restarted("always", "2", "running")
-	d.Eventually("it logs where the label says", func() error {
-		data, err := os.ReadFile(log)
-		if err == nil && string(data) != "up\nup\n" {
-			err = fmt.Errorf("%q", data)
-		}
-		return err
-	})
+	logged("up\nup\n")
 	d.relabel("unless", "explicitly-stopped=true")
 	killPid(t, d.ps("unless").Pid)
 	d.restarted("unless", "", "stopped")
 
 	// Over a restart of the daemon: one that ended while it was away, and one whose bundle went with
 	// the machine's last run.
-	pid := d.ps("always").Pid
+	pid = d.ps("always").Pid
 	d.relabel("unless", "explicitly-stopped=")
 	d.Kill9()
 	killPid(t, pid)
