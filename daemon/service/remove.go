@@ -82,8 +82,8 @@ func (s *Service) deleteTask(ctx context.Context, t *runtime.Task) error {
 func (s *Service) kill(ctx context.Context, t *runtime.Task) error {
 	ctx, cancel := context.WithTimeout(ctx, killLimit)
 	defer cancel()
-	err := t.Kill(ctx, "", uint32(unix.SIGKILL), true)
-	if err == nil || errors.Is(err, errdefs.ErrNotFound) {
+	err := ignore(t.Kill(ctx, "", uint32(unix.SIGKILL), true), errdefs.ErrNotFound) // it may have ended meanwhile
+	if err == nil {
 		if t.Info().Status == types.Status_PAUSED {
 			err = t.Resume(ctx) // a frozen process takes no signal
 		}
