@@ -251,18 +251,8 @@ func (m *Manager) bury(ctx context.Context, t *Task) error {
 
 // announceDead announces the exit on behalf of a dead shim and remembers that it did.
 func (m *Manager) announceDead(t *Task, e Exit) error {
-	data, err := rpc.Marshal(&apievents.TaskExit{
-		ContainerId: t.id, Id: t.id, Pid: e.Pid, ExitStatus: e.Status, ExitedAt: types.FromTime(e.At),
-	})
-	if err != nil {
+	if err := t.announceExit(e); err != nil {
 		return err
-	}
-	err = t.announce(events.Event{
-		Timestamp: time.Now().UTC(), Namespace: t.namespace, Topic: "/tasks/exit",
-		TypeURL: "containerd.events.TaskExit", Value: data,
-	})
-	if err != nil {
-		return fmt.Errorf("announce exit of %s: %w", t.id, err)
 	}
 	return writeEmpty(t.bundle.file(announcedFile))
 }
