@@ -25,7 +25,8 @@ const destroyLimit = 20 * time.Second
 const shutdownLimit = 10 * time.Second
 
 // Delete frees a stopped task with its shim and bundle and returns the init's exit. A running task
-// is errdefs.ErrFailedPrecondition. It may be retried after any error.
+// is errdefs.ErrFailedPrecondition, one that somebody else deletes meanwhile errdefs.ErrNotFound. It may be
+// retried after any error.
 func (t *Task) Delete(ctx context.Context) (Exit, error) {
 	if t.Info().Link == Dead {
 		return t.deleteDead()
@@ -35,6 +36,9 @@ func (t *Task) Delete(ctx context.Context) (Exit, error) {
 		return Exit{}, err
 	}
 	resp, err := call[task.DeleteResponse](ctx, c, runtimeCall, "Delete", &task.DeleteRequest{Id: t.id})
+	if err != nil && t.isRemoving() && ctx.Err() == nil {
+		return Exit{}, fmt.Errorf("delete task %s: somebody else deletes it: %w", t.id, errdefs.ErrNotFound)
+	}
 	if err != nil {
 		return Exit{}, fmt.Errorf("delete task %s: %w", t.id, err)
 	}
