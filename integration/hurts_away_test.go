@@ -100,14 +100,14 @@ func TestHurts01ExitsLostWhileTheDaemonIsAway(t *testing.T) {
 func (d *Daemon) lastCursor() uint64 {
 	d.t.Helper()
 	c := d.Client()
-	const mark = "marks-the-end"
+	mark := fmt.Sprintf("marks-the-end-%d", time.Now().UnixNano())
 	must(d.t, c.CreateNamespace(d.t.Context(), mark))
 	must(d.t, c.DeleteNamespace(d.t.Context(), mark))
 	last := uint64(0)
 	req := client.EventsRequest{FromStart: true, AllNamespaces: true}
 	d.eachEvent(c, req, func(e client.Event) bool {
 		last = e.Cursor
-		return e.Topic != "/namespaces/delete"
+		return e.Topic != "/namespaces/delete" || !strings.Contains(string(e.Value), mark)
 	})
 	return last
 }

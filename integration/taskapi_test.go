@@ -1,9 +1,12 @@
 package integration
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	containersapi "github.com/containerd/containerd/api/services/containers/v1"
@@ -70,6 +73,30 @@ func TestTaskAPIDetails(t *testing.T) {
 	must(t, err)
 	_, err = containersapi.NewContainersClient(conn).Delete(ctx, &containersapi.DeleteContainerRequest{ID: "c"})
 	must(t, err)
+}
+
+// TestDeletesAtOnce has several clients delete the same task: one does, and for the others it is not there.
+func TestDeletesAtOnce(t *testing.T) {
+	d := Start(t)
+	for i := range 5 {
+		id := fmt.Sprintf("c%d", i)
+		ctx, tasks := d.createTask(id, busyboxSpec(t, "true"), "")
+		d.startTask(ctx, tasks, id)
+		d.waitTask(ctx, tasks, id, 0)
+		var got [8]codes.Code
+		var wg sync.WaitGroup
+		for k := range got {
+			wg.Go(func() {
+				_, err := tasks.Delete(ctx, &tasksapi.DeleteTaskRequest{ContainerID: id})
+				got[k] = status.Code(err)
+			})
+		}
+		wg.Wait()
+		slices.Sort(got[:])
+		if got[0] != codes.OK || got[1] != codes.NotFound || got[len(got)-1] != codes.NotFound {
+			t.Errorf("deletes at once: %v", got)
+		}
+	}
 }
 
 func TestStdioURIsOfTheTaskAPI(t *testing.T) {

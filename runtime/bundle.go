@@ -26,6 +26,7 @@ const (
 	runtimeFile    = "runtime"          // the runtime name it was asked for by
 	pendingFile    = "pending"          // present until Commit
 	announcedFile  = "exit-announced"   // the exit of a dead shim's container was announced
+	toldFile       = "exit-told"        // the exit that a foreign shim told of was announced
 	logFile        = "log"              // stderr of the shim
 )
 

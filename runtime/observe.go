@@ -9,7 +9,6 @@ import (
 	"github.com/cleatproject/cleat/events"
 	apievents "github.com/cleatproject/cleat/proto/events"
 	"github.com/cleatproject/cleat/proto/rpc"
-	"github.com/cleatproject/cleat/proto/task"
 	"github.com/cleatproject/cleat/proto/types"
 )
 
@@ -76,24 +75,34 @@ func (m *Manager) observeExit(e events.Event) error {
 	if t == nil || ev.Id != ev.ContainerId {
 		return m.cfg.Publish(e)
 	}
-	if err := t.announce(e); err != nil {
+	exit := Exit{Pid: ev.Pid, Status: ev.ExitStatus, At: ev.ExitedAt.Time()}
+	if err := t.announce(e, exit); err != nil {
 		return err
 	}
-	t.setExit(Exit{Pid: ev.Pid, Status: ev.ExitStatus, At: ev.ExitedAt.Time()})
+	t.setExit(exit)
 	return nil
 }
 
 // announce publishes the exit of the init unless that was done.
-func (t *Task) announce(e events.Event) error {
+func (t *Task) announce(e events.Event, exit Exit) error {
 	t.announcing.Lock()
 	defer t.announcing.Unlock()
-	if t.announced {
+	foreign := t.foreign()
+	if t.announced || foreign && t.bundle.has(toldFile) {
 		return nil
+	}
+	if foreign {
+		if err := t.recordExit(exit); err != nil {
+			return err
+		}
 	}
 	if err := t.m.cfg.Publish(e); err != nil {
 		return err
 	}
 	t.announced = true
+	if foreign {
+		return t.noteTold()
+	}
 	return nil
 }
 
@@ -118,22 +127,17 @@ func (m *Manager) watch(t *Task, c *conn) {
 	})
 }
 
-// awaitForeignExit learns the exit from a shim that may not forward events reliably.
-func (m *Manager) awaitForeignExit(ctx context.Context, t *Task, c *conn) {
-	m.wg.Go(func() {
-		resp, err := call[task.WaitResponse](ctx, c, 0, "Wait", &task.WaitRequest{Id: t.id})
-		if err != nil {
-			return // the connection's end or the task's; both have their watchers
-		}
-		i := t.Info()
-		t.setExit(Exit{Pid: i.Pid, Status: resp.ExitStatus, At: resp.ExitedAt.Time()})
-	})
-}
-
-// apply takes over a shim's own account of its init.
-func (t *Task) apply(p *shimProcess) {
+// apply takes over a shim's own account of its init. The exit that a foreign one tells of is announced here:
+// it may have given up forwarding it.
+func (t *Task) apply(p *shimProcess) error {
 	if p.status == types.Status_STOPPED {
-		t.setExit(Exit{Pid: p.pid, Status: p.exitStatus, At: p.exitedAt})
+		exit := Exit{Pid: p.pid, Status: p.exitStatus, At: p.exitedAt}
+		if t.foreign() {
+			if err := t.announceExit(exit); err != nil {
+				return err
+			}
+		}
+		t.setExit(exit)
 	}
 	t.update(func(i *Info) {
 		i.Pid = p.pid
@@ -144,4 +148,5 @@ func (t *Task) apply(p *shimProcess) {
 		}
 		i.OOMKilled = i.OOMKilled || p.oomKilled
 	})
+	return nil
 }

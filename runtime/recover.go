@@ -170,7 +170,9 @@ func (m *Manager) reach(ctx context.Context, t *Task) (*conn, error) {
 	if err != nil {
 		return nil, errors.Join(err, c.client.Close())
 	}
-	t.apply(p)
+	if err := t.apply(p); err != nil {
+		return nil, errors.Join(err, c.client.Close())
+	}
 	t.update(func(i *Info) { i.ShimPid, i.ShimVersion, i.ShimAddress = p.shimPid, p.shimVersion, addr.Address })
 	t.setConn(c, Ready)
 	return c, nil

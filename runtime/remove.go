@@ -25,7 +25,8 @@ const destroyLimit = 20 * time.Second
 const shutdownLimit = 10 * time.Second
 
 // Delete frees a stopped task with its shim and bundle and returns the init's exit. A running task
-// is errdefs.ErrFailedPrecondition. It may be retried after any error.
+// is errdefs.ErrFailedPrecondition, one that somebody else deletes meanwhile errdefs.ErrNotFound. It may be
+// retried after any error.
 func (t *Task) Delete(ctx context.Context) (Exit, error) {
 	if t.Info().Link == Dead {
 		return t.deleteDead()
@@ -35,6 +36,9 @@ func (t *Task) Delete(ctx context.Context) (Exit, error) {
 		return Exit{}, err
 	}
 	resp, err := call[task.DeleteResponse](ctx, c, runtimeCall, "Delete", &task.DeleteRequest{Id: t.id})
+	if err != nil && t.isRemoving() && ctx.Err() == nil {
+		return Exit{}, fmt.Errorf("delete task %s: somebody else deletes it: %w", t.id, errdefs.ErrNotFound)
+	}
 	if err != nil {
 		return Exit{}, fmt.Errorf("delete task %s: %w", t.id, err)
 	}
@@ -251,18 +255,8 @@ func (m *Manager) bury(ctx context.Context, t *Task) error {
 
 // announceDead announces the exit on behalf of a dead shim and remembers that it did.
 func (m *Manager) announceDead(t *Task, e Exit) error {
-	data, err := rpc.Marshal(&apievents.TaskExit{
-		ContainerId: t.id, Id: t.id, Pid: e.Pid, ExitStatus: e.Status, ExitedAt: types.FromTime(e.At),
-	})
-	if err != nil {
+	if err := t.announceExit(e); err != nil {
 		return err
-	}
-	err = t.announce(events.Event{
-		Timestamp: time.Now().UTC(), Namespace: t.namespace, Topic: "/tasks/exit",
-		TypeURL: "containerd.events.TaskExit", Value: data,
-	})
-	if err != nil {
-		return fmt.Errorf("announce exit of %s: %w", t.id, err)
 	}
 	return writeEmpty(t.bundle.file(announcedFile))
 }

@@ -94,6 +94,9 @@ func (s *Server) deleteExec(p *process) (*task.DeleteResponse, error) {
 func (s *Server) deleteInit(ctx context.Context, p *process) (*task.DeleteResponse, error) {
 	c := p.container
 	st, _ := p.snapshot()
+	if st == deleted { // by somebody who was faster
+		return nil, fmt.Errorf("delete container %s: it is deleted: %w", c.id, errdefs.ErrNotFound)
+	}
 	if st != created && st != stopped {
 		return nil, fmt.Errorf("delete container %s: it is %s; kill it first: %w", c.id, st, errdefs.ErrFailedPrecondition)
 	}

@@ -2,8 +2,10 @@ package service
 
 import (
 	"fmt"
+	"strings"
 
 	apievents "github.com/containerd/containerd/api/events"
+	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -43,8 +45,32 @@ func announceCollected(tx *metadata.Tx, r metadata.Removed) error {
 	}
 }
 
+// validEvent checks an event that came over the API: its topic is identifiers, each after a slash. The error
+// is of the class invalid argument.
+func validEvent(e events.Event) error {
+	if err := metadata.ValidateID(e.Namespace); err != nil {
+		return fmt.Errorf("namespace of an event: %w", err)
+	}
+	parts := strings.Split(e.Topic, "/")
+	if len(parts) < 2 || parts[0] != "" {
+		return fmt.Errorf("event topic %q: it begins with a slash, as in /tasks/exit: %w", e.Topic, errdefs.ErrInvalidArgument)
+	}
+	for _, p := range parts[1:] {
+		if err := metadata.ValidateID(p); err != nil {
+			return fmt.Errorf("event topic %q: %w", e.Topic, err)
+		}
+	}
+	if e.TypeURL == "" {
+		return fmt.Errorf("event %s: it has no type: %w", e.Topic, errdefs.ErrInvalidArgument)
+	}
+	return nil
+}
+
 // Publish appends an event that a client sent.
 func (s *Service) Publish(e events.Event) error {
+	if err := validEvent(e); err != nil {
+		return fmt.Errorf("publish: %w", err)
+	}
 	if _, err := s.Events.Append(e); err != nil {
 		return fmt.Errorf("publish %s: %w", e.Topic, err)
 	}
@@ -52,7 +78,12 @@ func (s *Service) Publish(e events.Event) error {
 }
 
 // Forward takes an event from a shim.
-func (s *Service) Forward(e events.Event) error { return s.Runtime.Observe(e) }
+func (s *Service) Forward(e events.Event) error {
+	if err := validEvent(e); err != nil {
+		return fmt.Errorf("forward: %w", err)
+	}
+	return s.Runtime.Observe(e)
+}
 
 func containerCreated(c metadata.Container) *apievents.ContainerCreate {
 	e := &apievents.ContainerCreate{

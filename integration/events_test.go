@@ -1,0 +1,303 @@
+package integration
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"net"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	eventsapi "github.com/containerd/containerd/api/services/events/v1"
+	"github.com/containerd/containerd/api/types"
+	"github.com/containerd/ttrpc"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"github.com/cleatproject/cleat/proto/rpc"
+)
+
+// stalling is a connection whose reader can be held up.
+type stalling struct {
+	net.Conn
+	mu sync.Mutex // held while it stalls
+}
+
+func (s *stalling) Read(b []byte) (int, error) {
+	s.mu.Lock()
+	s.mu.Unlock() //nolint:staticcheck // it only waits
+	return s.Conn.Read(b)
+}
+
+// subscriber receives events, on either transport, over a connection of its own.
+type subscriber struct {
+	conn    *stalling
+	receive func() (*types.Envelope, error)
+}
+
+// subscribers returns a new one for each transport. Their contexts end with the test.
+func (d *Daemon) subscribers(filters ...string) map[string]subscriber {
+	d.t.Helper()
+	ctx := d.t.Context()
+	req := &eventsapi.SubscribeRequest{Filters: filters}
+
+	raw, err := rpc.DialSocket(ctx, d.Address)
+	must(d.t, err)
+	overGRPC := &stalling{Conn: raw}
+	conn, err := grpc.NewClient("passthrough:///cleat", grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithContextDialer(func(context.Context, string) (net.Conn, error) { return overGRPC, nil }))
+	must(d.t, err)
+	d.t.Cleanup(func() { must(d.t, conn.Close()) })
+	stream, err := eventsapi.NewEventsClient(conn).Subscribe(ctx, req)
+	must(d.t, err)
+
+	raw, err = rpc.DialSocket(ctx, d.Address+".ttrpc")
+	must(d.t, err)
+	overTTRPC := &stalling{Conn: raw}
+	client := ttrpc.NewClient(overTTRPC)
+	d.t.Cleanup(func() { must(d.t, client.Close()) })
+	tstream, err := eventsapi.NewTTRPCEventsClient(client).Subscribe(ctx, req)
+	must(d.t, err)
+	return map[string]subscriber{
+		"gRPC":  {overGRPC, func() (*types.Envelope, error) { return stream.Recv() }},
+		"ttrpc": {overTTRPC, func() (*types.Envelope, error) { return tstream.Recv() }},
+	}
+}
+
+// listening publishes until a subscriber hears of it, and returns once it heard the last of that.
+func (d *Daemon) listening(ctx context.Context, c eventsapi.EventsClient, s subscriber) {
+	d.t.Helper()
+	d.subscribed(ctx, c, receiverOnly{receive: s.receive})
+}
+
+// receiverOnly is as much of a subscription as is needed to receive.
+type receiverOnly struct {
+	eventsapi.Events_SubscribeClient
+	receive func() (*types.Envelope, error)
+}
+
+func (r receiverOnly) Recv() (*types.Envelope, error) { return r.receive() }
+
+// TestASlowSubscriberIsCutOff has subscribers that stop reading while more is published than the daemon
+// keeps. Nobody else notices; they are told once they read again.
+func TestASlowSubscriberIsCutOff(t *testing.T) {
+	d := Start(t)
+	ctx, conn := d.grpc()
+	publisher := eventsapi.NewEventsClient(conn)
+	slow, good := d.subscribers(), d.subscribers(`topic~=^/(hello|go|load)`)
+	for _, s := range slow {
+		d.listening(ctx, publisher, s)
+		s.conn.mu.Lock() // from now on it reads nothing
+	}
+	for _, s := range good {
+		d.listening(ctx, publisher, s)
+	}
+	const count, size = 5000, 20 << 10 // 100 MB; the log keeps 64 MiB
+	var readers sync.WaitGroup
+	for transport, s := range good {
+		readers.Go(func() {
+			for i := 0; i < count; {
+				e, err := s.receive()
+				if err != nil {
+					t.Errorf("%s: a subscriber that reads was cut off at %d: %v", transport, i, err)
+					return
+				}
+				if e.GetTopic() != "/load" {
+					continue // of the other's beginning
+				}
+				if want := fmt.Sprintf("%d;", i); !strings.HasPrefix(string(e.GetEvent().GetValue()), want) {
+					t.Errorf("%s: got %.10q, want %q", transport, e.GetEvent().GetValue(), want)
+					return
+				}
+				i++
+			}
+		})
+	}
+	body := strings.Repeat("x", size)
+	for i := range count {
+		_, err := publisher.Publish(ctx, &eventsapi.PublishRequest{
+			Topic: "/load", Event: &anypb.Any{TypeUrl: "load", Value: fmt.Appendf(nil, "%d;%s", i, body)},
+		})
+		must(t, err)
+	}
+	readers.Wait()
+	for transport, s := range slow {
+		s.conn.mu.Unlock()
+		got := 0
+		for {
+			if _, err := s.receive(); err != nil {
+				if status.Code(err) != codes.OutOfRange || !strings.Contains(err.Error(), "subscribe again") {
+					t.Errorf("%s: a slow subscriber ends with %v", transport, err)
+				}
+				break
+			}
+			if got++; got > count {
+				t.Errorf("%s: a subscriber that read nothing missed nothing", transport)
+				break
+			}
+		}
+		t.Logf("%s: cut off after %d events", transport, got)
+	}
+}
+
+// TestADaemonStopsBesideStuckSubscribers has subscribers that do not read when the daemon is told to stop.
+func TestADaemonStopsBesideStuckSubscribers(t *testing.T) {
+	d := Start(t)
+	ctx, conn := d.grpc()
+	publisher := eventsapi.NewEventsClient(conn)
+	for _, s := range d.subscribers() {
+		d.listening(ctx, publisher, s)
+		s.conn.mu.Lock()
+		defer s.conn.mu.Unlock()
+	}
+	for range 100 { // more than sockets hold
+		_, err := publisher.Publish(ctx, &eventsapi.PublishRequest{Topic: "/load", Event: &anypb.Any{TypeUrl: "load", Value: make([]byte, 100<<10)}})
+		must(t, err)
+	}
+	d.Stop() // fails where that takes long
+}
+
+// TestEventsOfContainersAreInOrder runs containers at once in two namespaces. Subscribers see each one's
+// events in their order, with its namespace, and those alone that their filter asks for.
+func TestEventsOfContainersAreInOrder(t *testing.T) {
+	d := Start(t)
+	namespaces := []string{"one", "two"}
+	for _, ns := range namespaces {
+		d.Cleat("namespace", "create", ns)
+		d.Cleat("--namespace", ns, "image", "import", "--name", "busybox", busyboxArchive(t))
+	}
+	_, conn := d.grpc()
+	publisher := eventsapi.NewEventsClient(conn)
+	hello := []string{"topic==/hello", "topic==/go"}
+	ctx := metadata.AppendToOutgoingContext(t.Context(), "containerd-namespace", "default")
+	subscriptions := map[string]map[string]subscriber{
+		"all":       d.subscribers(),
+		"tasks":     d.subscribers(append(hello, `topic~=^/tasks/`)...),
+		"namespace": d.subscribers(append(hello, `topic~=^/tasks/,namespace==two`)...),
+		"container": d.subscribers(append(hello, `event.container_id==c1`)...),
+		"exit":      d.subscribers(append(hello, `topic==/tasks/exit,event.exit_status==3`)...),
+	}
+	for _, subs := range subscriptions {
+		for _, s := range subs {
+			d.listening(ctx, publisher, s)
+		}
+	}
+	const each = 3
+	parallel(each*len(namespaces), func(i int) {
+		d.lifeOfATask(namespaces[i%2], fmt.Sprintf("c%d", i/2))
+	})
+	_, err := publisher.Publish(ctx, &eventsapi.PublishRequest{Topic: "/go", Event: &anypb.Any{TypeUrl: "end", Value: []byte{1}}})
+	must(t, err)
+
+	life := []string{"/tasks/create", "/tasks/start", "/tasks/exit", "/tasks/delete"}
+	every := make(map[string][]string)
+	for i := range each {
+		for _, ns := range namespaces {
+			every[fmt.Sprintf("%s/c%d", ns, i)] = life
+		}
+	}
+	only := func(keep func(string) bool, topics []string) map[string][]string {
+		some := make(map[string][]string)
+		for c := range every {
+			if keep(c) {
+				some[c] = topics
+			}
+		}
+		return some
+	}
+	anyOf := func(string) bool { return true }
+	want := map[string]map[string][]string{
+		"all": every, "tasks": every,
+		"namespace": only(func(c string) bool { return strings.HasPrefix(c, "two/") }, life),
+		"container": only(func(c string) bool { return strings.HasSuffix(c, "/c1") }, life),
+		"exit":      only(anyOf, []string{"/tasks/exit"}),
+	}
+	for name, subs := range subscriptions {
+		for transport, s := range subs {
+			if got := tasksSeen(t, s); !maps.EqualFunc(got, want[name], slices.Equal) {
+				t.Errorf("%s over %s: saw %v, want %v", name, transport, got, want[name])
+			}
+		}
+	}
+}
+
+// tasksSeen returns the topics of each task's events, up to the mark at the end.
+func tasksSeen(t *testing.T, s subscriber) map[string][]string {
+	t.Helper()
+	seen := make(map[string][]string)
+	for {
+		e, err := s.receive()
+		must(t, err)
+		if e.GetEvent().GetTypeUrl() == "end" {
+			return seen
+		}
+		if !strings.HasPrefix(e.GetTopic(), "/tasks/") {
+			continue
+		}
+		m, err := e.GetEvent().UnmarshalNew()
+		must(t, err)
+		id, ok := m.(interface{ GetContainerID() string })
+		if !ok {
+			t.Fatalf("%s carries %T", e.GetTopic(), m)
+		}
+		key := e.GetNamespace() + "/" + id.GetContainerID()
+		seen[key] = append(seen[key], e.GetTopic())
+	}
+}
+
+// lifeOfATask takes a container that exits with 3 through its life in a namespace.
+func (d *Daemon) lifeOfATask(ns, id string) {
+	_, stderr, code := d.Try("--namespace", ns, "run", "--rm", "--name", id, "busybox", "sh", "-c", "exit 3")
+	if code != 3 {
+		d.t.Errorf("run %s in %s: code %d, %s", id, ns, code, stderr)
+	}
+}
+
+// TestEventsThatAreRefused changes nothing by what is no event.
+func TestEventsThatAreRefused(t *testing.T) {
+	d := Start(t)
+	ctx, conn := d.grpc()
+	c := eventsapi.NewEventsClient(conn)
+	before := d.lastCursor()
+	event := &anypb.Any{TypeUrl: "x", Value: []byte{1}}
+	for _, topic := range []string{"", "x", "/", "/a/", "/a//b", "/a b", "/a/-b"} {
+		if _, err := c.Publish(ctx, &eventsapi.PublishRequest{Topic: topic, Event: event}); status.Code(err) != codes.InvalidArgument {
+			t.Errorf("publish on %q: %v", topic, err)
+		}
+	}
+	if _, err := c.Publish(ctx, &eventsapi.PublishRequest{Topic: "/a"}); status.Code(err) != codes.InvalidArgument {
+		t.Errorf("publish of nothing: %v", err)
+	}
+	for _, e := range []*types.Envelope{
+		nil, {}, {Namespace: "n-", Topic: "/a", Event: event}, {Namespace: "n", Topic: "a", Event: event}, {Namespace: "n", Topic: "/a"},
+	} {
+		if e != nil {
+			e.Timestamp = timestamppb.Now()
+		}
+		if _, err := c.Forward(ctx, &eventsapi.ForwardRequest{Envelope: e}); status.Code(err) != codes.InvalidArgument {
+			t.Errorf("forward of %v: %v", e, err)
+		}
+	}
+	if _, err := c.Publish(ctx, &eventsapi.PublishRequest{Topic: "/a/b-c", Event: event}); err != nil {
+		t.Errorf("publish: %v", err)
+	}
+	if after := d.lastCursor(); after != before+3 { // the one, and the mark that is made and goes
+		t.Errorf("%d events were published", after-before)
+	}
+	for _, filter := range []string{"topic==", "topic~=(", "=="} {
+		sub, err := c.Subscribe(ctx, &eventsapi.SubscribeRequest{Filters: []string{filter}})
+		if err == nil {
+			_, err = sub.Recv()
+		}
+		if status.Code(err) != codes.InvalidArgument {
+			t.Errorf("filter %q: %v", filter, err)
+		}
+	}
+}

@@ -1,0 +1,163 @@
+package integration
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	containersapi "github.com/containerd/containerd/api/services/containers/v1"
+	tasksapi "github.com/containerd/containerd/api/services/tasks/v1"
+	"golang.org/x/sys/unix"
+)
+
+// reboot does to a daemon what the host's reboot does: nothing runs any more, what is mounted or in memory
+// is gone, and what is on disk stays. Then the daemon is started.
+func (d *Daemon) reboot() {
+	d.t.Helper()
+	var pids []int
+	for _, c := range d.all() {
+		if c.Pid > 0 && alive(c.Pid) {
+			pids = append(pids, c.Pid)
+		}
+	}
+	d.Kill9()
+	for _, pid := range append(d.shimProcesses(), pids...) {
+		if err := unix.Kill(pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
+			d.t.Fatal(err)
+		}
+		d.Eventually("a process is gone", gone(pid))
+	}
+	data, err := os.ReadFile("/proc/self/mountinfo")
+	must(d.t, err)
+	var mounts []string
+	for line := range strings.Lines(string(data)) {
+		if at := strings.Fields(line)[4]; strings.HasPrefix(at, d.State+"/") || strings.HasPrefix(at, d.Root+"/") {
+			mounts = append(mounts, at)
+		}
+	}
+	slices.Reverse(mounts)
+	for _, at := range mounts {
+		must(d.t, unix.Unmount(at, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW))
+	}
+	d.removeCgroups()
+	must(d.t, os.RemoveAll(d.State))
+	d.Begin()
+}
+
+// removeCgroups removes the daemon's cgroups, which are empty.
+func (d *Daemon) removeCgroups() {
+	d.t.Helper()
+	for _, pattern := range []string{"/sys/fs/cgroup/*", "/sys/fs/cgroup"} {
+		tops, err := filepath.Glob(filepath.Join(pattern, d.cgroup()))
+		must(d.t, err)
+		for _, top := range tops {
+			var dirs []string
+			must(d.t, filepath.WalkDir(top, func(path string, e fs.DirEntry, err error) error {
+				if err == nil && e.IsDir() {
+					dirs = append(dirs, path)
+				}
+				return err
+			}))
+			slices.Reverse(dirs)
+			for _, dir := range dirs {
+				d.Eventually("a cgroup is removed", func() error { return unix.Rmdir(dir) })
+			}
+		}
+	}
+}
+
+// TestRestartLabelsOverAReboot has containers that run, were stopped on purpose, and ended before a reboot.
+func TestRestartLabelsOverAReboot(t *testing.T) {
+	d := Start(t)
+	config := busyboxConfig()
+	config.Labels = map[string]string{restartLabel + "status": "running", restartLabel + "policy": "always"}
+	d.Cleat("image", "import", "--name", "busybox", ociArchive(t, [][]byte{tarOf(t, busyboxFiles(t))}, config, nil))
+	log := filepath.Join(t.TempDir(), "log")
+	sleeps := "echo up; sleep 1000"
+	d.restarting("always", sleeps, "policy=always", "loguri=file://"+log)
+	d.restarting("default", sleeps)
+	d.restarting("unless", sleeps, "policy=unless-stopped")
+	d.restarting("stopped", sleeps, "policy=unless-stopped")
+	d.restarting("failing", sleeps, "policy=on-failure:3")
+	d.restarting("never", sleeps, "policy=no")
+	d.restarting("halted", sleeps, "policy=always")
+	d.Cleat("run", "-d", "--name", "plain", "busybox", "sleep", "1000")
+
+	d.relabel("stopped", "explicitly-stopped=true")
+	killPid(t, d.ps("stopped").Pid)
+	d.status("stopped", "stopped")
+	d.relabel("halted", "status=stopped")
+	d.Eventually("it is stopped as asked", func() error {
+		if s := d.all()["halted"].Status; s == "running" {
+			return errors.New(s)
+		}
+		return nil
+	})
+	before := d.all()
+	d.reboot()
+
+	up := []string{"always", "default", "unless"}
+	for _, id := range up {
+		if c := d.restarted(id, "1", "running"); c.Pid == before[id].Pid {
+			t.Errorf("%s has the pid %d that it had before", id, c.Pid)
+		}
+	}
+	d.Eventually("it logs where the label says", func() error {
+		data, err := os.ReadFile(log)
+		if err == nil && string(data) != "up\n" {
+			err = fmt.Errorf("%q", data)
+		}
+		return err
+	})
+	// A failure after the reboot counts as ever.
+	ctx, conn := d.grpc()
+	tasks, containers := tasksapi.NewTasksClient(conn), containersapi.NewContainersClient(conn)
+	_, err := tasks.Create(ctx, &tasksapi.CreateTaskRequest{ContainerID: "failing"})
+	must(t, err)
+	killPid(t, d.startTask(ctx, tasks, "failing"))
+	d.restarted("failing", "1", "running")
+
+	d.Restart() // which looks at all of them once more
+	for _, id := range up {
+		d.restarted(id, "1", "running")
+	}
+	for _, id := range []string{"stopped", "never", "halted", "plain"} {
+		if c := d.all()[id]; c.Status == "running" {
+			t.Errorf("%s runs after a reboot", id)
+		}
+		resp, err := containers.Get(ctx, &containersapi.GetContainerRequest{ID: id})
+		if err != nil || resp.Container.Labels[restartLabel+"count"] != "" || id == "plain" && resp.Container.Labels[restartLabel+"status"] != "" {
+			t.Errorf("%s: %v, %v", id, resp, err)
+		}
+	}
+	// Once it is to run, it may.
+	d.relabel("stopped", "explicitly-stopped=")
+	d.reboot()
+	d.restarted("stopped", "1", "running")
+	d.restarted("unless", "2", "running")
+	if c := d.all()["failing"]; c.Status == "running" {
+		t.Errorf("a container that starts on failure alone is %+v", c)
+	}
+	d.quiet(append(up, "stopped", "failing", "never", "halted"))
+}
+
+// quiet makes containers ask for nothing any more, so that they can be removed.
+func (d *Daemon) quiet(ids []string) {
+	d.t.Helper()
+	for _, id := range ids {
+		d.relabel(id, "status=stopped")
+	}
+	d.Eventually("they are stopped", func() error {
+		for id, c := range d.all() {
+			if slices.Contains(ids, id) && c.Status == "running" {
+				return fmt.Errorf("%s is %s", id, c.Status)
+			}
+		}
+		return nil
+	})
+}
