@@ -6,7 +6,7 @@ func commands() []command {
 		runCommand(), execCommand(), attachCommand(),
 		psCommand(), inspectCommand(), logsCommand(), statsCommand(), eventsCommand(),
 		waitCommand(), killCommand(), stopCommand(), pauseCommand(), resumeCommand(), rmCommand(),
-		pullCommand(), pushCommand(),
+		pullCommand(), pushCommand(), commitCommand(),
 		imageImportCommand(), imageExportCommand(), imageLsCommand(), imageInspectCommand(), imageTagCommand(), imageRmCommand(), imagePruneCommand(),
 		namespaceLsCommand(), namespaceCreateCommand(), namespaceRmCommand(),
 		gcCommand(), whyCommand(), shimLsCommand(), doctorCommand(), versionCommand(),

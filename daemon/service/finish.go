@@ -207,6 +207,7 @@ func (s *Service) Begin() {
 	s.wg.Go(func() {
 		for what, f := range map[string]func(context.Context) error{
 			"take up containers": s.Resume, "clean up snapshots": s.CleanSnapshots, "restore storage limits": s.restoreLimits,
+			"let frozen containers go on": s.thawLeft,
 		} {
 			if err := f(s.ctx); err != nil && s.ctx.Err() == nil {
 				s.Log.Error("cannot "+what, "error", err)
