@@ -8,9 +8,6 @@ import (
 	"github.com/cleatproject/cleat/proto/cleatapi"
 )
 
-func (s *Service) ConvertImage(ctx context.Context, ns string, req *cleatapi.ConvertRequest, send func(*cleatapi.TransferProgress) error) error {
-	return errdefs.ErrNotImplemented
-}
 func (s *Service) MountImage(ctx context.Context, ns string, req *cleatapi.MountImageRequest) (*cleatapi.MountImageResponse, error) {
 	return nil, errdefs.ErrNotImplemented
 }
