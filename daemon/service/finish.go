@@ -191,11 +191,11 @@ func (s *Service) Wait(ctx context.Context, namespace, id string) (runtime.Exit,
 	return runtime.Exit{Pid: r.Exit.Pid, Status: r.Exit.Status, At: r.Exit.At}, nil
 }
 
-// Tidy removes what crashes left of logs, cgroups, imports and unpacked layers. Before the first
+// Tidy removes what crashes left of logs, cgroups, imports, unpacked layers and mounted images. Before the first
 // request.
 func (s *Service) Tidy(ctx context.Context) error {
 	s.removeEmptyCgroups()
-	return errors.Join(s.CleanLogs(ctx), s.cleanUnpacks(ctx), s.cleanImports(ctx))
+	return errors.Join(s.CleanLogs(ctx), s.cleanUnpacks(ctx), s.cleanImports(ctx), s.cleanMounts(ctx))
 }
 
 // Begin takes up what an earlier daemon left, beside serving: containers made by Run, and

@@ -8,15 +8,6 @@ import (
 	"github.com/cleatproject/cleat/proto/cleatapi"
 )
 
-func (s *Service) MountImage(ctx context.Context, ns string, req *cleatapi.MountImageRequest) (*cleatapi.MountImageResponse, error) {
-	return nil, errdefs.ErrNotImplemented
-}
-func (s *Service) UnmountImage(ctx context.Context, ns string, req *cleatapi.UnmountImageRequest) error {
-	return errdefs.ErrNotImplemented
-}
-func (s *Service) ImageMounts(ctx context.Context, ns string) ([]*cleatapi.ImageMount, error) {
-	return nil, errdefs.ErrNotImplemented
-}
 func (s *Service) ImageUsage(ctx context.Context, ns string, names []string) ([]*cleatapi.ImageUsage, error) {
 	return nil, errdefs.ErrNotImplemented
 }

@@ -45,7 +45,7 @@ func design() []floor {
 		{"daemon/service", second},
 		{"daemon/api", append(slices.Clone(second), "daemon/service")},
 		{"daemon", append(slices.Clone(second), "daemon/service", "daemon/api")},
-		{"cmd/cleat", []string{"client", "internal/version"}},
+		{"cmd/cleat", []string{"client", "mount", "internal/version"}},
 		{"cmd/cleatd", []string{"daemon"}},
 		{"cmd/containerd-shim-cleat-v2", []string{"shim", "internal/version"}},
 		{"integration", []string{""}},

@@ -473,6 +473,8 @@ type ImageMount struct {
 	Writable       bool             `protobuf:"varint,5,opt,name=writable,proto3" json:"writable,omitempty"`
 	CreatedAt      *types.Timestamp `protobuf:"bytes,6,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
 	MountNamespace string           `protobuf:"bytes,7,opt,name=mount_namespace,json=mountNamespace,proto3" json:"mount_namespace,omitempty"`
+	// As Mount answered them; none where the snapshotter does not say.
+	Mounts []*ImageMountStep `protobuf:"bytes,8,rep,name=mounts,proto3" json:"mounts,omitempty"`
 }
 
 func (m *ImageMount) Reset()      { *m = ImageMount{} }
@@ -2808,6 +2810,20 @@ func (m *ImageMount) MarshalToSizedBuffer(dAtA []byte) (int, error) {
 	_ = i
 	var l int
 	_ = l
+	if len(m.Mounts) > 0 {
+		for iNdEx := len(m.Mounts) - 1; iNdEx >= 0; iNdEx-- {
+			{
+				size, err := m.Mounts[iNdEx].MarshalToSizedBuffer(dAtA[:i])
+				if err != nil {
+					return 0, err
+				}
+				i -= size
+				i = encodeVarintCleat(dAtA, i, uint64(size))
+			}
+			i--
+			dAtA[i] = 0x42
+		}
+	}
 	if len(m.MountNamespace) > 0 {
 		i -= len(m.MountNamespace)
 		copy(dAtA[i:], m.MountNamespace)
@@ -4999,6 +5015,12 @@ func (m *ImageMount) Size() (n int) {
 	l = len(m.MountNamespace)
 	if l > 0 {
 		n += 1 + l + sovCleat(uint64(l))
+	}
+	if len(m.Mounts) > 0 {
+		for _, e := range m.Mounts {
+			l = e.Size()
+			n += 1 + l + sovCleat(uint64(l))
+		}
 	}
 	return n
 }
@@ -12205,6 +12227,40 @@ func (m *ImageMount) Unmarshal(dAtA []byte) error {
 				return io.ErrUnexpectedEOF
 			}
 			m.MountNamespace = string(dAtA[iNdEx:postIndex])
+			iNdEx = postIndex
+		case 8:
+			if wireType != 2 {
+				return fmt.Errorf("proto: wrong wireType = %d for field Mounts", wireType)
+			}
+			var msglen int
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return ErrIntOverflowCleat
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				msglen |= int(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+			if msglen < 0 {
+				return ErrInvalidLengthCleat
+			}
+			postIndex := iNdEx + msglen
+			if postIndex < 0 {
+				return ErrInvalidLengthCleat
+			}
+			if postIndex > l {
+				return io.ErrUnexpectedEOF
+			}
+			m.Mounts = append(m.Mounts, &ImageMountStep{})
+			if err := m.Mounts[len(m.Mounts)-1].Unmarshal(dAtA[iNdEx:postIndex]); err != nil {
+				return err
+			}
 			iNdEx = postIndex
 		default:
 			iNdEx = preIndex
