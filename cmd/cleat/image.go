@@ -52,6 +52,7 @@ func imageImportCommand() command {
 			fs.StringVar(&o.Platform, "platform", "", "`os/arch[/variant]` to unpack; this machine's if not given")
 			fs.StringVar(&o.Snapshotter, "snapshotter", "", "snapshotter by `name`")
 			fs.BoolVar(&o.NoUnpack, "no-unpack", false, "store only; unpack at the first run")
+			fs.BoolVar(&o.AllPlatforms, "all-platforms", false, "every platform; an error where the archive lacks one")
 			return func(ctx context.Context, a *app, args []string) error { return importImage(ctx, a, args[0], o) }
 		},
 	}

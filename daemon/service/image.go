@@ -164,6 +164,11 @@ func (s *Service) Import(ctx context.Context, namespace string, r io.Reader, o *
 		return nil, err
 	}
 	for i, img := range list {
+		if o.AllPlatforms {
+			if err := image.Whole(ctx, s.Blobs(namespace), img.Target); err != nil {
+				return nil, fmt.Errorf("import image %s: %w: %w", img.Name, err, errdefs.ErrInvalidArgument)
+			}
+		}
 		if img.Name == "" {
 			list[i].Name = "import-" + img.Target.Digest.Algorithm().String() + "@" + img.Target.Digest.String()
 		}

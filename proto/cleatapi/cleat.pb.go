@@ -170,6 +170,8 @@ type ImportOptions struct {
 	// stream's data. Absolute; anything else, or data beside it, is InvalidArgument. A FIFO is read
 	// until its writers have left, and closed once the archive is known to be bad.
 	Path string `protobuf:"bytes,6,opt,name=path,proto3" json:"path,omitempty"`
+	// Fail where the archive lacks one of its images' platforms.
+	AllPlatforms bool `protobuf:"varint,7,opt,name=all_platforms,json=allPlatforms,proto3" json:"all_platforms,omitempty"`
 }
 
 func (m *ImportOptions) Reset()      { *m = ImportOptions{} }
@@ -335,6 +337,8 @@ type ExportRequest struct {
 	Path string `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
 	// Only the manifests for this platform, os/arch[/variant]; empty: all that the images have here.
 	Platform string `protobuf:"bytes,3,opt,name=platform,proto3" json:"platform,omitempty"`
+	// Fail where a platform of an image is not here.
+	AllPlatforms bool `protobuf:"varint,4,opt,name=all_platforms,json=allPlatforms,proto3" json:"all_platforms,omitempty"`
 }
 
 func (m *ExportRequest) Reset()      { *m = ExportRequest{} }
@@ -1448,6 +1452,16 @@ func (m *ImportOptions) MarshalToSizedBuffer(dAtA []byte) (int, error) {
 	_ = i
 	var l int
 	_ = l
+	if m.AllPlatforms {
+		i--
+		if m.AllPlatforms {
+			dAtA[i] = 1
+		} else {
+			dAtA[i] = 0
+		}
+		i--
+		dAtA[i] = 0x38
+	}
 	if len(m.Path) > 0 {
 		i -= len(m.Path)
 		copy(dAtA[i:], m.Path)
@@ -2232,6 +2246,16 @@ func (m *ExportRequest) MarshalToSizedBuffer(dAtA []byte) (int, error) {
 	_ = i
 	var l int
 	_ = l
+	if m.AllPlatforms {
+		i--
+		if m.AllPlatforms {
+			dAtA[i] = 1
+		} else {
+			dAtA[i] = 0
+		}
+		i--
+		dAtA[i] = 0x20
+	}
 	if len(m.Platform) > 0 {
 		i -= len(m.Platform)
 		copy(dAtA[i:], m.Platform)
@@ -4399,6 +4423,9 @@ func (m *ImportOptions) Size() (n int) {
 	if l > 0 {
 		n += 1 + l + sovCleat(uint64(l))
 	}
+	if m.AllPlatforms {
+		n += 2
+	}
 	return n
 }
 
@@ -4739,6 +4766,9 @@ func (m *ExportRequest) Size() (n int) {
 	l = len(m.Platform)
 	if l > 0 {
 		n += 1 + l + sovCleat(uint64(l))
+	}
+	if m.AllPlatforms {
+		n += 2
 	}
 	return n
 }
@@ -8023,6 +8053,26 @@ func (m *ImportOptions) Unmarshal(dAtA []byte) error {
 			}
 			m.Path = string(dAtA[iNdEx:postIndex])
 			iNdEx = postIndex
+		case 7:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field AllPlatforms", wireType)
+			}
+			var v int
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return ErrIntOverflowCleat
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				v |= int(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+			m.AllPlatforms = bool(v != 0)
 		default:
 			iNdEx = preIndex
 			skippy, err := skipCleat(dAtA[iNdEx:])
@@ -10367,6 +10417,26 @@ func (m *ExportRequest) Unmarshal(dAtA []byte) error {
 			}
 			m.Platform = string(dAtA[iNdEx:postIndex])
 			iNdEx = postIndex
+		case 4:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field AllPlatforms", wireType)
+			}
+			var v int
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return ErrIntOverflowCleat
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				v |= int(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+			m.AllPlatforms = bool(v != 0)
 		default:
 			iNdEx = preIndex
 			skippy, err := skipCleat(dAtA[iNdEx:])
