@@ -7,7 +7,8 @@ func commands() []command {
 		psCommand(), inspectCommand(), logsCommand(), statsCommand(), eventsCommand(),
 		waitCommand(), killCommand(), stopCommand(), pauseCommand(), resumeCommand(), rmCommand(),
 		pullCommand(), pushCommand(), commitCommand(),
-		imageImportCommand(), imageExportCommand(), imageLsCommand(), imageInspectCommand(), imageTagCommand(), imageConvertCommand(), imageMountCommand(), imageUnmountCommand(), imageRmCommand(), imagePruneCommand(),
+		imageImportCommand(), imageExportCommand(), imageLsCommand(), imageInspectCommand(), imageTagCommand(), imageConvertCommand(),
+		imageMountCommand(), imageUnmountCommand(), imageUsageCommand(), imageLabelCommand(), imageReferrersCommand(), imageRmCommand(), imagePruneCommand(),
 		namespaceLsCommand(), namespaceCreateCommand(), namespaceRmCommand(),
 		gcCommand(), whyCommand(), shimLsCommand(), doctorCommand(), versionCommand(),
 	}
