@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	snapshotsapi "github.com/containerd/containerd/api/services/snapshots/v1"
 	"golang.org/x/sys/unix"
 
 	"github.com/cleatproject/cleat/client"
@@ -49,7 +50,7 @@ func (d *Daemon) mounts() map[string]string {
 }
 
 func TestImagesAreMounted(t *testing.T) {
-	for _, name := range []string{"overlayfs", "native"} {
+	for _, name := range []string{"overlayfs", "native", "erofs"} {
 		t.Run(name, func(t *testing.T) {
 			d := Start(t)
 			d.Busybox()
@@ -211,4 +212,34 @@ func TestWhatMountsLeaveBehindIsFound(t *testing.T) {
 		}
 		return nil
 	})
+}
+
+// TestMountsOfAnotherStartOfTheMachine: what was mounted when the machine went down is nowhere afterwards.
+func TestMountsOfAnotherStartOfTheMachine(t *testing.T) {
+	d := Start(t)
+	d.twoLayers()
+	before := d.objects()
+	ctx, conn := d.grpc()
+	_, err := snapshotsapi.NewSnapshotsClient(conn).Prepare(ctx, &snapshotsapi.PrepareSnapshotRequest{
+		Snapshotter: "overlayfs", Key: "mount-of-old", Labels: map[string]string{
+			"containerd.io/gc.root": "x", "cleat.io/mount": "/some/where", "cleat.io/mount.image": "layered", "cleat.io/mount.boot": "another",
+		},
+	})
+	must(t, err)
+	d.Cleat("gc")
+	if m := d.mounts(); m["/some/where"] == "" {
+		t.Errorf("%v", m)
+	}
+	d.Stop()
+	out, _, code := d.Try("doctor", "--root", d.Root, "--state", d.State)
+	if code != 1 || !strings.Contains(out, "mount-of-old") || !strings.Contains(out, "image unmount --rm /some/where") {
+		t.Errorf("doctor: %d, %s", code, out)
+	}
+	d.Begin()
+	if m := d.mounts(); len(m) != 0 {
+		t.Errorf("%v", m)
+	}
+	if got := d.objects(); got != before {
+		t.Errorf("%s, before: %s", got, before)
+	}
 }
