@@ -132,13 +132,7 @@ func (s *Service) commitSource(ctx context.Context, namespace, id string) (c met
 		rec, err = tx.Snapshots(namespace, c.Snapshotter).Stat(c.SnapshotKey)
 		return err
 	})
-	if err != nil {
-		return c, rec, err
-	}
-	if owners, err := ownersOf(rec.Labels); err != nil || owners != nil {
-		return c, rec, errors.Join(err, fmt.Errorf("commit container %s: it has a user namespace, and its files the owners of that: %w", id, errdefs.ErrNotImplemented))
-	}
-	return c, rec, nil
+	return c, rec, err
 }
 
 // commitBase finds the image that a container's snapshot was made of: under the container's own name for
@@ -216,7 +210,14 @@ func (s *Service) commitLayer(
 			return layer, fmt.Errorf("commit container %s: %w", c.ID, err)
 		}
 	}
+	owners, err := ownersOf(rec.Labels)
+	if err != nil {
+		return layer, fmt.Errorf("commit container %s: %w", c.ID, err)
+	}
+	if owners.mapsWhatItReads(left, right) {
+		return layer, fmt.Errorf("commit container %s: the snapshotter %s cannot tell what its user namespace changed: %w", c.ID, c.Snapshotter, errdefs.ErrNotImplemented)
+	}
 	return s.diff(ctx, hold, namespace, DiffRequest{
-		Left: left, Right: right, MediaType: image.LayerType(p.compression), Level: p.level, Ref: image.MakeRef(), Latest: p.latest,
+		owners: owners, Left: left, Right: right, MediaType: image.LayerType(p.compression), Level: p.level, Ref: image.MakeRef(), Latest: p.latest,
 	})
 }

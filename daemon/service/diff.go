@@ -46,6 +46,8 @@ type DiffRequest struct {
 	Labels map[string]string
 	// Level of the compression; 0 is its default.
 	Level int
+	// owners are those that the right side's files were given; nil for none.
+	owners *ownerMap
 	// Latest, where it is set, takes the place of later times.
 	Latest time.Time
 }
@@ -128,7 +130,11 @@ func writeDiff(ctx context.Context, w io.Writer, req DiffRequest, compression ar
 		return "", err
 	}
 	plain := digest.Canonical.Digester()
-	err = image.Diff(ctx, io.MultiWriter(zw, plain.Hash()), req.Left, req.Right, archive.DiffOptions{Latest: req.Latest})
+	opts := archive.DiffOptions{Latest: req.Latest}
+	if req.owners != nil {
+		opts.Owners = req.owners.back
+	}
+	err = image.Diff(ctx, io.MultiWriter(zw, plain.Hash()), req.Left, req.Right, opts)
 	// Closed either way: it has goroutines.
 	return plain.Digest(), errors.Join(err, zw.Close())
 }
