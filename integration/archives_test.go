@@ -145,8 +145,8 @@ func TestDockersNewWayToSave(t *testing.T) {
 	d.Cleat("image", "rm", "busybox")
 	d.Cleat("image", "import", filepath.Join(dir, "old.tar"))
 	for _, n := range []string{"docker.io/library/busybox:latest", "docker.io/library/other:1"} {
-		if got := d.digestOf(n); got != name {
-			t.Logf("%s is %s, it was %s", n, got, name)
+		if got := d.digestOf(n); got != d.digestOf("docker.io/library/other:1") {
+			t.Errorf("%s is %s, the other name of it is another", n, got)
 		}
 		if out := d.Cleat("run", "--rm", n, "echo", "runs"); out != "runs" {
 			t.Errorf("%s: %q", n, out)

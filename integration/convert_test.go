@@ -211,6 +211,32 @@ func TestConvertCancelledAtAnyMoment(t *testing.T) {
 	t.Logf("%d were made", made)
 }
 
+func TestConvertWhoseDaemonDies(t *testing.T) {
+	d := Start(t)
+	d.Cleat("image", "import", "--no-unpack", "--name", "box", ociArchive(t, layersOf(t, 4, 12<<20), busyboxConfig(), nil))
+	before := d.objects()
+	cmd := d.Command("image", "convert", "--gzip", "--compression-level", "9", "box", "to")
+	must(t, cmd.Start())
+	d.Eventually("it has begun", func() error {
+		if empty(filepath.Join(d.Root, "content", "ingest"), 1) == nil {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	d.Kill9()
+	if err := cmd.Wait(); err == nil {
+		t.Error("the conversion says it succeeded")
+	}
+	d.Begin()
+	if err := empty(filepath.Join(d.Root, "content", "ingest"), 1); err != nil {
+		t.Error(err)
+	}
+	d.Cleat("gc")
+	if got := d.objects(); got != before {
+		t.Errorf("%s, before: %s", got, before)
+	}
+}
+
 // ctr runs a command of the peer's client.
 func (d *Daemon) ctr(args ...string) (stdout, stderr string, err error) {
 	cmd := exec.Command("ctr", append([]string{"--address", d.Address, "--namespace", "default"}, args...)...)
