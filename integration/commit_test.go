@@ -84,19 +84,25 @@ func TestCommitOfRunningAndStoppedContainers(t *testing.T) {
 		t.Errorf("it is %s", s)
 	}
 	d.Cleat("resume", "runs")
-	// Of a committed image's container, with its image removed under its name.
+	d.Cleat("rm", "-f", "runs", "ended")
+	d.commitAgain()
+	d.Cleat("image", "prune", "--all")
+	d.Eventually("nothing is left", func() error {
+		return errors.Join(empty(d.Root+"/content/blobs/sha256", 1), empty(d.Root+"/snapshots/overlayfs", 1))
+	})
+}
+
+// commitAgain commits a container of a committed image, which has another name by then.
+func (d *Daemon) commitAgain() {
+	d.t.Helper()
 	d.Cleat("run", "--name", "second", "made", "sh", "-c", "echo 2 > /data/second")
 	d.Cleat("image", "tag", "made", "other")
 	d.Cleat("image", "rm", "made")
 	d.Cleat("commit", "second", "third")
 	if out := d.Cleat("run", "--rm", "third", "cat", "/data/second", "/data/new"); out != "2\nnew" {
-		t.Errorf("%q", out)
+		d.t.Errorf("%q", out)
 	}
-	d.Cleat("rm", "-f", "runs", "ended", "second")
-	d.Cleat("image", "prune", "--all")
-	d.Eventually("nothing is left", func() error {
-		return errors.Join(empty(d.Root+"/content/blobs/sha256", 1), empty(d.Root+"/snapshots/overlayfs", 1))
-	})
+	d.Cleat("rm", "second")
 }
 
 // roundTrip has other programs take an image, unpack and give it back.

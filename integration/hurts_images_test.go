@@ -123,6 +123,24 @@ func TestHurts16PathsOfAnImageThroughLinks(t *testing.T) {
 	d.nothingMade("links")
 }
 
+// strayingImage is the documents of an image with one layer, by the ends of their URLs. The layer is not among them.
+func strayingImage(t *testing.T, layer []byte, mediaType string, urls []string) map[string][]byte {
+	t.Helper()
+	docs := make(map[string][]byte)
+	put := func(mediaType string, v any) ocispec.Descriptor {
+		raw, err := json.Marshal(v)
+		must(t, err)
+		name := digest.FromBytes(raw)
+		docs["/blobs/"+name.String()], docs["/manifests/"+name.String()] = raw, raw
+		return ocispec.Descriptor{MediaType: mediaType, Digest: name, Size: int64(len(raw))}
+	}
+	img := ocispec.Image{Platform: amd64, RootFS: ocispec.RootFS{Type: "layers", DiffIDs: []digest.Digest{digest.FromBytes(layer)}}}
+	m := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest, Config: put(ocispec.MediaTypeImageConfig, img)}
+	m.Layers = []ocispec.Descriptor{{MediaType: mediaType, Digest: digest.FromBytes(layer), Size: int64(len(layer)), URLs: urls}}
+	docs["/manifests/1"] = docs["/manifests/"+put(ocispec.MediaTypeImageManifest, m).Digest.String()]
+	return docs
+}
+
 func TestHurts16CredentialsStayWithTheirRegistry(t *testing.T) {
 	var mu sync.Mutex
 	var seen []string
@@ -138,19 +156,7 @@ func TestHurts16CredentialsStayWithTheirRegistry(t *testing.T) {
 	layer := tarOf(t, busyboxFiles(t))
 	d := Start(t)
 	image := func(mediaType string, urls ...string) map[string][]byte {
-		docs := make(map[string][]byte)
-		put := func(mediaType string, v any) ocispec.Descriptor {
-			raw, err := json.Marshal(v)
-			must(t, err)
-			name := digest.FromBytes(raw)
-			docs["/blobs/"+name.String()], docs["/manifests/"+name.String()] = raw, raw
-			return ocispec.Descriptor{MediaType: mediaType, Digest: name, Size: int64(len(raw))}
-		}
-		img := ocispec.Image{Platform: amd64, RootFS: ocispec.RootFS{Type: "layers", DiffIDs: []digest.Digest{digest.FromBytes(layer)}}}
-		m := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest, Config: put(ocispec.MediaTypeImageConfig, img)}
-		m.Layers = []ocispec.Descriptor{{MediaType: mediaType, Digest: digest.FromBytes(layer), Size: int64(len(layer)), URLs: urls}}
-		docs["/manifests/1"] = docs["/manifests/"+put(ocispec.MediaTypeImageManifest, m).Digest.String()]
-		return docs
+		return strayingImage(t, layer, mediaType, urls)
 	}
 	for name, docs := range map[string]map[string][]byte{
 		"a foreign layer":           image("application/vnd.docker.image.rootfs.foreign.diff.tar", stranger.URL+"/layer"),
