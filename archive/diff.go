@@ -20,6 +20,9 @@ type DiffOptions struct {
 	Progress func(bytes int64)
 	// Latest, where it is set, takes the place of every time of a file that is later.
 	Latest time.Time
+	// Owners, where it is set, changes whom the files of the upper tree belong to before they are looked at,
+	// and the value of security.capability, "" where a file has none.
+	Owners func(uid, gid uint32, capability string) (newUID, newGID uint32, newCapability string)
 }
 
 // Diff writes what has to be done to the directory lower to make it the directory upper, as a layer:
@@ -83,7 +86,7 @@ func diff(ctx context.Context, w io.Writer, lower, upper string, opts DiffOption
 // rootEntry writes the attributes of the root where they are not those of the lower one, or of a new
 // directory.
 func (d *differ) rootEntry(low int) error {
-	n, err := d.lstat(d.root, ".", "")
+	n, err := d.lstatUpper(d.root, ".", "")
 	if err != nil {
 		return err
 	}
@@ -185,7 +188,7 @@ func (d *differ) whiteout(dir, name string) error {
 
 // added writes what is in the upper directory alone.
 func (d *differ) added(up int, name, dir string) error {
-	n, err := d.lstat(up, name, join(dir, name))
+	n, err := d.lstatUpper(up, name, join(dir, name))
 	if err != nil {
 		return err
 	}
@@ -229,7 +232,7 @@ func (d *differ) both(lowDir, up int, name, dir string) error {
 	if err != nil {
 		return err
 	}
-	n, err := d.lstat(up, name, path)
+	n, err := d.lstatUpper(up, name, path)
 	if err != nil {
 		return err
 	}

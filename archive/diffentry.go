@@ -50,6 +50,23 @@ func (d *differ) lstat(dir int, name, path string) (*node, error) {
 	return n, err
 }
 
+// lstatUpper is lstat in the upper tree, with the owners that the layer is to have.
+func (d *differ) lstatUpper(dir int, name, path string) (*node, error) {
+	n, err := d.lstat(dir, name, path)
+	if err != nil || d.opts.Owners == nil {
+		return n, err
+	}
+	var capability string
+	n.st.Uid, n.st.Gid, capability = d.opts.Owners(n.st.Uid, n.st.Gid, n.attrs[capabilityAttr])
+	if capability != "" {
+		n.attrs[capabilityAttr] = capability
+	}
+	return n, nil
+}
+
+// capabilityAttr is the attribute with a file's capabilities.
+const capabilityAttr = "security.capability"
+
 // same tells whether a name stands for the same in both trees.
 func (d *differ) same(low, n *node) (bool, error) {
 	a, b := &low.st, &n.st

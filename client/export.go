@@ -15,6 +15,8 @@ import (
 type ExportOptions struct {
 	// Platform exports only the manifests for os/arch[/variant].
 	Platform string
+	// AllPlatforms has the call fail where a platform of an image is not here.
+	AllPlatforms bool
 }
 
 // ExportImages writes images, by name or digest, to w as one archive: an OCI layout that docker load
@@ -37,7 +39,7 @@ func (c *Client) ExportImages(ctx context.Context, w io.Writer, names []string, 
 		}
 	})
 	_, err = call[cleatapi.ExportResponse](calling, c, cleatapi.ImagesService, "Export",
-		&cleatapi.ExportRequest{Images: names, Path: set.Paths.Stdout, Platform: opts.Platform})
+		&cleatapi.ExportRequest{Images: names, Path: set.Paths.Stdout, Platform: opts.Platform, AllPlatforms: opts.AllPlatforms})
 	cancel()
 	wg.Wait()
 	select {

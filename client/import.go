@@ -26,6 +26,8 @@ type ImportOptions struct {
 	Snapshotter string
 	// NoUnpack only stores.
 	NoUnpack bool
+	// AllPlatforms has the call fail where the archive lacks one of its images' platforms.
+	AllPlatforms bool
 }
 
 // ImportImage imports an OCI layout or `docker save` archive, plain or compressed, and returns the
@@ -37,7 +39,7 @@ type ImportOptions struct {
 func (c *Client) ImportImage(ctx context.Context, r io.Reader, opts ImportOptions) ([]Image, error) {
 	o := &cleatapi.ImportOptions{
 		Name: opts.Name, Platform: opts.Platform, Snapshotter: opts.Snapshotter, NoUnpack: opts.NoUnpack,
-		Namespace: c.namespace,
+		Namespace: c.namespace, AllPlatforms: opts.AllPlatforms,
 	}
 	o.Path = regularPath(r)
 	if o.Path != "" {

@@ -7,12 +7,14 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/cleatproject/cleat/content"
+	"github.com/cleatproject/cleat/daemon/service"
 	"github.com/cleatproject/cleat/image"
 	"github.com/cleatproject/cleat/metadata"
 )
@@ -196,6 +198,7 @@ func (d *doctor) checkSnapshots(ctx context.Context, db *metadata.DB) error {
 				total += len(list)
 				for _, v := range list {
 					d.snapshotDirectory(ns, name, v)
+					d.staleMount(ns, name, v)
 				}
 			}
 			return nil
@@ -217,4 +220,12 @@ func (d *doctor) snapshotDirectory(ns, snapshotter string, v metadata.Snapshot) 
 	}
 	d.finding(fmt.Sprintf("snapshot %q of %s in namespace %s has no directory %s", v.Key, snapshotter, ns, dir),
 		"containers and layers upon it cannot be used", "remove what uses it and the snapshot itself, then import or pull its image again")
+}
+
+// staleMount finds what a client made to mount an image and left behind.
+func (d *doctor) staleMount(ns, snapshotter string, v metadata.Snapshot) {
+	if why := service.StaleMount(v, time.Now()); why != "" {
+		d.finding(fmt.Sprintf("snapshot %q of %s in namespace %s was made to be mounted, and %s", v.Key, snapshotter, ns, why),
+			"it takes space for nothing", "start cleatd, which removes it, or: cleat --namespace "+ns+" image unmount --rm "+service.MountTarget(v))
+	}
 }

@@ -37,6 +37,12 @@ func Diff(ctx context.Context, w io.Writer, left, right []mount.Mount, opts arch
 	return archive.Diff(ctx, w, lower, upper, opts)
 }
 
+// ReadsUpperAlone tells whether Diff of these mounts reads nothing but an overlay's upper directory.
+func ReadsUpperAlone(left, right []mount.Mount) bool {
+	_, _, ok := upon(left, right)
+	return ok
+}
+
 // upon tells whether right is an overlay upon exactly what left shows, with an upper directory that
 // says everything: metadata alone and redirected names cannot be understood without what is below.
 func upon(left, right []mount.Mount) (upper, lower string, ok bool) {

@@ -31,9 +31,10 @@ type stalling struct {
 }
 
 func (s *stalling) Read(b []byte) (int, error) {
-	s.mu.Lock()
-	s.mu.Unlock() //nolint:staticcheck // it only waits
-	return s.Conn.Read(b)
+	s.mu.Lock() // held while it stalls
+	c := s.Conn
+	s.mu.Unlock()
+	return c.Read(b)
 }
 
 // subscriber receives events, on either transport, over a connection of its own.

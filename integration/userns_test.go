@@ -70,3 +70,39 @@ func TestContainersInUserNamespaces(t *testing.T) {
 		t.Errorf("%q is left", left)
 	}
 }
+
+// What a container in a user namespace wrote belongs, in the image made of it, to whom it belonged within.
+func TestCommitOfAContainerInAUserNamespace(t *testing.T) {
+	base, err := os.MkdirTemp("", "cleat-it")
+	must(t, err)
+	must(t, os.Chmod(base, 0o711))
+	d := StartAt(t, base)
+	for _, dir := range []string{d.Root, d.State} {
+		must(t, os.Chmod(dir, 0o711))
+	}
+	d.Busybox()
+	for _, snapshotter := range []string{"overlayfs", "native", "erofs"} {
+		d.Cleat("run", "-d", "--name", "c", "--snapshotter", snapshotter, "--uidmap", "0:100000:65536", "busybox", "sh", "-c",
+			"echo x > /new; mkdir /dir; touch /dir/web; chown 1000:1001 /dir/web; rm /etc/group; touch /ready; exec sleep 1000")
+		d.Eventually("it has begun", func() error {
+			if _, stderr, code := d.Try("exec", "c", "test", "-e", "/ready"); code != 0 {
+				return fmt.Errorf("not yet: %s", stderr)
+			}
+			return nil
+		})
+		d.Cleat("commit", "c", "made")
+		m, _, _ := d.imageDocuments("made")
+		if size := m.Layers[1].Size; size > 4096 {
+			t.Errorf("%s: the layer has %d bytes: it holds more than what changed", snapshotter, size)
+		}
+		for _, args := range [][]string{{}, {"--uidmap", "0:200000:65536"}} {
+			out := d.Cleat(append(append([]string{"run", "--rm"}, args...), "made", "sh", "-c", "stat -c %u:%g / /new /dir /dir/web /bin/sh; test -e /etc/group || echo gone")...)
+			if got := strings.Join(strings.Fields(out), " "); got != "0:0 0:0 0:0 1000:1001 0:0 gone" {
+				t.Errorf("%s, %q: %q", snapshotter, args, got)
+			}
+		}
+		d.Cleat("rm", "--force", "c")
+		d.Cleat("image", "rm", "made")
+	}
+	d.Cleat("image", "rm", "busybox")
+}

@@ -63,7 +63,9 @@ func (b *bars) update(changed []client.Part) {
 	_ = writeLines(b.out, lines) // nobody misses them
 }
 
-func isMoving(state string) bool { return state == "downloading" || state == "uploading" }
+func isMoving(state string) bool {
+	return state == "downloading" || state == "uploading" || state == "converting"
+}
 
 func isDone(state string) bool { return state != "waiting" && state != "unpacking" && !isMoving(state) }
 

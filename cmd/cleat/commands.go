@@ -6,8 +6,9 @@ func commands() []command {
 		runCommand(), execCommand(), attachCommand(),
 		psCommand(), inspectCommand(), logsCommand(), statsCommand(), eventsCommand(),
 		waitCommand(), killCommand(), stopCommand(), pauseCommand(), resumeCommand(), rmCommand(),
-		pullCommand(), pushCommand(),
-		imageImportCommand(), imageExportCommand(), imageLsCommand(), imageInspectCommand(), imageTagCommand(), imageRmCommand(), imagePruneCommand(),
+		pullCommand(), pushCommand(), commitCommand(),
+		imageImportCommand(), imageExportCommand(), imageLsCommand(), imageInspectCommand(), imageTagCommand(), imageConvertCommand(),
+		imageMountCommand(), imageUnmountCommand(), imageUsageCommand(), imageLabelCommand(), imageReferrersCommand(), imageRmCommand(), imagePruneCommand(),
 		namespaceLsCommand(), namespaceCreateCommand(), namespaceRmCommand(),
 		gcCommand(), whyCommand(), shimLsCommand(), doctorCommand(), versionCommand(),
 	}

@@ -22,6 +22,7 @@ func imageExportCommand() command {
 			var o client.ExportOptions
 			out := fs.StringP("output", "o", "-", "`file` to write; - is stdout")
 			fs.StringVar(&o.Platform, "platform", "", "only the images for `os/arch[/variant]`")
+			fs.BoolVar(&o.AllPlatforms, "all-platforms", false, "every platform; an error where one is not here")
 			return func(ctx context.Context, a *app, args []string) error { return exportImages(ctx, a, *out, args, o) }
 		},
 	}

@@ -52,6 +52,7 @@ func imageImportCommand() command {
 			fs.StringVar(&o.Platform, "platform", "", "`os/arch[/variant]` to unpack; this machine's if not given")
 			fs.StringVar(&o.Snapshotter, "snapshotter", "", "snapshotter by `name`")
 			fs.BoolVar(&o.NoUnpack, "no-unpack", false, "store only; unpack at the first run")
+			fs.BoolVar(&o.AllPlatforms, "all-platforms", false, "every platform; an error where the archive lacks one")
 			return func(ctx context.Context, a *app, args []string) error { return importImage(ctx, a, args[0], o) }
 		},
 	}
@@ -95,26 +96,31 @@ func imageLsCommand() command {
 		setup: func(fs *pflag.FlagSet) action {
 			l := &listFlags{}
 			l.declare(fs)
-			filters := fs.StringArrayP("filter", "f", nil, "`filter` such as name~=busybox; several mean or")
+			filters := fs.StringArrayP("filter", "f", nil, "`filter` such as name~=busybox or labels.KEY==VALUE; several mean or")
+			digests := fs.Bool("digests", false, "show digests in full")
 			return func(ctx context.Context, a *app, _ []string) error {
 				return a.withClient(ctx, func(c *client.Client) error {
 					images, err := c.Images(ctx, *filters...)
 					if err != nil {
 						return err
 					}
-					return showImages(a, l, images)
+					return showImages(a, l, images, *digests)
 				})
 			}
 		},
 	}
 }
 
-func showImages(a *app, l *listFlags, images []client.Image) error {
+func showImages(a *app, l *listFlags, images []client.Image, digests bool) error {
 	now := time.Now()
 	names, rows, asJSON := []string{}, [][]string{}, []imageJSON{}
 	for _, i := range images {
 		names = append(names, i.Name)
-		rows = append(rows, []string{i.Name, shortDigest(i.Digest), size(uint64(max(i.Size, 0))), since(i.CreatedAt, now)})
+		digest := shortDigest(i.Digest)
+		if digests {
+			digest = i.Digest
+		}
+		rows = append(rows, []string{i.Name, digest, size(uint64(max(i.Size, 0))), since(i.CreatedAt, now)})
 		asJSON = append(asJSON, imageToJSON(i))
 	}
 	return l.show(a.stdout, []string{"NAME", "DIGEST", "SIZE", "AGE"}, rows, names, asJSON)

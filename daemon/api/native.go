@@ -33,11 +33,21 @@ func (s native) register(srv *ttrpc.Server) {
 			"Remove":  rpc.Unary(s.removeImage),
 			"Tag":     rpc.Unary(s.tagImage),
 			"Export":  rpc.Unary(s.exportImages),
+
+			"Commit":     rpc.Unary(s.commitImage),
+			"Mount":      rpc.Unary(s.mountImage),
+			"Unmount":    rpc.Unary(s.unmountImage),
+			"ListMounts": rpc.Unary(s.listImageMounts),
+			"Usage":      rpc.Unary(s.imageUsage),
+			"Label":      rpc.Unary(s.labelImage),
+			"Referrers":  rpc.Unary(s.referrers),
 		},
 		Streams: map[string]ttrpc.Stream{
 			"Import": rpc.ClientStream(s.importImage),
 			"Pull":   rpc.ServerStream(s.pull),
 			"Push":   rpc.ServerStream(s.push),
+
+			"Convert": rpc.ServerStream(s.convertImage),
 		},
 	})
 	srv.RegisterService(cleatapi.EventsService, &ttrpc.ServiceDesc{

@@ -44,6 +44,10 @@ type DiffRequest struct {
 	// Ref is the ingest it is written to, from its beginning; empty is one of its own.
 	Ref    string
 	Labels map[string]string
+	// Level of the compression; 0 is its default.
+	Level int
+	// owners are those that the right side's files were given; nil for none.
+	owners *ownerMap
 	// Latest, where it is set, takes the place of later times.
 	Latest time.Time
 }
@@ -65,17 +69,29 @@ func compressionOf(mediaType string) (archive.Compression, error) {
 
 // Diff writes the difference of two snapshots as a layer into the namespace's content. One that is
 // there already is a success too. After an error there is no ingest.
-func (s *Service) Diff(ctx context.Context, namespace string, req DiffRequest) (_ ocispec.Descriptor, err error) {
+func (s *Service) Diff(ctx context.Context, namespace string, req DiffRequest) (ocispec.Descriptor, error) {
+	hold := s.DB.Hold(namespace)
+	defer hold.Release()
+	layer, err := s.diff(ctx, hold, namespace, req)
+	return layer.Descriptor, err
+}
+
+// madeLayer is a layer and the digest of what it is uncompressed.
+type madeLayer struct {
+	ocispec.Descriptor
+	plain digest.Digest
+}
+
+// diff is Diff with the layer held by the caller.
+func (s *Service) diff(ctx context.Context, hold *metadata.Hold, namespace string, req DiffRequest) (layer madeLayer, err error) {
 	req.MediaType = first(req.MediaType, ocispec.MediaTypeImageLayerGzip)
 	compression, err := compressionOf(req.MediaType)
 	if err != nil {
-		return ocispec.Descriptor{}, err
+		return layer, err
 	}
-	hold := s.DB.Hold(namespace)
-	defer hold.Release()
 	w, err := s.Blobs(namespace).Writer(ctx, first(req.Ref, "diff-"+rand.Text()), content.WriterOptions{})
 	if err != nil {
-		return ocispec.Descriptor{}, err
+		return layer, err
 	}
 	defer func() {
 		if err != nil {
@@ -85,11 +101,11 @@ func (s *Service) Diff(ctx context.Context, namespace string, req DiffRequest) (
 		err = w.Close()
 	}()
 	if err := w.Truncate(0); err != nil {
-		return ocispec.Descriptor{}, err
+		return layer, err
 	}
 	plain, err := writeDiff(ctx, w, req, compression)
 	if err != nil {
-		return ocispec.Descriptor{}, err
+		return layer, err
 	}
 	d := w.Digest()
 	hold.Content(d.String())
@@ -104,17 +120,21 @@ func (s *Service) Diff(ctx context.Context, namespace string, req DiffRequest) (
 	if errors.Is(err, errdefs.ErrAlreadyExists) {
 		blob, err = s.labelMissing(ctx, namespace, d, labels)
 	}
-	return ocispec.Descriptor{MediaType: req.MediaType, Digest: d, Size: blob.Size}, err
+	return madeLayer{ocispec.Descriptor{MediaType: req.MediaType, Digest: d, Size: blob.Size}, plain}, err
 }
 
 // writeDiff writes the layer and returns the digest of what it is uncompressed.
 func writeDiff(ctx context.Context, w io.Writer, req DiffRequest, compression archive.Compression) (digest.Digest, error) {
-	zw, err := archive.Compress(w, compression)
+	zw, err := archive.CompressLevel(w, compression, req.Level)
 	if err != nil {
 		return "", err
 	}
 	plain := digest.Canonical.Digester()
-	err = image.Diff(ctx, io.MultiWriter(zw, plain.Hash()), req.Left, req.Right, archive.DiffOptions{Latest: req.Latest})
+	opts := archive.DiffOptions{Latest: req.Latest}
+	if req.owners != nil {
+		opts.Owners = req.owners.back
+	}
+	err = image.Diff(ctx, io.MultiWriter(zw, plain.Hash()), req.Left, req.Right, opts)
 	// Closed either way: it has goroutines.
 	return plain.Digest(), errors.Join(err, zw.Close())
 }

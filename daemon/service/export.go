@@ -69,6 +69,9 @@ func (s *Service) Export(ctx context.Context, namespace string, req *cleatapi.Ex
 	if err != nil {
 		return err
 	}
+	if req.AllPlatforms && match != nil {
+		return fmt.Errorf("export: one platform and all of them: give one of both: %w", errdefs.ErrInvalidArgument)
+	}
 	hold := s.DB.Hold(namespace) // what it reads is not removed meanwhile
 	defer hold.Release()
 	var list []image.Imported
@@ -78,6 +81,11 @@ func (s *Service) Export(ctx context.Context, namespace string, req *cleatapi.Ex
 			return err
 		}
 		hold.Content(img.Target.Digest.String())
+		if req.AllPlatforms {
+			if err := image.Whole(ctx, s.Blobs(namespace), img.Target); err != nil {
+				return fmt.Errorf("export image %s: %w", img.Name, err)
+			}
+		}
 		list = append(list, image.Imported{Name: img.Name, Target: img.Target})
 	}
 	f, err := createArchive(req.Path)

@@ -191,11 +191,11 @@ func (s *Service) Wait(ctx context.Context, namespace, id string) (runtime.Exit,
 	return runtime.Exit{Pid: r.Exit.Pid, Status: r.Exit.Status, At: r.Exit.At}, nil
 }
 
-// Tidy removes what crashes left of logs, cgroups, imports and unpacked layers. Before the first
+// Tidy removes what crashes left of logs, cgroups, imports, unpacked layers and mounted images. Before the first
 // request.
 func (s *Service) Tidy(ctx context.Context) error {
 	s.removeEmptyCgroups()
-	return errors.Join(s.CleanLogs(ctx), s.cleanUnpacks(ctx), s.cleanImports(ctx))
+	return errors.Join(s.CleanLogs(ctx), s.cleanUnpacks(ctx), s.cleanImports(ctx), s.cleanMounts(ctx))
 }
 
 // Begin takes up what an earlier daemon left, beside serving: containers made by Run, and
@@ -207,6 +207,7 @@ func (s *Service) Begin() {
 	s.wg.Go(func() {
 		for what, f := range map[string]func(context.Context) error{
 			"take up containers": s.Resume, "clean up snapshots": s.CleanSnapshots, "restore storage limits": s.restoreLimits,
+			"let frozen containers go on": s.thawLeft,
 		} {
 			if err := f(s.ctx); err != nil && s.ctx.Err() == nil {
 				s.Log.Error("cannot "+what, "error", err)

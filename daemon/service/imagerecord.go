@@ -3,6 +3,7 @@ package service
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	apievents "github.com/containerd/containerd/api/events"
 	"github.com/containerd/errdefs"
@@ -62,6 +63,9 @@ func (s *Service) RemoveImage(ctx context.Context, namespace, ref string) error 
 	if err != nil {
 		return err
 	}
+	if err := s.onlyName(ctx, namespace, ref, img); err != nil {
+		return err
+	}
 	if err := s.DeleteImage(ctx, namespace, img.Name, ""); err != nil {
 		return err
 	}
@@ -69,6 +73,25 @@ func (s *Service) RemoveImage(ctx context.Context, namespace, ref string) error 
 		return fmt.Errorf("image %s is removed, its content is not: %w", img.Name, err)
 	}
 	return nil
+}
+
+// onlyName refuses a digest that has several names: which of them is meant?
+func (s *Service) onlyName(ctx context.Context, namespace, ref string, img metadata.Image) error {
+	if ref != img.Target.Digest.String() || ref == img.Name {
+		return nil
+	}
+	var names []string
+	err := s.DB.View(ctx, func(tx *metadata.Tx) error {
+		list, err := tx.Images(namespace).List("target.digest==" + ref)
+		for _, i := range list {
+			names = append(names, i.Name)
+		}
+		return err
+	})
+	if err == nil && len(names) > 1 {
+		err = fmt.Errorf("image %s has several names, %s: remove it by each of them: %w", ref, strings.Join(names, ", "), errdefs.ErrFailedPrecondition)
+	}
+	return err
 }
 
 // TagImage gives an image, by name or digest, another name. A name that exists is moved.

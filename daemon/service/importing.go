@@ -25,6 +25,8 @@ type importing struct {
 	// pass lets an image that has nothing for a platform to unpack go by.
 	pass  bool
 	watch Watcher
+	// complete refuses images that are not there for all their platforms.
+	complete bool
 }
 
 // ImportImages reads an archive of images from r, records them under the names that to gives them and
@@ -51,7 +53,7 @@ func (s *Service) Import(ctx context.Context, namespace string, r io.Reader, o *
 	if err != nil {
 		return nil, err
 	}
-	im := &importing{s: s, namespace: namespace, options: image.ImportOptions{Name: o.Name}, watch: unwatched{}}
+	im := &importing{s: s, namespace: namespace, options: image.ImportOptions{Name: o.Name}, watch: unwatched{}, complete: o.AllPlatforms}
 	if !o.NoUnpack {
 		if im.unpacks, err = s.unpacks(ctx, namespace, []Unpack{{Snapshotter: o.Snapshotter}}); err != nil {
 			return nil, err
@@ -83,6 +85,14 @@ func (im *importing) run(ctx context.Context, r io.Reader) (_ []*cleatapi.Image,
 	held, err := image.Import(ctx, settling{ingester{s.Blobs(im.namespace), hold}}, r, im.options)
 	if err != nil {
 		return nil, err
+	}
+	for _, img := range held {
+		if !im.complete {
+			break
+		}
+		if err := image.Whole(ctx, s.Blobs(im.namespace), img.Target); err != nil {
+			return nil, fmt.Errorf("import image %s: %w: %w", img.Name, err, errdefs.ErrInvalidArgument)
+		}
 	}
 	list, err := im.to.imported(held)
 	if err != nil {

@@ -16,6 +16,7 @@ import (
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 
+	"github.com/cleatproject/cleat/image"
 	"github.com/cleatproject/cleat/metadata"
 	"github.com/cleatproject/cleat/mount"
 	"github.com/cleatproject/cleat/snapshot"
@@ -41,6 +42,11 @@ func (r idRange) to(id uint32) uint32 {
 		return id
 	}
 	return r.outside + (id - r.inside)
+}
+
+// back undoes to.
+func (r idRange) back(id uint32) uint32 {
+	return idRange{inside: r.outside, outside: r.inside, size: r.size}.to(id)
 }
 
 // ownersOf reads the labels of a snapshot; nil where it is not made for a user namespace.
@@ -199,6 +205,25 @@ func (o *ownerMap) capabilities(value []byte) []byte {
 	out := slices.Clone(value)
 	binary.LittleEndian.PutUint32(out, binary.LittleEndian.Uint32(value)&^capVersionMask|capVersionThird)
 	return binary.LittleEndian.AppendUint32(out, o.uid.to(0))
+}
+
+// back gives owner and capabilities of a file what they were for, for DiffOptions.Owners.
+func (o *ownerMap) back(uid, gid uint32, caps string) (newUID, newGID uint32, newCaps string) {
+	value := []byte(caps)
+	if len(value) == 24 && binary.LittleEndian.Uint32(value)&capVersionMask == capVersionThird && binary.LittleEndian.Uint32(value[20:]) == o.uid.to(0) {
+		value = value[:20]
+		binary.LittleEndian.PutUint32(value, binary.LittleEndian.Uint32(value)&^capVersionMask|capVersionSecond)
+	}
+	return o.uid.back(uid), o.gid.back(gid), string(value)
+}
+
+// mapsWhatItReads tells whether a difference of these mounts would see files through a mount that maps owners,
+// and their owners mapped twice. That is not so for what stands in an overlay's upper directory.
+func (o *ownerMap) mapsWhatItReads(left, right []mount.Mount) bool {
+	if o == nil || image.ReadsUpperAlone(left, right) {
+		return false
+	}
+	return slices.ContainsFunc(right, func(m mount.Mount) bool { return slices.Contains(m.Options, o.options[0]) })
 }
 
 // giveAll changes the owner of every file of a snapshot, each once, however many names it has.

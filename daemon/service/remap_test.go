@@ -99,3 +99,28 @@ func TestBadOwnerLabels(t *testing.T) {
 		t.Errorf("%v, %v", o, err)
 	}
 }
+
+func TestOwnersComeBack(t *testing.T) {
+	o, err := ownersOf(map[string]string{labelUIDMapping: "0:100000:65536", labelGIDMapping: "0:200000:65536"})
+	must(t, err)
+	second := make([]byte, 20)
+	second[3], second[4] = 2, 0x55 // revision 2, some capability
+	given := string(o.capabilities(second))
+	if len(given) != 24 {
+		t.Fatalf("%q", given)
+	}
+	for _, c := range []struct {
+		uid, gid, wantUID, wantGID uint32
+		caps, wantCaps             string
+	}{
+		{100000, 200000, 0, 0, given, string(second)},
+		{101000, 201001, 1000, 1001, "", ""},
+		{165535, 265535, 65535, 65535, string(second), string(second)},
+		{5, 6, 5, 6, "", ""}, // of nobody within
+	} {
+		uid, gid, caps := o.back(c.uid, c.gid, c.caps)
+		if uid != c.wantUID || gid != c.wantGID || caps != c.wantCaps {
+			t.Errorf("%d:%d %q is %d:%d %q", c.uid, c.gid, c.caps, uid, gid, caps)
+		}
+	}
+}

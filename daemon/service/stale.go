@@ -9,10 +9,11 @@ import (
 	"github.com/cleatproject/cleat/content"
 )
 
-// importRef is what package image calls the ingests of an import: nobody takes them up again.
-const importRef = `^[^/]+/import-[A-Z2-7]{26}-[0-9]+$`
+// importRef is what package image calls the ingests of an import, and of what it makes itself: nobody
+// takes them up again.
+const importRef = `^[^/]+/(import|make)-[A-Z2-7]{26}-[0-9]+$`
 
-// cleanImports drops the ingests of imports that died with a daemon. Before the first request.
+// cleanImports drops the ingests of imports and the like that died with a daemon. Before the first request.
 func (s *Service) cleanImports(ctx context.Context) error {
 	ours, err := regexp.Compile(importRef)
 	if err != nil {

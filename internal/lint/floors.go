@@ -46,7 +46,7 @@ func design() []floor {
 		{"daemon/streams", nil},
 		{"daemon/api", append(slices.Clone(second), "daemon/service", "daemon/streams")},
 		{"daemon", append(slices.Clone(second), "daemon/service", "daemon/streams", "daemon/api")},
-		{"cmd/cleat", []string{"client", "internal/version"}},
+		{"cmd/cleat", []string{"client", "mount", "internal/version"}},
 		{"cmd/cleatd", []string{"daemon"}},
 		{"cmd/containerd-shim-cleat-v2", []string{"shim", "internal/version"}},
 		{"integration", []string{""}},

@@ -1,0 +1,39 @@
+package client
+
+import (
+	"context"
+
+	"github.com/cleatproject/cleat/proto/cleatapi"
+)
+
+// ConvertRequest of Convert; Source and Target are required.
+type ConvertRequest struct {
+	// Source is an image by name or digest.
+	Source string
+	// Target is the new image's name. A name that exists is moved.
+	Target string
+	// Compression of the layers is gzip, zstd or uncompressed; empty: as it is.
+	Compression string
+	// Level of the compression; 0: its default. With one, layers that are compressed that way already
+	// are compressed again.
+	Level int
+	// Format of the documents is oci or docker; empty: as it is.
+	Format string
+	// Platform takes only the manifest for os/arch[/variant]; empty: those that are here.
+	Platform string
+	// AllPlatforms has the call fail where a platform is not here.
+	AllPlatforms bool
+	// MaxConcurrent is how many layers are converted at the same time; 0: 2.
+	MaxConcurrent int
+}
+
+// Convert makes an image with the same files whose layers or documents are in another form. What need not
+// change keeps its digest, and a call that failed leaves nothing. progress is as of Pull, with the states
+// waiting, converting and converted.
+func (c *Client) Convert(ctx context.Context, r ConvertRequest, progress func([]Part)) (Image, error) {
+	img, err := c.transfer(ctx, "Convert", &cleatapi.ConvertRequest{
+		Source: r.Source, Target: r.Target, Compression: r.Compression, CompressionLevel: int32(r.Level), Format: r.Format,
+		Platform: r.Platform, AllPlatforms: r.AllPlatforms, MaxConcurrent: uint32(max(r.MaxConcurrent, 0)), Namespace: c.namespace,
+	}, progress)
+	return img, about("convert image", r.Source, err)
+}

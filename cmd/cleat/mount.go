@@ -1,0 +1,255 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/cleatproject/cleat/client"
+	"github.com/cleatproject/cleat/mount"
+	"github.com/containerd/errdefs"
+	"github.com/spf13/pflag"
+)
+
+func imageMountCommand() command {
+	return command{
+		name: "image mount", args: "[IMAGE DIRECTORY]", max: 2,
+		short: "mount an image, or list those that are mounted",
+		detail: "The mount is made where cleat runs, and cannot be written to unless --rw is given. Unmount it with\n" +
+			"cleat image unmount: what was written goes with it.",
+		setup: func(fs *pflag.FlagSet) action {
+			var r client.MountImageRequest
+			l := &listFlags{}
+			l.declare(fs)
+			fs.BoolVar(&r.Writable, "rw", false, "let it be written to")
+			fs.StringVar(&r.Platform, "platform", "", "`os/arch[/variant]`; this machine's if not given")
+			fs.StringVar(&r.Snapshotter, "snapshotter", "", "snapshotter by `name`")
+			return func(ctx context.Context, a *app, args []string) error {
+				switch len(args) {
+				case 0:
+					return listMounts(ctx, a, l)
+				case 1:
+					return usage("cleat image mount", fmt.Errorf("mount image %s: on which directory? %w", args[0], errdefs.ErrInvalidArgument))
+				}
+				r.Image = args[0]
+				return mountImage(ctx, a, r, args[1])
+			}
+		},
+	}
+}
+
+// ownMounts names the mount namespace of this program.
+func ownMounts() (string, error) {
+	ns, err := os.Readlink("/proc/self/ns/mnt")
+	if err != nil {
+		return "", fmt.Errorf("look up mount namespace: %w", err)
+	}
+	return ns, nil
+}
+
+// plainPath is the absolute path of a file without links.
+func plainPath(path string) (string, error) {
+	abs, err := filepath.Abs(path)
+	if err == nil {
+		abs, err = filepath.EvalSymlinks(abs)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("directory %s: %w: %w", path, err, errdefs.ErrInvalidArgument)
+	}
+	return abs, err
+}
+
+func mountImage(ctx context.Context, a *app, r client.MountImageRequest, dir string) (err error) {
+	if r.Target, err = plainPath(dir); err != nil {
+		return hinted(err, "the directory has to exist; mkdir makes one")
+	}
+	if info, err := os.Stat(r.Target); err != nil || !info.IsDir() {
+		return fmt.Errorf("mount image on %s: it is no directory: %w", dir, errdefs.ErrInvalidArgument)
+	}
+	if r.MountNamespace, err = ownMounts(); err != nil {
+		return err
+	}
+	// An interrupt is put off: what was begun is finished or undone.
+	proxy, ctx := newProxy(ctx)
+	defer proxy.close()
+	return a.withClient(ctx, func(c *client.Client) error {
+		steps, key, err := c.MountImage(ctx, r)
+		if errdefs.IsAlreadyExists(err) {
+			return hinted(err, "cleat image unmount "+r.Target+" unmounts it")
+		}
+		if err != nil {
+			return err
+		}
+		if err := mount.All(mounts(steps), r.Target); err != nil {
+			err = fmt.Errorf("mount image %s on %s: %w", r.Image, r.Target, err)
+			return errors.Join(err, c.UnmountImage(context.WithoutCancel(ctx), r.Target, key, true))
+		}
+		return writeLines(a.stdout, []string{r.Target})
+	})
+}
+
+func mounts(steps []client.MountStep) []mount.Mount {
+	out := make([]mount.Mount, len(steps))
+	for i, s := range steps {
+		out[i] = mount.Mount{Type: s.Type, Source: s.Source, Target: s.Target, Options: s.Options}
+	}
+	return out
+}
+
+// isMounted tells whether what shows at a directory is that image.
+func isMounted(m client.ImageMount) (ours, other bool, err error) {
+	at, err := mount.Containing(m.Target)
+	if errors.Is(err, fs.ErrNotExist) { // the directory was removed
+		return false, false, nil
+	}
+	if err != nil || at.Point != m.Target {
+		return false, false, err
+	}
+	if len(m.Steps) == 0 {
+		return true, false, nil
+	}
+	step := m.Steps[0]
+	switch step.Type {
+	case "overlay":
+		ours = at.Type == "overlay" && at.Source == step.Source
+	case "bind":
+		var source, target syscall.Stat_t
+		if err := errors.Join(syscall.Stat(step.Source, &source), syscall.Stat(m.Target, &target)); err != nil {
+			return false, true, fmt.Errorf("look at what is mounted on %s: %w", m.Target, err)
+		}
+		ours = source.Dev == target.Dev && source.Ino == target.Ino
+	default:
+		ours = at.Type == step.Type
+	}
+	return ours, !ours, nil
+}
+
+func imageUnmountCommand() command {
+	return command{
+		name: "image unmount", aliases: []string{"image umount"}, args: "DIRECTORY...", min: 1, max: -1,
+		short:  "unmount images",
+		detail: "What was written to one that was mounted with --rw goes with it: with the next garbage collection, or\nnow with --rm.",
+		setup: func(fs *pflag.FlagSet) action {
+			remove := fs.Bool("rm", false, "remove the snapshot now")
+			return func(ctx context.Context, a *app, args []string) error {
+				proxy, ctx := newProxy(ctx)
+				defer proxy.close()
+				return a.withClient(ctx, func(c *client.Client) error {
+					var errs error
+					for _, dir := range args {
+						if err := unmountImage(ctx, c, dir, *remove); err != nil {
+							errs = errors.Join(errs, err)
+							continue
+						}
+						a.printed(dir + "\n")
+					}
+					return errs
+				})
+			}
+		},
+	}
+}
+
+func unmountImage(ctx context.Context, c *client.Client, dir string, remove bool) error {
+	target, err := plainPath(dir)
+	if err != nil {
+		if target, err = filepath.Abs(dir); err != nil { // it may have been removed since
+			return err
+		}
+	}
+	m, err := mountedOn(ctx, c, target)
+	if err != nil {
+		return err
+	}
+	ours, other, err := isMounted(m)
+	if err != nil {
+		return err
+	}
+	if other {
+		return hinted(fmt.Errorf("unmount image from %s: something else is mounted there: %w", target, errdefs.ErrFailedPrecondition),
+			"unmount that first, with umount "+target)
+	}
+	for i := len(m.Steps) - 1; ours && i >= 0; i-- {
+		if err := syscall.Unmount(filepath.Join(target, m.Steps[i].Target), 0); errors.Is(err, syscall.EBUSY) {
+			return hinted(fmt.Errorf("unmount image from %s: it is in use: %w", target, errdefs.ErrFailedPrecondition), "fuser -vm "+target+" tells by whom")
+		} else if err != nil {
+			return fmt.Errorf("unmount image from %s: %w", target, err)
+		}
+	}
+	return c.UnmountImage(context.WithoutCancel(ctx), target, m.Key, remove)
+}
+
+// mountedOn finds the image of a directory, in this program's mount namespace or one that is gone.
+func mountedOn(ctx context.Context, c *client.Client, target string) (client.ImageMount, error) {
+	own, err := ownMounts()
+	if err != nil {
+		return client.ImageMount{}, err
+	}
+	list, err := c.ImageMounts(ctx)
+	if err != nil {
+		return client.ImageMount{}, err
+	}
+	elsewhere := false
+	for _, m := range list {
+		if m.Target != target {
+			continue
+		}
+		if m.MountNamespace == own || m.MountNamespace == "" {
+			return m, nil
+		}
+		elsewhere = true
+	}
+	if elsewhere {
+		return client.ImageMount{}, fmt.Errorf("unmount image from %s: it is mounted in another mount namespace, unmount it there: %w", target, errdefs.ErrFailedPrecondition)
+	}
+	return client.ImageMount{}, hinted(fmt.Errorf("unmount image from %s: no image is mounted there: %w", target, errdefs.ErrNotFound),
+		"cleat image mount lists those that are mounted; --namespace picks another namespace")
+}
+
+// imageMountJSON is a mounted image for programs.
+type imageMountJSON struct {
+	Target      string `json:"target"`
+	Image       string `json:"image"`
+	Writable    bool   `json:"writable"`
+	Status      string `json:"status"`
+	Snapshotter string `json:"snapshotter"`
+	Key         string `json:"key"`
+	Created     string `json:"created"`
+}
+
+func listMounts(ctx context.Context, a *app, l *listFlags) error {
+	own, err := ownMounts()
+	if err != nil {
+		return err
+	}
+	return a.withClient(ctx, func(c *client.Client) error {
+		list, err := c.ImageMounts(ctx)
+		if err != nil {
+			return err
+		}
+		now := time.Now()
+		names, rows, asJSON := []string{}, [][]string{}, []imageMountJSON{}
+		for _, m := range list {
+			status := "elsewhere" // in another mount namespace
+			if m.MountNamespace == own {
+				status = "not mounted"
+				if ours, _, err := isMounted(m); err == nil && ours {
+					status = "mounted"
+				}
+			}
+			mode := "ro"
+			if m.Writable {
+				mode = "rw"
+			}
+			names = append(names, m.Target)
+			rows = append(rows, []string{m.Target, m.Image, mode, status, since(m.CreatedAt, now)})
+			asJSON = append(asJSON, imageMountJSON{m.Target, m.Image, m.Writable, status, m.Snapshotter, m.Key, timestamp(m.CreatedAt)})
+		}
+		return l.show(a.stdout, []string{"DIRECTORY", "IMAGE", "MODE", "STATUS", "AGE"}, rows, names, asJSON)
+	})
+}

@@ -1,0 +1,76 @@
+package api
+
+import (
+	"context"
+
+	"github.com/cleatproject/cleat/proto/cleatapi"
+)
+
+// The calls of cleat.v1.Images that make images of others, and that look into them.
+
+func (s native) commitImage(ctx context.Context, req *cleatapi.CommitRequest) (*cleatapi.CommitResponse, error) {
+	ns, err := namespaceOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	img, err := s.svc.CommitImage(ctx, ns, req)
+	return &cleatapi.CommitResponse{Image: img}, err
+}
+
+func (s native) convertImage(ctx context.Context, req *cleatapi.ConvertRequest, send func(*cleatapi.TransferProgress) error) error {
+	ns, err := checkNamespace(ctx, req.Namespace)
+	if err != nil {
+		return err
+	}
+	return s.svc.ConvertImage(ctx, ns, req, send)
+}
+
+func (s native) mountImage(ctx context.Context, req *cleatapi.MountImageRequest) (*cleatapi.MountImageResponse, error) {
+	ns, err := namespaceOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return s.svc.MountImage(ctx, ns, req)
+}
+
+func (s native) unmountImage(ctx context.Context, req *cleatapi.UnmountImageRequest) (*cleatapi.UnmountImageResponse, error) {
+	ns, err := namespaceOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &cleatapi.UnmountImageResponse{}, s.svc.UnmountImage(ctx, ns, req)
+}
+
+func (s native) listImageMounts(ctx context.Context, _ *cleatapi.ListImageMountsRequest) (*cleatapi.ListImageMountsResponse, error) {
+	ns, err := namespaceOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	list, err := s.svc.ImageMounts(ctx, ns)
+	return &cleatapi.ListImageMountsResponse{Mounts: list}, err
+}
+
+func (s native) imageUsage(ctx context.Context, req *cleatapi.ImageUsageRequest) (*cleatapi.ImageUsageResponse, error) {
+	ns, err := namespaceOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	list, err := s.svc.ImageUsage(ctx, ns, req.Images)
+	return &cleatapi.ImageUsageResponse{Images: list}, err
+}
+
+func (s native) labelImage(ctx context.Context, req *cleatapi.LabelImageRequest) (*cleatapi.LabelImageResponse, error) {
+	ns, err := namespaceOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	img, err := s.svc.LabelImage(ctx, ns, req.Name, req.Labels)
+	return &cleatapi.LabelImageResponse{Image: img}, err
+}
+
+func (s native) referrers(ctx context.Context, req *cleatapi.ReferrersRequest) (*cleatapi.ReferrersResponse, error) {
+	if _, err := namespaceOf(ctx); err != nil {
+		return nil, err
+	}
+	return s.svc.Referrers(ctx, req)
+}

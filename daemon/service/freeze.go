@@ -1,0 +1,128 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/cleatproject/cleat/internal/undo"
+	"github.com/cleatproject/cleat/metadata"
+	"github.com/cleatproject/cleat/proto/types"
+	"github.com/cleatproject/cleat/runtime"
+)
+
+// labelFrozen marks a container that a request froze for a while. One that is found at start was left
+// frozen by a daemon that died, and nobody else will let it go.
+const labelFrozen = "cleat.io/frozen"
+
+// freeze stops the processes of a container, where they run, and pushes what lets them go on. One that is
+// paused already stays so.
+func (s *Service) freeze(ctx context.Context, u *undo.Stack, namespace, id string) error {
+	t, err := s.Runtime.Get(namespace, id)
+	if errors.Is(err, errdefs.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	switch status := t.Info().Status; status {
+	case types.Status_CREATED, types.Status_STOPPED, types.Status_PAUSED:
+		return nil
+	case types.Status_RUNNING:
+	default:
+		return fmt.Errorf("it is %s, and cannot be frozen now: try again, or do without: %w", StatusWord(t.Info()), errdefs.ErrUnavailable)
+	}
+	if err := s.markFrozen(ctx, namespace, id, "true"); err != nil {
+		return err
+	}
+	u.Push("let the container go on", func() error {
+		if err := thaw(ctx, t); err != nil {
+			return err // the mark stays, for the next start
+		}
+		return s.markFrozen(ctx, namespace, id, "")
+	})
+	// Whoever leaves now must not leave it half frozen.
+	err = t.Pause(context.WithoutCancel(ctx))
+	if ended(t) {
+		return nil
+	}
+	return err
+}
+
+// thaw lets a container go on. One that has ended needs it no more.
+func thaw(ctx context.Context, t *runtime.Task) error {
+	ctx, cancel := detached(ctx)
+	defer cancel()
+	err := t.Resume(ctx)
+	if err == nil || ended(t) {
+		return nil
+	}
+	if state, serr := t.State(ctx, ""); serr == nil && state.Status != types.Status_PAUSED && state.Status != types.Status_PAUSING {
+		return nil // it was not frozen
+	}
+	return err
+}
+
+func ended(t *runtime.Task) bool {
+	select {
+	case <-t.Exited():
+		return true
+	default:
+		return false
+	}
+}
+
+// markFrozen sets or removes the mark.
+func (s *Service) markFrozen(ctx context.Context, namespace, id, value string) error {
+	ctx, cancel := detached(ctx)
+	defer cancel()
+	err := s.DB.Update(ctx, func(tx *metadata.Tx) error {
+		_, err := tx.Containers(namespace).Update(metadata.Container{ID: id, Labels: map[string]string{labelFrozen: value}}, "labels."+labelFrozen)
+		return err
+	})
+	return ignore(err, errdefs.ErrNotFound)
+}
+
+// thawLeft lets those go on that a daemon froze and died over. A shim that does not answer is waited for.
+func (s *Service) thawLeft(ctx context.Context) error {
+	namespaces, err := s.namespaces(ctx)
+	if err != nil {
+		return err
+	}
+	for _, ns := range namespaces {
+		var list []metadata.Container
+		err := s.DB.View(ctx, func(tx *metadata.Tx) (err error) {
+			list, err = tx.Containers(ns).List(`labels."` + labelFrozen + `"==true`)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		for _, c := range list {
+			s.wg.Go(func() {
+				if err := s.thawOne(ctx, ns, c.ID); err != nil && ctx.Err() == nil {
+					s.Log.Error("cannot let a container go on that a commit had frozen: resume it by hand", "id", c.ID, "namespace", ns, "error", err)
+				}
+			})
+		}
+	}
+	return nil
+}
+
+func (s *Service) thawOne(ctx context.Context, namespace, id string) error {
+	unlock, err := s.locks.lock(ctx, namespace+"/"+id)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	t, err := s.Runtime.Get(namespace, id)
+	if err == nil {
+		err = thaw(ctx, t)
+	}
+	if err != nil && !errors.Is(err, errdefs.ErrNotFound) {
+		return err
+	}
+	return s.markFrozen(ctx, namespace, id, "")
+}

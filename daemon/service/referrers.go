@@ -1,0 +1,36 @@
+package service
+
+import (
+	"context"
+
+	"github.com/cleatproject/cleat/image/registry"
+	"github.com/cleatproject/cleat/proto/cleatapi"
+)
+
+// Referrers is called by daemon/api/imagework.go: what a registry has that refers to an image.
+func (s *Service) Referrers(ctx context.Context, req *cleatapi.ReferrersRequest) (*cleatapi.ReferrersResponse, error) {
+	ref, err := registry.Parse(req.Reference)
+	if err != nil {
+		return nil, err
+	}
+	repo, err := s.Registries.Repository(ref, registry.Access{Credential: credential(req.Credential)})
+	if err != nil {
+		return nil, err
+	}
+	defer repo.Close()
+	desc, err := repo.Resolve(ctx)
+	if err != nil {
+		return nil, err
+	}
+	list, err := repo.Referrers(ctx, desc.Digest, req.ArtifactType)
+	if err != nil {
+		return nil, err
+	}
+	resp := &cleatapi.ReferrersResponse{Digest: desc.Digest.String()}
+	for _, d := range list {
+		resp.Referrers = append(resp.Referrers, &cleatapi.Referrer{
+			Digest: d.Digest.String(), MediaType: d.MediaType, ArtifactType: d.ArtifactType, Size_: d.Size, Annotations: d.Annotations,
+		})
+	}
+	return resp, nil
+}

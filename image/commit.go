@@ -1,0 +1,157 @@
+package image
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/containerd/errdefs"
+	digest "github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// Base is what a file system was made of: one manifest of an image, with its configuration.
+type Base struct {
+	Manifest ocispec.Manifest
+	config   []byte
+	diffIDs  []digest.Digest
+}
+
+// errFound ends a walk.
+var errFound = errors.New("found")
+
+// FindBase looks at and below target for the manifest whose layers make the snapshot of that name, ""
+// for none, and all of whose content is here. Not found if there is none.
+func FindBase(ctx context.Context, p Provider, target ocispec.Descriptor, snapshot string) (*Base, error) {
+	var found *Base
+	err := Walk(ctx, p, target, func(d ocispec.Descriptor) error {
+		if !IsManifest(d.MediaType) {
+			return nil
+		}
+		b, err := readBase(ctx, p, d)
+		if err != nil || b == nil || b.snapshot() != snapshot {
+			return err
+		}
+		whole, err := complete(ctx, p, d, 0)
+		if err == nil && whole {
+			found, err = b, errFound
+		}
+		return err
+	})
+	if err != nil && !errors.Is(err, errFound) {
+		return nil, err
+	}
+	if found == nil {
+		return nil, fmt.Errorf("image %s does not have these layers: %w", target.Digest, errdefs.ErrNotFound)
+	}
+	return found, nil
+}
+
+// readBase reads a manifest with its configuration; nil for one that is no image or not here.
+func readBase(ctx context.Context, p Provider, desc ocispec.Descriptor) (*Base, error) {
+	m, err := ReadManifest(ctx, p, desc)
+	if err != nil {
+		return nil, err
+	}
+	if !isConfig(m.Config.MediaType) {
+		return nil, nil //nolint:nilnil // it is no image
+	}
+	raw, err := readDocument(ctx, p, m.Config)
+	if errdefs.IsNotFound(err) {
+		return nil, nil //nolint:nilnil // it is not here
+	}
+	if err != nil {
+		return nil, err
+	}
+	config, err := readConfig(ctx, p, m.Config)
+	return &Base{Manifest: m, config: raw, diffIDs: config.RootFS.DiffIDs}, err
+}
+
+func isConfig(mediaType string) bool {
+	return mediaType == ocispec.MediaTypeImageConfig || mediaType == dockerConfig
+}
+
+// snapshot is the name of the topmost snapshot.
+func (b *Base) snapshot() string {
+	if len(b.diffIDs) == 0 {
+		return ""
+	}
+	chain := ChainIDs(b.diffIDs)
+	return chain[len(chain)-1].String()
+}
+
+// LayerOptions say what becomes of an image's configuration with a new layer.
+type LayerOptions struct {
+	Author, Comment, CreatedBy string
+	Created                    time.Time
+	Changes                    []Change
+}
+
+// AddLayer stores an image that is base with one layer more, and returns its manifest. The documents are
+// OCI's, whatever those of base are; what of base's configuration is not understood stays in it.
+// The same arguments make the same image.
+func AddLayer(ctx context.Context, c Content, base *Base, layer ocispec.Descriptor, diffID digest.Digest, o LayerOptions) (ocispec.Descriptor, error) {
+	if len(base.Manifest.Layers) >= maxLayers {
+		return ocispec.Descriptor{}, fmt.Errorf("add layer: the image has %d already, no more can be mounted: %w", maxLayers, errdefs.ErrFailedPrecondition)
+	}
+	raw, err := base.addTo(diffID, o)
+	if err != nil {
+		return ocispec.Descriptor{}, fmt.Errorf("change configuration: %w", err)
+	}
+	m := ocispec.Manifest{Versioned: base.Manifest.Versioned, MediaType: ocispec.MediaTypeImageManifest}
+	m.SchemaVersion = 2
+	if m.Config, err = putDocument(ctx, c, ocispec.MediaTypeImageConfig, raw); err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	for _, l := range base.Manifest.Layers {
+		l.MediaType = formatted(l.MediaType, FormatOCI)
+		m.Layers = append(m.Layers, l)
+	}
+	m.Layers = append(m.Layers, layer)
+	if raw, err = json.Marshal(m); err != nil {
+		return ocispec.Descriptor{}, fmt.Errorf("make manifest: %w", err)
+	}
+	return putDocument(ctx, c, m.MediaType, raw)
+}
+
+// addTo returns the configuration with the layer and the changes.
+func (b *Base) addTo(diffID digest.Digest, o LayerOptions) ([]byte, error) {
+	doc, err := parseDocument(b.config)
+	if err != nil {
+		return nil, err
+	}
+	created := o.Created.UTC()
+	config := document{}
+	var rootFS ocispec.RootFS
+	var history []json.RawMessage
+	entry, err := json.Marshal(ocispec.History{Created: &created, CreatedBy: o.CreatedBy, Author: o.Author, Comment: o.Comment})
+	if err != nil {
+		return nil, fmt.Errorf("encode history: %w", err)
+	}
+	if err := errors.Join(doc.get("config", &config), doc.get("rootfs", &rootFS), doc.get("history", &history)); err != nil {
+		return nil, err
+	}
+	if config == nil { // null
+		config = document{}
+	}
+	if err := applyChanges(config, o.Changes); err != nil {
+		return nil, err
+	}
+	rootFS.Type = "layers"
+	rootFS.DiffIDs = append(rootFS.DiffIDs, diffID)
+	// What told of the container that the image was made in does not tell of this one.
+	for _, member := range []string{"id", "parent", "container", "container_config", "docker_version"} {
+		delete(doc, member)
+	}
+	err = errors.Join(doc.set("config", config), doc.set("rootfs", rootFS), doc.set("created", created),
+		doc.set("history", append(history, entry)))
+	if o.Author != "" {
+		err = errors.Join(err, doc.set("author", o.Author))
+	}
+	if err != nil {
+		return nil, err
+	}
+	return doc.encode()
+}

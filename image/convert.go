@@ -1,0 +1,204 @@
+package image
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/containerd/errdefs"
+	"github.com/containerd/platforms"
+	digest "github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/cleatproject/cleat/archive"
+)
+
+// ConvertOptions say what becomes of an image. The zero value changes nothing.
+type ConvertOptions struct {
+	// Compression of the layers; nil leaves it as it is.
+	Compression *archive.Compression
+	// Level of the compression; 0 is its default. With one, layers that are compressed that way are
+	// compressed again.
+	Level int
+	// Format of the documents; "" leaves it as it is.
+	Format Format
+	// Platform, if not nil, takes only the manifest that suits it best.
+	Platform platforms.MatchComparer
+	// All has the conversion fail where the image is not here for all its platforms.
+	All bool
+	// Parallel is how many layers are converted at the same time; 0 for two.
+	Parallel int
+	Helpers  []archive.Helper
+	// Watch is told how far a layer has come, in bytes of what it was; nil for nobody.
+	Watch func(desc ocispec.Descriptor, state State, done int64)
+}
+
+// The states of a layer that is converted.
+const (
+	StateConverting State = "converting"
+	StateConverted  State = "converted"
+)
+
+// Convert stores an image with the same files, whose layers or documents are in another form, and returns
+// what it is. What need not change keeps its digest; a layer's unpacked bytes, and so the configuration, never
+// change. What is no image, or not here, stays in an index as it is, and so does what of a document is not
+// understood. The same arguments make the same image. Not found where nothing is here to be converted.
+func Convert(ctx context.Context, c Content, target ocispec.Descriptor, o ConvertOptions) (ocispec.Descriptor, error) {
+	if o.Format == FormatDocker && o.Compression != nil && *o.Compression == archive.Zstd {
+		return target, invalidf("convert image: Docker's documents know no layers with zstd: use gzip, or OCI's documents")
+	}
+	if o.Platform != nil {
+		_, desc, err := Manifest(ctx, c, target, o.Platform)
+		if err != nil {
+			return target, fmt.Errorf("convert image: %w", err)
+		}
+		target = plainTarget(desc)
+	}
+	if o.Watch == nil {
+		o.Watch = func(ocispec.Descriptor, State, int64) {}
+	}
+	v := &conversion{content: c, opts: o, layers: make(map[digest.Digest]*convertedLayer), made: make(map[digest.Digest]ocispec.Descriptor)}
+	if err := v.gather(ctx, target, 0); err != nil {
+		return target, fmt.Errorf("convert image: %w", err)
+	}
+	if v.images == 0 {
+		return target, fmt.Errorf("convert image: a part of it is not here for any platform: pull it again: %w", errdefs.ErrNotFound)
+	}
+	if err := v.convertLayers(ctx); err != nil {
+		return target, fmt.Errorf("convert image: %w", err)
+	}
+	out, err := v.rewrite(ctx, target, 0)
+	if err != nil {
+		return target, fmt.Errorf("convert image: %w", err)
+	}
+	return out, nil
+}
+
+// conversion is one call of Convert.
+type conversion struct {
+	content Content
+	opts    ConvertOptions
+	images  int // manifests that are converted
+	layers  map[digest.Digest]*convertedLayer
+	order   []*convertedLayer
+	// made is what documents have become.
+	made map[digest.Digest]ocispec.Descriptor
+}
+
+// gather finds the manifests that are converted, and their layers.
+func (v *conversion) gather(ctx context.Context, desc ocispec.Descriptor, depth int) error {
+	if _, ok := v.made[desc.Digest]; ok {
+		return nil
+	}
+	switch {
+	case depth > maxNesting:
+		return invalidf("indexes are nested more than %d deep", maxNesting)
+	case IsManifest(desc.MediaType):
+		return v.gatherManifest(ctx, desc)
+	case !IsIndex(desc.MediaType):
+		return notAnImage(desc)
+	}
+	index, err := ReadIndex(ctx, v.content, desc)
+	if err != nil {
+		return err
+	}
+	for _, d := range index.Manifests {
+		if !IsManifest(d.MediaType) && !IsIndex(d.MediaType) || d.Annotations[annotationReference] != "" {
+			continue
+		}
+		err := v.gather(ctx, d, depth+1)
+		if errdefs.IsNotFound(err) && !v.opts.All {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+	}
+	v.made[desc.Digest] = ocispec.Descriptor{} // once it is rewritten
+	return nil
+}
+
+// annotationReference marks a manifest that tells of another one in the same index, which
+// annotationReferenceOf names.
+const (
+	annotationReference   = "vnd.docker.reference.type"
+	annotationReferenceOf = "vnd.docker.reference.digest"
+)
+
+// gatherManifest notes the layers of a manifest. One that is no image is left out; one that is not here as a
+// whole is not found.
+func (v *conversion) gatherManifest(ctx context.Context, desc ocispec.Descriptor) error {
+	m, err := ReadManifest(ctx, v.content, desc)
+	if err != nil {
+		return err
+	}
+	if !isConfig(m.Config.MediaType) || len(m.Layers) > 0 && !hasLayer(m.Layers) {
+		return nil
+	}
+	config, err := readConfig(ctx, v.content, m.Config)
+	if err != nil {
+		return err
+	}
+	if len(config.RootFS.DiffIDs) != len(m.Layers) {
+		return invalidf("manifest has %d layers, its configuration lists %d", len(m.Layers), len(config.RootFS.DiffIDs))
+	}
+	wanted := make([]*convertedLayer, len(m.Layers))
+	for i, l := range m.Layers {
+		if wanted[i], err = v.plan(ctx, l, config.RootFS.DiffIDs[i]); err != nil {
+			return err
+		}
+	}
+	for _, l := range wanted {
+		if l != nil && v.layers[l.from.Digest] == nil {
+			v.layers[l.from.Digest] = l
+			v.order = append(v.order, l)
+		}
+	}
+	v.images++
+	v.made[desc.Digest] = ocispec.Descriptor{} // once it is rewritten
+	return nil
+}
+
+func hasLayer(layers []ocispec.Descriptor) bool {
+	for _, l := range layers {
+		if IsLayer(l.MediaType) {
+			return true
+		}
+	}
+	return false
+}
+
+// plan says what a layer is to become; nil for one that stays.
+func (v *conversion) plan(ctx context.Context, l ocispec.Descriptor, diffID digest.Digest) (*convertedLayer, error) {
+	_, foreign, is, ok := splitLayer(l.MediaType)
+	if !ok || foreign {
+		return nil, nil //nolint:nilnil // it stays
+	}
+	b, err := v.content.ReaderAt(ctx, l.Digest)
+	if err != nil {
+		return nil, err
+	}
+	_ = b.Close()
+	to := is
+	if v.opts.Compression != nil {
+		to = *v.opts.Compression
+	}
+	if to == archive.Zstd && v.opts.Format == FormatDocker {
+		return nil, invalidf("layer %s is compressed with zstd, which Docker's documents do not know: have it compressed with gzip", l.Digest)
+	}
+	if to == is && (v.opts.Compression == nil || v.opts.Level == 0) {
+		return nil, nil //nolint:nilnil // it stays
+	}
+	return &convertedLayer{from: l, diffID: diffID, to: to}, nil
+}
+
+// aboutBytes are the beginnings of annotations that tell of a layer's compressed bytes, and are wrong of
+// others.
+func aboutBytes(annotation string) bool {
+	for _, prefix := range []string{"containerd.io/snapshot/stargz/", "io.containers.zstd-chunked.", "io.github.containers.zstd-chunked."} {
+		if strings.HasPrefix(annotation, prefix) {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,140 @@
+package image_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/containerd/errdefs"
+	digest "github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/cleatproject/cleat/archive"
+	"github.com/cleatproject/cleat/image"
+)
+
+// read returns a blob as text.
+func read(t *testing.T, p image.Provider, d digest.Digest) string {
+	t.Helper()
+	b, err := p.ReaderAt(t.Context(), d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	data, err := io.ReadAll(io.NewSectionReader(b, 0, b.Size()))
+	if err := errors.Join(err, b.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+// odd is an image with a layer that registries do not keep, one of a kind that is not known, members and
+// annotations of others' and one that tells of a layer's compressed bytes.
+func odd(t *testing.T, diffIDs func([]digest.Digest)) (image.Content, ocispec.Descriptor) {
+	t.Helper()
+	f := files{}
+	layer := files{"a": "1"}.tar(t)
+	zipped := f.add(ocispec.MediaTypeImageLayerGzip, gz(t, layer))
+	secret := f.add(ocispec.MediaTypeImageLayerGzip+"+encrypted", []byte("secret"))
+	cfg := testConfig("amd64", []byte("foreign"), layer, []byte("secret"))
+	if diffIDs != nil {
+		diffIDs(cfg.RootFS.DiffIDs)
+	}
+	config := f.addJSON(t, ocispec.MediaTypeImageConfig, cfg)
+	desc := func(d ocispec.Descriptor, more string) string {
+		raw, err := json.Marshal(d)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.TrimSuffix(string(raw), "}") + more + "}"
+	}
+	foreign := ocispec.Descriptor{MediaType: "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip", Digest: digest.FromString("far"), Size: 3}
+	// The layer that is not here lacks to whoever runs it, and not here: it has its URL.
+	f.add(foreign.MediaType, []byte("far"))
+	m := f.add(ocispec.MediaTypeImageManifest, []byte(`{"schemaVersion":2,"theirs":{"b":1,"a":2},"config":`+desc(config, "")+`,"layers":[`+
+		desc(foreign, `,"urls":["https://far.example/x"]`)+`,`+
+		desc(zipped, `,"theirs":1,"annotations":{"io.containers.zstd-chunked.manifest-position":"1","mine":"2"}`)+`,`+desc(secret, "")+`]}`))
+	index := f.add(ocispec.MediaTypeImageIndex, []byte(`{"schemaVersion":2,"theirs":true,"manifests":[`+desc(m, `,"theirs":"x"`)+`]}`))
+	// An archive has to be whole, so that the store is filled by one of this image's parts.
+	f.setIndex(t, index)
+	got, c, err := importBytes(t, f.tar(t), image.ImportOptions{Name: "x"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c, got[0].Target
+}
+
+func TestConvertLeavesWhatItDoesNotKnow(t *testing.T) {
+	c, target := odd(t, nil)
+	zstd := archive.Zstd
+	got, err := image.Convert(t.Context(), c, target, image.ConvertOptions{Compression: &zstd})
+	if err != nil {
+		t.Fatal(err)
+	}
+	index := read(t, c, got.Digest)
+	list, err := image.ReadIndex(t.Context(), c, got)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := image.ReadManifest(t.Context(), c, list.Manifests[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := read(t, c, list.Manifests[0].Digest)
+	if !strings.Contains(index, `"theirs":true`) || !strings.Contains(index, `"theirs":"x"`) || !strings.Contains(text, `"theirs":{"b":1,"a":2}`) || !strings.Contains(text, `"theirs":1`) {
+		t.Errorf("lost: %s\n%s", index, text)
+	}
+	if m.Layers[0].Digest != digest.FromString("far") || len(m.Layers[0].URLs) != 1 || m.Layers[0].MediaType != "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip" {
+		t.Errorf("foreign: %+v", m.Layers[0])
+	}
+	if m.Layers[1].MediaType != ocispec.MediaTypeImageLayerZstd || len(m.Layers[1].Annotations) != 1 || m.Layers[1].Annotations["mine"] != "2" {
+		t.Errorf("layer: %+v", m.Layers[1])
+	}
+	if m.Layers[2].Digest != digest.FromString("secret") || !strings.HasSuffix(m.Layers[2].MediaType, "+encrypted") {
+		t.Errorf("unknown: %+v", m.Layers[2])
+	}
+	// What is so already is left alone, to the byte.
+	again, err := image.Convert(t.Context(), c, got, image.ConvertOptions{Compression: &zstd})
+	if err != nil || again.Digest != got.Digest {
+		t.Errorf("%v, %v", again, err)
+	}
+}
+
+func TestConvertVerifiesLayers(t *testing.T) {
+	c, target := odd(t, func(ids []digest.Digest) { ids[1] = digest.FromString("else") })
+	plain := archive.Uncompressed
+	_, err := image.Convert(t.Context(), c, target, image.ConvertOptions{Compression: &plain})
+	if !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), "unpacked digest") {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestConvertEndsWithItsContext(t *testing.T) {
+	c, target := odd(t, nil)
+	ctx, cancel := context.WithCancel(t.Context())
+	zstd := archive.Zstd
+	_, err := image.Convert(ctx, c, target, image.ConvertOptions{Compression: &zstd, Watch: func(ocispec.Descriptor, image.State, int64) { cancel() }})
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("%v", err)
+	}
+}
+
+func TestConvertTellsHowFarItIs(t *testing.T) {
+	c, target := odd(t, nil)
+	plain := archive.Uncompressed
+	var states []image.State
+	_, err := image.Convert(t.Context(), c, target, image.ConvertOptions{Compression: &plain, Parallel: 1, Watch: func(d ocispec.Descriptor, s image.State, done int64) {
+		if !slices.Contains(states, s) {
+			states = append(states, s)
+		}
+		if s == image.StateConverted && done != d.Size {
+			t.Errorf("%d of %d", done, d.Size)
+		}
+	}})
+	if want := []image.State{image.StateWaiting, image.StateConverting, image.StateConverted}; err != nil || !slices.Equal(states, want) {
+		t.Errorf("%v, %v", states, err)
+	}
+}

@@ -1,0 +1,126 @@
+package image
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/containerd/errdefs"
+	digest "github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/cleatproject/cleat/archive"
+	"github.com/cleatproject/cleat/content"
+)
+
+// defaultConverting is how many layers are converted at the same time; each uses several processors.
+const defaultConverting = 2
+
+// convertedLayer is a layer on its way into another compression.
+type convertedLayer struct {
+	from   ocispec.Descriptor
+	diffID digest.Digest // of its unpacked bytes, as a configuration says
+	to     archive.Compression
+
+	digest digest.Digest
+	size   int64
+}
+
+// convertLayers converts the layers, several at the same time.
+func (v *conversion) convertLayers(ctx context.Context) error {
+	atOnce := v.opts.Parallel
+	if atOnce <= 0 {
+		atOnce = defaultConverting
+	}
+	g, working := errgroup.WithContext(ctx)
+	g.SetLimit(atOnce)
+	for _, l := range v.order {
+		v.opts.Watch(l.from, StateWaiting, 0)
+	}
+	for _, l := range v.order {
+		if working.Err() != nil {
+			break
+		}
+		g.Go(func() error {
+			if err := v.convertLayer(working, l); err != nil {
+				return fmt.Errorf("layer %s: %w", l.from.Digest, err)
+			}
+			v.opts.Watch(l.from, StateConverted, l.from.Size)
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	return context.Cause(ctx)
+}
+
+func (v *conversion) convertLayer(ctx context.Context, l *convertedLayer) (err error) {
+	blob, err := v.content.ReaderAt(ctx, l.from.Digest)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, blob.Close()) }()
+	opts := content.WriterOptions{}
+	if l.to == archive.Uncompressed {
+		opts.Expected = l.diffID
+	}
+	ref := MakeRef()
+	w, err := v.content.Writer(ctx, ref, opts)
+	if errdefs.IsAlreadyExists(err) && opts.Expected != "" {
+		return v.found(ctx, l)
+	}
+	if err != nil {
+		return err
+	}
+	if err := v.recompress(ctx, w, blob, l); err != nil {
+		return errors.Join(err, w.Close(), ignoreNotFound(v.content.Abort(context.WithoutCancel(ctx), ref)))
+	}
+	return w.Close()
+}
+
+// found takes the unpacked layer that is here already.
+func (v *conversion) found(ctx context.Context, l *convertedLayer) error {
+	b, err := v.content.ReaderAt(ctx, l.diffID)
+	if err != nil {
+		return err
+	}
+	l.digest, l.size = l.diffID, b.Size()
+	return b.Close()
+}
+
+// recompress writes a layer's blob in its other form, and verifies what it unpacks to.
+func (v *conversion) recompress(ctx context.Context, w BlobWriter, blob Blob, l *convertedLayer) (err error) {
+	var read int64
+	in := readerFunc(func(p []byte) (int, error) {
+		n, err := blob.ReadAt(p, read)
+		read += int64(n)
+		v.opts.Watch(l.from, StateConverting, read)
+		return n, err
+	})
+	plain, err := archive.Decompress(ctx, in, v.opts.Helpers...)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, plain.Close()) }()
+	zw, err := archive.CompressLevel(w, l.to, v.opts.Level)
+	if err != nil {
+		return err
+	}
+	sum := l.diffID.Algorithm().Digester()
+	_, err = io.CopyBuffer(struct{ io.Writer }{io.MultiWriter(zw, sum.Hash())}, checked(ctx, plain), make([]byte, copyBuffer))
+	// Closed either way: it has goroutines.
+	if err = errors.Join(err, zw.Close()); err != nil {
+		return err
+	}
+	if got := sum.Digest(); got != l.diffID {
+		return invalidf("its unpacked digest is %s, the image's configuration says %s", got, l.diffID)
+	}
+	l.digest, l.size = w.Digest(), w.Status().Offset
+	if err := w.Commit(ctx, l.size, l.digest); err != nil && !errdefs.IsAlreadyExists(err) {
+		return err
+	}
+	return nil
+}

@@ -1,0 +1,78 @@
+package image
+
+import (
+	"strings"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/cleatproject/cleat/archive"
+)
+
+// Format is the kind of an image's documents.
+type Format string
+
+// The formats; they say the same in other words.
+const (
+	FormatOCI    Format = "oci"
+	FormatDocker Format = "docker"
+)
+
+// layerBases are the media types of layers without their compression, OCI's beside Docker's.
+func layerBases() [][2]string {
+	return [][2]string{{ocispec.MediaTypeImageLayer, dockerLayer}, {ociLayerForeign, dockerForeign}}
+}
+
+// splitLayer takes the media type of a layer apart: whether registries do not keep it, and how it is
+// compressed.
+func splitLayer(mediaType string) (format Format, foreign bool, c archive.Compression, ok bool) {
+	if !IsLayer(mediaType) {
+		return "", false, "", false
+	}
+	for i, pair := range layerBases() {
+		for j, base := range pair {
+			if rest, found := strings.CutPrefix(mediaType, base); found {
+				return [...]Format{FormatOCI, FormatDocker}[j], i == 1, archive.Compression(strings.TrimLeft(rest, "+.")), true
+			}
+		}
+	}
+	return "", false, "", false
+}
+
+// layerType is the media type of a layer.
+func layerType(format Format, foreign bool, c archive.Compression) string {
+	pair := layerBases()[0]
+	if foreign {
+		pair = layerBases()[1]
+	}
+	base, between := pair[0], "+"
+	if format == FormatDocker {
+		base, between = pair[1], "."
+	}
+	if c == archive.Uncompressed {
+		return base
+	}
+	return base + between + string(c)
+}
+
+// formatted is the media type that means the same in a format; of what is not known it is left alone.
+func formatted(mediaType string, format Format) string {
+	if _, foreign, c, ok := splitLayer(mediaType); ok && format != "" {
+		return layerType(format, foreign, c)
+	}
+	for _, pair := range [][2]string{
+		{ocispec.MediaTypeImageIndex, dockerIndex}, {ocispec.MediaTypeImageManifest, dockerManifest}, {ocispec.MediaTypeImageConfig, dockerConfig},
+	} {
+		if mediaType == pair[0] || mediaType == pair[1] {
+			switch format {
+			case FormatOCI:
+				return pair[0]
+			case FormatDocker:
+				return pair[1]
+			}
+		}
+	}
+	return mediaType
+}
+
+// LayerType is OCI's media type of a layer that is compressed so.
+func LayerType(c archive.Compression) string { return layerType(FormatOCI, false, c) }

@@ -1,0 +1,124 @@
+package registry
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/containerd/errdefs"
+	digest "github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// listOf is an index of so many documents, of two types in turn, from one number on.
+func listOf(t *testing.T, from, n int) []byte {
+	t.Helper()
+	index := ocispec.Index{MediaType: ocispec.MediaTypeImageIndex, Manifests: []ocispec.Descriptor{}}
+	for i := from; i < from+n; i++ {
+		d := describe(ocispec.MediaTypeImageManifest, fmt.Append(nil, i))
+		d.ArtifactType = []string{"even", "odd"}[i%2]
+		index.Manifests = append(index.Manifests, d)
+	}
+	raw, err := json.Marshal(index)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return raw
+}
+
+func TestReferrersInPages(t *testing.T) {
+	subject := digest.FromString("subject")
+	l := newLiar(t, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path != "/v2/team/app/referrers/"+subject.String() {
+			w.WriteHeader(http.StatusNotFound)
+			return
+		}
+		page := 0
+		if _, err := fmt.Sscan(r.URL.Query().Get("page"), &page); err != nil {
+			page = 0
+		}
+		if page < 2 {
+			w.Header().Set("Link", fmt.Sprintf(`</v2/team/app/referrers/%s?page=%d>; rel="next"`, subject, page+1))
+		}
+		_, _ = w.Write(listOf(t, page*3, 3))
+	})
+	r := open(t, l.host(), "", Credential{})
+	for kind, want := range map[string]int{"": 9, "even": 5, "odd": 4, "none": 0} {
+		if list, err := r.Referrers(t.Context(), subject, kind); err != nil || len(list) != want {
+			t.Errorf("%q: %d, %v, want %d", kind, len(list), err, want)
+		}
+	}
+}
+
+func TestReferrersByTag(t *testing.T) {
+	subject := digest.FromString("subject")
+	for _, status := range []int{http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusBadRequest} {
+		there := true
+		l := newLiar(t, func(w http.ResponseWriter, r *http.Request) {
+			if there && r.URL.Path == "/v2/team/app/manifests/"+strings.Replace(subject.String(), ":", "-", 1) {
+				_, _ = w.Write(listOf(t, 0, 2))
+				return
+			}
+			if strings.Contains(r.URL.Path, "/manifests/") {
+				status = http.StatusNotFound
+			}
+			w.WriteHeader(status)
+		})
+		r := open(t, l.host(), "", Credential{})
+		if list, err := r.Referrers(t.Context(), subject, "odd"); err != nil || len(list) != 1 {
+			t.Errorf("%d: %v, %v", status, list, err)
+		}
+		there = false
+		if list, err := r.Referrers(t.Context(), subject, ""); err != nil || len(list) != 0 {
+			t.Errorf("%d, without a list: %v, %v", status, list, err)
+		}
+	}
+}
+
+func TestReferrersThatAreRefused(t *testing.T) {
+	subject := digest.FromString("subject")
+	stranger := newLiar(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(listOf(t, 0, 1)) })
+	next := func(w http.ResponseWriter, to string) {
+		w.Header().Set("Link", "<"+to+`>; rel="next"`)
+		_, _ = w.Write(listOf(t, 0, 1))
+	}
+	for name, c := range map[string]struct {
+		answer http.HandlerFunc
+		is     func(error) bool
+		words  string
+	}{
+		"a list that goes on elsewhere": {func(w http.ResponseWriter, _ *http.Request) { next(w, stranger.URL+"/v2/team/app/x") }, errdefs.IsFailedPrecondition, "elsewhere"},
+		"a list that leaves the API":    {func(w http.ResponseWriter, _ *http.Request) { next(w, "/other") }, errdefs.IsFailedPrecondition, "elsewhere"},
+		"a list that never ends":        {func(w http.ResponseWriter, r *http.Request) { next(w, r.URL.Path) }, errdefs.IsInvalidArgument, "more than"},
+		"a long list":                   {func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(listOf(t, 0, maxReferrers+1)) }, errdefs.IsInvalidArgument, "more than"},
+		"an endless list": {func(w http.ResponseWriter, _ *http.Request) {
+			for block := []byte(strings.Repeat(" ", 1<<20)); ; {
+				if _, err := w.Write(block); err != nil {
+					return
+				}
+			}
+		}, errdefs.IsInvalidArgument, "larger than"},
+		"no JSON":      {func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("<html>")) }, errdefs.IsFailedPrecondition, "no JSON"},
+		"a manifest":   {func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(`{"config":{},"layers":[]}`)) }, errdefs.IsFailedPrecondition, "no index"},
+		"another type": {func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(`{"mediaType":"x"}`)) }, errdefs.IsFailedPrecondition, "no index"},
+		"a bad digest": {func(w http.ResponseWriter, _ *http.Request) {
+			_, _ = w.Write([]byte(`{"manifests":[{"digest":"../x"}]}`))
+		}, errdefs.IsFailedPrecondition, "none"},
+		"somebody else":  {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusForbidden) }, errdefs.IsPermissionDenied, "403"},
+		"an ill machine": {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) }, errdefs.IsUnavailable, "500"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newLiar(t, c.answer)
+			_, err := open(t, l.host(), "", Credential{Username: "alice", Password: password}).Referrers(t.Context(), subject, "")
+			checkError(t, err, c.is, l.host(), "team/app:1", c.words)
+		})
+	}
+	if stranger.saw(password) || stranger.requests.Load() != 0 {
+		t.Error("a stranger was asked")
+	}
+	if _, err := open(t, stranger.host(), "", Credential{}).Referrers(t.Context(), "x", ""); !errdefs.IsInvalidArgument(err) {
+		t.Errorf("%v", err)
+	}
+}

@@ -1,0 +1,201 @@
+package image
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"github.com/containerd/errdefs"
+	digest "github.com/opencontainers/go-digest"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// rewrite stores what a document becomes once the layers are converted, and returns its descriptor. One that
+// is not converted is returned as it is.
+func (v *conversion) rewrite(ctx context.Context, desc ocispec.Descriptor, depth int) (ocispec.Descriptor, error) {
+	made, ok := v.made[desc.Digest]
+	if !ok || depth > maxNesting {
+		return desc, nil
+	}
+	if made.Digest != "" {
+		return made, nil
+	}
+	raw, err := readDocument(ctx, v.content, desc)
+	if err != nil {
+		return desc, err
+	}
+	doc, err := parseDocument(raw)
+	if err != nil {
+		return desc, err
+	}
+	out := ocispec.Descriptor{MediaType: formatted(desc.MediaType, v.opts.Format), Digest: desc.Digest, Size: desc.Size}
+	changed := out.MediaType != desc.MediaType
+	if IsIndex(desc.MediaType) {
+		err = v.rewriteIndex(ctx, doc, depth, &changed)
+	} else {
+		err = v.rewriteManifest(ctx, doc, desc, &changed)
+	}
+	if err == nil && changed {
+		if raw, err = v.finish(doc, out.MediaType); err == nil {
+			out, err = putDocument(ctx, v.content, out.MediaType, raw)
+		}
+	}
+	if err != nil {
+		return desc, fmt.Errorf("document %s: %w", desc.Digest, err)
+	}
+	v.made[desc.Digest] = out
+	return out, nil
+}
+
+// finish says in the document what it is, and checks that it is that.
+func (v *conversion) finish(doc document, mediaType string) ([]byte, error) {
+	if err := doc.set("mediaType", mediaType); err != nil {
+		return nil, err
+	}
+	raw, err := doc.encode()
+	if err == nil && IsIndex(mediaType) {
+		_, err = parseIndex(raw, mediaType)
+	} else if err == nil {
+		_, err = parseManifest(raw, mediaType)
+	}
+	return raw, err
+}
+
+// rewriteManifest changes the descriptors of the configuration and the layers.
+func (v *conversion) rewriteManifest(ctx context.Context, doc document, desc ocispec.Descriptor, changed *bool) error {
+	m, err := ReadManifest(ctx, v.content, desc)
+	if err != nil {
+		return err
+	}
+	config, err := readConfig(ctx, v.content, m.Config)
+	if err != nil {
+		return err
+	}
+	var configDoc document
+	var layers []document
+	if err := doc.get("config", &configDoc); err != nil {
+		return err
+	}
+	if err := doc.get("layers", &layers); err != nil {
+		return err
+	}
+	if err := setDescriptor(configDoc, formatted(m.Config.MediaType, v.opts.Format), m.Config.Digest, m.Config.Size, changed); err != nil {
+		return err
+	}
+	for i, l := range m.Layers {
+		mediaType, d, size := formatted(l.MediaType, v.opts.Format), l.Digest, l.Size
+		if to := v.layers[l.Digest]; to != nil {
+			if to.diffID != config.RootFS.DiffIDs[i] {
+				return invalidf("layer %s unpacks to %s, this image's configuration says %s", l.Digest, to.diffID, config.RootFS.DiffIDs[i])
+			}
+			format, foreign, _, _ := splitLayer(mediaType)
+			mediaType, d, size = layerType(format, foreign, to.to), to.digest, to.size
+		}
+		if err := setDescriptor(layers[i], mediaType, d, size, changed); err != nil {
+			return err
+		}
+	}
+	if err := doc.set("config", configDoc); err != nil {
+		return err
+	}
+	if layers == nil {
+		return nil
+	}
+	return doc.set("layers", layers)
+}
+
+// rewriteIndex rewrites what an index lists, and then the index.
+func (v *conversion) rewriteIndex(ctx context.Context, doc document, depth int, changed *bool) error {
+	var list []document
+	if err := doc.get("manifests", &list); err != nil {
+		return err
+	}
+	became := make(map[digest.Digest]digest.Digest)
+	for _, d := range list {
+		from, err := descriptorOf(d)
+		if err != nil {
+			return err
+		}
+		to, err := v.rewrite(ctx, from, depth+1)
+		if err != nil {
+			return err
+		}
+		became[from.Digest] = to.Digest
+		if err := setDescriptor(d, to.MediaType, to.Digest, to.Size, changed); err != nil {
+			return err
+		}
+	}
+	for _, d := range list {
+		if err := v.follow(d, became, changed); err != nil {
+			return err
+		}
+	}
+	if list == nil {
+		return nil
+	}
+	return doc.set("manifests", list)
+}
+
+// follow has what tells of a manifest name what that has become.
+func (v *conversion) follow(d document, became map[digest.Digest]digest.Digest, changed *bool) error {
+	var annotations map[string]string
+	if err := d.get("annotations", &annotations); err != nil {
+		return err
+	}
+	of := digest.Digest(annotations[annotationReferenceOf])
+	to, ok := became[of]
+	if !ok || to == of {
+		return nil
+	}
+	*changed = true
+	annotations[annotationReferenceOf] = to.String()
+	return d.set("annotations", annotations)
+}
+
+// descriptorOf reads what a document's list has.
+func descriptorOf(d document) (desc ocispec.Descriptor, err error) {
+	raw, err := d.encode()
+	if err == nil {
+		err = json.Unmarshal(raw, &desc)
+	}
+	if err != nil {
+		return desc, fmt.Errorf("read descriptor: %w: %w", err, errdefs.ErrInvalidArgument)
+	}
+	return desc, nil
+}
+
+// setDescriptor changes what a descriptor names; the rest of it stays, but for what tells of other bytes.
+func setDescriptor(d document, mediaType string, name digest.Digest, size int64, changed *bool) error {
+	if d == nil {
+		return invalidf("a descriptor is null")
+	}
+	old, err := descriptorOf(d)
+	if err != nil {
+		return err
+	}
+	if old.MediaType == mediaType && old.Digest == name && old.Size == size {
+		return nil
+	}
+	*changed = true
+	if err := d.set("mediaType", mediaType); err != nil {
+		return err
+	}
+	if old.Digest == name {
+		return nil
+	}
+	delete(d, "data")
+	if len(old.Annotations) > 0 {
+		for key := range old.Annotations {
+			if aboutBytes(key) {
+				delete(old.Annotations, key)
+			}
+		}
+		if err := d.set("annotations", old.Annotations); err != nil {
+			return err
+		}
+	}
+	if err := d.set("digest", name); err != nil {
+		return err
+	}
+	return d.set("size", size)
+}

@@ -1,0 +1,155 @@
+package integration
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func TestArchivesOfSeveralPlatforms(t *testing.T) {
+	r := StartRegistry(t, RegistryOptions{})
+	ref, _ := r.withAttestation(t)
+	d := Start(t)
+	want := r.digest("at/box:1")
+	dir := t.TempDir()
+	part, whole := filepath.Join(dir, "part.tar"), filepath.Join(dir, "whole.tar")
+	d.Cleat("pull", ref)
+	if _, stderr, code := d.Try("image", "export", "--all-platforms", "-o", whole, ref); code != 1 || !strings.Contains(stderr, "linux/arm64") {
+		t.Errorf("export of a part as a whole: %d, %s", code, stderr)
+	}
+	if _, stderr, code := d.Try("image", "export", "--all-platforms", "--platform", "linux/amd64", "-o", whole, ref); code != 1 || !strings.Contains(stderr, "one of both") {
+		t.Errorf("one and all: %d, %s", code, stderr)
+	}
+	d.Cleat("image", "export", "-o", part, ref)
+	d.Cleat("pull", "--all-platforms", ref)
+	d.Cleat("image", "export", "--all-platforms", "-o", whole, ref)
+	d.Cleat("image", "rm", ref)
+	if _, stderr, code := d.Try("image", "import", "--all-platforms", part); code != 1 || !strings.Contains(stderr, "linux/arm64") {
+		t.Errorf("import of a part as a whole: %d, %s", code, stderr)
+	}
+	d.nothingMade("a part")
+	d.Eventually("nothing is left", func() error { return empty(d.Root+"/content/blobs/sha256", 1) })
+	for _, args := range [][]string{{part}, {"--all-platforms", whole}} {
+		for _, pack := range []string{"", "gzip", "zstd"} {
+			path := args[len(args)-1]
+			if pack != "" {
+				tool(t, dir, pack, "-k", "-f", path)
+				path += map[string]string{"gzip": ".gz", "zstd": ".zst"}[pack]
+			}
+			d.Cleat(append(append([]string{"image", "import"}, args[:len(args)-1]...), path)...)
+			if got := d.digestOf(ref); got != want {
+				t.Errorf("%s: %s, want %s", path, got, want)
+			}
+			if out := d.Cleat("run", "--rm", ref, "cat", "/only"); out != "0" {
+				t.Errorf("%s: %q", path, out)
+			}
+			d.Cleat("image", "rm", ref)
+		}
+	}
+	// Exactly what was exported is exported again.
+	d.Cleat("image", "import", whole)
+	again := filepath.Join(dir, "again.tar")
+	d.Cleat("image", "export", "-o", again, ref)
+	a, err := os.ReadFile(whole)
+	must(t, err)
+	b, err := os.ReadFile(again)
+	must(t, err)
+	if string(a) != string(b) {
+		t.Error("the archive is another one")
+	}
+	// Of each platform alone, for others.
+	for _, platform := range []string{"linux/amd64", "linux/arm64"} {
+		one := filepath.Join(dir, "one.tar")
+		d.Cleat("image", "export", "--platform", platform, "-o", one, ref)
+		layout := filepath.Join(t.TempDir(), "layout")
+		tool(t, dir, "skopeo", "--insecure-policy", "copy", "oci-archive:"+one+":1", "oci:"+layout+":x")
+		tool(t, dir, "skopeo", "--insecure-policy", "copy", "docker-archive:"+one, "dir:"+filepath.Join(t.TempDir(), "d"))
+	}
+}
+
+func TestDockerLoadsAndSaves(t *testing.T) {
+	r := StartRegistry(t, RegistryOptions{})
+	index := r.multiPlatform("multi/box:1", "linux/amd64", "linux/arm64")
+	ref := r.Host + "/multi/box:1"
+	d := Start(t)
+	d.Cleat("pull", "--all-platforms", ref)
+	d.Cleat("image", "tag", ref, "second:2")
+	d.Cleat("image", "convert", "--gzip", "--platform", "linux/amd64", ref, "third:3")
+	dir := t.TempDir()
+	archive := filepath.Join(dir, "a.tar")
+	d.Cleat("image", "export", "-o", archive, ref, "second:2", "third:3")
+	docker := startDockerd(t, d.Address)
+	f, err := os.Open(archive)
+	must(t, err)
+	defer f.Close()
+	docker.call("POST", "/images/load?quiet=1", f)
+	var shown []struct{ RepoTags []string }
+	docker.decode("GET", "/images/json", nil, &shown)
+	text, err := json.Marshal(shown)
+	must(t, err)
+	for _, name := range []string{ref, "second:2", "third:3"} {
+		if !strings.Contains(string(text), `"`+name+`"`) {
+			t.Errorf("docker has %s, not %s", text, name)
+		}
+	}
+	// What it saves is the same image, with Docker's way to keep it.
+	saved := filepath.Join(dir, "saved.tar")
+	must(t, os.WriteFile(saved, docker.call("GET", "/images/get?names=second:2&names=third:3", nil), 0o600))
+	_, before, _ := d.imageDocuments("second:2")
+	d.Cleat("image", "rm", ref, "second:2", "third:3")
+	for _, pack := range []string{"", "gzip", "zstd"} {
+		path := saved
+		if pack != "" {
+			tool(t, dir, pack, "-k", "-f", path)
+			path += map[string]string{"gzip": ".gz", "zstd": ".zst"}[pack]
+		}
+		d.Cleat("image", "import", path)
+		m, cfg, _ := d.imageDocuments("second:2")
+		if len(m.Layers) != 2 || cfg.RootFS.DiffIDs[1] != before.RootFS.DiffIDs[1] || d.digestOf("docker.io/library/third:3") != d.digestOf("docker.io/library/second:2") {
+			t.Errorf("%s: %+v, %+v", path, m, cfg)
+		}
+		if out := d.Cleat("run", "--rm", "third:3", "cat", "/only"); out != "0" {
+			t.Errorf("%s: %q", path, out)
+		}
+		d.Cleat("image", "rm", "second:2", "third:3")
+	}
+	d.Cleat("image", "import", archive)
+	if got := d.digestOf(ref); got != index {
+		t.Errorf("%s, want %s", got, index)
+	}
+}
+
+// TestDockersNewWayToSave: since version 25 docker save writes an OCI layout with manifest.json beside it, whose
+// index has names in annotations, and blobs that both speak of.
+func TestDockersNewWayToSave(t *testing.T) {
+	d := Start(t)
+	d.Busybox()
+	m, _, name := d.imageDocuments("busybox")
+	dir := t.TempDir()
+	d.Cleat("image", "export", "-o", filepath.Join(dir, "a.tar"), "busybox")
+	tool(t, dir, "sh", "-c", "mkdir x && tar -C x -xf a.tar")
+	doc := `[{"Config":"blobs/sha256/` + m.Config.Digest.Encoded() + `","RepoTags":["busybox:latest","other:1"],"Layers":["blobs/sha256/` + m.Layers[0].Digest.Encoded() +
+		`"],"LayerSources":{"` + m.Layers[0].Digest.String() + `":{"mediaType":"application/vnd.oci.image.layer.v1.tar","size":1,"digest":"` + m.Layers[0].Digest.String() + `"}}}]`
+	must(t, os.WriteFile(filepath.Join(dir, "x", "manifest.json"), []byte(doc), 0o600))
+	must(t, os.WriteFile(filepath.Join(dir, "x", "repositories"), []byte(`{"busybox":{"latest":"x"}}`), 0o600))
+	tool(t, dir, "sh", "-c", "cd x && tar cf ../new.tar blobs index.json manifest.json oci-layout repositories")
+	d.Cleat("image", "rm", "busybox")
+	d.Cleat("image", "import", filepath.Join(dir, "new.tar"))
+	if got := d.digestOf("busybox"); got != name {
+		t.Errorf("%s, want %s", got, name)
+	}
+	// The same without the layout's files is what the old way was.
+	tool(t, dir, "sh", "-c", "cd x && tar cf ../old.tar blobs manifest.json repositories")
+	d.Cleat("image", "rm", "busybox")
+	d.Cleat("image", "import", filepath.Join(dir, "old.tar"))
+	for _, n := range []string{"docker.io/library/busybox:latest", "docker.io/library/other:1"} {
+		if got := d.digestOf(n); got != d.digestOf("docker.io/library/other:1") {
+			t.Errorf("%s is %s, the other name of it is another", n, got)
+		}
+		if out := d.Cleat("run", "--rm", n, "echo", "runs"); out != "runs" {
+			t.Errorf("%s: %q", n, out)
+		}
+	}
+}

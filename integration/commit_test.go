@@ -1,0 +1,292 @@
+package integration
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// imageDocuments are an image's manifest and configuration.
+func (d *Daemon) imageDocuments(name string) (m ocispec.Manifest, cfg ocispec.Image, digest string) {
+	d.t.Helper()
+	var list []struct {
+		Digest   string
+		Manifest ocispec.Manifest
+		Config   ocispec.Image
+	}
+	must(d.t, json.Unmarshal([]byte(d.Cleat("image", "inspect", name)), &list))
+	return list[0].Manifest, list[0].Config, list[0].Digest
+}
+
+// changing is what a container does to its files in these tests.
+const changing = `echo new > /data/new; rm /etc/group; chmod 700 /tmp; ln -s new /data/link; echo more >> /etc/passwd; rm -r /root; mkdir /root; echo x > /root/y`
+
+// changed looks for what changing did.
+const changed = `cat /data/new /data/link /root/y; test ! -e /etc/group && tail -n 1 /etc/passwd; stat -c %a /tmp`
+
+func TestCommitOfRunningAndStoppedContainers(t *testing.T) {
+	d := Start(t)
+	d.Busybox()
+	base, _, _ := d.imageDocuments("busybox")
+	d.Cleat("run", "-d", "--name", "runs", "busybox", "sh", "-c", changing+"; touch /ready; i=0; while :; do i=$((i+1)); echo $i > /tmp/count; done")
+	d.Cleat("run", "--name", "ended", "busybox", "sh", "-c", changing)
+	d.Eventually("it has begun", func() error {
+		if _, _, code := d.Try("exec", "runs", "test", "-e", "/ready"); code != 0 {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	for i, args := range [][]string{
+		{"runs", "made"}, {"ended", "made"}, {"--pause=false", "runs", "made"},
+		{"--compression", "zstd", "ended", "made"}, {"--compression", "uncompressed", "ended", "made"},
+		{"--compression", "gzip", "--compression-level", "9", "ended", "made"},
+	} {
+		args = append([]string{"commit", "--author", "A. Uthor", "-m", "why", "-c", "ENV A=B PATH=$PATH:/x", "-c", `CMD ["sh","-c","` + changed + `; echo $A $PATH"]`}, args...)
+		out := d.Cleat(args...)
+		m, cfg, digest := d.imageDocuments("made")
+		if out != "docker.io/library/made:latest@"+digest {
+			t.Errorf("%q: %q", args, out)
+		}
+		if len(m.Layers) != 2 || m.Layers[0].Digest != base.Layers[0].Digest || len(cfg.RootFS.DiffIDs) != 2 {
+			t.Errorf("%q: layers %v", args, m.Layers)
+		}
+		if h := cfg.History; len(h) != 1 || h[0].Comment != "why" || h[0].Author != "A. Uthor" || !strings.HasPrefix(h[0].CreatedBy, "sh -c") || cfg.Author != "A. Uthor" {
+			t.Errorf("%q: history %+v", args, h)
+		}
+		if out := d.Cleat("run", "--rm", "made"); out != "new\nnew\nx\nmore\n700\nB /bin:/x" {
+			t.Errorf("%q: %q", args, out)
+		}
+		if i == 0 {
+			d.roundTrip("made", digest)
+		}
+		d.Cleat("image", "rm", "made")
+	}
+	count := d.Cleat("exec", "runs", "cat", "/tmp/count")
+	d.Eventually("it runs on", func() error {
+		if d.Cleat("exec", "runs", "cat", "/tmp/count") == count {
+			return errors.New("it stands still")
+		}
+		return nil
+	})
+	// Of one that is paused the pause is the user's.
+	d.Cleat("pause", "runs")
+	d.Cleat("commit", "runs", "made")
+	if s := d.all()["runs"].Status; s != "paused" {
+		t.Errorf("it is %s", s)
+	}
+	d.Cleat("resume", "runs")
+	d.Cleat("rm", "-f", "runs", "ended")
+	d.commitAgain()
+	d.Cleat("image", "prune", "--all")
+	d.Eventually("nothing is left", func() error {
+		return errors.Join(empty(d.Root+"/content/blobs/sha256", 1), empty(d.Root+"/snapshots/overlayfs", 1))
+	})
+}
+
+// commitAgain commits a container of a committed image, which has another name by then.
+func (d *Daemon) commitAgain() {
+	d.t.Helper()
+	d.Cleat("run", "--name", "second", "made", "sh", "-c", "echo 2 > /data/second")
+	d.Cleat("image", "tag", "made", "other")
+	d.Cleat("image", "rm", "made")
+	d.Cleat("commit", "second", "third")
+	if out := d.Cleat("run", "--rm", "third", "cat", "/data/second", "/data/new"); out != "2\nnew" {
+		d.t.Errorf("%q", out)
+	}
+	d.Cleat("rm", "second")
+}
+
+// roundTrip has other programs take an image, unpack and give it back.
+func (d *Daemon) roundTrip(name, digest string) {
+	d.t.Helper()
+	dir := d.t.TempDir()
+	d.Cleat("image", "export", "-o", filepath.Join(dir, "a.tar"), name)
+	tool(d.t, dir, "skopeo", "--insecure-policy", "copy", "--preserve-digests", "oci-archive:a.tar:latest", "oci:layout:x")
+	tool(d.t, dir, "umoci", "unpack", "--image", "layout:x", "unpacked")
+	if got, err := os.ReadFile(filepath.Join(dir, "unpacked", "rootfs", "data", "new")); err != nil || string(got) != "new\n" {
+		d.t.Errorf("umoci has %q, %v", got, err)
+	}
+	if _, err := os.Lstat(filepath.Join(dir, "unpacked", "rootfs", "etc", "group")); err == nil {
+		d.t.Error("umoci has what was removed")
+	}
+	tool(d.t, dir, "skopeo", "--insecure-policy", "copy", "--preserve-digests", "oci:layout:x", "oci-archive:back.tar:back:1")
+	d.Cleat("image", "import", filepath.Join(dir, "back.tar"))
+	if _, _, got := d.imageDocuments("back:1"); got != digest {
+		d.t.Errorf("it comes back as %s, want %s", got, digest)
+	}
+	d.Cleat("image", "rm", "back:1")
+}
+
+func TestCommitsOfTheSameAreTheSame(t *testing.T) {
+	d := Start(t)
+	d.Busybox()
+	d.Cleat("run", "--name", "c", "busybox", "sh", "-c", changing)
+	t.Setenv("SOURCE_DATE_EPOCH", "1700000000")
+	digests := make(map[string]bool)
+	for range 3 {
+		d.Cleat("commit", "c", "made")
+		_, cfg, digest := d.imageDocuments("made")
+		digests[digest] = true
+		if !cfg.Created.Equal(time.Unix(1700000000, 0)) {
+			t.Errorf("created %v", cfg.Created)
+		}
+		d.Cleat("image", "rm", "made")
+	}
+	if len(digests) != 1 {
+		t.Errorf("%v", digests)
+	}
+	d.Cleat("rm", "c")
+}
+
+func TestCommitsThatAreRefused(t *testing.T) {
+	d := Start(t)
+	d.Busybox()
+	d.Cleat("run", "-d", "--name", "c", "busybox", "sleep", "1000")
+	root := t.TempDir()
+	for name, c := range map[string]struct {
+		args []string
+		says string
+	}{
+		"no container":      {[]string{"nosuch", "x"}, "nosuch"},
+		"no name":           {[]string{"c", "A//b"}, "hint:"},
+		"a name by digest":  {[]string{"c", "x@sha256:" + strings.Repeat("0", 64)}, "digest"},
+		"no instruction":    {[]string{"-c", "RUN rm", "c", "x"}, "WORKDIR"},
+		"a bad port":        {[]string{"-c", "EXPOSE 0", "c", "x"}, "PORT"},
+		"a bad command":     {[]string{"-c", "CMD [", "c", "x"}, "JSON"},
+		"no compression":    {[]string{"--compression", "xz", "c", "x"}, "zstd"},
+		"no level":          {[]string{"--compression-level", "10", "c", "x"}, "1 to 9"},
+		"no time":           {[]string{"--created", "soon", "c", "x"}, "1970"},
+		"one argument":      {[]string{"c"}, "CONTAINER IMAGE"},
+		"a bad environment": {[]string{"-c", "ENV =x", "c", "x"}, "NAME=VALUE"},
+	} {
+		_, stderr, code := d.Try(append([]string{"commit"}, c.args...)...)
+		if code != 1 || !strings.Contains(stderr, c.says) || !strings.HasPrefix(stderr, "cleat: ") {
+			t.Errorf("%s: %d, %s", name, code, stderr)
+		}
+	}
+	must(t, os.MkdirAll(filepath.Join(root, "bin"), 0o755))
+	bin, err := os.ReadFile("/bin/busybox")
+	must(t, err)
+	must(t, os.WriteFile(filepath.Join(root, "bin", "sleep"), bin, 0o755))
+	d.Cleat("run", "-d", "--name", "dir", "--rootfs", root, "/bin/sleep", "1000")
+	if _, stderr, code := d.Try("commit", "dir", "x"); code != 1 || !strings.Contains(stderr, "directory of the host") {
+		t.Errorf("of a directory: %d, %s", code, stderr)
+	}
+	d.Cleat("rm", "-f", "dir")
+	// Without its image there is nothing to put a layer on.
+	d.Cleat("image", "rm", "busybox")
+	if _, stderr, code := d.Try("commit", "c", "x"); code != 1 || !strings.Contains(stderr, "pull or import") {
+		t.Errorf("without its image: %d, %s", code, stderr)
+	}
+	if s := d.all()["c"].Status; s != "running" {
+		t.Errorf("it is %s", s)
+	}
+	if list := d.Cleat("image", "ls", "-q"); list != "" {
+		t.Errorf("images %q", list)
+	}
+	d.Cleat("rm", "-f", "c")
+}
+
+// heavy runs a container with so much of its own that a commit takes a while.
+func (d *Daemon) heavy() {
+	d.t.Helper()
+	d.Busybox()
+	d.Cleat("run", "-d", "--name", "c", "busybox", "sh", "-c", "dd if=/dev/urandom of=/data/big bs=1M count=48 2>/dev/null; touch /ready; exec sleep 1000")
+	d.Eventually("it has begun", func() error {
+		if _, _, code := d.Try("exec", "c", "test", "-e", "/ready"); code != 0 {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+}
+
+// objects counts what the daemon keeps.
+func (d *Daemon) objects() string {
+	d.t.Helper()
+	blobs, err := filepath.Glob(filepath.Join(d.Root, "content", "blobs", "sha256", "*"))
+	must(d.t, err)
+	snapshots, err := filepath.Glob(filepath.Join(d.Root, "snapshots", "overlayfs", "*"))
+	must(d.t, err)
+	return fmt.Sprintf("%d blobs, %d snapshots", len(blobs), len(snapshots))
+}
+
+func TestCommitCancelledAtAnyMoment(t *testing.T) {
+	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGKILL} {
+		t.Run(sig.String(), func(t *testing.T) {
+			d := Start(t)
+			d.heavy()
+			before := d.objects()
+			made := 0
+			for i, n := 0, size(10, 60); i < n; i++ {
+				cmd := d.Command("commit", "c", "made")
+				must(t, cmd.Start())
+				<-time.After(time.Duration(i) * 700 * time.Millisecond / time.Duration(n))
+				_ = d.ended(cmd, sig) // it was cancelled, or not
+				d.Eventually("the container runs", func() error {
+					if s := d.all()["c"].Status; s != "running" {
+						return errors.New(s)
+					}
+					return nil
+				})
+				if d.Cleat("exec", "c", "echo", "well") != "well" {
+					t.Error("it does not")
+				}
+				if strings.Contains(d.Cleat("image", "ls", "-q"), "made") {
+					made++
+					d.Cleat("image", "rm", "made")
+				}
+				d.Eventually("nothing is left", func() error {
+					if got := d.objects(); got != before {
+						return fmt.Errorf("%s, before: %s", got, before)
+					}
+					return empty(filepath.Join(d.Root, "content", "ingest"), 1)
+				})
+			}
+			t.Logf("%d were made", made)
+			d.Cleat("rm", "-f", "c")
+		})
+	}
+}
+
+func TestCommitWhoseDaemonDies(t *testing.T) {
+	d := Start(t)
+	d.heavy()
+	cmd := d.Command("commit", "c", "made")
+	must(t, cmd.Start())
+	d.Eventually("it is frozen", func() error {
+		if s := d.all()["c"].Status; s != "paused" {
+			return errors.New(s)
+		}
+		return nil
+	})
+	d.Kill9()
+	if err := cmd.Wait(); err == nil {
+		t.Error("the commit says it succeeded")
+	}
+	d.Begin()
+	d.Eventually("it runs", func() error {
+		if s := d.all()["c"].Status; s != "running" {
+			return errors.New(s)
+		}
+		return nil
+	})
+	if out, err := exec.Command("ctr", "--address", d.Address, "-n", "default", "containers", "info", "c").CombinedOutput(); err != nil || strings.Contains(string(out), "frozen") {
+		t.Errorf("the mark is left: %s, %v", out, err)
+	}
+	d.Cleat("commit", "c", "made")
+	d.Cleat("rm", "-f", "c")
+	d.Cleat("image", "prune", "--all")
+	d.Cleat("gc")
+	d.Eventually("nothing is left", func() error {
+		return errors.Join(empty(d.Root+"/content/blobs/sha256", 1), empty(d.Root+"/snapshots/overlayfs", 1))
+	})
+}

@@ -1,0 +1,247 @@
+package integration
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/specs-go"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// dockerTypes are Docker's words for OCI's.
+const (
+	dockerList     = "application/vnd.docker.distribution.manifest.list.v2+json"
+	dockerManifest = "application/vnd.docker.distribution.manifest.v2+json"
+	dockerConfig   = "application/vnd.docker.container.image.v1+json"
+	dockerLayer    = "application/vnd.docker.image.rootfs.diff.tar.gzip"
+)
+
+// content reads a blob of the daemon's store.
+func (d *Daemon) content(of string, into any) {
+	d.t.Helper()
+	out, stderr, err := d.ctr("content", "get", of)
+	if err != nil {
+		d.t.Fatalf("%s: %v, %s", of, err, stderr)
+	}
+	if raw, ok := into.(*string); ok {
+		*raw = out
+		return
+	}
+	must(d.t, json.Unmarshal([]byte(out), into))
+}
+
+// withAttestation puts the test image for two platforms and a statement about one of them behind an index,
+// and returns its name and the statement's digest.
+func (r *Registry) withAttestation(t *testing.T) (ref, statement string) {
+	t.Helper()
+	index := ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Annotations: map[string]string{"of": "index"}}
+	for i, arch := range []string{"amd64", "arm64"} {
+		p := ocispec.Platform{OS: "linux", Architecture: arch}
+		desc := r.Image("at/box", "", p, tarOf(t, busyboxFiles(t)), tarOf(t, []file{{name: "only", mode: 0o644, body: fmt.Sprint(i)}}))
+		desc.Platform = &p
+		desc.Annotations = map[string]string{"of": arch}
+		index.Manifests = append(index.Manifests, desc)
+	}
+	m := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest}
+	m.Config = r.Blob("at/box", ocispec.MediaTypeImageConfig, []byte(`{"architecture":"unknown","os":"unknown","config":{},"rootfs":{"type":"layers","diff_ids":["`+digest.FromString("{}").String()+`"]}}`))
+	m.Layers = []ocispec.Descriptor{r.Blob("at/box", "application/vnd.in-toto+json", []byte("{}"))}
+	at := r.Document("at/box", "", ocispec.MediaTypeImageManifest, m)
+	at.Platform = &ocispec.Platform{OS: "unknown", Architecture: "unknown"}
+	at.Annotations = map[string]string{"vnd.docker.reference.type": "attestation-manifest", "vnd.docker.reference.digest": index.Manifests[0].Digest.String()}
+	index.Manifests = append(index.Manifests, at)
+	r.Document("at/box", "1", ocispec.MediaTypeImageIndex, index)
+	return r.Host + "/at/box:1", at.Digest.String()
+}
+
+func TestConvertThereAndBack(t *testing.T) {
+	r := StartRegistry(t, RegistryOptions{})
+	ref, statement := r.withAttestation(t)
+	d := Start(t)
+	d.Cleat("pull", "--all-platforms", ref)
+	var before ocispec.Index
+	d.content(r.digest("at/box:1"), &before)
+	for _, c := range []struct {
+		args            []string
+		index, manifest string
+		config, layer   string
+	}{
+		{[]string{"--gzip"}, ocispec.MediaTypeImageIndex, ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageConfig, ocispec.MediaTypeImageLayerGzip},
+		{[]string{"--zstd", "--all-platforms"}, ocispec.MediaTypeImageIndex, ocispec.MediaTypeImageManifest, ocispec.MediaTypeImageConfig, ocispec.MediaTypeImageLayerZstd},
+		{[]string{"--gzip", "--compression-level", "1", "--docker"}, dockerList, dockerManifest, dockerConfig, dockerLayer},
+		{[]string{"--docker"}, dockerList, dockerManifest, dockerConfig, strings.TrimSuffix(dockerLayer, ".gzip")},
+	} {
+		d.Cleat(append([]string{"image", "convert", ref, "to"}, c.args...)...)
+		name := d.digestOf("to")
+		var index ocispec.Index
+		d.content(name, &index)
+		if index.MediaType != c.index || len(index.Manifests) != 3 || index.Annotations["of"] != "index" {
+			t.Errorf("%q: %+v", c.args, index)
+		}
+		if at := index.Manifests[2]; at.Digest.String() != statement || at.Annotations["vnd.docker.reference.digest"] != index.Manifests[0].Digest.String() {
+			t.Errorf("%q: the statement is %+v", c.args, at)
+		}
+		for i, desc := range index.Manifests[:2] {
+			var m, was ocispec.Manifest
+			d.content(desc.Digest.String(), &m)
+			d.content(before.Manifests[i].Digest.String(), &was)
+			if desc.MediaType != c.manifest || m.MediaType != c.manifest || m.Config.MediaType != c.config || m.Layers[1].MediaType != c.layer ||
+				desc.Platform.Architecture != before.Manifests[i].Platform.Architecture || desc.Annotations["of"] == "" {
+				t.Errorf("%q: %+v: %+v", c.args, desc, m)
+			}
+			if m.Config.Digest != was.Config.Digest {
+				t.Errorf("%q: the configuration changed", c.args)
+			}
+		}
+		if out := d.Cleat("run", "--rm", "to", "cat", "/only"); out != "0" {
+			t.Errorf("%q: %q", c.args, out)
+		}
+		// The same again, and back.
+		d.Cleat(append([]string{"image", "convert", ref, "again"}, c.args...)...)
+		d.Cleat("image", "convert", "--oci", "--uncompressed", "to", "back")
+		if again, back := d.digestOf("again"), d.digestOf("back"); again != name {
+			t.Errorf("%q: %s, and then %s", c.args, name, again)
+		} else if second := d.converted("back"); back != second {
+			t.Errorf("%q: back is %s, and what that becomes %s", c.args, back, second)
+		}
+		d.Cleat("push", r.Host+"/copy/box:1", "to")
+		if got := r.digest("copy/box:1"); got != name {
+			t.Errorf("%q: pushed %s, want %s", c.args, got, name)
+		}
+		r.skopeo("docker://"+r.Host+"/copy/box:1", "dir:"+filepath.Join(t.TempDir(), "out"))
+		d.Cleat("image", "rm", "to", "again", "back")
+	}
+}
+
+// converted is what an image without compression and with OCI's documents becomes by having them.
+func (d *Daemon) converted(name string) string {
+	d.Cleat("image", "convert", "--oci", "--uncompressed", name, "twice")
+	defer d.Cleat("image", "rm", "twice")
+	return d.digestOf("twice")
+}
+
+// digestOf is the digest of what a name means.
+func (d *Daemon) digestOf(name string) string {
+	d.t.Helper()
+	var list []struct{ Name, Digest string }
+	must(d.t, json.Unmarshal([]byte(d.Cleat("image", "ls", "--format", "json")), &list))
+	for _, i := range list {
+		if i.Name == name || i.Name == "docker.io/library/"+name+":latest" {
+			return i.Digest
+		}
+	}
+	d.t.Fatalf("no image %s: %v", name, list)
+	return ""
+}
+
+func TestConvertOfAPart(t *testing.T) {
+	r := StartRegistry(t, RegistryOptions{})
+	ref, statement := r.withAttestation(t)
+	d := Start(t)
+	d.Cleat("pull", ref)
+	d.Cleat("image", "convert", "--zstd", ref, "to")
+	var before, index ocispec.Index
+	d.content(r.digest("at/box:1"), &before)
+	d.content(d.digestOf("to"), &index)
+	if index.Manifests[0].Digest == before.Manifests[0].Digest || index.Manifests[1].Digest != before.Manifests[1].Digest || index.Manifests[2].Digest.String() != statement {
+		t.Errorf("%+v", index)
+	}
+	d.Cleat("image", "convert", "--zstd", "--platform", "linux/amd64", ref, "one")
+	if got := d.digestOf("one"); got != index.Manifests[0].Digest.String() {
+		t.Errorf("%s, want %s", got, index.Manifests[0].Digest)
+	}
+	if out := d.Cleat("run", "--rm", "one", "cat", "/only"); out != "0" {
+		t.Errorf("%q", out)
+	}
+	for name, c := range map[string]struct {
+		args []string
+		says string
+	}{
+		"all":            {[]string{"--zstd", "--all-platforms", ref, "x"}, "not"},
+		"other platform": {[]string{"--zstd", "--platform", "linux/arm64", ref, "x"}, "platform"},
+		"docker's zstd":  {[]string{"--zstd", "--docker", ref, "x"}, "gzip"},
+		"zstd stays":     {[]string{"--docker", "one", "x"}, "gzip"},
+		"two kinds":      {[]string{"--zstd", "--gzip", ref, "x"}, "--gzip and --zstd"},
+		"two formats":    {[]string{"--oci", "--docker", ref, "x"}, "--oci and --docker"},
+		"level alone":    {[]string{"--compression-level", "3", ref, "x"}, "which compression"},
+		"level":          {[]string{"--zstd", "--compression-level", "23", ref, "x"}, "1 to 22"},
+		"both":           {[]string{"--platform", "linux/amd64", "--all-platforms", ref, "x"}, "one of both"},
+		"no image":       {[]string{"--gzip", "nosuch", "x"}, "hint:"},
+		"no name":        {[]string{"--gzip", ref, "A//x"}, "hint:"},
+	} {
+		_, stderr, code := d.Try(append([]string{"image", "convert"}, c.args...)...)
+		if code != 1 || !strings.Contains(stderr, c.says) || !strings.HasPrefix(stderr, "cleat: ") {
+			t.Errorf("%s: %d, %s", name, code, stderr)
+		}
+	}
+	if list := strings.Fields(d.Cleat("image", "ls", "-q")); len(list) != 3 {
+		t.Errorf("images %q", list)
+	}
+}
+
+func TestConvertCancelledAtAnyMoment(t *testing.T) {
+	d := Start(t)
+	d.Cleat("image", "import", "--no-unpack", "--name", "box", ociArchive(t, layersOf(t, 4, 12<<20), busyboxConfig(), nil))
+	before := d.objects()
+	made := 0
+	for i, n := 0, size(10, 60); i < n; i++ {
+		cmd := d.Command("image", "convert", "--gzip", "box", "to")
+		must(t, cmd.Start())
+		<-time.After(time.Duration(i) * 900 * time.Millisecond / time.Duration(n))
+		_ = d.ended(cmd, []syscall.Signal{syscall.SIGINT, syscall.SIGKILL}[i%2]) // it was cancelled, or not
+		if slices.Contains(strings.Fields(d.Cleat("image", "ls", "-q")), "docker.io/library/to:latest") {
+			made++
+			d.Cleat("image", "rm", "to")
+		}
+		d.Eventually("nothing is left", func() error {
+			if got := d.objects(); got != before {
+				return errors.New(got + ", before: " + before)
+			}
+			return empty(filepath.Join(d.Root, "content", "ingest"), 1)
+		})
+	}
+	t.Logf("%d were made", made)
+}
+
+func TestConvertWhoseDaemonDies(t *testing.T) {
+	d := Start(t)
+	d.Cleat("image", "import", "--no-unpack", "--name", "box", ociArchive(t, layersOf(t, 4, 12<<20), busyboxConfig(), nil))
+	before := d.objects()
+	cmd := d.Command("image", "convert", "--gzip", "--compression-level", "9", "box", "to")
+	must(t, cmd.Start())
+	d.Eventually("it has begun", func() error {
+		if empty(filepath.Join(d.Root, "content", "ingest"), 1) == nil {
+			return errors.New("not yet")
+		}
+		return nil
+	})
+	d.Kill9()
+	if err := cmd.Wait(); err == nil {
+		t.Error("the conversion says it succeeded")
+	}
+	d.Begin()
+	if err := empty(filepath.Join(d.Root, "content", "ingest"), 1); err != nil {
+		t.Error(err)
+	}
+	d.Cleat("gc")
+	if got := d.objects(); got != before {
+		t.Errorf("%s, before: %s", got, before)
+	}
+}
+
+// ctr runs a command of the peer's client.
+func (d *Daemon) ctr(args ...string) (stdout, stderr string, err error) {
+	cmd := exec.Command("ctr", append([]string{"--address", d.Address, "--namespace", "default"}, args...)...)
+	var out, errs strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	err = cmd.Run()
+	return out.String(), errs.String(), err
+}

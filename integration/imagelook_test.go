@@ -1,0 +1,153 @@
+package integration
+
+import (
+	"encoding/json"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/opencontainers/image-spec/specs-go"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// space is what cleat image usage says.
+type space struct{ Size, Unique, Shared int64 }
+
+type usage struct {
+	Name, Digest string
+	Compressed   space
+	Unpacked     map[string]space
+}
+
+func (d *Daemon) usage(names ...string) map[string]usage {
+	d.t.Helper()
+	var list []usage
+	must(d.t, json.Unmarshal([]byte(d.Cleat(append([]string{"image", "usage", "--format", "json"}, names...)...)), &list))
+	out := make(map[string]usage)
+	for _, u := range list {
+		out[u.Name] = u
+	}
+	return out
+}
+
+func TestUsageOfImages(t *testing.T) {
+	d := Start(t)
+	base, one, two := tarOf(t, busyboxFiles(t)), noise(t, "one", 1<<20), noise(t, "two", 2<<20)
+	d.Cleat("image", "import", "--name", "one", ociArchive(t, [][]byte{base, one}, busyboxConfig(), nil))
+	d.Cleat("image", "import", "--no-unpack", "--name", "two", ociArchive(t, [][]byte{base, two}, busyboxConfig(), nil))
+	const nameOne, nameTwo, nameAgain = "docker.io/library/one:latest", "docker.io/library/two:latest", "docker.io/library/again:1"
+	u := d.usage()
+	documents := func(u usage, layer []byte) int64 { return u.Compressed.Unique - int64(len(layer)) }
+	for name, layer := range map[string][]byte{nameOne: one, nameTwo: two} {
+		got := u[name]
+		if got.Compressed.Shared != int64(len(base)) || documents(got, layer) <= 0 || documents(got, layer) > 4096 || got.Compressed.Size != got.Compressed.Shared+got.Compressed.Unique {
+			t.Errorf("%s: %+v; the base has %d, the layer %d", name, got.Compressed, len(base), len(layer))
+		}
+	}
+	if got := u[nameOne].Unpacked["overlayfs"]; len(u[nameTwo].Unpacked) != 1 || got.Unique < 1<<20 || got.Unique > 2<<20 || got.Shared < 1<<20 || got.Size != got.Unique+got.Shared {
+		t.Errorf("%+v, %+v", u[nameOne].Unpacked, u[nameTwo].Unpacked)
+	}
+	// Another name is no other image; another snapshotter is another place, where each layer is a copy of all.
+	d.Cleat("image", "tag", "one", "again:1")
+	d.Cleat("run", "--rm", "--snapshotter", "native", "two", "true")
+	u = d.usage("one", "again:1", "two")
+	if u[nameOne].Compressed != u[nameAgain].Compressed || documents(u[nameOne], one) > 4096 || len(u) != 3 {
+		t.Errorf("%+v", u)
+	}
+	if got := u[nameTwo].Unpacked; got["native"].Unique < 4_000_000 || got["native"].Shared == 0 || got["overlayfs"].Unique != 0 {
+		t.Errorf("%+v", got)
+	}
+	d.Cleat("image", "rm", "one")
+	d.Cleat("image", "rm", "again:1")
+	if got := d.usage()[nameTwo]; got.Compressed.Shared != 0 || got.Compressed.Unique < int64(len(base)+len(two)) {
+		t.Errorf("alone: %+v", got)
+	}
+	if out := d.Cleat("image", "usage"); !strings.Contains(out, "UNPACKED") || !strings.Contains(out, "native") {
+		t.Errorf("%s", out)
+	}
+	if _, stderr, code := d.Try("image", "usage", "nosuch"); code != 1 || !strings.Contains(stderr, "hint:") {
+		t.Errorf("%d, %s", code, stderr)
+	}
+}
+
+func TestLabelsAndNamesOfImages(t *testing.T) {
+	d := Start(t)
+	d.Busybox()
+	d.Cleat("image", "tag", "busybox", "other:1")
+	d.Cleat("image", "label", "busybox", "a=1", "b.c/d=x=y")
+	if out := d.Cleat("image", "label", "--format", "json", "busybox"); !strings.Contains(out, `"a": "1"`) || !strings.Contains(out, `"b.c/d": "x=y"`) {
+		t.Errorf("%s", out)
+	}
+	d.Cleat("image", "label", "busybox", "a=")
+	if out := d.Cleat("image", "label", "--quiet", "busybox"); out != "b.c/d" {
+		t.Errorf("%q", out)
+	}
+	const full = "docker.io/library/busybox:latest"
+	for filter, want := range map[string]string{
+		`labels."b.c/d"=="x=y"`: full, `labels."b.c/d"`: full, `labels.a`: "", `name~=other`: "docker.io/library/other:1",
+	} {
+		if out := d.Cleat("image", "ls", "--quiet", "--filter", filter); out != want {
+			t.Errorf("%s: %q, want %q", filter, out, want)
+		}
+	}
+	// A label is the name's, and stays when it is moved.
+	if out := d.Cleat("image", "label", "--quiet", "other:1"); out != "" {
+		t.Errorf("%q", out)
+	}
+	d.Cleat("image", "tag", "other:1", "busybox")
+	if out := d.Cleat("image", "label", "--quiet", "busybox"); out != "b.c/d" {
+		t.Errorf("%q", out)
+	}
+	for _, args := range [][]string{{"busybox", "x"}, {"busybox", "=x"}, {"nosuch", "a=b"}, {"busybox", strings.Repeat("k", 5000) + "=v"}} {
+		if _, stderr, code := d.Try(append([]string{"image", "label"}, args...)...); code != 1 || !strings.HasPrefix(stderr, "cleat: ") {
+			t.Errorf("%.20q: %d, %s", args, code, stderr)
+		}
+	}
+	// Both names are listed, with the digest in full; by that alone none of them is removed.
+	digest := d.digestOf("busybox")
+	if out := d.Cleat("image", "ls", "--digests"); strings.Count(out, digest) != 2 {
+		t.Errorf("%s", out)
+	}
+	if _, stderr, code := d.Try("image", "rm", digest); code != 1 || !strings.Contains(stderr, "other:1") || !strings.Contains(stderr, "busybox:latest") {
+		t.Errorf("%d, %s", code, stderr)
+	}
+	d.Cleat("image", "rm", "other:1")
+	d.Cleat("image", "rm", digest)
+	d.nothingMade("labels")
+}
+
+func TestReferrersOfARegistryThatKnowsNone(t *testing.T) {
+	r := StartRegistry(t, RegistryOptions{})
+	subject := r.Image("some/box", "1", amd64, tarOf(t, busyboxFiles(t)))
+	d := Start(t)
+	ref := r.Host + "/some/box:1"
+	args := []string{"image", "referrers", ref}
+	if out := d.Cleat(append(args, "--quiet")...); out != "" {
+		t.Errorf("%q", out)
+	}
+	var index ocispec.Index
+	index.SchemaVersion, index.MediaType = 2, ocispec.MediaTypeImageIndex
+	var want []string
+	for _, kind := range []string{"application/vnd.example.signature", "application/vnd.example.parts"} {
+		m := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest, ArtifactType: kind, Subject: &subject}
+		m.Config = r.Blob("some/box", ocispec.MediaTypeEmptyJSON, []byte("{}"))
+		m.Layers = []ocispec.Descriptor{m.Config}
+		desc := r.Document("some/box", "", ocispec.MediaTypeImageManifest, m)
+		desc.ArtifactType, desc.Annotations = kind, map[string]string{"by": "us"}
+		index.Manifests = append(index.Manifests, desc)
+		want = append(want, desc.Digest.String())
+	}
+	r.Document("some/box", strings.Replace(subject.Digest.String(), ":", "-", 1), ocispec.MediaTypeImageIndex, index)
+	if got := strings.Fields(d.Cleat(append(args, "--quiet")...)); !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+	if out := d.Cleat(append(args, "--artifact-type", "application/vnd.example.parts", "--format", "json")...); strings.Contains(out, "signature") || !strings.Contains(out, want[1]) || !strings.Contains(out, `"by": "us"`) {
+		t.Errorf("%s", out)
+	}
+	for _, args := range [][]string{{r.Host + "/some/box:none"}, {"a//b"}} {
+		if _, stderr, code := d.Try(append([]string{"image", "referrers"}, args...)...); code != 1 || !strings.Contains(stderr, "hint:") {
+			t.Errorf("%q: %d, %s", args, code, stderr)
+		}
+	}
+	d.nothingMade("referrers")
+}

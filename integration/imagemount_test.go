@@ -1,0 +1,245 @@
+package integration
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	snapshotsapi "github.com/containerd/containerd/api/services/snapshots/v1"
+	"golang.org/x/sys/unix"
+
+	"github.com/cleatproject/cleat/client"
+	"github.com/cleatproject/cleat/mount"
+)
+
+// mountPoint is a directory that is unmounted when the test ends, should it have to be.
+func mountPoint(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	t.Cleanup(func() {
+		if err := mount.UnmountAll(dir, 0); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
+}
+
+// twoLayers imports an image of several layers.
+func (d *Daemon) twoLayers() {
+	d.t.Helper()
+	d.Cleat("image", "import", "--name", "layered", ociArchive(d.t, [][]byte{
+		tarOf(d.t, busyboxFiles(d.t)), tarOf(d.t, []file{{name: "data/upper", mode: 0o644, body: "upper"}}),
+	}, busyboxConfig(), nil))
+}
+
+// mounts lists the mounted images with their status.
+func (d *Daemon) mounts() map[string]string {
+	d.t.Helper()
+	var list []struct{ Target, Status string }
+	must(d.t, json.Unmarshal([]byte(d.Cleat("image", "mount", "--format", "json")), &list))
+	out := make(map[string]string)
+	for _, m := range list {
+		out[m.Target] = m.Status
+	}
+	return out
+}
+
+func TestImagesAreMounted(t *testing.T) {
+	for _, name := range []string{"overlayfs", "native", "erofs"} {
+		t.Run(name, func(t *testing.T) {
+			d := Start(t)
+			d.Busybox()
+			d.twoLayers()
+			ro, rw, single := mountPoint(t), mountPoint(t), mountPoint(t)
+			if out := d.Cleat("image", "mount", "--snapshotter", name, "layered", ro); out != ro {
+				t.Errorf("%q", out)
+			}
+			d.Cleat("image", "mount", "--rw", "--snapshotter", name, "layered", rw)
+			d.Cleat("image", "mount", "--snapshotter", name, "busybox", single)
+			for _, dir := range []string{ro, rw} {
+				if got, err := os.ReadFile(filepath.Join(dir, "data", "upper")); err != nil || string(got) != "upper" {
+					t.Errorf("%s: %q, %v", dir, got, err)
+				}
+			}
+			for _, dir := range []string{ro, single} {
+				if err := os.WriteFile(filepath.Join(dir, "x"), nil, 0o600); !errors.Is(err, unix.EROFS) {
+					t.Errorf("%s can be written to: %v", dir, err)
+				}
+			}
+			must(t, os.WriteFile(filepath.Join(rw, "x"), []byte("x"), 0o600))
+			if _, err := os.Stat(filepath.Join(ro, "x")); err == nil {
+				t.Error("a write shows elsewhere")
+			}
+			if _, stderr, code := d.Try("image", "mount", "busybox", ro); code != 1 || !strings.Contains(stderr, "image unmount "+ro) {
+				t.Errorf("twice on one: %d, %s", code, stderr)
+			}
+			// Nothing that is mounted goes, whoever collects, removes the image or starts the daemon anew.
+			d.Cleat("image", "prune", "--all")
+			d.Restart()
+			d.Cleat("gc")
+			if got, err := os.ReadFile(filepath.Join(rw, "data", "upper")); err != nil || string(got) != "upper" {
+				t.Errorf("%q, %v", got, err)
+			}
+			if m := d.mounts(); m[ro] != "mounted" || m[rw] != "mounted" || m[single] != "mounted" || len(m) != 3 {
+				t.Errorf("%v", m)
+			}
+			busy, err := os.Open(filepath.Join(ro, "data"))
+			must(t, err)
+			if _, stderr, code := d.Try("image", "unmount", ro); code != 1 || !strings.Contains(stderr, "in use") {
+				t.Errorf("unmounted in use: %d, %s", code, stderr)
+			}
+			must(t, busy.Close())
+			d.Cleat("image", "unmount", ro, single)
+			d.Cleat("image", "unmount", "--rm", rw)
+			for range 2 {
+				if _, stderr, code := d.Try("image", "unmount", rw); code != 1 || !strings.Contains(stderr, "no image is mounted") || !strings.Contains(stderr, "hint: ") {
+					t.Errorf("unmounted again: %d, %s", code, stderr)
+				}
+			}
+			d.Eventually("nothing is left", func() error { return empty(filepath.Join(d.Root, "snapshots", name), 1) })
+		})
+	}
+}
+
+func TestUnmountLeavesTheMountsOfOthers(t *testing.T) {
+	d := Start(t)
+	d.twoLayers()
+	dir := mountPoint(t)
+	must(t, unix.Mount("tmpfs", dir, "tmpfs", 0, ""))
+	must(t, os.WriteFile(filepath.Join(dir, "theirs"), nil, 0o600))
+	theirs := func() error {
+		_, err := os.Stat(filepath.Join(dir, "theirs"))
+		return err
+	}
+	d.Cleat("image", "mount", "layered", dir)
+	// Of theirs on top.
+	must(t, unix.Mount("tmpfs", dir, "tmpfs", 0, ""))
+	if _, stderr, code := d.Try("image", "unmount", dir); code != 1 || !strings.Contains(stderr, "something else") {
+		t.Errorf("something else is on top: %d, %s", code, stderr)
+	}
+	must(t, unix.Unmount(dir, 0))
+	d.Cleat("image", "unmount", dir)
+	must(t, theirs())
+	// Of ours, unmounted by hand.
+	d.Cleat("image", "mount", "layered", dir)
+	must(t, unix.Unmount(dir, 0))
+	if _, stderr, code := d.Try("image", "unmount", dir); code != 1 || theirs() != nil {
+		t.Errorf("unmounted by hand: %d, %s", code, stderr)
+	}
+	must(t, unix.Unmount(dir, 0))
+	d.Cleat("image", "unmount", dir)
+	if m := d.mounts(); len(m) != 0 {
+		t.Errorf("%v", m)
+	}
+}
+
+func TestMountsThatAreRefused(t *testing.T) {
+	d := Start(t)
+	d.twoLayers()
+	dir := mountPoint(t)
+	plain := filepath.Join(t.TempDir(), "file")
+	must(t, os.WriteFile(plain, nil, 0o600))
+	before := d.objects()
+	for name, c := range map[string]struct {
+		args []string
+		says string
+	}{
+		"no image":       {[]string{"nosuch", dir}, "hint:"},
+		"no directory":   {[]string{"layered", filepath.Join(dir, "none")}, "mkdir"},
+		"a file":         {[]string{"layered", plain}, "no directory"},
+		"one argument":   {[]string{"layered"}, "which directory"},
+		"no platform":    {[]string{"--platform", "linux/s390x", "layered", dir}, "platform"},
+		"no snapshotter": {[]string{"--snapshotter", "none", "layered", dir}, "none"},
+	} {
+		_, stderr, code := d.Try(append([]string{"image", "mount"}, c.args...)...)
+		if code != 1 || !strings.Contains(stderr, c.says) || !strings.HasPrefix(stderr, "cleat: ") {
+			t.Errorf("%s: %d, %s", name, code, stderr)
+		}
+	}
+	if got := d.objects(); got != before || len(d.mounts()) != 0 {
+		t.Errorf("%s, before: %s; %v", got, before, d.mounts())
+	}
+}
+
+// TestWhatMountsLeaveBehindIsFound: a client that died between the daemon's answer and its mount, and one whose
+// mount namespace is gone.
+func TestWhatMountsLeaveBehindIsFound(t *testing.T) {
+	d := Start(t)
+	d.twoLayers()
+	before := d.objects()
+	c := d.Client()
+	dir := mountPoint(t)
+	own, err := os.Readlink("/proc/self/ns/mnt")
+	must(t, err)
+	_, _, err = c.MountImage(t.Context(), client.MountImageRequest{Image: "layered", Target: dir, MountNamespace: own})
+	must(t, err)
+	if m := d.mounts(); m[dir] != "not mounted" {
+		t.Errorf("%v", m)
+	}
+	if _, stderr, code := d.Try("image", "mount", "layered", dir); code != 1 || !strings.Contains(stderr, "hint:") {
+		t.Errorf("%d, %s", code, stderr)
+	}
+	d.Cleat("image", "unmount", "--rm", dir)
+	// In a mount namespace that ends with its only process.
+	cmd := exec.Command("unshare", "-m", filepath.Join(binaries, "cleat"), "--address", d.Address, "image", "mount", "--rw", "layered", dir)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	if m := d.mounts(); m[dir] != "elsewhere" {
+		t.Errorf("%v", m)
+	}
+	if _, stderr, code := d.Try("image", "unmount", dir); code != 1 || !strings.Contains(stderr, "another mount namespace") {
+		t.Errorf("%d, %s", code, stderr)
+	}
+	d.Restart()
+	if len(d.mounts()) != 1 {
+		t.Error("a mount of a moment ago is taken for one left behind")
+	}
+	d.Stop()
+	if out, _, code := d.Try("doctor", "--root", d.Root, "--state", d.State); code != 0 {
+		t.Errorf("doctor finds a mount of a moment ago: %s", out)
+	}
+	d.Begin()
+	must(t, c.UnmountImage(t.Context(), dir, "", true))
+	d.Eventually("nothing is left", func() error {
+		if got := d.objects(); got != before {
+			return fmt.Errorf("%s, before: %s", got, before)
+		}
+		return nil
+	})
+}
+
+// TestMountsOfAnotherStartOfTheMachine: what was mounted when the machine went down is nowhere afterwards.
+func TestMountsOfAnotherStartOfTheMachine(t *testing.T) {
+	d := Start(t)
+	d.twoLayers()
+	before := d.objects()
+	ctx, conn := d.grpc()
+	_, err := snapshotsapi.NewSnapshotsClient(conn).Prepare(ctx, &snapshotsapi.PrepareSnapshotRequest{
+		Snapshotter: "overlayfs", Key: "mount-of-old", Labels: map[string]string{
+			"containerd.io/gc.root": "x", "cleat.io/mount": "/some/where", "cleat.io/mount.image": "layered", "cleat.io/mount.boot": "another",
+		},
+	})
+	must(t, err)
+	d.Cleat("gc")
+	if m := d.mounts(); m["/some/where"] == "" {
+		t.Errorf("%v", m)
+	}
+	d.Stop()
+	out, _, code := d.Try("doctor", "--root", d.Root, "--state", d.State)
+	if code != 1 || !strings.Contains(out, "mount-of-old") || !strings.Contains(out, "image unmount --rm /some/where") {
+		t.Errorf("doctor: %d, %s", code, out)
+	}
+	d.Begin()
+	if m := d.mounts(); len(m) != 0 {
+		t.Errorf("%v", m)
+	}
+	if got := d.objects(); got != before {
+		t.Errorf("%s, before: %s", got, before)
+	}
+}
