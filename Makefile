@@ -9,7 +9,7 @@ LDFLAGS  = -s -w -X github.com/cleatproject/cleat/internal/version.version=$(VER
 GOBUILD  = CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)'
 BINARIES = cleat cleatd containerd-shim-cleat-v2
 # Debian packages: what the product runs with, what generates, and what tests use as peers.
-PACKAGES = gcc libc6-dev runc protobuf-compiler busybox-static skopeo umoci docker-registry containerd docker.io iproute2 btrfs-progs xfsprogs e2fsprogs erofs-utils isal zstd buildah debootstrap user-mode-linux
+PACKAGES = gcc libc6-dev runc protobuf-compiler busybox-static skopeo umoci docker-registry containerd docker.io iproute2 btrfs-progs xfsprogs e2fsprogs erofs-utils isal zstd buildah debootstrap user-mode-linux runsc
 
 .PHONY: help deps build generate check-generated lint test test-unit test-integration run bench install uninstall clean fuzz
 

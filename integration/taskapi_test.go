@@ -59,8 +59,8 @@ func TestTaskAPIDetails(t *testing.T) {
 		t.Errorf("metrics: %v", metrics)
 	}
 	_, err = tasks.Checkpoint(ctx, &tasksapi.CheckpointTaskRequest{ContainerID: "c"})
-	if status.Code(err) != codes.FailedPrecondition || !strings.Contains(err.Error(), "criu") {
-		t.Errorf("checkpoint without CRIU: %v", err)
+	if status.Code(err) != codes.FailedPrecondition {
+		t.Errorf("checkpoint of what was not started: %v", err)
 	}
 	_, err = tasks.Create(ctx, &tasksapi.CreateTaskRequest{ContainerID: "c", TaskApiAddress: "unix:///x"})
 	if status.Code(err) != codes.AlreadyExists {

@@ -28,6 +28,8 @@ type CreateOptions struct {
 	Terminal              bool
 	// Checkpoint is a directory to restore from; optional.
 	Checkpoint string
+	// Restore, where set, fills a directory to restore from, which goes with the task.
+	Restore func(ctx context.Context, dir string) error
 	// Runtime is a runtime name or a shim's absolute path; optional.
 	Runtime string
 	// Options are the runtime's own; optional.
@@ -99,6 +101,14 @@ func (m *Manager) make(
 		return nil, err
 	}
 	u.Push("remove bundle", t.bundle.remove)
+	if o.Restore != nil {
+		if o.Checkpoint, err = t.Scratch("checkpoint"); err != nil {
+			return nil, err
+		}
+		if err := o.Restore(ctx, o.Checkpoint); err != nil {
+			return nil, fmt.Errorf("restore task %s: %w", o.ID, err)
+		}
+	}
 
 	s, err := m.shimFor(ctx, t.bundle, binary, options, o)
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"sync"
 	"time"
 
@@ -102,6 +103,15 @@ func (t *Task) Commit() error {
 	}
 	t.m.show(t)
 	return nil
+}
+
+// Scratch makes a directory on disk that goes with the task at the latest.
+func (t *Task) Scratch(name string) (string, error) {
+	dir, err := os.MkdirTemp(t.bundle.work, name+"-")
+	if err != nil {
+		return "", fmt.Errorf("task %s: make directory: %w", t.id, err)
+	}
+	return dir, nil
 }
 
 // update changes what is known under the lock.

@@ -15,8 +15,9 @@ type container struct {
 	id, bundle string
 	runtime    *ociRuntime
 	init       *process
-	mounted    bool   // something is mounted at rootfs
-	ioUID      uint32 // owner of the pipes for stdio
+	restore    []string // the OCI runtime's arguments for a restore, which Start does; nil for others
+	mounted    bool     // something is mounted at rootfs
+	ioUID      uint32   // owner of the pipes for stdio
 	ioGID      uint32
 
 	held *os.File // the lock on the bundle; see handle.go

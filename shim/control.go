@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"strconv"
 	"syscall"
 
@@ -149,63 +148,6 @@ func (s *Server) Update(ctx context.Context, req *task.UpdateTaskRequest) (*type
 		return nil, fmt.Errorf("update %s: %w", c.id, err)
 	}
 	return &types.Empty{}, nil
-}
-
-// Checkpoint writes an image of the container's processes. It needs CRIU on the host.
-func (s *Server) Checkpoint(ctx context.Context, req *task.CheckpointTaskRequest) (*types.Empty, error) {
-	p, err := s.process(req.Id, "")
-	if err != nil {
-		return nil, err
-	}
-	opts := &runcopts.CheckpointOptions{}
-	if req.Options != nil && len(req.Options.Value) > 0 {
-		if err := opts.Unmarshal(req.Options.Value); err != nil {
-			return nil, fmt.Errorf("checkpoint options: %w: %w", err, errdefs.ErrInvalidArgument)
-		}
-	}
-	if _, err := exec.LookPath("criu"); err != nil {
-		return nil, fmt.Errorf("checkpoint %s: criu is not installed: %w: %w", req.Id, err, errdefs.ErrFailedPrecondition)
-	}
-	release, err := p.acquire(ctx)
-	if err != nil {
-		return nil, err
-	}
-	defer release()
-	if st, _ := p.snapshot(); st != running && st != paused {
-		return nil, fmt.Errorf("checkpoint %s: it is %s: %w", req.Id, st, errdefs.ErrFailedPrecondition)
-	}
-	if err := p.container.runtime.run(ctx, command{args: append(checkpointArgs(req, opts), req.Id)}); err != nil {
-		return nil, fmt.Errorf("checkpoint %s: %w", req.Id, err)
-	}
-	s.tell("checkpointed", "TaskCheckpointed", &events.TaskCheckpointed{ContainerId: req.Id, Checkpoint: req.Path})
-	return &types.Empty{}, nil
-}
-
-func checkpointArgs(req *task.CheckpointTaskRequest, o *runcopts.CheckpointOptions) []string {
-	path := req.Path
-	if o.ImagePath != "" {
-		path = o.ImagePath
-	}
-	args := []string{"checkpoint", "--image-path", path}
-	for flag, value := range map[string]string{
-		"--work-path": o.WorkPath, "--parent-path": o.ParentPath, "--manage-cgroups-mode": o.CgroupsMode,
-	} {
-		if value != "" {
-			args = append(args, flag, value)
-		}
-	}
-	for flag, on := range map[string]bool{
-		"--leave-running": !o.Exit, "--tcp-established": o.OpenTcp, "--ext-unix-sk": o.ExternalUnixSockets,
-		"--shell-job": o.Terminal, "--file-locks": o.FileLocks,
-	} {
-		if on {
-			args = append(args, flag)
-		}
-	}
-	for _, ns := range o.EmptyNamespaces {
-		args = append(args, "--empty-ns", ns)
-	}
-	return args
 }
 
 // Pids lists the processes in the container's cgroup.

@@ -39,7 +39,9 @@ func (s *Server) Create(ctx context.Context, req *task.CreateTaskRequest) (*task
 	}
 	s.tellCreated(p, req)
 	p.mu.Unlock()
-	s.watch(p)
+	if p.container.restore == nil { // else there is nobody yet
+		s.watch(p)
+	}
 	return &task.CreateTaskResponse{Pid: uint32(pid)}, nil
 }
 
@@ -80,6 +82,9 @@ func (s *Server) create(ctx context.Context, req *task.CreateTaskRequest, verb s
 	if err != nil {
 		return nil, err
 	}
+	if c.restore != nil && verb == "run" {
+		return nil, fmt.Errorf("restore it by create and start: %w", errdefs.ErrNotImplemented)
+	}
 	p := c.init
 	if err := s.add(c); err != nil {
 		return nil, err
@@ -113,6 +118,14 @@ func (s *Server) create(ctx context.Context, req *task.CreateTaskRequest, verb s
 		return nil, err
 	}
 	u.Push("close stdio", io.close)
+	if c.restore != nil { // the init comes with start
+		p.io = io // nobody else knows the container yet
+		if err := c.note(func(h *handle) { h.Mounted = c.mounted }); err != nil {
+			return nil, err
+		}
+		u.Release()
+		return p, nil
+	}
 	if err := s.launch(ctx, &u, p, io, launchArgs(verb, c, opts)); err != nil {
 		return nil, err
 	}
@@ -131,11 +144,15 @@ func (s *Server) prepare(req *task.CreateTaskRequest) (*container, *runcopts.Opt
 	if !filepath.IsAbs(req.Bundle) {
 		return nil, nil, fmt.Errorf("bundle %q: want an absolute path: %w", req.Bundle, errdefs.ErrInvalidArgument)
 	}
-	if req.Checkpoint != "" {
-		return nil, nil, fmt.Errorf("restore from %s: restoring is not supported: %w", req.Checkpoint, errdefs.ErrNotImplemented)
-	}
 	opts, err := decodeOptions(req.Options)
 	if err != nil {
+		return nil, nil, err
+	}
+	image := req.Checkpoint
+	if image == "" {
+		image = opts.CriuImagePath
+	}
+	if err := checkRestore(image); err != nil {
 		return nil, nil, err
 	}
 	if _, err := os.Stat(filepath.Join(req.Bundle, "config.json")); err != nil {
@@ -157,6 +174,9 @@ func (s *Server) prepare(req *task.CreateTaskRequest) (*container, *runcopts.Opt
 		Version: 1, ID: c.id, Binary: c.runtime.binary, Root: c.runtime.root, SystemdCgroup: c.runtime.systemdCgroup,
 		Stdin: req.Stdin, Stdout: req.Stdout, Stderr: req.Stderr, Terminal: req.Terminal,
 		IOUID: opts.IoUid, IOGID: opts.IoGid, ShimCgroup: opts.ShimCgroup,
+	}
+	if image != "" {
+		c.restore = restoreArgs(image, c, opts)
 	}
 	c.init = newProcess(c, "", stdioPaths{req.Stdin, req.Stdout, req.Stderr, req.Terminal}, creating)
 	return c, opts, nil

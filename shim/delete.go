@@ -32,6 +32,13 @@ func (r *removal) skip() {
 	<-r.turn
 }
 
+// renew makes the removal necessary again: there is to be a container once more.
+func (r *removal) renew() {
+	r.turn <- struct{}{}
+	r.done = false
+	<-r.turn
+}
+
 // removeFromRuntime has the OCI runtime forget the container, and kill what is left of it.
 // Idempotent.
 func (c *container) removeFromRuntime(ctx context.Context) error {
@@ -93,18 +100,20 @@ func (s *Server) deleteExec(p *process) (*task.DeleteResponse, error) {
 
 func (s *Server) deleteInit(ctx context.Context, p *process) (*task.DeleteResponse, error) {
 	c := p.container
-	st, _ := p.snapshot()
+	st, child := p.snapshot()
 	if st == deleted { // by somebody who was faster
 		return nil, fmt.Errorf("delete container %s: it is deleted: %w", c.id, errdefs.ErrNotFound)
 	}
 	if st != created && st != stopped {
 		return nil, fmt.Errorf("delete container %s: it is %s; kill it first: %w", c.id, st, errdefs.ErrFailedPrecondition)
 	}
-	if err := c.removeFromRuntime(ctx); err != nil {
-		return nil, fmt.Errorf("delete container %s: %w", c.id, err)
-	}
-	if _, err := p.wait(ctx); err != nil { // it was created only, and killed just now
-		return nil, err
+	if child != nil { // else it waits to be restored
+		if err := c.removeFromRuntime(ctx); err != nil {
+			return nil, fmt.Errorf("delete container %s: %w", c.id, err)
+		}
+		if _, err := p.wait(ctx); err != nil { // it was created only, and killed just now
+			return nil, err
+		}
 	}
 	for _, e := range c.execList() {
 		if _, err := s.deleteExec(e); err != nil {

@@ -94,7 +94,7 @@
 //
 // # Caveats
 //
-// Linux, root. Restoring from a checkpoint is not supported. The runtime's root is ROOT/NAMESPACE
+// Linux, root. A container that is restored from a checkpoint runs only from Start on. The runtime's root is ROOT/NAMESPACE
 // with ROOT from the options, or the directory runc beside the bundles'. The runtime's delete, and
 // so the poststop hooks, run as soon as the init has exited, not only in Delete.
 package shim

@@ -89,6 +89,9 @@ func (s *Server) tellStarted(p *process) {
 // startInit lets the init go. The runtime is not cut short when the caller leaves: half a start
 // would be neither created nor running.
 func (s *Server) startInit(ctx context.Context, p *process) error {
+	if p.container.restore != nil {
+		return s.restoreInit(ctx, p)
+	}
 	return p.container.runtime.run(ctx, command{args: []string{"start", p.container.id}})
 }
 

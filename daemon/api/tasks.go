@@ -3,7 +3,6 @@ package api
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	api "github.com/containerd/containerd/api/services/tasks/v1"
@@ -45,19 +44,23 @@ func (s tasks) Create(ctx context.Context, req *api.CreateTaskRequest) (*api.Cre
 	if err != nil {
 		return nil, err
 	}
-	if req.GetCheckpoint() != nil {
-		return nil, fmt.Errorf("create task %s: restore from a checkpoint image: %w", req.GetContainerID(), errdefs.ErrNotImplemented)
-	}
 	var join *runtime.Join
 	if at := req.GetTaskApiAddress(); at != "" {
 		join = &runtime.Join{Address: at, Version: req.GetTaskApiVersion()}
 	}
-	t, err := s.svc.CreateTask(ctx, ns, runtime.CreateOptions{
+	o := runtime.CreateOptions{
 		ID: req.GetContainerID(), Rootfs: recordMounts(req.GetRootfs()),
 		Stdin: req.GetStdin(), Stdout: req.GetStdout(), Stderr: req.GetStderr(), Terminal: req.GetTerminal(),
 		Runtime: req.GetRuntimePath(), Options: shimAny(req.GetOptions()),
 		Join: join,
-	})
+	}
+	create := s.svc.CreateTask
+	if from := req.GetCheckpoint(); from != nil {
+		create = func(ctx context.Context, ns string, o runtime.CreateOptions) (*runtime.Task, error) {
+			return s.svc.RestoreTask(ctx, ns, o, recordDescriptor(from))
+		}
+	}
+	t, err := create(ctx, ns, o)
 	if err != nil {
 		return nil, err
 	}
@@ -219,7 +222,15 @@ func (s tasks) Checkpoint(ctx context.Context, req *api.CheckpointTaskRequest) (
 	if err != nil {
 		return nil, err
 	}
-	return &api.CheckpointTaskResponse{}, s.svc.Checkpoint(ctx, t, shimAny(req.GetOptions()))
+	written, err := s.svc.Checkpoint(ctx, t, shimAny(req.GetOptions()))
+	if err != nil {
+		return nil, err
+	}
+	resp := &api.CheckpointTaskResponse{}
+	for _, d := range written {
+		resp.Descriptors = append(resp.Descriptors, apiDescriptor(d))
+	}
+	return resp, nil
 }
 
 func (s tasks) Update(ctx context.Context, req *api.UpdateTaskRequest) (*emptypb.Empty, error) {

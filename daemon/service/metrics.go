@@ -3,7 +3,6 @@ package service
 import (
 	"context"
 	"fmt"
-	"os/exec"
 	"strings"
 	"sync"
 	"time"
@@ -11,7 +10,6 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/cleatproject/cleat/metadata/filters"
-	"github.com/cleatproject/cleat/proto/runcopts"
 	"github.com/cleatproject/cleat/proto/types"
 	"github.com/cleatproject/cleat/runtime"
 )
@@ -62,22 +60,6 @@ func (s *Service) Metrics(ctx context.Context, namespace string, match filters.F
 	return answered
 }
 
-// Checkpoint writes a task's processes to the directory that its options name.
-func (s *Service) Checkpoint(ctx context.Context, t *runtime.Task, options *types.Any) error {
-	path, err := checkpointPath(options)
-	if err != nil {
-		return err
-	}
-	if path != "" {
-		return t.Checkpoint(ctx, path, options)
-	}
-	if _, err := exec.LookPath("criu"); err != nil {
-		return fmt.Errorf("checkpoint %s: criu is not installed: %w: %w", t.ID(), err, errdefs.ErrFailedPrecondition)
-	}
-	return fmt.Errorf("checkpoint %s: name a directory in the options' image_path; checkpoints as images are not supported: %w",
-		t.ID(), errdefs.ErrNotImplemented)
-}
-
 // windowsResources is the end of the type of resources that no Linux container has.
 const windowsResources = "/WindowsResources"
 
@@ -90,16 +72,4 @@ func (s *Service) UpdateTask(ctx context.Context, t *runtime.Task, resources *ty
 		return fmt.Errorf("update %s: resources of Windows for a Linux container: %w", t.ID(), errdefs.ErrInvalidArgument)
 	}
 	return t.Update(ctx, resources, annotations)
-}
-
-// checkpointPath reads the directory from containerd.runc.v1.CheckpointOptions.
-func checkpointPath(options *types.Any) (string, error) {
-	if options == nil {
-		return "", nil
-	}
-	var o runcopts.CheckpointOptions
-	if err := o.Unmarshal(options.Value); err != nil {
-		return "", fmt.Errorf("checkpoint options: %w: %w", err, errdefs.ErrInvalidArgument)
-	}
-	return o.ImagePath, nil
 }

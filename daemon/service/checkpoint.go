@@ -1,0 +1,154 @@
+package service
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+
+	"github.com/containerd/errdefs"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/cleatproject/cleat/archive"
+	"github.com/cleatproject/cleat/content"
+	"github.com/cleatproject/cleat/proto/rpc"
+	"github.com/cleatproject/cleat/proto/runcopts"
+	"github.com/cleatproject/cleat/proto/types"
+	"github.com/cleatproject/cleat/runtime"
+)
+
+// Media types of what a checkpoint consists of, as published: CRIU's files in a tar archive, and the
+// container's spec as an Any.
+const (
+	checkpointType       = "application/vnd.containerd.container.criu.checkpoint.criu.tar"
+	checkpointConfigType = "application/vnd.containerd.container.checkpoint.config.v1+proto"
+)
+
+// Checkpoint is called by daemon/api/tasks.go. It writes a task's processes to the directory that its options
+// name, or where they name none, with the container's spec to the namespace's content, and returns the
+// descriptors. What is there already is a success too.
+func (s *Service) Checkpoint(ctx context.Context, t *runtime.Task, options *types.Any) (_ []ocispec.Descriptor, err error) {
+	path, err := checkpointPath(options)
+	if err != nil {
+		return nil, err
+	}
+	if path != "" {
+		return nil, t.Checkpoint(ctx, path, options)
+	}
+	if _, err := exec.LookPath("criu"); err != nil {
+		return nil, fmt.Errorf("checkpoint %s: criu is not installed: install it, and see `criu check`: %w: %w", t.ID(), err, errdefs.ErrFailedPrecondition)
+	}
+	c, err := s.container(ctx, t.Namespace(), t.ID())
+	if err != nil {
+		return nil, err
+	}
+	dir, err := t.Scratch("checkpoint")
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	if err := t.Checkpoint(ctx, dir, options); err != nil {
+		return nil, err
+	}
+	files, err := s.writeBlob(ctx, t.Namespace(), checkpointType, func(w io.Writer) error {
+		return archive.Diff(ctx, w, "", dir, archive.DiffOptions{})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("checkpoint %s: %w", t.ID(), err)
+	}
+	if c.Spec == nil {
+		return []ocispec.Descriptor{files}, nil
+	}
+	spec, err := rpc.Marshal(wireAny(c.Spec))
+	if err != nil {
+		return nil, err
+	}
+	config, err := s.writeBlob(ctx, t.Namespace(), checkpointConfigType, func(w io.Writer) error {
+		_, err := io.Copy(w, bytes.NewReader(spec))
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("checkpoint %s: %w", t.ID(), err)
+	}
+	return []ocispec.Descriptor{files, config}, nil
+}
+
+// writeBlob writes a blob of a namespace. After an error there is no ingest.
+func (s *Service) writeBlob(ctx context.Context, namespace, mediaType string, write func(io.Writer) error) (_ ocispec.Descriptor, err error) {
+	hold := s.DB.Hold(namespace)
+	defer hold.Release()
+	w, err := s.Blobs(namespace).Writer(ctx, "checkpoint-"+rand.Text(), content.WriterOptions{})
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, w.Discard())
+			return
+		}
+		err = w.Close()
+	}()
+	if err := write(w); err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	d := w.Digest()
+	hold.Content(d.String())
+	size := w.Status().Offset
+	err = ignore(w.Commit(ctx, size, d), errdefs.ErrAlreadyExists)
+	return ocispec.Descriptor{MediaType: mediaType, Digest: d, Size: size}, err
+}
+
+// RestoreTask is CreateTask with processes from a checkpoint, which the namespace sees; they run once the task
+// is started.
+func (s *Service) RestoreTask(ctx context.Context, namespace string, o runtime.CreateOptions, checkpoint ocispec.Descriptor) (*runtime.Task, error) {
+	if checkpoint.MediaType != checkpointType {
+		return nil, fmt.Errorf("create task %s: checkpoint of the type %q: want %s: %w", o.ID, checkpoint.MediaType, checkpointType, errdefs.ErrInvalidArgument)
+	}
+	if err := checkpoint.Digest.Validate(); err != nil {
+		return nil, fmt.Errorf("create task %s: checkpoint %q: %w: %w", o.ID, checkpoint.Digest, err, errdefs.ErrInvalidArgument)
+	}
+	hold := s.DB.Hold(namespace)
+	defer hold.Release()
+	hold.Content(checkpoint.Digest.String())
+	blobs := s.Blobs(namespace)
+	blob, err := blobs.Blob(ctx, checkpoint.Digest)
+	if err != nil {
+		return nil, fmt.Errorf("create task %s: checkpoint: %w", o.ID, err)
+	}
+	if checkpoint.Size != 0 && checkpoint.Size != blob.Size {
+		return nil, fmt.Errorf("create task %s: checkpoint %s has %d bytes, not %d: %w", o.ID, checkpoint.Digest, blob.Size, checkpoint.Size, errdefs.ErrInvalidArgument)
+	}
+	if _, err := exec.LookPath("criu"); err != nil {
+		return nil, fmt.Errorf("create task %s from a checkpoint: criu is not installed: install it, and see `criu check`: %w: %w", o.ID, err, errdefs.ErrFailedPrecondition)
+	}
+	o.Restore = func(ctx context.Context, dir string) (err error) {
+		r, err := blobs.Open(ctx, checkpoint.Digest)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, r.Close()) }()
+		// The files of an archive that is not compressed are no longer than it.
+		_, err = archive.Apply(ctx, dir, io.NewSectionReader(r, 0, blob.Size), archive.Options{MaxBytes: blob.Size})
+		if err != nil && ctx.Err() == nil {
+			err = fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
+		}
+		return err
+	}
+	return s.CreateTask(ctx, namespace, o)
+}
+
+// checkpointPath reads the directory from containerd.runc.v1.CheckpointOptions.
+func checkpointPath(options *types.Any) (string, error) {
+	if options == nil {
+		return "", nil
+	}
+	var o runcopts.CheckpointOptions
+	if err := o.Unmarshal(options.Value); err != nil {
+		return "", fmt.Errorf("checkpoint options: %w: %w", err, errdefs.ErrInvalidArgument)
+	}
+	return o.ImagePath, nil
+}

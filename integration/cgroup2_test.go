@@ -1,0 +1,166 @@
+package integration
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/containerd/cgroups/v3/cgroup2/stats"
+	tasksapi "github.com/containerd/containerd/api/services/tasks/v1"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/cleatproject/cleat/client"
+	"github.com/cleatproject/cleat/internal/guest"
+	apievents "github.com/cleatproject/cleat/proto/events"
+)
+
+// limited is a spec with a limit of memory, in MiB, and a cgroup as ctr names them.
+func limited(t *testing.T, id string, mib int64, args ...string) *specs.Spec {
+	t.Helper()
+	s := busyboxSpec(t, args...)
+	s.Linux.CgroupsPath = "/default/" + id
+	limit := mib << 20
+	if s.Linux.Resources == nil {
+		s.Linux.Resources = &specs.LinuxResources{}
+	}
+	s.Linux.Resources.Memory = &specs.LinuxMemory{Limit: &limit}
+	return s
+}
+
+// TestCgroupV2 has containers in a kernel with the unified hierarchy.
+func TestCgroupV2(t *testing.T) {
+	if !guest.Inside(t, guest.Options{Env: []string{binariesEnv + "=" + binaries}}) {
+		return
+	}
+	controllers, err := os.ReadFile("/sys/fs/cgroup/cgroup.controllers")
+	if err != nil || !strings.Contains(string(controllers), "memory") || !strings.Contains(string(controllers), "pids") {
+		t.Fatalf("the guest's controllers are %q, %v", controllers, err)
+	}
+	d := Start(t)
+	ctx, tasks := d.createTask("c", limited(t, "c", 64, "sleep", "1000"), "")
+	pid := d.startTask(ctx, tasks, "c")
+	group := unifiedGroup(t, pid)
+	if group != d.cgroup()+"/default/c" {
+		t.Errorf("the container is in %s", group)
+	}
+	file := func(name string) string {
+		t.Helper()
+		data, err := os.ReadFile(filepath.Join("/sys/fs/cgroup", group, name))
+		must(t, err)
+		return strings.TrimSpace(string(data))
+	}
+
+	m := metricsV2(ctx, t, tasks, "c")
+	if m.Memory.GetUsageLimit() != 64<<20 || m.Memory.GetUsage() == 0 || m.Pids.GetCurrent() != 1 || m.CPU.GetUsageUsec() == 0 {
+		t.Errorf("metrics: %v", m)
+	}
+	_, err = tasks.Update(ctx, &tasksapi.UpdateTaskRequest{ContainerID: "c", Resources: &anypb.Any{
+		TypeUrl: resourcesURL + "LinuxResources", Value: []byte(`{"memory":{"limit":100663296},"pids":{"limit":7},"cpu":{"quota":50000,"period":100000}}`),
+	}})
+	must(t, err)
+	if m := metricsV2(ctx, t, tasks, "c"); m.Memory.GetUsageLimit() != 96<<20 || m.Pids.GetLimit() != 7 || file("cpu.max") != "50000 100000" {
+		t.Errorf("metrics after an update: %v, cpu.max %s", m, file("cpu.max"))
+	}
+
+	_, err = tasks.Pause(ctx, &tasksapi.PauseTaskRequest{ContainerID: "c"})
+	must(t, err)
+	d.status("c", "paused")
+	if !strings.Contains(file("cgroup.events"), "frozen 1") {
+		t.Errorf("paused, but cgroup.events says %q", file("cgroup.events"))
+	}
+	d.Restart() // which finds it as it is
+	ctx, conn := d.grpc()
+	tasks = tasksapi.NewTasksClient(conn)
+	d.status("c", "paused")
+	_, err = tasks.Resume(ctx, &tasksapi.ResumeTaskRequest{ContainerID: "c"})
+	must(t, err)
+	d.status("c", "running")
+	if !strings.Contains(file("cgroup.events"), "frozen 0") {
+		t.Errorf("resumed, but cgroup.events says %q", file("cgroup.events"))
+	}
+
+	// What is exec'd is in the same cgroup, and listed.
+	_, err = tasks.Exec(ctx, &tasksapi.ExecProcessRequest{ContainerID: "c", ExecID: "x", Spec: &anypb.Any{
+		TypeUrl: resourcesURL + "Process", Value: []byte(`{"args":["/bin/sleep","1000"],"cwd":"/"}`),
+	}})
+	must(t, err)
+	started, err := tasks.Start(ctx, &tasksapi.StartRequest{ContainerID: "c", ExecID: "x"})
+	must(t, err)
+	if got := unifiedGroup(t, int(started.Pid)); got != group {
+		t.Errorf("a process exec'd is in %s, the container in %s", got, group)
+	}
+	pids, err := tasks.ListPids(ctx, &tasksapi.ListPidsRequest{ContainerID: "c"})
+	if err != nil || len(pids.Processes) != 2 {
+		t.Errorf("pids: %v, %v", pids, err)
+	}
+	if m := metricsV2(ctx, t, tasks, "c"); m.Pids.GetCurrent() != 2 {
+		t.Errorf("metrics beside a process exec'd: %v", m.Pids)
+	}
+
+	d.outOfMemoryV2(ctx, tasks)
+	_, err = tasks.Kill(ctx, &tasksapi.KillRequest{ContainerID: "c", Signal: uint32(unix.SIGKILL), All: true})
+	must(t, err)
+	d.waitTask(ctx, tasks, "c", 137)
+	d.deleteTask(ctx, tasks, "c")
+	if _, err := os.Stat(filepath.Join("/sys/fs/cgroup", group)); err == nil {
+		t.Errorf("cgroup %s is left", group)
+	}
+}
+
+// outOfMemoryV2 has a container ask for more memory than it may have, beside one that does not.
+func (d *Daemon) outOfMemoryV2(ctx context.Context, tasks tasksapi.TasksClient) {
+	d.t.Helper()
+	d.createTask("greedy", limited(d.t, "greedy", 16, "dd", "if=/dev/zero", "of=/dev/null", "bs=64M", "count=1"), "")
+	d.startTask(ctx, tasks, "greedy")
+	d.waitTask(ctx, tasks, "greedy", 137)
+	d.deleteTask(ctx, tasks, "greedy")
+	var told []string
+	d.eachEvent(d.Client(), client.EventsRequest{FromStart: true}, func(e client.Event) bool {
+		switch e.Topic {
+		case "/tasks/oom":
+			var ev apievents.TaskOOM
+			must(d.t, ev.Unmarshal(e.Value))
+			told = append(told, "oom "+ev.ContainerId)
+		case client.TopicExit:
+			var ev apievents.TaskExit
+			must(d.t, ev.Unmarshal(e.Value))
+			told = append(told, fmt.Sprintf("exit %s %d", ev.ContainerId, ev.ExitStatus))
+		}
+		return e.Topic != client.TopicDelete
+	})
+	if !slices.Equal(told, []string{"oom greedy", "exit greedy 137"}) {
+		d.t.Errorf("out of memory: told of %q", told)
+	}
+}
+
+// unifiedGroup is a process's cgroup.
+func unifiedGroup(t *testing.T, pid int) string {
+	t.Helper()
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
+	must(t, err)
+	group, ok := strings.CutPrefix(strings.TrimSpace(string(data)), "0::")
+	if !ok || strings.Contains(group, "\n") {
+		t.Fatalf("process %d is in %q, which is no unified hierarchy", pid, data)
+	}
+	return group
+}
+
+// metricsV2 asks for a task's metrics, which are to be those of cgroup v2.
+func metricsV2(ctx context.Context, t *testing.T, tasks tasksapi.TasksClient, id string) *stats.Metrics {
+	t.Helper()
+	resp, err := tasks.Metrics(ctx, &tasksapi.MetricsRequest{Filters: []string{"id==" + id}})
+	must(t, err)
+	if len(resp.Metrics) != 1 || resp.Metrics[0].Data.GetTypeUrl() != "io.containerd.cgroups.v2.Metrics" {
+		t.Fatalf("metrics: %v", resp)
+	}
+	m := &stats.Metrics{}
+	must(t, proto.Unmarshal(resp.Metrics[0].Data.Value, m))
+	return m
+}

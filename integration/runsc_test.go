@@ -1,0 +1,115 @@
+package integration
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	containersapi "github.com/containerd/containerd/api/services/containers/v1"
+	tasksapi "github.com/containerd/containerd/api/services/tasks/v1"
+	tasktypes "github.com/containerd/containerd/api/types/task"
+	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/cleatproject/cleat/proto/rpc"
+	"github.com/cleatproject/cleat/proto/runcopts"
+)
+
+// TestRunscUnderOurShim has gVisor's runtime make the containers: their processes are inside of a kernel that
+// is a program, and the init that the shim watches is that program.
+func TestRunscUnderOurShim(t *testing.T) {
+	runsc, err := exec.LookPath("runsc")
+	must(t, err)
+	dir := t.TempDir()
+	// ptrace is what works everywhere; the kernel's cgroups are a hybrid that it does not know.
+	binary := filepath.Join(dir, "runsc")
+	must(t, os.WriteFile(binary, []byte("#!/bin/sh\nexec "+runsc+` --platform=ptrace --ignore-cgroups --network=none "$@"`+"\n"), 0o755))
+	options, err := rpc.Marshal(&runcopts.Options{BinaryName: binary})
+	must(t, err)
+	d := Start(t)
+	ctx, conn := d.grpc()
+	containers, tasks := containersapi.NewContainersClient(conn), tasksapi.NewTasksClient(conn)
+	begin := func(id, script string) (pid int) {
+		t.Helper()
+		_, err := containers.Create(ctx, &containersapi.CreateContainerRequest{Container: &containersapi.Container{
+			ID: id, Spec: apiSpec(t, busyboxSpec(t, "sh", "-c", script)),
+			Runtime: &containersapi.Container_Runtime{Name: "io.containerd.runc.v2", Options: &anypb.Any{TypeUrl: "containerd.runc.v1.Options", Value: options}},
+		}})
+		must(t, err)
+		_, err = tasks.Create(ctx, &tasksapi.CreateTaskRequest{ContainerID: id, Rootfs: d.rootfs(), Stdout: "file://" + filepath.Join(dir, id)})
+		must(t, err)
+		return d.startTask(ctx, tasks, id)
+	}
+
+	begin("ends", "echo out; dmesg | head -n 1; exit 42")
+	d.waitTask(ctx, tasks, "ends", 42)
+	d.deleteTask(ctx, tasks, "ends")
+	d.Eventually("its output is logged", func() error {
+		data, err := os.ReadFile(filepath.Join(dir, "ends"))
+		if err == nil {
+			err = inOrder(string(data), "out\n", "gVisor")
+		}
+		return err
+	})
+
+	pid := begin("stays", `trap "exit 9" TERM; echo up; while :; do sleep 0.1; done`)
+	d.Eventually("it is up", func() error {
+		data, err := os.ReadFile(filepath.Join(dir, "stays"))
+		if err == nil && string(data) != "up\n" {
+			err = fmt.Errorf("%q", data)
+		}
+		return err
+	})
+	execute := func(id, args string, want uint32) {
+		t.Helper()
+		_, err := tasks.Exec(ctx, &tasksapi.ExecProcessRequest{
+			ContainerID: "stays", ExecID: id, Stdout: "file://" + filepath.Join(dir, id),
+			Spec: &anypb.Any{TypeUrl: resourcesURL + "Process", Value: []byte(`{"args":` + args + `,"cwd":"/"}`)},
+		})
+		must(t, err)
+		_, err = tasks.Start(ctx, &tasksapi.StartRequest{ContainerID: "stays", ExecID: id})
+		must(t, err)
+		resp, err := tasks.Wait(ctx, &tasksapi.WaitRequest{ContainerID: "stays", ExecID: id})
+		if err != nil || resp.ExitStatus != want {
+			t.Errorf("exec: %v, %v", resp, err)
+		}
+		_, err = tasks.DeleteProcess(ctx, &tasksapi.DeleteProcessRequest{ContainerID: "stays", ExecID: id})
+		must(t, err)
+	}
+	execute("x1", `["/bin/sh","-c","echo in; exit 5"]`, 5)
+	d.Restart()
+	ctx, conn = d.grpc()
+	containers, tasks = containersapi.NewContainersClient(conn), tasksapi.NewTasksClient(conn)
+	d.Eventually("it is found again", func() error {
+		got, err := tasks.Get(ctx, &tasksapi.GetRequest{ContainerID: "stays"})
+		if err == nil && (got.Process.Status != tasktypes.Status_RUNNING || int(got.Process.Pid) != pid) {
+			err = fmt.Errorf("%v", got)
+		}
+		return err
+	})
+	execute("x2", `["/bin/true"]`, 0)
+	if data, err := os.ReadFile(filepath.Join(dir, "x1")); err != nil || string(data) != "in\n" {
+		t.Errorf("output of exec: %q, %v", data, err)
+	}
+	_, err = tasks.Kill(ctx, &tasksapi.KillRequest{ContainerID: "stays", Signal: uint32(unix.SIGTERM)})
+	must(t, err)
+	d.waitTask(ctx, tasks, "stays", 9)
+	d.deleteTask(ctx, tasks, "stays")
+
+	begin("killed", "sleep 1000")
+	_, err = tasks.Kill(ctx, &tasksapi.KillRequest{ContainerID: "killed", Signal: uint32(unix.SIGKILL), All: true})
+	must(t, err)
+	d.waitTask(ctx, tasks, "killed", 137)
+	d.deleteTask(ctx, tasks, "killed")
+	for _, id := range []string{"ends", "stays", "killed"} {
+		if _, err := containers.Delete(ctx, &containersapi.DeleteContainerRequest{ID: id}); err != nil {
+			t.Error(err)
+		}
+	}
+	if sandbox := gone(pid)(); sandbox != nil {
+		t.Error(errors.Join(errors.New("gVisor is left"), sandbox))
+	}
+}
