@@ -32,7 +32,7 @@ func buildah(t *testing.T, base string, args ...string) string {
 	argv := []string{"--root", filepath.Join(base, "root"), "--runroot", filepath.Join(base, "run"), "--storage-driver", "vfs"}
 	argv = append(argv, args[0])
 	switch args[0] {
-	case "from", "commit", "push":
+	case "from", "commit", "push", "pull":
 		argv = append(argv, "--signature-policy", policy)
 	}
 	cmd := exec.Command("buildah", append(argv, args[1:]...)...)

@@ -297,3 +297,25 @@ func TestPushAndPull(t *testing.T) {
 		t.Errorf("fetched %s", fetched.Target.Digest)
 	}
 }
+
+func TestRunOfWhatBuildahPushed(t *testing.T) {
+	f := start(t)
+	for i, ref := range harness.BuildahImages(t, harness.Registry(t)) {
+		image, err := f.client.Pull(f.ctx, ref, remote(), unpacked())
+		f.must(err)
+		f.image = image
+		c := f.containerWith(fmt.Sprint("built", i))
+		var s streams
+		task, exit := f.begin(c, s.creator(f, nil))
+		if code := f.code(exit); code != 0 {
+			t.Errorf("%s: code %d", ref, code)
+		}
+		task.IO().Wait()
+		if s.out.String() != "by buildah\n" {
+			t.Errorf("%s: %q, %q", ref, s.out.String(), s.err.String())
+		}
+		_, err = task.Delete(f.ctx)
+		f.must(err)
+		f.remove(c)
+	}
+}

@@ -1,0 +1,96 @@
+package integration
+
+import (
+	"fmt"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// builtImages has buildah build an image and put it into a registry in both its formats, and skopeo another
+// with layers of zstd. It returns their names.
+func builtImages(t *testing.T, r *Registry, base string) (refs []string) {
+	t.Helper()
+	name := buildah(t, base, "from", "--pull-never", "scratch")
+	root := buildah(t, base, "mount", name)
+	tool(t, base, "tar", "-xC", root, "-f", writeFile(t, filepath.Join(base, "rootfs.tar"), tarOf(t, busyboxFiles(t))))
+	buildah(t, base, "umount", name)
+	buildah(t, base, "config", "--env", "PATH=/bin", "--env", "MADE_BY=buildah", "--cmd", "/bin/sh", "--workingdir", "/data", name)
+	buildah(t, base, "commit", "--rm", name, "localhost/built:1")
+	for _, format := range []string{"v2s2", "oci"} {
+		ref := r.Host + "/built/" + format + ":1"
+		buildah(t, base, "push", "--tls-verify=false", "--format", format, "localhost/built:1", "docker://"+ref)
+		refs = append(refs, ref)
+	}
+	ref := r.Host + "/built/zstd:1"
+	tool(t, base, "skopeo", "--insecure-policy", "copy", "--src-tls-verify=false", "--dest-tls-verify=false", "--dest-compress-format", "zstd", "--dest-compress",
+		"docker://"+refs[1], "docker://"+ref)
+	return append(refs, ref)
+}
+
+// TestImagesOfOthersThroughEachClient pulls what buildah and skopeo pushed through every client there is
+// here, and runs it.
+func TestImagesOfOthersThroughEachClient(t *testing.T) {
+	r := StartRegistry(t, RegistryOptions{})
+	base := t.TempDir()
+	refs := builtImages(t, r, base)
+	d := Start(t)
+	k := startDockerd(t, d.Address)
+	const script = "echo $MADE_BY in $PWD"
+	const want = "buildah in /data"
+	for i, ref := range refs {
+		t.Run(strings.TrimPrefix(ref, r.Host+"/"), func(t *testing.T) {
+			path, tag, _ := strings.Cut(strings.TrimPrefix(ref, r.Host+"/"), ":")
+			if out := d.Cleat("pull", ref); out != ref+"@"+r.digest(path+":"+tag) {
+				t.Errorf("cleat pulled %s, the registry has %s", out, r.digest(path+":"+tag))
+			}
+			if out := d.Cleat("run", "--rm", ref, "sh", "-c", script); out != want {
+				t.Errorf("cleat run: %q", out)
+			}
+			ctr := func(args ...string) string {
+				t.Helper()
+				out, err := exec.CommandContext(t.Context(), "ctr", append([]string{"--address", d.Address, "--namespace", "ctr"}, args...)...).CombinedOutput()
+				if err != nil {
+					t.Errorf("ctr %q: %v\n%s", args, err, out)
+				}
+				return string(out)
+			}
+			ctr("images", "pull", "--plain-http", ref)
+			if out := ctr("run", "--rm", "--fifo-dir", t.TempDir(), ref, fmt.Sprint("c", i), "sh", "-c", script); !strings.Contains(out, want) {
+				t.Errorf("ctr run: %q", out)
+			}
+			ctr("images", "rm", "--sync", ref)
+			if !strings.Contains(ref, "zstd") { // this dockerd unpacks by itself, and knows no zstd
+				k.call("POST", "/images/create?fromImage="+url.QueryEscape(r.Host+"/"+path)+"&tag="+tag, nil)
+				k.call("POST", "/images/"+ref+"/tag?repo=bb", nil)
+				k.create("cc", script, nil)
+				if code := k.wait("cc"); code != 0 {
+					t.Errorf("dockerd: code %d", code)
+				}
+				if out, _ := k.logs("cc"); out != want+"\n" {
+					t.Errorf("dockerd: %q", out)
+				}
+				k.call("DELETE", "/containers/cc", nil)
+			}
+			again := r.Host + "/again/" + filepath.Base(path) + ":1"
+			d.Cleat("image", "tag", ref, again)
+			d.Cleat("push", again)
+			if got, had := r.digest("again/"+filepath.Base(path)+":1"), r.digest(path+":"+tag); got != had {
+				t.Errorf("pushed %s, pulled %s", got, had)
+			}
+			buildah(t, base, "pull", "--tls-verify=false", "docker://"+again)
+			tool(t, base, "skopeo", "--insecure-policy", "copy", "--src-tls-verify=false", "docker://"+again, "oci:"+filepath.Join(t.TempDir(), "oci")+":x")
+			d.Cleat("image", "rm", ref, again)
+		})
+	}
+}
+
+// writeFile writes a file and returns its path.
+func writeFile(t *testing.T, path string, data []byte) string {
+	t.Helper()
+	must(t, os.WriteFile(path, data, 0o600))
+	return path
+}
