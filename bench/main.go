@@ -49,6 +49,7 @@ type options struct {
 func scenarios() []scenario {
 	return []scenario{
 		runScenario(), execScenario(), lifecycleScenario(1), lifecycleScenario(8), memoryScenario(), stdoutScenario(), unpackScenario(),
+		pullScenario(), peakScenario(),
 	}
 }
 
