@@ -65,24 +65,38 @@ func applyLayer(ctx context.Context, p Provider, desc ocispec.Descriptor, mounts
 		return plain, err
 	}
 	defer func() { err = errors.Join(err, done()) }()
-	plain, _, err = applyBlob(ctx, blob, desc.MediaType, digest.Canonical, root, how, opts)
+	plain, _, err = applyStream(ctx, whole(blob), desc.MediaType, digest.Canonical, root, how, opts)
 	if err == nil && opts.Sync {
 		err = syncTree(root)
 	}
 	return plain, err
 }
 
-// applyBlob applies a layer, in whatever coding, to a directory, and returns the descriptor of what it
+// coded are the bytes of a layer, all here or on their way.
+type coded interface {
+	io.Reader
+	// Stop ends a Read that waits. It may run beside one.
+	Stop()
+}
+
+type wholeBlob struct{ *io.SectionReader }
+
+func whole(b Blob) coded { return wholeBlob{io.NewSectionReader(b, 0, b.Size())} }
+
+// Stop implements coded: nothing has to be waited for.
+func (wholeBlob) Stop() {}
+
+// applyStream applies a layer, in whatever coding, to a directory, and returns the descriptor of what it
 // is uncompressed.
-func applyBlob(
-	ctx context.Context, blob Blob, mediaType string, algorithm digest.Algorithm, root string, how archive.Options, opts ApplyOptions,
+func applyStream(
+	ctx context.Context, from coded, mediaType string, algorithm digest.Algorithm, root string, how archive.Options, opts ApplyOptions,
 ) (plain ocispec.Descriptor, result archive.Result, err error) {
-	coded, err := archive.Process(ctx, opts.Processors, mediaType, io.NewSectionReader(blob, 0, blob.Size()), opts.Payloads)
+	packed, err := archive.Process(ctx, opts.Processors, mediaType, from, opts.Payloads)
 	if err != nil {
 		return plain, result, err
 	}
-	defer func() { err = errors.Join(err, coded.Close()) }()
-	tar, err := archive.Decompress(coded, opts.Helpers...)
+	defer func() { err = errors.Join(err, packed.Close()) }()
+	tar, err := archive.Decompress(packed, opts.Helpers...)
 	if err != nil {
 		return plain, result, err
 	}
@@ -91,6 +105,7 @@ func applyBlob(
 	size := new(counter)
 	ahead := archive.Ahead(io.TeeReader(tar, io.MultiWriter(verifier.Hash(), size)))
 	defer func() { err = errors.Join(err, ahead.Close()) }()
+	defer from.Stop() // before those who read it are waited for
 	if result, err = archive.Apply(ctx, root, ahead, how); err != nil {
 		return plain, result, err
 	}

@@ -9,6 +9,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/cleatproject/cleat/content"
 	"github.com/cleatproject/cleat/image"
 	"github.com/cleatproject/cleat/image/registry"
 	"github.com/cleatproject/cleat/metadata"
@@ -212,6 +213,13 @@ func (a *arrivals) wait(ctx context.Context, desc ocispec.Descriptor) error {
 		return nil
 	}
 	return a.fetching.Wait(ctx, desc)
+}
+
+func (a *arrivals) stream(ctx context.Context, desc ocispec.Descriptor) (*content.Follower, error) {
+	if a.fetching == nil {
+		return nil, nil //nolint:nilnil // it is here
+	}
+	return a.fetching.Stream(ctx, desc)
 }
 
 func (a *arrivals) watch(desc ocispec.Descriptor, state image.State) {
