@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
+	"syscall"
 
 	"github.com/containerd/errdefs"
 	"github.com/klauspost/compress/gzip"
@@ -82,6 +84,24 @@ func (in *input) Read(p []byte) (int, error) {
 		in.err = err
 	}
 	return n, err
+}
+
+// WriteTo implements io.WriterTo by the source's own way, where it has one.
+func (in *input) WriteTo(w io.Writer) (n int64, err error) {
+	from, ok := in.r.(io.WriterTo)
+	if !ok {
+		return io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{in}, make([]byte, copyBuffer))
+	}
+	n, err = from.WriteTo(w)
+	if err != nil && !isClosed(err) {
+		in.err = err
+	}
+	return n, err
+}
+
+// isClosed tells of the reading end of a pipe that nobody reads any more.
+func isClosed(err error) bool {
+	return errors.Is(err, syscall.EPIPE) || errors.Is(err, os.ErrDeadlineExceeded)
 }
 
 // damaged gives a decompressor's complaint its class; an error from below keeps its own.

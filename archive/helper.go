@@ -58,7 +58,7 @@ const pipeSize = 1 << 20
 const nobody = 65534
 
 // start runs the helper on a source. It gets two pipes, no environment, and nothing else.
-func (h Helper) start(src io.Reader, in *input) (io.ReadCloser, error) {
+func (h Helper) start(src io.WriterTo, in *input) (io.ReadCloser, error) {
 	cmd := &exec.Cmd{
 		Path: h.Path, Args: append([]string{h.Path}, h.Args...), Env: []string{}, Dir: "/",
 		SysProcAttr: &syscall.SysProcAttr{Setpgid: true},
@@ -84,7 +84,7 @@ type helped struct {
 
 // pipeThrough starts a program with the source as its standard input; what it writes is read from the
 // result.
-func pipeThrough(cmd *exec.Cmd, src io.Reader, in *input, failed func(exit error) error) (_ *helped, err error) {
+func pipeThrough(cmd *exec.Cmd, src io.WriterTo, in *input, failed func(exit error) error) (_ *helped, err error) {
 	var files [4]*os.File // the program's ends, then ours
 	defer func() {
 		for i, f := range files {
@@ -122,8 +122,8 @@ func enlarge(f *os.File) {
 }
 
 // feed gives the source to the program.
-func (p *helped) feed(src io.Reader) {
-	_, err := io.CopyBuffer(struct{ io.Writer }{p.w}, struct{ io.Reader }{src}, make([]byte, copyBuffer))
+func (p *helped) feed(src io.WriterTo) {
+	_, err := src.WriteTo(p.w)
 	if errors.Is(err, syscall.EPIPE) {
 		err = nil // it has stopped reading, and says by its exit why
 	}

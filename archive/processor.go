@@ -80,8 +80,12 @@ func Processed(all []Processor, mediaType string) string {
 // programs end with ctx, or when the result is closed. One that fails gives failed precondition, with
 // what it wrote to its standard error last.
 func Process(ctx context.Context, all []Processor, mediaType string, r io.Reader, payloads map[string][]byte) (io.ReadCloser, error) {
+	chain := processorsFor(all, mediaType)
+	if len(chain) == 0 {
+		return io.NopCloser(r), nil // with its WriteTo
+	}
 	out := &processing{Reader: r}
-	for _, p := range processorsFor(all, mediaType) {
+	for _, p := range chain {
 		step, err := p.start(ctx, mediaType, out.Reader, payloads[p.ID])
 		if err != nil {
 			return nil, errors.Join(err, out.Close())

@@ -1,6 +1,7 @@
 package content
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -24,7 +25,10 @@ type Follower struct {
 	stopped bool // under the tail's lock
 }
 
-var _ io.ReadCloser = (*Follower)(nil)
+var (
+	_ io.ReadCloser = (*Follower)(nil)
+	_ io.WriterTo   = (*Follower)(nil)
+)
 
 // tail is how far a writer has come, for its followers.
 type tail struct {
@@ -102,6 +106,55 @@ func (r *Follower) Read(p []byte) (int, error) {
 	n, err := r.f.ReadAt(p[:min(int64(len(p)), most)], r.off)
 	r.off += int64(n)
 	return n, r.short(n, err)
+}
+
+// WriteTo implements io.WriterTo. Into a pipe the bytes go inside the kernel.
+func (r *Follower) WriteTo(w io.Writer) (total int64, err error) {
+	var buf []byte
+	for {
+		n, handled, err := r.splice(w)
+		total += n
+		if errors.Is(err, io.EOF) {
+			return total, nil
+		}
+		if err != nil {
+			return total, err
+		}
+		if handled {
+			continue
+		}
+		if buf == nil {
+			buf = make([]byte, bufferSize)
+		}
+		m, err := r.Read(buf)
+		if errors.Is(err, io.EOF) {
+			return total, nil
+		}
+		if err != nil {
+			return total, err
+		}
+		m, err = w.Write(buf[:m])
+		total += int64(m)
+		if err != nil {
+			return total, err
+		}
+	}
+}
+
+// splice moves what is there, at least one byte. Not handled where w is no pipe.
+func (r *Follower) splice(w io.Writer) (n int64, handled bool, err error) {
+	r.reading.Lock()
+	defer r.reading.Unlock()
+	most, err := r.await()
+	if err != nil {
+		return 0, true, err
+	}
+	n, handled, err = spliceTo(w, r.f, r.off, most)
+	r.off += n
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		err = r.short(0, nil)
+	}
+	return n, handled, err
 }
 
 // short is err where n bytes were read of which there had to be one.

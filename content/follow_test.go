@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"sync"
 	"testing"
 	"testing/iotest"
 
@@ -87,6 +88,71 @@ func TestFollowWhatIsWritten(t *testing.T) {
 				t.Errorf("follow a writer that has ended: %v", err)
 			}
 		})
+	}
+}
+
+// Into a pipe the bytes go without being copied; into all else they go as well.
+func TestFollowAndReadIntoAPipe(t *testing.T) {
+	data := bytes.Repeat([]byte("0123456789abcdef"), 200_001)
+	s, _ := open(t)
+	w, err := s.Writer(t.Context(), "r", content.WriterOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	type source interface {
+		WriteTo(w io.Writer) (int64, error)
+	}
+	// arrives expects what src gives to come out of a pipe, slowly read, and in memory.
+	arrives := func(what string, src source, piped bool) {
+		var got bytes.Buffer
+		if !piped {
+			if n, err := src.WriteTo(&got); err != nil || n != int64(len(data)) || !bytes.Equal(got.Bytes(), data) {
+				t.Errorf("%s: %d bytes, %v", what, n, err)
+			}
+			return
+		}
+		r, pipe, err := os.Pipe()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		done := make(chan error, 1)
+		go func() {
+			_, err := io.CopyBuffer(&got, iotest.HalfReader(r), make([]byte, 5000))
+			done <- errors.Join(err, r.Close())
+		}()
+		n, err := src.WriteTo(pipe)
+		if err := errors.Join(err, pipe.Close(), <-done); err != nil || n != int64(len(data)) || !bytes.Equal(got.Bytes(), data) {
+			t.Errorf("%s: %d bytes, %v", what, n, err)
+		}
+	}
+	var wg sync.WaitGroup
+	for _, piped := range []bool{false, true} {
+		f := follow(t, w)
+		wg.Go(func() { arrives("follower", f, piped) })
+	}
+	for rest := data; len(rest) > 0; {
+		n := min(len(rest), 99_999)
+		if _, err := w.Write(rest[:n]); err != nil {
+			t.Fatal(err)
+		}
+		rest = rest[n:]
+	}
+	if err := w.Commit(t.Context(), 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	wg.Wait()
+	r, err := s.ReaderAt(t.Context(), digest.FromBytes(data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close() //nolint:errcheck // it was read
+	for _, piped := range []bool{false, true} {
+		section, err := r.Section(0, -1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		arrives("section", section, piped)
 	}
 }
 

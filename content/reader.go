@@ -54,7 +54,7 @@ func (r *Reader) Size() int64 { return r.size }
 func (r *Reader) Close() error { return r.f.Close() }
 
 // Section is a part of a blob, with a position. With io.Copy the bytes stay in the kernel
-// where they go to a file (copy_file_range) or a socket (sendfile). It is not safe for
+// where they go to a file (copy_file_range), a socket (sendfile) or a pipe (splice). It is not safe for
 // concurrent use, and ends with its Reader.
 type Section struct {
 	*io.SectionReader
@@ -87,6 +87,9 @@ func (s *Section) WriteTo(w io.Writer) (int64, error) {
 
 // writeRange writes n bytes from off on to w.
 func (r *Reader) writeRange(w io.Writer, off, n int64) (_ int64, err error) {
+	if done, handled, err := spliceTo(w, r.f, off, n); handled {
+		return done, err
+	}
 	// A description of its own, because it has a position: others may be reading too.
 	f, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", r.f.Fd()))
 	if err != nil {

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cleatproject/cleat/archive"
+	"github.com/cleatproject/cleat/content"
 	"github.com/cleatproject/cleat/mount"
 )
 
@@ -79,9 +80,22 @@ type coded interface {
 	Stop()
 }
 
-type wholeBlob struct{ *io.SectionReader }
+type wholeBlob struct{ io.Reader }
 
-func whole(b Blob) coded { return wholeBlob{io.NewSectionReader(b, 0, b.Size())} }
+func whole(b Blob) coded {
+	if r, ok := b.(*content.Reader); ok {
+		if s, err := r.Section(0, -1); err == nil {
+			return wholeSection{s}
+		}
+	}
+	return wholeBlob{io.NewSectionReader(b, 0, b.Size())}
+}
+
+// wholeSection is a blob of the store, which finds its way to a helper inside the kernel.
+type wholeSection struct{ *content.Section }
+
+// Stop implements coded: nothing has to be waited for.
+func (wholeSection) Stop() {}
 
 // Stop implements coded: nothing has to be waited for.
 func (wholeBlob) Stop() {}
