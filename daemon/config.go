@@ -60,6 +60,8 @@ type Config struct {
 	GC GCConfig `toml:"gc"`
 	// RegistryConfigPath is a directory with a folder for each registry, with a hosts.toml.
 	RegistryConfigPath string `toml:"registry_config_path"`
+	// RegistryUploadChunk is the size in bytes above which a blob is uploaded by chunks; 0 for never.
+	RegistryUploadChunk int64 `toml:"registry_upload_chunk"`
 
 	// warnings are what to tell once there is a log.
 	warnings []string
@@ -72,6 +74,10 @@ const (
 	defaultState   = "/run/cleat"
 	defaultAddress = "/run/cleat/cleat.sock"
 	defaultCerts   = "/etc/cleat/certs.d"
+
+	// defaultUploadChunk is what is sent again at most where a registry keeps nothing of a cut request.
+	defaultUploadChunk = 64 << 20
+	minUploadChunk     = 1 << 10
 )
 
 // DefaultConfiguration returns the configuration of a daemon that was told nothing.
@@ -81,6 +87,7 @@ func DefaultConfiguration() Config {
 		LogLevel: "info", LogFormat: "text", Snapshotter: "overlayfs", Runtime: "io.containerd.cleat.v2",
 		Runtimes:   map[string]string{"io.containerd.runc.v2": "io.containerd.cleat.v2"},
 		EventsKeep: 64 << 20, DecompressHelpers: true, GC: defaultGC(), RegistryConfigPath: defaultCerts,
+		RegistryUploadChunk: defaultUploadChunk,
 	}
 }
 
@@ -131,6 +138,9 @@ func (c *Config) complete() error {
 	c.TTRPCAddress = strings.TrimPrefix(c.TTRPCAddress, "unix://")
 	if c.CgroupParent == "" {
 		c.CgroupParent = cgroupParent(c.Root, c.State)
+	}
+	if n := c.RegistryUploadChunk; n < 0 || n > 0 && n < minUploadChunk {
+		return fmt.Errorf("registry_upload_chunk %d: want 0, or %d bytes or more: %w", n, minUploadChunk, errdefs.ErrInvalidArgument)
 	}
 	if c.RegistryConfigPath != "" && !filepath.IsAbs(c.RegistryConfigPath) {
 		return fmt.Errorf("registry_config_path %q: want an absolute path: %w", c.RegistryConfigPath, errdefs.ErrInvalidArgument)

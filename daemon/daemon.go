@@ -125,7 +125,7 @@ func assemble(ctx context.Context, cfg Config, log *slog.Logger) (_ *daemon, err
 		DefaultRuntime: cfg.Runtime, Runtime: tasks, Events: kept.events, Root: cfg.Root,
 		CgroupParent: cfg.CgroupParent, GC: cfg.GC.service(), Log: log, Helpers: helpers(cfg), Processors: cfg.processors(),
 		Registries: registry.New(registry.Options{
-			ConfigPath: cfg.RegistryConfigPath, UserAgent: "cleat/" + version.Version(),
+			ConfigPath: cfg.RegistryConfigPath, UserAgent: "cleat/" + version.Version(), Chunk: cfg.RegistryUploadChunk,
 		}),
 	})
 	d.close.Push("close service", func() error { d.svc.Close(); return nil })
