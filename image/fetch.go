@@ -72,16 +72,21 @@ type Fetching struct {
 // whoever fetches the blob next goes on where it was left.
 func FetchRef(d digest.Digest) string { return "fetch-" + d.String() }
 
+// Downloads is how many there are at the same time where so many are asked for.
+func Downloads(parallel int) int {
+	if parallel <= 0 {
+		return defaultParallel
+	}
+	return min(parallel, maxParallel)
+}
+
 // Fetch fetches the documents of the image at target: indexes, the manifests wanted and their
 // configurations. Layers then fetches the rest. What is here is not fetched. Errors of the class
 // invalid argument or failed precondition blame the image or where it comes from; an ingest is left
 // only of a layer, to go on with.
 func Fetch(ctx context.Context, c Content, s Source, target ocispec.Descriptor, opts FetchOptions) (*Fetching, error) {
 	f := &Fetching{content: c, source: s, opts: opts, arrivals: make(map[digest.Digest]*arrival)}
-	if f.opts.Parallel <= 0 {
-		f.opts.Parallel = defaultParallel
-	}
-	f.opts.Parallel = min(f.opts.Parallel, maxParallel)
+	f.opts.Parallel = Downloads(f.opts.Parallel)
 	if f.opts.Platform == nil {
 		f.opts.Platform = platforms.Default()
 	}

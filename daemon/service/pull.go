@@ -100,6 +100,7 @@ func (p *pull) run(ctx context.Context) (_ []*cleatapi.Image, err error) {
 		return nil, err
 	}
 	defer repo.Close()
+	repo.Limit(image.Downloads(p.options.Parallel))
 	p.watch.Event("Resolving from "+p.ref.String(), "")
 	if p.target, err = repo.Resolve(ctx); err != nil {
 		return nil, err

@@ -27,6 +27,8 @@ type Options struct {
 	Idle time.Duration
 	// Chunk is the size in bytes above which a blob is uploaded by chunks of that size; 0 for never.
 	Chunk int64
+	// Ranges say when a blob is fetched by several requests.
+	Ranges Ranges
 }
 
 const (
@@ -61,6 +63,7 @@ type Repository struct {
 	servers []*server
 	client  *Client
 	config  string // the directory of the configuration
+	slots   chan struct{}
 }
 
 // server is a host with the connections to it.
