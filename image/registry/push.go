@@ -1,10 +1,8 @@
 package registry
 
 import (
-	"bytes"
 	"context"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 
@@ -116,7 +114,7 @@ func (r *Repository) begin(ctx context.Context, s *server, desc ocispec.Descript
 }
 
 // PushManifest puts a document whose parts are there: under its digest, or under the reference's tag as
-// well.
+// well. One with a subject can be found by that afterwards.
 func (r *Repository) PushManifest(ctx context.Context, desc ocispec.Descriptor, raw []byte, tag bool) error {
 	target := desc.Digest.String()
 	if tag {
@@ -124,21 +122,13 @@ func (r *Repository) PushManifest(ctx context.Context, desc ocispec.Descriptor, 
 	}
 	ctx = r.pushScope(ctx)
 	return r.pushTo(ctx, "push", desc.Digest.String(), func(s *server) error {
-		req, err := s.request(ctx, http.MethodPut, "/"+r.ref.Repository+manifestsPrefix+target, nil)
+		resp, err := r.putManifest(ctx, s, target, desc.MediaType, raw)
 		if err != nil {
 			return err
 		}
-		req.Header.Set("Content-Type", desc.MediaType)
-		req.ContentLength = int64(len(raw))
-		req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(raw)), nil }
-		req.Body = io.NopCloser(bytes.NewReader(raw))
-		resp, err := s.do(req)
-		if err != nil {
+		if err := resp.Body.Close(); err != nil || resp.Header.Get(subjectHeader) != "" {
 			return err
 		}
-		if resp.StatusCode != http.StatusCreated {
-			return readError(resp)
-		}
-		return resp.Body.Close()
+		return r.addReferrer(ctx, s, desc, raw)
 	})
 }
