@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"syscall"
 
 	"github.com/containerd/errdefs"
 	"github.com/klauspost/compress/gzip"
@@ -36,6 +37,9 @@ type File interface {
 // r that may block for long has to end with ctx too. A stream that is cut short or damaged gives
 // an invalid argument. An r that is a File may be read by the helper itself.
 func Decompress(ctx context.Context, r io.Reader, helpers ...Helper) (io.ReadCloser, error) {
+	if p, ok := r.(*processing); ok && len(p.steps) == 0 {
+		r = p.Reader // with all that it can do beside being read
+	}
 	in := &input{ctx: ctx.Err, r: r}
 	br := bufio.NewReaderSize(in, inputBuffer)
 	magic, err := br.Peek(6)
@@ -102,6 +106,24 @@ func (in *input) Read(p []byte) (int, error) {
 		in.err = err
 	}
 	return n, err
+}
+
+// WriteTo implements io.WriterTo by the source's own way, where it has one.
+func (in *input) WriteTo(w io.Writer) (n int64, err error) {
+	from, ok := in.r.(io.WriterTo)
+	if !ok {
+		return io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{in}, make([]byte, copyBuffer))
+	}
+	n, err = from.WriteTo(w)
+	if err != nil && !isClosed(err) {
+		in.err = err
+	}
+	return n, err
+}
+
+// isClosed tells of the reading end of a pipe that nobody reads any more.
+func isClosed(err error) bool {
+	return errors.Is(err, syscall.EPIPE) || errors.Is(err, os.ErrDeadlineExceeded)
 }
 
 // damaged gives a decompressor's complaint its class; an error from below keeps its own.

@@ -59,7 +59,7 @@ const pipeSize = 1 << 20
 const nobody = 65534
 
 // start runs the helper on a source. It gets two pipes, no environment, and nothing else.
-func (h Helper) start(ctx context.Context, src io.Reader, in *input) (io.ReadCloser, error) {
+func (h Helper) start(ctx context.Context, src io.WriterTo, in *input) (io.ReadCloser, error) {
 	p, err := pipeThrough(h.command(), src, in, func(exit error) error { return h.failed(ctx, exit) })
 	if err != nil {
 		return nil, err
@@ -117,7 +117,7 @@ type helped struct {
 
 // pipeThrough starts a program with the source as its standard input; what it writes is read from the
 // result.
-func pipeThrough(cmd *exec.Cmd, src io.Reader, in *input, failed func(exit error) error) (_ *helped, err error) {
+func pipeThrough(cmd *exec.Cmd, src io.WriterTo, in *input, failed func(exit error) error) (_ *helped, err error) {
 	r, w, err := os.Pipe()
 	if err != nil {
 		return nil, err
@@ -163,8 +163,8 @@ func enlarge(f *os.File) {
 }
 
 // feed gives the source to the program.
-func (p *helped) feed(src io.Reader, fed chan<- error) {
-	_, err := io.CopyBuffer(struct{ io.Writer }{p.w}, struct{ io.Reader }{src}, make([]byte, copyBuffer))
+func (p *helped) feed(src io.WriterTo, fed chan<- error) {
+	_, err := src.WriteTo(p.w)
 	if errors.Is(err, syscall.EPIPE) {
 		err = nil // it has stopped reading, and says by its exit why
 	}

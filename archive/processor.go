@@ -93,20 +93,10 @@ func Process(ctx context.Context, all []Processor, mediaType string, r io.Reader
 	return out, nil
 }
 
-var _ File = (*processing)(nil)
-
 // processing is a stream on its way through programs.
 type processing struct {
 	io.Reader
 	steps []io.Closer
-}
-
-// Open implements File, where no program is on the way.
-func (p *processing) Open() (*os.File, error) {
-	if f, ok := p.Reader.(File); ok && len(p.steps) == 0 {
-		return f.Open()
-	}
-	return nil, errors.ErrUnsupported
 }
 
 // Close implements io.Closer.

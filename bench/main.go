@@ -52,6 +52,7 @@ func scenarios() []scenario {
 	return []scenario{
 		runScenario(), execScenario(), lifecycleScenario(1), lifecycleScenario(8), memoryScenario(), stdoutScenario(), unpackScenario(),
 		layerScenario(archive.Gzip, "igzip"), layerScenario(archive.Zstd, "zstd"),
+		pullScenario(), peakScenario(),
 	}
 }
 

@@ -63,6 +63,7 @@ func (w *Writer) Commit(ctx context.Context, size int64, expected digest.Digest)
 	if err != nil {
 		return blobError("commit", got, err)
 	}
+	w.tail.tell(func() { w.tail.end = io.EOF })
 	err = w.closeLocked(w.store.removeIngest(w.dir, w.ref))
 	if existed {
 		return errors.Join(fmt.Errorf("content %s: %w", got, errdefs.ErrAlreadyExists), err)

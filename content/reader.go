@@ -60,7 +60,7 @@ func (r *Reader) Open() (*os.File, error) {
 }
 
 // Section is a part of a blob, with a position. With io.Copy the bytes stay in the kernel
-// where they go to a file (copy_file_range) or a socket (sendfile). It is not safe for
+// where they go to a file (copy_file_range), a socket (sendfile) or a pipe (splice). It is not safe for
 // concurrent use, and ends with its Reader.
 type Section struct {
 	*io.SectionReader
@@ -93,6 +93,9 @@ func (s *Section) WriteTo(w io.Writer) (int64, error) {
 
 // writeRange writes n bytes from off on to w.
 func (r *Reader) writeRange(w io.Writer, off, n int64) (_ int64, err error) {
+	if done, handled, err := spliceTo(w, r.f, off, n); handled {
+		return done, err
+	}
 	// A description of its own, because it has a position: others may be reading too.
 	f, err := r.Open()
 	if err != nil {

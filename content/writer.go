@@ -58,6 +58,7 @@ type Writer struct {
 	named     bool  // the data has become a blob
 
 	flushed, saved, synced int64 // up to where each part of the pace was done
+	tail                   *tail // nil as long as nobody follows
 }
 
 var (
@@ -112,6 +113,7 @@ func (w *Writer) ReadFrom(r io.Reader) (int64, error) { return w.store.copyTo(w,
 func (w *Writer) wroteLocked(n int, err error) error {
 	w.offset += int64(n)
 	w.updatedAt = time.Now().UTC()
+	w.tail.tell(func() { w.tail.offset = w.offset })
 	if err == nil {
 		err = w.paceLocked()
 	}
@@ -243,6 +245,7 @@ func (w *Writer) Truncate(size int64) error {
 	if w.f == nil || w.dropped {
 		return w.usableLocked()
 	}
+	w.tail.tell(func() { w.tail.offset, w.tail.times = 0, w.tail.times+1 })
 	if err := w.truncateLocked(); err != nil {
 		w.broken = ingestError("truncate", w.ref, err)
 		return w.broken
@@ -316,6 +319,11 @@ func (w *Writer) closeLocked(err error) error {
 	w.hash.stop()
 	err = errors.Join(err, w.f.Close())
 	w.f = nil
+	w.tail.tell(func() {
+		if w.tail.end == nil {
+			w.tail.end = fmt.Errorf("follow ingest %q: its writer has ended: %w", w.ref, errdefs.ErrAborted)
+		}
+	})
 	w.store.unlock(w.ref)
 	if err != nil {
 		return ingestError("close", w.ref, err)

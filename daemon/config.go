@@ -62,6 +62,12 @@ type Config struct {
 	GC GCConfig `toml:"gc"`
 	// RegistryConfigPath is a directory with a folder for each registry, with a hosts.toml.
 	RegistryConfigPath string `toml:"registry_config_path"`
+	// RegistryUploadChunk is the size in bytes above which a blob is uploaded by chunks; 0 for never.
+	RegistryUploadChunk int64 `toml:"registry_upload_chunk"`
+	// RegistryRangeFrom is the size in bytes from which a blob is fetched by RegistryRanges requests; below
+	// 2 is by one.
+	RegistryRangeFrom int64 `toml:"registry_range_from"`
+	RegistryRanges    int   `toml:"registry_ranges"`
 
 	// warnings are what to tell once there is a log.
 	warnings []string
@@ -74,6 +80,14 @@ const (
 	defaultState   = "/run/cleat"
 	defaultAddress = "/run/cleat/cleat.sock"
 	defaultCerts   = "/etc/cleat/certs.d"
+
+	// defaultUploadChunk is what is sent again at most where a registry keeps nothing of a cut request.
+	defaultUploadChunk = 64 << 20
+	minUploadChunk     = 1 << 10
+
+	defaultRangeFrom = 32 << 20
+	defaultRanges    = 4
+	maxRanges        = 16
 )
 
 // DefaultConfiguration returns the configuration of a daemon that was told nothing.
@@ -83,6 +97,7 @@ func DefaultConfiguration() Config {
 		LogLevel: "info", LogFormat: "text", Snapshotter: "overlayfs", Runtime: "io.containerd.cleat.v2",
 		Runtimes:   map[string]string{"io.containerd.runc.v2": "io.containerd.cleat.v2"},
 		EventsKeep: 64 << 20, DecompressHelpers: true, GC: defaultGC(), Unpack: defaultUnpack(), RegistryConfigPath: defaultCerts,
+		RegistryUploadChunk: defaultUploadChunk, RegistryRangeFrom: defaultRangeFrom, RegistryRanges: defaultRanges,
 	}
 }
 
@@ -133,6 +148,15 @@ func (c *Config) complete() error {
 	c.TTRPCAddress = strings.TrimPrefix(c.TTRPCAddress, "unix://")
 	if c.CgroupParent == "" {
 		c.CgroupParent = cgroupParent(c.Root, c.State)
+	}
+	if n := c.RegistryRanges; n < 0 || n > maxRanges {
+		return fmt.Errorf("registry_ranges %d: want 0 to %d: %w", n, maxRanges, errdefs.ErrInvalidArgument)
+	}
+	if n := c.RegistryRangeFrom; n < 0 {
+		return fmt.Errorf("registry_range_from %d: want 0, for never, or a size in bytes: %w", n, errdefs.ErrInvalidArgument)
+	}
+	if n := c.RegistryUploadChunk; n < 0 || n > 0 && n < minUploadChunk {
+		return fmt.Errorf("registry_upload_chunk %d: want 0, or %d bytes or more: %w", n, minUploadChunk, errdefs.ErrInvalidArgument)
 	}
 	if c.RegistryConfigPath != "" && !filepath.IsAbs(c.RegistryConfigPath) {
 		return fmt.Errorf("registry_config_path %q: want an absolute path: %w", c.RegistryConfigPath, errdefs.ErrInvalidArgument)

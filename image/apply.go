@@ -67,24 +67,55 @@ func applyLayer(ctx context.Context, p Provider, desc ocispec.Descriptor, mounts
 		return plain, err
 	}
 	defer func() { err = errors.Join(err, done()) }()
-	plain, _, err = applyBlob(ctx, blob, desc.MediaType, digest.Canonical, root, how, opts)
+	plain, _, err = applyStream(ctx, whole(blob), ocispec.Descriptor{MediaType: desc.MediaType, Size: blob.Size()}, digest.Canonical, root, how, opts)
 	if err == nil && opts.Sync {
 		err = syncTree(root)
 	}
 	return plain, err
 }
 
-// applyBlob applies a layer, in whatever coding, to a directory, and returns the descriptor of what it
+// coded are the bytes of a layer, all here or on their way.
+type coded interface {
+	io.Reader
+	// Stop ends a Read that waits. It may run beside one.
+	Stop()
+}
+
+// whole is a blob that is here, to be read from its beginning, as a file where it is one.
+func whole(b Blob) coded {
+	all := wholeBlob{io.NewSectionReader(b, 0, b.Size())}
+	if f, ok := b.(opener); ok {
+		return wholeFile{all, f}
+	}
+	return all
+}
+
+type wholeBlob struct{ io.Reader }
+
+// Stop implements coded: nothing has to be waited for.
+func (wholeBlob) Stop() {}
+
+// opener is a blob that is a file, as those of the content store are.
+type opener interface{ Open() (*os.File, error) }
+
+type wholeFile struct {
+	wholeBlob
+	opener
+}
+
+var _ archive.File = wholeFile{}
+
+// applyStream applies a layer, of the descriptor's media type and size, to a directory, and returns the descriptor of what it
 // is uncompressed.
-func applyBlob(
-	ctx context.Context, blob Blob, mediaType string, algorithm digest.Algorithm, root string, how archive.Options, opts ApplyOptions,
+func applyStream(
+	ctx context.Context, from coded, desc ocispec.Descriptor, algorithm digest.Algorithm, root string, how archive.Options, opts ApplyOptions,
 ) (plain ocispec.Descriptor, result archive.Result, err error) {
-	coded, err := archive.Process(ctx, opts.Processors, mediaType, sourceOf(blob), opts.Payloads)
+	packed, err := archive.Process(ctx, opts.Processors, desc.MediaType, from, opts.Payloads)
 	if err != nil {
 		return plain, result, err
 	}
-	defer func() { err = errors.Join(err, coded.Close()) }()
-	tar, err := archive.Decompress(ctx, coded, opts.Helpers...)
+	defer func() { err = errors.Join(err, packed.Close()) }()
+	tar, err := archive.Decompress(ctx, packed, opts.Helpers...)
 	if err != nil {
 		return plain, result, err
 	}
@@ -93,33 +124,15 @@ func applyBlob(
 	size := new(counter)
 	ahead := archive.Ahead(io.TeeReader(tar, io.MultiWriter(verifier.Hash(), size)))
 	defer func() { err = errors.Join(err, ahead.Close()) }()
-	opts.Limits.bound(&how, blob.Size())
+	opts.Limits.bound(&how, desc.Size)
+	defer from.Stop() // before those who read it are waited for
 	if result, err = archive.Apply(ctx, root, ahead, how); err != nil {
-		return plain, result, opts.Limits.explain(err, blob.Size())
+		return plain, result, opts.Limits.explain(err, desc.Size)
 	}
 	return ocispec.Descriptor{
 		MediaType: ocispec.MediaTypeImageLayer, Digest: verifier.Digest(), Size: int64(*size),
 	}, result, nil
 }
-
-// sourceOf returns a blob to be read from its beginning, as a file where it is one.
-func sourceOf(blob Blob) io.Reader {
-	all := io.NewSectionReader(blob, 0, blob.Size())
-	if f, ok := blob.(opener); ok {
-		return fileSource{all, f}
-	}
-	return all
-}
-
-// opener is a blob that is a file, as those of the content store are.
-type opener interface{ Open() (*os.File, error) }
-
-type fileSource struct {
-	io.Reader
-	opener
-}
-
-var _ archive.File = fileSource{}
 
 // counter counts what is written to it.
 type counter int64

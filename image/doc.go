@@ -52,6 +52,8 @@ type BlobWriter interface {
 	Status() content.Status
 	// Truncate drops what was written; only 0 is possible as size.
 	Truncate(size int64) error
+	// Follow returns a reader of the ingest, from its beginning, while it is written.
+	Follow() (*content.Follower, error)
 }
 
 // Ingester writes blobs.

@@ -10,7 +10,6 @@ import (
 	"github.com/containerd/platforms"
 	digest "github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-	"golang.org/x/sync/errgroup"
 )
 
 // Source is where an image's content comes from.
@@ -66,23 +65,28 @@ type Fetching struct {
 
 	documents int
 	layers    []ocispec.Descriptor
-	arrived   map[digest.Digest]chan struct{} // closed when a layer is here
+	arrivals  map[digest.Digest]*arrival
 }
 
 // FetchRef is what the ingest of a blob that is fetched is called. It is always the same, so that
 // whoever fetches the blob next goes on where it was left.
 func FetchRef(d digest.Digest) string { return "fetch-" + d.String() }
 
+// Downloads is how many there are at the same time where so many are asked for.
+func Downloads(parallel int) int {
+	if parallel <= 0 {
+		return defaultParallel
+	}
+	return min(parallel, maxParallel)
+}
+
 // Fetch fetches the documents of the image at target: indexes, the manifests wanted and their
 // configurations. Layers then fetches the rest. What is here is not fetched. Errors of the class
 // invalid argument or failed precondition blame the image or where it comes from; an ingest is left
 // only of a layer, to go on with.
 func Fetch(ctx context.Context, c Content, s Source, target ocispec.Descriptor, opts FetchOptions) (*Fetching, error) {
-	f := &Fetching{content: c, source: s, opts: opts, arrived: make(map[digest.Digest]chan struct{})}
-	if f.opts.Parallel <= 0 {
-		f.opts.Parallel = defaultParallel
-	}
-	f.opts.Parallel = min(f.opts.Parallel, maxParallel)
+	f := &Fetching{content: c, source: s, opts: opts, arrivals: make(map[digest.Digest]*arrival)}
+	f.opts.Parallel = Downloads(f.opts.Parallel)
 	if f.opts.Platform == nil {
 		f.opts.Platform = platforms.Default()
 	}
@@ -236,8 +240,8 @@ func (f *Fetching) manifest(ctx context.Context, desc ocispec.Descriptor) (ocisp
 	}
 	for _, l := range m.Layers {
 		f.found(l, desc)
-		if _, ok := f.arrived[l.Digest]; !ok {
-			f.arrived[l.Digest] = make(chan struct{})
+		if _, ok := f.arrivals[l.Digest]; !ok {
+			f.arrivals[l.Digest] = newArrival()
 			f.layers = append(f.layers, l)
 			f.watch(l, StateWaiting, 0)
 		}
@@ -256,56 +260,7 @@ func (f *Fetching) document(ctx context.Context, desc ocispec.Descriptor) error 
 	if desc.Size < 0 || desc.Size > maxDocument {
 		return invalidf("%s %s: its size is %d, at most %d are read", desc.MediaType, desc.Digest, desc.Size, maxDocument)
 	}
-	return f.blob(ctx, desc, false)
-}
-
-// Layers fetches the layers, several at the same time and the lowest first.
-func (f *Fetching) Layers(ctx context.Context) error {
-	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(f.opts.Parallel)
-	for _, l := range f.layers {
-		if ctx.Err() != nil {
-			break
-		}
-		g.Go(func() error {
-			if err := f.blob(ctx, l, true); err != nil {
-				return err
-			}
-			close(f.arrived[l.Digest])
-			return nil
-		})
-	}
-	err := g.Wait()
-	if err == nil {
-		err = ctxError(ctx, f.arrived)
-	}
-	return err
-}
-
-// ctxError is for a caller who left before all was begun: errgroup ends its context in any case.
-func ctxError(ctx context.Context, arrived map[digest.Digest]chan struct{}) error {
-	for _, ch := range arrived {
-		select {
-		case <-ch:
-		default:
-			return context.Cause(ctx)
-		}
-	}
-	return nil
-}
-
-// Wait returns when a layer is here. It ends with ctx, which has to end when Layers fails.
-func (f *Fetching) Wait(ctx context.Context, desc ocispec.Descriptor) error {
-	ch, ok := f.arrived[desc.Digest]
-	if !ok {
-		return nil // not one of those that are fetched
-	}
-	select {
-	case <-ch:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	return f.blob(ctx, desc, nil)
 }
 
 func (f *Fetching) watch(desc ocispec.Descriptor, state State, done int64) {

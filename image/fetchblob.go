@@ -15,9 +15,9 @@ import (
 // errCut marks that the bytes of an ingest were not those of its digest.
 var errCut = errors.New("its bytes are not those of its digest")
 
-// blob fetches one blob to the store, from where an ingest of it was left. keep says that what came of
-// it stays when it fails.
-func (f *Fetching) blob(ctx context.Context, desc ocispec.Descriptor, keep bool) error {
+// blob fetches one blob to the store, from where an ingest of it was left. That of a layer, which has an
+// arrival, can be followed, and stays when it fails.
+func (f *Fetching) blob(ctx context.Context, desc ocispec.Descriptor, a *arrival) error {
 	ref := FetchRef(desc.Digest)
 	w, err := f.content.Writer(ctx, ref, content.WriterOptions{Expected: desc.Digest, Total: desc.Size})
 	switch {
@@ -26,8 +26,12 @@ func (f *Fetching) blob(ctx context.Context, desc ocispec.Descriptor, keep bool)
 	case err != nil:
 		return fmt.Errorf("fetch %s: %w", desc.Digest, err)
 	}
+	if a != nil {
+		a.writer = w
+		close(a.begun)
+	}
 	err = f.fill(ctx, w, desc)
-	drop := err != nil && (!keep || errors.Is(err, errCut) || w.Status().Offset == 0)
+	drop := err != nil && (a == nil || errors.Is(err, errCut) || w.Status().Offset == 0)
 	if drop {
 		err = errors.Join(err, ignoreNotFound(f.content.Abort(context.WithoutCancel(ctx), ref)))
 	}

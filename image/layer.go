@@ -12,9 +12,9 @@ import (
 	"github.com/cleatproject/cleat/mount"
 )
 
-// apply applies the layer's blob to a snapshot that is attached nowhere, and verifies what
-// came out of the decompression.
-func (f *filling) apply(ctx context.Context, blob Blob, mounts []mount.Mount, opts ApplyOptions) (err error) {
+// apply applies the layer to a snapshot that is attached nowhere, and verifies what came out of the
+// decompression.
+func (f *filling) apply(ctx context.Context, from coded, mounts []mount.Mount, opts ApplyOptions) (err error) {
 	root, how, done, err := place(mounts)
 	if err != nil {
 		return err
@@ -23,7 +23,7 @@ func (f *filling) apply(ctx context.Context, blob Blob, mounts []mount.Mount, op
 	if f.alone {
 		how = archive.Options{Whiteouts: archive.WhiteoutOverlay, UserXattr: f.userXattr, Alone: true}
 	}
-	got, result, err := applyBlob(ctx, blob, f.desc.MediaType, f.diffID.Algorithm(), root, how, opts)
+	got, result, err := applyStream(ctx, from, f.desc, f.diffID.Algorithm(), root, how, opts)
 	if err != nil {
 		return err
 	}

@@ -139,10 +139,15 @@ func (o *UnpackOptions) tell(desc ocispec.Descriptor, state State) {
 	}
 }
 
-// fill prepares a snapshot and applies the layer to it.
-func (f *filling) fill(ctx context.Context, p Provider, opts UnpackOptions) (err error) {
+// fill prepares a snapshot and applies the layer to it, beside its being fetched where it is.
+func (f *filling) fill(ctx context.Context, p Provider, opts UnpackOptions) error {
 	if err := opts.check(f.desc.MediaType); err != nil {
 		return err
+	}
+	if opts.Stream != nil {
+		if done, err := f.fillBeside(ctx, opts); done || err != nil {
+			return err
+		}
 	}
 	if opts.Wait != nil {
 		if err := opts.Wait(ctx, f.desc); err != nil {
@@ -154,14 +159,40 @@ func (f *filling) fill(ctx context.Context, p Provider, opts UnpackOptions) (err
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, blob.Close()) }()
+	return errors.Join(f.fillFrom(ctx, whole(blob), opts), blob.Close())
+}
+
+// fillBeside fills the snapshot from the bytes of the layer as they arrive. Not done, with nothing left of
+// it, where the layer is here, or its bytes were not what they should be and are fetched anew.
+func (f *filling) fillBeside(ctx context.Context, opts UnpackOptions) (done bool, err error) {
+	stream, err := opts.Stream(ctx, f.desc)
+	if stream == nil || err != nil {
+		return false, err
+	}
+	defer func() { err = errors.Join(err, stream.Close()) }()
+	stop := context.AfterFunc(ctx, stream.Stop)
+	defer stop()
+	unpacked := f.fillFrom(ctx, stream, opts)
+	// What is wrong with the bytes is for those to say who fetch them.
+	if err := opts.Wait(ctx, f.desc); err != nil {
+		return true, err
+	}
+	if unpacked != nil && !stream.Valid() {
+		return false, f.discard(ctx)
+	}
+	opts.tell(f.desc, StateUnpacking)
+	return true, unpacked
+}
+
+// fillFrom prepares the snapshot and fills it.
+func (f *filling) fillFrom(ctx context.Context, from coded, opts UnpackOptions) error {
 	key := "unpack-" + rand.Text() + " " + f.name
 	mounts, err := f.snapshots.Prepare(ctx, key, f.parent)
 	if err != nil {
 		return err
 	}
 	f.key = key
-	return f.apply(ctx, blob, mounts, opts.ApplyOptions)
+	return f.apply(ctx, from, mounts, opts.ApplyOptions)
 }
 
 // stack commits a filled layer upon the one below it. A layer that could not be filled by itself is

@@ -18,8 +18,9 @@ type Destination interface {
 	// Exists tells whether it has a blob or document.
 	Exists(ctx context.Context, desc ocispec.Descriptor) (bool, error)
 	// PushBlob puts a blob there, from another repository beside it where from names one, else by
-	// its bytes, and tells whether none had to be sent. content may be called more than once.
-	PushBlob(ctx context.Context, desc ocispec.Descriptor, from string, content func() (io.ReadCloser, error)) (mounted bool, err error)
+	// its bytes, and tells whether none had to be sent. content opens them from an offset on, and may be
+	// called more than once.
+	PushBlob(ctx context.Context, desc ocispec.Descriptor, from string, content func(offset int64) (io.ReadCloser, error)) (mounted bool, err error)
 	// PushManifest puts a document whose parts are there, under its name as well where tag says so.
 	PushManifest(ctx context.Context, desc ocispec.Descriptor, raw []byte, tag bool) error
 }
@@ -169,7 +170,7 @@ func (w *pushing) sendBlob(ctx context.Context, desc ocispec.Descriptor) error {
 		from = w.opts.From(desc.Digest)
 	}
 	w.opts.Watch(desc, StatePushing, 0)
-	mounted, err := w.to.PushBlob(ctx, desc, from, func() (io.ReadCloser, error) { return w.open(ctx, desc) })
+	mounted, err := w.to.PushBlob(ctx, desc, from, func(offset int64) (io.ReadCloser, error) { return w.open(ctx, desc, offset) })
 	switch {
 	case err != nil:
 		return err
@@ -187,7 +188,8 @@ type sent struct {
 	io.Closer
 }
 
-func (w *pushing) open(ctx context.Context, desc ocispec.Descriptor) (io.ReadCloser, error) {
+// open opens a blob from an offset on.
+func (w *pushing) open(ctx context.Context, desc ocispec.Descriptor, offset int64) (io.ReadCloser, error) {
 	b, err := w.content.ReaderAt(ctx, desc.Digest)
 	if err != nil {
 		return nil, err
@@ -195,8 +197,8 @@ func (w *pushing) open(ctx context.Context, desc ocispec.Descriptor) (io.ReadClo
 	if b.Size() != desc.Size {
 		return nil, errors.Join(invalidf("blob %s has %d bytes, its descriptor says %d", desc.Digest, b.Size(), desc.Size), b.Close())
 	}
-	section := io.NewSectionReader(b, 0, b.Size())
-	done := int64(0)
+	section := io.NewSectionReader(b, offset, b.Size()-offset)
+	done := offset
 	return sent{readerFunc(func(p []byte) (int, error) {
 		n, err := section.Read(p)
 		done += int64(n)

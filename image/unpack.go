@@ -7,6 +7,8 @@ import (
 	"github.com/containerd/platforms"
 	digest "github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/cleatproject/cleat/content"
 )
 
 // UnpackOptions change how an image is unpacked. The zero value is right for running it
@@ -21,6 +23,9 @@ type UnpackOptions struct {
 	// Wait returns once a layer's content is here, for an image that is being fetched; nil where all
 	// is here.
 	Wait func(ctx context.Context, desc ocispec.Descriptor) error
+	// Stream returns a reader of a layer that is on its way, to be unpacked beside it; nil where it is
+	// here. Wait then says whether what was read was the layer. nil if Wait is.
+	Stream func(ctx context.Context, desc ocispec.Descriptor) (*content.Follower, error)
 	// Watch is told when a layer is begun and when it is done; nil for nobody. It may be called from
 	// several goroutines at once.
 	Watch func(desc ocispec.Descriptor, state State)

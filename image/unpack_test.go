@@ -33,11 +33,16 @@ func newSnapshots(t testing.TB) *snapshots {
 	if err := db.Update(context.Background(), func(tx *metadata.Tx) error { return tx.Namespaces().Create("ns", nil) }); err != nil {
 		t.Fatal(err)
 	}
-	driver, err := overlay.Open(t.TempDir())
+	return &snapshots{db, overlayIn(t, t.TempDir())}
+}
+
+func overlayIn(t testing.TB, dir string) snapshot.Driver {
+	t.Helper()
+	driver, err := overlay.Open(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &snapshots{db, driver}
+	return driver
 }
 
 func (s *snapshots) of(tx *metadata.Tx) metadata.Snapshots {

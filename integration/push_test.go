@@ -1,9 +1,14 @@
 package integration
 
 import (
+	"encoding/json"
+	"net/http"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/opencontainers/image-spec/specs-go"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 func TestSkopeoPullsWhatWePushed(t *testing.T) {
@@ -80,4 +85,32 @@ func TestPushAndPullAnIndexWithAllItsParts(t *testing.T) {
 		t.Errorf("pushed %s, want %s", got, index)
 	}
 	r.skopeo("docker://"+r.Host+"/copy/box:1", "oci:"+filepath.Join(t.TempDir(), "out")+":x")
+}
+
+// A document that has a subject is found by that in a registry that has no API for it, as Debian's.
+func TestPushOfWhatRefersToAnother(t *testing.T) {
+	r := StartRegistry(t, RegistryOptions{})
+	d := Start(t)
+	subject := r.Image("some/box", "1", amd64, tarOf(t, busyboxFiles(t)))
+	m := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest, Subject: &subject}
+	m.Config = r.Blob("some/box", "application/vnd.example.sbom", []byte("{}"))
+	m.Layers = []ocispec.Descriptor{r.Blob("some/box", "text/plain", []byte("what is in it"))}
+	sbom := r.Document("some/box", "sbom", ocispec.MediaTypeImageManifest, m)
+	d.Cleat("pull", "--no-unpack", "--all-platforms", r.Host+"/some/box:sbom")
+	d.Cleat("push", r.Host+"/copy/box:sbom", r.Host+"/some/box:sbom")
+	req, err := http.NewRequest(http.MethodGet, "http://"+r.direct+"/v2/copy/box/manifests/"+strings.ReplaceAll(subject.Digest.String(), ":", "-"), nil)
+	must(t, err)
+	req.Header.Set("Accept", ocispec.MediaTypeImageIndex)
+	resp, err := http.DefaultClient.Do(req)
+	must(t, err)
+	defer resp.Body.Close()
+	var index ocispec.Index
+	if err := json.NewDecoder(resp.Body).Decode(&index); err != nil || resp.StatusCode != http.StatusOK {
+		t.Fatalf("%s, %v", resp.Status, err)
+	}
+	if len(index.Manifests) != 1 || index.Manifests[0].Digest != sbom.Digest || index.Manifests[0].ArtifactType != "application/vnd.example.sbom" {
+		t.Errorf("%+v", index.Manifests)
+	}
+	d.Cleat("image", "prune", "--all")
+	d.nothingMade("a push of what refers to another")
 }

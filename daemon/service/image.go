@@ -124,7 +124,7 @@ func (s *Service) unpack(
 	defer unlock()
 	opts := image.UnpackOptions{Platform: match, ApplyOptions: image.ApplyOptions{Helpers: s.Helpers, Processors: s.Processors, Limits: s.Limits}}
 	if fetching != nil {
-		opts.Wait, opts.Watch = fetching.wait, fetching.watch
+		opts.Wait, opts.Stream, opts.Watch = fetching.wait, fetching.stream, fetching.watch
 	}
 	u, err := image.Unpack(ctx, s.Blobs(namespace), &layers{s, namespace, snapshotter, hold}, target, opts)
 	if err == nil {

@@ -9,6 +9,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/cleatproject/cleat/content"
 	"github.com/cleatproject/cleat/image"
 	"github.com/cleatproject/cleat/image/registry"
 	"github.com/cleatproject/cleat/metadata"
@@ -29,8 +30,7 @@ type pull struct {
 	watch Watcher
 
 	target ocispec.Descriptor
-	// hold is what keeps what was fetched for the next try, where this one is broken off.
-	hold *metadata.Hold
+	hold   *metadata.Hold
 }
 
 // PullImage fetches an image from a registry, unpacks its layers as they arrive, and names it, in one
@@ -38,7 +38,7 @@ type pull struct {
 // image/registry's, image/fetch.go's and image/unpack.go's.
 // A lease holds what is fetched until the name does. Of a pull that fails the ingests of layers stay,
 // for the next one to go on with; where it was broken off, by the client or the network, what is whole
-// stays as well for an hour, and where the daemon died, as long as the lease.
+// stays as well, by a lease of an hour, and where the daemon died, by the pull's own of a day.
 func (s *Service) PullImage(ctx context.Context, namespace string, from Remote, to Store, watch Watcher) (err error) {
 	p := &pull{s: s, namespace: namespace, access: from.Access, to: to, watch: watch}
 	if p.ref, err = registry.Parse(from.Reference); err != nil {
@@ -99,6 +99,7 @@ func (p *pull) run(ctx context.Context) (_ []*cleatapi.Image, err error) {
 		return nil, err
 	}
 	defer repo.Close()
+	repo.Limit(image.Downloads(p.options.Parallel))
 	p.watch.Event("Resolving from "+p.ref.String(), "")
 	if p.target, err = repo.Resolve(ctx); err != nil {
 		return nil, err
@@ -107,9 +108,7 @@ func (p *pull) run(ctx context.Context) (_ []*cleatapi.Image, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if p.hold = s.kept.take(p.key()); p.hold == nil {
-		p.hold = s.DB.Hold(p.namespace)
-	}
+	p.hold = s.DB.Hold(p.namespace)
 	defer func() { err = errors.Join(err, s.endPull(ctx, p, lease, err)) }()
 	ctx = metadata.WithLease(ctx, lease)
 	p.watch.Event("Pulling from "+p.ref.String(), "")
@@ -165,24 +164,15 @@ func (p *pull) unpack(ctx context.Context, fetching *image.Fetching, u unpackTo)
 	return err
 }
 
-// key names what is pulled.
-func (p *pull) key() string { return p.namespace + "/" + p.ref.String() }
-
-// endPull takes the lease away. What was fetched is the image's from now on; or garbage; or, where the
-// pull was broken off, the next try's.
+// endPull ends what kept the content. It is the image's from now on; or garbage; or, where the pull was
+// broken off, the next try's.
 func (s *Service) endPull(ctx context.Context, p *pull, lease string, failure error) error {
-	if failure != nil && interrupted(failure) {
-		s.kept.put(p.key(), p.hold)
-	} else {
-		p.hold.Release()
-	}
-	if err := s.endLease(ctx, p.namespace, lease, p.ref.String(), failure == nil); err != nil {
-		return err
-	}
-	if failure != nil && !interrupted(failure) {
+	err := s.endLease(ctx, p.namespace, lease, p.ref.String(), failure)
+	p.hold.Release()
+	if err == nil && failure != nil && !interrupted(failure) {
 		s.collectFailed(ctx)
 	}
-	return nil
+	return err
 }
 
 // interrupted tells of an error that says nothing against the image: the same pull may succeed.
@@ -212,6 +202,13 @@ func (a *arrivals) wait(ctx context.Context, desc ocispec.Descriptor) error {
 		return nil
 	}
 	return a.fetching.Wait(ctx, desc)
+}
+
+func (a *arrivals) stream(ctx context.Context, desc ocispec.Descriptor) (*content.Follower, error) {
+	if a.fetching == nil {
+		return nil, nil //nolint:nilnil // it is here
+	}
+	return a.fetching.Stream(ctx, desc)
 }
 
 func (a *arrivals) watch(desc ocispec.Descriptor, state image.State) {

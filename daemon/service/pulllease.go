@@ -12,8 +12,12 @@ import (
 	"github.com/cleatproject/cleat/metadata"
 )
 
-// pullLease is how long what a pull has fetched is kept where the daemon dies in the middle of it.
-const pullLease = 24 * time.Hour
+const (
+	// pullLease is how long what a pull has fetched is kept where the daemon dies in the middle of it.
+	pullLease = 24 * time.Hour
+	// brokenLease is how long it is kept where the pull was broken off, for the next try.
+	brokenLease = time.Hour
+)
 
 // labelPull is on the lease of a pull, with the reference.
 const labelPull = "cleat.io/pull"
@@ -43,14 +47,21 @@ func (l *pullLeases) active(id string) bool {
 	return l.ids[id]
 }
 
+// createPullLease records a lease that ends by itself.
+func createPullLease(leases metadata.Leases, ref string, lasts time.Duration) (string, error) {
+	l, err := leases.Create(metadata.Lease{ID: "pull-" + rand.Text(), Labels: map[string]string{
+		labelPull: ref, metadata.LabelExpire: time.Now().Add(lasts).UTC().Format(time.RFC3339),
+	}})
+	return l.ID, err
+}
+
 // leasePull makes the lease of a pull.
-func (s *Service) leasePull(ctx context.Context, namespace, ref string) (string, error) {
-	id := "pull-" + rand.Text()
-	s.pulls.set(id, true)
-	err := s.DB.Update(ctx, func(tx *metadata.Tx) error {
-		_, err := tx.Leases(namespace).Create(metadata.Lease{ID: id, Labels: map[string]string{
-			labelPull: ref, metadata.LabelExpire: time.Now().Add(pullLease).UTC().Format(time.RFC3339),
-		}})
+func (s *Service) leasePull(ctx context.Context, namespace, ref string) (id string, err error) {
+	err = s.DB.Update(ctx, func(tx *metadata.Tx) error {
+		s.pulls.set(id, false) // of a transaction that was begun anew
+		if id, err = createPullLease(tx.Leases(namespace), ref, pullLease); err == nil {
+			s.pulls.set(id, true) // before anybody sees it
+		}
 		return err
 	})
 	if err != nil {
@@ -60,28 +71,61 @@ func (s *Service) leasePull(ctx context.Context, namespace, ref string) (string,
 }
 
 // endLease takes the lease of a pull away, whoever has left meanwhile. With it, when the image is there,
-// go those that pulls of the same reference left behind which died with a daemon.
-func (s *Service) endLease(ctx context.Context, namespace, lease, ref string, succeeded bool) error {
+// go those that broken pulls of the same reference left behind. Of one that was broken off itself, a lease
+// stays for a while, with what theirs held.
+func (s *Service) endLease(ctx context.Context, namespace, lease, ref string, failure error) error {
 	ctx, cancel := detached(ctx)
 	defer cancel()
 	defer s.pulls.set(lease, false)
 	return s.DB.Update(ctx, func(tx *metadata.Tx) error {
 		leases := tx.Leases(namespace)
-		if err := ignore(leases.Delete(lease), errdefs.ErrNotFound); err != nil || !succeeded {
-			return err
-		}
-		dead, err := leases.List(fmt.Sprintf("labels.%q==%q", labelPull, ref))
-		if err != nil {
-			return err
-		}
-		for _, l := range dead {
-			if s.pulls.active(l.ID) {
-				continue
+		ended := []string{lease}
+		if failure == nil || interrupted(failure) {
+			dead, err := leases.List(fmt.Sprintf("labels.%q==%q", labelPull, ref))
+			if err != nil {
+				return err
 			}
-			if err := leases.Delete(l.ID); err != nil {
+			for _, l := range dead {
+				if !s.pulls.active(l.ID) {
+					ended = append(ended, l.ID)
+				}
+			}
+		}
+		if failure != nil && interrupted(failure) {
+			if err := keepBroken(leases, ref, ended); err != nil {
+				return err
+			}
+		}
+		for _, id := range ended {
+			if err := ignore(leases.Delete(id), errdefs.ErrNotFound); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
+}
+
+// keepBroken has a new lease hold what others do, if they hold anything.
+func keepBroken(leases metadata.Leases, ref string, of []string) error {
+	var held []metadata.Resource
+	for _, id := range of {
+		more, err := leases.Resources(id)
+		if err := ignore(err, errdefs.ErrNotFound); err != nil {
+			return err
+		}
+		held = append(held, more...)
+	}
+	if len(held) == 0 {
+		return nil
+	}
+	id, err := createPullLease(leases, ref, brokenLease)
+	if err != nil {
+		return err
+	}
+	for _, r := range held {
+		if err := leases.AddResource(id, r); err != nil {
+			return err
+		}
+	}
+	return nil
 }

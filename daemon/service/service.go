@@ -70,7 +70,6 @@ type Service struct {
 	locks   keyLocks
 	images  imageCache
 	exits   recentExits
-	kept    keptPulls
 	pulls   pullLeases
 	away    away
 	gc      *collector
@@ -99,7 +98,6 @@ func New(cfg Config) *Service {
 func (s *Service) Close() {
 	s.cancel()
 	s.wg.Wait()
-	s.kept.close()
 	s.removeEmptyCgroups()
 }
 

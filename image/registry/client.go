@@ -25,6 +25,10 @@ type Options struct {
 	Backoff time.Duration
 	// Idle is how long a transfer may bring nothing; 0 for a minute.
 	Idle time.Duration
+	// Chunk is the size in bytes above which a blob is uploaded by chunks of that size; 0 for never.
+	Chunk int64
+	// Ranges say when a blob is fetched by several requests.
+	Ranges Ranges
 }
 
 const (
@@ -59,6 +63,7 @@ type Repository struct {
 	servers []*server
 	client  *Client
 	config  string // the directory of the configuration
+	slots   chan struct{}
 }
 
 // server is a host with the connections to it.
@@ -109,10 +114,8 @@ func (c *Client) server(h host, login *login) (*server, error) {
 	if h.own { // no mirror sees a credential
 		s.login = login
 	}
-	s.plain = &retry.Transport{
-		Base:   headers{transport, &s.base, h.header, s.login},
-		Policy: retryPolicy(c.opts.Backoff, maxWait, maxTries),
-	}
+	once := headers{transport, &s.base, h.header, s.login}
+	s.plain = retrying{&retry.Transport{Base: once, Policy: retryPolicy(c.opts.Backoff, maxWait, maxTries)}, once}
 	s.auth = &auth.Client{
 		Client: &http.Client{Transport: s.plain, CheckRedirect: checkRedirect},
 		Header: http.Header{"User-Agent": {c.opts.UserAgent}},

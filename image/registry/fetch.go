@@ -25,30 +25,60 @@ func isDocument(mediaType string) bool {
 
 // Fetch returns the bytes of a blob or document from offset on, as many as its descriptor says or an
 // error; that they are the right ones is the caller's to verify. It is taken up again where a connection
-// breaks, at the same server or the next. Close it.
+// breaks, at the same server or the next. Large blobs are fetched by several requests (Ranges). Close it.
 func (r *Repository) Fetch(ctx context.Context, desc ocispec.Descriptor, offset int64) (io.ReadCloser, error) {
 	if isDocument(desc.MediaType) && desc.Size > maxManifest {
 		return nil, fmt.Errorf("fetch %s of %s: %w", desc.Digest, r.ref, tooLarge())
 	}
 	ctx = r.pullScope(ctx)
-	b := &body{
-		size: desc.Size, offset: offset, began: offset, backoff: r.client.opts.Backoff, done: ctx.Done(),
-		what: fmt.Sprintf("fetch %s of %s", desc.Digest, r.ref), host: r.ref.Host,
-		open:  func(offset int64) (io.ReadCloser, error) { return r.open(ctx, desc, offset) },
-		ended: func() error { return ctx.Err() },
-	}
 	if offset == desc.Size {
-		return b, nil
+		return r.body(ctx, desc, offset), nil
 	}
+	release, err := r.slot(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var rc io.ReadCloser
+	if r.byRanges(desc.Size - offset) {
+		rc, err = r.fetchRanges(ctx, desc, offset, release)
+	} else {
+		rc, err = r.fetchWhole(ctx, desc, offset, release)
+	}
+	if err != nil {
+		release()
+	}
+	return rc, err
+}
+
+// fetchWhole fetches by one request, in a slot which it frees at its end.
+func (r *Repository) fetchWhole(ctx context.Context, desc ocispec.Descriptor, offset int64, release func()) (io.ReadCloser, error) {
+	b := r.body(ctx, desc, offset)
 	var err error
 	if b.current, err = b.open(offset); err != nil {
 		return nil, err
 	}
-	return b, nil
+	return slotted{b, release}, nil
 }
 
-// open asks the servers in turn, and at last those that the layer itself names.
-func (r *Repository) open(ctx context.Context, desc ocispec.Descriptor, offset int64) (rc io.ReadCloser, err error) {
+// body makes a transfer to the end of a blob, which has not begun.
+func (r *Repository) body(ctx context.Context, desc ocispec.Descriptor, offset int64) *body {
+	return &body{
+		size: desc.Size, offset: offset, began: offset, backoff: r.client.opts.Backoff, done: ctx.Done(),
+		what: fmt.Sprintf("fetch %s of %s", desc.Digest, r.ref), host: r.ref.Host,
+		open: func(offset int64) (io.ReadCloser, error) {
+			rc, _, err := r.open(ctx, desc, span{offset, 0})
+			return rc, err
+		},
+		ended: func() error { return ctx.Err() },
+	}
+}
+
+// span is what is asked for of a blob: from begin to before end, or to the blob's end where that is 0.
+type span struct{ begin, end int64 }
+
+// open asks the servers in turn, and at last those that the layer itself names. partial says that what
+// comes ends where the span does.
+func (r *Repository) open(ctx context.Context, desc ocispec.Descriptor, at span) (rc io.ReadCloser, partial bool, err error) {
 	path := "/" + r.ref.Repository + blobsPrefix + desc.Digest.String()
 	header := http.Header{}
 	if isDocument(desc.MediaType) {
@@ -56,38 +86,44 @@ func (r *Repository) open(ctx context.Context, desc ocispec.Descriptor, offset i
 		header.Set("Accept", desc.MediaType)
 	}
 	err = r.each(ctx, canPull, func(s *server) error {
-		rc, err = r.openAt(ctx, s, path, header, desc, offset)
+		rc, partial, err = r.openAt(ctx, s, path, header, desc, at)
 		if err != nil {
 			return fail("fetch", desc.Digest.String()+" of "+r.ref.String(), &s.host, err)
 		}
 		return nil
 	})
 	if errdefs.IsNotFound(err) && len(desc.URLs) > 0 {
-		return r.openForeign(ctx, desc, offset, err)
+		rc, err = r.openForeign(ctx, desc, at.begin, err)
+		return rc, false, err
 	}
-	return rc, err
+	return rc, partial, err
 }
 
-func (r *Repository) openAt(ctx context.Context, s *server, path string, header http.Header, desc ocispec.Descriptor, offset int64) (io.ReadCloser, error) {
+func (r *Repository) openAt(ctx context.Context, s *server, path string, header http.Header, desc ocispec.Descriptor, at span) (io.ReadCloser, bool, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	req, err := s.request(ctx, http.MethodGet, path, header)
 	if err == nil {
 		var resp *http.Response
-		ranged(req, offset)
+		at.ask(req)
 		if resp, err = s.do(req); err == nil {
+			partial := at.end > 0 && resp.StatusCode == http.StatusPartialContent
 			var rc io.ReadCloser
-			if rc, err = bodyOf(resp, desc.Size, offset); err == nil {
-				return newStalling(cancel, rc, r.client.opts.Idle), nil
+			if rc, err = bodyOf(resp, desc.Size, at.begin); err == nil {
+				return newStalling(cancel, rc, r.client.opts.Idle), partial, nil
 			}
 		}
 	}
 	cancel()
-	return nil, err
+	return nil, false, err
 }
 
-func ranged(req *http.Request, offset int64) {
-	if offset > 0 {
-		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", offset))
+// ask puts the span into a request.
+func (at span) ask(req *http.Request) {
+	switch {
+	case at.end > 0:
+		req.Header.Set("Range", fmt.Sprintf("bytes=%d-%d", at.begin, at.end-1))
+	case at.begin > 0:
+		req.Header.Set("Range", fmt.Sprintf("bytes=%d-", at.begin))
 	}
 }
 

@@ -70,7 +70,7 @@ func get(ctx context.Context, client *http.Client, u *url.URL, agent string, siz
 		return nil, err
 	}
 	req.Header.Set("User-Agent", agent)
-	ranged(req, offset)
+	span{offset, 0}.ask(req)
 	resp, err := client.Do(req)
 	if err != nil {
 		return nil, err

@@ -1,10 +1,8 @@
 package registry
 
 import (
-	"bytes"
 	"context"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 
@@ -63,7 +61,7 @@ func (r *Repository) Exists(ctx context.Context, desc ocispec.Descriptor) (there
 
 // PushBlob puts a blob into the repository: from another repository of the same registry where from names
 // one that has it, else by its bytes. It tells whether no byte was sent.
-func (r *Repository) PushBlob(ctx context.Context, desc ocispec.Descriptor, from string, content func() (io.ReadCloser, error)) (mounted bool, err error) {
+func (r *Repository) PushBlob(ctx context.Context, desc ocispec.Descriptor, from string, content Blob) (mounted bool, err error) {
 	var more []string
 	if from != "" {
 		more = []string{from}
@@ -78,7 +76,8 @@ func (r *Repository) PushBlob(ctx context.Context, desc ocispec.Descriptor, from
 			mounted = true
 			return nil
 		}
-		return r.upload(ctx, s, desc, location, content)
+		u := &upload{repository: r, server: s, desc: desc, content: content, location: location}
+		return u.send(ctx)
 	})
 	return mounted, err
 }
@@ -114,40 +113,8 @@ func (r *Repository) begin(ctx context.Context, s *server, desc ocispec.Descript
 	return location, nil
 }
 
-// upload sends a blob in one request. The credential goes along only to the registry's own host.
-func (r *Repository) upload(ctx context.Context, s *server, desc ocispec.Descriptor, location *url.URL, content func() (io.ReadCloser, error)) error {
-	if s.base.Scheme == "https" && location.Scheme != "https" {
-		return fmt.Errorf("it has uploads go out of TLS, which is not safe: %w", errdefs.ErrFailedPrecondition)
-	}
-	q := location.Query()
-	q.Set("digest", desc.Digest.String())
-	location.RawQuery = q.Encode()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPut, location.String(), nil)
-	if err != nil {
-		return err
-	}
-	req.Header.Set("Content-Type", "application/octet-stream")
-	req.ContentLength = desc.Size
-	req.GetBody = content
-	if req.Body, err = content(); err != nil {
-		return err
-	}
-	do := s.do
-	if location.Host != s.base.Host {
-		do = (&http.Client{Transport: s.plain, CheckRedirect: checkRedirect}).Do
-	}
-	resp, err := do(req)
-	if err != nil {
-		return err
-	}
-	if resp.StatusCode != http.StatusCreated {
-		return readError(resp)
-	}
-	return resp.Body.Close()
-}
-
 // PushManifest puts a document whose parts are there: under its digest, or under the reference's tag as
-// well.
+// well. One with a subject can be found by that afterwards.
 func (r *Repository) PushManifest(ctx context.Context, desc ocispec.Descriptor, raw []byte, tag bool) error {
 	target := desc.Digest.String()
 	if tag {
@@ -155,21 +122,13 @@ func (r *Repository) PushManifest(ctx context.Context, desc ocispec.Descriptor, 
 	}
 	ctx = r.pushScope(ctx)
 	return r.pushTo(ctx, "push", desc.Digest.String(), func(s *server) error {
-		req, err := s.request(ctx, http.MethodPut, "/"+r.ref.Repository+manifestsPrefix+target, nil)
+		resp, err := r.putManifest(ctx, s, target, desc.MediaType, raw)
 		if err != nil {
 			return err
 		}
-		req.Header.Set("Content-Type", desc.MediaType)
-		req.ContentLength = int64(len(raw))
-		req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(raw)), nil }
-		req.Body = io.NopCloser(bytes.NewReader(raw))
-		resp, err := s.do(req)
-		if err != nil {
+		if err := resp.Body.Close(); err != nil || resp.Header.Get(subjectHeader) != "" {
 			return err
 		}
-		if resp.StatusCode != http.StatusCreated {
-			return readError(resp)
-		}
-		return resp.Body.Close()
+		return r.addReferrer(ctx, s, desc, raw)
 	})
 }

@@ -74,12 +74,7 @@ func (r *Repository) referrersAt(ctx context.Context, s *server, d digest.Digest
 
 // referrersByTag reads the list that clients keep by themselves.
 func (r *Repository) referrersByTag(ctx context.Context, s *server, d digest.Digest) ([]ocispec.Descriptor, error) {
-	const longest = 128 // of a tag
-	tag := d.Algorithm().String() + "-" + d.Encoded()
-	if len(tag) > longest {
-		tag = tag[:longest]
-	}
-	list, _, err := r.referrersPage(ctx, s, "/"+r.ref.Repository+manifestsPrefix+tag)
+	list, _, err := r.referrersPage(ctx, s, "/"+r.ref.Repository+manifestsPrefix+referrersTag(d))
 	if statusOf(err) == http.StatusNotFound {
 		return nil, nil
 	}

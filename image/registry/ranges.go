@@ -1,0 +1,257 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"io"
+	"sync"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+)
+
+// Ranges say when a blob is fetched by several requests at the same time, each for a part of it. The zero
+// value is never.
+type Ranges struct {
+	// From is how many bytes have to be missing.
+	From int64
+	// AtOnce is how many requests there are for one blob; below 2 is never.
+	AtOnce int
+	// Loopback has servers on this machine asked so too, for tests: nothing is gained by it.
+	Loopback bool
+}
+
+// pieceSize is how much is asked for at a time. AtOnce of them are in memory for a blob.
+const pieceSize = 4 << 20
+
+// Limit bounds the requests for content that are under way at the same time. Before the first.
+func (r *Repository) Limit(n int) { r.slots = make(chan struct{}, max(n, 1)) }
+
+// slot waits until a request may be made; the returned function frees it, once.
+func (r *Repository) slot(ctx context.Context) (release func(), err error) {
+	if r.slots == nil {
+		return func() {}, nil
+	}
+	select {
+	case r.slots <- struct{}{}:
+		return sync.OnceFunc(func() { <-r.slots }), nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
+
+// slotted frees its slot when it is closed.
+type slotted struct {
+	io.ReadCloser
+	release func()
+}
+
+// Close implements io.Closer.
+func (s slotted) Close() error {
+	defer s.release()
+	return s.ReadCloser.Close()
+}
+
+// byRanges tells whether so many bytes are fetched by several requests.
+func (r *Repository) byRanges(missing int64) bool {
+	o := r.client.opts.Ranges
+	if o.AtOnce < 2 || o.From <= 0 || missing < o.From || missing <= pieceSize {
+		return false
+	}
+	for _, s := range r.servers {
+		if s.can&canPull != 0 {
+			return o.Loopback || !isLoopback(s.base.Host)
+		}
+	}
+	return false
+}
+
+// errNoRanges is for a server that answered with a range before, and does not any more.
+var errNoRanges = errors.New("it answers with all where a part was asked for")
+
+// ranges is a blob that comes in pieces, which are given on in their order. It is not safe for concurrent
+// use.
+type ranges struct {
+	size   int64
+	atOnce int
+	// slot waits for one, piece makes a transfer of a part that has not begun, and single is the rest by
+	// one request.
+	slot   func() (release func(), err error)
+	piece  func(at span) *body
+	single func(offset int64) (io.ReadCloser, error)
+	cancel context.CancelFunc // ends slot and piece
+	wg     sync.WaitGroup
+
+	next   int64 // where the first piece begins that is not asked for
+	offset int64 // up to where has been given on
+	queue  []*piece
+	free   [][]byte
+	buf    []byte // of rest
+	rest   []byte
+	whole  io.ReadCloser // what takes the place of pieces, where ranges are not to be had
+	err    error         // what every Read answers from then on
+}
+
+// piece is a part of a blob that has been asked for.
+type piece struct {
+	at   span
+	buf  []byte
+	done chan struct{}
+	err  error
+}
+
+// fetchRanges fetches by several requests, where the server answers the first with a range; else that is
+// the only one.
+func (r *Repository) fetchRanges(ctx context.Context, desc ocispec.Descriptor, offset int64, release func()) (io.ReadCloser, error) {
+	at := span{offset, min(offset+pieceSize, desc.Size)}
+	rctx, cancel := context.WithCancel(ctx)
+	rc, partial, err := r.open(rctx, desc, at)
+	if err != nil {
+		cancel()
+		return nil, err
+	}
+	if !partial {
+		b := r.body(ctx, desc, offset)
+		b.current = rc
+		return slotted{cancelling{b, cancel}, release}, nil
+	}
+	g := &ranges{
+		size: desc.Size, atOnce: r.client.opts.Ranges.AtOnce, next: offset, offset: offset, cancel: cancel,
+		slot:  func() (func(), error) { return r.slot(rctx) },
+		piece: func(at span) *body { return r.pieceOf(rctx, desc, at) },
+		single: func(offset int64) (io.ReadCloser, error) {
+			release, err := r.slot(ctx)
+			if err != nil {
+				return nil, err
+			}
+			rc, err := r.fetchWhole(ctx, desc, offset, release)
+			if err != nil {
+				release()
+			}
+			return rc, err
+		},
+	}
+	g.start(rc, release)
+	return g, nil
+}
+
+// pieceOf makes a transfer of a part, which has not begun. It fails where all comes instead.
+func (r *Repository) pieceOf(ctx context.Context, desc ocispec.Descriptor, at span) *body {
+	b := r.body(ctx, desc, at.begin)
+	b.size = at.end
+	b.open = func(offset int64) (io.ReadCloser, error) {
+		rc, partial, err := r.open(ctx, desc, span{offset, at.end})
+		if err == nil && !partial {
+			return nil, errors.Join(errNoRanges, rc.Close())
+		}
+		return rc, err
+	}
+	return b
+}
+
+// cancelling ends a context when it is closed.
+type cancelling struct {
+	io.ReadCloser
+	cancel context.CancelFunc
+}
+
+// Close implements io.Closer.
+func (c cancelling) Close() error {
+	defer c.cancel()
+	return c.ReadCloser.Close()
+}
+
+// start begins the next piece. current and release are of one whose request has been answered; nil.
+func (g *ranges) start(current io.ReadCloser, release func()) {
+	p := &piece{at: span{g.next, min(g.next+pieceSize, g.size)}, done: make(chan struct{})}
+	if n := len(g.free); n > 0 {
+		p.buf, g.free = g.free[n-1], g.free[:n-1]
+	} else {
+		p.buf = make([]byte, pieceSize)
+	}
+	p.buf = p.buf[:p.at.end-p.at.begin]
+	g.next = p.at.end
+	g.queue = append(g.queue, p)
+	g.wg.Go(func() {
+		defer close(p.done)
+		if release == nil {
+			if release, p.err = g.slot(); p.err != nil {
+				return
+			}
+		}
+		defer release()
+		p.err = g.fetch(p, current)
+	})
+}
+
+// fetch reads a piece, again where its connection breaks.
+func (g *ranges) fetch(p *piece, current io.ReadCloser) (err error) {
+	b := g.piece(p.at)
+	if b.current = current; current == nil {
+		if b.current, err = b.open(p.at.begin); err != nil {
+			return err
+		}
+	}
+	_, err = io.ReadFull(b, p.buf)
+	return errors.Join(err, b.Close())
+}
+
+// Read implements io.Reader.
+func (g *ranges) Read(p []byte) (int, error) {
+	for len(g.rest) == 0 {
+		if g.whole != nil {
+			return g.whole.Read(p)
+		}
+		if g.offset == g.size {
+			return 0, io.EOF
+		}
+		if g.err == nil {
+			g.err = g.take()
+		}
+		if g.err != nil {
+			return 0, g.err
+		}
+	}
+	n := copy(p, g.rest)
+	g.rest = g.rest[n:]
+	g.offset += int64(n)
+	return n, nil
+}
+
+// take waits for the next piece, having asked for those after it.
+func (g *ranges) take() error {
+	if g.buf != nil {
+		g.free, g.buf = append(g.free, g.buf[:pieceSize]), nil
+	}
+	for len(g.queue) < g.atOnce && g.next < g.size {
+		g.start(nil, nil)
+	}
+	p := g.queue[0]
+	g.queue = g.queue[1:]
+	<-p.done // it ends with the context
+	if errors.Is(p.err, errNoRanges) {
+		g.stop()
+		g.whole, p.err = g.single(g.offset)
+		return p.err
+	}
+	if p.err != nil {
+		return p.err
+	}
+	g.buf, g.rest = p.buf, p.buf
+	return nil
+}
+
+// stop ends the requests.
+func (g *ranges) stop() {
+	g.cancel()
+	g.wg.Wait()
+	g.queue = nil
+}
+
+// Close implements io.Closer.
+func (g *ranges) Close() error {
+	g.stop()
+	if g.whole != nil {
+		return g.whole.Close()
+	}
+	return nil
+}

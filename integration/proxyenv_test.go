@@ -1,0 +1,153 @@
+package integration
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// forward is a proxy as sites have them, before the whole of which every name is the registry's.
+type forward struct {
+	*httptest.Server
+	to string
+
+	mu    sync.Mutex
+	asked []string // method and host of each request
+}
+
+func startForward(t *testing.T, to string) *forward {
+	t.Helper()
+	f := &forward{to: to}
+	f.Server = httptest.NewServer(http.HandlerFunc(f.serve))
+	f.Config.ErrorLog = quiet()
+	t.Cleanup(f.Close)
+	return f
+}
+
+func (f *forward) serve(w http.ResponseWriter, r *http.Request) {
+	f.mu.Lock()
+	f.asked = append(f.asked, r.Method+" "+r.Host)
+	f.mu.Unlock()
+	if r.Method == http.MethodConnect {
+		f.tunnel(w)
+		return
+	}
+	out := r.Clone(r.Context())
+	out.RequestURI, out.URL.Host = "", f.to
+	resp, err := http.DefaultTransport.RoundTrip(out)
+	if err != nil {
+		w.WriteHeader(http.StatusBadGateway)
+		return
+	}
+	defer resp.Body.Close()
+	for name, values := range resp.Header {
+		w.Header()[name] = values
+	}
+	w.WriteHeader(resp.StatusCode)
+	_, _ = io.Copy(w, resp.Body) // the client may leave
+}
+
+// tunnel connects the client with the registry.
+func (f *forward) tunnel(w http.ResponseWriter) {
+	there, err := net.Dial("tcp", f.to)
+	if err != nil {
+		w.WriteHeader(http.StatusBadGateway)
+		return
+	}
+	defer there.Close()
+	w.WriteHeader(http.StatusOK)
+	here, buffered, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		return
+	}
+	defer here.Close()
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		_, _ = io.Copy(there, buffered)
+		_ = there.(*net.TCPConn).CloseWrite()
+	})
+	_, _ = io.Copy(here, there)
+	_ = here.Close()
+	wg.Wait()
+}
+
+// saw returns how many requests there were, and fails where one does not begin like that.
+func (f *forward) saw(t *testing.T, begins string) int {
+	t.Helper()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, a := range f.asked {
+		if !strings.HasPrefix(a, begins) {
+			t.Errorf("the proxy was asked for %q", a)
+		}
+	}
+	return len(f.asked)
+}
+
+func TestProxiesOfTheEnvironment(t *testing.T) {
+	for _, name := range []string{"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"} {
+		t.Setenv(name, "")
+	}
+	archive := toolArchives(t)["skopeo's OCI archive"]
+	pulls := func(t *testing.T, name, hosts string) {
+		t.Helper()
+		certs := t.TempDir()
+		must(t, os.Mkdir(filepath.Join(certs, name), 0o755))
+		must(t, os.WriteFile(filepath.Join(certs, name, "hosts.toml"), []byte(hosts), 0o600))
+		d := StartFor(t, certs)
+		ref := name + "/some/box:1"
+		d.Cleat("pull", ref)
+		d.Cleat("image", "tag", ref, name+"/other/box:1")
+		d.Cleat("push", name+"/other/box:1")
+		d.Cleat("image", "prune", "--all")
+		d.nothingMade("pulls through a proxy")
+	}
+	t.Run("plain", func(t *testing.T) {
+		r := StartRegistry(t, RegistryOptions{})
+		r.skopeo("oci-archive:"+archive, "docker://"+r.Host+"/some/box:1")
+		f := startForward(t, r.Host)
+		t.Setenv("HTTP_PROXY", f.URL)
+		pulls(t, "reg.example", "server = \"http://reg.example\"\n")
+		if n := f.saw(t, ""); n == 0 {
+			t.Error("the proxy was not asked")
+		}
+	})
+	t.Run("TLS", func(t *testing.T) {
+		r := StartRegistry(t, RegistryOptions{TLS: true})
+		r.skopeo("oci-archive:"+archive, "docker://"+r.Host+"/some/box:1")
+		f := startForward(t, r.Host)
+		t.Setenv("HTTPS_PROXY", f.URL)
+		pulls(t, "example.com", fmt.Sprintf("server = \"https://example.com\"\nca = %q\n", r.CA)) // as its certificate says
+		if n := f.saw(t, "CONNECT example.com:443"); n == 0 {
+			t.Error("the proxy was not asked")
+		}
+	})
+	t.Run("not for those excepted", func(t *testing.T) {
+		r := StartRegistry(t, RegistryOptions{})
+		r.skopeo("oci-archive:"+archive, "docker://"+r.Host+"/some/box:1")
+		f := startForward(t, r.Host)
+		t.Setenv("HTTP_PROXY", f.URL)
+		_, port, err := net.SplitHostPort(r.Host)
+		must(t, err)
+		name := "0.0.0.0:" + port // this machine, but not what is never asked by a proxy
+		pulls(t, name, fmt.Sprintf("server = \"http://%s\"\n", name))
+		if n := f.saw(t, ""); n == 0 {
+			t.Error("the proxy was not asked, and the test shows nothing")
+		}
+		f.mu.Lock()
+		f.asked = nil
+		f.mu.Unlock()
+		t.Setenv("NO_PROXY", "somewhere.example,0.0.0.0")
+		pulls(t, name, fmt.Sprintf("server = \"http://%s\"\n", name))
+		if n := f.saw(t, "nothing"); n != 0 {
+			t.Errorf("the proxy was asked %d times", n)
+		}
+	})
+}

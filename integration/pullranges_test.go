@@ -1,0 +1,68 @@
+package integration
+
+import (
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// A large layer comes by several requests, and after kill -9 only what is not there of its beginning.
+func TestPullByRanges(t *testing.T) {
+	const piece = 4 << 20 // as package registry asks for
+	r := StartRegistry(t, RegistryOptions{})
+	layers := layersOf(t, 1, 5*piece)
+	big := layers[1]
+	r.Image("big/box", "1", amd64, layers...)
+	// This machine by an address that does not say so: loopback is not asked for ranges.
+	_, port, err := net.SplitHostPort(r.Host)
+	must(t, err)
+	name := "0.0.0.0:" + port
+	certs, config := t.TempDir(), filepath.Join(t.TempDir(), "config.toml")
+	must(t, os.Mkdir(filepath.Join(certs, name), 0o755))
+	must(t, os.WriteFile(filepath.Join(certs, name, "hosts.toml"), fmt.Appendf(nil, "server = \"http://%s\"\n", name), 0o600))
+	must(t, os.WriteFile(config, fmt.Appendf(nil, "version = 1\nregistry_config_path = %q\nregistry_range_from = %d\n", certs, piece), 0o600))
+	d := Start(t, "--config", config)
+	ref := name + "/big/box:1"
+	stalled, free := make(chan struct{}, 100), make(chan struct{})
+	r.Interfere(func(_ http.ResponseWriter, req *http.Request) bool {
+		if strings.HasSuffix(req.URL.Path, digest.FromBytes(big).String()) && strings.HasPrefix(req.Header.Get("Range"), fmt.Sprintf("bytes=%d-", 2*piece)) {
+			stalled <- struct{}{}
+			select {
+			case <-req.Context().Done():
+			case <-free:
+			}
+			return true
+		}
+		return false
+	})
+	cmd := d.Command("pull", ref)
+	must(t, cmd.Start())
+	<-stalled
+	d.awaitIngest(2 * piece)
+	d.Kill9()
+	close(free)
+	if err := cmd.Wait(); err == nil {
+		t.Error("the pull says it succeeded")
+	}
+	r.Interfere(nil)
+	d.Begin()
+	sent, blobs := r.Sent.Load(), r.Blobs.Load()
+	d.Cleat("pull", ref)
+	if sent, want := r.Sent.Load()-sent, int64(len(big)-2*piece); sent != want {
+		t.Errorf("the pull that went on had %d bytes sent, %d were missing", sent, want)
+	}
+	if n := r.Blobs.Load() - blobs; n < 3 {
+		t.Errorf("they came by %d requests", n)
+	}
+	if out := d.Cleat("run", "--rm", ref, "sh", "-c", "ls /noise* | wc -l"); out != "1" {
+		t.Errorf("%q", out)
+	}
+	d.Cleat("image", "rm", ref)
+	d.nothingMade("a pull by ranges")
+}

@@ -1,0 +1,87 @@
+package integration
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// cutBody breaks a connection after so many bytes of a request's body.
+type cutBody struct {
+	io.ReadCloser
+	left int
+	cut  func()
+}
+
+func (c *cutBody) Read(p []byte) (int, error) {
+	if c.left == 0 {
+		c.cut()
+		return 0, errors.New("cut")
+	}
+	n, err := c.ReadCloser.Read(p[:min(len(p), c.left)])
+	c.left -= n
+	return n, err
+}
+
+// A blob is pushed by chunks, and goes on after a connection that breaks in the middle of one. Where is for
+// the registry to say: this one drops an upload that was cut (image/registry has those that do not).
+func TestPushWhoseConnectionBreaks(t *testing.T) {
+	const chunk = 1 << 20
+	path := filepath.Join(t.TempDir(), "config.toml")
+	must(t, os.WriteFile(path, fmt.Appendf(nil, "version = 1\nregistry_upload_chunk = %d\n", chunk), 0o600))
+	r := StartRegistry(t, RegistryOptions{})
+	layers := layersOf(t, 1, 4<<20)
+	big := layers[1]
+	r.Image("from/box", "1", amd64, layers[1])
+	d := Start(t, "--config", path)
+	d.Cleat("pull", "--no-unpack", r.Host+"/from/box:1")
+	d.Cleat("image", "tag", r.Host+"/from/box:1", "local/box:1")
+	to := StartRegistry(t, RegistryOptions{})
+	var mu sync.Mutex
+	var patches, tells []string
+	to.Interfere(func(w http.ResponseWriter, req *http.Request) bool {
+		mu.Lock()
+		defer mu.Unlock()
+		if !strings.Contains(req.URL.Path, "/blobs/uploads/") {
+			return false
+		}
+		switch req.Method {
+		case http.MethodPatch:
+			patches = append(patches, req.Header.Get("Content-Range"))
+			if len(patches) == 2 {
+				req.Body = &cutBody{req.Body, chunk / 2, func() {
+					if conn, _, err := http.NewResponseController(w).Hijack(); err == nil {
+						_ = conn.Close()
+					}
+				}}
+			}
+		case http.MethodGet:
+			tells = append(tells, req.URL.Path)
+		}
+		return false
+	})
+	ref := to.Host + "/to/box:1"
+	d.Cleat("push", ref, "local/box:1")
+	mu.Lock()
+	if len(tells) == 0 || len(patches) < 3 || patches[0] != fmt.Sprintf("0-%d", chunk-1) || patches[1] != fmt.Sprintf("%d-%d", chunk, 2*chunk-1) {
+		t.Errorf("chunks %q, asked for its state %d times", patches, len(tells))
+	}
+	if !strings.HasSuffix(patches[len(patches)-1], fmt.Sprintf("-%d", len(big)-1)) {
+		t.Errorf("the last chunk is %s of %d", patches[len(patches)-1], len(big))
+	}
+	mu.Unlock()
+	resp, err := http.Get("http://" + to.direct + "/v2/to/box/blobs/" + digest.FromBytes(big).String())
+	must(t, err)
+	defer resp.Body.Close()
+	if got, err := digest.FromReader(resp.Body); err != nil || got != digest.FromBytes(big) {
+		t.Errorf("the registry has %s, %v", got, err)
+	}
+}
