@@ -83,13 +83,16 @@ type PushRequest struct {
 	// MaxConcurrentUploads is how many blobs are sent at the same time; 0: 3.
 	MaxConcurrentUploads int
 	Credential           Credential
+	// Referrers pushes what is here under a name and refers to the image, or to a part of it, as well:
+	// signatures, attestations and the like.
+	Referrers bool
 }
 
 // Push brings an image to a registry, what that lacks of it, and returns what that has then. progress,
 // where it is not nil, is called with what changed, five times a second at most.
 func (c *Client) Push(ctx context.Context, r PushRequest, progress func([]Part)) (Image, error) {
 	img, err := c.transfer(ctx, "Push", &cleatapi.PushRequest{
-		Reference: r.Reference, Image: r.Image, Platform: r.Platform,
+		Reference: r.Reference, Image: r.Image, Platform: r.Platform, Referrers: r.Referrers,
 		MaxConcurrentUploads: uint32(max(r.MaxConcurrentUploads, 0)),
 		Credential:           r.Credential.wire(), Namespace: c.namespace,
 	}, progress)

@@ -2,6 +2,7 @@ package image
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -40,6 +41,8 @@ type PushOptions struct {
 	Parallel int
 	// From names a repository beside the destination that has a blob, or ""; nil for none.
 	From func(d digest.Digest) string
+	// Referrers are documents that go along where they refer to one that is pushed, by their subject.
+	Referrers []ocispec.Descriptor
 	// Watch is told how far a part has come, in bytes; nil for nobody.
 	Watch func(desc ocispec.Descriptor, state State, done int64)
 	// Found is told of a part, and what names it, before anything else is told about it; nil for nobody.
@@ -79,6 +82,9 @@ func Push(ctx context.Context, p Provider, to Destination, target ocispec.Descri
 	}
 	w := &pushing{content: p, to: to, opts: opts, seen: make(map[digest.Digest]bool)}
 	if err := w.gather(ctx, target, 0); err != nil {
+		return target, err
+	}
+	if err := w.gatherReferrers(ctx); err != nil {
 		return target, err
 	}
 	if err := w.sendBlobs(ctx); err != nil {
@@ -124,6 +130,51 @@ func (w *pushing) gather(ctx context.Context, desc ocispec.Descriptor, depth int
 	}
 	w.documents = append(w.documents, desc)
 	return nil
+}
+
+// gatherReferrers lists what refers to what is pushed, and what refers to that.
+func (w *pushing) gatherReferrers(ctx context.Context) error {
+	for more := true; more; {
+		more = false
+		for _, c := range w.opts.Referrers {
+			if w.seen[c.Digest] {
+				continue
+			}
+			subject, err := subjectOf(ctx, w.content, c)
+			if err != nil && !errdefs.IsNotFound(err) {
+				return err
+			}
+			if subject == "" || !w.seen[subject] {
+				continue
+			}
+			if err := w.gather(ctx, c, 0); err != nil {
+				return err
+			}
+			more = true
+		}
+	}
+	return nil
+}
+
+// subjectOf is what a document refers to, or "".
+func subjectOf(ctx context.Context, p Provider, desc ocispec.Descriptor) (digest.Digest, error) {
+	if !IsIndex(desc.MediaType) && !IsManifest(desc.MediaType) {
+		return "", nil
+	}
+	raw, err := readDocument(ctx, p, desc)
+	if err != nil {
+		return "", err
+	}
+	var doc struct {
+		Subject *ocispec.Descriptor `json:"subject"`
+	}
+	if err := json.Unmarshal(raw, &doc); err != nil {
+		return "", invalidf("%s %s is no JSON: %v", desc.MediaType, desc.Digest, err)
+	}
+	if doc.Subject == nil {
+		return "", nil
+	}
+	return doc.Subject.Digest, nil
 }
 
 // here tells whether a blob is here.

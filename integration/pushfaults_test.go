@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"github.com/opencontainers/go-digest"
+	"github.com/opencontainers/image-spec/specs-go"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // cutBody breaks a connection after so many bytes of a request's body.
@@ -83,5 +85,41 @@ func TestPushWhoseConnectionBreaks(t *testing.T) {
 	defer resp.Body.Close()
 	if got, err := digest.FromReader(resp.Body); err != nil || got != digest.FromBytes(big) {
 		t.Errorf("the registry has %s, %v", got, err)
+	}
+}
+
+// TestPushWithWhatRefersToIt brings an image, a signature of it and a note on the signature from one registry
+// to another, and leaves alone what refers to something else.
+func TestPushWithWhatRefersToIt(t *testing.T) {
+	r := StartRegistry(t, RegistryOptions{})
+	img := r.Image("from/box", "1", amd64, layersOf(t, 1, 1<<10)[1])
+	stray := r.Image("from/stray", "1", amd64, layersOf(t, 1, 1<<11)[1])
+	artifact := func(tag, body string, subject ocispec.Descriptor) ocispec.Descriptor {
+		return r.Document("from/box", tag, ocispec.MediaTypeImageManifest, ocispec.Manifest{
+			Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest, ArtifactType: "example/" + tag,
+			Config:  r.Blob("from/box", ocispec.MediaTypeEmptyJSON, []byte("{}")),
+			Layers:  []ocispec.Descriptor{r.Blob("from/box", "text/plain", []byte(body))},
+			Subject: &subject,
+		})
+	}
+	signature := artifact("signature", "signed", img)
+	artifact("note", "noted", signature)
+	artifact("other", "of something else", stray)
+	d := Start(t)
+	for _, tag := range []string{"1", "signature", "note", "other"} {
+		d.Cleat("pull", "--no-unpack", "--all-platforms", r.Host+"/from/box:"+tag)
+	}
+	to := StartRegistry(t, RegistryOptions{})
+	d.Cleat("push", to.Host+"/plain/box:1", r.Host+"/from/box:1")
+	d.Cleat("push", "--referrers", to.Host+"/to/box:1", r.Host+"/from/box:1")
+	for of, want := range map[string]string{
+		to.Host + "/plain/box:1":                         "",
+		to.Host + "/to/box:1":                            "example/signature",
+		to.Host + "/to/box@" + signature.Digest.String(): "example/note",
+	} {
+		out := d.Cleat("image", "referrers", of)
+		if got := strings.Count(out, "example/"); want == "" && got != 0 || want != "" && (got != 1 || !strings.Contains(out, want)) {
+			t.Errorf("of %s there is:\n%s", of, out)
+		}
 	}
 }

@@ -22,6 +22,7 @@ func pushCommand() command {
 			var flags registryFlags
 			flags.declare(fs, "only the image for `os/arch[/variant]`")
 			fs.IntVar(&r.MaxConcurrentUploads, "max-concurrent-uploads", 3, "`number` of blobs sent at the same time")
+			fs.BoolVar(&r.Referrers, "referrers", false, "push what is here and refers to it as well: signatures, attestations")
 			return func(ctx context.Context, a *app, args []string) error {
 				r.Reference, r.Platform = args[0], flags.platform
 				if len(args) > 1 {

@@ -80,6 +80,11 @@ func (s *Service) Push(ctx context.Context, namespace string, req *cleatapi.Push
 	if p.img, err = s.resolve(ctx, namespace, first(req.Image, req.Reference)); err != nil {
 		return err
 	}
+	if req.Referrers {
+		if p.options.Referrers, err = s.targets(ctx, namespace); err != nil {
+			return err
+		}
+	}
 	if err := p.check(); err != nil {
 		return err
 	}
@@ -90,6 +95,18 @@ func (s *Service) Push(ctx context.Context, namespace string, req *cleatapi.Push
 		}
 		return s.describe(ctx, namespace, metadata.Image{Name: p.ref.String(), Target: target, CreatedAt: p.img.CreatedAt})
 	})
+}
+
+// targets are what the namespace's images are.
+func (s *Service) targets(ctx context.Context, namespace string) (list []ocispec.Descriptor, err error) {
+	err = s.DB.View(ctx, func(tx *metadata.Tx) error {
+		images, err := tx.Images(namespace).List()
+		for _, img := range images {
+			list = append(list, img.Target)
+		}
+		return err
+	})
+	return list, err
 }
 
 func (p *push) check() error {
@@ -110,6 +127,9 @@ func (p *push) run(ctx context.Context, watch Watcher) (target ocispec.Descripto
 	hold := p.s.DB.Hold(p.namespace)
 	defer hold.Release()
 	hold.Content(p.img.Target.Digest.String())
+	for _, d := range p.options.Referrers {
+		hold.Content(d.Digest.String())
+	}
 	watch.Event("Pushing to "+p.ref.String(), "")
 	watch.Found(p.img.Target, ocispec.Descriptor{})
 	blobs := p.s.Blobs(p.namespace)

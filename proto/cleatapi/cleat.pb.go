@@ -287,6 +287,8 @@ type PushRequest struct {
 	MaxConcurrentUploads uint32      `protobuf:"varint,4,opt,name=max_concurrent_uploads,json=maxConcurrentUploads,proto3" json:"max_concurrent_uploads,omitempty"`
 	Credential           *Credential `protobuf:"bytes,5,opt,name=credential,proto3" json:"credential,omitempty"`
 	Namespace            string      `protobuf:"bytes,6,opt,name=namespace,proto3" json:"namespace,omitempty"`
+	// Also what is here under a name and refers to the image or to a part of it.
+	Referrers bool `protobuf:"varint,7,opt,name=referrers,proto3" json:"referrers,omitempty"`
 }
 
 func (m *PushRequest) Reset()      { *m = PushRequest{} }
@@ -2003,6 +2005,16 @@ func (m *PushRequest) MarshalToSizedBuffer(dAtA []byte) (int, error) {
 	_ = i
 	var l int
 	_ = l
+	if m.Referrers {
+		i--
+		if m.Referrers {
+			dAtA[i] = 1
+		} else {
+			dAtA[i] = 0
+		}
+		i--
+		dAtA[i] = 0x38
+	}
 	if len(m.Namespace) > 0 {
 		i -= len(m.Namespace)
 		copy(dAtA[i:], m.Namespace)
@@ -4667,6 +4679,9 @@ func (m *PushRequest) Size() (n int) {
 	l = len(m.Namespace)
 	if l > 0 {
 		n += 1 + l + sovCleat(uint64(l))
+	}
+	if m.Referrers {
+		n += 2
 	}
 	return n
 }
@@ -9767,6 +9782,26 @@ func (m *PushRequest) Unmarshal(dAtA []byte) error {
 			}
 			m.Namespace = string(dAtA[iNdEx:postIndex])
 			iNdEx = postIndex
+		case 7:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field Referrers", wireType)
+			}
+			var v int
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return ErrIntOverflowCleat
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				v |= int(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+			m.Referrers = bool(v != 0)
 		default:
 			iNdEx = preIndex
 			skippy, err := skipCleat(dAtA[iNdEx:])
