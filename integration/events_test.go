@@ -31,9 +31,13 @@ type stalling struct {
 }
 
 func (s *stalling) Read(b []byte) (int, error) {
-	s.mu.Lock()
-	s.mu.Unlock() //nolint:staticcheck // it only waits
+	s.wait()
 	return s.Conn.Read(b)
+}
+
+func (s *stalling) wait() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 }
 
 // subscriber receives events, on either transport, over a connection of its own.
