@@ -50,7 +50,7 @@ type options struct {
 // scenarios lists what is measured, one a file.
 func scenarios() []scenario {
 	return []scenario{
-		runScenario(), execScenario(), lifecycleScenario(1), lifecycleScenario(8), memoryScenario(), stdoutScenario(), unpackScenario(),
+		runScenario(), execScenario(), lifecycleScenario(1), lifecycleScenario(8), memoryScenario(), comebackScenario(), missedScenario(), stdoutScenario(), unpackScenario(),
 		layerScenario(archive.Gzip, "igzip"), layerScenario(archive.Zstd, "zstd"),
 		pullScenario(), peakScenario(),
 	}

@@ -31,10 +31,13 @@ type stalling struct {
 }
 
 func (s *stalling) Read(b []byte) (int, error) {
-	s.mu.Lock() // held while it stalls
-	c := s.Conn
-	s.mu.Unlock()
-	return c.Read(b)
+	s.wait()
+	return s.Conn.Read(b)
+}
+
+func (s *stalling) wait() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 }
 
 // subscriber receives events, on either transport, over a connection of its own.

@@ -101,15 +101,9 @@ func (m *Manager) make(
 		return nil, err
 	}
 	u.Push("remove bundle", t.bundle.remove)
-	if o.Restore != nil {
-		if o.Checkpoint, err = t.Scratch("checkpoint"); err != nil {
-			return nil, err
-		}
-		if err := o.Restore(ctx, o.Checkpoint); err != nil {
-			return nil, fmt.Errorf("restore task %s: %w", o.ID, err)
-		}
+	if err := t.furnishCheckpoint(ctx, &o); err != nil {
+		return nil, err
 	}
-
 	s, err := m.shimFor(ctx, t.bundle, binary, options, o)
 	if err != nil {
 		return nil, fmt.Errorf("launch shim for %s: %w", o.ID, err)
@@ -187,6 +181,20 @@ func (t *Task) furnishBundle(ctx context.Context, o *CreateOptions) error {
 		return err
 	}
 	return t.bundle.writeSpec(o.Spec)
+}
+
+// furnishCheckpoint has Restore fill the directory to restore from, where there is to be one.
+func (t *Task) furnishCheckpoint(ctx context.Context, o *CreateOptions) (err error) {
+	if o.Restore == nil {
+		return nil
+	}
+	if o.Checkpoint, err = t.Scratch("checkpoint"); err != nil {
+		return err
+	}
+	if err := o.Restore(ctx, o.Checkpoint); err != nil {
+		return fmt.Errorf("restore task %s: %w", t.id, err)
+	}
+	return nil
 }
 
 // create has the shim create the container.

@@ -29,8 +29,11 @@ const forwardTime = 5 * time.Second
 // foreign reports whether the task's shim is not cleat's.
 func (t *Task) foreign() bool { return !native(t.bundle.read(shimBinaryFile)) }
 
-// recordExit puts the exit into the bundle, for when the shim is dead.
+// recordExit puts the exit into the bundle, for when the shim is dead, unless there is one.
 func (t *Task) recordExit(e Exit) error {
+	if _, err := exitrecord.Read(t.bundle.path); err == nil {
+		return nil
+	}
 	err := exitrecord.Write(t.bundle.path, exitrecord.Record{
 		ID: t.id, Pid: int(e.Pid), Status: int(e.Status), ExitedAt: e.At,
 	})

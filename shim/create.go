@@ -119,7 +119,9 @@ func (s *Server) create(ctx context.Context, req *task.CreateTaskRequest, verb s
 	}
 	u.Push("close stdio", io.close)
 	if c.restore != nil { // the init comes with start
-		p.io = io // nobody else knows the container yet
+		p.mu.Lock()
+		p.io = io
+		p.mu.Unlock()
 		if err := c.note(func(h *handle) { h.Mounted = c.mounted }); err != nil {
 			return nil, err
 		}
