@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 
@@ -157,7 +158,7 @@ func TestDamagedContentCanBeWrittenAgain(t *testing.T) {
 	}
 }
 
-// A namespace has to be there, and takes its uploads with it.
+// A namespace takes its uploads with it, and is made by the first blob.
 func TestContentOfANamespaceThatIsGone(t *testing.T) {
 	s := serve(t, "ns", "nsx")
 	for _, ns := range []string{"ns", "nsx"} {
@@ -171,11 +172,21 @@ func TestContentOfANamespaceThatIsGone(t *testing.T) {
 	_, err := namespaces.Delete(t.Context(), &namespacesapi.DeleteNamespaceRequest{Name: "ns"})
 	must(t, err)
 	c := s.content("ns")
-	_, err = c.Writer(c.ctx, "r", content.WriterOptions{})
-	check(t, "no namespace", err, errdefs.IsNotFound)
-	must(t, s.svc.CreateNamespace(t.Context(), "ns", nil))
 	if list, err := c.ListStatuses(c.ctx, ""); err != nil || len(list) > 0 {
-		t.Errorf("the new namespace has %+v, %v", list, err)
+		t.Errorf("the namespace that is gone has %+v, %v", list, err)
+	}
+	w, err := c.Writer(c.ctx, "r", content.WriterOptions{})
+	must(t, err)
+	_, err = io.WriteString(w, "whole")
+	must(t, err)
+	must(t, w.Commit(c.ctx, 5, digest.FromString("whole")))
+	must(t, w.Close())
+	_, err = namespaces.Get(t.Context(), &namespacesapi.GetNamespaceRequest{Name: "ns"})
+	must(t, err)
+	list, err := namespaces.List(t.Context(), &namespacesapi.ListNamespacesRequest{})
+	must(t, err)
+	if !slices.ContainsFunc(list.Namespaces, func(n *namespacesapi.Namespace) bool { return n.Name == "ns" }) {
+		t.Errorf("the namespaces are %v", list.Namespaces)
 	}
 	if list, err := s.content("nsx").ListStatuses(t.Context(), ""); err != nil || len(list) != 1 {
 		t.Errorf("the other namespace has %+v, %v", list, err)

@@ -117,11 +117,15 @@ func contentResource(d digest.Digest) metadata.Resource {
 	return metadata.Resource{Type: metadata.ResourceContent, ID: d.String()}
 }
 
-// check tells early that the namespace or the lease is not there.
+// check tells early that the lease is not there, or the namespace's name is none. A namespace that is not there
+// is made by the first record.
 func (b *Blobs) check(ctx context.Context) error {
 	err := b.s.DB.View(ctx, func(tx *metadata.Tx) error {
 		_, err := tx.Namespaces().Get(b.namespace)
-		if lease := metadata.LeaseOf(ctx); err == nil && lease != "" {
+		if err = ignore(err, errdefs.ErrNotFound); err != nil {
+			return err
+		}
+		if lease := metadata.LeaseOf(ctx); lease != "" {
 			_, err = tx.Leases(b.namespace).Get(lease)
 		}
 		return err
