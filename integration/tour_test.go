@@ -260,7 +260,7 @@ func (tr *traveller) do(s tourStep) seen {
 		if exit := new(exec.ExitError); err != nil && !errors.As(err, &exit) {
 			tr.t.Fatal(err)
 		}
-		last = seen{tr.plain(out.String()), errorClass(errs.String()), cmd.ProcessState.ExitCode()}
+		last = seen{tr.plain(out.String()), tr.plain(errorClass(errs.String())), cmd.ProcessState.ExitCode()}
 		if !strings.Contains(last.stdout, s.until) {
 			return fmt.Errorf("ctr %s shows %q", s.args, last.stdout)
 		}
