@@ -36,7 +36,7 @@ func (s *Service) CommitImage(ctx context.Context, namespace string, req *cleata
 	if err != nil {
 		return nil, err
 	}
-	unlock, err := s.locks.lock(ctx, namespace+"/"+req.Container)
+	unlock, err := s.locks.Lock(ctx, namespace+"/"+req.Container)
 	if err != nil {
 		return nil, err
 	}

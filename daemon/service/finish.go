@@ -29,7 +29,7 @@ func (s *Service) follow(t *runtime.Task) {
 
 // finish does what follow is for. Idempotent.
 func (s *Service) finish(ctx context.Context, namespace, id string) error {
-	unlock, err := s.locks.lock(ctx, namespace+"/"+id)
+	unlock, err := s.locks.Lock(ctx, namespace+"/"+id)
 	if err != nil {
 		return err
 	}
@@ -119,7 +119,7 @@ func (s *Service) resumeNamespace(ctx context.Context, namespace string) error {
 // resumeContainer takes up one container. Under its lock, so that a Run that is about to answer is
 // not taken for one that lost its task.
 func (s *Service) resumeContainer(ctx context.Context, namespace, id string) error {
-	unlock, err := s.locks.lock(ctx, namespace+"/"+id)
+	unlock, err := s.locks.Lock(ctx, namespace+"/"+id)
 	if err != nil {
 		return err
 	}

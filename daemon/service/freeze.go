@@ -112,7 +112,7 @@ func (s *Service) thawLeft(ctx context.Context) error {
 }
 
 func (s *Service) thawOne(ctx context.Context, namespace, id string) error {
-	unlock, err := s.locks.lock(ctx, namespace+"/"+id)
+	unlock, err := s.locks.Lock(ctx, namespace+"/"+id)
 	if err != nil {
 		return err
 	}

@@ -117,7 +117,7 @@ func (s *Service) unpack(
 		return image.Unpacked{}, err
 	}
 	// Whoever wants the same waits and finds it done.
-	unlock, err := s.locks.lock(ctx, "unpack\x00"+namespace+"\x00"+snapshotter+"\x00"+target.Digest.String())
+	unlock, err := s.locks.Lock(ctx, "unpack\x00"+namespace+"\x00"+snapshotter+"\x00"+target.Digest.String())
 	if err != nil {
 		return image.Unpacked{}, err
 	}

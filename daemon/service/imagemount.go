@@ -39,7 +39,7 @@ func (s *Service) MountImage(ctx context.Context, namespace string, req *cleatap
 	if err != nil {
 		return nil, err
 	}
-	unlock, err := s.locks.lock(ctx, "mount\x00"+req.Target)
+	unlock, err := s.locks.Lock(ctx, "mount\x00"+req.Target)
 	if err != nil {
 		return nil, err
 	}
@@ -155,7 +155,7 @@ func (s *Service) ImageMounts(ctx context.Context, namespace string) ([]*cleatap
 // UnmountImage lets go of the snapshot that was made for a directory, which the client has unmounted. The next
 // collection removes it, with all that was written to it, or this call does.
 func (s *Service) UnmountImage(ctx context.Context, namespace string, req *cleatapi.UnmountImageRequest) error {
-	unlock, err := s.locks.lock(ctx, "mount\x00"+req.Target)
+	unlock, err := s.locks.Lock(ctx, "mount\x00"+req.Target)
 	if err != nil {
 		return err
 	}

@@ -75,7 +75,7 @@ func (s *Service) releaseMounts(ctx context.Context) (err error) {
 
 func (s *Service) releaseMount(ctx context.Context, a activation.Activation) error {
 	if id := a.Labels[labelBackReference+"container"]; a.Name == taskActivation(id) {
-		unlock, err := s.locks.lock(ctx, a.Namespace+"/"+id) // whose record may be about to be made
+		unlock, err := s.locks.Lock(ctx, a.Namespace+"/"+id) // whose record may be about to be made
 		if err != nil {
 			return err
 		}

@@ -28,7 +28,7 @@ var _ image.Content = (*pulling)(nil)
 
 // Writer implements image.Ingester. It waits while another pull writes the same.
 func (p *pulling) Writer(ctx context.Context, ref string, opts content.WriterOptions) (image.BlobWriter, error) {
-	unlock, err := p.s.locks.lock(ctx, "content\x00"+p.namespace+"\x00"+ref)
+	unlock, err := p.s.locks.Lock(ctx, "content\x00"+p.namespace+"\x00"+ref)
 	if err != nil {
 		return nil, err
 	}

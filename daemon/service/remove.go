@@ -20,7 +20,7 @@ import (
 // a running task is killed; without, that is errdefs.ErrFailedPrecondition and nothing changes. With
 // a token, a container that another Run made is errdefs.ErrNotFound.
 func (s *Service) Remove(ctx context.Context, namespace, id string, force bool, token string) error {
-	unlock, err := s.locks.lock(ctx, namespace+"/"+id)
+	unlock, err := s.locks.Lock(ctx, namespace+"/"+id)
 	if err != nil {
 		return err
 	}

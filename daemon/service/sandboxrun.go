@@ -37,7 +37,7 @@ func checkSandboxer(name string) error {
 // runtime/sandbox.go. v is the sandbox as the client describes it with the call; where that has no
 // id, the recorded one is taken. o lacks what stands in the record.
 func (s *Service) LaunchSandbox(ctx context.Context, namespace, controller string, v metadata.Sandbox, o runtime.SandboxOptions) error {
-	unlock, err := s.locks.lock(ctx, namespace+"/sandbox/"+o.ID)
+	unlock, err := s.locks.Lock(ctx, namespace+"/sandbox/"+o.ID)
 	if err != nil {
 		return err
 	}
@@ -118,7 +118,7 @@ func (s *Service) StopSandbox(ctx context.Context, namespace, controller, id str
 // ShutdownSandbox takes a sandbox away with its shim; its record stays. It is refused while a container
 // of it has a task. Idempotent.
 func (s *Service) ShutdownSandbox(ctx context.Context, namespace, controller, id string) error {
-	unlock, err := s.locks.lock(ctx, namespace+"/sandbox/"+id)
+	unlock, err := s.locks.Lock(ctx, namespace+"/sandbox/"+id)
 	if err != nil {
 		return err
 	}

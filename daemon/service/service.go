@@ -25,6 +25,7 @@ import (
 	"github.com/cleatproject/cleat/events"
 	"github.com/cleatproject/cleat/image"
 	"github.com/cleatproject/cleat/image/registry"
+	"github.com/cleatproject/cleat/internal/keylock"
 	"github.com/cleatproject/cleat/metadata"
 	"github.com/cleatproject/cleat/mount/activation"
 	"github.com/cleatproject/cleat/runtime"
@@ -67,7 +68,7 @@ type Config struct {
 // Service is the use cases. Its methods may be called concurrently.
 type Service struct {
 	Config
-	locks   keyLocks
+	locks   keylock.Locks[string]
 	images  imageCache
 	exits   recentExits
 	pulls   pullLeases
@@ -145,40 +146,6 @@ func (s *Service) KnowsSnapshotter(name string) error {
 		return err
 	}
 	return nil
-}
-
-// keyLocks serialises work on one name.
-type keyLocks struct {
-	mu   sync.Mutex
-	held map[string]chan struct{}
-}
-
-// lock waits for the name and returns how to free it.
-func (k *keyLocks) lock(ctx context.Context, name string) (func(), error) {
-	for {
-		k.mu.Lock()
-		busy, ok := k.held[name]
-		if !ok {
-			if k.held == nil {
-				k.held = make(map[string]chan struct{})
-			}
-			done := make(chan struct{})
-			k.held[name] = done
-			k.mu.Unlock()
-			return func() {
-				k.mu.Lock()
-				defer k.mu.Unlock()
-				delete(k.held, name)
-				close(done)
-			}, nil
-		}
-		k.mu.Unlock()
-		select {
-		case <-busy:
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-	}
 }
 
 // undoLimit bounds the steps that take back what a failed request did.

@@ -17,7 +17,7 @@ import (
 // container, take its mounts, have the runtime create it (runtime/create.go), commit. o.Spec is
 // filled in here; o.Rootfs, where the client gave none, from the container's snapshot.
 func (s *Service) CreateTask(ctx context.Context, namespace string, o runtime.CreateOptions) (_ *runtime.Task, err error) {
-	unlock, err := s.locks.lock(ctx, namespace+"/"+o.ID)
+	unlock, err := s.locks.Lock(ctx, namespace+"/"+o.ID)
 	if err != nil {
 		return nil, err
 	}

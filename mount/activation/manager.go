@@ -17,6 +17,7 @@ import (
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 
+	"github.com/cleatproject/cleat/internal/keylock"
 	"github.com/cleatproject/cleat/internal/undo"
 	"github.com/cleatproject/cleat/mount"
 )
@@ -52,9 +53,9 @@ type Manager struct {
 	dir string // each activation has a directory in it
 	own string // outside of what is mounted, mkdir works below this directory only
 
-	mu   sync.Mutex
-	busy map[key]chan struct{} // closed when the call for a name is done
-	all  map[key]*record
+	locks keylock.Locks[key]
+	mu    sync.Mutex
+	all   map[key]*record
 }
 
 type key struct{ namespace, name string }
@@ -65,7 +66,7 @@ func Open(dir, own string) (*Manager, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("open activations: %w", err)
 	}
-	m := &Manager{dir: dir, own: own, busy: make(map[key]chan struct{}), all: make(map[key]*record)}
+	m := &Manager{dir: dir, own: own, all: make(map[key]*record)}
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, fmt.Errorf("open activations: %w", err)
@@ -91,31 +92,6 @@ func Open(dir, own string) (*Manager, error) {
 	return m, nil
 }
 
-// lock waits until no other call works on a name.
-func (m *Manager) lock(ctx context.Context, k key) (unlock func(), err error) {
-	for {
-		m.mu.Lock()
-		other, taken := m.busy[k]
-		if !taken {
-			mine := make(chan struct{})
-			m.busy[k] = mine
-			m.mu.Unlock()
-			return func() {
-				m.mu.Lock()
-				defer m.mu.Unlock()
-				delete(m.busy, k)
-				close(mine)
-			}, nil
-		}
-		m.mu.Unlock()
-		select {
-		case <-other:
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-	}
-}
-
 // Activate performs mounts under a name. Errors: errdefs.ErrAlreadyExists for a name in use,
 // errdefs.ErrNotImplemented where nothing is to be done, errdefs.ErrInvalidArgument for mounts that
 // cannot be.
@@ -128,7 +104,7 @@ func (m *Manager) Activate(ctx context.Context, namespace, name string, mounts [
 		return Activation{}, fmt.Errorf("activate %s: %w", name, err)
 	}
 	k := key{namespace, name}
-	unlock, err := m.lock(ctx, k)
+	unlock, err := m.locks.Lock(ctx, k)
 	if err != nil {
 		return Activation{}, err
 	}
@@ -169,7 +145,7 @@ func (m *Manager) baseOf(k key) string {
 // Deactivate undoes an activation. It may be repeated after any error.
 func (m *Manager) Deactivate(ctx context.Context, namespace, name string) error {
 	k := key{namespace, name}
-	unlock, err := m.lock(ctx, k)
+	unlock, err := m.locks.Lock(ctx, k)
 	if err != nil {
 		return err
 	}
@@ -210,7 +186,7 @@ func (m *Manager) get(k key) (*record, error) {
 // SetLabels replaces the labels of an activation.
 func (m *Manager) SetLabels(ctx context.Context, namespace, name string, change func(map[string]string) map[string]string) (Activation, error) {
 	k := key{namespace, name}
-	unlock, err := m.lock(ctx, k)
+	unlock, err := m.locks.Lock(ctx, k)
 	if err != nil {
 		return Activation{}, err
 	}
