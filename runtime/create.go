@@ -83,7 +83,7 @@ func (m *Manager) make(
 	var u undo.Stack
 	defer func() { err = errors.Join(err, u.Run()) }()
 
-	t := m.newTask(m.bundleOf(namespace, o.ID), Info{
+	t := m.newTask(m.bundleOf(namespace, o.ID), binary, Info{
 		Stdin: o.Stdin, Stdout: o.Stdout, Stderr: o.Stderr, Terminal: o.Terminal,
 		Runtime: o.Runtime, Link: Connecting,
 	})
@@ -109,13 +109,9 @@ func (m *Manager) make(
 		return nil, fmt.Errorf("launch shim for %s: %w", o.ID, err)
 	}
 	u.Push("destroy task", func() error { return t.destroy(context.WithoutCancel(ctx), s) })
-	c, err := dial(ctx, s.address)
+	c, err := t.reachNew(ctx, s)
 	if err != nil {
-		return nil, s.explain(fmt.Errorf("reach shim of %s: %w", o.ID, err))
-	}
-	t.adoptConn(c, s)
-	if !c.native {
-		t.meet(ctx, c)
+		return nil, err
 	}
 	if native(binary) && o.Late != nil {
 		if err := t.furnishBundle(ctx, &o); err != nil {
@@ -132,6 +128,19 @@ func (m *Manager) make(
 	u.Release()
 	m.watch(t, c)
 	return t, nil
+}
+
+// reachNew connects to a shim that was launched or joined just now.
+func (t *Task) reachNew(ctx context.Context, s *shim) (*conn, error) {
+	c, err := dial(ctx, s.address)
+	if err != nil {
+		return nil, s.explain(fmt.Errorf("reach shim of %s: %w", t.id, err))
+	}
+	t.adoptConn(c, s)
+	if !c.native {
+		t.meet(ctx, c)
+	}
+	return c, nil
 }
 
 // binaryFor is the shim binary of a task to be made.

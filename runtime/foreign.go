@@ -26,9 +26,6 @@ import (
 // comes in its place among its others; one of ours in its stead need not.
 const forwardTime = 5 * time.Second
 
-// foreign reports whether the task's shim is not cleat's.
-func (t *Task) foreign() bool { return !native(t.bundle.read(shimBinaryFile)) }
-
 // recordExit puts the exit into the bundle, for when the shim is dead, unless there is one.
 func (t *Task) recordExit(e Exit) error {
 	if _, err := exitrecord.Read(t.bundle.path); err == nil {

@@ -87,11 +87,10 @@ func (m *Manager) observeExit(e events.Event) error {
 func (t *Task) announce(e events.Event, exit Exit) error {
 	t.announcing.Lock()
 	defer t.announcing.Unlock()
-	foreign := t.foreign()
-	if t.announced || foreign && t.bundle.has(toldFile) {
+	if t.announced || t.foreign && t.bundle.has(toldFile) {
 		return nil
 	}
-	if foreign {
+	if t.foreign {
 		if err := t.recordExit(exit); err != nil {
 			return err
 		}
@@ -100,7 +99,7 @@ func (t *Task) announce(e events.Event, exit Exit) error {
 		return err
 	}
 	t.announced = true
-	if foreign {
+	if t.foreign {
 		return t.noteTold()
 	}
 	return nil
@@ -132,7 +131,7 @@ func (m *Manager) watch(t *Task, c *conn) {
 func (t *Task) apply(p *shimProcess) error {
 	if p.status == types.Status_STOPPED {
 		exit := Exit{Pid: p.pid, Status: p.exitStatus, At: p.exitedAt}
-		if t.foreign() {
+		if t.foreign {
 			if err := t.announceExit(exit); err != nil {
 				return err
 			}

@@ -28,7 +28,7 @@ func (m *Manager) Recover(made func(namespace, id string) bool) error {
 	}
 	m.recoverSandboxes(sandboxes)
 	for _, b := range found {
-		t := m.newTask(b, Info{Status: types.Status_UNKNOWN, Link: Connecting, Runtime: b.read(runtimeFile)})
+		t := m.newTask(b, b.read(shimBinaryFile), Info{Status: types.Status_UNKNOWN, Link: Connecting, Runtime: b.read(runtimeFile)})
 		pending := b.has(pendingFile)
 		if pending && made != nil && made(t.namespace, t.id) {
 			if err := removeFile(b.file(pendingFile)); err != nil {

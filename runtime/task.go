@@ -57,6 +57,7 @@ type Task struct {
 	m             *Manager
 	namespace, id string
 	bundle        *bundle
+	foreign       bool // its shim is not cleat's
 	visible       bool // guarded by m.mu
 
 	mu       sync.Mutex
@@ -72,10 +73,11 @@ type Task struct {
 	announced  bool
 }
 
-func (m *Manager) newTask(b *bundle, info Info) *Task {
+// newTask returns the task of a bundle, whose shim's binary is named.
+func (m *Manager) newTask(b *bundle, binary string, info Info) *Task {
 	info.Namespace, info.ID, info.Bundle = b.namespace, b.id, b.path
 	return &Task{
-		m: m, namespace: b.namespace, id: b.id, bundle: b, info: info,
+		m: m, namespace: b.namespace, id: b.id, bundle: b, foreign: !native(binary), info: info,
 		changed: make(chan struct{}), exited: make(chan struct{}),
 	}
 }
