@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
 	"strings"
@@ -87,7 +86,7 @@ func (r *Repository) referrersPage(ctx context.Context, s *server, path string) 
 	if err != nil {
 		return nil, "", err
 	}
-	resp, err := s.auth.Do(req)
+	resp, err := s.do(req)
 	if err != nil {
 		return nil, "", err
 	}
@@ -95,12 +94,9 @@ func (r *Repository) referrersPage(ctx context.Context, s *server, path string) 
 		return nil, "", readError(resp)
 	}
 	defer func() { _ = resp.Body.Close() }() // it was only read
-	raw, err := io.ReadAll(io.LimitReader(resp.Body, maxManifest+1))
+	raw, err := readManifest(resp.Body)
 	if err != nil {
 		return nil, "", err
-	}
-	if len(raw) > maxManifest {
-		return nil, "", tooLarge()
 	}
 	var index struct {
 		MediaType string               `json:"mediaType"`

@@ -86,12 +86,9 @@ func (r *Repository) ask(ctx context.Context, s *server, method string) (ocispec
 		}
 		return desc, nil
 	}
-	raw, err := io.ReadAll(io.LimitReader(resp.Body, maxManifest+1))
+	raw, err := readManifest(resp.Body)
 	if err != nil {
 		return desc, err
-	}
-	if len(raw) > maxManifest {
-		return desc, tooLarge()
 	}
 	algorithm := digest.Canonical
 	if r.ref.Digest != "" {
@@ -99,6 +96,15 @@ func (r *Repository) ask(ctx context.Context, s *server, method string) (ocispec
 	}
 	desc.Digest, desc.Size = algorithm.FromBytes(raw), int64(len(raw))
 	return desc, nil
+}
+
+// readManifest reads a document, which is not larger than any that is taken.
+func readManifest(r io.Reader) ([]byte, error) {
+	raw, err := io.ReadAll(io.LimitReader(r, maxManifest+1))
+	if err == nil && len(raw) > maxManifest {
+		return nil, tooLarge()
+	}
+	return raw, err
 }
 
 func tooLarge() error {

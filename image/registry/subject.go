@@ -95,12 +95,9 @@ func (r *Repository) subjectIndex(ctx context.Context, s *server, tag string) (i
 		return index, readError(resp)
 	}
 	defer func() { _ = resp.Body.Close() }()
-	raw, err := io.ReadAll(io.LimitReader(resp.Body, maxManifest+1))
+	raw, err := readManifest(resp.Body)
 	if err != nil {
 		return index, err
-	}
-	if len(raw) > maxManifest {
-		return index, tooLarge()
 	}
 	var there ocispec.Index
 	if err := json.Unmarshal(raw, &there); err != nil || there.MediaType != ocispec.MediaTypeImageIndex {
