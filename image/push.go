@@ -134,17 +134,17 @@ func (w *pushing) gather(ctx context.Context, desc ocispec.Descriptor, depth int
 
 // gatherReferrers lists what refers to what is pushed, and what refers to that.
 func (w *pushing) gatherReferrers(ctx context.Context) error {
+	subjects := make([]digest.Digest, len(w.opts.Referrers))
+	for i, c := range w.opts.Referrers {
+		var err error
+		if subjects[i], err = subjectOf(ctx, w.content, c); err != nil && !errdefs.IsNotFound(err) {
+			return err
+		}
+	}
 	for more := true; more; {
 		more = false
-		for _, c := range w.opts.Referrers {
-			if w.seen[c.Digest] {
-				continue
-			}
-			subject, err := subjectOf(ctx, w.content, c)
-			if err != nil && !errdefs.IsNotFound(err) {
-				return err
-			}
-			if subject == "" || !w.seen[subject] {
+		for i, c := range w.opts.Referrers {
+			if w.seen[c.Digest] || subjects[i] == "" || !w.seen[subjects[i]] {
 				continue
 			}
 			if err := w.gather(ctx, c, 0); err != nil {
