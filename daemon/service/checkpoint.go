@@ -39,8 +39,8 @@ func (s *Service) Checkpoint(ctx context.Context, t *runtime.Task, options *type
 	if path != "" {
 		return nil, t.Checkpoint(ctx, path, options)
 	}
-	if _, err := exec.LookPath("criu"); err != nil {
-		return nil, fmt.Errorf("checkpoint %s: criu is not installed: install it, and see `criu check`: %w: %w", t.ID(), err, errdefs.ErrFailedPrecondition)
+	if err := findCRIU(); err != nil {
+		return nil, fmt.Errorf("checkpoint %s: %w", t.ID(), err)
 	}
 	c, err := s.container(ctx, t.Namespace(), t.ID())
 	if err != nil {
@@ -75,6 +75,14 @@ func (s *Service) Checkpoint(ctx context.Context, t *runtime.Task, options *type
 		return nil, fmt.Errorf("checkpoint %s: %w", t.ID(), err)
 	}
 	return []ocispec.Descriptor{files, config}, nil
+}
+
+// findCRIU says early that the program is not there by which OCI runtimes do this.
+func findCRIU() error {
+	if _, err := exec.LookPath("criu"); err != nil {
+		return fmt.Errorf("criu is not installed: install it, and see `criu check`: %w: %w", err, errdefs.ErrFailedPrecondition)
+	}
+	return nil
 }
 
 // writeBlob writes a blob of a namespace. After an error there is no ingest.
@@ -122,8 +130,8 @@ func (s *Service) RestoreTask(ctx context.Context, namespace string, o runtime.C
 	if checkpoint.Size != 0 && checkpoint.Size != blob.Size {
 		return nil, fmt.Errorf("create task %s: checkpoint %s has %d bytes, not %d: %w", o.ID, checkpoint.Digest, blob.Size, checkpoint.Size, errdefs.ErrInvalidArgument)
 	}
-	if _, err := exec.LookPath("criu"); err != nil {
-		return nil, fmt.Errorf("create task %s from a checkpoint: criu is not installed: install it, and see `criu check`: %w: %w", o.ID, err, errdefs.ErrFailedPrecondition)
+	if err := findCRIU(); err != nil {
+		return nil, fmt.Errorf("create task %s from a checkpoint: %w", o.ID, err)
 	}
 	o.Restore = func(ctx context.Context, dir string) (err error) {
 		r, err := blobs.Open(ctx, checkpoint.Digest)

@@ -138,11 +138,7 @@ func (s *Service) commitSource(ctx context.Context, namespace, id string) (c met
 // commitBase finds the image that a container's snapshot was made of: under the container's own name for
 // it or, where that means another by now, any.
 func (s *Service) commitBase(ctx context.Context, hold *metadata.Hold, namespace string, c metadata.Container, rec metadata.Snapshot) (*image.Base, error) {
-	var list []metadata.Image
-	err := s.DB.View(ctx, func(tx *metadata.Tx) (err error) {
-		list, err = tx.Images(namespace).List()
-		return err
-	})
+	list, err := s.imageRecords(ctx, namespace)
 	if err != nil {
 		return nil, err
 	}

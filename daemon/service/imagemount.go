@@ -51,15 +51,11 @@ func (s *Service) MountImage(ctx context.Context, namespace string, req *cleatap
 		return nil, err
 	}
 	hold.Content(img.Target.Digest.String())
-	snapshotter := req.Snapshotter
-	err = s.DB.View(ctx, func(tx *metadata.Tx) error {
-		def, _, err := s.defaults(tx, namespace)
-		snapshotter = first(snapshotter, def)
-		return err
-	})
+	snapshotter, err := s.defaultSnapshotter(ctx, namespace)
 	if err != nil {
 		return nil, err
 	}
+	snapshotter = first(req.Snapshotter, snapshotter)
 	if err := s.targetFree(ctx, namespace, req.Target, req.MountNamespace); err != nil {
 		return nil, err
 	}

@@ -135,3 +135,12 @@ func (s *Service) TagImages(ctx context.Context, namespace string, from, to Stor
 	}
 	return nil
 }
+
+// imageRecords returns the namespace's images; none of a namespace that is not there.
+func (s *Service) imageRecords(ctx context.Context, namespace string) (list []metadata.Image, err error) {
+	err = s.DB.View(ctx, func(tx *metadata.Tx) (err error) {
+		list, err = tx.Images(namespace).List()
+		return err
+	})
+	return list, err
+}

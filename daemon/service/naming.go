@@ -157,11 +157,7 @@ func (s *Service) lookup(ctx context.Context, namespace string, src *Store) ([]m
 
 // lookupPrefix returns the images of a repository, by tag and, where that is asked for, by digest.
 func (s *Service) lookupPrefix(ctx context.Context, namespace string, r Reference) ([]metadata.Image, error) {
-	var all []metadata.Image
-	err := s.DB.View(ctx, func(tx *metadata.Tx) (err error) {
-		all, err = tx.Images(namespace).List()
-		return err
-	})
+	all, err := s.imageRecords(ctx, namespace)
 	if err != nil {
 		return nil, err
 	}

@@ -81,8 +81,12 @@ func (s *Service) Push(ctx context.Context, namespace string, req *cleatapi.Push
 		return err
 	}
 	if req.Referrers {
-		if p.options.Referrers, err = s.targets(ctx, namespace); err != nil {
+		all, err := s.imageRecords(ctx, namespace)
+		if err != nil {
 			return err
+		}
+		for _, img := range all {
+			p.options.Referrers = append(p.options.Referrers, img.Target)
 		}
 	}
 	if err := p.check(); err != nil {
@@ -95,18 +99,6 @@ func (s *Service) Push(ctx context.Context, namespace string, req *cleatapi.Push
 		}
 		return s.describe(ctx, namespace, metadata.Image{Name: p.ref.String(), Target: target, CreatedAt: p.img.CreatedAt})
 	})
-}
-
-// targets are what the namespace's images are.
-func (s *Service) targets(ctx context.Context, namespace string) (list []ocispec.Descriptor, err error) {
-	err = s.DB.View(ctx, func(tx *metadata.Tx) error {
-		images, err := tx.Images(namespace).List()
-		for _, img := range images {
-			list = append(list, img.Target)
-		}
-		return err
-	})
-	return list, err
 }
 
 func (p *push) check() error {

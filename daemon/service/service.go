@@ -118,6 +118,15 @@ func (s *Service) defaults(tx *metadata.Tx, namespace string) (snapshotter, runt
 		first(ns.Labels[labelDefaultRuntime], s.DefaultRuntime), nil
 }
 
+// defaultSnapshotter is the one for requests in the namespace that name none.
+func (s *Service) defaultSnapshotter(ctx context.Context, namespace string) (name string, err error) {
+	err = s.DB.View(ctx, func(tx *metadata.Tx) (err error) {
+		name, _, err = s.defaults(tx, namespace)
+		return err
+	})
+	return name, err
+}
+
 // first returns the first text that is not empty.
 func first(texts ...string) string {
 	for _, t := range texts {

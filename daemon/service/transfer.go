@@ -10,7 +10,6 @@ import (
 
 	"github.com/cleatproject/cleat/image"
 	"github.com/cleatproject/cleat/image/registry"
-	"github.com/cleatproject/cleat/metadata"
 )
 
 // What a transfer is between: containerd's transfer service and cleat's own calls come to the same
@@ -70,11 +69,7 @@ type unpackTo struct {
 
 // unpacks fills in defaults and checks the names.
 func (s *Service) unpacks(ctx context.Context, namespace string, list []Unpack) ([]unpackTo, error) {
-	var def string
-	err := s.DB.View(ctx, func(tx *metadata.Tx) (err error) {
-		def, _, err = s.defaults(tx, namespace)
-		return err
-	})
+	def, err := s.defaultSnapshotter(ctx, namespace)
 	if err != nil {
 		return nil, err
 	}
