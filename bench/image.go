@@ -34,43 +34,57 @@ func buildImage(dir string) (image, error) {
 	if err != nil {
 		return image{}, err
 	}
-	config, err := json.Marshal(map[string]any{
-		"architecture": runtime.GOARCH, "os": "linux",
-		"config": map[string]any{"Cmd": []string{"/bin/true"}},
-		"rootfs": map[string]any{"type": "layers", "diff_ids": []string{digest(layer)}},
-	})
+	img := image{archive: filepath.Join(dir, "image.tar"), chainID: digest(layer)}
+	_, err = writeLayout(img.archive, imageName, []string{"/bin/true"}, []layoutLayer{{"application/vnd.oci.image.layer.v1.tar", digest(layer), layer}})
+	return img, err
+}
+
+// layoutLayer is a layer of an image that is written: as it is stored, and its digest uncompressed.
+type layoutLayer struct {
+	mediaType, diffID string
+	data              []byte
+}
+
+// writeLayout writes an OCI layout with one image as a tar archive, and returns its manifest's digest.
+func writeLayout(path, name string, command []string, layers []layoutLayer) (manifestDigest string, err error) {
+	files := []file{{name: "oci-layout", data: []byte(`{"imageLayoutVersion":"1.0.0"}`)}}
+	put := func(mediaType string, data []byte) map[string]any {
+		files = append(files, file{name: "blobs/sha256/" + digest(data)[len("sha256:"):], data: data})
+		return descriptor(mediaType, data)
+	}
+	var diffIDs []string
+	var descs []any
+	for _, l := range layers {
+		diffIDs, descs = append(diffIDs, l.diffID), append(descs, put(l.mediaType, l.data))
+	}
+	configuration := map[string]any{
+		"architecture": runtime.GOARCH, "os": "linux", "rootfs": map[string]any{"type": "layers", "diff_ids": diffIDs},
+	}
+	if command != nil {
+		configuration["config"] = map[string]any{"Cmd": command}
+	}
+	config, err := json.Marshal(configuration)
 	if err != nil {
-		return image{}, err
+		return "", err
 	}
 	manifest, err := json.Marshal(map[string]any{
 		"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
-		"config": descriptor("application/vnd.oci.image.config.v1+json", config),
-		"layers": []any{descriptor("application/vnd.oci.image.layer.v1.tar", layer)},
+		"config": put("application/vnd.oci.image.config.v1+json", config), "layers": descs,
 	})
 	if err != nil {
-		return image{}, err
+		return "", err
 	}
-	entry := descriptor("application/vnd.oci.image.manifest.v1+json", manifest)
-	entry["annotations"] = map[string]string{
-		"io.containerd.image.name": imageName, "org.opencontainers.image.ref.name": "latest",
-	}
+	entry := put("application/vnd.oci.image.manifest.v1+json", manifest)
+	entry["annotations"] = map[string]string{"io.containerd.image.name": name, "org.opencontainers.image.ref.name": "latest"}
 	index, err := json.Marshal(map[string]any{"schemaVersion": 2, "manifests": []any{entry}})
 	if err != nil {
-		return image{}, err
+		return "", err
 	}
-	files := []file{
-		{name: "oci-layout", data: []byte(`{"imageLayoutVersion":"1.0.0"}`)},
-		{name: "index.json", data: index},
-	}
-	for _, blob := range [][]byte{layer, config, manifest} {
-		files = append(files, file{name: "blobs/sha256/" + digest(blob)[len("sha256:"):], data: blob})
-	}
-	archive, err := tarOf(files)
+	archive, err := tarOf(append(files, file{name: "index.json", data: index}))
 	if err != nil {
-		return image{}, err
+		return "", err
 	}
-	img := image{archive: filepath.Join(dir, "image.tar"), chainID: digest(layer)}
-	return img, os.WriteFile(img.archive, archive, 0o600)
+	return digest(manifest), os.WriteFile(path, archive, 0o600)
 }
 
 func layerFiles(busybox []byte) []file {

@@ -6,7 +6,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"hash"
@@ -14,7 +13,6 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"runtime"
 
 	"github.com/cleatproject/cleat/archive"
 )
@@ -95,36 +93,9 @@ func buildLayer(dir string, c archive.Compression) (l single, err error) {
 	if err != nil {
 		return l, err
 	}
-	layer := descriptor("application/vnd.oci.image.layer.v1.tar+"+string(c), data)
-	config, err := json.Marshal(map[string]any{
-		"architecture": runtime.GOARCH, "os": "linux", "rootfs": map[string]any{"type": "layers", "diff_ids": []string{l.diffID}},
-	})
-	if err != nil {
-		return l, err
-	}
-	manifest, err := json.Marshal(map[string]any{
-		"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
-		"config": descriptor("application/vnd.oci.image.config.v1+json", config), "layers": []any{layer},
-	})
-	if err != nil {
-		return l, err
-	}
-	l.manifest = digest(manifest)
-	entry := descriptor("application/vnd.oci.image.manifest.v1+json", manifest)
-	entry["annotations"] = map[string]string{"io.containerd.image.name": layerName, "org.opencontainers.image.ref.name": "latest"}
-	index, err := json.Marshal(map[string]any{"schemaVersion": 2, "manifests": []any{entry}})
-	if err != nil {
-		return l, err
-	}
-	files := []file{{name: "oci-layout", data: []byte(`{"imageLayoutVersion":"1.0.0"}`)}}
-	for _, blob := range [][]byte{data, config, manifest} {
-		files = append(files, file{name: "blobs/sha256/" + digest(blob)[len("sha256:"):], data: blob})
-	}
-	whole, err := tarOf(append(files, file{name: "index.json", data: index}))
-	if err != nil {
-		return l, err
-	}
-	return l, os.WriteFile(l.archive, whole, 0o600)
+	layer := layoutLayer{"application/vnd.oci.image.layer.v1.tar+" + string(c), l.diffID, data}
+	l.manifest, err = writeLayout(l.archive, layerName, nil, []layoutLayer{layer})
+	return l, err
 }
 
 // writeLayer writes a layer and returns its digest before compression.

@@ -6,14 +6,12 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"runtime"
 
 	"github.com/klauspost/compress/gzip"
 )
@@ -87,9 +85,7 @@ wait $q && sync -f "$out"`
 
 // buildBig writes the image's archive, and returns its layers as files too.
 func buildBig(dir string) (archive string, layers []string, err error) {
-	var diffIDs []string
-	var descs []any
-	files := []file{{name: "oci-layout", data: []byte(`{"imageLayoutVersion":"1.0.0"}`)}}
+	var parts []layoutLayer
 	for i := range bigLayers {
 		path := filepath.Join(dir, fmt.Sprintf("layer-%d.tar.gz", i))
 		diffID, err := bigLayer(path, uint64(i))
@@ -100,38 +96,12 @@ func buildBig(dir string) (archive string, layers []string, err error) {
 		if err != nil {
 			return "", nil, err
 		}
-		layers, diffIDs = append(layers, path), append(diffIDs, diffID)
-		descs = append(descs, descriptor("application/vnd.oci.image.layer.v1.tar+gzip", data))
-		files = append(files, file{name: "blobs/sha256/" + digest(data)[len("sha256:"):], data: data})
-	}
-	config, err := json.Marshal(map[string]any{
-		"architecture": runtime.GOARCH, "os": "linux", "rootfs": map[string]any{"type": "layers", "diff_ids": diffIDs},
-	})
-	if err != nil {
-		return "", nil, err
-	}
-	manifest, err := json.Marshal(map[string]any{
-		"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
-		"config": descriptor("application/vnd.oci.image.config.v1+json", config), "layers": descs,
-	})
-	if err != nil {
-		return "", nil, err
-	}
-	entry := descriptor("application/vnd.oci.image.manifest.v1+json", manifest)
-	entry["annotations"] = map[string]string{"io.containerd.image.name": bigName, "org.opencontainers.image.ref.name": "latest"}
-	index, err := json.Marshal(map[string]any{"schemaVersion": 2, "manifests": []any{entry}})
-	if err != nil {
-		return "", nil, err
-	}
-	for _, blob := range [][]byte{config, manifest} {
-		files = append(files, file{name: "blobs/sha256/" + digest(blob)[len("sha256:"):], data: blob})
-	}
-	data, err := tarOf(append(files, file{name: "index.json", data: index}))
-	if err != nil {
-		return "", nil, err
+		layers = append(layers, path)
+		parts = append(parts, layoutLayer{"application/vnd.oci.image.layer.v1.tar+gzip", diffID, data})
 	}
 	archive = filepath.Join(dir, "big.tar")
-	return archive, layers, os.WriteFile(archive, data, 0o600)
+	_, err = writeLayout(archive, bigName, nil, parts)
+	return archive, layers, err
 }
 
 // bigLayer writes a layer of which every second 64 KiB cannot be compressed, and returns its digest
