@@ -1,6 +1,9 @@
 package mount
 
-import "strings"
+import (
+	"slices"
+	"strings"
+)
 
 // OverlayDirs returns the directories of an overlay mount, unescaped: upper is "" for a
 // read-only one, lower is ordered topmost first. ok is false for other mounts.
@@ -20,4 +23,31 @@ func OverlayDirs(m Mount) (upper string, lower []string, ok bool) {
 		}
 	}
 	return upper, lower, len(lower) > 0
+}
+
+// ToLook returns mounts that show what the given ones would, for somebody who only reads: the upper
+// directory of an overlay becomes the topmost of its lower ones. Unmounting an overlay with an upper
+// directory has the kernel write out everything that anybody has written to the file system below (unless
+// it is volatile, and then it is mounted once only). Nothing else about the mounts changes.
+func ToLook(mounts []Mount) []Mount {
+	out := slices.Clone(mounts)
+	for i, m := range out {
+		upper, _, ok := OverlayDirs(m)
+		if !ok || upper == "" {
+			continue
+		}
+		options := make([]string, 0, len(m.Options))
+		for _, o := range m.Options {
+			key, value, _ := strings.Cut(o, "=")
+			switch key {
+			case "upperdir", "workdir", "volatile":
+				continue
+			case "lowerdir":
+				o = "lowerdir=" + EscapeOverlayPath(upper) + ":" + value
+			}
+			options = append(options, o)
+		}
+		out[i].Options = options
+	}
+	return out
 }

@@ -71,7 +71,7 @@ func openRoot(mounts []mount.Mount, rootfs string) (*os.File, error) {
 		}
 		return f, nil
 	}
-	f, err := mount.Detached(keeping(mounts))
+	f, err := mount.Detached(mount.ToLook(mounts))
 	if err != nil {
 		return nil, fmt.Errorf("look into root file system: %w", err)
 	}

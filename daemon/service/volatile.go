@@ -30,15 +30,6 @@ func throwAway(mounts []mount.Mount) []mount.Mount {
 	return out
 }
 
-// keeping returns mounts that can be mounted again, to look into a snapshot before its container does.
-func keeping(mounts []mount.Mount) []mount.Mount {
-	out := slices.Clone(mounts)
-	for i, m := range out {
-		out[i].Options = slices.DeleteFunc(slices.Clone(m.Options), func(o string) bool { return o == volatileOption })
-	}
-	return out
-}
-
 // kernelFrom tells whether the kernel is of a version or a later one.
 func kernelFrom(major, minor int) bool {
 	var u unix.Utsname

@@ -28,7 +28,7 @@ func TestThrowAwaySnapshotsAreVolatile(t *testing.T) {
 	}
 	// Looked into, it can still be mounted, as often as one likes; after that, once.
 	for range 2 {
-		f, err := mount.Detached(keeping(throwAway(m)))
+		f, err := mount.Detached(mount.ToLook(throwAway(m)))
 		must(t, err)
 		must(t, f.Close())
 	}
