@@ -61,6 +61,7 @@ func Apply(ctx context.Context, root string, r io.Reader, opts Options) (Result,
 		a.unpacked = make(map[string]struct{})
 	}
 	defer a.close()
+	defer spread(fd)()
 	if err := a.run(ctx, r); err != nil {
 		return a.result, fmt.Errorf("apply archive: %w", err)
 	}

@@ -44,7 +44,6 @@ func Open(root string, remove func(dir string) error) (*Dirs, error) {
 	if err := durable.MkdirAll(abs, 0o700); err != nil {
 		return nil, err
 	}
-	spread(abs)
 	if remove == nil {
 		remove = os.RemoveAll
 	}
