@@ -20,6 +20,7 @@ import (
 // bundle for bare runc.
 type environment struct {
 	dir, bin  string
+	state     string // below /run, for what the daemons and runc keep of running containers
 	image     image
 	namespace string
 	cleat     daemon
@@ -43,12 +44,15 @@ func newEnvironment(ctx context.Context, bin string) (_ *environment, err error)
 		return nil, fmt.Errorf("make directory: %w", err)
 	}
 	// containerd's shims keep runc's state by namespace alone, outside of any directory given.
-	e := &environment{dir: dir, bin: bin, namespace: filepath.Base(dir)}
+	e := &environment{dir: dir, bin: bin, namespace: filepath.Base(dir), state: filepath.Join(runDir, filepath.Base(dir))}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, e.close())
 		}
 	}()
+	if err := os.Mkdir(e.state, 0o711); err != nil {
+		return nil, fmt.Errorf("make directory: %w", err)
+	}
 	if e.image, err = buildImage(dir); err != nil {
 		return nil, fmt.Errorf("build image: %w", err)
 	}
@@ -74,7 +78,7 @@ func newEnvironment(ctx context.Context, bin string) (_ *environment, err error)
 func (e *environment) startCleat(ctx context.Context) error {
 	d := daemon{name: "cleatd", address: filepath.Join(e.dir, "cleat.sock")}
 	err := d.start(ctx, e.dir, filepath.Join(e.bin, "cleatd"),
-		"--config", os.DevNull, "--root", filepath.Join(e.dir, "cleat-root"), "--state", filepath.Join(e.dir, "cleat-state"),
+		"--config", os.DevNull, "--root", filepath.Join(e.dir, "cleat-root"), "--state", filepath.Join(e.state, "cleat"),
 		"--address", d.address, "--log-level", "warn")
 	e.cleat = d
 	return err
@@ -95,7 +99,7 @@ disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt"
 func (e *environment) startPeer(ctx context.Context) error {
 	d := daemon{name: "containerd", address: filepath.Join(e.dir, "peer.sock")}
 	config := filepath.Join(e.dir, "peer.toml")
-	text := fmt.Sprintf(peerConfig, filepath.Join(e.dir, "peer-root"), filepath.Join(e.dir, "peer-state"), d.address)
+	text := fmt.Sprintf(peerConfig, filepath.Join(e.dir, "peer-root"), filepath.Join(e.state, "peer"), d.address)
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		return fmt.Errorf("configure containerd: %w", err)
 	}
@@ -148,7 +152,7 @@ func (d *daemon) stop() error {
 // close stops the daemons and removes the directory; containers are gone by then.
 func (e *environment) close() error {
 	err := errors.Join(e.cleat.stop(), e.peer.stop())
-	return errors.Join(err, unmountBelow(e.dir), removeParents(e.namespace), os.RemoveAll(e.dir))
+	return errors.Join(err, unmountBelow(e.dir), unmountBelow(e.state), removeParents(e.namespace), os.RemoveAll(e.dir), os.RemoveAll(e.state))
 }
 
 // removeParents removes the empty directories that runc leaves above those of its containers: the
@@ -213,7 +217,7 @@ func (e *environment) ctrCommand(args ...string) []string {
 }
 
 func (e *environment) runcCommand(args ...string) []string {
-	return append([]string{"runc", "--root", filepath.Join(e.dir, "runc")}, args...)
+	return append([]string{"runc", "--root", filepath.Join(e.state, "runc")}, args...)
 }
 
 // output runs a command to its end; what it wrote is in the error too.
