@@ -118,16 +118,20 @@ func (m *Manager) make(
 			return nil, err
 		}
 	}
-	err = begin(t, ctx, c, &task.CreateTaskRequest{
-		Id: o.ID, Bundle: t.bundle.path, Rootfs: wireMounts(o.Rootfs), Terminal: o.Terminal,
-		Stdin: o.Stdin, Stdout: o.Stdout, Stderr: o.Stderr, Checkpoint: o.Checkpoint, Options: options,
-	})
-	if err != nil {
+	if err := begin(t, ctx, c, o.request(t.bundle, options)); err != nil {
 		return nil, s.explain(fmt.Errorf("create task %s: %w", o.ID, err))
 	}
 	u.Release()
 	m.watch(t, c)
 	return t, nil
+}
+
+// request is what a shim is asked to make, in a bundle and with the runtime's options.
+func (o *CreateOptions) request(b *bundle, options *types.Any) *task.CreateTaskRequest {
+	return &task.CreateTaskRequest{
+		Id: o.ID, Bundle: b.path, Rootfs: wireMounts(o.Rootfs), Terminal: o.Terminal,
+		Stdin: o.Stdin, Stdout: o.Stdout, Stderr: o.Stderr, Checkpoint: o.Checkpoint, Options: options,
+	}
 }
 
 // reachNew connects to a shim that was launched or joined just now.

@@ -43,12 +43,7 @@ func (s *Service) CommitImage(ctx context.Context, namespace string, req *cleata
 	defer unlock()
 	hold := s.DB.Hold(namespace)
 	began := false
-	defer func() {
-		hold.Release()
-		if err != nil && began {
-			s.collectFailed(ctx)
-		}
-	}()
+	defer func() { s.letGo(ctx, hold, began, err) }()
 	c, rec, err := s.commitSource(ctx, namespace, req.Container)
 	if err != nil {
 		return nil, err

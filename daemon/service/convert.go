@@ -23,12 +23,7 @@ func (s *Service) ConvertImage(ctx context.Context, namespace string, req *cleat
 	}
 	hold := s.DB.Hold(namespace)
 	began := false
-	defer func() {
-		hold.Release()
-		if err != nil && began {
-			s.collectFailed(ctx)
-		}
-	}()
+	defer func() { s.letGo(ctx, hold, began, err) }()
 	img, err := s.resolve(ctx, namespace, req.Source)
 	if err != nil {
 		return err

@@ -133,6 +133,15 @@ func (s *Service) unpack(
 	return u, err
 }
 
+// letGo ends a call's hold on what it works with. What the call has made, if it came that far, is removed
+// where it failed with err.
+func (s *Service) letGo(ctx context.Context, hold *metadata.Hold, made bool, err error) {
+	hold.Release()
+	if made && err != nil {
+		s.collectFailed(ctx)
+	}
+}
+
 // collectFailed removes what a failed call made, which nothing keeps.
 func (s *Service) collectFailed(ctx context.Context) {
 	ctx, cancel := detached(ctx)

@@ -75,12 +75,7 @@ func (s *Service) Import(ctx context.Context, namespace string, r io.Reader, o *
 func (im *importing) run(ctx context.Context, r io.Reader) (_ []*cleatapi.Image, err error) {
 	s := im.s
 	hold := s.DB.Hold(im.namespace)
-	defer func() {
-		hold.Release()
-		if err != nil {
-			s.collectFailed(ctx)
-		}
-	}()
+	defer func() { s.letGo(ctx, hold, true, err) }()
 	im.watch.Event("Importing", "")
 	held, err := image.Import(ctx, settling{ingester{s.Blobs(im.namespace), hold}}, r, im.options)
 	if err != nil {

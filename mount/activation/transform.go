@@ -42,40 +42,7 @@ func transform(ctx context.Context, s step, active []Active, own string) (mount.
 //	{{ mount N }}        where it is mounted
 //	{{ overlay N M }}    where those from N to M are mounted, as overlay's lowerdir wants them
 func format(m *mount.Mount, active []Active) error {
-	at := func(i int) (Active, error) {
-		if i < 0 || i >= len(active) {
-			return Active{}, fmt.Errorf("there is no mount %d before this one", i)
-		}
-		return active[i], nil
-	}
-	field := func(get func(Active) string) func(int) (string, error) {
-		return func(i int) (string, error) {
-			a, err := at(i)
-			return get(a), err
-		}
-	}
-	funcs := template.FuncMap{
-		"source": field(func(a Active) string { return a.Source }),
-		"target": field(func(a Active) string { return a.Target }),
-		"mount":  field(func(a Active) string { return a.Point }),
-		"overlay": func(from, to int) (string, error) {
-			step := 1
-			if to < from {
-				step = -1
-			}
-			var dirs []string
-			for i := from; ; i += step {
-				a, err := at(i)
-				if err != nil {
-					return "", err
-				}
-				dirs = append(dirs, mount.EscapeOverlayPath(a.Point))
-				if i == to {
-					return strings.Join(dirs, ":"), nil
-				}
-			}
-		},
-	}
+	funcs := templateFuncs(active)
 	fill := func(text *string) error {
 		if !strings.Contains(*text, "{{") {
 			return nil
@@ -101,6 +68,44 @@ func format(m *mount.Mount, active []Active) error {
 		}
 	}
 	return nil
+}
+
+// templateFuncs are what a template may call, given the mounts before.
+func templateFuncs(active []Active) template.FuncMap {
+	at := func(i int) (Active, error) {
+		if i < 0 || i >= len(active) {
+			return Active{}, fmt.Errorf("there is no mount %d before this one", i)
+		}
+		return active[i], nil
+	}
+	field := func(get func(Active) string) func(int) (string, error) {
+		return func(i int) (string, error) {
+			a, err := at(i)
+			return get(a), err
+		}
+	}
+	return template.FuncMap{
+		"source": field(func(a Active) string { return a.Source }),
+		"target": field(func(a Active) string { return a.Target }),
+		"mount":  field(func(a Active) string { return a.Point }),
+		"overlay": func(from, to int) (string, error) {
+			step := 1
+			if to < from {
+				step = -1
+			}
+			var dirs []string
+			for i := from; ; i += step {
+				a, err := at(i)
+				if err != nil {
+					return "", err
+				}
+				dirs = append(dirs, mount.EscapeOverlayPath(a.Point))
+				if i == to {
+					return strings.Join(dirs, ":"), nil
+				}
+			}
+		},
+	}
 }
 
 // limited keeps a template from filling the memory: no option is as long as this.

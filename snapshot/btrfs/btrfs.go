@@ -110,17 +110,7 @@ func (d *Driver) fill(dir string, parents []uint64, kind snapshot.Kind) error {
 
 // Mounts implements snapshot.Driver.
 func (d *Driver) Mounts(_ context.Context, id uint64, parents []uint64, kind snapshot.Kind) ([]mount.Mount, error) {
-	if err := dirs.CheckMounts(id, kind); err != nil {
-		return nil, err
-	}
-	switch {
-	case kind == snapshot.KindActive:
-		return dirs.Bind(d.FS(id), "rw"), nil
-	case len(parents) > 0:
-		return dirs.Bind(d.FS(parents[0]), "ro"), nil
-	default:
-		return dirs.Bind(d.FS(id), "ro"), nil
-	}
+	return dirs.BindTree(d.FS, id, parents, kind)
 }
 
 // Commit implements snapshot.Driver.

@@ -50,6 +50,22 @@ func Bind(source, access string) []mount.Mount {
 	return []mount.Mount{{Type: "bind", Source: source, Options: []string{access, "rbind"}}}
 }
 
+// BindTree is the mounts of a snapshot whose driver keeps a whole tree for each, at fs of its id: an active
+// one's own, and of a view its parent's, which it has no copy of. What CheckMounts refuses has none.
+func BindTree(fs func(id uint64) string, id uint64, parents []uint64, kind snapshot.Kind) ([]mount.Mount, error) {
+	if err := CheckMounts(id, kind); err != nil {
+		return nil, err
+	}
+	switch {
+	case kind == snapshot.KindActive:
+		return Bind(fs(id), "rw"), nil
+	case len(parents) > 0:
+		return Bind(fs(parents[0]), "ro"), nil
+	default:
+		return Bind(fs(id), "ro"), nil
+	}
+}
+
 // MakeRoot makes the root directory of a file system, with mode and owner of like, or where that is
 // "", as 0755 of root's.
 func MakeRoot(dir, like string) error {
