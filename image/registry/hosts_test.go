@@ -63,6 +63,28 @@ server = "https://docker.example"
 	}
 }
 
+// Files written for peers name the registry itself among the hosts: that is no mirror.
+func TestTheRegistryAmongItsHosts(t *testing.T) {
+	for name, c := range map[string]struct {
+		text        string
+		own         bool
+		first, last capability
+	}{
+		"with its server":    {"server = \"https://r.example:5000\"\n[host.\"https://r.example:5000\"]\nskip_verify = true", true, canAll, 0},
+		"without a server":   {"[host.\"https://r.example:5000\"]", true, canAll, 0},
+		"for some requests":  {"[host.\"https://r.example:5000\"]\ncapabilities = [\"pull\", \"resolve\"]", true, canPull | canResolve, canPush},
+		"plain, as its only": {"[host.\"http://r.example:5000\"]", true, canAll, 0},
+		"plain, a TLS one's": {"server = \"https://r.example:5000\"\n[host.\"http://r.example:5000\"]", false, canAll, canAll},
+		"another port":       {"[host.\"https://r.example:5001\"]", false, canAll, canAll},
+		"another place":      {"[host.\"https://r.example:5000/proxy\"]", false, canAll, canAll},
+	} {
+		hosts, err := hostsFor(configured(t, "r.example:5000", c.text), "r.example:5000", "")
+		if err != nil || len(hosts) != 2 || hosts[0].own != c.own || hosts[0].can != c.first || !hosts[1].own || hosts[1].can != c.last {
+			t.Errorf("%s: %+v, %v", name, hosts, err)
+		}
+	}
+}
+
 func TestWhichFolderIsOfARegistry(t *testing.T) {
 	for folder, registry := range map[string]string{
 		"localhost:5000": "localhost:5000", "localhost_5000_": "localhost:5000", "_default": "any.example",

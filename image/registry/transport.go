@@ -63,7 +63,7 @@ func tlsConfig(h *host) (*tls.Config, error) {
 		for _, path := range h.ca {
 			raw, err := os.ReadFile(path)
 			if err != nil {
-				return nil, fmt.Errorf("read certificate of an authority: %w", err)
+				return nil, fmt.Errorf("read certificate of an authority: %w: %w", err, errdefs.ErrFailedPrecondition)
 			}
 			if !pool.AppendCertsFromPEM(raw) {
 				return nil, fmt.Errorf("certificate of an authority %s: it holds none in PEM: %w", path, errdefs.ErrInvalidArgument)
@@ -74,7 +74,7 @@ func tlsConfig(h *host) (*tls.Config, error) {
 	for _, p := range h.clients {
 		pair, err := tls.LoadX509KeyPair(p.cert, p.key)
 		if err != nil {
-			return nil, fmt.Errorf("load client certificate %s: %w", p.cert, err)
+			return nil, fmt.Errorf("load client certificate %s: %w: %w", p.cert, err, errdefs.ErrFailedPrecondition)
 		}
 		config.Certificates = append(config.Certificates, pair)
 	}
