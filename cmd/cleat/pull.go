@@ -31,7 +31,8 @@ mirror. How registries are reached is configured for the daemon, in /etc/cleat/c
 // credential returns what to show to the registry of a reference.
 func (r *registryFlags) credential(ctx context.Context, a *app, reference string) (client.Credential, error) {
 	if r.user == "" {
-		return dockerconfig.Lookup(ctx, dockerconfig.Path(a.env), dockerconfig.Registry(reference))
+		c, err := dockerconfig.Lookup(ctx, dockerconfig.Path(a.env), dockerconfig.Registry(reference))
+		return c, hinted(err, "mend what docker login left there, or do without it: --user")
 	}
 	user, password, ok := strings.Cut(r.user, ":")
 	if !ok {
