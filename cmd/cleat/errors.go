@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/containerd/errdefs"
 )
@@ -69,9 +71,19 @@ func (a *app) printed(text string) int {
 	return 0
 }
 
-// oneLine joins the lines that a runtime's message may have, and shortens made-up ids.
+// oneLine joins the lines that a runtime's message may have, shortens made-up ids, and takes out what a
+// terminal would obey: images, archives and registries are quoted in errors.
 func oneLine(err error) string {
 	text := strings.Join(strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' || r == '\r' }), "; ")
+	text = strings.Map(func(r rune) rune {
+		switch {
+		case r == '\t':
+			return ' '
+		case unicode.IsControl(r):
+			return utf8.RuneError
+		}
+		return r
+	}, text)
 	words := strings.SplitAfter(text, " ")
 	for i, w := range words {
 		if id := strings.TrimRight(w, ":;,. "); len(id) == 64 {

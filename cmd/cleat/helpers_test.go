@@ -151,6 +151,9 @@ func TestOneLine(t *testing.T) {
 	if want := "run abababababab: create abababababab; second"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
+	if got := oneLine(errors.New("it has\tlinux/\x1b[2J\u009b2Jé")); got != "it has linux/\ufffd[2J\ufffd2Jé" {
+		t.Errorf("got %q", got)
+	}
 }
 
 func TestSize(t *testing.T) {
