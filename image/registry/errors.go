@@ -99,6 +99,8 @@ func classify(err error) (advice string, class error) {
 		return "it refuses what is asked", errdefs.ErrFailedPrecondition
 	case hasClass(err):
 		return "", nil
+	case errors.Is(err, http.ErrSchemeMismatch):
+		return "if it is meant to speak plain HTTP, name it with http:// in its hosts.toml", errdefs.ErrUnavailable
 	case isTLSError(err):
 		return "name its authority as ca in its hosts.toml, or set skip_verify there", errdefs.ErrUnavailable
 	default:

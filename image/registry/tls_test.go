@@ -116,6 +116,10 @@ func TestTLS(t *testing.T) {
 	_ = rc.Close()
 	_, err = open(t, host, "", Credential{}).Resolve(t.Context())
 	checkError(t, err, errdefs.IsUnavailable, host, "hosts.toml")
+	plain := newLiar(t, func(http.ResponseWriter, *http.Request) {})
+	config := configured(t, plain.host(), fmt.Sprintf("server = \"https://%s\"\n", plain.host()))
+	_, err = open(t, plain.host(), config, Credential{}).Resolve(t.Context())
+	checkError(t, err, errdefs.IsUnavailable, plain.host(), "http://", "hosts.toml")
 }
 
 func TestForeignLayersComeFromTheirURLsAsNobody(t *testing.T) {
