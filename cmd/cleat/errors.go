@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"syscall"
 	"unicode"
 	"unicode/utf8"
 
@@ -124,6 +125,8 @@ func hintFor(err error) string {
 		return "the program must exist in the image, at the path given or in its PATH"
 	case code == codeCannotInvoke:
 		return "the program must be an executable file for this machine"
+	case diskFull(err):
+		return "make room: cleat image usage tells what images take; cleat image rm, cleat image prune and cleat gc remove some"
 	case errdefs.IsUnavailable(err) && strings.Contains(err.Error(), "connect to "):
 		return "is cleatd running? Start it, or name its socket with --address or CLEAT_ADDRESS"
 	case errdefs.IsUnavailable(err):
@@ -136,4 +139,9 @@ func hintFor(err error) string {
 		return "cleat needs the rights of root"
 	}
 	return ""
+}
+
+// diskFull tells of a disk, the daemon's or another, that has no room left.
+func diskFull(err error) bool {
+	return strings.Contains(err.Error(), syscall.ENOSPC.Error()) || strings.Contains(err.Error(), syscall.EDQUOT.Error())
 }

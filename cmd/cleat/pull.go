@@ -109,7 +109,7 @@ func registryHint(err error) error {
 		return hinted(err, "check the reference: name, tag and platform")
 	case errdefs.IsUnavailable(err) && !strings.Contains(text, "connect to "):
 		return hinted(err, "the same command goes on where this one was")
-	case errdefs.IsResourceExhausted(err):
+	case errdefs.IsResourceExhausted(err) && !diskFull(err):
 		return hinted(err, "wait a while, or log in")
 	case errdefs.IsFailedPrecondition(err), errdefs.IsInvalidArgument(err):
 		return hinted(err, "the reference, or what the registry has under it, is not usable; see docs/registries.md")
