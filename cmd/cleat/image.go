@@ -175,7 +175,7 @@ func imageRmCommand() command {
 							errs = errors.Join(errs, err)
 							continue
 						}
-						a.printed(name + "\n")
+						errs = errors.Join(errs, writeLines(a.stdout, []string{name}))
 					}
 					return errs
 				})

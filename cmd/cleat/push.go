@@ -114,7 +114,7 @@ func pruneImages(ctx context.Context, a *app, c *client.Client, all bool) error 
 			errs = errors.Join(errs, err)
 			continue
 		}
-		a.printed(i.Name + "\n")
+		errs = errors.Join(errs, writeLines(a.stdout, []string{i.Name}))
 	}
 	return errs
 }
