@@ -1,6 +1,8 @@
 package registry
 
 import (
+	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -108,6 +110,23 @@ func TestPlainHTTPIsGuessedForLoopbackOnly(t *testing.T) {
 		hosts, err := hostsFor("", registry, "")
 		if err != nil || hosts[0].guess != want || hosts[0].base.Scheme != "https" {
 			t.Errorf("%s: %+v, %v", registry, hosts, err)
+		}
+	}
+}
+
+// A registry elsewhere could otherwise have what listens on this machine asked.
+func TestRedirectsToThisMachine(t *testing.T) {
+	at := func(host string) *http.Request { return &http.Request{URL: &url.URL{Scheme: "https", Host: host}} }
+	for host, refused := range map[string]bool{
+		"localhost": true, "LocalHost:80": true, "localhost.:80": true, "x.localhost": true, "127.9.9.9": true, "[::1]:80": true,
+		"[::ffff:127.0.0.1]": true, "0.0.0.0:80": true, "[::]": true, "[::ffff:0.0.0.0]:1": true,
+		"localhost.example": false, "blobs.example:443": false, "127.0.0.1.example": false, "10.0.0.1": false,
+	} {
+		if err := checkRedirect(at(host), []*http.Request{at("far.example")}); refused != (err != nil) {
+			t.Errorf("%s: %v", host, err)
+		}
+		if err := checkRedirect(at(host), []*http.Request{at("localhost:5000")}); err != nil {
+			t.Errorf("%s, from this machine: %v", host, err)
 		}
 	}
 }

@@ -145,7 +145,7 @@ func checkRedirect(req *http.Request, via []*http.Request) error {
 	if len(via) > 0 && via[len(via)-1].URL.Scheme == "https" && req.URL.Scheme != "https" {
 		return fmt.Errorf("it redirects from TLS to %s, which is not safe", req.URL.Scheme)
 	}
-	if len(via) > 0 && !isLoopback(via[0].URL.Host) && isLoopback(req.URL.Host) {
+	if len(via) > 0 && !isThisMachine(via[0].URL) && isThisMachine(req.URL) {
 		return errors.New("it redirects to this machine, which is not safe")
 	}
 	return nil
