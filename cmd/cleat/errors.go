@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"strings"
 	"syscall"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/containerd/errdefs"
 )
@@ -76,16 +74,7 @@ func (a *app) printed(text string) int {
 // terminal would obey: images, archives and registries are quoted in errors.
 func oneLine(err error) string {
 	text := strings.Join(strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' || r == '\r' }), "; ")
-	text = strings.Map(func(r rune) rune {
-		switch {
-		case r == '\t':
-			return ' '
-		case unicode.IsControl(r):
-			return utf8.RuneError
-		}
-		return r
-	}, text)
-	words := strings.SplitAfter(text, " ")
+	words := strings.SplitAfter(printable(text), " ")
 	for i, w := range words {
 		if id := strings.TrimRight(w, ":;,. "); len(id) == 64 {
 			words[i] = shortID(id) + w[len(id):]

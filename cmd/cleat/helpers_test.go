@@ -156,6 +156,16 @@ func TestOneLine(t *testing.T) {
 	}
 }
 
+func TestTablesHoldNothingThatTerminalsObey(t *testing.T) {
+	var out strings.Builder
+	if err := writeTable(&out, []string{"A", "B"}, [][]string{{"x/\x1b[31m", "1\n2\t\u009b3"}}); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := out.String(), "A         B\nx/\ufffd[31m   1\ufffd2 \ufffd3\n"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
+
 func TestSize(t *testing.T) {
 	for n, want := range map[uint64]string{0: "0B", 1023: "1023B", 1536: "1.5KiB", 64 << 20: "64.0MiB", 3 << 40: "3.0TiB"} {
 		if got := size(n); got != want {
