@@ -101,6 +101,8 @@ func classify(err error) (advice string, class error) {
 		return "", nil
 	case errors.Is(err, http.ErrSchemeMismatch):
 		return "if it is meant to speak plain HTTP, name it with http:// in its hosts.toml", errdefs.ErrUnavailable
+	case isTLSRefusal(err):
+		return "it refuses to speak TLS with us; if it wants a client's certificate, name one as client in its hosts.toml", errdefs.ErrUnavailable
 	case isTLSError(err):
 		return "name its authority as ca in its hosts.toml, or set skip_verify there", errdefs.ErrUnavailable
 	default:

@@ -194,3 +194,9 @@ func isTLSError(err error) bool {
 	var verify *tls.CertificateVerificationError
 	return errors.As(err, &verify) || strings.Contains(err.Error(), "tls: ")
 }
+
+// isTLSRefusal tells whether it was the other side that ended TLS, for which its certificate is no reason.
+func isTLSRefusal(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "remote error"
+}
