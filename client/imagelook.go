@@ -61,7 +61,7 @@ func (c *Client) Referrers(ctx context.Context, reference, artifactType string, 
 		Reference: reference, ArtifactType: artifactType, Credential: cred.wire(),
 	})
 	if err != nil {
-		return "", nil, about("list referrers of", reference, err)
+		return "", nil, about("list referrers", reference, err)
 	}
 	for _, m := range resp.Referrers {
 		list = append(list, Referrer{Digest: m.Digest, MediaType: m.MediaType, ArtifactType: m.ArtifactType, Size: m.Size_, Annotations: m.Annotations})

@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/containerd/errdefs"
@@ -189,6 +191,71 @@ func TestFetchGoesOnWhereItWasCut(t *testing.T) {
 		if src.sent[layer] != int64(len(data)) || len(ingests(t, s)) != 0 {
 			t.Fatalf("cut at %d: %d bytes were sent of %d, left are %+v", cut, src.sent[layer], len(data), ingests(t, s))
 		}
+	}
+}
+
+// fullDisk is a store without room for more than one byte of a blob; the other blobs are begun before.
+type fullDisk struct {
+	Content
+	blob  digest.Digest
+	begun <-chan struct{}
+}
+
+func (c fullDisk) Writer(ctx context.Context, ref string, opts content.WriterOptions) (BlobWriter, error) {
+	w, err := c.Content.Writer(ctx, ref, opts)
+	if err != nil || opts.Expected != c.blob {
+		return w, err
+	}
+	return fullWriter{w, c.begun}, nil
+}
+
+type fullWriter struct {
+	BlobWriter
+	begun <-chan struct{}
+}
+
+func (w fullWriter) Write(p []byte) (int, error) {
+	<-w.begun
+	n, err := w.BlobWriter.Write(p[:1])
+	return n, errors.Join(err, fmt.Errorf("write: %w: %w", syscall.ENOSPC, errdefs.ErrResourceExhausted))
+}
+
+// stuckSource sends the first byte of a blob and then nothing more.
+type stuckSource struct {
+	*source
+	blob  digest.Digest
+	begun chan<- struct{}
+}
+
+func (s stuckSource) Fetch(ctx context.Context, desc ocispec.Descriptor, offset int64) (io.ReadCloser, error) {
+	rc, err := s.source.Fetch(ctx, desc, offset)
+	if err != nil || desc.Digest != s.blob {
+		return rc, err
+	}
+	first := true
+	return io.NopCloser(readerFunc(func(p []byte) (int, error) {
+		if first {
+			first = false
+			return rc.Read(p[:1])
+		}
+		close(s.begun) // the first byte is written
+		<-ctx.Done()
+		return 0, ctx.Err()
+	})), nil
+}
+
+func TestFetchToAFullDiskLeavesNothing(t *testing.T) {
+	src := newSource()
+	target := src.image("linux", "amd64", "the one that does not fit", "another one")
+	s, c := openStore(t)
+	begun := make(chan struct{})
+	err := fetchAll(t, fullDisk{c, digest.FromString("the one that does not fit"), begun},
+		stuckSource{src, digest.FromString("another one"), begun}, target, FetchOptions{Platform: amd64()})
+	if !errdefs.IsResourceExhausted(err) {
+		t.Error(err)
+	}
+	if left := ingests(t, s); len(left) != 0 {
+		t.Errorf("left are %+v", left)
 	}
 }
 

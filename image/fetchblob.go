@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"syscall"
 
 	"github.com/containerd/errdefs"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -16,7 +17,8 @@ import (
 var errCut = errors.New("its bytes are not those of its digest")
 
 // blob fetches one blob to the store, from where an ingest of it was left. That of a layer, which has an
-// arrival, can be followed, and stays when it fails.
+// arrival, can be followed, and stays when it fails, unless the disk is full: what a pull cannot go on with
+// must not keep the room that everybody needs.
 func (f *Fetching) blob(ctx context.Context, desc ocispec.Descriptor, a *arrival) error {
 	ref := FetchRef(desc.Digest)
 	w, err := f.content.Writer(ctx, ref, content.WriterOptions{Expected: desc.Digest, Total: desc.Size})
@@ -31,7 +33,7 @@ func (f *Fetching) blob(ctx context.Context, desc ocispec.Descriptor, a *arrival
 		close(a.begun)
 	}
 	err = f.fill(ctx, w, desc)
-	drop := err != nil && (a == nil || errors.Is(err, errCut) || w.Status().Offset == 0)
+	drop := err != nil && (a == nil || errors.Is(err, errCut) || w.Status().Offset == 0 || full(err) || full(context.Cause(ctx)))
 	if drop {
 		err = errors.Join(err, ignoreNotFound(f.content.Abort(context.WithoutCancel(ctx), ref)))
 	}
@@ -40,6 +42,11 @@ func (f *Fetching) blob(ctx context.Context, desc ocispec.Descriptor, a *arrival
 		f.watch(desc, StateFetched, desc.Size)
 	}
 	return err
+}
+
+// full tells of a disk, or a limit of one, that has no room left.
+func full(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
 func ignoreNotFound(err error) error {

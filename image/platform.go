@@ -30,7 +30,7 @@ func Manifest(ctx context.Context, p Provider, target ocispec.Descriptor, match 
 		return ocispec.Manifest{}, ocispec.Descriptor{}, err
 	}
 	if len(found) == 0 {
-		return ocispec.Manifest{}, ocispec.Descriptor{}, fmt.Errorf("image %s has no manifest for this platform: %w", target.Digest, errdefs.ErrNotFound)
+		return ocispec.Manifest{}, ocispec.Descriptor{}, noneHere(ctx, p, target)
 	}
 	slices.SortStableFunc(found, func(a, b candidate) int {
 		switch {
@@ -43,6 +43,19 @@ func Manifest(ctx context.Context, p Provider, target ocispec.Descriptor, match 
 		}
 	})
 	return found[0].manifest, found[0].desc, nil
+}
+
+// noneHere says for which platforms an image is here instead.
+func noneHere(ctx context.Context, p Provider, target ocispec.Descriptor) error {
+	var here []candidate
+	if err := gather(ctx, p, target, platforms.All, 0, &here); err != nil {
+		return err
+	}
+	others := make([]ocispec.Descriptor, len(here))
+	for i := range here {
+		others[i].Platform = &here[i].platform
+	}
+	return noPlatform(target, others)
 }
 
 // gather adds the manifests at and below desc that match. Manifests that an index lists

@@ -60,12 +60,21 @@ func TestArchivesOfSeveralPlatforms(t *testing.T) {
 		t.Error("the archive is another one")
 	}
 	// Of each platform alone, for others.
+	one := filepath.Join(dir, "one.tar")
 	for _, platform := range []string{"linux/amd64", "linux/arm64"} {
-		one := filepath.Join(dir, "one.tar")
 		d.Cleat("image", "export", "--platform", platform, "-o", one, ref)
 		layout := filepath.Join(t.TempDir(), "layout")
 		tool(t, dir, "skopeo", "--insecure-policy", "copy", "oci-archive:"+one+":1", "oci:"+layout+":x")
 		tool(t, dir, "skopeo", "--insecure-policy", "copy", "docker-archive:"+one, "dir:"+filepath.Join(t.TempDir(), "d"))
+	}
+	// The last is for another machine, and whole.
+	d.Cleat("image", "rm", ref)
+	if _, stderr, code := d.Try("image", "import", one); code != 1 || !strings.Contains(stderr, "it has linux/arm64") || !strings.Contains(stderr, "--no-unpack") {
+		t.Errorf("import of an image for another machine: %d, %s", code, stderr)
+	}
+	for _, flags := range [][]string{{"--all-platforms"}, {"--no-unpack"}, {"--platform", "linux/arm64"}} {
+		d.Cleat(append(append([]string{"image", "import"}, flags...), one)...)
+		d.Cleat("image", "rm", ref)
 	}
 }
 

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 func TestExportAndImportGiveTheSameDigests(t *testing.T) {
@@ -70,6 +72,27 @@ func TestExportsThatFail(t *testing.T) {
 		}
 		d.nothingMade(name)
 	}
+	// What is there already: an older archive, longer than the new one, and a device that takes nothing.
+	older := strings.Repeat("older", 4<<20)
+	must(t, os.WriteFile(path, []byte(older), 0o600))
+	if _, _, code := d.Try("image", "export", "--output", path, "nosuch"); code != 1 {
+		t.Error("it exports what is not there")
+	}
+	if got, err := os.ReadFile(path); err != nil || string(got) != older {
+		t.Errorf("a name that is none cost an older archive: %d bytes, %v", len(got), err)
+	}
+	d.Cleat("image", "export", "--output", path, "busybox")
+	want, err := d.Command("image", "export", "busybox").Output()
+	must(t, err)
+	if got, err := os.ReadFile(path); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("over an older archive it writes %d bytes instead of %d, %v", len(got), len(want), err)
+	}
+	device := filepath.Join(t.TempDir(), "full")
+	must(t, unix.Mknod(device, unix.S_IFCHR|0o600, int(unix.Mkdev(1, 7))))
+	if _, stderr, code := d.Try("image", "export", "--output", device, "busybox"); code != 1 || !strings.Contains(stderr, "no space left") {
+		t.Errorf("%d, %s", code, stderr)
+	}
+	must(t, exists(device)())
 	// Who reads leaves in the middle.
 	cmd := d.Command("image", "export", "busybox")
 	pipe, err := cmd.StdoutPipe()

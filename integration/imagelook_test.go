@@ -1,7 +1,9 @@
 package integration
 
 import (
+	"bytes"
 	"encoding/json"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -150,4 +152,25 @@ func TestReferrersOfARegistryThatKnowsNone(t *testing.T) {
 		}
 	}
 	d.nothingMade("referrers")
+}
+
+// Whoever asks what was done has to learn that the answer did not get through.
+func TestOutputThatIsNotTaken(t *testing.T) {
+	d := Start(t)
+	d.Busybox()
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	must(t, err)
+	defer func() { must(t, full.Close()) }()
+	d.Cleat("run", "--detach", "--name", "c", "busybox", "true")
+	d.Cleat("image", "tag", "busybox", "other")
+	for _, args := range [][]string{
+		{"image", "ls"}, {"image", "tag", "busybox", "third"}, {"image", "rm", "other"}, {"wait", "c"}, {"rm", "c"}, {"image", "prune", "--all"},
+	} {
+		cmd := d.Command(args...)
+		var said bytes.Buffer
+		cmd.Stdout, cmd.Stderr = full, &said
+		if err := cmd.Run(); cmd.ProcessState.ExitCode() != 1 || !strings.Contains(said.String(), "write output") {
+			t.Errorf("%q: %v, %s", args, err, said.String())
+		}
+	}
 }

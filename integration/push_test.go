@@ -71,6 +71,11 @@ func TestPushAndPullAnIndexWithAllItsParts(t *testing.T) {
 	if out := d.Cleat("pull", r.Host+"/multi/box:other@"+index); out != byDigest {
 		t.Errorf("%q", out)
 	}
+	for _, args := range [][]string{{r.Host + "/copy/box:1", "nosuch"}, {r.Host + "/no/such:1"}} {
+		if _, stderr, code := d.Try(append([]string{"push"}, args...)...); code != 1 || !strings.Contains(stderr, "cleat image ls") {
+			t.Errorf("push of what is not here: %d, %s", code, stderr)
+		}
+	}
 	if _, stderr, code := d.Try("push", r.Host+"/copy/box:1", ref); code == 0 || !strings.Contains(stderr, "platform") {
 		t.Errorf("push of a part: %d, %s", code, stderr)
 	}

@@ -156,6 +156,9 @@ func TestImages(t *testing.T) {
 	for _, bad := range []Image{
 		{Name: "", Target: target("m")},
 		{Name: "a\x00b", Target: target("m")},
+		{Name: "a\xffb", Target: target("m")},
+		{Name: "n", Target: target("m"), Labels: map[string]string{"k": "\xff"}},
+		{Name: "n", Target: target("m"), Labels: map[string]string{"\xff": "v"}},
 		{Name: "n", Target: ocispec.Descriptor{MediaType: "x", Size: 1, Digest: "sha256:short"}},
 		{Name: "n", Target: ocispec.Descriptor{MediaType: "x", Digest: digest.FromString("m")}},
 		{Name: "n", Target: target("m"), Labels: map[string]string{"k": strings.Repeat("v", 4096)}},

@@ -3,6 +3,7 @@ package metadata
 import (
 	"fmt"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/containerd/errdefs"
 	digest "github.com/opencontainers/go-digest"
@@ -55,16 +56,21 @@ func validateName(what, name string) error {
 		return fmt.Errorf("%s is longer than %d bytes: %w", what, maxNameLength, errdefs.ErrInvalidArgument)
 	case strings.IndexByte(name, 0) >= 0:
 		return fmt.Errorf("%s %q holds a NUL byte: %w", what, name, errdefs.ErrInvalidArgument)
+	case !utf8.ValidString(name):
+		return fmt.Errorf("%s %q is not UTF-8: %w", what, name, errdefs.ErrInvalidArgument)
 	}
 	return nil
 }
 
-// ValidateLabels checks that no label, key and value together, is longer than 4096 bytes,
-// and that no key is empty.
+// ValidateLabels checks that no label, key and value together, is longer than 4096 bytes, that no
+// key is empty, and that all is UTF-8: no message could carry anything else.
 func ValidateLabels(labels map[string]string) error {
 	for k, v := range labels {
 		if k == "" {
 			return fmt.Errorf("label with an empty key: %w", errdefs.ErrInvalidArgument)
+		}
+		if !utf8.ValidString(k) || !utf8.ValidString(v) {
+			return fmt.Errorf("label %.64q is not UTF-8: %w", k, errdefs.ErrInvalidArgument)
 		}
 		if len(k)+len(v) > maxLabelLength {
 			return fmt.Errorf("label %.64q is longer than %d bytes, key and value together: %w", k, maxLabelLength, errdefs.ErrInvalidArgument)

@@ -13,10 +13,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/cleatproject/cleat/client"
 	"github.com/containerd/errdefs"
@@ -26,6 +29,8 @@ const (
 	// maxFile bounds the file, maxAnswer what a helper answers.
 	maxFile   = 4 << 20
 	maxAnswer = 1 << 20
+	// waitDelay is for what a helper started and that keeps its output open.
+	waitDelay = time.Second
 	// hub is what Docker calls its own registry there.
 	hub = "https://index.docker.io/v1/"
 	// tokenUser is the name by which helpers say that the secret is an identity token.
@@ -103,7 +108,22 @@ func Lookup(ctx context.Context, path, registry string) (client.Credential, erro
 			return e.credential(path, name)
 		}
 	}
+	// Other ways to write it: any scheme, any path. The first by name, so that it is always the same one.
+	for _, name := range slices.Sorted(maps.Keys(f.Auths)) {
+		if registry != "docker.io" && hostOf(name) == registry {
+			return f.Auths[name].credential(path, name)
+		}
+	}
 	return none, nil
+}
+
+// hostOf returns the host, with its port, of a key that may be a URL.
+func hostOf(key string) string {
+	if _, rest, ok := strings.Cut(key, "://"); ok {
+		key = rest
+	}
+	host, _, _ := strings.Cut(key, "/")
+	return host
 }
 
 func read(path string) (file, error) {
@@ -163,6 +183,7 @@ func ask(ctx context.Context, helper, name string) (client.Credential, error) {
 	var out bounded
 	cmd := exec.CommandContext(ctx, program, "get")
 	cmd.Stdin, cmd.Stdout = strings.NewReader(name), &out
+	cmd.WaitDelay = waitDelay
 	if err := cmd.Run(); err != nil {
 		// By the helpers' protocol this is said on the standard output.
 		if strings.Contains(out.buf.String(), "credentials not found") {

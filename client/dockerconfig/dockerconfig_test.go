@@ -1,6 +1,7 @@
 package dockerconfig
 
 import (
+	"context"
 	"encoding/base64"
 	"os"
 	"path/filepath"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/cleatproject/cleat/client"
 	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
 )
 
 func write(t *testing.T, name, text string, mode os.FileMode) string {
@@ -56,6 +58,10 @@ func TestLookup(t *testing.T) {
 	}{
 		"by host":              {`{"auths":{"r.example:5000":{"auth":"` + auth + `"}}}`, "r.example:5000", client.Credential{Username: "a", Password: "b:c"}, false},
 		"by URL":               {`{"auths":{"https://r.example/v1/":{"username":"a","password":"b"}}}`, "r.example", client.Credential{Username: "a", Password: "b"}, false},
+		"by URL of plain HTTP": {`{"auths":{"http://r.example:5000/":{"username":"a","password":"b"}}}`, "r.example:5000", client.Credential{Username: "a", Password: "b"}, false},
+		"by URL with a path":   {`{"auths":{"https://r.example/team/":{"username":"a","password":"b"}}}`, "r.example", client.Credential{Username: "a", Password: "b"}, false},
+		"host before URL":      {`{"auths":{"http://r.example":{"username":"c","password":"d"},"r.example":{"username":"a","password":"b"}}}`, "r.example", client.Credential{Username: "a", Password: "b"}, false},
+		"a port that is not":   {`{"auths":{"https://r.example:5000":{"username":"a","password":"b"}}}`, "r.example", none, false},
 		"Docker's own":         {`{"auths":{"https://index.docker.io/v1/":{"identitytoken":"i"}}}`, "docker.io", client.Credential{IdentityToken: "i"}, false},
 		"of another":           {`{"auths":{"r.example":{"auth":"` + auth + `"}}}`, "q.example", none, false},
 		"a helper for it":      {`{"credHelpers":{"r.example":"good"},"auths":{"r.example":{"auth":"` + auth + `"}}}`, "r.example", client.Credential{Username: "u", Password: "for r.example"}, false},
@@ -109,4 +115,36 @@ func FuzzCredential(f *testing.F) {
 			t.Errorf("%q: %q", auth, c.Username)
 		}
 	})
+}
+
+// What a helper has started may keep its output open when the helper is ended.
+func TestLookupEndsWithItsContext(t *testing.T) {
+	helpers := t.TempDir()
+	begun, ended := filepath.Join(helpers, "begun"), filepath.Join(helpers, "ended")
+	for _, fifo := range []string{begun, ended} {
+		if err := unix.Mkfifo(fifo, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	script := "#!/bin/sh\n(cat " + ended + ") &\necho >" + begun + "\nwait\n"
+	if err := os.WriteFile(filepath.Join(helpers, "docker-credential-stuck"), []byte(script), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", helpers+":"+os.Getenv("PATH"))
+	ctx, cancel := context.WithCancel(t.Context())
+	path, done := write(t, "config.json", `{"credsStore":"stuck"}`, 0o600), make(chan error)
+	go func() {
+		_, err := Lookup(ctx, path, "r.example")
+		done <- err
+	}()
+	if _, err := os.ReadFile(begun); err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	if err := <-done; err == nil {
+		t.Error("it was answered")
+	}
+	if err := os.WriteFile(ended, nil, 0o600); err != nil { // what it started is there still, and ends
+		t.Error(err)
+	}
 }

@@ -58,7 +58,8 @@ func (a *app) run(ctx context.Context, args []string) int {
 		return a.help(args[1:])
 	}
 	cmd, rest, err := find(args)
-	if group := a.groupHelp(args[0]); err != nil && len(args) == 1 && group != "" {
+	asks := len(args) == 1 || len(args) == 2 && (args[1] == "--help" || args[1] == "-h")
+	if group := a.groupHelp(args[0]); err != nil && asks && group != "" {
 		return a.printed(group)
 	}
 	if err != nil {

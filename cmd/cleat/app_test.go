@@ -67,6 +67,7 @@ func TestUsage(t *testing.T) {
 		"help of a":       {[]string{"help", "run"}, 0, "Usage: cleat run [FLAGS] IMAGE", ""},
 		"flag for help":   {[]string{"stop", "--help"}, 0, "--time seconds", ""},
 		"group":           {[]string{"image"}, 0, "cleat image import", ""},
+		"help of a group": {[]string{"image", "--help"}, 0, "cleat image import", ""},
 		"unknown command": {[]string{"fly"}, 1, "", "cleat: no command \"fly\"\nhint: cleat help lists the commands\n"},
 		"unknown flag":    {[]string{"ps", "--colour"}, 1, "", "cleat: unknown flag: --colour\nhint: cleat ps --help"},
 		"of run":          {[]string{"run", "--colour", "x"}, 125, "", "cleat: unknown flag"},

@@ -28,7 +28,11 @@ type bar struct {
 	from        int64 // bytes that were there when it began
 }
 
-const barWidth = 24
+const (
+	barWidth = 24
+	// longestTail is what comes beside a bar at most: brackets, bytes and rate.
+	longestTail = len("[] 1023.9MiB / 1023.9MiB  1023.9MiB/s")
+)
 
 func (a *app) newBars(quiet bool) *bars {
 	_, err := getTermios(a.stderr)
@@ -87,7 +91,7 @@ func (b *bars) draw() {
 		shown = b.unfinished(height - 1)
 	}
 	for _, d := range shown {
-		line := b.parts[d].line()
+		line := b.parts[d].line(width - 1)
 		if len(line) > width-1 {
 			line = line[:width-1]
 		}
@@ -113,19 +117,21 @@ func (b *bars) unfinished(most int) []string {
 	return out
 }
 
-// line is one part: digest, state, bar, bytes, rate.
-func (b *bar) line() string {
-	full := barWidth
+// line is one part: digest, state, bar, bytes, rate. Where the screen is too narrow for all of it the bar is
+// shorter.
+func (b *bar) line(width int) string {
+	head := fmt.Sprintf("%-19s %-11s ", shortDigest(b.Digest), b.State)
+	tail := fmt.Sprintf(" %9s / %s", size(uint64(max(b.Done, 0))), size(uint64(max(b.Total, 0))))
+	if took := b.last.Sub(b.began); isMoving(b.State) && took > 0 && b.Done > b.from {
+		tail += fmt.Sprintf("  %s/s", size(uint64(float64(b.Done-b.from)/took.Seconds())))
+	}
+	most := max(0, min(barWidth, width-len(head)-longestTail))
+	full := most
 	if b.Total > 0 {
-		full = int(min(b.Done, b.Total) * barWidth / b.Total)
+		full = int(min(b.Done, b.Total) * int64(most) / b.Total)
 	}
 	if b.State == "waiting" {
 		full = 0
 	}
-	text := fmt.Sprintf("%-19s %-11s [%s%s] %9s / %s", shortDigest(b.Digest), b.State,
-		strings.Repeat("=", full), strings.Repeat(" ", barWidth-full), size(uint64(max(b.Done, 0))), size(uint64(max(b.Total, 0))))
-	if took := b.last.Sub(b.began); isMoving(b.State) && took > 0 && b.Done > b.from {
-		text += fmt.Sprintf("  %s/s", size(uint64(float64(b.Done-b.from)/took.Seconds())))
-	}
-	return text
+	return head + "[" + strings.Repeat("=", full) + strings.Repeat(" ", most-full) + "]" + tail
 }

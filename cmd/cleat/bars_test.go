@@ -77,7 +77,7 @@ func TestLineOfABar(t *testing.T) {
 		{bar{Part: client.Part{State: "downloading", Done: 4096, Total: 4096}, from: 2048, began: began, last: began.Add(time.Second)}, []string{"2.0KiB/s"}, "4.0KiB/s"},
 		{bar{Part: client.Part{State: "downloaded", Done: 9, Total: 0}}, []string{"downloaded"}, "/s"},
 	} {
-		line := c.b.line()
+		line := c.b.line(120)
 		for _, w := range c.want {
 			if !strings.Contains(line, w) {
 				t.Errorf("%q lacks %q", line, w)
@@ -85,6 +85,19 @@ func TestLineOfABar(t *testing.T) {
 		}
 		if strings.Contains(line, c.not) {
 			t.Errorf("%q holds %q", line, c.not)
+		}
+	}
+}
+
+func TestLinesKeepTheirRateOnNarrowScreens(t *testing.T) {
+	b := bar{
+		Part:  client.Part{Digest: "sha256:0123456789abcdef", State: "downloading", Done: 1000 << 20, Total: 1001 << 20},
+		began: time.Unix(100, 0), last: time.Unix(101, 0),
+	}
+	for width, bar := range map[int]int{120: barWidth, 79: 79 - 32 - longestTail, 69: 0} {
+		line := b.line(width)
+		if !strings.HasSuffix(line, "1000.0MiB/s") || len(line) > width || strings.Count(line, "=") != max(0, bar-1) {
+			t.Errorf("%d: %q has %d characters", width, line, len(line))
 		}
 	}
 }

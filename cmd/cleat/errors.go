@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"syscall"
 
 	"github.com/containerd/errdefs"
 )
@@ -69,10 +70,11 @@ func (a *app) printed(text string) int {
 	return 0
 }
 
-// oneLine joins the lines that a runtime's message may have, and shortens made-up ids.
+// oneLine joins the lines that a runtime's message may have, shortens made-up ids, and takes out what a
+// terminal would obey: images, archives and registries are quoted in errors.
 func oneLine(err error) string {
 	text := strings.Join(strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' || r == '\r' }), "; ")
-	words := strings.SplitAfter(text, " ")
+	words := strings.SplitAfter(printable(text), " ")
 	for i, w := range words {
 		if id := strings.TrimRight(w, ":;,. "); len(id) == 64 {
 			words[i] = shortID(id) + w[len(id):]
@@ -112,6 +114,8 @@ func hintFor(err error) string {
 		return "the program must exist in the image, at the path given or in its PATH"
 	case code == codeCannotInvoke:
 		return "the program must be an executable file for this machine"
+	case diskFull(err):
+		return "make room: cleat image usage tells what images take; cleat image rm, cleat image prune and cleat gc remove some"
 	case errdefs.IsUnavailable(err) && strings.Contains(err.Error(), "connect to "):
 		return "is cleatd running? Start it, or name its socket with --address or CLEAT_ADDRESS"
 	case errdefs.IsUnavailable(err):
@@ -124,4 +128,9 @@ func hintFor(err error) string {
 		return "cleat needs the rights of root"
 	}
 	return ""
+}
+
+// diskFull tells of a disk, the daemon's or another, that has no room left.
+func diskFull(err error) bool {
+	return strings.Contains(err.Error(), syscall.ENOSPC.Error()) || strings.Contains(err.Error(), syscall.EDQUOT.Error())
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"os"
 
 	"github.com/cleatproject/cleat/client"
@@ -35,15 +37,11 @@ func exportImages(ctx context.Context, a *app, path string, names []string, o cl
 			return hinted(fmt.Errorf("write archive: stdout is a terminal: %w", errdefs.ErrInvalidArgument), "name a file with --output, or redirect")
 		}
 	} else {
-		if out, err = os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o666); err != nil {
+		var made bool
+		if out, made, err = openOutput(path); err != nil {
 			return fmt.Errorf("write archive: %w", err)
 		}
-		defer func() {
-			err = errors.Join(err, writing(out.Close()))
-			if err != nil {
-				err = errors.Join(err, os.Remove(path)) // half an archive is none
-			}
-		}()
+		defer func() { err = endOutput(out, path, made, err) }()
 	}
 	proxy, ctx := newProxy(ctx)
 	defer proxy.close()
@@ -53,4 +51,34 @@ func exportImages(ctx context.Context, a *app, path string, names []string, o cl
 		}
 		return writing(c.ExportImages(ctx, out, names, o))
 	})
+}
+
+// openOutput opens a file to write to, and tells whether it made it. What was in it stays until bytes come:
+// a name that is none must not cost an older archive.
+func openOutput(path string) (f *os.File, made bool, err error) {
+	f, err = os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
+	if !errors.Is(err, fs.ErrExist) {
+		return f, err == nil, err
+	}
+	f, err = os.OpenFile(path, os.O_WRONLY|os.O_CREATE, 0o666)
+	return f, false, err
+}
+
+// endOutput closes a file that was written to, with what came of it. Half an archive is none and is
+// removed; devices, pipes, and what nothing was written to stay.
+func endOutput(f *os.File, path string, made bool, err error) error {
+	info, statErr := f.Stat()
+	if statErr != nil || !info.Mode().IsRegular() {
+		return errors.Join(err, statErr, writing(f.Close()))
+	}
+	written, seekErr := f.Seek(0, io.SeekCurrent)
+	err = errors.Join(err, seekErr)
+	if err == nil {
+		err = writing(f.Truncate(written)) // what an older one had more
+	}
+	err = errors.Join(err, writing(f.Close()))
+	if err != nil && (made || written > 0) {
+		err = errors.Join(err, os.Remove(path))
+	}
+	return err
 }

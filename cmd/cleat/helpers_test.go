@@ -151,6 +151,19 @@ func TestOneLine(t *testing.T) {
 	if want := "run abababababab: create abababababab; second"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
+	if got := oneLine(errors.New("it has\tlinux/\x1b[2J\u009b2Jé")); got != "it has linux/\ufffd[2J\ufffd2Jé" {
+		t.Errorf("got %q", got)
+	}
+}
+
+func TestTablesHoldNothingThatTerminalsObey(t *testing.T) {
+	var out strings.Builder
+	if err := writeTable(&out, []string{"A", "B"}, [][]string{{"x/\x1b[31m", "1\n2\t\u009b3"}}); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := out.String(), "A         B\nx/\ufffd[31m   1\ufffd2 \ufffd3\n"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
 }
 
 func TestSize(t *testing.T) {

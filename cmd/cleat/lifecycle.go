@@ -24,7 +24,7 @@ func waitCommand() command {
 						err := byID(ctx, c, ref, func(id string) error {
 							exit, err := c.Wait(ctx, id, 0)
 							if err == nil {
-								a.printed(fmt.Sprintf("%d\n", exit.Status))
+								err = writeLines(a.stdout, []string{fmt.Sprint(exit.Status)})
 							}
 							return err
 						})

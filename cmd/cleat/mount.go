@@ -146,7 +146,7 @@ func imageUnmountCommand() command {
 							errs = errors.Join(errs, err)
 							continue
 						}
-						a.printed(dir + "\n")
+						errs = errors.Join(errs, writeLines(a.stdout, []string{dir}))
 					}
 					return errs
 				})

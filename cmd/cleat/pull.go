@@ -31,7 +31,8 @@ mirror. How registries are reached is configured for the daemon, in /etc/cleat/c
 // credential returns what to show to the registry of a reference.
 func (r *registryFlags) credential(ctx context.Context, a *app, reference string) (client.Credential, error) {
 	if r.user == "" {
-		return dockerconfig.Lookup(ctx, dockerconfig.Path(a.env), dockerconfig.Registry(reference))
+		c, err := dockerconfig.Lookup(ctx, dockerconfig.Path(a.env), dockerconfig.Registry(reference))
+		return c, hinted(err, "mend what docker login left there, or do without it: --user")
 	}
 	user, password, ok := strings.Cut(r.user, ":")
 	if !ok {
@@ -98,14 +99,17 @@ func pinned(img client.Image) string {
 
 // registryHint puts what a registry's error says to do into the hint.
 func registryHint(err error) error {
+	text := err.Error()
 	switch {
+	case strings.Contains(text, "hosts.toml"), strings.Contains(text, "configuration of registry"):
+		return hinted(err, "how registries are reached is configured for the daemon; see docs/registries.md")
 	case errdefs.IsUnauthorized(err):
 		return hinted(err, "log in with docker login or --user, or check the name")
 	case errdefs.IsNotFound(err):
 		return hinted(err, "check the reference: name, tag and platform")
-	case errdefs.IsUnavailable(err) && !strings.Contains(err.Error(), "connect to "):
+	case errdefs.IsUnavailable(err) && !strings.Contains(text, "connect to "):
 		return hinted(err, "the same command goes on where this one was")
-	case errdefs.IsResourceExhausted(err):
+	case errdefs.IsResourceExhausted(err) && !diskFull(err):
 		return hinted(err, "wait a while, or log in")
 	case errdefs.IsFailedPrecondition(err), errdefs.IsInvalidArgument(err):
 		return hinted(err, "the reference, or what the registry has under it, is not usable; see docs/registries.md")

@@ -47,7 +47,7 @@ func push(ctx context.Context, a *app, r client.PushRequest, flags *registryFlag
 		bars := a.newBars(flags.quiet)
 		img, err := c.Push(ctx, r, bars.update)
 		bars.finish()
-		if errdefs.IsNotFound(err) && !strings.HasPrefix(err.Error(), "push ") {
+		if errdefs.IsNotFound(err) && notHere(err) {
 			return hinted(err, "cleat image ls lists the images; cleat push REFERENCE IMAGE pushes one under another name")
 		}
 		if err != nil {
@@ -55,6 +55,13 @@ func push(ctx context.Context, a *app, r client.PushRequest, flags *registryFlag
 		}
 		return writeLines(a.stdout, []string{pinned(img)})
 	})
+}
+
+// notHere tells whether it is the image that is not there, no part of it and nothing at the registry.
+func notHere(err error) bool {
+	_, image, ok := strings.Cut(err.Error(), ": image ")
+	name, found := strings.CutSuffix(image, ": not found")
+	return ok && found && !strings.Contains(name, " ")
 }
 
 func imageTagCommand() command {
@@ -114,7 +121,7 @@ func pruneImages(ctx context.Context, a *app, c *client.Client, all bool) error 
 			errs = errors.Join(errs, err)
 			continue
 		}
-		a.printed(i.Name + "\n")
+		errs = errors.Join(errs, writeLines(a.stdout, []string{i.Name}))
 	}
 	return errs
 }

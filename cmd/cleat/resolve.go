@@ -84,7 +84,9 @@ func (a *app) forEach(ctx context.Context, refs []string, f func(ctx context.Con
 		for i, ref := range refs {
 			err := <-results[i]
 			if err == nil {
-				a.printed(ref + "\n")
+				err = writeLines(a.stdout, []string{ref})
+			}
+			if err == nil {
 				continue
 			}
 			failed = true

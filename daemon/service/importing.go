@@ -53,7 +53,11 @@ func (s *Service) Import(ctx context.Context, namespace string, r io.Reader, o *
 	if err != nil {
 		return nil, err
 	}
-	im := &importing{s: s, namespace: namespace, options: image.ImportOptions{Name: o.Name}, watch: unwatched{}, complete: o.AllPlatforms}
+	im := &importing{
+		s: s, namespace: namespace, options: image.ImportOptions{Name: o.Name}, watch: unwatched{},
+		// What is there for all its platforms need not have this machine's: a pull of all takes it too.
+		complete: o.AllPlatforms, pass: o.AllPlatforms && o.Platform == "",
+	}
 	if !o.NoUnpack {
 		if im.unpacks, err = s.unpacks(ctx, namespace, []Unpack{{Snapshotter: o.Snapshotter}}); err != nil {
 			return nil, err

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"strings"
 	"testing"
+	"unicode"
 
 	"github.com/containerd/errdefs"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -106,6 +107,35 @@ func TestCredentialsStayWhereTheyBelong(t *testing.T) {
 	_ = rc.Close()
 	if mirror.requests.Load() == 0 || mirror.saw(password) {
 		t.Errorf("the mirror was asked %d times, saw the secret: %t", mirror.requests.Load(), mirror.saw(password))
+	}
+}
+
+func TestTheRegistryAmongItsHostsSeesTheCredential(t *testing.T) {
+	var scope string
+	l := newLiar(t, tokens("u:"+password, &scope))
+	config := configured(t, l.host(), fmt.Sprintf("server = %q\n[host.%q]\ncapabilities = [\"pull\", \"resolve\"]\n", l.URL, l.URL))
+	if _, err := open(t, l.host(), config, Credential{Username: "u", Password: password}).Resolve(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+// What a registry or its authority for tokens says is shown on terminals.
+func TestErrorsHoldNothingThatTerminalsObey(t *testing.T) {
+	for name, path := range map[string]string{"the registry": "/v2/team/app/blobs/", "its authority": "/token"} {
+		l := newLiar(t, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("WWW-Authenticate", fmt.Sprintf(`Bearer realm="http://%s/token",service="s"`, r.Host))
+			if strings.HasPrefix(r.URL.Path, path) {
+				w.WriteHeader(http.StatusForbidden)
+				_, _ = io.WriteString(w, "{\"errors\":[{\"code\":\"DENIED\",\"message\":\"said \\u001b[2J\\u009b2J\\r\"}]}")
+				return
+			}
+			w.WriteHeader(http.StatusUnauthorized)
+		})
+		_, err := open(t, l.host(), "", Credential{}).Fetch(t.Context(), describe("application/x", []byte("x")), 0)
+		checkError(t, err, errdefs.IsPermissionDenied, "said")
+		if strings.ContainsFunc(err.Error(), unicode.IsControl) {
+			t.Errorf("%s: %q", name, err)
+		}
 	}
 }
 

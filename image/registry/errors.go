@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"unicode"
 
 	"github.com/containerd/errdefs"
 	"oras.land/oras-go/v2/registry/remote/auth"
@@ -38,16 +39,16 @@ func readError(resp *http.Response) error {
 		Errors []errcode.Error `json:"errors"`
 	}
 	if err == nil && json.Unmarshal(raw, &doc) == nil && len(doc.Errors) > 0 {
-		e.text = printable(strings.TrimSpace(doc.Errors[0].Code + " " + doc.Errors[0].Message))
+		e.text = printable(strings.TrimSpace(doc.Errors[0].Code+" "+doc.Errors[0].Message), 200)
 	}
 	return e
 }
 
-// printable cuts a stranger's text down to what can be shown in a line.
-func printable(s string) string {
-	const most = 200
+// printable cuts a stranger's text down to what can be shown in a line: without what a terminal would
+// obey, and with at most so many bytes.
+func printable(s string, most int) string {
 	s = strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
+		if unicode.IsControl(r) {
 			return ' '
 		}
 		return r
@@ -98,6 +99,10 @@ func classify(err error) (advice string, class error) {
 		return "it refuses what is asked", errdefs.ErrFailedPrecondition
 	case hasClass(err):
 		return "", nil
+	case errors.Is(err, http.ErrSchemeMismatch):
+		return "if it is meant to speak plain HTTP, name it with http:// in its hosts.toml", errdefs.ErrUnavailable
+	case isTLSRefusal(err):
+		return "it refuses to speak TLS with us; if it wants a client's certificate, name one as client in its hosts.toml", errdefs.ErrUnavailable
 	case isTLSError(err):
 		return "name its authority as ca in its hosts.toml, or set skip_verify there", errdefs.ErrUnavailable
 	default:
@@ -140,7 +145,7 @@ func redact(err error) string {
 			text = strings.ReplaceAll(text, u, bare.String())
 		}
 	}
-	return printableLong(text)
+	return printable(text, 1000)
 }
 
 // urlsOf returns the URLs that the errors of a chain name.
@@ -155,12 +160,4 @@ func urlsOf(err error) []string {
 		out = append(out, te.URL.String())
 	}
 	return out
-}
-
-func printableLong(s string) string {
-	const most = 1000
-	if len(s) > most {
-		s = strings.ToValidUTF8(s[:most], "") + "..."
-	}
-	return strings.ReplaceAll(s, "\n", " ")
 }

@@ -38,7 +38,7 @@ func (r *Repository) openURL(ctx context.Context, text string, desc ocispec.Desc
 	if err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil {
 		return nil, fmt.Errorf("layer %s names the URL %.100q: only https is followed: %w", desc.Digest, text, errdefs.ErrInvalidArgument)
 	}
-	if isLoopback(u.Host) && !isLoopback(r.ref.Host) {
+	if isThisMachine(u) && !isLoopback(r.ref.Host) {
 		return nil, fmt.Errorf("layer %s names a URL of this machine: it is not followed: %w", desc.Digest, errdefs.ErrInvalidArgument)
 	}
 	hosts, err := hostsFor(r.config, u.Host, "")

@@ -141,6 +141,17 @@ func isLoopback(hostport string) bool {
 	return err == nil && addr.IsLoopback()
 }
 
+// isThisMachine tells whether a URL that a stranger wrote leads to this machine, in any way to write it
+// but a name that has to be looked up.
+func isThisMachine(u *url.URL) bool {
+	name := strings.ToLower(strings.TrimSuffix(u.Hostname(), "."))
+	if isLoopback(name) || strings.HasSuffix(name, ".localhost") {
+		return true
+	}
+	addr, err := netip.ParseAddr(name)
+	return err == nil && (addr.Unmap().IsLoopback() || addr.Unmap().IsUnspecified())
+}
+
 // parseServer reads a server of the configuration, a URL or a host alone.
 func parseServer(text string, overridePath bool) (url.URL, error) {
 	if !strings.Contains(text, "://") {

@@ -1,6 +1,8 @@
 package registry
 
 import (
+	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -63,6 +65,28 @@ server = "https://docker.example"
 	}
 }
 
+// Files written for peers name the registry itself among the hosts: that is no mirror.
+func TestTheRegistryAmongItsHosts(t *testing.T) {
+	for name, c := range map[string]struct {
+		text        string
+		own         bool
+		first, last capability
+	}{
+		"with its server":    {"server = \"https://r.example:5000\"\n[host.\"https://r.example:5000\"]\nskip_verify = true", true, canAll, 0},
+		"without a server":   {"[host.\"https://r.example:5000\"]", true, canAll, 0},
+		"for some requests":  {"[host.\"https://r.example:5000\"]\ncapabilities = [\"pull\", \"resolve\"]", true, canPull | canResolve, canPush},
+		"plain, as its only": {"[host.\"http://r.example:5000\"]", true, canAll, 0},
+		"plain, a TLS one's": {"server = \"https://r.example:5000\"\n[host.\"http://r.example:5000\"]", false, canAll, canAll},
+		"another port":       {"[host.\"https://r.example:5001\"]", false, canAll, canAll},
+		"another place":      {"[host.\"https://r.example:5000/proxy\"]", false, canAll, canAll},
+	} {
+		hosts, err := hostsFor(configured(t, "r.example:5000", c.text), "r.example:5000", "")
+		if err != nil || len(hosts) != 2 || hosts[0].own != c.own || hosts[0].can != c.first || !hosts[1].own || hosts[1].can != c.last {
+			t.Errorf("%s: %+v, %v", name, hosts, err)
+		}
+	}
+}
+
 func TestWhichFolderIsOfARegistry(t *testing.T) {
 	for folder, registry := range map[string]string{
 		"localhost:5000": "localhost:5000", "localhost_5000_": "localhost:5000", "_default": "any.example",
@@ -86,6 +110,23 @@ func TestPlainHTTPIsGuessedForLoopbackOnly(t *testing.T) {
 		hosts, err := hostsFor("", registry, "")
 		if err != nil || hosts[0].guess != want || hosts[0].base.Scheme != "https" {
 			t.Errorf("%s: %+v, %v", registry, hosts, err)
+		}
+	}
+}
+
+// A registry elsewhere could otherwise have what listens on this machine asked.
+func TestRedirectsToThisMachine(t *testing.T) {
+	at := func(host string) *http.Request { return &http.Request{URL: &url.URL{Scheme: "https", Host: host}} }
+	for host, refused := range map[string]bool{
+		"localhost": true, "LocalHost:80": true, "localhost.:80": true, "x.localhost": true, "127.9.9.9": true, "[::1]:80": true,
+		"[::ffff:127.0.0.1]": true, "0.0.0.0:80": true, "[::]": true, "[::ffff:0.0.0.0]:1": true,
+		"localhost.example": false, "blobs.example:443": false, "127.0.0.1.example": false, "10.0.0.1": false,
+	} {
+		if err := checkRedirect(at(host), []*http.Request{at("far.example")}); refused != (err != nil) {
+			t.Errorf("%s: %v", host, err)
+		}
+		if err := checkRedirect(at(host), []*http.Request{at("localhost:5000")}); err != nil {
+			t.Errorf("%s, from this machine: %v", host, err)
 		}
 	}
 }

@@ -65,6 +65,15 @@ func parseHosts(raw []byte, registry, dir, scheme string) ([]host, error) {
 	}
 	h.own = true
 	h.guess = table.Server == "" && own.guess
+	for i := range hosts {
+		if hosts[i].base.Host == h.base.Host && hosts[i].base.Path == h.base.Path &&
+			(hosts[i].base.Scheme == h.base.Scheme || table.Server == "") {
+			// The registry itself, named once more to say how it is reached: no mirror. It is not asked
+			// again, in another way, for what it was asked for already.
+			hosts[i].own = true
+			h.can &^= hosts[i].can
+		}
+	}
 	return append(hosts, h), nil
 }
 

@@ -10,6 +10,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
+	"log"
 	"math/big"
 	"net/http"
 	"net/http/httptest"
@@ -116,6 +117,18 @@ func TestTLS(t *testing.T) {
 	_ = rc.Close()
 	_, err = open(t, host, "", Credential{}).Resolve(t.Context())
 	checkError(t, err, errdefs.IsUnavailable, host, "hosts.toml")
+	strict := httptest.NewUnstartedServer(http.NotFoundHandler())
+	strict.TLS = &tls.Config{ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: pool}
+	strict.Config.ErrorLog = log.New(io.Discard, "", 0)
+	strict.StartTLS()
+	defer strict.Close()
+	host = strict.Listener.Addr().String()
+	_, err = open(t, host, configured(t, host, "skip_verify = true\n"), Credential{}).Resolve(t.Context())
+	checkError(t, err, errdefs.IsUnavailable, host, "name one as client")
+	plain := newLiar(t, func(http.ResponseWriter, *http.Request) {})
+	config := configured(t, plain.host(), fmt.Sprintf("server = \"https://%s\"\n", plain.host()))
+	_, err = open(t, plain.host(), config, Credential{}).Resolve(t.Context())
+	checkError(t, err, errdefs.IsUnavailable, plain.host(), "http://", "hosts.toml")
 }
 
 func TestForeignLayersComeFromTheirURLsAsNobody(t *testing.T) {

@@ -63,7 +63,7 @@ func tlsConfig(h *host) (*tls.Config, error) {
 		for _, path := range h.ca {
 			raw, err := os.ReadFile(path)
 			if err != nil {
-				return nil, fmt.Errorf("read certificate of an authority: %w", err)
+				return nil, fmt.Errorf("read certificate of an authority: %w: %w", err, errdefs.ErrFailedPrecondition)
 			}
 			if !pool.AppendCertsFromPEM(raw) {
 				return nil, fmt.Errorf("certificate of an authority %s: it holds none in PEM: %w", path, errdefs.ErrInvalidArgument)
@@ -74,7 +74,7 @@ func tlsConfig(h *host) (*tls.Config, error) {
 	for _, p := range h.clients {
 		pair, err := tls.LoadX509KeyPair(p.cert, p.key)
 		if err != nil {
-			return nil, fmt.Errorf("load client certificate %s: %w", p.cert, err)
+			return nil, fmt.Errorf("load client certificate %s: %w: %w", p.cert, err, errdefs.ErrFailedPrecondition)
 		}
 		config.Certificates = append(config.Certificates, pair)
 	}
@@ -145,7 +145,7 @@ func checkRedirect(req *http.Request, via []*http.Request) error {
 	if len(via) > 0 && via[len(via)-1].URL.Scheme == "https" && req.URL.Scheme != "https" {
 		return fmt.Errorf("it redirects from TLS to %s, which is not safe", req.URL.Scheme)
 	}
-	if len(via) > 0 && !isLoopback(via[0].URL.Host) && isLoopback(req.URL.Host) {
+	if len(via) > 0 && !isThisMachine(via[0].URL) && isThisMachine(req.URL) {
 		return errors.New("it redirects to this machine, which is not safe")
 	}
 	return nil
@@ -193,4 +193,10 @@ func (s *stalling) Close() error {
 func isTLSError(err error) bool {
 	var verify *tls.CertificateVerificationError
 	return errors.As(err, &verify) || strings.Contains(err.Error(), "tls: ")
+}
+
+// isTLSRefusal tells whether it was the other side that ended TLS, for which its certificate is no reason.
+func isTLSRefusal(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "remote error"
 }

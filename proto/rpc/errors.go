@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"strings"
 
 	"github.com/containerd/errdefs"
 	"github.com/containerd/ttrpc"
@@ -39,7 +40,9 @@ func classes() []struct {
 }
 
 // ToWire turns an error into the status that carries its class; nil stays nil, and a status that
-// came from further down stays what it is. Suits ttrpc and gRPC servers alike.
+// came from further down stays what it is. Suits ttrpc and gRPC servers alike. Bytes that are no UTF-8
+// (names that were asked for are quoted in errors) become U+FFFD: a status that holds them cannot be
+// sent, and ttrpc would close the connection instead of answering.
 func ToWire(err error) error {
 	if err == nil {
 		return nil
@@ -47,12 +50,13 @@ func ToWire(err error) error {
 	if _, ok := err.(interface{ GRPCStatus() *status.Status }); ok { //nolint:errorlint // only an error that is itself a status
 		return err
 	}
+	text := strings.ToValidUTF8(err.Error(), "\ufffd")
 	for _, c := range classes() {
 		if errors.Is(err, c.class) {
-			return status.Error(c.code, err.Error())
+			return status.Error(c.code, text)
 		}
 	}
-	return status.Error(codes.Unknown, err.Error())
+	return status.Error(codes.Unknown, text)
 }
 
 // wireError is an error as the other side worded it, with its class.

@@ -89,6 +89,29 @@ func TestErrorsKeepTheirClass(t *testing.T) {
 	}
 }
 
+func TestErrorsThatQuoteBytesAreAnswered(t *testing.T) {
+	said := fmt.Errorf("open thing a\xff\xfeb: %w", errdefs.ErrNotFound)
+	c := serve(t, filepath.Join(t.TempDir(), "s"), &ttrpc.ServiceDesc{
+		Methods: map[string]ttrpc.Method{
+			"Fail": rpc.Unary(func(context.Context, *types.Empty) (*types.Empty, error) { return nil, said }),
+		},
+		Streams: map[string]ttrpc.Stream{
+			"Fails": rpc.ServerStream(func(context.Context, *types.Empty, func(*types.Empty) error) error { return said }),
+		},
+	})
+	_, unary := rpc.Call[types.Empty](t.Context(), c, "test", "Fail", &types.Empty{})
+	s, err := rpc.OpenServerStream[types.Empty](t.Context(), c, "test", "Fails", &types.Empty{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, stream := s.Receive(t.Context())
+	for what, err := range map[string]error{"call": unary, "stream": stream} {
+		if !errdefs.IsNotFound(err) || err.Error() != "open thing a\ufffdb: not found" {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
 func TestStreams(t *testing.T) {
 	c := serve(t, filepath.Join(t.TempDir(), "s"), &ttrpc.ServiceDesc{Streams: map[string]ttrpc.Stream{
 		"Count": rpc.ServerStream(func(_ context.Context, req *task.WaitResponse, send func(*task.WaitResponse) error) error {
