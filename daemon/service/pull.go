@@ -67,8 +67,9 @@ func (s *Service) Pull(ctx context.Context, namespace string, req *cleatapi.Pull
 	if err != nil {
 		return err
 	}
-	p.options = image.FetchOptions{
-		Platform: match, All: req.AllPlatforms, Parallel: int(min(req.MaxConcurrentDownloads, 1<<10)),
+	p.options = image.FetchOptions{Platform: match, Parallel: int(min(req.MaxConcurrentDownloads, 1<<10))}
+	if req.AllPlatforms {
+		p.options.Some = &image.Choice{}
 	}
 	if !req.NoUnpack {
 		if p.unpacks, err = s.unpacks(ctx, namespace, []Unpack{{Snapshotter: req.Snapshotter}}); err != nil {
