@@ -1,9 +1,10 @@
 // Package client talks to cleatd: the command line uses it, and so can any Go program.
 //
-// Dial gives a Client for one namespace. Its methods are of two kinds. Those that join steps
-// (Run, Wait, List, Remove, Images, ImportImage, Events, Shims) use cleatd's own services; those on
-// a running container (Exec, Kill, Pause, Pids, Metrics...) use the containerd API and work with
-// any daemon that serves it over ttrpc.
+// Dial gives a Client for one namespace. Its methods are of three kinds. Those that join steps
+// (Run, Wait, List, Remove, Images, Events, Shims) use cleatd's own services; those that move images
+// (Pull, Push, TagImage, ImportImage, ExportImages) use containerd's transfer service, with cleatd's own
+// kinds of source and destination; those on a running container (Exec, Kill, Pause, Pids, Metrics...)
+// use the containerd API and work with any daemon that serves it over ttrpc.
 //
 // Guarantees:
 //   - Every method honours its context. Ending the context of a call that changes something makes

@@ -2,8 +2,11 @@ package client
 
 import (
 	"context"
+	"errors"
+	"io"
 
 	"github.com/cleatproject/cleat/proto/cleatapi"
+	"github.com/cleatproject/cleat/proto/rpc"
 )
 
 // ConvertRequest of Convert; Source and Target are required.
@@ -31,9 +34,51 @@ type ConvertRequest struct {
 // change keeps its digest, and a call that failed leaves nothing. progress is as of Pull, with the states
 // waiting, converting and converted.
 func (c *Client) Convert(ctx context.Context, r ConvertRequest, progress func([]Part)) (Image, error) {
-	img, err := c.transfer(ctx, "Convert", &cleatapi.ConvertRequest{
+	img, err := c.convert(ctx, &cleatapi.ConvertRequest{
 		Source: r.Source, Target: r.Target, Compression: r.Compression, CompressionLevel: int32(r.Level), Format: r.Format,
 		Platform: r.Platform, AllPlatforms: r.AllPlatforms, MaxConcurrent: uint32(max(r.MaxConcurrent, 0)), Namespace: c.namespace,
 	}, progress)
 	return img, about("convert image", r.Source, err)
+}
+
+// convert follows the call to its end.
+func (c *Client) convert(ctx context.Context, req *cleatapi.ConvertRequest, progress func([]Part)) (out Image, err error) {
+	conn, err := c.conns.take(ctx)
+	if err != nil {
+		return out, err
+	}
+	ended := false
+	// A stream that was left before its end is ended by closing the connection.
+	defer func() { c.conns.put(conn, ended) }()
+	s, err := rpc.OpenServerStream[cleatapi.TransferProgress](ctx, conn.ttrpc, cleatapi.ImagesService, "Convert", req)
+	if err != nil {
+		return out, err
+	}
+	done := false
+	for {
+		m, err := s.Receive(ctx)
+		switch {
+		case errors.Is(err, io.EOF) && done:
+			ended = true
+			return out, nil
+		case errors.Is(err, io.EOF):
+			return out, errNoAnswer()
+		case err != nil:
+			return out, err
+		}
+		if progress != nil && len(m.Items) > 0 {
+			progress(parts(m.Items))
+		}
+		if m.Image != nil {
+			out, done = image(m.Image), true
+		}
+	}
+}
+
+func parts(items []*cleatapi.TransferItem) []Part {
+	out := make([]Part, len(items))
+	for i, m := range items {
+		out[i] = Part{Digest: m.Digest, MediaType: m.MediaType, State: m.State, Done: m.Done, Total: m.Total}
+	}
+	return out
 }

@@ -38,8 +38,10 @@ func (c *Client) ExportImages(ctx context.Context, w io.Writer, names []string, 
 		case <-calling.Done():
 		}
 	})
-	_, err = call[cleatapi.ExportResponse](calling, c, cleatapi.ImagesService, "Export",
-		&cleatapi.ExportRequest{Images: names, Path: set.Paths.Stdout, Platform: opts.Platform, AllPlatforms: opts.AllPlatforms})
+	_, err = c.transfer(calling, transfer{
+		source:      storeEnd(&cleatapi.ImageStore{Names: names, Platform: opts.Platform, AllPlatforms: opts.AllPlatforms}),
+		destination: archiveEnd(&cleatapi.ArchiveFile{Path: set.Paths.Stdout}),
+	})
 	cancel()
 	wg.Wait()
 	select {

@@ -59,12 +59,18 @@ func (c *Client) RemoveImage(ctx context.Context, name string) error {
 
 // TagImage gives an image, by name or digest, another name. A name that exists is moved.
 func (c *Client) TagImage(ctx context.Context, source, target string) (Image, error) {
-	resp, err := call[cleatapi.TagImageResponse](ctx, c, cleatapi.ImagesService, "Tag",
-		&cleatapi.TagImageRequest{Source: source, Target: target})
+	t, err := c.transfer(ctx, transfer{
+		source:      storeEnd(&cleatapi.ImageStore{Names: []string{source}}),
+		destination: storeEnd(&cleatapi.ImageStore{Names: []string{target}, NoUnpack: true}),
+	})
 	if err != nil {
 		return Image{}, about("tag image", source, err)
 	}
-	return image(resp.Image), nil
+	list, err := c.saved(ctx, t)
+	if err != nil {
+		return Image{}, about("tag image", source, err)
+	}
+	return list[0], nil
 }
 
 func images(ms []*cleatapi.Image) []Image {

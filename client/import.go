@@ -11,7 +11,6 @@ import (
 
 	"github.com/cleatproject/cleat/client/stdio"
 	"github.com/cleatproject/cleat/proto/cleatapi"
-	"github.com/cleatproject/cleat/proto/rpc"
 	"github.com/containerd/errdefs"
 )
 
@@ -37,54 +36,35 @@ type ImportOptions struct {
 // file that nothing was read of is left to the daemon to read. Where r is an *os.File a read that
 // waits is interrupted when the daemon refuses or ctx ends; any other reader is waited for.
 func (c *Client) ImportImage(ctx context.Context, r io.Reader, opts ImportOptions) ([]Image, error) {
-	o := &cleatapi.ImportOptions{
-		Name: opts.Name, Platform: opts.Platform, Snapshotter: opts.Snapshotter, NoUnpack: opts.NoUnpack,
-		Namespace: c.namespace, AllPlatforms: opts.AllPlatforms,
+	to := &cleatapi.ImageStore{
+		Platform: opts.Platform, Snapshotter: opts.Snapshotter, NoUnpack: opts.NoUnpack, AllPlatforms: opts.AllPlatforms,
 	}
-	o.Path = regularPath(r)
-	if o.Path != "" {
-		images, err := c.importPath(ctx, o)
+	if opts.Name != "" {
+		to.Names = []string{opts.Name}
+	}
+	if path := regularPath(r); path != "" {
+		images, err := c.importPath(ctx, path, to)
 		if !errdefs.IsNotFound(err) {
 			return images, about("import image", opts.Name, err)
 		}
 		// The daemon sees other mounts than this program, and not this file.
 	}
-	images, err := c.importPiped(ctx, r, o)
+	images, err := c.importPiped(ctx, r, to)
 	return images, about("import image", opts.Name, err)
 }
 
-// importPath asks for the import of what o.Path leads to.
-func (c *Client) importPath(ctx context.Context, o *cleatapi.ImportOptions) (_ []Image, err error) {
-	conn, err := c.conns.take(ctx)
+// importPath asks for the import of what path leads to.
+func (c *Client) importPath(ctx context.Context, path string, to *cleatapi.ImageStore) ([]Image, error) {
+	t, err := c.transfer(ctx, transfer{source: archiveEnd(&cleatapi.ArchiveFile{Path: path}), destination: storeEnd(to)})
 	if err != nil {
 		return nil, err
 	}
-	// A stream that was left before its end would haunt the connection, so only success keeps it.
-	defer func() { c.conns.put(conn, err == nil) }()
-	s, err := rpc.OpenClientStream[cleatapi.ImportResponse](ctx, conn.ttrpc, cleatapi.ImagesService, "Import")
-	if err != nil {
-		return nil, err
-	}
-	serr := s.Send(ctx, &cleatapi.ImportRequest{Options: o})
-	// Where sending went wrong the daemon may have ended the stream, and its answer says why.
-	resp, err := s.Finish(ctx)
-	if err != nil {
-		return nil, worse(serr, err)
-	}
-	return images(resp.Images), nil
-}
-
-// worse picks the error that says more of a stream that the daemon ended.
-func worse(send, finish error) error {
-	if send == nil || (!errdefs.IsUnavailable(finish) && !errors.Is(finish, io.EOF)) {
-		return finish
-	}
-	return send
+	return c.saved(ctx, t)
 }
 
 // importPiped sends r through a FIFO: a stream of ttrpc has no flow control, and breaks when a disk
 // is slower than the archive.
-func (c *Client) importPiped(ctx context.Context, r io.Reader, o *cleatapi.ImportOptions) (_ []Image, err error) {
+func (c *Client) importPiped(ctx context.Context, r io.Reader, to *cleatapi.ImageStore) (_ []Image, err error) {
 	pipe, err := stdio.NewPipe(c.StdioRoot())
 	if err != nil {
 		return nil, err
@@ -95,7 +75,6 @@ func (c *Client) importPiped(ctx context.Context, r io.Reader, o *cleatapi.Impor
 			err = fmt.Errorf("close pipe: %w", cerr)
 		}
 	}()
-	o.Path = pipe.Path
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	sendCtx, stop := context.WithCancel(ctx)
@@ -111,7 +90,7 @@ func (c *Client) importPiped(ctx context.Context, r io.Reader, o *cleatapi.Impor
 		}
 		broken <- err
 	}()
-	images, err := c.importPath(ctx, o)
+	images, err := c.importPath(ctx, pipe.Path, to)
 	stop()
 	if berr := <-broken; berr != nil {
 		return nil, fmt.Errorf("send archive: %w", berr)

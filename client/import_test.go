@@ -14,43 +14,39 @@ import (
 
 	"github.com/cleatproject/cleat/client"
 	"github.com/cleatproject/cleat/proto/cleatapi"
-	"github.com/cleatproject/cleat/proto/rpc"
 	"github.com/containerd/errdefs"
-	"github.com/containerd/ttrpc"
 )
 
-// importer is a daemon that imports by take, which is told of the options.
-func importer(t *testing.T, take func(context.Context, *cleatapi.ImportOptions) (int64, error)) *fake {
-	return newFake(t, map[string]*ttrpc.ServiceDesc{cleatapi.ImagesService: {Streams: map[string]ttrpc.Stream{
-		"Import": rpc.ClientStream(func(ctx context.Context, receive func() (*cleatapi.ImportRequest, error)) (*cleatapi.ImportResponse, error) {
-			first, err := receive()
-			if err != nil || first.Options == nil || first.Options.Namespace != "blue" || len(first.Data) > 0 {
-				return nil, fmt.Errorf("first message %+v: %w", first, err)
-			}
-			n, err := take(ctx, first.Options)
-			if err != nil {
-				return nil, err
-			}
-			return &cleatapi.ImportResponse{Images: []*cleatapi.Image{{Name: first.Options.Name, Size_: n}}}, nil
-		}),
-	}}})
+// importer is a daemon that imports by take, which is told of the archive's path.
+func importer(t *testing.T, take func(context.Context, string) error) *fake {
+	return transferring(t, func(ctx context.Context, a *asked) error {
+		path, to := a.archive()
+		if a.namespace != "blue" {
+			t.Errorf("in the namespace %q", a.namespace)
+		}
+		if err := take(ctx, path); err != nil {
+			return err
+		}
+		return a.tell(saved(append(to.Names, "n")[0]))
+	}, &cleatapi.Image{Name: "n"})
 }
 
 // readTo reads the archive that is offered; limit, if not 0, is where it finds it to be none.
-func readTo(got *bytes.Buffer, limit int64) func(context.Context, *cleatapi.ImportOptions) (int64, error) {
-	return func(_ context.Context, o *cleatapi.ImportOptions) (int64, error) {
-		f, err := os.Open(o.Path)
+func readTo(got *bytes.Buffer, limit int64) func(context.Context, string) error {
+	return func(_ context.Context, path string) error {
+		f, err := os.Open(path)
 		if err != nil {
-			return 0, err
+			return err
 		}
 		defer func() { _ = f.Close() }()
 		if limit == 0 {
-			return got.ReadFrom(f)
+			_, err := got.ReadFrom(f)
+			return err
 		}
 		if _, err := io.CopyN(got, f, limit); err != nil {
-			return 0, err
+			return err
 		}
-		return 0, fmt.Errorf("not an archive: %w", errdefs.ErrInvalidArgument)
+		return fmt.Errorf("not an archive: %w", errdefs.ErrInvalidArgument)
 	}
 }
 
@@ -112,12 +108,12 @@ func TestImportSendsTheArchive(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			var got bytes.Buffer
 			var offered string
-			c := importer(t, func(ctx context.Context, o *cleatapi.ImportOptions) (int64, error) {
-				offered = o.Path
-				return readTo(&got, 0)(ctx, o)
+			c := importer(t, func(ctx context.Context, path string) error {
+				offered = path
+				return readTo(&got, 0)(ctx, path)
 			}).dial()
 			images, err := c.ImportImage(t.Context(), tc.in, client.ImportOptions{Name: "n"})
-			if err != nil || len(images) != 1 || images[0].Name != "n" || images[0].Size != int64(len(archive)-tc.skip) {
+			if err != nil || len(images) != 1 || images[0].Name != "n" {
 				t.Fatalf("got %+v, %v", images, err)
 			}
 			if !bytes.Equal(got.Bytes(), archive[tc.skip:]) {
@@ -143,11 +139,11 @@ func TestImportOfAFileThatTheDaemonDoesNotSee(t *testing.T) {
 	}
 	defer func() { _ = f.Close() }()
 	var got bytes.Buffer
-	c := importer(t, func(ctx context.Context, o *cleatapi.ImportOptions) (int64, error) {
-		if o.Path == path {
-			return 0, fmt.Errorf("open archive: %w", errdefs.ErrNotFound)
+	c := importer(t, func(ctx context.Context, offered string) error {
+		if offered == path {
+			return fmt.Errorf("open archive: %w", errdefs.ErrNotFound)
 		}
-		return readTo(&got, 0)(ctx, o)
+		return readTo(&got, 0)(ctx, offered)
 	}).dial()
 	if _, err := c.ImportImage(t.Context(), f, client.ImportOptions{}); err != nil || got.String() != "archive" {
 		t.Errorf("got %q, %v", &got, err)
@@ -163,7 +159,7 @@ func TestImportTellsWhyTheDaemonRefused(t *testing.T) {
 	endless := func() io.Reader { return &zeros{} }
 	for _, tc := range []struct {
 		name string
-		take func(context.Context, *cleatapi.ImportOptions) (int64, error)
+		take func(context.Context, string) error
 		in   io.Reader
 	}{
 		{"at the first byte", readTo(&bytes.Buffer{}, 1), endless()},
@@ -181,8 +177,8 @@ func TestImportTellsWhyTheDaemonRefused(t *testing.T) {
 	}
 }
 
-func refuse(context.Context, *cleatapi.ImportOptions) (int64, error) {
-	return 0, fmt.Errorf("no such platform: %w", errdefs.ErrInvalidArgument)
+func refuse(context.Context, string) error {
+	return fmt.Errorf("no such platform: %w", errdefs.ErrInvalidArgument)
 }
 
 type zeros struct{}
@@ -190,11 +186,11 @@ type zeros struct{}
 func (*zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
 
 // untilEnd reads the archive to its end and tells whether the call was over by then.
-func untilEnd(over chan<- bool) func(context.Context, *cleatapi.ImportOptions) (int64, error) {
-	return func(ctx context.Context, o *cleatapi.ImportOptions) (int64, error) {
-		f, err := os.Open(o.Path)
+func untilEnd(over chan<- bool) func(context.Context, string) error {
+	return func(ctx context.Context, path string) error {
+		f, err := os.Open(path)
 		if err != nil {
-			return 0, err
+			return err
 		}
 		stop := context.AfterFunc(ctx, func() { _ = f.Close() })
 		_, err = io.Copy(io.Discard, f)
@@ -202,7 +198,7 @@ func untilEnd(over chan<- bool) func(context.Context, *cleatapi.ImportOptions) (
 		if stop() {
 			_ = f.Close()
 		}
-		return 0, err
+		return err
 	}
 }
 
@@ -237,18 +233,18 @@ func TestCancelledImport(t *testing.T) {
 	for name, in := range map[string]io.Reader{"waiting to write": &zeros{}, "waiting to read": silent} {
 		t.Run(name, func(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
-			c := importer(t, func(ctx context.Context, o *cleatapi.ImportOptions) (int64, error) {
-				f, err := os.Open(o.Path)
+			c := importer(t, func(ctx context.Context, path string) error {
+				f, err := os.Open(path)
 				if err != nil {
-					return 0, err
+					return err
 				}
 				defer func() { _ = f.Close() }()
 				if _, err := f.Read(make([]byte, 1)); err != nil {
-					return 0, err
+					return err
 				}
 				cancel()
 				<-ctx.Done()
-				return 0, ctx.Err()
+				return ctx.Err()
 			}).dial()
 			if _, err := c.ImportImage(ctx, in, client.ImportOptions{}); !errors.Is(err, context.Canceled) {
 				t.Errorf("got %v, want canceled", err)
@@ -260,15 +256,15 @@ func TestCancelledImport(t *testing.T) {
 
 func TestImportWhenTheDaemonDies(t *testing.T) {
 	entered := make(chan struct{})
-	f := importer(t, func(ctx context.Context, o *cleatapi.ImportOptions) (int64, error) {
-		p, err := os.Open(o.Path)
+	f := importer(t, func(ctx context.Context, path string) error {
+		p, err := os.Open(path)
 		if err != nil {
-			return 0, err
+			return err
 		}
 		defer func() { _ = p.Close() }()
 		close(entered)
 		<-ctx.Done()
-		return 0, ctx.Err()
+		return ctx.Err()
 	})
 	c := f.dial()
 	go func() {
@@ -285,9 +281,9 @@ func TestImportWhenTheDaemonDies(t *testing.T) {
 // However long the daemon stands still, the archive waits.
 func TestImportIntoASlowDaemon(t *testing.T) {
 	var got bytes.Buffer
-	c := importer(t, func(ctx context.Context, o *cleatapi.ImportOptions) (int64, error) {
+	c := importer(t, func(ctx context.Context, path string) error {
 		<-time.After(1500 * time.Millisecond) // more than a stream of ttrpc bears
-		return readTo(&got, 0)(ctx, o)
+		return readTo(&got, 0)(ctx, path)
 	}).dial()
 	archive := bytes.Repeat([]byte("0123456789"), 5<<20)
 	images, err := c.ImportImage(t.Context(), bytes.NewReader(archive), client.ImportOptions{})

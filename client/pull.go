@@ -2,14 +2,9 @@ package client
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"io"
 	"strings"
 
 	"github.com/cleatproject/cleat/proto/cleatapi"
-	"github.com/cleatproject/cleat/proto/rpc"
-	"github.com/containerd/errdefs"
 )
 
 // Credential is what a user shows to a registry; the zero value is nobody. The daemon uses it for one
@@ -64,12 +59,19 @@ type Part struct {
 // what changed, five times a second at most. A pull that was ended by ctx or broke off goes on where it
 // was with the next one.
 func (c *Client) Pull(ctx context.Context, r PullRequest, progress func([]Part)) (Image, error) {
-	img, err := c.transfer(ctx, "Pull", &cleatapi.PullRequest{
-		Reference: r.Reference, Platform: r.Platform, AllPlatforms: r.AllPlatforms, Snapshotter: r.Snapshotter,
-		NoUnpack: r.NoUnpack, MaxConcurrentDownloads: uint32(max(r.MaxConcurrentDownloads, 0)),
-		Credential: r.Credential.wire(), Namespace: c.namespace,
-	}, progress)
-	return img, transferError("pull", r.Reference, err)
+	from := &cleatapi.Registry{Reference: r.Reference, MaxConcurrent: uint32(max(r.MaxConcurrentDownloads, 0))}
+	to := &cleatapi.ImageStore{Platform: r.Platform, AllPlatforms: r.AllPlatforms, Snapshotter: r.Snapshotter, NoUnpack: r.NoUnpack}
+	t, err := c.transfer(ctx, transfer{
+		source: registryEnd(from), destination: storeEnd(to), registry: from, credential: r.Credential, progress: progress,
+	})
+	if err != nil {
+		return Image{}, transferError("pull", r.Reference, err)
+	}
+	list, err := c.saved(ctx, t)
+	if err != nil {
+		return Image{}, transferError("pull", r.Reference, err)
+	}
+	return list[0], nil
 }
 
 // PushRequest of Push; only Reference is required.
@@ -88,15 +90,26 @@ type PushRequest struct {
 	Referrers bool
 }
 
-// Push brings an image to a registry, what that lacks of it, and returns what that has then. progress,
-// where it is not nil, is called with what changed, five times a second at most.
+// Push brings an image to a registry, what that lacks of it, and returns what that has then: its name,
+// digest and media type. progress, where it is not nil, is called with what changed, five times a second
+// at most.
 func (c *Client) Push(ctx context.Context, r PushRequest, progress func([]Part)) (Image, error) {
-	img, err := c.transfer(ctx, "Push", &cleatapi.PushRequest{
-		Reference: r.Reference, Image: r.Image, Platform: r.Platform, Referrers: r.Referrers,
-		MaxConcurrentUploads: uint32(max(r.MaxConcurrentUploads, 0)),
-		Credential:           r.Credential.wire(), Namespace: c.namespace,
-	}, progress)
-	return img, transferError("push", r.Reference, err)
+	from := &cleatapi.ImageStore{Platform: r.Platform, Referrers: r.Referrers}
+	if r.Image != "" {
+		from.Names = []string{r.Image}
+	}
+	to := &cleatapi.Registry{Reference: r.Reference, MaxConcurrent: uint32(max(r.MaxConcurrentUploads, 0))}
+	t, err := c.transfer(ctx, transfer{
+		source: storeEnd(from), destination: registryEnd(to), registry: to, credential: r.Credential, progress: progress,
+	})
+	if err == nil && t.pushed == nil {
+		err = errNoAnswer()
+	}
+	if err != nil {
+		return Image{}, transferError("push", r.Reference, err)
+	}
+	d := t.pushed
+	return Image{Name: d.Annotations[cleatapi.NameAnnotation], Digest: d.Digest, MediaType: d.MediaType}, nil
 }
 
 // transferError names the call, unless the daemon has.
@@ -105,46 +118,4 @@ func transferError(verb, reference string, err error) error {
 		return err
 	}
 	return about(verb, reference, err)
-}
-
-// transfer follows a call that tells of its progress to its end.
-func (c *Client) transfer(ctx context.Context, method string, req rpc.Message, progress func([]Part)) (out Image, err error) {
-	conn, err := c.conns.take(ctx)
-	if err != nil {
-		return out, err
-	}
-	ended := false
-	// A stream that was left before its end is ended by closing the connection.
-	defer func() { c.conns.put(conn, ended) }()
-	s, err := rpc.OpenServerStream[cleatapi.TransferProgress](ctx, conn.ttrpc, cleatapi.ImagesService, method, req)
-	if err != nil {
-		return out, err
-	}
-	done := false
-	for {
-		m, err := s.Receive(ctx)
-		switch {
-		case errors.Is(err, io.EOF) && done:
-			ended = true
-			return out, nil
-		case errors.Is(err, io.EOF):
-			return out, fmt.Errorf("the daemon ended the call without an answer: %w", errdefs.ErrUnavailable)
-		case err != nil:
-			return out, err
-		}
-		if progress != nil && len(m.Items) > 0 {
-			progress(parts(m.Items))
-		}
-		if m.Image != nil {
-			out, done = image(m.Image), true
-		}
-	}
-}
-
-func parts(items []*cleatapi.TransferItem) []Part {
-	out := make([]Part, len(items))
-	for i, m := range items {
-		out[i] = Part{Digest: m.Digest, MediaType: m.MediaType, State: m.State, Done: m.Done, Total: m.Total}
-	}
-	return out
 }

@@ -44,9 +44,7 @@ const (
 type FetchOptions struct {
 	// Platform chooses among an image's manifests; nil is this machine's.
 	Platform platforms.MatchComparer
-	// All fetches every part for every platform.
-	All bool
-	// Some, if not nil, takes the place of Platform and All.
+	// Some, if not nil, takes the place of Platform.
 	Some *Choice
 	// Parallel is how many layers are fetched at the same time; 0 for three.
 	Parallel int
@@ -91,12 +89,9 @@ func Fetch(ctx context.Context, c Content, s Source, target ocispec.Descriptor, 
 		f.opts.Platform = platforms.Default()
 	}
 	var err error
-	switch {
-	case opts.Some != nil:
+	if opts.Some != nil {
 		err = f.some(ctx, target)
-	case opts.All:
-		err = f.everything(ctx, target, 0)
-	default:
+	} else {
 		err = f.best(ctx, target)
 	}
 	if err != nil {

@@ -154,11 +154,11 @@ func TestFetchTakesThePlatformAlone(t *testing.T) {
 	if !errdefs.IsNotFound(err) || !strings.Contains(err.Error(), "linux/arm64") {
 		t.Error(err)
 	}
-	if err := fetchAll(t, c, src, target, FetchOptions{All: true}); err != nil {
+	if err := fetchAll(t, c, src, target, FetchOptions{Some: &Choice{}}); err != nil {
 		t.Fatal(err)
 	}
 	before := src.sent[digest.FromString("shared")]
-	if err := fetchAll(t, c, src, target, FetchOptions{All: true}); err != nil || src.sent[digest.FromString("shared")] != before {
+	if err := fetchAll(t, c, src, target, FetchOptions{Some: &Choice{}}); err != nil || src.sent[digest.FromString("shared")] != before {
 		t.Errorf("what is here was fetched again: %v", err)
 	}
 }
@@ -351,10 +351,10 @@ func TestFetchOfDocumentsThatAreRefused(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, c := openStore(t)
-			for _, all := range []bool{true, false} {
-				err := fetchAll(t, c, src, tt.target, FetchOptions{Platform: amd64(), All: all})
+			for _, some := range []*Choice{{}, nil} {
+				err := fetchAll(t, c, src, tt.target, FetchOptions{Platform: amd64(), Some: some})
 				if !tt.is(err) {
-					t.Errorf("all %t: %v", all, err)
+					t.Errorf("all %t: %v", some != nil, err)
 				}
 			}
 			if left := ingests(t, s); len(left) != 0 {

@@ -14,11 +14,12 @@ import (
 	"testing"
 	"time"
 
-	"github.com/containerd/errdefs"
+	transferapi "github.com/containerd/containerd/api/services/transfer/v1"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/cleatproject/cleat/client"
 	"github.com/cleatproject/cleat/proto/cleatapi"
-	"github.com/cleatproject/cleat/proto/rpc"
 )
 
 // tool runs one of the public tools that make images.
@@ -287,55 +288,32 @@ func busybox(t *testing.T) []byte {
 	return data
 }
 
-// importStream imports as a program does that sends the messages itself.
-func (d *Daemon) importStream(o *cleatapi.ImportOptions, data ...[]byte) (*cleatapi.ImportResponse, error) {
-	d.t.Helper()
-	c, err := rpc.Dial(d.t.Context(), d.Address+".ttrpc")
-	must(d.t, err)
-	defer func() { must(d.t, c.Close()) }()
-	s, err := rpc.OpenClientStream[cleatapi.ImportResponse](d.t.Context(), c, cleatapi.ImagesService, "Import")
-	must(d.t, err)
-	m := &cleatapi.ImportRequest{Options: o}
-	for _, part := range data {
-		m.Data = part
-		must(d.t, s.Send(d.t.Context(), m))
-		m = &cleatapi.ImportRequest{}
-	}
-	if len(data) == 0 {
-		must(d.t, s.Send(d.t.Context(), m))
-	}
-	return s.Finish(d.t.Context())
-}
-
-func TestImportByMessages(t *testing.T) {
+func TestImportByPath(t *testing.T) {
 	d := Start(t)
-	data := busybox(t)
-	half := len(data) / 2
-	resp, err := d.importStream(&cleatapi.ImportOptions{Namespace: "default", Name: "box"}, data[:half], data[half:])
-	if err != nil || len(resp.Images) != 1 {
-		t.Fatalf("in the stream: %+v, %v", resp, err)
+	bring := func(m *mover, path string) error {
+		t.Helper()
+		return m.transfer(m.ctx, &transferapi.TransferRequest{
+			Source:      own(t, cleatapi.ArchiveFileType, &cleatapi.ArchiveFile{Path: path}),
+			Destination: own(t, cleatapi.ImageStoreType, &cleatapi.ImageStore{Names: []string{"box"}}),
+		})
 	}
-	if out := d.Cleat("run", "--rm", "box", "echo", "yes"); out != "yes" {
-		t.Errorf("it printed %q", out)
-	}
-	d.Cleat("image", "rm", "box")
-	resp, err = d.importStream(&cleatapi.ImportOptions{Namespace: "default", Name: "box", Path: busyboxArchive(t)})
-	if err != nil || len(resp.Images) != 1 {
-		t.Fatalf("by path: %+v, %v", resp, err)
-	}
-	d.Cleat("image", "rm", "box")
-	for path, class := range map[string]func(error) bool{
-		"/dev/zero":     errdefs.IsInvalidArgument,
-		"relative":      errdefs.IsInvalidArgument,
-		d.Root:          errdefs.IsInvalidArgument,
-		"/no/such/file": errdefs.IsNotFound,
-	} {
-		if _, err := d.importStream(&cleatapi.ImportOptions{Namespace: "default", Path: path}); !class(err) {
-			t.Errorf("%s: %v", path, err)
+	for transport, m := range d.movers("default") {
+		must(t, bring(m, busyboxArchive(t)))
+		if out := d.Cleat("run", "--rm", "box", "echo", "yes"); out != "yes" {
+			t.Errorf("%s: it printed %q", transport, out)
 		}
-	}
-	if _, err := d.importStream(&cleatapi.ImportOptions{Namespace: "default", Path: busyboxArchive(t)}, data[:half]); !errdefs.IsInvalidArgument(err) {
-		t.Errorf("a path and data: %v", err)
+		d.Cleat("image", "rm", "box")
+		for path, code := range map[string]codes.Code{
+			"":              codes.InvalidArgument,
+			"/dev/zero":     codes.InvalidArgument,
+			"relative":      codes.InvalidArgument,
+			d.Root:          codes.InvalidArgument,
+			"/no/such/file": codes.NotFound,
+		} {
+			if err := bring(m, path); status.Code(err) != code {
+				t.Errorf("%q over %s: %v", path, transport, err)
+			}
+		}
 	}
 	d.Eventually("nothing is stored", d.imported)
 }

@@ -43,7 +43,7 @@ func order(events []*transfertypes.Progress) map[string][]string {
 	for _, e := range events {
 		kind, _, _ := strings.Cut(e.GetName(), "-sha256:")
 		key := kind
-		if e.GetDesc() != nil {
+		if e.GetDesc() != nil && e.GetName() != "" { // what has none is of the whole
 			key = e.GetDesc().GetDigest()
 		}
 		if l := out[key]; len(l) == 0 || l[len(l)-1] != e.GetEvent() {

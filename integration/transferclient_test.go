@@ -75,6 +75,14 @@ func named(m proto.Message) *anypb.Any {
 	return &anypb.Any{TypeUrl: string(m.ProtoReflect().Descriptor().FullName()), Value: raw}
 }
 
+// own packs one of cleat's own ends.
+func own(t *testing.T, typ string, m rpc.Message) *anypb.Any {
+	t.Helper()
+	raw, err := rpc.Marshal(m)
+	must(t, err)
+	return &anypb.Any{TypeUrl: typ, Value: raw}
+}
+
 // begin opens a stream under an id and reads the daemon's acknowledgement.
 func (m *mover) begin(ctx context.Context, id string) (wireStream, error) {
 	s, err := m.open(ctx)

@@ -18,13 +18,14 @@ import (
 
 // A log goes on with nothing lost and nothing twice, while shims die one after the other and the
 // container writes faster than the pipe holds. It writes until it is told to end, which is after the
-// last adoption: one that ends while it has no shim is another test's (TestAdoptOfADeadInit).
+// last adoption: one that ends while it has no shim is another test's (TestAdoptOfADeadInit). It ends by
+// itself after 430 MB, for a test that is killed.
 func TestAdoptLosesNoOutput(t *testing.T) {
 	for _, run := range []bool{false, true} {
 		t.Run(fmt.Sprint("run ", run), func(t *testing.T) {
 			d := newDaemon(t)
 			s := launch(t, d, "logs", args("sh", "-c",
-				"n=0; until [ -e /tmp/go ]; do seq $((n+1)) $((n+20000)); n=$((n+20000)); done; echo $n >&2; exit 9"))
+				"n=0; until [ -e /tmp/go ] || [ $n -ge 50000000 ]; do seq $((n+1)) $((n+20000)); n=$((n+20000)); done; echo $n >&2; exit 9"))
 			log := filepath.Join(d.state, "out.log")
 			req := s.request()
 			req.Stdout, req.Stderr = "file://"+log, "file://"+log+".err"

@@ -2,11 +2,7 @@ package api
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"io"
 
-	"github.com/containerd/errdefs"
 	"github.com/containerd/ttrpc"
 
 	"github.com/cleatproject/cleat/daemon/service"
@@ -31,8 +27,6 @@ func (s native) register(srv *ttrpc.Server) {
 			"List":    rpc.Unary(s.listImages),
 			"Inspect": rpc.Unary(s.inspectImage),
 			"Remove":  rpc.Unary(s.removeImage),
-			"Tag":     rpc.Unary(s.tagImage),
-			"Export":  rpc.Unary(s.exportImages),
 
 			"Commit":     rpc.Unary(s.commitImage),
 			"Mount":      rpc.Unary(s.mountImage),
@@ -43,10 +37,6 @@ func (s native) register(srv *ttrpc.Server) {
 			"Referrers":  rpc.Unary(s.referrers),
 		},
 		Streams: map[string]ttrpc.Stream{
-			"Import": rpc.ClientStream(s.importImage),
-			"Pull":   rpc.ServerStream(s.pull),
-			"Push":   rpc.ServerStream(s.push),
-
 			"Convert": rpc.ServerStream(s.convertImage),
 		},
 	})
@@ -90,53 +80,6 @@ func (s native) remove(ctx context.Context, req *cleatapi.RemoveRequest) (*cleat
 		return nil, err
 	}
 	return &cleatapi.RemoveResponse{}, s.svc.Remove(ctx, ns, req.Id, req.Force, req.Token)
-}
-
-func (s native) importImage(ctx context.Context, receive func() (*cleatapi.ImportRequest, error)) (*cleatapi.ImportResponse, error) {
-	head, err := receive()
-	if err != nil {
-		return nil, err
-	}
-	if head.Options == nil {
-		return nil, fmt.Errorf("import: the first message carries no options: %w", errdefs.ErrInvalidArgument)
-	}
-	ns, err := checkNamespace(ctx, head.Options.Namespace)
-	if err != nil {
-		return nil, err
-	}
-	if head.Options.Path != "" && len(head.Data) > 0 {
-		return nil, fmt.Errorf("import: data beside the path %s: give one of them: %w", head.Options.Path, errdefs.ErrInvalidArgument)
-	}
-	body := &importReader{receive: receive, rest: head.Data}
-	list, err := s.svc.Import(ctx, ns, body, head.Options)
-	return &cleatapi.ImportResponse{Images: list}, err
-}
-
-// importReader reads the data of a stream of messages.
-type importReader struct {
-	receive func() (*cleatapi.ImportRequest, error)
-	rest    []byte
-	ended   error
-}
-
-func (r *importReader) Read(p []byte) (int, error) {
-	for len(r.rest) == 0 {
-		if r.ended != nil {
-			return 0, r.ended
-		}
-		m, err := r.receive()
-		if err != nil {
-			if !errors.Is(err, io.EOF) {
-				err = fmt.Errorf("receive archive: %w", err)
-			}
-			r.ended = err
-			continue
-		}
-		r.rest = m.Data
-	}
-	n := copy(p, r.rest)
-	r.rest = r.rest[n:]
-	return n, nil
 }
 
 func (s native) listImages(ctx context.Context, req *cleatapi.ListImagesRequest) (*cleatapi.ListImagesResponse, error) {

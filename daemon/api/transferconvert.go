@@ -20,7 +20,7 @@ import (
 )
 
 // remote takes a registry off the wire, with its stream for credentials.
-func (t *transfer) remote(ctx context.Context, r *transfertypes.OCIRegistry) (service.Remote, error) {
+func (r ociRegistry) remote(ctx context.Context, t *transfer) (service.Remote, error) {
 	remote := service.Remote{Reference: r.GetReference()}
 	resolver := r.GetResolver()
 	switch scheme := resolver.GetDefaultScheme(); scheme {
@@ -137,21 +137,14 @@ func recordPlatform(p *apitypes.Platform) ocispec.Platform {
 }
 
 // exportOptions says what goes into an archive: with one platform its manifest, with several the index
-// as well.
-func exportOptions(to *transfertypes.ImageExportStream, from *transfertypes.ImageStore) service.Archive {
-	out := service.Archive{Export: image.ExportOptions{
-		Plain: to.GetSkipCompatibilityManifest(), NoForeign: to.GetSkipNonDistributable(),
-	}}
-	wanted := to.GetPlatforms()
-	if len(wanted) == 0 {
-		wanted = from.GetPlatforms()
-	}
-	switch list := recordPlatforms(wanted); {
-	case to.GetAllPlatforms() || len(list) == 0:
-	case len(list) == 1:
-		out.Export.Platform = platforms.Only(list[0])
+// as well, with none what is here.
+func exportOptions(wanted []ocispec.Platform) image.ExportOptions {
+	switch len(wanted) {
+	case 0:
+		return image.ExportOptions{}
+	case 1:
+		return image.ExportOptions{Platform: platforms.Only(wanted[0])}
 	default:
-		out.Export.Some = &image.Choice{Platforms: list}
+		return image.ExportOptions{Some: &image.Choice{Platforms: wanted}}
 	}
-	return out
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/cleatproject/cleat/daemon/service"
 	"github.com/cleatproject/cleat/daemon/streams"
 	"github.com/cleatproject/cleat/image"
+	"github.com/cleatproject/cleat/proto/cleatapi"
 )
 
 const (
@@ -22,7 +23,7 @@ const (
 	lastProgress = 5 * time.Second
 )
 
-// eventNames are the published names of what becomes of a part.
+// eventName is the published name of what becomes of a part.
 func eventName(s image.State) string {
 	switch s {
 	case image.StateExists, image.StateMounted:
@@ -58,6 +59,7 @@ func partName(desc ocispec.Descriptor) string {
 // now and then. The nil stream is nobody.
 type watcher struct {
 	stream *streams.Stream
+	own    bool // tells of states by cleat's own names; set before anything is told
 	wg     sync.WaitGroup
 
 	mu     sync.Mutex
@@ -84,6 +86,13 @@ type queued struct {
 
 var _ service.Watcher = (*watcher)(nil)
 
+func (w *watcher) eventName(s image.State) string {
+	if w.own {
+		return string(s)
+	}
+	return eventName(s)
+}
+
 // progress takes the stream for progress, "" for none. Close what it returns.
 func (t *transfer) progress(ctx context.Context, id string) (*watcher, error) {
 	w := &watcher{parts: make(map[digest.Digest]*part), more: make(chan struct{}, 1)}
@@ -105,6 +114,14 @@ func (w *watcher) Event(event, name string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.putLocked(&transfertypes.Progress{Event: event, Name: name}, nil)
+}
+
+// Pushed implements service.Watcher. An annotation of the descriptor has the name.
+func (w *watcher) Pushed(name string, desc ocispec.Descriptor) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	desc.Annotations = map[string]string{cleatapi.NameAnnotation: name}
+	w.putLocked(&transfertypes.Progress{Event: "Completed push to " + name, Desc: apiDescriptor(desc)}, nil)
 }
 
 // Found implements service.Watcher.
@@ -131,7 +148,7 @@ func (w *watcher) Part(desc ocispec.Descriptor, state image.State, done int64) {
 		w.parts[desc.Digest] = p
 	}
 	m := &transfertypes.Progress{
-		Event: eventName(state), Name: partName(desc), Parents: p.parents, Progress: done, Total: desc.Size, Desc: apiDescriptor(desc),
+		Event: w.eventName(state), Name: partName(desc), Parents: p.parents, Progress: done, Total: desc.Size, Desc: apiDescriptor(desc),
 	}
 	if state == image.StateWaiting {
 		m.Progress = 0

@@ -6,7 +6,6 @@ import (
 	"slices"
 
 	api "github.com/containerd/containerd/api/services/transfer/v1"
-	transfertypes "github.com/containerd/containerd/api/types/transfer"
 	"github.com/containerd/errdefs"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -16,8 +15,8 @@ import (
 	"github.com/cleatproject/cleat/daemon/streams"
 )
 
-// transfers is containerd.services.transfer.v1. What it does is daemon/service's, the same functions as for
-// the calls of transfer.go; here are the streams that a call names.
+// transfers is containerd.services.transfer.v1, by which cleat's own client moves images as well. What it
+// does is daemon/service's; here are the streams that a call names, and in transferends.go its ends.
 type transfers struct {
 	svc     *service.Service
 	streams *streams.Manager
@@ -55,6 +54,7 @@ func (s transfers) Transfer(ctx context.Context, req *api.TransferRequest) (_ *e
 	if err != nil {
 		return nil, err
 	}
+	watch.own = t.own
 	return &emptypb.Empty{}, t.run(ctx, source, destination, watch)
 }
 
@@ -64,75 +64,86 @@ type transfer struct {
 	namespace string
 	streams   *streams.Manager
 	scopes    []string
+	own       bool     // cleat's client is at the other side
 	named     []string // the ids of the streams of both ends
 	taken     []*streams.Stream
 	stops     []func() bool
 }
 
 // run does what source and destination ask for.
-func (t *transfer) run(ctx context.Context, source, destination proto.Message, watch service.Watcher) error {
+func (t *transfer) run(ctx context.Context, source, destination end, watch service.Watcher) error {
 	switch from := source.(type) {
-	case *transfertypes.OCIRegistry:
-		if to, ok := destination.(*transfertypes.ImageStore); ok {
+	case remoteEnd:
+		if to, ok := destination.(storeEnd); ok {
 			return t.pull(ctx, from, to, watch)
 		}
-	case *transfertypes.ImageImportStream:
-		if to, ok := destination.(*transfertypes.ImageStore); ok {
+	case readEnd:
+		if to, ok := destination.(storeEnd); ok {
 			return t.importImages(ctx, from, to, watch)
 		}
-	case *transfertypes.ImageStore:
+	case storeEnd:
+		store, err := from.source()
+		if err != nil {
+			return err
+		}
 		switch to := destination.(type) {
-		case *transfertypes.OCIRegistry:
-			return t.push(ctx, from, to, watch)
-		case *transfertypes.ImageExportStream:
-			return t.export(ctx, from, to, watch)
-		case *transfertypes.ImageStore:
-			return t.tag(ctx, from, to, watch)
+		case remoteEnd:
+			return t.push(ctx, store, to, watch)
+		case writeEnd:
+			return t.export(ctx, store, to, watch)
+		case storeEnd:
+			return t.tag(ctx, store, to, watch)
 		}
 	}
-	return fmt.Errorf("transfer from %s to %s: %w", source.ProtoReflect().Descriptor().Name(), destination.ProtoReflect().Descriptor().Name(), errdefs.ErrNotImplemented)
+	return fmt.Errorf("transfer from %s to %s: %w", source.name(), destination.name(), errdefs.ErrNotImplemented)
 }
 
-func (t *transfer) pull(ctx context.Context, from *transfertypes.OCIRegistry, to *transfertypes.ImageStore, watch service.Watcher) error {
-	remote, err := t.remote(ctx, from)
+func (t *transfer) pull(ctx context.Context, from remoteEnd, to storeEnd, watch service.Watcher) error {
+	remote, err := from.remote(ctx, t)
 	if err != nil {
 		return err
 	}
-	return t.svc.PullImage(ctx, t.namespace, remote, recordStore(to), watch)
-}
-
-func (t *transfer) push(ctx context.Context, from *transfertypes.ImageStore, to *transfertypes.OCIRegistry, watch service.Watcher) error {
-	remote, err := t.remote(ctx, to)
+	store, err := to.destination()
 	if err != nil {
 		return err
 	}
-	return t.svc.PushImage(ctx, t.namespace, recordStore(from), remote, watch)
+	return t.svc.PullImage(ctx, t.namespace, remote, store, watch)
 }
 
-func (t *transfer) importImages(ctx context.Context, from *transfertypes.ImageImportStream, to *transfertypes.ImageStore, watch service.Watcher) error {
-	if err := checkArchiveType(from.GetMediaType()); err != nil {
-		return err
-	}
-	stream, err := t.take(ctx, from.GetStream())
+func (t *transfer) push(ctx context.Context, from service.Store, to remoteEnd, watch service.Watcher) error {
+	remote, err := to.remote(ctx, t)
 	if err != nil {
 		return err
 	}
-	return t.svc.ImportImages(ctx, t.namespace, streams.NewReader(stream), service.Archive{Compress: from.GetForceCompress()}, recordStore(to), watch)
+	return t.svc.PushImage(ctx, t.namespace, from, remote, watch)
 }
 
-func (t *transfer) export(ctx context.Context, from *transfertypes.ImageStore, to *transfertypes.ImageExportStream, watch service.Watcher) error {
-	if err := checkArchiveType(to.GetMediaType()); err != nil {
-		return err
-	}
-	stream, err := t.take(ctx, to.GetStream())
+func (t *transfer) importImages(ctx context.Context, from readEnd, to storeEnd, watch service.Watcher) error {
+	store, err := to.destination()
 	if err != nil {
 		return err
 	}
-	return t.svc.ExportImages(ctx, t.namespace, recordStore(from), exportOptions(to, from), streams.NewWriter(stream), watch)
+	archive, err := from.read(ctx, t)
+	if err != nil {
+		return err
+	}
+	return t.svc.ImportImages(ctx, t.namespace, archive, store, watch)
 }
 
-func (t *transfer) tag(ctx context.Context, from, to *transfertypes.ImageStore, watch service.Watcher) error {
-	return t.svc.TagImages(ctx, t.namespace, recordStore(from), recordStore(to), watch)
+func (t *transfer) export(ctx context.Context, from service.Store, to writeEnd, watch service.Watcher) error {
+	archive, err := to.write(ctx, t, from)
+	if err != nil {
+		return err
+	}
+	return t.svc.ExportImages(ctx, t.namespace, from, archive, watch)
+}
+
+func (t *transfer) tag(ctx context.Context, from service.Store, to storeEnd, watch service.Watcher) error {
+	store, err := to.destination()
+	if err != nil {
+		return err
+	}
+	return t.svc.TagImages(ctx, t.namespace, from, store, watch)
 }
 
 // take takes a stream for the length of the call: it ends with the call, or when the call is cancelled.
@@ -158,39 +169,6 @@ func (t *transfer) close(ctx context.Context, err error) {
 		t.stops[i]()
 		s.Close(err)
 	}
-}
-
-// ends are the kinds of source and destination.
-func ends() []proto.Message {
-	return []proto.Message{
-		&transfertypes.OCIRegistry{}, &transfertypes.ImageStore{},
-		&transfertypes.ImageImportStream{}, &transfertypes.ImageExportStream{},
-	}
-}
-
-// decodeEnd decodes a source or destination, and notes the streams that it names.
-func (t *transfer) decodeEnd(what string, a *anypb.Any) (proto.Message, error) {
-	if a == nil {
-		return nil, fmt.Errorf("transfer: it names no %s: %w", what, errdefs.ErrInvalidArgument)
-	}
-	for _, m := range ends() {
-		if !a.MessageIs(m) {
-			continue
-		}
-		if err := decode(a, m); err != nil {
-			return nil, err
-		}
-		switch m := m.(type) {
-		case *transfertypes.OCIRegistry:
-			t.named = append(t.named, m.GetResolver().GetAuthStream(), m.GetResolver().GetLogsStream())
-		case *transfertypes.ImageImportStream:
-			t.named = append(t.named, m.GetStream())
-		case *transfertypes.ImageExportStream:
-			t.named = append(t.named, m.GetStream())
-		}
-		return m, nil
-	}
-	return nil, fmt.Errorf("transfer: %s of the type %.200q: %w", what, a.GetTypeUrl(), errdefs.ErrNotImplemented)
 }
 
 // decode decodes a message of the type that was looked at.

@@ -63,11 +63,11 @@ func (s *Service) CommitImage(ctx context.Context, namespace string, req *cleata
 	if err != nil {
 		return nil, fmt.Errorf("commit container %s: %w", c.ID, err)
 	}
-	out, err := s.recordImages(ctx, namespace, []image.Imported{{Name: p.name, Target: target}}, nil)
+	out, err := s.recordImage(ctx, namespace, image.Imported{Name: p.name, Target: target})
 	if err != nil {
 		return nil, fmt.Errorf("commit container %s: %w", c.ID, err)
 	}
-	return out[0], nil
+	return out, nil
 }
 
 // planCommit checks all that can be told from the request alone.

@@ -36,11 +36,11 @@ func (s *Service) ConvertImage(ctx context.Context, namespace string, req *cleat
 		if err != nil {
 			return nil, fmt.Errorf("image %s: %w", img.Name, err)
 		}
-		out, err := s.recordImages(ctx, namespace, []image.Imported{{Name: name, Target: target}}, nil)
+		out, err := s.recordImage(ctx, namespace, image.Imported{Name: name, Target: target})
 		if err != nil {
 			return nil, fmt.Errorf("convert image %s: %w", img.Name, err)
 		}
-		return out[0], nil
+		return out, nil
 	})
 }
 

@@ -15,15 +15,15 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cleatproject/cleat/image"
-	"github.com/cleatproject/cleat/proto/cleatapi"
 )
 
 // exportBuffer joins the small writes of an archive.
 const exportBuffer = 256 << 10
 
-// ExportImages writes images as an archive to w. What was written before an error is of no use. Called by
-// daemon/api/transferservice.go, and through Export by daemon/api/transfer.go.
-func (s *Service) ExportImages(ctx context.Context, namespace string, from Store, to Archive, w io.Writer, watch Watcher) error {
+// ExportImages writes images as an archive. What was written before an error is of no use, and the
+// client's to remove. It ends with ctx, also while nobody reads a FIFO. Called by
+// daemon/api/transferservice.go.
+func (s *Service) ExportImages(ctx context.Context, namespace string, from Store, to Archive, watch Watcher) (err error) {
 	hold := s.DB.Hold(namespace) // what it reads is not removed meanwhile
 	defer hold.Release()
 	found, err := s.lookup(ctx, namespace, &from)
@@ -33,10 +33,23 @@ func (s *Service) ExportImages(ctx context.Context, namespace string, from Store
 	var list []image.Imported
 	for _, img := range found {
 		hold.Content(img.Target.Digest.String())
+		if from.Whole {
+			if err := image.Whole(ctx, s.Blobs(namespace), img.Target); err != nil {
+				return fmt.Errorf("export image %s: %w", img.Name, err)
+			}
+		}
 		list = append(list, image.Imported{Name: img.Name, Target: img.Target})
 	}
+	if to.Path != "" {
+		f, err := createArchive(ctx, to.Path)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, f.Close()) }()
+		to.Out = f
+	}
 	watch.Event("Exporting", "")
-	if err := s.export(ctx, namespace, w, list, to.Export); err != nil {
+	if err := s.export(ctx, namespace, to.Out, list, to.Export); err != nil {
 		return err
 	}
 	for _, img := range list {
@@ -59,56 +72,38 @@ func (s *Service) export(ctx context.Context, namespace string, to io.Writer, li
 	return err
 }
 
-// Export writes images as an archive to a FIFO or regular file that a client made. What was written
-// before an error is the client's to remove. It ends with ctx, also while nobody reads the FIFO.
-func (s *Service) Export(ctx context.Context, namespace string, req *cleatapi.ExportRequest) (err error) {
-	if len(req.Images) == 0 {
-		return fmt.Errorf("export: no image is named: %w", errdefs.ErrInvalidArgument)
-	}
-	match, err := parsePlatform(req.Platform)
+// archiveWriter writes an archive to where a client wants it, and is interrupted by the end of a context.
+type archiveWriter struct {
+	*os.File
+	stop func() // waits for an interruption that has begun
+}
+
+// Close implements io.Closer.
+func (w *archiveWriter) Close() error {
+	w.stop()
+	return w.File.Close()
+}
+
+func createArchive(ctx context.Context, path string) (*archiveWriter, error) {
+	f, err := openToWrite(path)
 	if err != nil {
-		return err
-	}
-	if req.AllPlatforms && match != nil {
-		return fmt.Errorf("export: one platform and all of them: give one of both: %w", errdefs.ErrInvalidArgument)
-	}
-	hold := s.DB.Hold(namespace) // what it reads is not removed meanwhile
-	defer hold.Release()
-	var list []image.Imported
-	for _, ref := range req.Images {
-		img, err := s.resolve(ctx, namespace, ref)
-		if err != nil {
-			return err
-		}
-		hold.Content(img.Target.Digest.String())
-		if req.AllPlatforms {
-			if err := image.Whole(ctx, s.Blobs(namespace), img.Target); err != nil {
-				return fmt.Errorf("export image %s: %w", img.Name, err)
-			}
-		}
-		list = append(list, image.Imported{Name: img.Name, Target: img.Target})
-	}
-	f, err := createArchive(req.Path)
-	if err != nil {
-		return err
+		return nil, err
 	}
 	stopped := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {
 		defer close(stopped)
 		_ = f.SetWriteDeadline(time.Unix(1, 0)) // a FIFO takes one, and a file does not block
 	})
-	defer func() {
+	return &archiveWriter{f, func() {
 		if !stop() {
 			<-stopped
 		}
-		err = errors.Join(err, f.Close())
-	}()
-	return s.export(ctx, namespace, f, list, image.ExportOptions{Platform: match})
+	}}, nil
 }
 
-// createArchive opens the FIFO or regular file that a client wants written, without waiting: a FIFO has
+// openToWrite opens the FIFO or regular file that a client wants written, without waiting: a FIFO has
 // to have its reader. Anything else is invalid argument, and a path that leads nowhere not found.
-func createArchive(path string) (*os.File, error) {
+func openToWrite(path string) (*os.File, error) {
 	if !filepath.IsAbs(path) {
 		return nil, fmt.Errorf("open archive %q: its path is not absolute: %w", path, errdefs.ErrInvalidArgument)
 	}

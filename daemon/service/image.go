@@ -151,10 +151,18 @@ func (s *Service) collectFailed(ctx context.Context) {
 	}
 }
 
-// recordImages names what was imported and labels its content, all in one commit. Labels, where there are
+// recordImage names an image that was made here, and describes it.
+func (s *Service) recordImage(ctx context.Context, namespace string, img image.Imported) (*cleatapi.Image, error) {
+	recorded, err := s.recordImages(ctx, namespace, []image.Imported{img}, nil)
+	if err != nil {
+		return nil, err
+	}
+	return s.describe(ctx, namespace, recorded[0])
+}
+
+// recordImages names what is here and labels its content, all in one commit. Labels, where there are
 // any, take the place of those that an image has.
-func (s *Service) recordImages(ctx context.Context, namespace string, list []image.Imported, labels map[string]string) ([]*cleatapi.Image, error) {
-	created := make([]bool, len(list))
+func (s *Service) recordImages(ctx context.Context, namespace string, list []image.Imported, labels map[string]string) ([]metadata.Image, error) {
 	recorded := make([]metadata.Image, len(list))
 	targets := make([]ocispec.Descriptor, len(list))
 	for i, img := range list {
@@ -178,17 +186,16 @@ func (s *Service) recordImages(ctx context.Context, namespace string, list []ima
 		for i, img := range list {
 			v := metadata.Image{Name: img.Name, Target: img.Target, Labels: labels}
 			old, err := images.Get(img.Name)
+			created := errors.Is(err, errdefs.ErrNotFound)
 			switch {
 			case err == nil:
-				created[i] = false
 				replaced = replaced || old.Target.Digest != img.Target.Digest
 				recorded[i], err = images.Update(v, paths...)
-			case errors.Is(err, errdefs.ErrNotFound):
-				created[i] = true
+			case created:
 				recorded[i], err = images.Create(v)
 			}
 			if err == nil {
-				err = announceImage(tx, namespace, recorded[i], created[i])
+				err = announceImage(tx, namespace, recorded[i], created)
 			}
 			if err != nil {
 				return err
@@ -202,13 +209,7 @@ func (s *Service) recordImages(ctx context.Context, namespace string, list []ima
 	if replaced { // as if the old ones were deleted
 		s.gc.note(metadata.Changes{Deletions: 1})
 	}
-	out := make([]*cleatapi.Image, len(list))
-	for i, img := range recorded {
-		if out[i], err = s.describe(ctx, namespace, img); err != nil {
-			return nil, err
-		}
-	}
-	return out, nil
+	return recorded, nil
 }
 
 // announceImage tells that a name was recorded, new or again.
@@ -219,14 +220,23 @@ func announceImage(tx *metadata.Tx, namespace string, img metadata.Image, create
 	return announce(tx, namespace, "/images/update", &apievents.ImageUpdate{Name: img.Name, Labels: img.Labels})
 }
 
+// ParsePlatform reads os/arch[/variant].
+func ParsePlatform(text string) (ocispec.Platform, error) {
+	p, err := platforms.Parse(text)
+	if err != nil {
+		return p, fmt.Errorf("platform %q: want os/arch[/variant]: %w: %w", text, err, errdefs.ErrInvalidArgument)
+	}
+	return p, nil
+}
+
 // parsePlatform returns a matcher for os/arch[/variant]; nil, this host's, for "".
 func parsePlatform(text string) (platforms.MatchComparer, error) {
 	if text == "" {
 		return nil, nil //nolint:nilnil // nil is the host's own, as package image takes it
 	}
-	p, err := platforms.Parse(text)
+	p, err := ParsePlatform(text)
 	if err != nil {
-		return nil, fmt.Errorf("platform %q: want os/arch[/variant]: %w: %w", text, err, errdefs.ErrInvalidArgument)
+		return nil, err
 	}
 	return platforms.Only(p), nil
 }

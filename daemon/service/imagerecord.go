@@ -2,6 +2,7 @@ package service
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -10,9 +11,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/cleatproject/cleat/image"
-	"github.com/cleatproject/cleat/image/registry"
 	"github.com/cleatproject/cleat/metadata"
-	"github.com/cleatproject/cleat/proto/cleatapi"
 )
 
 // CreateImage records a name for content.
@@ -94,29 +93,12 @@ func (s *Service) onlyName(ctx context.Context, namespace, ref string, img metad
 	return err
 }
 
-// TagImage gives an image, by name or digest, another name. A name that exists is moved.
-func (s *Service) TagImage(ctx context.Context, namespace, source, target string) (*cleatapi.Image, error) {
-	ref, err := registry.Parse(target)
-	if err != nil {
-		return nil, err
-	}
-	if ref.Digest != "" {
-		return nil, fmt.Errorf("tag image: the new name %s is one by digest, give one with a tag: %w", ref, errdefs.ErrInvalidArgument)
-	}
-	img, err := s.resolve(ctx, namespace, source)
-	if err != nil {
-		return nil, err
-	}
-	out, err := s.recordImages(ctx, namespace, []image.Imported{{Name: ref.String(), Target: img.Target}}, nil)
-	if err != nil {
-		return nil, fmt.Errorf("tag image %s: %w", source, err)
-	}
-	return out[0], nil
-}
-
-// TagImages gives an image further names, exactly as they are given. A name that exists is moved.
+// TagImages gives an image further names. A name that exists is moved.
 func (s *Service) TagImages(ctx context.Context, namespace string, from, to Store, watch Watcher) error {
-	if err := to.checkTarget(); err != nil {
+	if err := to.complete(""); err != nil {
+		return err
+	}
+	if err := errors.Join(from.single(), to.checkTarget()); err != nil {
 		return err
 	}
 	img, err := s.resolve(ctx, namespace, from.Name)

@@ -10,6 +10,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/cleatproject/cleat/image"
+	"github.com/cleatproject/cleat/image/registry"
 	"github.com/cleatproject/cleat/metadata"
 )
 
@@ -24,6 +25,26 @@ type Reference struct {
 	Digest bool
 	// SkipNamed gives it only to images that get no other.
 	SkipNamed bool
+}
+
+// complete makes a loose name a full one; without is for where there is none.
+func (d *Store) complete(without string) error {
+	if !d.Loose {
+		return nil
+	}
+	if d.Name == "" {
+		d.Name = without
+		return nil
+	}
+	ref, err := registry.Parse(d.Name)
+	if err != nil {
+		return err
+	}
+	if ref.Digest != "" {
+		return fmt.Errorf("image store: the new name %s is one by digest, give one with a tag: %w", ref, errdefs.ErrInvalidArgument)
+	}
+	d.Name = ref.String()
+	return nil
 }
 
 // named returns the names for an image that is all that is stored.

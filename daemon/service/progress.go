@@ -15,7 +15,7 @@ import (
 // progressEvery is how often a client is told how far a transfer is.
 const progressEvery = 200 * time.Millisecond
 
-// progress gathers how far the parts of an image have come, and tells a client of what changed.
+// progress gathers how far the parts of an image that is converted have come, and tells a client of what changed.
 type progress struct {
 	mu      sync.Mutex
 	items   map[digest.Digest]*cleatapi.TransferItem
@@ -27,15 +27,7 @@ func newProgress() *progress {
 	return &progress{items: make(map[digest.Digest]*cleatapi.TransferItem), marked: make(map[digest.Digest]bool)}
 }
 
-var _ Watcher = (*progress)(nil)
-
-// Event implements Watcher: the client is told of parts only.
-func (p *progress) Event(string, string) {}
-
-// Found implements Watcher.
-func (p *progress) Found(ocispec.Descriptor, ocispec.Descriptor) {}
-
-// Part implements Watcher; it notes how far a part has come. Bytes that were all there stay so.
+// Part notes how far a part has come. Bytes that were all there stay so.
 func (p *progress) Part(desc ocispec.Descriptor, state image.State, done int64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/containerd/errdefs"
+	"github.com/containerd/platforms"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
 
@@ -13,7 +14,6 @@ import (
 	"github.com/cleatproject/cleat/image"
 	"github.com/cleatproject/cleat/image/registry"
 	"github.com/cleatproject/cleat/metadata"
-	"github.com/cleatproject/cleat/proto/cleatapi"
 )
 
 // pull is one pull.
@@ -34,60 +34,37 @@ type pull struct {
 }
 
 // PullImage fetches an image from a registry, unpacks its layers as they arrive, and names it, in one
-// commit. Called by daemon/api/transferservice.go, and through Pull by daemon/api/transfer.go; the work is
-// image/registry's, image/fetch.go's and image/unpack.go's.
+// commit. Called by daemon/api/transferservice.go; the work is image/registry's, image/fetch.go's and image/unpack.go's.
 // A lease holds what is fetched until the name does. Of a pull that fails the ingests of layers stay,
-// for the next one to go on with, unless the disk is full; where it was broken off, by the client or the network, what is whole
+// for the next one to go on with, unless the disk is full; where it was broken off, by the client or the
+// network, what is whole
 // stays as well, by a lease of an hour, and where the daemon died, by the pull's own of a day.
 func (s *Service) PullImage(ctx context.Context, namespace string, from Remote, to Store, watch Watcher) (err error) {
 	p := &pull{s: s, namespace: namespace, access: from.Access, to: to, watch: watch}
 	if p.ref, err = registry.Parse(from.Reference); err != nil {
 		return err
 	}
+	if err := p.to.complete(p.ref.String()); err != nil {
+		return err
+	}
 	if err := p.to.checkTarget(); err != nil {
 		return err
 	}
-	p.options.Some = &to.Choice
-	p.pass = len(to.Choice.Platforms) == 0
+	p.options.Parallel = from.Parallel
+	switch wanted := to.Choice.Platforms; {
+	case !to.Best:
+		p.options.Some, p.pass = &to.Choice, len(wanted) == 0
+	case len(wanted) > 0:
+		p.options.Platform = platforms.Only(wanted[0])
+	}
 	if p.unpacks, err = s.unpacks(ctx, namespace, to.Unpacks); err != nil {
 		return err
 	}
-	_, err = p.run(ctx)
-	return err
-}
-
-// Pull is PullImage as cleat's own call wants it.
-func (s *Service) Pull(ctx context.Context, namespace string, req *cleatapi.PullRequest, send func(*cleatapi.TransferProgress) error) (err error) {
-	p := &pull{s: s, namespace: namespace, access: registry.Access{Credential: credential(req.Credential)}, pass: req.AllPlatforms}
-	if p.ref, err = registry.Parse(req.Reference); err != nil {
-		return err
-	}
-	p.to.Name = p.ref.String()
-	match, err := parsePlatform(req.Platform)
-	if err != nil {
-		return err
-	}
-	p.options = image.FetchOptions{
-		Platform: match, All: req.AllPlatforms, Parallel: int(min(req.MaxConcurrentDownloads, 1<<10)),
-	}
-	if !req.NoUnpack {
-		if p.unpacks, err = s.unpacks(ctx, namespace, []Unpack{{Snapshotter: req.Snapshotter}}); err != nil {
-			return err
-		}
-		p.unpacks[0].match = match
-	}
-	return transferring(ctx, send, func(ctx context.Context, progress *progress) (*cleatapi.Image, error) {
-		p.watch = progress
-		list, err := p.run(ctx)
-		if err != nil {
-			return nil, err
-		}
-		return list[0], nil
-	})
+	return p.run(ctx)
 }
 
 // run does the work under a lease.
-func (p *pull) run(ctx context.Context) (_ []*cleatapi.Image, err error) {
+func (p *pull) run(ctx context.Context) (err error) {
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("pull %s: %w", p.ref, err)
@@ -96,17 +73,17 @@ func (p *pull) run(ctx context.Context) (_ []*cleatapi.Image, err error) {
 	s := p.s
 	repo, err := s.Registries.Repository(p.ref, p.access)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer repo.Close()
 	repo.Limit(image.Downloads(p.options.Parallel))
 	p.watch.Event("Resolving from "+p.ref.String(), "")
 	if p.target, err = repo.Resolve(ctx); err != nil {
-		return nil, err
+		return err
 	}
 	lease, err := s.leasePull(ctx, p.namespace, p.ref.String())
 	if err != nil {
-		return nil, err
+		return err
 	}
 	p.hold = s.DB.Hold(p.namespace)
 	defer func() { err = errors.Join(err, s.endPull(ctx, p, lease, err)) }()
@@ -114,7 +91,7 @@ func (p *pull) run(ctx context.Context) (_ []*cleatapi.Image, err error) {
 	p.watch.Event("Pulling from "+p.ref.String(), "")
 	p.watch.Found(p.target, ocispec.Descriptor{})
 	if err := p.fetch(ctx, repo); err != nil {
-		return nil, err
+		return err
 	}
 	var list []image.Imported
 	for _, name := range p.to.named(p.target.Digest) {
@@ -122,13 +99,13 @@ func (p *pull) run(ctx context.Context) (_ []*cleatapi.Image, err error) {
 	}
 	out, err := s.recordImages(ctx, p.namespace, list, p.to.Labels)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	for _, img := range out {
 		p.watch.Event("saved", img.Name)
 	}
 	p.watch.Event("Completed pull from "+p.ref.String(), "")
-	return out, nil
+	return nil
 }
 
 // fetch fetches the image and unpacks each layer once that and those below it are there.
@@ -178,16 +155,6 @@ func (s *Service) endPull(ctx context.Context, p *pull, lease string, failure er
 // interrupted tells of an error that says nothing against the image: the same pull may succeed.
 func interrupted(err error) bool {
 	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, errdefs.ErrUnavailable)
-}
-
-// credential takes a credential off the wire.
-func credential(c *cleatapi.Credential) registry.Credential {
-	if c == nil {
-		return registry.Credential{}
-	}
-	return registry.Credential{
-		Username: c.Username, Password: c.Password, IdentityToken: c.IdentityToken, RegistryToken: c.RegistryToken,
-	}
 }
 
 // arrivals are the layers of an image that is being fetched, and who is told about them; nil fetching for

@@ -13,7 +13,6 @@ import (
 	"github.com/cleatproject/cleat/image"
 	"github.com/cleatproject/cleat/image/registry"
 	"github.com/cleatproject/cleat/metadata"
-	"github.com/cleatproject/cleat/proto/cleatapi"
 )
 
 // push is one push.
@@ -27,11 +26,13 @@ type push struct {
 }
 
 // PushImage brings an image to a registry: what that lacks, and what another repository there has is taken
-// from it. Called by daemon/api/transferservice.go, and through Push by daemon/api/transfer.go; the work is
-// image/push.go's and image/registry's.
+// from it. Called by daemon/api/transferservice.go; the work is image/push.go's and image/registry's.
 func (s *Service) PushImage(ctx context.Context, namespace string, from Store, to Remote, watch Watcher) (err error) {
 	p := &push{s: s, namespace: namespace, access: to.Access}
 	if p.ref, err = registry.Parse(to.Reference); err != nil {
+		return err
+	}
+	if err := from.single(); err != nil {
 		return err
 	}
 	if p.img, err = s.resolve(ctx, namespace, first(from.Name, to.Reference)); err != nil {
@@ -40,11 +41,20 @@ func (s *Service) PushImage(ctx context.Context, namespace string, from Store, t
 	if p.options.Platform, err = s.pushPlatform(ctx, namespace, p.img, from.Choice); err != nil {
 		return err
 	}
-	if err := p.check(); err != nil {
-		return err
+	p.options.Parallel = to.Parallel
+	if from.Referrers {
+		all, err := s.imageRecords(ctx, namespace)
+		if err != nil {
+			return err
+		}
+		for _, img := range all {
+			p.options.Referrers = append(p.options.Referrers, img.Target)
+		}
 	}
-	_, err = p.run(ctx, watch)
-	return err
+	if p.ref.Digest != "" && p.ref.Digest != p.img.Target.Digest {
+		return fmt.Errorf("push %s: the image is %s: %w", p.ref, p.img.Target.Digest, errdefs.ErrInvalidArgument)
+	}
+	return p.run(ctx, watch)
 }
 
 // pushPlatform returns the platform to push a manifest of, or nil for the whole image: a registry takes an
@@ -67,52 +77,10 @@ func (s *Service) pushPlatform(ctx context.Context, namespace string, img metada
 	return nil, err
 }
 
-// Push is PushImage as cleat's own call wants it.
-func (s *Service) Push(ctx context.Context, namespace string, req *cleatapi.PushRequest, send func(*cleatapi.TransferProgress) error) (err error) {
-	p := &push{s: s, namespace: namespace, access: registry.Access{Credential: credential(req.Credential)}}
-	if p.ref, err = registry.Parse(req.Reference); err != nil {
-		return err
-	}
-	p.options.Parallel = int(min(req.MaxConcurrentUploads, 1<<10))
-	if p.options.Platform, err = parsePlatform(req.Platform); err != nil {
-		return err
-	}
-	if p.img, err = s.resolve(ctx, namespace, first(req.Image, req.Reference)); err != nil {
-		return err
-	}
-	if req.Referrers {
-		all, err := s.imageRecords(ctx, namespace)
-		if err != nil {
-			return err
-		}
-		for _, img := range all {
-			p.options.Referrers = append(p.options.Referrers, img.Target)
-		}
-	}
-	if err := p.check(); err != nil {
-		return err
-	}
-	return transferring(ctx, send, func(ctx context.Context, watch *progress) (*cleatapi.Image, error) {
-		target, err := p.run(ctx, watch)
-		if err != nil {
-			return nil, err
-		}
-		return s.describe(ctx, namespace, metadata.Image{Name: p.ref.String(), Target: target, CreatedAt: p.img.CreatedAt})
-	})
-}
-
-func (p *push) check() error {
-	if p.ref.Digest != "" && p.ref.Digest != p.img.Target.Digest {
-		return fmt.Errorf("push %s: the image is %s: %w", p.ref, p.img.Target.Digest, errdefs.ErrInvalidArgument)
-	}
-	return nil
-}
-
-// run does the work and returns what the registry has then.
-func (p *push) run(ctx context.Context, watch Watcher) (target ocispec.Descriptor, err error) {
+func (p *push) run(ctx context.Context, watch Watcher) error {
 	repo, err := p.s.Registries.Repository(p.ref, p.access)
 	if err != nil {
-		return target, err
+		return err
 	}
 	defer repo.Close()
 	// What it reads is not removed meanwhile.
@@ -127,11 +95,12 @@ func (p *push) run(ctx context.Context, watch Watcher) (target ocispec.Descripto
 	blobs := p.s.Blobs(p.namespace)
 	p.options.Watch, p.options.Found = watch.Part, watch.Found
 	p.options.From = func(d digest.Digest) string { return p.s.sourceOf(ctx, blobs, d, p.ref) }
-	if target, err = image.Push(ctx, blobs, repo, p.img.Target, p.options); err != nil {
-		return target, fmt.Errorf("push %s: %w", p.ref, err)
+	target, err := image.Push(ctx, blobs, repo, p.img.Target, p.options)
+	if err != nil {
+		return fmt.Errorf("push %s: %w", p.ref, err)
 	}
-	watch.Event("Completed push to "+p.ref.String(), "")
-	return target, nil
+	watch.Pushed(p.ref.String(), target)
+	return nil
 }
 
 // sourceOf returns another repository of the reference's registry that a blob was pulled from, or "".

@@ -34,3 +34,13 @@ func (s *Service) Referrers(ctx context.Context, req *cleatapi.ReferrersRequest)
 	}
 	return resp, nil
 }
+
+// credential takes a credential off the wire.
+func credential(c *cleatapi.Credential) registry.Credential {
+	if c == nil {
+		return registry.Credential{}
+	}
+	return registry.Credential{
+		Username: c.Username, Password: c.Password, IdentityToken: c.IdentityToken, RegistryToken: c.RegistryToken,
+	}
+}

@@ -3,6 +3,7 @@ package service
 import (
 	"context"
 	"fmt"
+	"io"
 
 	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
@@ -12,8 +13,7 @@ import (
 	"github.com/cleatproject/cleat/image/registry"
 )
 
-// What a transfer is between: containerd's transfer service and cleat's own calls come to the same
-// functions with these.
+// What a transfer is between: the ends that containerd's API publishes and cleat's own become these.
 
 // Watcher follows a transfer. Its methods may be called by several at the same time, and do not wait.
 type Watcher interface {
@@ -23,22 +23,36 @@ type Watcher interface {
 	Found(desc, parent ocispec.Descriptor)
 	// Part tells how far a part has come, in bytes.
 	Part(desc ocispec.Descriptor, state image.State, done int64)
+	// Pushed tells at its end what a registry has then, and under which name.
+	Pushed(name string, desc ocispec.Descriptor)
 }
 
 // Remote is a registry as the end of a transfer.
 type Remote struct {
 	Reference string
 	Access    registry.Access
+	// Parallel is how many blobs are moved at the same time; 0 for three.
+	Parallel int
 }
 
 // Store is the images of a namespace as the end of a transfer.
 type Store struct {
 	// Name is an image's, exactly.
 	Name string
+	// Loose takes the name where an image is stored as people write it: it is completed, and none stands
+	// for a registry's reference, or for the names in an archive.
+	Loose bool
 	// Labels are those that the image is given; none leave those it has.
 	Labels map[string]string
 	// Choice says which of an image's manifests are wanted.
 	Choice image.Choice
+	// Best has a pull take, instead of the choice, the one manifest that suits its first platform best, or
+	// this host where it has none.
+	Best bool
+	// Whole has a transfer from or to an archive fail where an image lacks one of its platforms.
+	Whole bool
+	// Referrers has a push bring what is here under a name and refers to the image or to a part of it.
+	Referrers bool
 	// References are further names.
 	References []Reference
 	// Unpacks say what to unpack; none unpacks nothing.
@@ -51,10 +65,16 @@ type Unpack struct {
 	Platform *ocispec.Platform
 	// Snapshotter to unpack to; "" for the namespace's.
 	Snapshotter string
+	// Required has an import fail that has nothing for the platform.
+	Required bool
 }
 
 // Archive is an archive of images as the end of a transfer.
 type Archive struct {
+	// Path is a FIFO's or regular file's; where it is "" the bytes are in In, or go to Out.
+	Path string
+	In   io.Reader
+	Out  io.Writer
 	// Compress packs the plain layers of an archive that says nothing of their digests.
 	Compress bool
 	// Export says what goes into it.
@@ -65,6 +85,7 @@ type Archive struct {
 type unpackTo struct {
 	match       platforms.MatchComparer // nil for this host's
 	snapshotter string
+	required    bool
 }
 
 // unpacks fills in defaults and checks the names.
@@ -75,7 +96,7 @@ func (s *Service) unpacks(ctx context.Context, namespace string, list []Unpack) 
 	}
 	out := make([]unpackTo, len(list))
 	for i, u := range list {
-		out[i].snapshotter = first(u.Snapshotter, def)
+		out[i].snapshotter, out[i].required = first(u.Snapshotter, def), u.Required
 		if _, err := s.driver(out[i].snapshotter); err != nil {
 			return nil, err
 		}
@@ -92,6 +113,14 @@ func (d *Store) check() error {
 		return fmt.Errorf("image store: it names no image: %w", errdefs.ErrInvalidArgument)
 	}
 	return d.checkReferences()
+}
+
+// single refuses several images where one is moved.
+func (d *Store) single() error {
+	if d.Loose && len(d.References) > 0 {
+		return fmt.Errorf("image store: it names several images, give one: %w", errdefs.ErrInvalidArgument)
+	}
+	return nil
 }
 
 // checkTarget is check for where one image is stored.

@@ -67,26 +67,6 @@ func ServerStream[Req, Resp any, PReq Pointer[Req], PResp Pointer[Resp]](
 	}
 }
 
-// ClientStream makes a ttrpc stream of a handler that reads any number of requests and answers
-// once. receive returns io.EOF after the last request.
-func ClientStream[Req, Resp any, PReq Pointer[Req], PResp Pointer[Resp]](
-	handle func(ctx context.Context, receive func() (PReq, error)) (PResp, error),
-) ttrpc.Stream {
-	return ttrpc.Stream{
-		StreamingClient: true,
-		Handler: func(ctx context.Context, s ttrpc.StreamServer) (any, error) {
-			resp, err := handle(ctx, func() (PReq, error) {
-				req := PReq(new(Req))
-				return req, s.RecvMsg(wrap(req))
-			})
-			if err != nil {
-				return nil, ToWire(err)
-			}
-			return wrap(resp), nil
-		},
-	}
-}
-
 // Receiver is the client's end of a server stream.
 type Receiver[Resp any, PResp Pointer[Resp]] struct {
 	stream ttrpc.ClientStream
@@ -113,35 +93,24 @@ func OpenServerStream[Resp any, PResp Pointer[Resp]](
 	return &Receiver[Resp, PResp]{stream: s}, nil
 }
 
-// Sender is the client's end of a client stream. Not for concurrent use.
-type Sender[Resp any, PResp Pointer[Resp]] struct {
-	stream ttrpc.ClientStream
+// Duplex is the client's end of a stream of both directions. One may send while another receives.
+type Duplex[Resp any, PResp Pointer[Resp]] struct {
+	Receiver[Resp, PResp]
 }
 
-// Send sends one more request.
-func (s *Sender[Resp, PResp]) Send(ctx context.Context, m Message) error {
-	return FromWire(ctx, s.stream.SendMsg(wrap(m)))
+// Send sends a message. It waits while the connection takes none.
+func (d *Duplex[Resp, PResp]) Send(ctx context.Context, m Message) error {
+	return FromWire(ctx, d.stream.SendMsg(wrap(m)))
 }
 
-// Finish says that no request follows, and waits for the answer.
-func (s *Sender[Resp, PResp]) Finish(ctx context.Context) (PResp, error) {
-	if err := s.stream.CloseSend(); err != nil {
-		return nil, FromWire(ctx, err)
-	}
-	m := PResp(new(Resp))
-	if err := s.stream.RecvMsg(wrap(m)); err != nil {
-		return nil, FromWire(ctx, err)
-	}
-	return m, nil
-}
-
-// OpenClientStream calls a method that takes a stream. Cancel ctx to abandon it.
-func OpenClientStream[Resp any, PResp Pointer[Resp]](
+// OpenDuplex calls a method that takes a stream and answers with one. Cancel ctx to leave it. What comes
+// is to be received: a full stream of ttrpc breaks after a second, and holds up its connection until then.
+func OpenDuplex[Resp any, PResp Pointer[Resp]](
 	ctx context.Context, c *ttrpc.Client, service, method string,
-) (*Sender[Resp, PResp], error) {
-	s, err := c.NewStream(ctx, &ttrpc.StreamDesc{StreamingClient: true}, service, method, nil)
+) (*Duplex[Resp, PResp], error) {
+	s, err := c.NewStream(ctx, &ttrpc.StreamDesc{StreamingClient: true, StreamingServer: true}, service, method, nil)
 	if err != nil {
 		return nil, fmt.Errorf("open stream %s/%s: %w", service, method, FromWire(ctx, err))
 	}
-	return &Sender[Resp, PResp]{stream: s}, nil
+	return &Duplex[Resp, PResp]{Receiver[Resp, PResp]{stream: s}}, nil
 }

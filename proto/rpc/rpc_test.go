@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	apitask "github.com/containerd/containerd/api/runtime/task/v3"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/ttrpc"
 
@@ -122,19 +123,22 @@ func TestStreams(t *testing.T) {
 			}
 			return nil
 		}),
-		"Sum": rpc.ClientStream(func(_ context.Context, receive func() (*task.WaitResponse, error)) (*task.WaitResponse, error) {
-			sum := &task.WaitResponse{}
+		"Double": {StreamingClient: true, StreamingServer: true, Handler: func(_ context.Context, s ttrpc.StreamServer) (any, error) {
 			for {
-				m, err := receive()
-				if errors.Is(err, io.EOF) {
-					return sum, nil
-				}
-				if err != nil {
+				var m apitask.WaitResponse
+				if err := s.RecvMsg(&m); errors.Is(err, io.EOF) {
+					return nil, nil
+				} else if err != nil {
 					return nil, err
 				}
-				sum.ExitStatus += m.ExitStatus
+				if m.GetExitStatus() == 0 {
+					return nil, nil
+				}
+				if err := s.SendMsg(&apitask.WaitResponse{ExitStatus: 2 * m.GetExitStatus()}); err != nil {
+					return nil, err
+				}
 			}
-		}),
+		}},
 	}})
 	in, err := rpc.OpenServerStream[task.WaitResponse](t.Context(), c, "test", "Count", &task.WaitResponse{ExitStatus: 100})
 	if err != nil {
@@ -149,17 +153,28 @@ func TestStreams(t *testing.T) {
 	if _, err := in.Receive(t.Context()); !errors.Is(err, io.EOF) {
 		t.Fatalf("after the last: %v", err)
 	}
-	out, err := rpc.OpenClientStream[task.WaitResponse](t.Context(), c, "test", "Sum")
+	both, err := rpc.OpenDuplex[task.WaitResponse](t.Context(), c, "test", "Double")
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i := range uint32(10) {
-		if err := out.Send(t.Context(), &task.WaitResponse{ExitStatus: i}); err != nil {
+	for _, i := range []uint32{1, 2, 3, 0} {
+		if err := both.Send(t.Context(), &task.WaitResponse{ExitStatus: i}); err != nil {
 			t.Fatal(err)
 		}
+		m, err := both.Receive(t.Context())
+		if i == 0 && errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil || m.ExitStatus != 2*i {
+			t.Fatalf("of %d: %v, %v", i, m, err)
+		}
 	}
-	if m, err := out.Finish(t.Context()); err != nil || m.ExitStatus != 45 {
-		t.Fatalf("%v, %v", m, err)
+	missing, err := rpc.OpenDuplex[task.WaitResponse](t.Context(), c, "test", "Missing")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := missing.Receive(t.Context()); !errdefs.IsNotImplemented(err) {
+		t.Errorf("of a method that is not there: %v", err)
 	}
 }
 

@@ -8,6 +8,16 @@ const (
 	ContainersService = "containerd.services.containers.v1.Containers"
 	NamespacesService = "containerd.services.namespaces.v1.Namespaces"
 	VersionService    = "containerd.services.version.v1.Version"
+	TransferService   = "containerd.services.transfer.v1.Transfer"
+	StreamingService  = "containerd.services.streaming.v1.Streaming"
 
 	NamespaceKey = "containerd-namespace-ttrpc"
+)
+
+// Names of the messages that streams carry, by which an Any tells them.
+const (
+	StreamInitType   = "containerd.services.streaming.v1.StreamInit"
+	ProgressType     = "containerd.types.transfer.Progress"
+	AuthRequestType  = "containerd.types.transfer.AuthRequest"
+	AuthResponseType = "containerd.types.transfer.AuthResponse"
 )

@@ -10,10 +10,13 @@ import (
 	"github.com/cleatproject/cleat/proto/rpc"
 	"github.com/containerd/containerd/api/services/containers/v1"
 	"github.com/containerd/containerd/api/services/namespaces/v1"
+	"github.com/containerd/containerd/api/services/streaming/v1"
 	"github.com/containerd/containerd/api/services/tasks/v1"
+	"github.com/containerd/containerd/api/services/transfer/v1"
 	"github.com/containerd/containerd/api/services/version/v1"
 	apitypes "github.com/containerd/containerd/api/types"
 	"github.com/containerd/containerd/api/types/task"
+	transfertypes "github.com/containerd/containerd/api/types/transfer"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
@@ -57,6 +60,13 @@ func TestMessagesMatchThePublishedOnes(t *testing.T) {
 		{&GetContainerRequest{}, &containers.GetContainerRequest{}},
 		{&GetContainerResponse{}, &containers.GetContainerResponse{}},
 		{&ContainerRecord{}, &containers.Container{}},
+		{&TransferRequest{}, &transfer.TransferRequest{}},
+		{&TransferOptions{}, &transfer.TransferOptions{}},
+		{&StreamInit{}, &streaming.StreamInit{}},
+		{&Progress{}, &transfertypes.Progress{}},
+		{&Descriptor{}, &apitypes.Descriptor{}},
+		{&AuthRequest{}, &transfertypes.AuthRequest{}},
+		{&AuthResponse{}, &transfertypes.AuthResponse{}},
 	} {
 		t.Run(reflect.TypeOf(pair.ours).Elem().Name(), func(t *testing.T) {
 			random := rand.New(rand.NewPCG(1, 2))
@@ -96,6 +106,18 @@ func compare(t *testing.T, ours rpc.Message, theirs proto.Message) {
 	}
 	if !reflect.DeepEqual(again, ours) {
 		t.Errorf("there and back: %+v, want %+v", again, ours)
+	}
+}
+
+// TestNamesAreThePublishedOnes holds the names of messages that travel in an Any.
+func TestNamesAreThePublishedOnes(t *testing.T) {
+	for name, m := range map[string]proto.Message{
+		StreamInitType: &streaming.StreamInit{}, ProgressType: &transfertypes.Progress{},
+		AuthRequestType: &transfertypes.AuthRequest{}, AuthResponseType: &transfertypes.AuthResponse{},
+	} {
+		if want := string(m.ProtoReflect().Descriptor().FullName()); name != want {
+			t.Errorf("%s is called %s", want, name)
+		}
 	}
 }
 
