@@ -120,7 +120,7 @@ func assemble(ctx context.Context, cfg Config, log *slog.Logger) (_ *daemon, err
 		CgroupParent: cfg.CgroupParent, GC: cfg.GC.service(), Log: log, Helpers: helpers(cfg), Processors: cfg.processors(), Limits: cfg.Unpack.limits(),
 		Registries: registry.New(registry.Options{
 			ConfigPath: cfg.RegistryConfigPath, UserAgent: "cleat/" + version.Version(), Chunk: cfg.RegistryUploadChunk,
-			Ranges: registry.Ranges{From: cfg.RegistryRangeFrom, AtOnce: cfg.RegistryRanges},
+			Ranges: registry.Ranges{From: cfg.RegistryRangeFrom, AtOnce: cfg.RegistryRanges}, Log: log,
 		}),
 	})
 	d.close.Push("close service", func() error { d.svc.Close(); return nil })

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"sync"
 	"time"
@@ -29,6 +30,8 @@ type Options struct {
 	Chunk int64
 	// Ranges say when a blob is fetched by several requests.
 	Ranges Ranges
+	// Log is told of what is odd in the configuration; nil for nobody.
+	Log *slog.Logger
 }
 
 const (
@@ -52,6 +55,9 @@ func New(opts Options) *Client {
 	}
 	if opts.Idle == 0 {
 		opts.Idle = defaultIdle
+	}
+	if opts.Log == nil {
+		opts.Log = slog.New(slog.DiscardHandler)
 	}
 	return &Client{opts}
 }
@@ -85,7 +91,7 @@ func (c *Client) Repository(ref Reference, access Access) (*Repository, error) {
 	if access.ConfigPath != "" {
 		config = access.ConfigPath
 	}
-	hosts, err := hostsFor(config, ref.Host, access.Scheme)
+	hosts, err := c.hostsFor(config, ref.Host, access.Scheme)
 	if err != nil {
 		return nil, err
 	}

@@ -41,7 +41,7 @@ func (r *Repository) openURL(ctx context.Context, text string, desc ocispec.Desc
 	if isThisMachine(u) && !isLoopback(r.ref.Host) {
 		return nil, fmt.Errorf("layer %s names a URL of this machine: it is not followed: %w", desc.Digest, errdefs.ErrInvalidArgument)
 	}
-	hosts, err := hostsFor(r.config, u.Host, "")
+	hosts, err := r.client.hostsFor(r.config, u.Host, "")
 	if err != nil {
 		return nil, err
 	}

@@ -48,8 +48,10 @@ type host struct {
 const hostsFile = "hosts.toml"
 
 // hostsFor returns the servers to ask for a registry's content, in order. scheme, where it is not "", is
-// what the registry speaks unless the configuration says otherwise.
-func hostsFor(configPath, registry, scheme string) ([]host, error) {
+// what the registry speaks unless the configuration says otherwise. Keys that are not known are left for
+// other programs that read the file, with a warning: of a mistyped one nothing else would tell, and without
+// its capabilities, say, a mirror is pushed to.
+func (c *Client) hostsFor(configPath, registry, scheme string) ([]host, error) {
 	dir, err := configDir(configPath, registry)
 	if err != nil {
 		return nil, err
@@ -64,7 +66,10 @@ func hostsFor(configPath, registry, scheme string) ([]host, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read configuration of registry %s: %w", registry, err)
 	}
-	hosts, err := parseHosts(raw, registry, dir, scheme)
+	hosts, unknown, err := parseHosts(raw, registry, dir, scheme)
+	if len(unknown) > 0 {
+		c.opts.Log.Warn("the configuration of a registry has keys that are not known; is one mistyped?", "file", filepath.Join(dir, hostsFile), "keys", unknown)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("configuration %s: %w", filepath.Join(dir, hostsFile), err)
 	}

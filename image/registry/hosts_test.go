@@ -1,11 +1,14 @@
 package registry
 
 import (
+	"bytes"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"os"
 	"path/filepath"
 	"reflect"
+	"strings"
 	"testing"
 	"time"
 
@@ -42,7 +45,7 @@ server = "https://docker.example"
 [host."beta.example"]
   capabilities = []
 `)
-	hosts, err := hostsFor(dir, "docker.io", "")
+	hosts, err := New(Options{}).hostsFor(dir, "docker.io", "")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,7 +83,7 @@ func TestTheRegistryAmongItsHosts(t *testing.T) {
 		"another port":       {"[host.\"https://r.example:5001\"]", false, canAll, canAll},
 		"another place":      {"[host.\"https://r.example:5000/proxy\"]", false, canAll, canAll},
 	} {
-		hosts, err := hostsFor(configured(t, "r.example:5000", c.text), "r.example:5000", "")
+		hosts, err := New(Options{}).hostsFor(configured(t, "r.example:5000", c.text), "r.example:5000", "")
 		if err != nil || len(hosts) != 2 || hosts[0].own != c.own || hosts[0].can != c.first || !hosts[1].own || hosts[1].can != c.last {
 			t.Errorf("%s: %+v, %v", name, hosts, err)
 		}
@@ -91,12 +94,12 @@ func TestWhichFolderIsOfARegistry(t *testing.T) {
 	for folder, registry := range map[string]string{
 		"localhost:5000": "localhost:5000", "localhost_5000_": "localhost:5000", "_default": "any.example",
 	} {
-		hosts, err := hostsFor(configured(t, folder, `server = "http://elsewhere:1"`), registry, "")
+		hosts, err := New(Options{}).hostsFor(configured(t, folder, `server = "http://elsewhere:1"`), registry, "")
 		if err != nil || len(hosts) != 1 || hosts[0].base.String() != "http://elsewhere:1/v2" {
 			t.Errorf("%s: %+v, %v", folder, hosts, err)
 		}
 	}
-	hosts, err := hostsFor(t.TempDir(), "docker.io", "")
+	hosts, err := New(Options{}).hostsFor(t.TempDir(), "docker.io", "")
 	if err != nil || hosts[0].base.String() != "https://registry-1.docker.io/v2" || hosts[0].guess {
 		t.Errorf("%+v, %v", hosts, err)
 	}
@@ -107,7 +110,7 @@ func TestPlainHTTPIsGuessedForLoopbackOnly(t *testing.T) {
 		"localhost:5000": true, "127.9.9.9:80": true, "[::1]:5000": true, "localhost": true,
 		"10.0.0.1:5000": false, "localhost.example:5000": false, "127.0.0.1.nip.io": false, "[::2]:5000": false,
 	} {
-		hosts, err := hostsFor("", registry, "")
+		hosts, err := New(Options{}).hostsFor("", registry, "")
 		if err != nil || hosts[0].guess != want || hosts[0].base.Scheme != "https" {
 			t.Errorf("%s: %+v, %v", registry, hosts, err)
 		}
@@ -136,8 +139,27 @@ func TestHostsFilesThatAreWrong(t *testing.T) {
 		"server = 1", "server = \"ftp://x\"", "server = \"https://user:secret@x\"", "[host.\"https://a\"]\ncapabilities = [\"fly\"]",
 		"[host.\"https://a\"]\nca = 5", "[host.\"https://a\"]\ndial_timeout = \"soon\"", "[host.\"https://a\"]\nclient = [[\"a\",\"b\",\"c\"]]", "[[",
 	} {
-		if _, err := hostsFor(configured(t, "x.example", text), "x.example", ""); !errdefs.IsInvalidArgument(err) {
+		if _, err := New(Options{}).hostsFor(configured(t, "x.example", text), "x.example", ""); !errdefs.IsInvalidArgument(err) {
 			t.Errorf("%q: %v", text, err)
+		}
+	}
+}
+
+// TestHostsFilesWithUnknownKeys go on, and are told of.
+func TestHostsFilesWithUnknownKeys(t *testing.T) {
+	for text, keys := range map[string]string{
+		"[host.\"https://a\"]\ncapabilites = [\"pull\"]\nskip_verify = true\n": "host.https://a.capabilites",
+		"severs = \"x\"\n[host.\"https://a\"]\nskip_verify = true\n":           "severs",
+		"[host.\"https://a\"]\nskip_verify = true\nheader = {x-any = \"y\"}\n": "",
+	} {
+		var log bytes.Buffer
+		c := New(Options{Log: slog.New(slog.NewTextHandler(&log, nil))})
+		hosts, err := c.hostsFor(configured(t, "x.example", text), "x.example", "")
+		if err != nil || len(hosts) != 2 || !hosts[0].skipVerify {
+			t.Errorf("%q: %+v, %v", text, hosts, err)
+		}
+		if said := log.String(); keys == "" && said != "" || !strings.Contains(said, keys) || keys != "" && !strings.Contains(said, "hosts.toml") {
+			t.Errorf("%q: the log says %q", text, said)
 		}
 	}
 }
@@ -146,7 +168,7 @@ func FuzzParseHosts(f *testing.F) {
 	f.Add([]byte("server = \"https://a\"\n[host.\"https://b\"]\ncapabilities=[\"pull\"]\n[host.\"https://b\".header]\nx=\"y\"\n"))
 	f.Add([]byte("[host]\n[host.a.b]\nclient=[[\"a\",\"b\"],\"c\"]"))
 	f.Fuzz(func(t *testing.T, raw []byte) {
-		hosts, err := parseHosts(raw, "r.example", "/dir", "")
+		hosts, _, err := parseHosts(raw, "r.example", "/dir", "")
 		if err != nil {
 			return
 		}

@@ -1,9 +1,12 @@
 package registry
 
 import (
+	"bytes"
+	"errors"
 	"fmt"
 	"net/http"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -32,17 +35,32 @@ type hostsTable struct {
 	Host map[string]hostTable `toml:"host"`
 }
 
-// parseHosts reads hosts.toml: the mirrors in the order of the file, then the registry itself. Paths are
-// below dir.
-func parseHosts(raw []byte, registry, dir, scheme string) ([]host, error) {
+// decodeHosts decodes hosts.toml, and returns which of its keys are not known, with those above them.
+func decodeHosts(raw []byte) (table hostsTable, unknown []string, err error) {
 	if len(raw) > maxHostsFile {
-		return nil, fmt.Errorf("it has %d bytes, at most %d are read: %w", len(raw), maxHostsFile, errdefs.ErrInvalidArgument)
+		return table, nil, fmt.Errorf("it has %d bytes, at most %d are read: %w", len(raw), maxHostsFile, errdefs.ErrInvalidArgument)
 	}
-	var table hostsTable
-	if err := toml.Unmarshal(raw, &table); err != nil {
-		return nil, fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
+	err = toml.NewDecoder(bytes.NewReader(raw)).DisallowUnknownFields().Decode(&table)
+	var strict *toml.StrictMissingError // all else was decoded
+	if errors.As(err, &strict) {
+		for _, e := range strict.Errors {
+			unknown = append(unknown, strings.Join(e.Key(), "."))
+		}
+		return table, unknown, nil
 	}
-	var hosts []host
+	if err != nil {
+		return table, nil, fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
+	}
+	return table, nil, nil
+}
+
+// parseHosts reads hosts.toml: the mirrors in the order of the file, then the registry itself. Paths are
+// below dir. unknown are the keys that it does not know.
+func parseHosts(raw []byte, registry, dir, scheme string) (hosts []host, unknown []string, err error) {
+	table, unknown, err := decodeHosts(raw)
+	if err != nil {
+		return nil, nil, err
+	}
 	for _, name := range hostOrder(raw) {
 		t, ok := table.Host[name]
 		if !ok {
@@ -50,7 +68,7 @@ func parseHosts(raw []byte, registry, dir, scheme string) ([]host, error) {
 		}
 		h, err := t.host(name, dir)
 		if err != nil {
-			return nil, fmt.Errorf("host %q: %w", name, err)
+			return nil, unknown, fmt.Errorf("host %q: %w", name, err)
 		}
 		hosts = append(hosts, h)
 	}
@@ -61,7 +79,7 @@ func parseHosts(raw []byte, registry, dir, scheme string) ([]host, error) {
 	}
 	h, err := table.host(server, dir)
 	if err != nil {
-		return nil, err
+		return nil, unknown, err
 	}
 	h.own = true
 	h.guess = table.Server == "" && own.guess
@@ -74,7 +92,7 @@ func parseHosts(raw []byte, registry, dir, scheme string) ([]host, error) {
 			h.can &^= hosts[i].can
 		}
 	}
-	return append(hosts, h), nil
+	return append(hosts, h), unknown, nil
 }
 
 // hostOrder returns the names of the tables [host.NAME] in their order, which a decoded map has lost.
