@@ -133,6 +133,24 @@ func (s *Service) unpack(
 	return u, err
 }
 
+// unpackFor is unpack as a transfer asks for it. Where it is not required, an image that has nothing for the
+// platform is one for other machines, and goes by.
+func (s *Service) unpackFor(
+	ctx context.Context, hold *metadata.Hold, namespace string, target ocispec.Descriptor, u unpackTo, required bool, from *arrivals,
+) error {
+	if !required {
+		_, _, err := image.Manifest(ctx, s.Blobs(namespace), target, u.match)
+		if errdefs.IsNotFound(err) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+	_, err := s.unpack(ctx, hold, namespace, target, u.snapshotter, u.match, from)
+	return err
+}
+
 // letGo ends a call's hold on what it works with. What the call has made, if it came that far, is removed
 // where it failed with err.
 func (s *Service) letGo(ctx context.Context, hold *metadata.Hold, made bool, err error) {
@@ -158,6 +176,18 @@ func (s *Service) recordImage(ctx context.Context, namespace string, img image.I
 		return nil, err
 	}
 	return s.describe(ctx, namespace, recorded[0])
+}
+
+// saveImages names what a transfer brought, and tells who watches it.
+func (s *Service) saveImages(ctx context.Context, namespace string, list []image.Imported, labels map[string]string, watch Watcher) error {
+	recorded, err := s.recordImages(ctx, namespace, list, labels)
+	if err != nil {
+		return err
+	}
+	for _, img := range recorded {
+		watch.Event("saved", img.Name)
+	}
+	return nil
 }
 
 // recordImages names what is here and labels its content, all in one commit. Labels, where there are

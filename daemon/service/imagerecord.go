@@ -109,11 +109,8 @@ func (s *Service) TagImages(ctx context.Context, namespace string, from, to Stor
 	for _, name := range to.named(img.Target.Digest) {
 		list = append(list, image.Imported{Name: name, Target: img.Target})
 	}
-	if _, err := s.recordImages(ctx, namespace, list, to.Labels); err != nil {
+	if err := s.saveImages(ctx, namespace, list, to.Labels, watch); err != nil {
 		return fmt.Errorf("tag image %s: %w", img.Name, err)
-	}
-	for _, i := range list {
-		watch.Event("saved", i.Name)
 	}
 	return nil
 }

@@ -75,12 +75,8 @@ func (im *importing) run(ctx context.Context, r io.Reader) (err error) {
 	if err := im.unpack(ctx, list, hold); err != nil {
 		return err
 	}
-	out, err := s.recordImages(ctx, im.namespace, list, im.to.Labels)
-	if err != nil {
+	if err := s.saveImages(ctx, im.namespace, list, im.to.Labels, im.watch); err != nil {
 		return err
-	}
-	for _, img := range out {
-		im.watch.Event("saved", img.Name)
 	}
 	im.watch.Event("Completed import", "")
 	return nil
@@ -96,27 +92,12 @@ func (im *importing) unpack(ctx context.Context, list []image.Imported, hold *me
 		done[img.Target.Digest] = true
 		im.watch.Found(img.Target, ocispec.Descriptor{})
 		for _, u := range im.unpacks {
-			if err := im.unpackFor(ctx, img, u, hold); err != nil {
+			if err := im.s.unpackFor(ctx, hold, im.namespace, img.Target, u, u.required, &arrivals{watcher: im.watch}); err != nil {
 				return fmt.Errorf("unpack %s: %w", img.Name, err)
 			}
 		}
 	}
 	return nil
-}
-
-func (im *importing) unpackFor(ctx context.Context, img image.Imported, u unpackTo, hold *metadata.Hold) error {
-	s := im.s
-	if !u.required {
-		_, _, err := image.Manifest(ctx, s.Blobs(im.namespace), img.Target, u.match)
-		if errdefs.IsNotFound(err) {
-			return nil // an image for other machines
-		}
-		if err != nil {
-			return err
-		}
-	}
-	_, err := s.unpack(ctx, hold, im.namespace, img.Target, u.snapshotter, u.match, &arrivals{watcher: im.watch})
-	return err
 }
 
 // settling finishes each commit that has begun, whoever cancels meanwhile: half of one is a blob in

@@ -97,12 +97,8 @@ func (p *pull) run(ctx context.Context) (err error) {
 	for _, name := range p.to.named(p.target.Digest) {
 		list = append(list, image.Imported{Name: name, Target: p.target})
 	}
-	out, err := s.recordImages(ctx, p.namespace, list, p.to.Labels)
-	if err != nil {
+	if err := s.saveImages(ctx, p.namespace, list, p.to.Labels, p.watch); err != nil {
 		return err
-	}
-	for _, img := range out {
-		p.watch.Event("saved", img.Name)
 	}
 	p.watch.Event("Completed pull from "+p.ref.String(), "")
 	return nil
@@ -122,23 +118,11 @@ func (p *pull) fetch(ctx context.Context, repo *registry.Repository) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return fetching.Layers(ctx) })
 	for _, u := range p.unpacks {
-		g.Go(func() error { return p.unpack(ctx, fetching, u) })
+		g.Go(func() error {
+			return p.s.unpackFor(ctx, p.hold, p.namespace, p.target, u, !p.pass, &arrivals{fetching, p.watch})
+		})
 	}
 	return g.Wait()
-}
-
-func (p *pull) unpack(ctx context.Context, fetching *image.Fetching, u unpackTo) error {
-	if p.pass {
-		_, _, err := image.Manifest(ctx, p.s.Blobs(p.namespace), p.target, u.match)
-		if errors.Is(err, errdefs.ErrNotFound) {
-			return nil // an image for other machines
-		}
-		if err != nil {
-			return err
-		}
-	}
-	_, err := p.s.unpack(ctx, p.hold, p.namespace, p.target, u.snapshotter, u.match, &arrivals{fetching, p.watch})
-	return err
 }
 
 // endPull ends what kept the content. It is the image's from now on; or garbage; or, where the pull was
