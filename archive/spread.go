@@ -19,9 +19,6 @@ func spread(root int) (end func()) {
 		return func() {}
 	}
 	return func() {
-		// The archive may have changed the flags that go with its root directory.
-		if flags, err := unix.IoctlGetUint32(root, unix.FS_IOC_GETFLAGS); err == nil {
-			_ = unix.IoctlSetPointerInt(root, unix.FS_IOC_SETFLAGS, int(flags&^topOfTrees)) // it was set just now
-		}
+		_ = unix.IoctlSetPointerInt(root, unix.FS_IOC_SETFLAGS, int(flags)) // as it was
 	}
 }
