@@ -100,13 +100,16 @@ func TestCgroupV2(t *testing.T) {
 	if got := unifiedGroup(t, int(started.Pid)); got != group {
 		t.Errorf("a process exec'd is in %s, the container in %s", got, group)
 	}
-	pids, err := tasks.ListPids(ctx, &tasksapi.ListPidsRequest{ContainerID: "c"})
-	if err != nil || len(pids.Processes) != 2 {
-		t.Errorf("pids: %v, %v", pids, err)
-	}
-	if m := metricsV2(ctx, t, tasks, "c"); m.Pids.GetCurrent() != 2 {
-		t.Errorf("metrics beside a process exec'd: %v", m.Pids)
-	}
+	d.Eventually("both programs are listed and counted", func() error { // as above: once threads of runc's are gone
+		pids, err := tasks.ListPids(ctx, &tasksapi.ListPidsRequest{ContainerID: "c"})
+		if err != nil || len(pids.Processes) != 2 {
+			return fmt.Errorf("pids: %v, %v", pids, err)
+		}
+		if m := metricsV2(ctx, t, tasks, "c"); m.Pids.GetCurrent() != 2 {
+			return fmt.Errorf("metrics beside a process exec'd: %v", m.Pids)
+		}
+		return nil
+	})
 
 	d.outOfMemoryV2(ctx, tasks)
 	_, err = tasks.Kill(ctx, &tasksapi.KillRequest{ContainerID: "c", Signal: uint32(unix.SIGKILL), All: true})
