@@ -54,8 +54,9 @@ func (s *Server) Run(ctx context.Context, req *shimapi.RunRequest) (*shimapi.Run
 	if err != nil {
 		return nil, fmt.Errorf("run container %.80s: %w", req.Create.Id, err)
 	}
-	p.mu.Lock()
 	defer s.watch(p)
+	defer s.tellOOM(p.container) // what came before anybody watched
+	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, e := range []event{evCreated, evStart, evStarted} {
 		if _, err := p.stepLocked(e); err != nil {

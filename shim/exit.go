@@ -51,10 +51,9 @@ func (s *Server) exited(p *process, e reaper.Exit) {
 	if io != nil {
 		io.ended()
 	}
-	oom := false
 	if p.execID == "" {
 		s.endExecs(p.container)
-		oom = s.lastOOM(p.container) // before the cgroup goes
+		oom := s.lastOOM(p.container) // before the cgroup goes
 		s.removeLater(p.container)
 		runtime.Gosched() // there is one P, and the disk would have it first
 		err := exitrecord.Write(p.container.bundle, exitrecord.Record{
@@ -73,7 +72,7 @@ func (s *Server) exited(p *process, e reaper.Exit) {
 	case eff == hold: // a start began since
 		p.held = &e
 	case eff == tellExit:
-		p.exit, p.oomKilled = e, oom
+		p.exit = e
 		s.tell("exit", "TaskExit", &events.TaskExit{
 			ContainerId: p.container.id, Id: p.id(), Pid: uint32(e.Pid),
 			ExitStatus: uint32(e.Status), ExitedAt: types.FromTime(e.At),

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -17,9 +18,15 @@ import (
 // cgroup v1, inotify on v2. It is a hint to look at the counters; they are looked at once more
 // when the init has exited, so that no kill goes untold.
 type oomWatch struct {
-	file *os.File
-	wg   sync.WaitGroup
+	file  *os.File
+	early bool // the hint comes before the kill, as on v1
+	done  chan struct{}
+	wg    sync.WaitGroup
 }
+
+// killLimit is how long a kill is looked for after an early hint. Where the container has the kernel's
+// killing switched off, none comes.
+const killLimit = time.Second
 
 // watchOOM starts watching. A host that cannot is only warned about.
 func (s *Server) watchOOM(c *container, cg cgroup) {
@@ -39,25 +46,55 @@ func (s *Server) watchOOM(c *container, cg cgroup) {
 			if _, err := w.file.Read(buf); err != nil {
 				return
 			}
-			s.tellOOM(c)
+			if !s.tellOOM(c) && w.early {
+				w.await(func() bool { return s.tellOOM(c) })
+			}
 		}
 	})
 }
 
-// tellOOM announces kills that have not been announced.
-func (s *Server) tellOOM(c *container) {
+// await asks until told is true, in steps that grow, for killLimit at most.
+func (w *oomWatch) await(told func() bool) {
+	for step := time.Millisecond; step < killLimit; step *= 2 {
+		timer := time.NewTimer(step)
+		select {
+		case <-timer.C:
+		case <-w.done:
+			timer.Stop()
+			return
+		}
+		if told() {
+			return
+		}
+	}
+}
+
+// tellOOM announces kills that have not been announced, once the container itself has been, and
+// says whether there were any.
+func (s *Server) tellOOM(c *container) bool {
+	p := c.init
+	if st, _ := p.snapshot(); st == creating || !s.countOOM(c) {
+		return false
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.oomKilled = true
+	return true
+}
+
+func (s *Server) countOOM(c *container) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	kills, err := c.cgroup.oomKills()
 	if err != nil || kills <= c.ooms {
-		return
+		return false
 	}
 	c.ooms = kills
 	s.tell("oom", "TaskOOM", &events.TaskOOM{ContainerId: c.id})
+	return true
 }
 
-// lastOOM announces what is left to announce, stops watching, and says whether there ever was a
-// kill.
+// lastOOM announces what is left to announce, stops watching, and says whether there ever was a kill.
 func (s *Server) lastOOM(c *container) bool {
 	s.tellOOM(c)
 	c.mu.Lock()
@@ -67,12 +104,13 @@ func (s *Server) lastOOM(c *container) bool {
 	if w != nil {
 		w.close()
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.ooms > 0
+	c.init.mu.Lock()
+	defer c.init.mu.Unlock()
+	return c.init.oomKilled
 }
 
 func (w *oomWatch) close() {
+	close(w.done)
 	_ = w.file.Close() // ends the reader
 	w.wg.Wait()
 }
@@ -91,7 +129,7 @@ func openOOM(cg cgroup) (*oomWatch, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &oomWatch{file: os.NewFile(uintptr(fd), "oom")}, nil
+	return &oomWatch{file: os.NewFile(uintptr(fd), "oom"), early: cg.unified == "", done: make(chan struct{})}, nil
 }
 
 func inotifyOOM(path string) (int, error) {
