@@ -38,6 +38,9 @@ type Container struct {
 	Snapshotter, SnapshotKey         string
 	// StorageSize is what it may hold on disk beside its image, in bytes; 0 where it has no limit.
 	StorageSize int64
+	// OOMKilled says that the kernel has killed a process in it, not necessarily its init, because its
+	// memory had run out.
+	OOMKilled bool
 }
 
 // ListRequest narrows List; the zero value lists what runs.
@@ -77,6 +80,7 @@ func container(m *cleatapi.Container) Container {
 		Labels: m.Labels, Runtime: m.Runtime, Command: m.Command, LogPath: m.LogPath,
 		Stdio:       Stdio{Stdin: m.Stdin, Stdout: m.Stdout, Stderr: m.Stderr, Terminal: m.Terminal},
 		Snapshotter: m.Snapshotter, SnapshotKey: m.SnapshotKey, StorageSize: m.StorageSize,
+		OOMKilled: m.OomKilled,
 	}
 }
 

@@ -1,6 +1,9 @@
 package integration
 
 import (
+	"encoding/json"
+	"fmt"
+	"maps"
 	"strconv"
 	"strings"
 	"testing"
@@ -46,4 +49,44 @@ func TestRunDetachedThenEverything(t *testing.T) {
 	if ids := d.Cleat("ps", "--all", "--quiet"); ids != "" {
 		t.Errorf("ps --all shows %q", ids)
 	}
+}
+
+// TestOutOfMemoryIsShown tells a container that was killed for its memory from one that ended with the
+// same number.
+func TestOutOfMemoryIsShown(t *testing.T) {
+	d := Start(t)
+	d.Busybox()
+	const eat = "dd if=/dev/zero of=/dev/null bs=64M count=1"
+	d.Cleat(append([]string{"run", "-d", "--name", "killed", "--memory", "16m", "busybox"}, strings.Fields(eat)...)...)
+	d.Cleat("run", "-d", "--name", "other", "--memory", "16m", "busybox", "sh", "-c", "exit 137")
+	// A process of it is killed, and it goes on.
+	d.Cleat("run", "-d", "--name", "lives", "--memory", "16m", "busybox", "sh", "-c", eat+"; echo over; sleep 1000")
+	for _, id := range []string{"killed", "other"} {
+		if code := d.Cleat("wait", id); code != "137" {
+			t.Errorf("wait %s: %s", id, code)
+		}
+	}
+	check := func() error {
+		var list []struct {
+			ID, Status string
+			OOMKilled  bool `json:"oom_killed"`
+		}
+		if err := json.Unmarshal([]byte(d.Cleat("ps", "--all", "--format", "json")), &list); err != nil {
+			return err
+		}
+		got := make(map[string]string)
+		for _, c := range list {
+			got[c.ID] = fmt.Sprint(c.Status, " ", c.OOMKilled)
+		}
+		if want := (map[string]string{"killed": "stopped true", "other": "stopped false", "lives": "running true"}); !maps.Equal(got, want) {
+			return fmt.Errorf("ps shows %v, want %v", got, want)
+		}
+		return nil
+	}
+	d.Eventually("it is shown", check)
+	if ps := d.Cleat("ps", "--all"); strings.Count(ps, "exited (137, out of memory)") != 1 || strings.Count(ps, "exited (137)") != 1 {
+		t.Errorf("ps shows:\n%s", ps)
+	}
+	d.Restart()
+	d.Eventually("it is shown after a restart", check)
 }

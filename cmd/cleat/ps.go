@@ -19,6 +19,7 @@ type containerJSON struct {
 	Pid         uint32            `json:"pid"`
 	Status      string            `json:"status"`
 	ExitCode    uint32            `json:"exit_code"`
+	OOMKilled   bool              `json:"oom_killed"`
 	Created     string            `json:"created"`
 	Started     string            `json:"started"`
 	Finished    string            `json:"finished"`
@@ -38,7 +39,8 @@ func toJSON(b client.Container) containerJSON {
 	}
 	return containerJSON{
 		ID: b.ID, Namespace: b.Namespace, Image: b.Image, Pid: b.Pid, Status: b.Status, ExitCode: b.ExitStatus,
-		Created: timestamp(b.CreatedAt), Started: timestamp(b.StartedAt), Finished: timestamp(b.FinishedAt),
+		OOMKilled: b.OOMKilled,
+		Created:   timestamp(b.CreatedAt), Started: timestamp(b.StartedAt), Finished: timestamp(b.FinishedAt),
 		Command: b.Command, Labels: b.Labels, Runtime: b.Runtime, LogPath: b.LogPath, Terminal: b.Stdio.Terminal,
 		Snapshot: b.SnapshotKey, Snapshotter: b.Snapshotter, StorageSize: b.StorageSize,
 	}
@@ -93,6 +95,9 @@ func showContainers(a *app, l *listFlags, boxes []client.Container, whole bool) 
 func status(b client.Container, now time.Time) string {
 	switch b.Status {
 	case "stopped":
+		if b.OOMKilled {
+			return fmt.Sprintf("exited (%d, out of memory) %s ago", b.ExitStatus, since(b.FinishedAt, now))
+		}
 		return fmt.Sprintf("exited (%d) %s ago", b.ExitStatus, since(b.FinishedAt, now))
 	case "running", "paused":
 		return fmt.Sprintf("%s %s", b.Status, since(b.StartedAt, now))

@@ -71,6 +71,7 @@ func summary(namespace string, c metadata.Container, tasks map[string]runtime.In
 		v.StartedAt, v.StorageSize = types.FromTime(r.StartedAt), r.StorageSize
 		if r.Exit != nil {
 			v.Status, v.ExitStatus, v.FinishedAt = "stopped", r.Exit.Status, types.FromTime(r.Exit.At)
+			v.OomKilled = r.Exit.OOM
 		}
 	} else if c.Spec != nil {
 		v.Command = specArgs(c.Spec.Value)
@@ -83,7 +84,7 @@ func summary(namespace string, c metadata.Container, tasks map[string]runtime.In
 
 // addTask adds what the runtime knows of a container's task.
 func addTask(v *cleatapi.Container, i runtime.Info) {
-	v.Status = StatusWord(i)
+	v.Status, v.OomKilled = StatusWord(i), i.OOMKilled
 	if !i.StartedAt.IsZero() {
 		v.StartedAt = types.FromTime(i.StartedAt)
 	}

@@ -111,6 +111,8 @@ type Container struct {
 	SnapshotKey string   `protobuf:"bytes,19,opt,name=snapshot_key,json=snapshotKey,proto3" json:"snapshot_key,omitempty"`
 	// What the container may hold on disk beside its image, in bytes; 0 where it has no limit.
 	StorageSize int64 `protobuf:"varint,20,opt,name=storage_size,json=storageSize,proto3" json:"storage_size,omitempty"`
+	// The kernel has killed a process in it because its memory had run out.
+	OomKilled bool `protobuf:"varint,21,opt,name=oom_killed,json=oomKilled,proto3" json:"oom_killed,omitempty"`
 }
 
 func (m *Container) Reset()      { *m = Container{} }
@@ -1010,6 +1012,18 @@ func (m *Container) MarshalToSizedBuffer(dAtA []byte) (int, error) {
 	_ = i
 	var l int
 	_ = l
+	if m.OomKilled {
+		i--
+		if m.OomKilled {
+			dAtA[i] = 1
+		} else {
+			dAtA[i] = 0
+		}
+		i--
+		dAtA[i] = 0x1
+		i--
+		dAtA[i] = 0xa8
+	}
 	if m.StorageSize != 0 {
 		i = encodeVarintCleat(dAtA, i, uint64(m.StorageSize))
 		i--
@@ -3939,6 +3953,9 @@ func (m *Container) Size() (n int) {
 	if m.StorageSize != 0 {
 		n += 2 + sovCleat(uint64(m.StorageSize))
 	}
+	if m.OomKilled {
+		n += 3
+	}
 	return n
 }
 
@@ -6818,6 +6835,26 @@ func (m *Container) Unmarshal(dAtA []byte) error {
 					break
 				}
 			}
+		case 21:
+			if wireType != 0 {
+				return fmt.Errorf("proto: wrong wireType = %d for field OomKilled", wireType)
+			}
+			var v int
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return ErrIntOverflowCleat
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				v |= int(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+			m.OomKilled = bool(v != 0)
 		default:
 			iNdEx = preIndex
 			skippy, err := skipCleat(dAtA[iNdEx:])
