@@ -1,6 +1,7 @@
 package shim
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -28,6 +29,28 @@ func readCgroup(pid int) (string, error) {
 		return "", fmt.Errorf("find cgroup: %w", err)
 	}
 	return string(data), nil
+}
+
+// memoryCgroup says, as readCgroup does, where the spec puts a container as far as its memory is
+// concerned: for an init that was killed before it could be looked up. It is empty where the spec alone
+// does not say it.
+func memoryCgroup(bundle string, unified bool) string {
+	data, err := os.ReadFile(filepath.Join(bundle, "config.json"))
+	if err != nil {
+		return ""
+	}
+	var spec struct {
+		Linux struct {
+			CgroupsPath string `json:"cgroupsPath"`
+		} `json:"linux"`
+	}
+	if json.Unmarshal(data, &spec) != nil || !filepath.IsAbs(spec.Linux.CgroupsPath) {
+		return ""
+	}
+	if unified {
+		return "0::" + spec.Linux.CgroupsPath + "\n"
+	}
+	return "1:memory:" + spec.Linux.CgroupsPath + "\n"
 }
 
 func unifiedHost() bool {

@@ -14,7 +14,6 @@ import (
 	"github.com/containerd/errdefs"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/cleatproject/cleat/internal/exitrecord"
 	"github.com/cleatproject/cleat/proto/rpc"
 	"github.com/cleatproject/cleat/proto/runcopts"
 	"github.com/cleatproject/cleat/proto/shimapi"
@@ -151,33 +150,6 @@ func TestStatsAndUpdate(t *testing.T) {
 	}
 	if _, err := call[types.Empty](ctx, s, "Checkpoint", &task.CheckpointTaskRequest{Id: s.id, Path: d.state}); !errdefs.IsFailedPrecondition(err) {
 		t.Errorf("checkpoint without criu: %v", err)
-	}
-}
-
-// Line 9: the event comes, before the exit.
-func TestOOM(t *testing.T) {
-	ctx := within(t)
-	d := newDaemon(t)
-	s := launch(t, d, "oom", func(spec map[string]any) {
-		args("tail", "/dev/zero")(spec)
-		spec["linux"].(map[string]any)["resources"] = map[string]any{
-			"memory": map[string]any{"limit": 16 << 20}, "devices": []any{map[string]any{"allow": true, "access": "rwm"}},
-		}
-		spec["mounts"] = append(spec["mounts"].([]any), map[string]any{
-			"destination": "/dev/zero", "type": "bind", "source": "/dev/zero", "options": []string{"bind"},
-		})
-	})
-	s.run(s.request())
-	if code := s.wait(); code != 137 {
-		t.Errorf("exit %d", code)
-	}
-	s.remove()
-	d.await(ctx, t, "delete")
-	if got, want := d.topics(t), []string{"create", "start", "oom", "exit oom 137", "delete"}; !slices.Equal(got, want) {
-		t.Errorf("events %q, want %q", got, want)
-	}
-	if rec, err := exitrecord.Read(s.bundle); err != nil || !rec.OOM {
-		t.Errorf("record %+v, %v", rec, err)
 	}
 }
 

@@ -237,8 +237,16 @@ func (s *Server) launch(ctx context.Context, u *undo.Stack, p *process, io *stdi
 		return fmt.Errorf("caller has gone: %w", err)
 	}
 	groups, err := readCgroup(child.Pid())
-	if err != nil {
-		s.log.warnf("cgroup of %s: %v", c.id, err)
+	select {
+	case <-child.Done(): // by `run`: what was read, if anything, may be of another process by now
+		groups = ""
+		if child.Exit().Status == killedStatus {
+			groups = memoryCgroup(c.bundle, unifiedHost())
+		}
+	default:
+		if err != nil {
+			s.log.warnf("cgroup of %s: %v", c.id, err)
+		}
 	}
 	c.handle.Cgroup = groups // nobody else knows the container yet
 	s.setCgroup(c, groups)
