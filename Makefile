@@ -11,10 +11,10 @@ BINARIES = cleat cleatd containerd-shim-cleat-v2
 # Debian packages: what the product runs with, what generates, and what tests use as peers.
 PACKAGES = gcc libc6-dev runc protobuf-compiler busybox-static skopeo umoci docker-registry containerd docker.io iproute2 btrfs-progs xfsprogs e2fsprogs erofs-utils isal zstd buildah debootstrap user-mode-linux runsc
 
-.PHONY: help deps build generate check-generated lint test test-unit test-integration run bench install uninstall clean fuzz
+.PHONY: help deps build generate check-generated lint test test-unit test-integration run bench bench-peer2 install uninstall clean fuzz
 
 help: ## List the targets
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z0-9-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 deps: ## Install what is missing of Debian's packages (as root)
 	@./scripts/deps.sh $(PACKAGES)
@@ -50,6 +50,12 @@ run: deps build ## The main job, shown step by step
 
 bench: deps build ## Measure beside runc and the peers; table, and JSON in bench/results/
 	cd bench && go run . -bin ../bin
+
+bench-peer2: deps build ## The same beside containerd 2.3, built from its published module
+	mkdir -p bench/results/peer2
+	cd bench/peer2 && CGO_ENABLED=0 go build -trimpath -tags 'no_btrfs no_cri no_devmapper no_zfs' -o ../results/peer2/ \
+		$$(sed -n 's,^\t_ "\(.*\)"$$,\1,p' tools.go)
+	cd bench && go run . -bin ../bin -peer results/peer2
 
 install: build ## Install into $(DESTDIR)$(PREFIX)
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/systemd/system

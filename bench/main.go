@@ -1,7 +1,7 @@
 // Command bench measures cleat beside bare runc and Debian's containerd, in rounds that take turns,
 // and says which of the project's targets are met.
 //
-//	go run . -bin ../bin [-rounds N] [-only NAME] [-json]
+//	go run . -bin ../bin [-rounds N] [-only NAME] [-peer DIR] [-json]
 //
 // It runs a cleatd and a containerd of its own below a temporary directory, with their state below /run, and
 // removes all at the end. Where /run is on a disk, it works in a mount namespace with a tmpfs there. Figures depend on the machine: only ratios of one run mean anything.
@@ -28,13 +28,14 @@ func main() {
 	rounds := flag.Int("rounds", 15, "rounds of each scenario")
 	only := flag.String("only", "", "scenarios whose names begin like this, several after commas")
 	bin := flag.String("bin", "../bin", "directory with cleat's binaries")
+	peer := flag.String("peer", "", "directory with another containerd, its ctr and its shim, instead of Debian's (see make bench-peer2)")
 	asJSON := flag.Bool("json", false, "print JSON instead of tables")
 	strict := flag.Bool("strict", false, "exit 1 where a target is missed")
 	flag.Parse()
 	if code, done := ownRun(ctx); done {
 		os.Exit(code) //nolint:gocritic // stop has nothing left to do
 	}
-	missed, err := run(ctx, options{rounds: *rounds, only: *only, bin: *bin, json: *asJSON})
+	missed, err := run(ctx, options{rounds: *rounds, only: *only, bin: *bin, peer: *peer, json: *asJSON})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1) //nolint:gocritic // stop has nothing left to do
@@ -61,17 +62,17 @@ func ownRun(ctx context.Context) (code int, done bool) {
 }
 
 type options struct {
-	rounds    int
-	only, bin string
-	json      bool
+	rounds          int
+	only, bin, peer string
+	json            bool
 }
 
 // scenarios lists what is measured, one a file.
-func scenarios() []scenario {
+func scenarios(o options) []scenario {
 	return []scenario{
 		runScenario(), execScenario(), lifecycleScenario(1), lifecycleScenario(8), memoryScenario(), comebackScenario(), missedScenario(), stdoutScenario(), unpackScenario(),
 		layerScenario(archive.Gzip, "igzip"), layerScenario(archive.Zstd, "zstd"),
-		pullScenario(), peakScenario(),
+		pullScenario(o.peer != ""), peakScenario(),
 	}
 }
 
@@ -80,13 +81,16 @@ func run(ctx context.Context, o options) (missed bool, err error) {
 	if err != nil {
 		return false, fmt.Errorf("find binaries: %w", err)
 	}
+	if err := usePeer(o.peer); err != nil {
+		return false, err
+	}
 	env, err := newEnvironment(ctx, bin)
 	if err != nil {
 		return false, err
 	}
 	defer func() { err = errors.Join(err, env.close()) }()
 	var results []result
-	for _, s := range scenarios() {
+	for _, s := range scenarios(o) {
 		if !chosen(o.only, s.name) {
 			continue
 		}
@@ -110,6 +114,23 @@ func run(ctx context.Context, o options) (missed bool, err error) {
 		}
 	}
 	return missed, save(results, time.Now())
+}
+
+// usePeer has the programs of dir found before all others of their names.
+func usePeer(dir string) error {
+	if dir == "" {
+		return nil
+	}
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return fmt.Errorf("find peer: %w", err)
+	}
+	for _, program := range []string{"containerd", "ctr", "containerd-shim-runc-v2"} {
+		if _, err := os.Stat(filepath.Join(dir, program)); err != nil {
+			return fmt.Errorf("find peer: %w", err)
+		}
+	}
+	return os.Setenv("PATH", dir+string(filepath.ListSeparator)+os.Getenv("PATH"))
 }
 
 func chosen(only, name string) bool {
