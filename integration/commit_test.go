@@ -39,12 +39,7 @@ func TestCommitOfRunningAndStoppedContainers(t *testing.T) {
 	base, _, _ := d.imageDocuments("busybox")
 	d.Cleat("run", "-d", "--name", "runs", "busybox", "sh", "-c", changing+"; touch /ready; i=0; while :; do i=$((i+1)); echo $i > /tmp/count; done")
 	d.Cleat("run", "--name", "ended", "busybox", "sh", "-c", changing)
-	d.Eventually("it has begun", func() error {
-		if _, _, code := d.Try("exec", "runs", "test", "-e", "/ready"); code != 0 {
-			return errors.New("not yet")
-		}
-		return nil
-	})
+	d.ready("runs")
 	for i, args := range [][]string{
 		{"runs", "made"}, {"ended", "made"}, {"--pause=false", "runs", "made"},
 		{"--compression", "zstd", "ended", "made"}, {"--compression", "uncompressed", "ended", "made"},
@@ -201,12 +196,7 @@ func (d *Daemon) heavy() {
 	d.t.Helper()
 	d.Busybox()
 	d.Cleat("run", "-d", "--name", "c", "busybox", "sh", "-c", "dd if=/dev/urandom of=/data/big bs=1M count=48 2>/dev/null; touch /ready; exec sleep 1000")
-	d.Eventually("it has begun", func() error {
-		if _, _, code := d.Try("exec", "c", "test", "-e", "/ready"); code != 0 {
-			return errors.New("not yet")
-		}
-		return nil
-	})
+	d.ready("c")
 }
 
 // objects counts what the daemon keeps.

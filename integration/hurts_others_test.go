@@ -83,7 +83,8 @@ func TestHurts15AContainerKeepsItsShimAndRuntime(t *testing.T) {
 	maps(first)
 	d := Start(t, "--config", config)
 	d.Busybox()
-	d.Cleat("run", "-d", "--name", "native", "busybox", "sh", "-c", "trap 'exit 3' TERM; while :; do sleep 0.1; done")
+	d.Cleat("run", "-d", "--name", "native", "busybox", "sh", "-c", trapping(3))
+	d.ready("native")
 	d.Cleat("run", "-d", "--name", "mapped", "--runtime", "io.containerd.mine.v2", "busybox", "sleep", "1000")
 	shims := d.shims()
 

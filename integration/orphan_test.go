@@ -102,7 +102,8 @@ func TestShimKill9WhileAContainerLogs(t *testing.T) {
 func TestShimKill9WhileAClientWaits(t *testing.T) {
 	d := Start(t)
 	d.Busybox()
-	d.Cleat("run", "-d", "--name", "c", "busybox", "sh", "-c", `trap "exit 33" TERM; while :; do sleep 0.1; done`)
+	d.Cleat("run", "-d", "--name", "c", "busybox", "sh", "-c", trapping(33))
+	d.ready("c")
 	wait := d.Command("wait", "c")
 	out, err := wait.StdoutPipe()
 	must(t, err)

@@ -167,7 +167,14 @@ func TestOurShimUnderContainerd16(t *testing.T) {
 		return inOrder(events(), "/containers/create", "/tasks/create", "/tasks/start", "/tasks/exit", "/tasks/delete", "/containers/delete")
 	}, c.text)
 
-	ok(run("-d", image, "two", "sh", "-c", `trap "exit 9" TERM; while :; do sleep 0.1; done`)...)
+	ok(run("-d", image, "two", "sh", "-c", trapping(9))...)
+	eventually(t, "it is ready", func() error {
+		_, stderr, code := c.ctr("tasks", "exec", "--fifo-dir", fifos, "--exec-id", "ready", "two", "test", "-e", "/ready")
+		if code != 0 {
+			return errors.New(stderr)
+		}
+		return nil
+	}, c.text)
 	pids := ok("tasks", "ls")
 	if !strings.Contains(pids, "two") || !strings.Contains(pids, "RUNNING") {
 		t.Errorf("tasks ls:\n%s", pids)
@@ -241,7 +248,8 @@ func TestDebiansCtrAgainstCleatd(t *testing.T) {
 	if stdout != "out\n" || code != 42 {
 		t.Errorf("run: %q, %q, code %d", stdout, stderr, code)
 	}
-	ok("run", "-d", "--fifo-dir", fifos, image, "two", "sh", "-c", `trap "exit 9" TERM; while :; do sleep 0.1; done`)
+	ok("run", "-d", "--fifo-dir", fifos, image, "two", "sh", "-c", trapping(9))
+	d.ready("two")
 	if text := ok("containers", "ls"); !strings.Contains(text, "two") {
 		t.Errorf("containers:\n%s", text)
 	}
@@ -287,7 +295,8 @@ func TestAForeignShimUnderCleatd(t *testing.T) {
 			t.Errorf("run with %s: %q, %q, code %d", runtime, stdout, stderr, code)
 		}
 	}
-	d.Cleat("run", "-d", "--runtime", "io.containerd.runc.v2", "--name", "c", "busybox", "sh", "-c", `echo up; trap "exit 9" TERM; while :; do sleep 0.1; done`)
+	d.Cleat("run", "-d", "--runtime", "io.containerd.runc.v2", "--name", "c", "busybox", "sh", "-c", "echo up; "+trapping(9))
+	d.ready("c")
 	pid := d.ps("c").Pid
 	if text, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", d.shims()["c"].Pid)); err != nil || text != foreign {
 		t.Errorf("the shim is %q, %v", text, err)
@@ -309,9 +318,7 @@ func TestAForeignShimUnderCleatd(t *testing.T) {
 	if c := d.status("c", "stopped"); c.ExitCode != 9 {
 		t.Errorf("exit code %d", c.ExitCode)
 	}
-	if out := d.Cleat("logs", "c"); out != "up" {
-		t.Errorf("logs: %q", out)
-	}
+	d.logs("c", "up")
 	d.Cleat("rm", "c")
 
 	// One whose shim and container die while the daemon is away.

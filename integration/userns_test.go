@@ -84,12 +84,7 @@ func TestCommitOfAContainerInAUserNamespace(t *testing.T) {
 	for _, snapshotter := range []string{"overlayfs", "native", "erofs"} {
 		d.Cleat("run", "-d", "--name", "c", "--snapshotter", snapshotter, "--uidmap", "0:100000:65536", "busybox", "sh", "-c",
 			"echo x > /new; mkdir /dir; touch /dir/web; chown 1000:1001 /dir/web; rm /etc/group; touch /ready; exec sleep 1000")
-		d.Eventually("it has begun", func() error {
-			if _, stderr, code := d.Try("exec", "c", "test", "-e", "/ready"); code != 0 {
-				return fmt.Errorf("not yet: %s", stderr)
-			}
-			return nil
-		})
+		d.ready("c")
 		d.Cleat("commit", "c", "made")
 		m, _, _ := d.imageDocuments("made")
 		if size := m.Layers[1].Size; size > 4096 {
