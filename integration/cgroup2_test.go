@@ -66,10 +66,10 @@ func TestCgroupV2(t *testing.T) {
 		return nil
 	})
 	_, err = tasks.Update(ctx, &tasksapi.UpdateTaskRequest{ContainerID: "c", Resources: &anypb.Any{
-		TypeUrl: resourcesURL + "LinuxResources", Value: []byte(`{"memory":{"limit":100663296},"pids":{"limit":7},"cpu":{"quota":50000,"period":100000}}`),
+		TypeUrl: resourcesURL + "LinuxResources", Value: []byte(`{"memory":{"limit":100663296},"pids":{"limit":77},"cpu":{"quota":50000,"period":100000}}`),
 	}})
 	must(t, err)
-	if m := metricsV2(ctx, t, tasks, "c"); m.Memory.GetUsageLimit() != 96<<20 || m.Pids.GetLimit() != 7 || file("cpu.max") != "50000 100000" {
+	if m := metricsV2(ctx, t, tasks, "c"); m.Memory.GetUsageLimit() != 96<<20 || m.Pids.GetLimit() != 77 || file("cpu.max") != "50000 100000" {
 		t.Errorf("metrics after an update: %v, cpu.max %s", m, file("cpu.max"))
 	}
 
