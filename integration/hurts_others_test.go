@@ -44,7 +44,7 @@ func TestHurts12CreatesDoNotWaitForPulls(t *testing.T) {
 		}
 		return nil
 	})
-	within(t, soon, "run, list, exec and rm during the pulls", func() {
+	within(t, "run, list, exec and rm during the pulls", func() {
 		d.Cleat("run", "-d", "--name", "c", "busybox", "sleep", "1000")
 		if out := d.Cleat("exec", "c", "echo", "in"); out != "in" {
 			t.Errorf("exec: %q", out)
