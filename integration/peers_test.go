@@ -109,7 +109,7 @@ func ctr(t *testing.T, address string, args ...string) (stdout, stderr string, c
 	return out.String(), errs.String(), code
 }
 
-// watchEvents runs `ctr events`; the returned function gives what it has shown.
+// watchEvents runs `ctr events` and waits until it shows some; the returned function gives what it has shown.
 func watchEvents(t *testing.T, address string) (shown func() string) {
 	t.Helper()
 	cmd := exec.Command("ctr", "--address", address, "events")
@@ -124,6 +124,12 @@ func watchEvents(t *testing.T, address string) (shown func() string) {
 		_ = cmd.Process.Kill() // it may have ended
 		_ = cmd.Wait()
 	})
+	eventually(t, "ctr shows events", func() error {
+		if _, stderr, code := ctr(t, address, "namespaces", "label", "default", "watched=yes"); code != 0 {
+			return errors.New(stderr)
+		}
+		return inOrder(s.text(), "/namespaces/update")
+	}, s.text)
 	return s.text
 }
 
@@ -256,6 +262,9 @@ func TestDebiansCtrAgainstCleatd(t *testing.T) {
 	if c := d.ps("two"); c.Status != "running" {
 		t.Errorf("ps says %s", c.Status)
 	}
+	d.Eventually("it is announced in order", func() error { // before the daemon goes, and ctr with it
+		return inOrder(events(), "/images/create", "/containers/create", "/tasks/create", "/tasks/start", "/tasks/exit", "/tasks/delete")
+	})
 	d.Restart()
 	d.status("two", "running")
 	stdout, stderr, code = ctr(t, d.Address, "tasks", "exec", "--fifo-dir", fifos, "--exec-id", "x", "two", "sh", "-c", "echo in; exit 5")
@@ -264,16 +273,18 @@ func TestDebiansCtrAgainstCleatd(t *testing.T) {
 	}
 	ok("tasks", "pause", "two")
 	ok("tasks", "resume", "two")
-	ok("tasks", "metrics", "two")
+	d.Eventually("there are metrics", func() error { // a shim that takes long is left out
+		if _, stderr, code := ctr(t, d.Address, "tasks", "metrics", "two"); code != 0 {
+			return errors.New(stderr)
+		}
+		return nil
+	})
 	ok("tasks", "kill", "two")
 	d.status("two", "stopped")
 	if _, stderr, code := ctr(t, d.Address, "tasks", "delete", "two"); code != 0 || !strings.Contains(stderr, "exit code 9") {
 		t.Errorf("tasks delete: code %d, %q", code, stderr)
 	}
 	ok("containers", "delete", "two")
-	if err := inOrder(events(), "/images/create", "/containers/create", "/tasks/create", "/tasks/start", "/tasks/exit", "/tasks/delete"); err != nil {
-		t.Error(err)
-	}
 	if _, stderr, code := ctr(t, d.Address, "run", "--rm", "nosuch", "three", "true"); code == 0 || !strings.Contains(stderr, "not found") {
 		t.Errorf("run of an unknown image: code %d, %q", code, stderr)
 	}
