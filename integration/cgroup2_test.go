@@ -162,12 +162,11 @@ func unifiedGroup(t *testing.T, pid int) string {
 // metricsV2 asks for a task's metrics, which are to be those of cgroup v2.
 func metricsV2(ctx context.Context, t *testing.T, tasks tasksapi.TasksClient, id string) *stats.Metrics {
 	t.Helper()
-	resp, err := tasks.Metrics(ctx, &tasksapi.MetricsRequest{Filters: []string{"id==" + id}})
-	must(t, err)
-	if len(resp.Metrics) != 1 || resp.Metrics[0].Data.GetTypeUrl() != "io.containerd.cgroups.v2.Metrics" {
-		t.Fatalf("metrics: %v", resp)
+	data := metricOf(ctx, t, tasks, id)
+	if data.GetTypeUrl() != "io.containerd.cgroups.v2.Metrics" {
+		t.Fatalf("metrics: %v", data)
 	}
 	m := &stats.Metrics{}
-	must(t, proto.Unmarshal(resp.Metrics[0].Data.Value, m))
+	must(t, proto.Unmarshal(data.Value, m))
 	return m
 }
