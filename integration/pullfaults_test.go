@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -142,15 +143,12 @@ func TestPullWhoseClientLeaves(t *testing.T) {
 	d.Eventually("one lease is left", func() error { return d.ctrLists(1, "leases", "ls", "-q") })
 	cmd = d.Command("pull", ref)
 	reached = make(chan struct{})
+	var once sync.Once
 	r.Interfere(func(w http.ResponseWriter, req *http.Request) bool { // the second try is left as well
 		if !strings.HasSuffix(req.URL.Path, digest.FromBytes(layers[1]).String()) {
 			return false
 		}
-		select {
-		case <-reached:
-		default:
-			close(reached)
-		}
+		once.Do(func() { close(reached) })
 		<-req.Context().Done()
 		return true
 	})
@@ -296,9 +294,12 @@ func TestPullsThatMustFail(t *testing.T) {
 	if _, stderr, code := d.Try("run", r.Host+"/bad/box:good", "true"); code != 125 || !strings.Contains(stderr, "cleat pull") {
 		t.Errorf("run of an image that is not here: %d, %s", code, stderr)
 	}
-	if got := d.tree(filepath.Join(d.Root, "snapshots")); got != snapshots {
-		t.Errorf("snapshots are left: %s", got)
-	}
+	d.Eventually("no snapshots are left", func() error {
+		if got := d.tree(filepath.Join(d.Root, "snapshots")); got != snapshots {
+			return errors.New(got)
+		}
+		return nil
+	})
 	if out := d.Cleat("image", "ls", "--quiet"); out != "" {
 		t.Errorf("images are left: %s", out)
 	}

@@ -15,6 +15,9 @@ func TestContainersInUserNamespaces(t *testing.T) {
 	base, err := os.MkdirTemp("", "cleat-it")
 	must(t, err)
 	must(t, os.Chmod(base, 0o711))
+	scratch := filepath.Join(base, "tmp")
+	must(t, os.Mkdir(scratch, 0o711))
+	t.Setenv("TMPDIR", scratch) // where nobody else's are
 	d := StartAt(t, base)
 	for _, dir := range []string{d.Root, d.State} {
 		must(t, os.Chmod(dir, 0o711))
@@ -64,7 +67,7 @@ func TestContainersInUserNamespaces(t *testing.T) {
 	}
 	d.Cleat("rm", "--force", "stays")
 	d.Cleat("image", "rm", "busybox")
-	left, err := filepath.Glob(filepath.Join(os.TempDir(), "cleat-owners-*"))
+	left, err := filepath.Glob(filepath.Join(scratch, "cleat-owners-*"))
 	must(t, err)
 	if len(left) > 0 {
 		t.Errorf("%q is left", left)
