@@ -107,9 +107,9 @@ func TestKill9InTheMiddleOfAPull(t *testing.T) {
 	}
 	r.Interfere(nil)
 	d.Begin()
-	before := r.Sent.Load()
+	before := r.settled()
 	d.Cleat("pull", ref)
-	if sent, want := r.Sent.Load()-before, int64(len(last)-after); sent != want {
+	if sent, want := r.settled()-before, int64(len(last)-after); sent != want {
 		t.Errorf("the pull that went on had %d bytes sent, %d were missing of %d", sent, want, total)
 	}
 	if out := d.Cleat("run", "--rm", ref, "sh", "-c", "ls /noise* | wc -l"); out != "3" {
@@ -163,10 +163,10 @@ func TestPullWhoseClientLeaves(t *testing.T) {
 	d.Restart()
 	d.Cleat("gc")
 	r.Interfere(nil)
-	before := r.Sent.Load()
+	before := r.settled()
 	d.Cleat("pull", ref)
 	must(t, d.ctrLists(0, "leases", "ls", "-q"))
-	if sent, want := r.Sent.Load()-before, int64(len(layers[1])-1<<20); sent != want {
+	if sent, want := r.settled()-before, int64(len(layers[1])-1<<20); sent != want {
 		t.Errorf("%d bytes were sent, missing were %d", sent, want)
 	}
 	d.Cleat("image", "rm", ref)
