@@ -2,7 +2,6 @@ package image_test
 
 import (
 	"bytes"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"testing"
@@ -15,6 +14,8 @@ import (
 
 // Read off an overlay's upper directory or found by comparing, a difference makes the same tree.
 func TestDiffsOfOverlaysAndOfTreesMakeTheSame(t *testing.T) {
+	scratch := t.TempDir()
+	t.Setenv("TMPDIR", scratch) // where nobody else's mount points are
 	s := newSnapshots(t)
 	ctx := t.Context()
 	commit := func(name, parent, script string) (left, right []mount.Mount) {
@@ -74,7 +75,7 @@ func TestDiffsOfOverlaysAndOfTreesMakeTheSame(t *testing.T) {
 	if err := image.Diff(ctx, &none, nil, left, archive.DiffOptions{}); err != nil || none.Len() == 0 {
 		t.Errorf("%d bytes, %v", none.Len(), err)
 	}
-	if left, err := filepath.Glob(filepath.Join(os.TempDir(), "cleat-diff-*")); err != nil || len(left) > 0 {
+	if left, err := filepath.Glob(filepath.Join(scratch, "cleat-diff-*")); err != nil || len(left) > 0 {
 		t.Errorf("mount points are left: %q, %v", left, err)
 	}
 }

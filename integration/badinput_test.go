@@ -123,11 +123,14 @@ func TestBadInputToExec(t *testing.T) {
 			t.Errorf("%s: code %d, want %d; %q, %q", name, code, c.code, stdout, stderr)
 		}
 	}
-	pids, err := d.Client().Pids(t.Context(), "c")
-	must(t, err)
-	if len(pids) != 1 {
-		t.Errorf("processes %v are left", pids)
-	}
+	client := d.Client()
+	d.Eventually("no process is left", func() error {
+		pids, err := client.Pids(t.Context(), "c")
+		if err == nil && len(pids) != 1 {
+			err = fmt.Errorf("%v", pids)
+		}
+		return err
+	})
 	if got := d.status("c", "running"); got.Pid == 0 {
 		t.Error("the container ended")
 	}

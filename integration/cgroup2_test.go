@@ -66,10 +66,10 @@ func TestCgroupV2(t *testing.T) {
 		return nil
 	})
 	_, err = tasks.Update(ctx, &tasksapi.UpdateTaskRequest{ContainerID: "c", Resources: &anypb.Any{
-		TypeUrl: resourcesURL + "LinuxResources", Value: []byte(`{"memory":{"limit":100663296},"pids":{"limit":7},"cpu":{"quota":50000,"period":100000}}`),
+		TypeUrl: resourcesURL + "LinuxResources", Value: []byte(`{"memory":{"limit":100663296},"pids":{"limit":77},"cpu":{"quota":50000,"period":100000}}`),
 	}})
 	must(t, err)
-	if m := metricsV2(ctx, t, tasks, "c"); m.Memory.GetUsageLimit() != 96<<20 || m.Pids.GetLimit() != 7 || file("cpu.max") != "50000 100000" {
+	if m := metricsV2(ctx, t, tasks, "c"); m.Memory.GetUsageLimit() != 96<<20 || m.Pids.GetLimit() != 77 || file("cpu.max") != "50000 100000" {
 		t.Errorf("metrics after an update: %v, cpu.max %s", m, file("cpu.max"))
 	}
 
@@ -162,12 +162,11 @@ func unifiedGroup(t *testing.T, pid int) string {
 // metricsV2 asks for a task's metrics, which are to be those of cgroup v2.
 func metricsV2(ctx context.Context, t *testing.T, tasks tasksapi.TasksClient, id string) *stats.Metrics {
 	t.Helper()
-	resp, err := tasks.Metrics(ctx, &tasksapi.MetricsRequest{Filters: []string{"id==" + id}})
-	must(t, err)
-	if len(resp.Metrics) != 1 || resp.Metrics[0].Data.GetTypeUrl() != "io.containerd.cgroups.v2.Metrics" {
-		t.Fatalf("metrics: %v", resp)
+	data := metricOf(ctx, t, tasks, id)
+	if data.GetTypeUrl() != "io.containerd.cgroups.v2.Metrics" {
+		t.Fatalf("metrics: %v", data)
 	}
 	m := &stats.Metrics{}
-	must(t, proto.Unmarshal(resp.Metrics[0].Data.Value, m))
+	must(t, proto.Unmarshal(data.Value, m))
 	return m
 }

@@ -119,10 +119,7 @@ func TestImportInTheMiddleOfWhichTheDaemonDies(t *testing.T) {
 
 // containerd's own client does with content what it does with its own daemon.
 func TestContentByCtr(t *testing.T) {
-	// ctr writes it under no lease: the collector would be right to take it.
-	config := filepath.Join(t.TempDir(), "config.toml")
-	must(t, os.WriteFile(config, []byte("[gc]\nstartup_delay = \"1h\"\nschedule_delay = \"1h\"\n"), 0o600))
-	d := Start(t, "--config", config)
+	d := startUncollected(t) // ctr writes it under no lease: the collector would be right to take it
 	run := func(input string, args ...string) string {
 		t.Helper()
 		ctx, cancel := context.WithTimeout(t.Context(), limit)

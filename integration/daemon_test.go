@@ -59,6 +59,14 @@ func StartAt(t *testing.T, base string, args ...string) *Daemon {
 	return d
 }
 
+// startUncollected is Start of a daemon that collects no garbage before it is asked to for the first time.
+func startUncollected(t *testing.T) *Daemon {
+	t.Helper()
+	config := filepath.Join(t.TempDir(), "config.toml")
+	must(t, os.WriteFile(config, []byte("[gc]\nstartup_delay = \"1h\"\n"), 0o600))
+	return Start(t, "--config", config)
+}
+
 // Begin starts the daemon's process and waits until it answers.
 func (d *Daemon) Begin() {
 	d.t.Helper()

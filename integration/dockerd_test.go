@@ -55,7 +55,13 @@ func TestDebiansDockerdAgainstCleatd(t *testing.T) {
 	}
 	k.call("DELETE", "/containers/one", nil)
 
-	k.create("two", `trap "exit 9" TERM; while :; do sleep 0.1; done`, nil)
+	k.create("two", trapping(9), nil)
+	eventually(t, "it is ready", func() error {
+		if _, _, code := k.exec("two", "test -e /ready"); code != 0 {
+			return fmt.Errorf("code %d", code)
+		}
+		return nil
+	}, k.log)
 	stdout, stderr, code := k.exec("two", "echo in; echo no >&2; exit 5")
 	if stdout != "in\n" || stderr != "no\n" || code != 5 {
 		t.Errorf("exec: %q, %q, %d", stdout, stderr, code)
@@ -69,10 +75,13 @@ func TestDebiansDockerdAgainstCleatd(t *testing.T) {
 		PidsStats   struct{ Current uint64 } `json:"pids_stats"`
 		MemoryStats struct{ Usage uint64 }   `json:"memory_stats"`
 	}
-	k.decode("GET", "/containers/two/stats?stream=false&one-shot=true", nil, &stats)
-	if stats.PidsStats.Current == 0 || stats.MemoryStats.Usage == 0 {
-		t.Errorf("stats: %+v", stats)
-	}
+	eventually(t, "there are stats", func() error { // a shim that takes long is left out
+		k.decode("GET", "/containers/two/stats?stream=false&one-shot=true", nil, &stats)
+		if stats.PidsStats.Current == 0 || stats.MemoryStats.Usage == 0 {
+			return fmt.Errorf("%+v", stats)
+		}
+		return nil
+	}, k.log)
 	if top := k.call("GET", "/containers/two/top", nil); !bytes.Contains(top, []byte("sleep")) {
 		t.Errorf("top: %s", top)
 	}

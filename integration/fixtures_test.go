@@ -113,16 +113,16 @@ func (d *Daemon) shimProcesses() (pids []int) {
 	return pids
 }
 
-// within fails the test where f takes longer than a while. The while is far from what f should
-// take, and far from what it takes where it hangs.
-func within(t *testing.T, while time.Duration, what string, f func()) {
+// within fails the test where f takes longer than limit, which is what f takes where it waits for what it must
+// not wait for.
+func within(t *testing.T, what string, f func()) {
 	t.Helper()
 	began := time.Now()
 	f()
 	took := time.Since(began)
 	t.Logf("%s: %s", what, took.Round(time.Millisecond))
-	if took > while {
-		t.Errorf("%s took %s, more than %s", what, took, while)
+	if took > limit {
+		t.Errorf("%s took %s", what, took)
 	}
 }
 
@@ -138,6 +138,34 @@ func ociWrapper(t *testing.T, body string) {
 		body + "\nexec " + real + " \"$@\"\n"
 	must(t, os.WriteFile(filepath.Join(dir, "runc"), []byte(script), 0o755))
 	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+}
+
+// trapping is a program that ends with a code on SIGTERM, as soon as /ready is there: before, the signal is
+// lost, as an init takes none that it does not handle.
+func trapping(code int) string {
+	return fmt.Sprintf(`trap "exit %d" TERM; touch /ready; while :; do sleep 0.1; done`, code)
+}
+
+// ready waits until the program of a container has made /ready.
+func (d *Daemon) ready(id string) {
+	d.t.Helper()
+	d.Eventually(id+" is ready", func() error {
+		if _, stderr, code := d.Try("exec", id, "test", "-e", "/ready"); code != 0 {
+			return fmt.Errorf("code %d, %s", code, stderr)
+		}
+		return nil
+	})
+}
+
+// logs waits until a container's log is what it is to be: nobody waits for a program to write.
+func (d *Daemon) logs(id, want string) {
+	d.t.Helper()
+	d.Eventually("the log of "+id, func() error {
+		if out := d.Cleat("logs", id); out != want {
+			return fmt.Errorf("it is %q, want %q", out, want)
+		}
+		return nil
+	})
 }
 
 // exists returns an error while there is no such file.

@@ -18,13 +18,15 @@ import (
 	apievents "github.com/cleatproject/cleat/proto/events"
 )
 
-// startForeign starts a daemon whose containers get containerd's shim.
+// startForeign starts a daemon whose containers get containerd's shim, of which the verb delete takes its time.
 func startForeign(t *testing.T) *Daemon {
 	t.Helper()
-	foreign, err := exec.LookPath("containerd-shim-runc-v2")
+	real, err := exec.LookPath("containerd-shim-runc-v2")
 	must(t, err)
 	base, err := os.MkdirTemp("", "cleat-it")
 	must(t, err)
+	foreign := filepath.Join(base, "containerd-shim-slow-v2")
+	must(t, os.WriteFile(foreign, []byte("#!/bin/sh\nfor last; do :; done\n[ \"$last\" != delete ] || sleep 3\nexec "+real+" \"$@\"\n"), 0o755))
 	config := filepath.Join(base, "config.toml")
 	must(t, os.WriteFile(config, fmt.Appendf(nil, "version = 1\n[runtimes]\n\"io.containerd.runc.v2\" = %q\n", foreign), 0o600))
 	return StartAt(t, base, "--config", config)
@@ -107,6 +109,12 @@ func TestExitsOfForeignShimsWhileTheDaemonIsAway(t *testing.T) {
 	<-time.After(away)
 	killPid(t, shims["shimless"].Pid)
 	d.Begin()
+	d.Eventually("it is found out how those ended that nobody told of", func() error { // before anybody is back
+		if got := d.exitsLogged(); got["ends"] == nil || got["shimless"] == nil {
+			return fmt.Errorf("%v", got)
+		}
+		return nil
+	})
 
 	told := d.exitsTold("ends", "shimless")
 	if len(told) != 2 || !slices.Equal(told["ends"], []uint32{7}) || !slices.Equal(told["shimless"], []uint32{137}) {

@@ -184,7 +184,7 @@ func write(ctx context.Context, c contentapi.ContentClient, text string, labels 
 }
 
 func TestLeasesOfTheAPIKeepWhatIsMadeUnderThem(t *testing.T) {
-	d := Start(t)
+	d := startUncollected(t)
 	ctx, conn := d.grpc()
 	content, leases, snapshots := contentapi.NewContentClient(conn), leasesapi.NewLeasesClient(conn), snapshotsapi.NewSnapshotsClient(conn)
 	for id, labels := range map[string]map[string]string{

@@ -154,7 +154,7 @@ func TestHurts02LiveContainersSurviveShimsThatDoNotAnswer(t *testing.T) {
 	for i := range k {
 		thaws = append(thaws, freeze(t, shims[fmt.Sprintf("c%d", i)].Pid))
 	}
-	within(t, 5*time.Second, "starting the daemon", d.Begin)
+	within(t, "starting the daemon", d.Begin)
 	d.Eventually("the others are back", func() error {
 		for id, c := range d.all() {
 			if !stopped(id, k) && c.Status != "running" {
@@ -210,22 +210,16 @@ func TestHurts03OneStuckShimHoldsUpNobody(t *testing.T) {
 	parallel(n, func(i int) { d.quickRun(c, fmt.Sprintf("c%d", i), "sleep", "1000") })
 	thaw := freeze(t, d.shims()["c0"].Pid)
 
-	var times []time.Duration
-	for range 20 {
-		began := time.Now()
-		list, err := c.List(t.Context(), client.ListRequest{All: true})
-		must(t, err)
-		times = append(times, time.Since(began))
-		if len(list) != n {
-			t.Fatalf("%d containers listed", len(list))
+	within(t, "a hundred lists beside a stopped shim", func() { // at a second each they would take too long
+		for range 100 {
+			list, err := c.List(t.Context(), client.ListRequest{All: true})
+			must(t, err)
+			if len(list) != n {
+				t.Fatalf("%d containers listed", len(list))
+			}
 		}
-	}
-	slices.Sort(times)
-	if median := times[len(times)/2]; median > 100*time.Millisecond {
-		t.Errorf("list takes %s", median)
-	}
-	t.Logf("list with a stopped shim: median %s, longest %s", times[len(times)/2], times[len(times)-1])
-	within(t, 10*time.Second, "shim ls, run, exec and rm beside a stopped shim", func() {
+	})
+	within(t, "shim ls, run, exec and rm beside a stopped shim", func() {
 		if len(d.shims()) != n {
 			t.Error("shim ls does not show every shim")
 		}
@@ -234,18 +228,18 @@ func TestHurts03OneStuckShimHoldsUpNobody(t *testing.T) {
 		d.Cleat("rm", "--force", "c1")
 	})
 	// Metrics are asked of the shims, all at once, each with a deadline.
-	within(t, 5*time.Second, "stats beside a stopped shim", func() {
-		out, stderr, _ := d.Try("stats", "--no-stream")
-		if !strings.Contains(out, "c2") {
-			t.Errorf("stats: %q, %q", out, stderr)
+	d.Eventually("stats show the others beside a stopped shim", func() error {
+		if out, stderr, _ := d.Try("stats", "--no-stream"); !strings.Contains(out, "c2") {
+			return fmt.Errorf("%q, %q", out, stderr)
 		}
+		return nil
 	})
-	within(t, 10*time.Second, "a call to the stopped shim itself", func() {
+	within(t, "a call to the stopped shim itself", func() {
 		if err := c.CloseIO(t.Context(), "c0", ""); !errdefs.IsUnavailable(err) {
 			t.Errorf("it is answered: %v; want unavailable", err)
 		}
 	})
-	within(t, 10*time.Second, "stopping the daemon", d.Stop)
+	within(t, "stopping the daemon", d.Stop)
 	d.Begin()
 	thaw()
 	d.Eventually("it is back", func() error {

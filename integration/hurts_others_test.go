@@ -44,7 +44,7 @@ func TestHurts12CreatesDoNotWaitForPulls(t *testing.T) {
 		}
 		return nil
 	})
-	within(t, soon, "run, list, exec and rm during the pulls", func() {
+	within(t, "run, list, exec and rm during the pulls", func() {
 		d.Cleat("run", "-d", "--name", "c", "busybox", "sleep", "1000")
 		if out := d.Cleat("exec", "c", "echo", "in"); out != "in" {
 			t.Errorf("exec: %q", out)
@@ -83,7 +83,8 @@ func TestHurts15AContainerKeepsItsShimAndRuntime(t *testing.T) {
 	maps(first)
 	d := Start(t, "--config", config)
 	d.Busybox()
-	d.Cleat("run", "-d", "--name", "native", "busybox", "sh", "-c", "trap 'exit 3' TERM; while :; do sleep 0.1; done")
+	d.Cleat("run", "-d", "--name", "native", "busybox", "sh", "-c", trapping(3))
+	d.ready("native")
 	d.Cleat("run", "-d", "--name", "mapped", "--runtime", "io.containerd.mine.v2", "busybox", "sleep", "1000")
 	shims := d.shims()
 

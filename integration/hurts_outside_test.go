@@ -54,7 +54,7 @@ func TestHurts13LongPathsLongNamesTwoDaemons(t *testing.T) {
 		if out := in("exec", id, "echo", "inside"); out != "inside" {
 			t.Errorf("exec: %q", out)
 		}
-		d.Eventually("the log has it", func() error {
+		d.Eventually("the log has it, so that it takes signals by now", func() error {
 			if out := in("logs", id); out != "up" {
 				return fmt.Errorf("%q", out)
 			}

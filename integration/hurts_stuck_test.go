@@ -19,9 +19,6 @@ import (
 	"github.com/cleatproject/cleat/proto/rpc"
 )
 
-// soon is much longer than anything takes that does not wait for what it must not wait for.
-const soon = 10 * time.Second
-
 // shim connects to a container's shim as another daemon would.
 func (d *Daemon) shim(id string) taskapi.TTRPCTaskService {
 	d.t.Helper()
@@ -49,7 +46,7 @@ func TestHurts04StateAndWaitDoNotWaitForTheOCIRuntime(t *testing.T) {
 	shim := d.shim("c")
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
-	within(t, soon, "State, Get and List meanwhile", func() {
+	within(t, "State, Get and List meanwhile", func() {
 		st, err := shim.State(ctx, &taskapi.StateRequest{ID: "c"})
 		must(t, err)
 		if st.Status != task.Status_RUNNING {
@@ -61,7 +58,7 @@ func TestHurts04StateAndWaitDoNotWaitForTheOCIRuntime(t *testing.T) {
 			t.Errorf("the daemon says %s", p.Status)
 		}
 	})
-	within(t, soon, "Kill and Wait meanwhile", func() {
+	within(t, "Kill and Wait meanwhile", func() {
 		waits := make(chan error, 2)
 		go func() {
 			e, err := shim.Wait(ctx, &taskapi.WaitRequest{ID: "c"})
@@ -102,7 +99,7 @@ func TestHurts06AnExitIsKnownThoughAChildHoldsTheOutput(t *testing.T) {
 		"run with a logger": {"run", "--rm", "--log", "binary://" + logger, "busybox"},
 		"exec":              {"exec", "c"},
 	} {
-		within(t, soon, name, func() {
+		within(t, name, func() {
 			out, stderr, code := d.Try(append(args, "sh", "-c", script)...)
 			if code != 0 || out != "ok\n" && name != "run with a logger" {
 				t.Errorf("%s: %q, %q, code %d", name, out, stderr, code)
@@ -128,7 +125,7 @@ func TestHurts06AnExitIsKnownThoughAChildHoldsTheOutput(t *testing.T) {
 		"logger": {Stdio: client.Stdio{Stdout: "binary://" + logger, Stderr: "binary://" + logger}},
 	} {
 		req.ID, req.Image, req.Spec = "host-"+name, "busybox", s
-		within(t, soon, "exit and delete with the host's pids, "+name, func() {
+		within(t, "exit and delete with the host's pids, "+name, func() {
 			started, err := c.Run(t.Context(), req)
 			must(t, err)
 			exit, err := c.Wait(t.Context(), req.ID, started.Cursor)
@@ -160,8 +157,9 @@ func TestHurts07AClientThatDiesAtAFIFOLeavesNothing(t *testing.T) {
 	threads, descriptors := held(t, pid)
 
 	// Nobody ever opens the other ends of these.
+	const clients = 20
 	process := busyboxSpec(t, "true").Process
-	for i := range 20 {
+	for i := range clients {
 		dead, err := client.Dial(t.Context(), d.Address, client.Options{})
 		must(t, err)
 		dir := filepath.Join(t.TempDir(), fmt.Sprint(i))
@@ -184,8 +182,8 @@ func TestHurts07AClientThatDiesAtAFIFOLeavesNothing(t *testing.T) {
 	}
 	d.Eventually("the shim holds what it held", func() error {
 		nt, nd := held(t, pid)
-		// Go keeps a few threads it once needed.
-		if nt > threads+3 || nd > descriptors {
+		// Go keeps threads that it once needed, as many as were blocked at one time.
+		if nt > threads+clients/2 || nd > descriptors {
 			return fmt.Errorf("threads %d, were %d; descriptors %d, were %d", nt, threads, nd, descriptors)
 		}
 		return nil

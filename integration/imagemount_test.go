@@ -205,7 +205,7 @@ func TestWhatMountsLeaveBehindIsFound(t *testing.T) {
 		t.Errorf("doctor finds a mount of a moment ago: %s", out)
 	}
 	d.Begin()
-	must(t, c.UnmountImage(t.Context(), dir, "", true))
+	must(t, d.Client().UnmountImage(t.Context(), dir, "", true))
 	d.Eventually("nothing is left", func() error {
 		if got := d.objects(); got != before {
 			return fmt.Errorf("%s, before: %s", got, before)

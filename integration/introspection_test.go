@@ -44,11 +44,11 @@ func TestIntrospection(t *testing.T) {
 		t.Errorf("server: %v", server)
 	}
 	d.Restart()
-	again, err := c.Server(ctx, &emptypb.Empty{})
-	if status.Code(err) == codes.Unavailable { // the connection's end was not noticed yet
+	var again *introspection.ServerResponse
+	d.Eventually("the client is connected again", func() (err error) {
 		again, err = c.Server(ctx, &emptypb.Empty{})
-	}
-	must(t, err)
+		return err
+	})
 	if again.UUID != server.UUID || again.Pid == server.Pid {
 		t.Errorf("server after a restart: %v, was %v", again, server)
 	}

@@ -2,6 +2,7 @@ package integration
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -102,7 +103,8 @@ func TestShimKill9WhileAContainerLogs(t *testing.T) {
 func TestShimKill9WhileAClientWaits(t *testing.T) {
 	d := Start(t)
 	d.Busybox()
-	d.Cleat("run", "-d", "--name", "c", "busybox", "sh", "-c", `trap "exit 33" TERM; while :; do sleep 0.1; done`)
+	d.Cleat("run", "-d", "--name", "c", "busybox", "sh", "-c", trapping(33))
+	d.ready("c")
 	wait := d.Command("wait", "c")
 	out, err := wait.StdoutPipe()
 	must(t, err)
@@ -121,10 +123,8 @@ func TestShimKill9WhileAClientWaits(t *testing.T) {
 	})
 	d.Cleat("resume", "c")
 	d.Cleat("stop", "c")
-	text := make([]byte, 10)
-	n, err := out.Read(text)
-	if got := strings.TrimSpace(string(text[:n])); err != nil || got != "33" {
-		t.Errorf("wait says %q, %v", got, err)
+	if text, err := io.ReadAll(out); err != nil || string(text) != "33\n" {
+		t.Errorf("wait says %q, %v", text, err)
 	}
 	must(t, wait.Wait())
 }

@@ -109,7 +109,7 @@ func ctr(t *testing.T, address string, args ...string) (stdout, stderr string, c
 	return out.String(), errs.String(), code
 }
 
-// watchEvents runs `ctr events`; the returned function gives what it has shown.
+// watchEvents runs `ctr events` and waits until it shows some; the returned function gives what it has shown.
 func watchEvents(t *testing.T, address string) (shown func() string) {
 	t.Helper()
 	cmd := exec.Command("ctr", "--address", address, "events")
@@ -124,6 +124,12 @@ func watchEvents(t *testing.T, address string) (shown func() string) {
 		_ = cmd.Process.Kill() // it may have ended
 		_ = cmd.Wait()
 	})
+	eventually(t, "ctr shows events", func() error {
+		if _, stderr, code := ctr(t, address, "namespaces", "label", "default", "watched=yes"); code != 0 {
+			return errors.New(stderr)
+		}
+		return inOrder(s.text(), "/namespaces/update")
+	}, s.text)
 	return s.text
 }
 
@@ -167,7 +173,14 @@ func TestOurShimUnderContainerd16(t *testing.T) {
 		return inOrder(events(), "/containers/create", "/tasks/create", "/tasks/start", "/tasks/exit", "/tasks/delete", "/containers/delete")
 	}, c.text)
 
-	ok(run("-d", image, "two", "sh", "-c", `trap "exit 9" TERM; while :; do sleep 0.1; done`)...)
+	ok(run("-d", image, "two", "sh", "-c", trapping(9))...)
+	eventually(t, "it is ready", func() error {
+		_, stderr, code := c.ctr("tasks", "exec", "--fifo-dir", fifos, "--exec-id", "ready", "two", "test", "-e", "/ready")
+		if code != 0 {
+			return errors.New(stderr)
+		}
+		return nil
+	}, c.text)
 	pids := ok("tasks", "ls")
 	if !strings.Contains(pids, "two") || !strings.Contains(pids, "RUNNING") {
 		t.Errorf("tasks ls:\n%s", pids)
@@ -241,13 +254,17 @@ func TestDebiansCtrAgainstCleatd(t *testing.T) {
 	if stdout != "out\n" || code != 42 {
 		t.Errorf("run: %q, %q, code %d", stdout, stderr, code)
 	}
-	ok("run", "-d", "--fifo-dir", fifos, image, "two", "sh", "-c", `trap "exit 9" TERM; while :; do sleep 0.1; done`)
+	ok("run", "-d", "--fifo-dir", fifos, image, "two", "sh", "-c", trapping(9))
+	d.ready("two")
 	if text := ok("containers", "ls"); !strings.Contains(text, "two") {
 		t.Errorf("containers:\n%s", text)
 	}
 	if c := d.ps("two"); c.Status != "running" {
 		t.Errorf("ps says %s", c.Status)
 	}
+	d.Eventually("it is announced in order", func() error { // before the daemon goes, and ctr with it
+		return inOrder(events(), "/images/create", "/containers/create", "/tasks/create", "/tasks/start", "/tasks/exit", "/tasks/delete")
+	})
 	d.Restart()
 	d.status("two", "running")
 	stdout, stderr, code = ctr(t, d.Address, "tasks", "exec", "--fifo-dir", fifos, "--exec-id", "x", "two", "sh", "-c", "echo in; exit 5")
@@ -256,16 +273,18 @@ func TestDebiansCtrAgainstCleatd(t *testing.T) {
 	}
 	ok("tasks", "pause", "two")
 	ok("tasks", "resume", "two")
-	ok("tasks", "metrics", "two")
+	d.Eventually("there are metrics", func() error { // a shim that takes long is left out
+		if _, stderr, code := ctr(t, d.Address, "tasks", "metrics", "two"); code != 0 {
+			return errors.New(stderr)
+		}
+		return nil
+	})
 	ok("tasks", "kill", "two")
 	d.status("two", "stopped")
 	if _, stderr, code := ctr(t, d.Address, "tasks", "delete", "two"); code != 0 || !strings.Contains(stderr, "exit code 9") {
 		t.Errorf("tasks delete: code %d, %q", code, stderr)
 	}
 	ok("containers", "delete", "two")
-	if err := inOrder(events(), "/images/create", "/containers/create", "/tasks/create", "/tasks/start", "/tasks/exit", "/tasks/delete"); err != nil {
-		t.Error(err)
-	}
 	if _, stderr, code := ctr(t, d.Address, "run", "--rm", "nosuch", "three", "true"); code == 0 || !strings.Contains(stderr, "not found") {
 		t.Errorf("run of an unknown image: code %d, %q", code, stderr)
 	}
@@ -287,7 +306,8 @@ func TestAForeignShimUnderCleatd(t *testing.T) {
 			t.Errorf("run with %s: %q, %q, code %d", runtime, stdout, stderr, code)
 		}
 	}
-	d.Cleat("run", "-d", "--runtime", "io.containerd.runc.v2", "--name", "c", "busybox", "sh", "-c", `echo up; trap "exit 9" TERM; while :; do sleep 0.1; done`)
+	d.Cleat("run", "-d", "--runtime", "io.containerd.runc.v2", "--name", "c", "busybox", "sh", "-c", "echo up; "+trapping(9))
+	d.ready("c")
 	pid := d.ps("c").Pid
 	if text, err := os.Readlink(fmt.Sprintf("/proc/%d/exe", d.shims()["c"].Pid)); err != nil || text != foreign {
 		t.Errorf("the shim is %q, %v", text, err)
@@ -309,9 +329,7 @@ func TestAForeignShimUnderCleatd(t *testing.T) {
 	if c := d.status("c", "stopped"); c.ExitCode != 9 {
 		t.Errorf("exit code %d", c.ExitCode)
 	}
-	if out := d.Cleat("logs", "c"); out != "up" {
-		t.Errorf("logs: %q", out)
-	}
+	d.logs("c", "up")
 	d.Cleat("rm", "c")
 
 	// One whose shim and container die while the daemon is away.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -106,9 +107,9 @@ func TestKill9InTheMiddleOfAPull(t *testing.T) {
 	}
 	r.Interfere(nil)
 	d.Begin()
-	before := r.Sent.Load()
+	before := r.settled()
 	d.Cleat("pull", ref)
-	if sent, want := r.Sent.Load()-before, int64(len(last)-after); sent != want {
+	if sent, want := r.settled()-before, int64(len(last)-after); sent != want {
 		t.Errorf("the pull that went on had %d bytes sent, %d were missing of %d", sent, want, total)
 	}
 	if out := d.Cleat("run", "--rm", ref, "sh", "-c", "ls /noise* | wc -l"); out != "3" {
@@ -142,15 +143,12 @@ func TestPullWhoseClientLeaves(t *testing.T) {
 	d.Eventually("one lease is left", func() error { return d.ctrLists(1, "leases", "ls", "-q") })
 	cmd = d.Command("pull", ref)
 	reached = make(chan struct{})
+	var once sync.Once
 	r.Interfere(func(w http.ResponseWriter, req *http.Request) bool { // the second try is left as well
 		if !strings.HasSuffix(req.URL.Path, digest.FromBytes(layers[1]).String()) {
 			return false
 		}
-		select {
-		case <-reached:
-		default:
-			close(reached)
-		}
+		once.Do(func() { close(reached) })
 		<-req.Context().Done()
 		return true
 	})
@@ -165,10 +163,10 @@ func TestPullWhoseClientLeaves(t *testing.T) {
 	d.Restart()
 	d.Cleat("gc")
 	r.Interfere(nil)
-	before := r.Sent.Load()
+	before := r.settled()
 	d.Cleat("pull", ref)
 	must(t, d.ctrLists(0, "leases", "ls", "-q"))
-	if sent, want := r.Sent.Load()-before, int64(len(layers[1])-1<<20); sent != want {
+	if sent, want := r.settled()-before, int64(len(layers[1])-1<<20); sent != want {
 		t.Errorf("%d bytes were sent, missing were %d", sent, want)
 	}
 	d.Cleat("image", "rm", ref)
@@ -296,9 +294,12 @@ func TestPullsThatMustFail(t *testing.T) {
 	if _, stderr, code := d.Try("run", r.Host+"/bad/box:good", "true"); code != 125 || !strings.Contains(stderr, "cleat pull") {
 		t.Errorf("run of an image that is not here: %d, %s", code, stderr)
 	}
-	if got := d.tree(filepath.Join(d.Root, "snapshots")); got != snapshots {
-		t.Errorf("snapshots are left: %s", got)
-	}
+	d.Eventually("no snapshots are left", func() error {
+		if got := d.tree(filepath.Join(d.Root, "snapshots")); got != snapshots {
+			return errors.New(got)
+		}
+		return nil
+	})
 	if out := d.Cleat("image", "ls", "--quiet"); out != "" {
 		t.Errorf("images are left: %s", out)
 	}

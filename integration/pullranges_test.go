@@ -52,9 +52,9 @@ func TestPullByRanges(t *testing.T) {
 	}
 	r.Interfere(nil)
 	d.Begin()
-	sent, blobs := r.Sent.Load(), r.Blobs.Load()
+	sent, blobs := r.settled(), r.Blobs.Load()
 	d.Cleat("pull", ref)
-	if sent, want := r.Sent.Load()-sent, int64(len(big)-2*piece); sent != want {
+	if sent, want := r.settled()-sent, int64(len(big)-2*piece); sent != want {
 		t.Errorf("the pull that went on had %d bytes sent, %d were missing", sent, want)
 	}
 	if n := r.Blobs.Load() - blobs; n < 3 {

@@ -103,10 +103,10 @@ func TestPushOfWhatRefersToAnother(t *testing.T) {
 	sbom := r.Document("some/box", "sbom", ocispec.MediaTypeImageManifest, m)
 	d.Cleat("pull", "--no-unpack", "--all-platforms", r.Host+"/some/box:sbom")
 	d.Cleat("push", r.Host+"/copy/box:sbom", r.Host+"/some/box:sbom")
-	req, err := http.NewRequest(http.MethodGet, "http://"+r.direct+"/v2/copy/box/manifests/"+strings.ReplaceAll(subject.Digest.String(), ":", "-"), nil)
+	req, err := http.NewRequest(http.MethodGet, "http://registry/v2/copy/box/manifests/"+strings.ReplaceAll(subject.Digest.String(), ":", "-"), nil)
 	must(t, err)
 	req.Header.Set("Accept", ocispec.MediaTypeImageIndex)
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := r.direct.Do(req)
 	must(t, err)
 	defer resp.Body.Close()
 	var index ocispec.Index

@@ -80,7 +80,7 @@ func TestPushWhoseConnectionBreaks(t *testing.T) {
 		t.Errorf("the last chunk is %s of %d", patches[len(patches)-1], len(big))
 	}
 	mu.Unlock()
-	resp, err := http.Get("http://" + to.direct + "/v2/to/box/blobs/" + digest.FromBytes(big).String())
+	resp, err := to.direct.Get("http://registry/v2/to/box/blobs/" + digest.FromBytes(big).String())
 	must(t, err)
 	defer resp.Body.Close()
 	if got, err := digest.FromReader(resp.Body); err != nil || got != digest.FromBytes(big) {

@@ -2,6 +2,7 @@ package integration
 
 import (
 	"bytes"
+	"context"
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
@@ -24,17 +25,19 @@ import (
 // Registry is Debian's docker-registry on loopback, with a storage of its own, behind a proxy that
 // counts what goes through and can be told to interfere.
 type Registry struct {
-	t *testing.T
-	// Host is the proxy's, direct the registry's own.
-	Host, direct string
-	TLS          bool
-	User         string // user:password, or "" for anybody
-	CA           string // path, with TLS
+	t    *testing.T
+	Host string // the proxy's
+	// direct reaches the registry itself, whatever host a URL has.
+	direct *http.Client
+	TLS    bool
+	User   string // user:password, or "" for anybody
+	CA     string // path, with TLS
 
 	// Sent counts the bytes of blobs that were answered, Blobs the requests for them.
 	Sent, Blobs atomic.Int64
 	// Uploads counts the requests that send a blob.
 	Uploads   atomic.Int64
+	underWay  atomic.Int64 // requests
 	mu        sync.Mutex
 	interfere func(w http.ResponseWriter, r *http.Request) bool
 }
@@ -61,9 +64,17 @@ type RegistryOptions struct {
 // StartRegistry starts a registry, which ends with the test.
 func StartRegistry(t *testing.T, o RegistryOptions) *Registry {
 	t.Helper()
-	dir := t.TempDir()
-	r := &Registry{t: t, TLS: o.TLS, User: o.User, direct: freePort(t)}
-	config := fmt.Sprintf("version: 0.1\nlog:\n  level: warn\nstorage:\n  filesystem:\n    rootdirectory: %s\n  delete:\n    enabled: true\nhttp:\n  addr: %s\n", filepath.Join(dir, "data"), r.direct)
+	dir, err := os.MkdirTemp("", "cleat-registry") // short, for the socket; a port that is free may be taken by another program
+	must(t, err)
+	t.Cleanup(func() { must(t, os.RemoveAll(dir)) })
+	socket := filepath.Join(dir, "s")
+	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		var dialer net.Dialer
+		return dialer.DialContext(ctx, "unix", socket)
+	}}
+	t.Cleanup(transport.CloseIdleConnections)
+	r := &Registry{t: t, TLS: o.TLS, User: o.User, direct: &http.Client{Transport: transport}}
+	config := fmt.Sprintf("version: 0.1\nlog:\n  level: warn\nstorage:\n  filesystem:\n    rootdirectory: %s\n  delete:\n    enabled: true\nhttp:\n  net: unix\n  addr: %s\n", filepath.Join(dir, "data"), socket)
 	if o.User != "" {
 		must(t, os.WriteFile(filepath.Join(dir, "htpasswd"), []byte(aliceHash+"\n"), 0o600))
 		config += fmt.Sprintf("auth:\n  htpasswd:\n    realm: test\n    path: %s\n", filepath.Join(dir, "htpasswd"))
@@ -81,7 +92,7 @@ func StartRegistry(t *testing.T, o RegistryOptions) *Registry {
 		<-ended
 	})
 	eventually(t, "the registry answers", func() error {
-		resp, err := http.Get("http://" + r.direct + "/v2/")
+		resp, err := r.direct.Get("http://registry/v2/")
 		if err != nil {
 			return err
 		}
@@ -93,8 +104,9 @@ func StartRegistry(t *testing.T, o RegistryOptions) *Registry {
 
 // front puts the proxy before the registry.
 func (r *Registry) front(dir string) {
-	target := &url.URL{Scheme: "http", Host: r.direct}
+	target := &url.URL{Scheme: "http", Host: "registry"}
 	proxy := &httputil.ReverseProxy{
+		Transport: r.direct.Transport,
 		Rewrite: func(p *httputil.ProxyRequest) {
 			p.SetURL(target)
 			p.Out.Host = p.In.Host
@@ -104,6 +116,8 @@ func (r *Registry) front(dir string) {
 		ErrorLog:     quiet(),
 	}
 	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		r.underWay.Add(1)
+		defer r.underWay.Add(-1)
 		r.mu.Lock()
 		interfere := r.interfere
 		r.mu.Unlock()
@@ -138,6 +152,19 @@ func (r *Registry) Interfere(f func(w http.ResponseWriter, req *http.Request) bo
 	r.interfere = f
 }
 
+// settled returns how many bytes were sent, once no request is under way: what a client has got may not be
+// counted yet, and one that was killed may still be written to.
+func (r *Registry) settled() int64 {
+	r.t.Helper()
+	eventually(r.t, "no request is under way", func() error {
+		if n := r.underWay.Load(); n > 0 {
+			return fmt.Errorf("%d are", n)
+		}
+		return nil
+	}, func() string { return "" })
+	return r.Sent.Load()
+}
+
 // metered counts what is written to an answer.
 type metered struct {
 	http.ResponseWriter
@@ -151,14 +178,6 @@ func (c *metered) Write(p []byte) (int, error) {
 }
 
 func (c *metered) Unwrap() http.ResponseWriter { return c.ResponseWriter }
-
-func freePort(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	defer l.Close()
-	return l.Addr().String()
-}
 
 // skopeo copies an image, over TLS or not, as the registry's user.
 func (r *Registry) skopeo(from, to string) {

@@ -18,12 +18,12 @@ import (
 func (r *Registry) put(method, path, mediaType string, body []byte) *http.Response {
 	r.t.Helper()
 	if !strings.HasPrefix(path, "http") {
-		path = "http://" + r.direct + path
+		path = "http://registry" + path
 	}
 	req, err := http.NewRequestWithContext(r.t.Context(), method, path, bytes.NewReader(body))
 	must(r.t, err)
 	req.Header.Set("Content-Type", mediaType)
-	resp, err := http.DefaultClient.Do(req)
+	resp, err := r.direct.Do(req)
 	must(r.t, err)
 	text, err := io.ReadAll(resp.Body)
 	must(r.t, err)

@@ -28,8 +28,6 @@ func (d *Daemon) restarting(id, script string, labels ...string) {
 	must(d.t, err)
 	committed, err := stream.Recv()
 	must(d.t, err)
-	_, err = snapshots.Prepare(ctx, &snapshotsapi.PrepareSnapshotRequest{Snapshotter: "overlayfs", Key: id, Parent: committed.Info[0].Name})
-	must(d.t, err)
 	data, err := json.Marshal(busyboxSpec(d.t, "sh", "-c", script))
 	must(d.t, err)
 	_, err = containersapi.NewContainersClient(conn).Create(ctx, &containersapi.CreateContainerRequest{Container: &containersapi.Container{
@@ -37,6 +35,8 @@ func (d *Daemon) restarting(id, script string, labels ...string) {
 		Spec: &anypb.Any{TypeUrl: resourcesURL + "Spec", Value: data},
 	}})
 	must(d.t, err)
+	_, err = snapshots.Prepare(ctx, &snapshotsapi.PrepareSnapshotRequest{Snapshotter: "overlayfs", Key: id, Parent: committed.Info[0].Name})
+	must(d.t, err) // the container is there first, or it would be garbage
 	d.relabel(id, append(labels, "status=running")...)
 	tasks := tasksapi.NewTasksClient(conn)
 	_, err = tasks.Create(ctx, &tasksapi.CreateTaskRequest{ContainerID: id})

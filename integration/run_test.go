@@ -23,12 +23,13 @@ func TestRunGivesOutputAndExitCode(t *testing.T) {
 func TestRunDetachedThenEverything(t *testing.T) {
 	d := Start(t)
 	d.Busybox()
-	if id := d.Cleat("run", "-d", "--name", "web", "busybox", "sh", "-c", `trap "exit 5" TERM; echo up; while :; do sleep 0.1; done`); id != "web" {
+	if id := d.Cleat("run", "-d", "--name", "web", "busybox", "sh", "-c", "echo up; "+trapping(5)); id != "web" {
 		t.Fatalf("run -d printed %q", id)
 	}
 	if ids := d.Cleat("ps", "--quiet"); ids != "web" {
 		t.Errorf("ps shows %q", ids)
 	}
+	d.ready("web")
 	d.Restart()
 	if out, _, code := d.Try("exec", "web", "sh", "-c", "echo in; exit 7"); out != "in\n" || code != 7 {
 		t.Errorf("exec: %q, code %d", out, code)
@@ -38,9 +39,7 @@ func TestRunDetachedThenEverything(t *testing.T) {
 		t.Errorf("paused container is shown as:\n%s", ps)
 	}
 	d.Cleat("resume", "web")
-	if logs := d.Cleat("logs", "web"); logs != "up" {
-		t.Errorf("logs: %q", logs)
-	}
+	d.logs("web", "up")
 	d.Cleat("stop", "web")
 	if code := d.Cleat("wait", "web"); code != "5" {
 		t.Errorf("wait: %q", code)

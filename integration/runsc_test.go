@@ -91,9 +91,13 @@ func TestRunscUnderOurShim(t *testing.T) {
 		return err
 	})
 	execute("x2", `["/bin/true"]`, 0)
-	if data, err := os.ReadFile(filepath.Join(dir, "x1")); err != nil || string(data) != "in\n" {
-		t.Errorf("output of exec: %q, %v", data, err)
-	}
+	d.Eventually("the output of exec is logged", func() error {
+		data, err := os.ReadFile(filepath.Join(dir, "x1"))
+		if err == nil && string(data) != "in\n" {
+			err = fmt.Errorf("%q", data)
+		}
+		return err
+	})
 	_, err = tasks.Kill(ctx, &tasksapi.KillRequest{ContainerID: "stays", Signal: uint32(unix.SIGTERM)})
 	must(t, err)
 	d.waitTask(ctx, tasks, "stays", 9)

@@ -79,7 +79,6 @@ func TestTerminalEchoesAndResizes(t *testing.T) {
 	d.Busybox()
 	master, cmd := d.terminal("run", "--rm", "-it", "busybox", "sh")
 	screen := newScreen(master)
-	must(t, master.Resize(console.WinSize{Width: 91, Height: 33}))
 	screen.expect(t, "# ")
 	screen.send(t, "stty size; tty; echo e''nd\n")
 	screen.expect(t, "33 91")
@@ -100,12 +99,13 @@ func TestTerminalEchoesAndResizes(t *testing.T) {
 	}
 }
 
-// terminal starts the CLI on a terminal of its own.
+// terminal starts the CLI on a terminal of its own, of 91 columns and 33 lines.
 func (d *Daemon) terminal(args ...string) (console.Console, *exec.Cmd) {
 	d.t.Helper()
 	master, path, err := console.NewPty()
 	must(d.t, err)
 	d.t.Cleanup(func() { master.Close() })
+	must(d.t, master.Resize(console.WinSize{Width: 91, Height: 33}))
 	tty, err := os.OpenFile(path, os.O_RDWR, 0)
 	must(d.t, err)
 	defer tty.Close()

@@ -58,7 +58,8 @@ func (d *Daemon) status(id, want string) shown {
 func TestKill9WhileAContainerRuns(t *testing.T) {
 	d := Start(t)
 	d.Busybox()
-	d.Cleat("run", "-d", "--name", "c", "busybox", "sh", "-c", `trap "exit 33" TERM; while :; do sleep 0.1; done`)
+	d.Cleat("run", "-d", "--name", "c", "busybox", "sh", "-c", trapping(33))
+	d.ready("c")
 	before := d.ps("c")
 	for range 3 {
 		d.Restart()
@@ -245,7 +246,8 @@ func TestTwoDaemonsSideBySide(t *testing.T) {
 	a, b := Start(t), Start(t)
 	for i, d := range []*Daemon{a, b} {
 		d.Busybox()
-		d.Cleat("run", "-d", "--name", "same", "busybox", "sh", "-c", fmt.Sprintf(`trap "exit %d" TERM; while :; do sleep 0.1; done`, 50+i))
+		d.Cleat("run", "-d", "--name", "same", "busybox", "sh", "-c", trapping(50+i))
+		d.ready("same")
 	}
 	pid := b.ps("same").Pid
 	a.Cleat("stop", "same")

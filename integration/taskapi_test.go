@@ -52,11 +52,8 @@ func TestTaskAPIDetails(t *testing.T) {
 	if got := update(nil); got != codes.InvalidArgument {
 		t.Errorf("update by nothing: %v", got)
 	}
-	metrics, err := tasks.Metrics(ctx, &tasksapi.MetricsRequest{Filters: []string{"id==c"}})
-	must(t, err)
-	if len(metrics.Metrics) != 1 || !strings.HasSuffix(metrics.Metrics[0].Data.GetTypeUrl(), ".Metrics") ||
-		!strings.Contains(metrics.Metrics[0].Data.GetTypeUrl(), "io.containerd.cgroups.v") {
-		t.Errorf("metrics: %v", metrics)
+	if url := metricOf(ctx, t, tasks, "c").GetTypeUrl(); !strings.HasSuffix(url, ".Metrics") || !strings.Contains(url, "io.containerd.cgroups.v") {
+		t.Errorf("metrics of the type %s", url)
 	}
 	_, err = tasks.Checkpoint(ctx, &tasksapi.CheckpointTaskRequest{ContainerID: "c"})
 	if status.Code(err) != codes.FailedPrecondition {

@@ -3,6 +3,7 @@ package integration
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -67,6 +68,21 @@ func (d *Daemon) waitTask(ctx context.Context, tasks tasksapi.TasksClient, id st
 	if resp.ExitStatus != want {
 		d.t.Errorf("exit status of %s is %d, want %d", id, resp.ExitStatus, want)
 	}
+}
+
+// metricOf asks for a task's metrics until they are there: a shim that takes long is left out of an answer.
+func metricOf(ctx context.Context, t *testing.T, tasks tasksapi.TasksClient, id string) (data *anypb.Any) {
+	t.Helper()
+	eventually(t, "metrics of "+id, func() error {
+		resp, err := tasks.Metrics(ctx, &tasksapi.MetricsRequest{Filters: []string{"id==" + id}})
+		must(t, err)
+		if len(resp.Metrics) != 1 || resp.Metrics[0].ID != id {
+			return fmt.Errorf("%v", resp)
+		}
+		data = resp.Metrics[0].Data
+		return nil
+	}, func() string { return "" })
+	return data
 }
 
 // killTask kills a task that has ended, which is to be refused as "not found".

@@ -204,9 +204,9 @@ func TestTransferThatIsCancelled(t *testing.T) {
 		t.Error("an image was recorded")
 	}
 	r.Interfere(nil)
-	before := r.Sent.Load()
+	before := r.settled()
 	m.must(&transfertypes.OCIRegistry{Reference: ref}, &transfertypes.ImageStore{Name: "box:1"})
-	if sent, want := r.Sent.Load()-before, int64(len(layers[1])-1<<20); sent != want {
+	if sent, want := r.settled()-before, int64(len(layers[1])-1<<20); sent != want {
 		t.Errorf("%d bytes were sent, missing were %d", sent, want)
 	}
 	must(t, d.ctrLists(0, "leases", "ls", "-q"))

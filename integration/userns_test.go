@@ -15,6 +15,9 @@ func TestContainersInUserNamespaces(t *testing.T) {
 	base, err := os.MkdirTemp("", "cleat-it")
 	must(t, err)
 	must(t, os.Chmod(base, 0o711))
+	scratch := filepath.Join(base, "tmp")
+	must(t, os.Mkdir(scratch, 0o711))
+	t.Setenv("TMPDIR", scratch) // where nobody else's are
 	d := StartAt(t, base)
 	for _, dir := range []string{d.Root, d.State} {
 		must(t, os.Chmod(dir, 0o711))
@@ -64,7 +67,7 @@ func TestContainersInUserNamespaces(t *testing.T) {
 	}
 	d.Cleat("rm", "--force", "stays")
 	d.Cleat("image", "rm", "busybox")
-	left, err := filepath.Glob(filepath.Join(os.TempDir(), "cleat-owners-*"))
+	left, err := filepath.Glob(filepath.Join(scratch, "cleat-owners-*"))
 	must(t, err)
 	if len(left) > 0 {
 		t.Errorf("%q is left", left)
@@ -84,12 +87,7 @@ func TestCommitOfAContainerInAUserNamespace(t *testing.T) {
 	for _, snapshotter := range []string{"overlayfs", "native", "erofs"} {
 		d.Cleat("run", "-d", "--name", "c", "--snapshotter", snapshotter, "--uidmap", "0:100000:65536", "busybox", "sh", "-c",
 			"echo x > /new; mkdir /dir; touch /dir/web; chown 1000:1001 /dir/web; rm /etc/group; touch /ready; exec sleep 1000")
-		d.Eventually("it has begun", func() error {
-			if _, stderr, code := d.Try("exec", "c", "test", "-e", "/ready"); code != 0 {
-				return fmt.Errorf("not yet: %s", stderr)
-			}
-			return nil
-		})
+		d.ready("c")
 		d.Cleat("commit", "c", "made")
 		m, _, _ := d.imageDocuments("made")
 		if size := m.Layers[1].Size; size > 4096 {

@@ -178,7 +178,7 @@ func (s *shimUnder) connect() {
 
 // end removes what the test left, and fails if the shim does not leave by itself then.
 func (s *shimUnder) end() {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	defer func() {
 		if s.stderr.Len() > 0 && (s.t.Failed() || strings.Contains(s.stderr.String(), "DATA RACE")) {

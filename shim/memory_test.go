@@ -56,7 +56,7 @@ func TestMemoryOfIdleShims(t *testing.T) {
 	tick := time.NewTicker(100 * time.Millisecond)
 	defer tick.Stop()
 	sum := 0
-	for range 100 {
+	for range 600 {
 		<-tick.C
 		sum = 0
 		for _, s := range all {

@@ -55,7 +55,7 @@ func TestNothingLeaks(t *testing.T) {
 	if now := openFiles(t) - 2*rounds; now > files {
 		t.Errorf("%d open files, %d before", now, files)
 	}
-	deadline := time.NewTimer(10 * time.Second)
+	deadline := time.NewTimer(time.Minute)
 	defer deadline.Stop()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()

@@ -224,7 +224,7 @@ func TestBrokenOutputIsTold(t *testing.T) {
 	s.Copy(stdio.Streams{Out: w})
 	select {
 	case <-s.Broken():
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("nobody told")
 	}
 	_ = cmd.Process.Kill()
@@ -254,7 +254,7 @@ func TestCloseInterruptsInput(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(time.Minute):
 		t.Fatal("Close waits for input")
 	}
 	if err := cmd.Wait(); err != nil { // its stdin has ended

@@ -21,8 +21,8 @@ import (
 const (
 	// reconnectTime is how long clients may take to come back: theirs wait 3 s between attempts.
 	reconnectTime = 30 * time.Second
-	// adoptionTime is how long after the start an exit counts as one that happened before it: that
-	// of a container whose shim died is dated to when it was found out.
+	// adoptionTime is how long after the start an exit counts as one that happened before it. That of a
+	// container whose shim died is dated to when it was found out, which may take longer.
 	adoptionTime = 2 * time.Second
 )
 
@@ -48,12 +48,16 @@ func (a *away) missed(e events.Event, get func(namespace, id string) (*runtime.T
 		return false
 	}
 	var exit apievents.TaskExit
-	if err := proto.Unmarshal(e.Value, &exit); err != nil || exit.GetExitedAt().AsTime().After(a.started.Add(adoptionTime)) {
+	if err := proto.Unmarshal(e.Value, &exit); err != nil {
 		return false
 	}
+	late := exit.GetExitedAt().AsTime().After(a.started.Add(adoptionTime))
 	t, err := get(e.Namespace, exit.GetContainerID())
 	if err != nil {
-		return errdefs.IsNotFound(err)
+		return !late && errdefs.IsNotFound(err)
+	}
+	if late && t.Info().ShimPid != 0 { // a shim has told this daemon of it
+		return false
 	}
 	pid := t.Info().Pid // 0 while the shim has not told
 	return exit.GetID() != exit.GetContainerID() || pid == 0 || pid == exit.GetPid()

@@ -24,7 +24,7 @@ const (
 	shell  = "/bin/busybox"
 	inside = "CLEAT_TEST_GUEST"
 	// limit is how long a test may take in there.
-	limit = 5 * time.Minute
+	limit = 10 * time.Minute
 )
 
 // script is the guest's first process.

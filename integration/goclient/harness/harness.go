@@ -6,10 +6,14 @@
 package harness
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -166,13 +170,12 @@ func (d *Daemon) Log() string {
 // Registry starts Debian's docker-registry on loopback and returns its host and port.
 func Registry(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	dir, err := os.MkdirTemp("", "cleat-registry") // short, for the socket; a port that is free may be taken by another program
 	Must(t, err)
-	host := l.Addr().String()
-	Must(t, l.Close())
-	dir := t.TempDir()
-	config := fmt.Sprintf("version: 0.1\nlog:\n  level: warn\nstorage:\n  filesystem:\n    rootdirectory: %s\nhttp:\n  addr: %s\n",
-		filepath.Join(dir, "data"), host)
+	t.Cleanup(func() { Must(t, os.RemoveAll(dir)) })
+	socket := filepath.Join(dir, "s")
+	config := fmt.Sprintf("version: 0.1\nlog:\n  level: warn\nstorage:\n  filesystem:\n    rootdirectory: %s\nhttp:\n  net: unix\n  addr: %s\n",
+		filepath.Join(dir, "data"), socket)
 	path := filepath.Join(dir, "config.yml")
 	Must(t, os.WriteFile(path, []byte(config), 0o600))
 	cmd := exec.Command("docker-registry", "serve", path)
@@ -183,14 +186,28 @@ func Registry(t *testing.T) string {
 		_ = cmd.Process.Kill()
 		<-ended
 	})
+	front := httptest.NewServer(&httputil.ReverseProxy{
+		Rewrite: func(p *httputil.ProxyRequest) {
+			p.SetURL(&url.URL{Scheme: "http", Host: "registry"})
+			p.Out.Host = p.In.Host
+		},
+		Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			var dialer net.Dialer
+			return dialer.DialContext(ctx, "unix", socket)
+		}},
+	})
+	t.Cleanup(front.Close)
 	Eventually(t, "the registry answers", func() error {
-		resp, err := http.Get("http://" + host + "/v2/")
+		resp, err := http.Get(front.URL + "/v2/")
 		if err != nil {
 			return err
 		}
-		return resp.Body.Close()
+		if resp.StatusCode != http.StatusOK {
+			err = errors.New(resp.Status)
+		}
+		return errors.Join(err, resp.Body.Close())
 	})
-	return host
+	return front.Listener.Addr().String()
 }
 
 // Eventually asks until f returns nil, and fails the test where that does not happen in time.

@@ -131,6 +131,7 @@ func TestServerTellsOfItself(t *testing.T) {
 	first, err := f.client.Server(f.ctx)
 	f.must(err)
 	f.daemon.Restart()
+	f.connected()
 	again, err := f.dial().Server(f.ctx)
 	f.must(err)
 	if first.UUID == "" || first.UUID != again.UUID {

@@ -59,6 +59,15 @@ func (f *fixture) dial() *containerd.Client {
 	return c
 }
 
+// connected waits until the client is connected again to a daemon that was restarted.
+func (f *fixture) connected() {
+	f.Helper()
+	harness.Eventually(f.T, "the client is connected again", func() error {
+		_, err := f.client.Version(f.ctx)
+		return err
+	})
+}
+
 func (f *fixture) must(err error) {
 	f.Helper()
 	if err != nil {
@@ -121,8 +130,28 @@ type streams struct {
 	out, err bytes.Buffer
 }
 
+// input is a stdin that tells when a client has copied it to its end: the time to close the process's.
+type input struct {
+	io.Reader
+	ended chan struct{}
+}
+
+func newInput(text string) *input { return &input{strings.NewReader(text), make(chan struct{})} }
+
+func (i *input) Read(p []byte) (int, error) {
+	n, err := i.Reader.Read(p)
+	if err == io.EOF { //nolint:errorlint // of a reader of strings
+		close(i.ended)
+	}
+	return n, err
+}
+
 // creator returns what connects a process to the streams.
-func (s *streams) creator(f *fixture, stdin io.Reader, opts ...cio.Opt) cio.Creator {
+func (s *streams) creator(f *fixture, in *input, opts ...cio.Opt) cio.Creator {
+	var stdin io.Reader // nil is none
+	if in != nil {
+		stdin = in
+	}
 	return cio.NewCreator(append([]cio.Opt{cio.WithStreams(stdin, &s.out, &s.err), cio.WithFIFODir(f.TempDir())}, opts...)...)
 }
 
@@ -131,12 +160,13 @@ func (f *fixture) run(id, stdin string, args ...string) (stdout, stderr string, 
 	f.Helper()
 	c := f.container(id, args...)
 	var s streams
-	var in io.Reader
-	if stdin != "" {
-		in = strings.NewReader(stdin)
+	in := newInput(stdin)
+	if stdin == "" {
+		in = nil
 	}
 	task, exit := f.begin(c, s.creator(f, in))
 	if in != nil {
+		<-in.ended
 		f.must(task.CloseIO(f.ctx, containerd.WithStdinCloser))
 	}
 	code = f.code(exit)

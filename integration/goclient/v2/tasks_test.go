@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/containerd/containerd/api/services/tasks/v1"
+	"github.com/containerd/containerd/api/types"
 	containerd "github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/pkg/cio"
 	"github.com/containerd/containerd/v2/pkg/oci"
@@ -97,8 +98,11 @@ func TestTaskOfARunningContainer(t *testing.T) {
 	}
 	memory := int64(64 << 20)
 	f.must(task.Update(f.ctx, containerd.WithResources(&specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &memory}})))
-	metric, err := task.Metrics(f.ctx)
-	f.must(err)
+	var metric *types.Metric
+	harness.Eventually(t, "there are metrics", func() (err error) { // a shim that takes long is left out
+		metric, err = task.Metrics(f.ctx)
+		return err
+	})
 	if metric.ID != "running" || !strings.HasPrefix(metric.Data.GetTypeUrl(), "io.containerd.cgroups.v") {
 		t.Errorf("metrics %v", metric)
 	}
@@ -145,7 +149,7 @@ func TestExec(t *testing.T) {
 	spec, err := c.Spec(f.ctx)
 	f.must(err)
 
-	exec := func(id string, s *streams, stdin io.Reader, args ...string) (containerd.Process, <-chan containerd.ExitStatus) {
+	exec := func(id string, s *streams, stdin *input, args ...string) (containerd.Process, <-chan containerd.ExitStatus) {
 		t.Helper()
 		p := *spec.Process
 		p.Args = args
@@ -157,7 +161,9 @@ func TestExec(t *testing.T) {
 		return process, exited
 	}
 	var s streams
-	process, exited := exec("one", &s, strings.NewReader("given"), "sh", "-c", "cat; echo problem >&2; exit 7")
+	in := newInput("given")
+	process, exited := exec("one", &s, in, "sh", "-c", "cat; echo problem >&2; exit 7")
+	<-in.ended
 	f.must(process.CloseIO(f.ctx, containerd.WithStdinCloser))
 	if code := f.code(exited); code != 7 {
 		t.Errorf("code %d", code)
@@ -206,7 +212,7 @@ func TestTerminal(t *testing.T) {
 	c := f.containerWith("terminal", oci.WithTTY, oci.WithProcessArgs("sh", "-c", "read go; stty size; tty"))
 	var s streams
 	in, typed := io.Pipe()
-	task, exit := f.begin(c, s.creator(f, in, cio.WithTerminal))
+	task, exit := f.begin(c, s.creator(f, &input{in, make(chan struct{})}, cio.WithTerminal))
 	f.must(task.Resize(f.ctx, 101, 37))
 	_, err := io.WriteString(typed, "\n")
 	f.must(err)
@@ -252,15 +258,15 @@ func TestTheDaemonRestartsUnderItsClient(t *testing.T) {
 	f := start(t)
 	lives := f.container("lives", "sleep", "1000")
 	task, _ := f.begin(lives, cio.NullIO)
-	ends := f.containerWith("ends", oci.WithProcessArgs("sh", "-c", "trap 'exit 33' TERM; while true; do sleep 1; done"))
-	ending, _ := f.begin(ends, cio.NullIO)
+	ends := f.containerWith("ends", oci.WithProcessArgs("sh", "-c", "trap 'exit 33' TERM; echo up; while true; do sleep 1; done"))
+	out, written := io.Pipe()
+	ending, _ := f.begin(ends, cio.NewCreator(cio.WithStreams(nil, written, nil), cio.WithFIFODir(f.TempDir())))
+	_, err := io.ReadFull(out, make([]byte, len("up\n"))) // from now on it takes the signal
+	f.must(err)
 	pid := task.Pid()
 
 	f.daemon.Restart()
-	harness.Eventually(t, "the client is connected again", func() error {
-		_, err := f.client.Version(f.ctx)
-		return err
-	})
+	f.connected()
 	status, err := task.Status(f.ctx)
 	f.must(err)
 	if status.Status != containerd.Running {

@@ -3,12 +3,12 @@ package goclient
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/cleatproject/cleat/integration/goclient/harness"
 )
@@ -34,17 +34,19 @@ func TestCtrOfContainerd2(t *testing.T) {
 	}{
 		{"version", "UUID:", 0},
 		{"plugins ls id==overlayfs", "ok", 0},
-		{"images import " + archive, "saved", 0},
+		{"images import " + archive, "", 0}, // of its progress it shows what comes before the end
 		{"images ls -q", imageName, 0},
 		{"images inspect " + imageName, "application/vnd.oci.image.layer.v1.tar", 0},
 		{"run --rm " + imageName + " c1 /bin/cat /etc/layer", "two\n", 0},
 		{"run --rm " + imageName + " c2 /bin/false", "", 1},
 		{"images tag " + imageName + " " + ref, ref, 0},
 		{"images push --plain-http " + ref, "", 0},
-		{"-n other images pull --plain-http " + ref, "saved", 0},
+		{"-n other images pull --plain-http " + ref, "", 0},
+		{"-n other images ls -q", ref, 0},
 		{"-n other run --rm " + ref + " c3 /bin/echo pulled", "pulled\n", 0},
 		{"images export " + exported + " " + imageName, "", 0},
-		{"-n third images import " + exported, "saved", 0},
+		{"-n third images import " + exported, "", 0},
+		{"-n third images ls -q", imageName, 0},
 		{"images mount " + imageName + " " + mnt, mnt, 0},
 		{"images unmount --rm " + mnt, mnt, 0},
 		{"run -d " + imageName + " c4 /bin/sleep 1000", "", 0},
@@ -62,14 +64,22 @@ func TestCtrOfContainerd2(t *testing.T) {
 		{"images pull --plain-http " + ref + "-absent", "", 1},
 		{"leases ls -q", "", 0},
 	} {
-		ctx, cancel := context.WithTimeout(t.Context(), harness.Limit)
-		cmd := exec.CommandContext(ctx, ctr, append([]string{"--address", d.Address}, strings.Fields(step.args)...)...)
-		var out, errs bytes.Buffer
-		cmd.Stdout, cmd.Stderr, cmd.WaitDelay = &out, &errs, time.Second
-		err := cmd.Run()
-		cancel()
-		if code := cmd.ProcessState.ExitCode(); code != step.code || !strings.Contains(out.String(), step.shows) {
-			t.Errorf("ctr %s: code %d, %v\n%s%s", step.args, code, err, out.String(), errs.String())
+		once := func() error {
+			ctx, cancel := context.WithTimeout(t.Context(), harness.Limit)
+			defer cancel()
+			cmd := exec.CommandContext(ctx, ctr, append([]string{"--address", d.Address}, strings.Fields(step.args)...)...)
+			var out, errs bytes.Buffer
+			cmd.Stdout, cmd.Stderr, cmd.WaitDelay = &out, &errs, harness.Limit
+			err := cmd.Run()
+			if code := cmd.ProcessState.ExitCode(); code != step.code || !strings.Contains(out.String(), step.shows) {
+				return fmt.Errorf("ctr %s: code %d, %w\n%s%s", step.args, code, err, out.String(), errs.String())
+			}
+			return nil
+		}
+		if strings.HasPrefix(step.args, "tasks metrics") { // a shim that takes long is left out
+			harness.Eventually(t, "there are metrics", once)
+		} else if err := once(); err != nil {
+			t.Error(err)
 		}
 	}
 }

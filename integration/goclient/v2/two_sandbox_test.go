@@ -38,10 +38,7 @@ func TestSandboxLife(t *testing.T) {
 	f.must(err)
 
 	f.daemon.Restart()
-	harness.Eventually(t, "the client is connected again", func() error {
-		_, err := f.client.Version(f.ctx)
-		return err
-	})
+	f.connected()
 	status, err := controller.Status(f.ctx, "pod", true)
 	f.must(err)
 	if status.State != "SANDBOX_READY" || status.Pid == 0 || time.Since(status.CreatedAt) > time.Hour {

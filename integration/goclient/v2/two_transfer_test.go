@@ -3,6 +3,7 @@ package goclient
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"slices"
 	"strings"
@@ -31,6 +32,17 @@ func (o *told) option() transfer.Opt {
 		o.mu.Lock()
 		defer o.mu.Unlock()
 		o.events = append(o.events, p.Event)
+	})
+}
+
+// hear waits for one of some events: the client hands them over beside the end of a transfer.
+func (o *told) hear(t *testing.T, of string, events ...string) {
+	t.Helper()
+	harness.Eventually(t, of+" tells of its progress", func() error {
+		if !slices.ContainsFunc(events, o.has) {
+			return fmt.Errorf("none of %q", events)
+		}
+		return nil
 	})
 }
 
@@ -70,9 +82,7 @@ func TestTransfer(t *testing.T) {
 	}
 	var push, pull, imported, exported told
 	f.must(f.client.Transfer(f.ctx, image.NewStore(ref), remote(ref), push.option()))
-	if !push.has("complete") && !push.has("already exists") {
-		t.Errorf("push told %q", push.events)
-	}
+	push.hear(t, "a push", "complete", "already exists")
 	other := namespaces.WithNamespace(f.ctx, "other")
 	f.must(f.client.Transfer(other, remote(ref), image.NewStore(ref, image.WithUnpack(platforms.DefaultSpec(), "overlayfs"),
 		image.WithImageLabels(map[string]string{"of": "test"})), pull.option()))
@@ -81,9 +91,8 @@ func TestTransfer(t *testing.T) {
 	if ok, err := pulled.IsUnpacked(other, "overlayfs"); err != nil || !ok || pulled.Labels()["of"] != "test" || pulled.Target().Digest != target {
 		t.Errorf("pulled %+v, unpacked %v, %v", pulled.Metadata(), ok, err)
 	}
-	if !pull.has("saved") || !pull.has("complete") {
-		t.Errorf("pull told %q", pull.events)
-	}
+	pull.hear(t, "a pull", "saved")
+	pull.hear(t, "a pull", "complete")
 
 	var out collected
 	f.must(f.client.Transfer(f.ctx, image.NewStore(imageName), archive.NewImageExportStream(&out, ""), exported.option()))
