@@ -30,7 +30,8 @@ type Streams struct {
 	In io.Reader
 	// InEnd is called once In has ended and the FIFO is closed: the place for CloseIO.
 	InEnd func()
-	// Out and Err are written to. Writes to an *os.File are done by the kernel where it can.
+	// Out and Err are written to. Writes to a pipe are done by the kernel; both may be
+	// the same file.
 	Out, Err io.Writer
 }
 
@@ -85,10 +86,21 @@ type pump struct {
 }
 
 func startPump(src *os.File, dst io.Writer, report func()) *pump {
-	_, isFile := dst.(*os.File)
-	p := &pump{src: src, dst: dst, splice: isFile, report: report, done: make(chan struct{})}
+	p := &pump{src: src, dst: dst, splice: spliceable(dst), report: report, done: make(chan struct{})}
 	go p.run()
 	return p
+}
+
+// spliceable says that the kernel may move bytes to dst. It may not where dst has a position: stdout and
+// stderr, of this program or of several, may be one open file, and other than write(2), splice(2) does
+// not lock the position that they share, so that one would overwrite the other.
+func spliceable(dst io.Writer) bool {
+	f, ok := dst.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && info.Mode()&(os.ModeNamedPipe|os.ModeSocket|os.ModeCharDevice) != 0
 }
 
 func (p *pump) run() {
@@ -162,7 +174,7 @@ func (p *pump) move(fd int) (int, error) {
 			return n, nil
 		case errors.Is(err, unix.EAGAIN): // or dst is a full pipe, which a write can wait for
 		case errors.Is(err, unix.EINVAL):
-			p.splice = false // a terminal, or a file that is appended to
+			p.splice = false // a terminal
 		default:
 			return 0, err
 		}

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -165,6 +166,32 @@ func TestBytesArriveUnchanged(t *testing.T) {
 				t.Errorf("%d bytes arrived, of %d; or others", len(got), size)
 			}
 		})
+	}
+}
+
+// As after `> log 2>&1`: both streams share one open file and its position.
+func TestBothStreamsGoToOneFile(t *testing.T) {
+	const lines = 5000
+	s, _ := newSet(t, stdio.Want{Stdout: true, Stderr: true})
+	out, err := os.Create(filepath.Join(t.TempDir(), "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	script := fmt.Sprintf("i=0; while [ $i -lt %d ]; do echo out; echo err >&2; i=$((i+1)); done", lines)
+	cmd := start(t, s.Paths, "sh", "-c", script)
+	if err := s.Started(); err != nil {
+		t.Fatal(err)
+	}
+	s.Copy(stdio.Streams{Out: out, Err: out})
+	if err := errors.Join(cmd.Wait(), s.Finish(t.Context()), out.Close()); err != nil {
+		t.Fatal(err)
+	}
+	got, err := os.ReadFile(out.Name())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if outs, errs := bytes.Count(got, []byte("out\n")), bytes.Count(got, []byte("err\n")); outs != lines || errs != lines {
+		t.Errorf("%d lines of stdout and %d of stderr are there, of %d each", outs, errs, lines)
 	}
 }
 
