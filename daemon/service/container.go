@@ -40,9 +40,20 @@ func (s *Service) UpdateContainer(ctx context.Context, namespace string, c metad
 	return updated, err
 }
 
-// DeleteContainer deletes the record. Its task, if any, is the client's to delete first.
+// DeleteContainer deletes the record, and the log of a container that Run made. Its task and its snapshot, if
+// any, are the client's to delete.
 func (s *Service) DeleteContainer(ctx context.Context, namespace, id string) error {
-	return s.DB.Update(ctx, func(tx *metadata.Tx) error { return dropContainer(tx, namespace, id) })
+	unlock, err := s.locks.Lock(ctx, namespace+"/"+id) // the log of the next container with this name stays
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	err = s.DB.Update(ctx, func(tx *metadata.Tx) error { return dropContainer(tx, namespace, id) })
+	if err != nil {
+		return err
+	}
+	s.removeLog(namespace, id)
+	return nil
 }
 
 // dropContainer takes a container's record away.

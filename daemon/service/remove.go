@@ -126,10 +126,16 @@ func (s *Service) removeRecords(ctx context.Context, namespace string, c metadat
 			s.removeDirectory(ctx, d, snap.ID)
 		}
 	}
-	if err := os.RemoveAll(s.logDir(namespace, c.ID)); err != nil {
-		s.Log.Warn("cannot remove a container's log", "id", c.ID, "namespace", namespace, "error", err)
-	}
+	s.removeLog(namespace, c.ID)
 	return nil
+}
+
+// removeLog removes the log of a container that is not on record any more, under its lock. What stays goes at
+// the next start.
+func (s *Service) removeLog(namespace, id string) {
+	if err := os.RemoveAll(s.logDir(namespace, id)); err != nil {
+		s.Log.Warn("cannot remove a container's log", "id", id, "namespace", namespace, "error", err)
+	}
 }
 
 // CleanLogs removes the logs of containers that are not on record; at start, after crashes.
