@@ -39,7 +39,7 @@ test-unit: ## Unit tests with the race detector
 	go test -race -timeout 15m $$(go list ./... | grep -v /integration)
 
 test-integration: build ## Real daemon, shim, runc and peers
-	go test -count=1 -timeout 45m ./integration/...
+	go test -count=1 -timeout 30m ./integration/...
 	./integration/goclient/test.sh
 
 fuzz: ## Run every fuzz target for FUZZTIME (default 30s) each
