@@ -114,6 +114,7 @@ func TestBadInputToExec(t *testing.T) {
 		code int
 	}{
 		"missing program":   {[]string{"c", "nosuchprogram"}, 127},
+		"missing directory": {[]string{"-w", "/nosuch", "c", "true"}, 126},
 		"not executable":    {[]string{"c", "/bin/plain"}, 126},
 		"unknown user":      {[]string{"-u", "nobody-here", "c", "true"}, 125},
 		"unknown container": {[]string{"nosuch", "true"}, 125},
@@ -134,6 +135,21 @@ func TestBadInputToExec(t *testing.T) {
 	if got := d.status("c", "running"); got.Pid == 0 {
 		t.Error("the container ended")
 	}
+}
+
+// What wants a container to run says of one that has ended that this is why not.
+func TestAnEndedContainerIsNamedSo(t *testing.T) {
+	d := Start(t)
+	d.Busybox()
+	d.Cleat("run", "-d", "--name", "c", "busybox", "sh", "-c", "exit 3")
+	d.Cleat("wait", "c")
+	for _, args := range [][]string{{"kill", "c"}, {"pause", "c"}, {"resume", "c"}, {"exec", "c", "true"}} {
+		_, stderr, code := d.Try(args...)
+		if code == 0 || !strings.Contains(stderr, "container c does not run: it has ended with code 3") || !strings.Contains(stderr, "hint: cleat inspect c") {
+			t.Errorf("%s: code %d, %s", args, code, stderr)
+		}
+	}
+	d.Cleat("stop", "c")
 }
 
 func TestBadInputHasItsClass(t *testing.T) {

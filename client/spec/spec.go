@@ -64,7 +64,7 @@ type Options struct {
 type Limits struct {
 	// Memory in bytes.
 	Memory int64
-	// CPUs is how many processors' time may be used, 0.5 for half of one.
+	// CPUs is how many processors' time may be used, 0.5 for half of one; at least 0.01.
 	CPUs float64
 	// Pids is how many processes and threads there may be.
 	Pids int64
@@ -80,6 +80,10 @@ func Generate(image Image, o Options) (*specs.Spec, error) {
 	if err != nil {
 		return nil, err
 	}
+	resources, err := resources(o.Limits)
+	if err != nil {
+		return nil, err
+	}
 	s := &specs.Spec{
 		Version:  version,
 		Process:  process,
@@ -88,7 +92,7 @@ func Generate(image Image, o Options) (*specs.Spec, error) {
 		Mounts:   mounts(image, o),
 		Linux: &specs.Linux{
 			Namespaces: namespaces,
-			Resources:  resources(o.Limits),
+			Resources:  resources,
 		},
 	}
 	if len(o.UIDMappings) > 0 || len(o.GIDMappings) > 0 {
@@ -239,22 +243,30 @@ func namespaces(network string) ([]specs.LinuxNamespace, error) {
 	}
 }
 
-// cpuPeriod is the scheduler's period in microseconds that CPUs are a share of.
-const cpuPeriod = 100_000
+// cpuPeriod is the scheduler's period in microseconds that CPUs are a share of. The kernel takes no share
+// below a millisecond, and none that minCPUs and maxCPUs do not hold.
+const (
+	cpuPeriod = 100_000
+	minCPUs   = 0.01
+	maxCPUs   = 1 << 16
+)
 
-func resources(l Limits) *specs.LinuxResources {
+func resources(l Limits) (*specs.LinuxResources, error) {
 	r := &specs.LinuxResources{Devices: []specs.LinuxDeviceCgroup{{Allow: false, Access: "rwm"}}}
 	if l.Memory > 0 {
 		r.Memory = &specs.LinuxMemory{Limit: &l.Memory}
 	}
-	if l.CPUs > 0 {
+	if l.CPUs != 0 {
+		if !(l.CPUs >= minCPUs && l.CPUs <= maxCPUs) { // so that what is no number is refused as well
+			return nil, invalid("processors %v: want a number from %v to %d, or 0 for no limit", l.CPUs, minCPUs, maxCPUs)
+		}
 		quota, period := int64(l.CPUs*cpuPeriod), uint64(cpuPeriod)
 		r.CPU = &specs.LinuxCPU{Quota: &quota, Period: &period}
 	}
 	if l.Pids > 0 {
 		r.Pids = &specs.LinuxPids{Limit: &l.Pids}
 	}
-	return r
+	return r, nil
 }
 
 func invalid(format string, args ...any) error {

@@ -1,6 +1,7 @@
 package spec_test
 
 import (
+	"math"
 	"reflect"
 	"slices"
 	"testing"
@@ -53,6 +54,10 @@ func TestGenerateRefuses(t *testing.T) {
 		"relative directory": {Args: args, WorkDir: "a"},
 		"unknown network":    {Args: args, Network: "bridge"},
 		"relative namespace": {Args: args, Network: "ns:run/x"},
+		"negative cpus":      {Args: args, Limits: spec.Limits{CPUs: -1}},
+		"too little cpu":     {Args: args, Limits: spec.Limits{CPUs: 0.001}},
+		"too many cpus":      {Args: args, Limits: spec.Limits{CPUs: 1e300}},
+		"no number of cpus":  {Args: args, Limits: spec.Limits{CPUs: math.NaN()}},
 		"unknown capability": {Args: args, CapAdd: []string{"SYS_EVERYTHING"}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -7,6 +7,7 @@ import (
 	"io"
 	"math"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -15,8 +16,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxAccountFile bounds how much of a container's passwd or group file is read.
-const maxAccountFile = 1 << 20
+// maxAccountFile bounds how much of a container's passwd or group file is read: as much as run reads of an image's.
+const maxAccountFile = 4 << 20
 
 // AllCapabilities are every capability that this kernel knows and this process may pass on.
 func AllCapabilities() (*specs.LinuxCapabilities, error) {
@@ -25,7 +26,8 @@ func AllCapabilities() (*specs.LinuxCapabilities, error) {
 
 // LookupUser finds USER[:GROUP], by name or number, in the passwd and group files below root, which
 // may be the container's (/proc/PID/root): no link in them leads out of it. A number needs no
-// entry. Without GROUP the user's own group and the others it is listed in are taken. A name that
+// entry. Without GROUP the user's own group and the others it is listed in are taken. The group is among
+// the additional ones as well, lest a program that sets its group id loses it. A name that
 // is not there is errdefs.ErrNotFound; a number over 2^31-1 errdefs.ErrInvalidArgument.
 func LookupUser(root, user string) (specs.User, error) {
 	u, err := lookupUser(root, user)
@@ -60,13 +62,14 @@ func lookupUser(root, user string) (specs.User, error) {
 	case !known:
 		out.UID = number
 	}
-	if hasGroup {
+	var others []uint32
+	switch {
+	case hasGroup:
 		out.GID, err = lookupGroup(root, group)
-		return out, err
+	case known:
+		others, err = groupsOf(root, name, out.GID)
 	}
-	if known {
-		out.AdditionalGids, err = groupsOf(root, name)
-	}
+	out.AdditionalGids = append([]uint32{out.GID}, others...)
 	return out, err
 }
 
@@ -89,15 +92,13 @@ func lookupGroup(root, group string) (uint32, error) {
 	return number, err
 }
 
-func groupsOf(root, name string) ([]uint32, error) {
+// groupsOf returns the groups besides its own that list a user.
+func groupsOf(root, name string, own uint32) ([]uint32, error) {
 	var out []uint32
 	err := eachEntry(root, "etc/group", 4, func(f []string) error {
 		gid, ok, _ := id(f[2])
-		for _, member := range strings.Split(f[3], ",") {
-			if ok && member == name {
-				out = append(out, gid)
-				break
-			}
+		if ok && gid != own && !slices.Contains(out, gid) && slices.Contains(strings.Split(f[3], ","), name) {
+			out = append(out, gid)
 		}
 		return nil
 	})

@@ -40,14 +40,14 @@ func TestLookupUser(t *testing.T) {
 		"huge:x:4294967296:0::/:/bin/sh",
 	}, "\n"), "www:x:34:\nextra:x:44:other,www\nmore:x:45:www\nbroken:x\n")
 	for user, want := range map[string]specs.User{
-		"root":      {},
-		"www":       {UID: 33, GID: 34, AdditionalGids: []uint32{44, 45}},
-		"33":        {UID: 33, GID: 34, AdditionalGids: []uint32{44, 45}},
-		"7":         {UID: 7},
-		"1000":      {UID: 1000},
-		"www:extra": {UID: 33, GID: 44},
-		"www:9":     {UID: 33, GID: 9},
-		"5:6":       {UID: 5, GID: 6},
+		"root":      {AdditionalGids: []uint32{0}},
+		"www":       {UID: 33, GID: 34, AdditionalGids: []uint32{34, 44, 45}},
+		"33":        {UID: 33, GID: 34, AdditionalGids: []uint32{34, 44, 45}},
+		"7":         {UID: 7, AdditionalGids: []uint32{0}},
+		"1000":      {UID: 1000, AdditionalGids: []uint32{0}},
+		"www:extra": {UID: 33, GID: 44, AdditionalGids: []uint32{44}},
+		"www:9":     {UID: 33, GID: 9, AdditionalGids: []uint32{9}},
+		"5:6":       {UID: 5, GID: 6, AdditionalGids: []uint32{6}},
 	} {
 		if got, err := spec.LookupUser(root, user); err != nil || !reflect.DeepEqual(got, want) {
 			t.Errorf("%s: got %+v, %v; want %+v", user, got, err, want)
@@ -98,7 +98,7 @@ func TestLookupUserStaysInside(t *testing.T) {
 }
 
 func TestLookupUserReadsABoundedFile(t *testing.T) {
-	root := accounts(t, strings.Repeat("x:x:1:1::/:\n", 200_000)+"last:x:9:9::/:\n", "")
+	root := accounts(t, strings.Repeat("x:x:1:1::/:\n", 500_000)+"last:x:9:9::/:\n", "")
 	if got, err := spec.LookupUser(root, "last"); !errdefs.IsNotFound(err) {
 		t.Errorf("got %+v, %v", got, err)
 	}

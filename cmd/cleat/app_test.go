@@ -174,6 +174,10 @@ func TestRunFailures(t *testing.T) {
 		"missing program":        {fmt.Errorf(`runc: exec: "x": executable file not found in $PATH: %w`, errdefs.ErrNotFound), nil, 127, "must exist in the image"},
 		"missing path":           {fmt.Errorf(`runc: exec: "/x": stat /x: no such file or directory`), nil, 127, "must exist in the image"},
 		"not a program":          {fmt.Errorf(`runc: exec: "/etc/passwd": permission denied`), nil, 126, "executable file"},
+		"no directory":           {fmt.Errorf(`OCI runtime exec: exec failed: chdir to cwd ("/x") set in config.json failed: no such file or directory`), nil, 126, "working directory"},
+		"no source of a mount":   {fmt.Errorf(`OCI runtime run: error mounting "/x" to rootfs: stat /x: no such file or directory: %w`, errdefs.ErrNotFound), nil, 125, ""},
+		"no such user":           {fmt.Errorf(`run x: user web: not in the image's passwd file: %w`, errdefs.ErrNotFound), nil, 125, "a number need not"},
+		"no such namespace":      {fmt.Errorf(`list: namespace "x": %w`, errdefs.ErrNotFound), nil, 125, "cleat namespace ls"},
 		"name taken":             {fmt.Errorf("container one: %w", errdefs.ErrAlreadyExists), []string{"--name", "one"}, 125, "cleat rm one"},
 		"another":                {fmt.Errorf("disk full"), nil, 125, ""},
 		"unknown image":          {nil, []string{"--platform", "none"}, 125, "cleat image ls"},
@@ -244,8 +248,11 @@ func TestLists(t *testing.T) {
 			}
 		}
 	}
-	if got := invoke(t, d.env(), "", "ps", "--format", "xml"); got.code != 1 || !strings.Contains(got.err, "want table or json") {
-		t.Errorf("%+v", got)
+	for _, command := range [][]string{{"ps"}, {"version"}, {"namespace", "ls"}, {"events"}, {"stats"}, {"why", "x"}} {
+		got := invoke(t, d.env(), "", append(command, "--format", "xml")...)
+		if got.code != 1 || got.out != "" || !strings.Contains(got.err, "want table or json") {
+			t.Errorf("%s: %+v", command, got)
+		}
 	}
 }
 

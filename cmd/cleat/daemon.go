@@ -17,6 +17,9 @@ func versionCommand() command {
 		setup: func(fs *pflag.FlagSet) action {
 			format := fs.String("format", "table", "`table` for people or json for programs")
 			return func(ctx context.Context, a *app, _ []string) error {
+				if *format != "table" && *format != "json" {
+					return unknownFormat(*format)
+				}
 				var server client.Version
 				err := a.withClient(ctx, func(c *client.Client) (err error) {
 					server, err = c.Version(ctx)
@@ -86,6 +89,9 @@ func namespaceLsCommand() command {
 		setup: func(fs *pflag.FlagSet) action {
 			format := fs.String("format", "table", "`table` for people or json for programs")
 			return func(ctx context.Context, a *app, _ []string) error {
+				if *format != "table" && *format != "json" {
+					return unknownFormat(*format)
+				}
 				return a.withClient(ctx, func(c *client.Client) error {
 					names, err := c.Namespaces(ctx)
 					switch {

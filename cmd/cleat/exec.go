@@ -30,7 +30,7 @@ directory are the container's unless flags say otherwise.`,
 				err := a.withClient(ctx, func(c *client.Client) error {
 					return byID(ctx, c, args[0], func(id string) error {
 						x := &execution{processFlags: p, a: a, c: c, proxy: proxy, id: id, execID: "exec-" + newID()[:16]}
-						return x.do(ctx, args[1:])
+						return explain(ctx, c, id, x.do(ctx, args[1:]))
 					})
 				})
 				if sig := proxy.cancelledBy(); sig != 0 && ctx.Err() != nil {
@@ -161,7 +161,7 @@ func (x *execution) process(ctx context.Context, args []string) (*specs.Process,
 		return nil, err
 	}
 	if x.tty {
-		p.Env = spec.MergeEnv(p.Env, []string{"TERM=xterm"})
+		p.Env = spec.MergeEnv([]string{"TERM=xterm"}, p.Env)
 	}
 	p.Env = spec.MergeEnv(p.Env, env)
 	p.Args, p.Terminal, p.ConsoleSize = args, x.tty, nil

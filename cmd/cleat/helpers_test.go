@@ -17,12 +17,13 @@ import (
 func TestParseSignal(t *testing.T) {
 	for text, want := range map[string]syscall.Signal{
 		"TERM": syscall.SIGTERM, "sigkill": syscall.SIGKILL, "9": syscall.SIGKILL, "Usr1": syscall.SIGUSR1, "64": 64,
+		"SIGRTMIN+3": 37, "rtmin": 34, "RTMAX": 64, "RTMAX-14": 50, "RTMIN+30": 64,
 	} {
 		if got, err := parseSignal(text); err != nil || got != want {
 			t.Errorf("%q: got %v, %v; want %v", text, got, err, want)
 		}
 	}
-	for _, text := range []string{"", "0", "65", "-9", "SIG", "TERMINATE"} {
+	for _, text := range []string{"", "0", "65", "-9", "SIG", "TERMINATE", "RTMIN+31", "RTMIN-1", "RTMAX+1", "RTMAX-31", "RTMIN+", "RTMIN3", "RTMIN+x"} {
 		if got, err := parseSignal(text); err == nil {
 			t.Errorf("%q: got %v, want an error", text, got)
 		}

@@ -52,7 +52,7 @@ func killCommand() command {
 					return err
 				}
 				return a.forEach(ctx, args, func(ctx context.Context, c *client.Client, id string) error {
-					return c.Kill(ctx, id, client.KillRequest{Signal: sig, All: *all})
+					return explain(ctx, c, id, c.Kill(ctx, id, client.KillRequest{Signal: sig, All: *all}))
 				})
 			}
 		},
@@ -128,7 +128,9 @@ func pauseCommand() command {
 		short: "freeze containers",
 		setup: func(*pflag.FlagSet) action {
 			return func(ctx context.Context, a *app, args []string) error {
-				return a.forEach(ctx, args, func(ctx context.Context, c *client.Client, id string) error { return c.Pause(ctx, id) })
+				return a.forEach(ctx, args, func(ctx context.Context, c *client.Client, id string) error {
+					return explain(ctx, c, id, c.Pause(ctx, id))
+				})
 			}
 		},
 	}
@@ -140,7 +142,9 @@ func resumeCommand() command {
 		short: "let frozen containers go on",
 		setup: func(*pflag.FlagSet) action {
 			return func(ctx context.Context, a *app, args []string) error {
-				return a.forEach(ctx, args, func(ctx context.Context, c *client.Client, id string) error { return c.Resume(ctx, id) })
+				return a.forEach(ctx, args, func(ctx context.Context, c *client.Client, id string) error {
+					return explain(ctx, c, id, c.Resume(ctx, id))
+				})
 			}
 		},
 	}

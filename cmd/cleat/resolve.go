@@ -55,6 +55,20 @@ func lookup(ctx context.Context, c *client.Client, ref string) (box client.Conta
 	return box, err
 }
 
+// explain says of a call that wants a container to run that it has ended, where that is why the call failed
+// with err.
+func explain(ctx context.Context, c *client.Client, id string, err error) error {
+	if !errdefs.IsNotFound(err) && !errdefs.IsFailedPrecondition(err) {
+		return err
+	}
+	found, lerr := c.List(ctx, client.ListRequest{All: true, Filters: []string{`id==` + quote(id)}})
+	if lerr != nil || len(found) == 0 || found[0].Status != "stopped" {
+		return err
+	}
+	return hinted(fmt.Errorf("container %s does not run: it has ended with code %d: %w", id, found[0].ExitStatus, errdefs.ErrFailedPrecondition),
+		"cleat inspect "+id+" shows what is known of it, cleat rm "+id+" removes it")
+}
+
 // quote makes a value of the filter syntax that cannot say anything else.
 func quote(s string) string { return fmt.Sprintf("%q", s) }
 

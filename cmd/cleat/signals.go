@@ -15,7 +15,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// parseSignal reads a signal by number or by name, with or without SIG.
+// sigRTMin and sigRTMax are the ends of the real-time signals, as glibc and musl name them: 32 and 33 are
+// kept for their threads (34 as well by musl, which calls it so all the same).
+const sigRTMin, sigRTMax = 34, 64
+
+// parseSignal reads a signal by number or by name, with or without SIG; real-time signals are RTMIN, RTMAX
+// and what is counted from them, as RTMIN+3, by which systemd is stopped.
 func parseSignal(text string) (syscall.Signal, error) {
 	if n, err := strconv.Atoi(text); err == nil && n > 0 && n <= 64 {
 		return syscall.Signal(n), nil
@@ -27,7 +32,31 @@ func parseSignal(text string) (syscall.Signal, error) {
 	if s := unix.SignalNum(name); s != 0 {
 		return s, nil
 	}
+	if s, ok := realTimeSignal(strings.TrimPrefix(name, "SIG")); ok {
+		return s, nil
+	}
 	return 0, fmt.Errorf("signal %q: want a name such as TERM or a number from 1 to 64: %w", text, errdefs.ErrInvalidArgument)
+}
+
+// realTimeSignal reads RTMIN, RTMIN+N, RTMAX and RTMAX-N.
+func realTimeSignal(name string) (syscall.Signal, bool) {
+	base, rest := sigRTMin, ""
+	switch {
+	case strings.HasPrefix(name, "RTMIN"):
+		rest = name[len("RTMIN"):]
+	case strings.HasPrefix(name, "RTMAX"):
+		base, rest = sigRTMax, name[len("RTMAX"):]
+	default:
+		return 0, false
+	}
+	if rest == "" {
+		return syscall.Signal(base), true
+	}
+	away, err := strconv.Atoi(rest)
+	if err != nil || rest[0] == '+' != (base == sigRTMin) || base+away < sigRTMin || base+away > sigRTMax {
+		return 0, false
+	}
+	return syscall.Signal(base + away), true
 }
 
 // signals are those that end a program, or mean what the program makes of them: they are passed on.

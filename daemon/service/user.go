@@ -18,7 +18,8 @@ import (
 	"github.com/cleatproject/cleat/mount"
 )
 
-// identity is who a process runs as.
+// identity is who a process runs as. Its own group is the first of groups: one that is not there would be
+// lost by a program that sets its group id, and with it what a file denies that group.
 type identity struct {
 	uid, gid uint32
 	groups   []uint32
@@ -52,13 +53,14 @@ func resolveUser(ctx context.Context, mounts []mount.Mount, rootfs, user string)
 	if err != nil {
 		return nil, err
 	}
-	if hasGroup {
+	var others []uint32
+	switch {
+	case hasGroup:
 		who.gid, err = lookupGroup(root, group)
-		return who, err
+	case login != "":
+		others, err = memberships(root, login, who.gid)
 	}
-	if login != "" {
-		who.groups, err = memberships(root, login, who.gid)
-	}
+	who.groups = append([]uint32{who.gid}, others...)
 	return who, err
 }
 

@@ -47,16 +47,16 @@ func must(t *testing.T, err error) {
 func TestResolveUser(t *testing.T) {
 	root := rootWith(t, passwd, group)
 	for user, want := range map[string]*identity{
-		"":           {groups: []uint32{10}},
-		"root":       {groups: []uint32{10}},
-		"0":          {groups: []uint32{10}},
-		"web":        {uid: 1000, gid: 1001, groups: []uint32{10, 50}},
-		"1000":       {uid: 1000, gid: 1001, groups: []uint32{10, 50}},
-		"web:staff":  {uid: 1000, gid: 50},
-		"web:7":      {uid: 1000, gid: 7},
-		"1234":       {uid: 1234}, // a number is never looked up as a name
-		"5000:6000":  {uid: 5000, gid: 6000},
-		"2147483647": {uid: 2147483647},
+		"":           {groups: []uint32{0, 10}},
+		"root":       {groups: []uint32{0, 10}},
+		"0":          {groups: []uint32{0, 10}},
+		"web":        {uid: 1000, gid: 1001, groups: []uint32{1001, 10, 50}},
+		"1000":       {uid: 1000, gid: 1001, groups: []uint32{1001, 10, 50}},
+		"web:staff":  {uid: 1000, gid: 50, groups: []uint32{50}},
+		"web:7":      {uid: 1000, gid: 7, groups: []uint32{7}},
+		"1234":       {uid: 1234, groups: []uint32{0}}, // a number is never looked up as a name
+		"5000:6000":  {uid: 5000, gid: 6000, groups: []uint32{6000}},
+		"2147483647": {uid: 2147483647, groups: []uint32{0}},
 	} {
 		got, err := resolveUser(t.Context(), nil, root, user)
 		if err != nil || !reflect.DeepEqual(got, want) {
@@ -84,7 +84,7 @@ func TestResolveUser(t *testing.T) {
 func TestResolveUserWithoutAccountFiles(t *testing.T) {
 	root := t.TempDir()
 	got, err := resolveUser(t.Context(), nil, root, "12:34")
-	if want := (&identity{uid: 12, gid: 34}); err != nil || !reflect.DeepEqual(got, want) {
+	if want := (&identity{uid: 12, gid: 34, groups: []uint32{34}}); err != nil || !reflect.DeepEqual(got, want) {
 		t.Fatal(got, err)
 	}
 	if _, err := resolveUser(t.Context(), nil, root, "web"); !errdefs.IsNotFound(err) {
