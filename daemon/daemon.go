@@ -89,7 +89,7 @@ func assemble(ctx context.Context, cfg Config, log *slog.Logger) (_ *daemon, err
 	if err := makeDirs(cfg); err != nil {
 		return nil, err
 	}
-	unlock, err := lockDir(cfg.State)
+	unlock, err := lockDir(ctx, cfg.State)
 	if err != nil {
 		return nil, err
 	}

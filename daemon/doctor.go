@@ -41,7 +41,7 @@ func Doctor(ctx context.Context, cfg Config, opts DoctorOptions, out io.Writer) 
 		if err := os.MkdirAll(cfg.State, 0o711); err != nil {
 			return 0, fmt.Errorf("repair: %w", err)
 		}
-		unlock, err := lockDir(cfg.State)
+		unlock, err := lockDir(ctx, cfg.State)
 		if err != nil {
 			return 0, fmt.Errorf("repair: stop cleatd first: %w", err)
 		}

@@ -225,7 +225,7 @@ func TestDoctorKeepsWhatItReplaces(t *testing.T) {
 
 func TestDoctorDoesNotRepairBesideADaemon(t *testing.T) {
 	cfg := patient(t)
-	unlock, err := lockDir(cfg.State)
+	unlock, err := lockDir(t.Context(), cfg.State)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,11 +1,13 @@
 package daemon
 
 import (
+	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
@@ -27,17 +29,38 @@ func makeUUID(path string) (string, error) {
 	return uuid, nil
 }
 
+// A daemon that was killed while it started another program leaves the lock to that one for the moment
+// before its exec, which closes it.
+const (
+	lockWait  = time.Second
+	lockRetry = 10 * time.Millisecond
+)
+
 // lockDir makes this process the only daemon of a state directory, until the returned function is
-// called or the process ends.
-func lockDir(dir string) (func() error, error) {
+// called or the process ends. Where another one is, that is errdefs.ErrUnavailable, after lockWait.
+func lockDir(ctx context.Context, dir string) (func() error, error) {
 	path := filepath.Join(dir, "cleatd.lock")
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("lock state directory: %w", err)
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	ctx, cancel := context.WithTimeout(ctx, lockWait)
+	defer cancel()
+	tick := time.NewTicker(lockRetry)
+	defer tick.Stop()
+	for {
+		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err == nil {
+			return f.Close, nil
+		}
+		if errors.Is(err, unix.EWOULDBLOCK) {
+			select {
+			case <-tick.C:
+				continue
+			case <-ctx.Done():
+			}
+		}
 		err = errors.Join(err, f.Close())
 		return nil, fmt.Errorf("another cleatd uses %s: give this one its own --state and --root: %w: %w", dir, err, errdefs.ErrUnavailable)
 	}
-	return f.Close, nil
 }
