@@ -21,7 +21,8 @@ type containerd struct {
 	log     string
 }
 
-// startContainerd starts one, which is stopped when the test ends.
+// startContainerd starts one, which is stopped when the test ends. It collects garbage where a client asks it to
+// and not otherwise: what ctr ingests is under no lease.
 func startContainerd(t *testing.T) *containerd {
 	t.Helper()
 	base, err := os.MkdirTemp("", "cleat-peer")
@@ -34,6 +35,9 @@ root = %q
 state = %q
 disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.internal.v1.opt", "io.containerd.snapshotter.v1.btrfs",
   "io.containerd.snapshotter.v1.devmapper", "io.containerd.snapshotter.v1.zfs", "io.containerd.snapshotter.v1.aufs"]
+[plugins."io.containerd.gc.v1.scheduler"]
+startup_delay = "1h"
+mutation_threshold = 1000000
 [grpc]
 address = %q
 [ttrpc]

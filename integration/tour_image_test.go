@@ -112,7 +112,7 @@ func onlyManifest(t *testing.T, archive string) string {
 func TestCtrShowsTheSameOfImages(t *testing.T) {
 	archive := busyboxArchive(t)
 	registry := StartRegistry(t, RegistryOptions{})
-	d := Start(t)
+	d := startUncollected(t)
 	peer, ours := newTraveller(t, "peer", startContainerd(t).address, archive), newTraveller(t, "ours", d.Address, archive)
 	for _, tr := range []*traveller{peer, ours} {
 		tr.knows["host"], tr.knows["manifest"] = registry.Host, onlyManifest(t, archive)

@@ -323,7 +323,7 @@ func newTraveller(t *testing.T, name, address, archive string) *traveller {
 func TestCtrShowsTheSameOnCleatdAndOnContainerd(t *testing.T) {
 	archive := busyboxArchive(t)
 	peer := newTraveller(t, "peer", startContainerd(t).address, archive)
-	d := Start(t)
+	d := startUncollected(t)
 	ours := newTraveller(t, "ours", d.Address, archive)
 	ctx, conn := d.grpc()
 	defer func() { // ctr cannot
