@@ -129,16 +129,18 @@ func (s *Service) resumeContainer(ctx context.Context, namespace, id string) err
 		return ignore(err, errdefs.ErrNotFound)
 	}
 	r, err := record(c)
-	if err != nil || r == nil || r.Exit != nil {
+	if err != nil || r == nil {
 		return err
 	}
 	t, err := s.Runtime.Get(namespace, id)
 	switch {
-	case err == nil:
+	case err == nil: // also where the exit is on record: the daemon died before it took the task away
 		s.follow(t)
 		return nil
 	case !errors.Is(err, errdefs.ErrNotFound):
 		return err
+	case r.Exit != nil:
+		return nil
 	case r.AutoRemove:
 		return s.removeLocked(ctx, namespace, c, true)
 	}
