@@ -89,3 +89,15 @@ func TestOutOfMemoryIsShown(t *testing.T) {
 	d.Restart()
 	d.Eventually("it is shown after a restart", check)
 }
+
+// TestRemoveByForceOfWhatIsPaused goes the orderly way though runc's kill thaws the container.
+func TestRemoveByForceOfWhatIsPaused(t *testing.T) {
+	d := Start(t)
+	d.Busybox()
+	d.Cleat("run", "-d", "--name", "c", "busybox", "sleep", "1000")
+	d.Cleat("pause", "c")
+	d.Cleat("rm", "--force", "c")
+	if log := d.Log(); strings.Contains(log, "does not co-operate") {
+		t.Errorf("its shim was killed:\n%s", log)
+	}
+}

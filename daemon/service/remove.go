@@ -85,11 +85,11 @@ func (s *Service) kill(ctx context.Context, t *runtime.Task) error {
 	err := ignore(t.Kill(ctx, "", uint32(unix.SIGKILL), true), errdefs.ErrNotFound) // it may have ended meanwhile
 	if err == nil {
 		if t.Info().Status == types.Status_PAUSED {
-			err = t.Resume(ctx) // a frozen process takes no signal
+			// A frozen process takes no signal, but runc's kill thaws it, and then it may be gone. What an
+			// error comes to is seen by the wait.
+			_ = t.Resume(ctx)
 		}
-		if err == nil {
-			_, err = t.Wait(ctx, "")
-		}
+		_, err = t.Wait(ctx, "")
 		if err == nil {
 			err = s.deleteTask(ctx, t)
 		}
