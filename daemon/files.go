@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cleatproject/cleat/internal/durable"
+	"github.com/cleatproject/cleat/internal/filelock"
 )
 
 // makeUUID writes a random UUID (version 4) to path and returns it.
@@ -29,12 +30,9 @@ func makeUUID(path string) (string, error) {
 	return uuid, nil
 }
 
-// A daemon that was killed while it started another program leaves the lock to that one for the moment
-// before its exec, which closes it.
-const (
-	lockWait  = time.Second
-	lockRetry = 10 * time.Millisecond
-)
+// lockWait is how long a held lock is waited for: a daemon that was killed while it started another program
+// leaves it to that one for the moment before its exec, which closes it.
+const lockWait = time.Second
 
 // lockDir makes this process the only daemon of a state directory, until the returned function is
 // called or the process ends. Where another one is, that is errdefs.ErrUnavailable, after lockWait.
@@ -46,21 +44,9 @@ func lockDir(ctx context.Context, dir string) (func() error, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, lockWait)
 	defer cancel()
-	tick := time.NewTicker(lockRetry)
-	defer tick.Stop()
-	for {
-		err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-		if err == nil {
-			return f.Close, nil
-		}
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			select {
-			case <-tick.C:
-				continue
-			case <-ctx.Done():
-			}
-		}
+	if err := filelock.Wait(ctx, f, unix.LOCK_EX); err != nil {
 		err = errors.Join(err, f.Close())
 		return nil, fmt.Errorf("another cleatd uses %s: give this one its own --state and --root: %w: %w", dir, err, errdefs.ErrUnavailable)
 	}
+	return f.Close, nil
 }

@@ -1,6 +1,7 @@
 package metadata
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -9,6 +10,7 @@ import (
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 
+	"github.com/cleatproject/cleat/internal/filelock"
 	"github.com/cleatproject/cleat/metadata/boltfile"
 )
 
@@ -41,27 +43,12 @@ func (db *DB) check(lockWait time.Duration) (err error) {
 	return nil
 }
 
-// lockInterval is how often a held lock is tried for again.
-const lockInterval = 20 * time.Millisecond
-
 // lockShared waits for the file's lock, which bbolt holds while it has the file open. It
 // goes with the descriptor. A lock that stays held is EWOULDBLOCK.
 func lockShared(f *os.File, wait time.Duration) error {
-	end := time.NewTimer(wait)
-	defer end.Stop()
-	again := time.NewTicker(lockInterval)
-	defer again.Stop()
-	for {
-		err := unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB)
-		if err == nil || !errors.Is(err, unix.EWOULDBLOCK) {
-			return err
-		}
-		select {
-		case <-again.C:
-		case <-end.C:
-			return err
-		}
-	}
+	ctx, cancel := context.WithTimeout(context.Background(), wait)
+	defer cancel()
+	return filelock.Wait(ctx, f, unix.LOCK_SH)
 }
 
 // inspector judges what a walk over the file finds.

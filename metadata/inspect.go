@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/cleatproject/cleat/events"
 	"github.com/cleatproject/cleat/metadata/boltfile"
@@ -42,13 +43,16 @@ func Inspect(path string) (_ []Finding, err error) {
 	return a.findings, nil
 }
 
+// inspectWait is how long an inspection waits for the file's lock: a daemon that runs keeps it.
+const inspectWait = 20 * time.Millisecond
+
 func openLocked(path string) (*os.File, int64, error) {
 	db := newDB(path, Options{})
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, 0, fmt.Errorf("open metadata: %w", err)
 	}
-	if err := lockShared(f, lockInterval); err != nil {
+	if err := lockShared(f, inspectWait); err != nil {
 		return nil, 0, errors.Join(db.held(), f.Close())
 	}
 	info, err := f.Stat()
