@@ -42,17 +42,22 @@ func byID(ctx context.Context, c *client.Client, ref string, f func(id string) e
 // lookup returns one container with what is known of it.
 func lookup(ctx context.Context, c *client.Client, ref string) (box client.Container, err error) {
 	err = byID(ctx, c, ref, func(id string) error {
-		found, err := c.List(ctx, client.ListRequest{All: true, Filters: []string{`id==` + quote(id)}})
-		if err != nil {
-			return err
-		}
-		if len(found) == 0 {
-			return fmt.Errorf("container %s: %w", id, errdefs.ErrNotFound)
-		}
-		box = found[0]
-		return nil
+		box, err = get(ctx, c, id)
+		return err
 	})
 	return box, err
+}
+
+// get is lookup by the whole id.
+func get(ctx context.Context, c *client.Client, id string) (client.Container, error) {
+	found, err := c.List(ctx, client.ListRequest{All: true, Filters: []string{`id==` + quote(id)}})
+	if err == nil && len(found) == 0 {
+		err = fmt.Errorf("container %s: %w", id, errdefs.ErrNotFound)
+	}
+	if err != nil {
+		return client.Container{}, err
+	}
+	return found[0], nil
 }
 
 // explain says of a call that wants a container to run that it has ended, where that is why the call failed
@@ -61,11 +66,11 @@ func explain(ctx context.Context, c *client.Client, id string, err error) error 
 	if !errdefs.IsNotFound(err) && !errdefs.IsFailedPrecondition(err) {
 		return err
 	}
-	found, lerr := c.List(ctx, client.ListRequest{All: true, Filters: []string{`id==` + quote(id)}})
-	if lerr != nil || len(found) == 0 || found[0].Status != "stopped" {
+	box, lerr := get(ctx, c, id)
+	if lerr != nil || box.Status != "stopped" {
 		return err
 	}
-	return hinted(fmt.Errorf("container %s does not run: it has ended with code %d: %w", id, found[0].ExitStatus, errdefs.ErrFailedPrecondition),
+	return hinted(fmt.Errorf("container %s does not run: it has ended with code %d: %w", id, box.ExitStatus, errdefs.ErrFailedPrecondition),
 		"cleat inspect "+id+" shows what is known of it, cleat rm "+id+" removes it")
 }
 
