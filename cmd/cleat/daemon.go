@@ -17,8 +17,8 @@ func versionCommand() command {
 		setup: func(fs *pflag.FlagSet) action {
 			format := fs.String("format", "table", "`table` for people or json for programs")
 			return func(ctx context.Context, a *app, _ []string) error {
-				if *format != "table" && *format != "json" {
-					return unknownFormat(*format)
+				if err := checkFormat(*format); err != nil {
+					return err
 				}
 				var server client.Version
 				err := a.withClient(ctx, func(c *client.Client) (err error) {
@@ -89,8 +89,8 @@ func namespaceLsCommand() command {
 		setup: func(fs *pflag.FlagSet) action {
 			format := fs.String("format", "table", "`table` for people or json for programs")
 			return func(ctx context.Context, a *app, _ []string) error {
-				if *format != "table" && *format != "json" {
-					return unknownFormat(*format)
+				if err := checkFormat(*format); err != nil {
+					return err
 				}
 				return a.withClient(ctx, func(c *client.Client) error {
 					names, err := c.Namespaces(ctx)
@@ -149,8 +149,8 @@ With --format json each line is one object.`,
 			fs.StringArrayVarP(&r.Filters, "filter", "f", nil, `filter such as topic=="/tasks/exit"; several mean or`)
 			format := fs.String("format", "table", "`table` for people or json for programs")
 			return func(ctx context.Context, a *app, _ []string) error {
-				if *format != "table" && *format != "json" {
-					return unknownFormat(*format)
+				if err := checkFormat(*format); err != nil {
+					return err
 				}
 				proxy, ctx := newProxy(ctx)
 				defer proxy.close()

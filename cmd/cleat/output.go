@@ -29,9 +29,10 @@ func (l *listFlags) declare(fs *pflag.FlagSet) {
 
 // show prints rows as the flags say: what json makes of them, the first column alone, or a table.
 func (l *listFlags) show(w io.Writer, header []string, rows [][]string, names []string, asJSON any) error {
+	if err := checkFormat(l.format); err != nil {
+		return err
+	}
 	switch {
-	case l.format != "table" && l.format != "json":
-		return unknownFormat(l.format)
 	case l.format == "json":
 		return writeJSON(w, asJSON)
 	case l.quiet:
@@ -40,8 +41,12 @@ func (l *listFlags) show(w io.Writer, header []string, rows [][]string, names []
 	return writeTable(w, header, rows)
 }
 
-func unknownFormat(format string) error {
-	return fmt.Errorf("format %q: want table or json: %w", format, errdefs.ErrInvalidArgument)
+// checkFormat refuses what is neither of the formats.
+func checkFormat(format string) error {
+	if format != "table" && format != "json" {
+		return fmt.Errorf("format %q: want table or json: %w", format, errdefs.ErrInvalidArgument)
+	}
+	return nil
 }
 
 func writeLines(w io.Writer, lines []string) error {

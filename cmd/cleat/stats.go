@@ -36,8 +36,8 @@ func statsCommand() command {
 			once := fs.Bool("no-stream", false, "show once, then end")
 			format := fs.String("format", "table", "`table` for people, or json: an array each time")
 			return func(ctx context.Context, a *app, args []string) error {
-				if *format != "table" && *format != "json" {
-					return unknownFormat(*format)
+				if err := checkFormat(*format); err != nil {
+					return err
 				}
 				proxy, ctx := newProxy(ctx)
 				defer proxy.close()

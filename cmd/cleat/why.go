@@ -19,8 +19,8 @@ func whyCommand() command {
 		setup: func(fs *pflag.FlagSet) action {
 			format := fs.String("format", "table", "`table` for people or json for programs")
 			return func(ctx context.Context, a *app, args []string) error {
-				if *format != "table" && *format != "json" {
-					return unknownFormat(*format)
+				if err := checkFormat(*format); err != nil {
+					return err
 				}
 				return a.withClient(ctx, func(c *client.Client) error {
 					kept, err := c.Why(ctx, args...)
