@@ -72,17 +72,9 @@ func (w *oomWatch) await(told func() bool) {
 // tellOOM announces kills that have not been announced, once the container itself has been, and
 // says whether there were any.
 func (s *Server) tellOOM(c *container) bool {
-	p := c.init
-	if st, _ := p.snapshot(); st == creating || !s.countOOM(c) {
+	if st, _ := c.init.snapshot(); st == creating {
 		return false
 	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.oomKilled = true
-	return true
-}
-
-func (s *Server) countOOM(c *container) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	kills, err := c.cgroup.oomKills()
@@ -92,6 +84,13 @@ func (s *Server) countOOM(c *container) bool {
 	c.ooms = kills
 	s.tell("oom", "TaskOOM", &events.TaskOOM{ContainerId: c.id})
 	return true
+}
+
+// oomKilled says whether a kill was ever announced.
+func (c *container) oomKilled() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.ooms > 0
 }
 
 // lastOOM announces what is left to announce, stops watching, and says whether there ever was a kill.
@@ -104,9 +103,7 @@ func (s *Server) lastOOM(c *container) bool {
 	if w != nil {
 		w.close()
 	}
-	c.init.mu.Lock()
-	defer c.init.mu.Unlock()
-	return c.init.oomKilled
+	return c.oomKilled()
 }
 
 func (w *oomWatch) close() {

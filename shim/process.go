@@ -39,7 +39,6 @@ type process struct {
 	held      *reaper.Exit
 	// stdinClosed says that CloseIO came before the process was started.
 	stdinClosed bool
-	oomKilled   bool
 }
 
 func newProcess(c *container, execID string, paths stdioPaths, s state) *process {
@@ -99,6 +98,7 @@ func (p *process) stateResponse() *task.StateResponse {
 
 // native is the process as cleat.shim.v1 tells it.
 func (p *process) native() *shimapi.Process {
+	oom := p.execID == "" && p.container.oomKilled()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return &shimapi.Process{
@@ -106,7 +106,7 @@ func (p *process) native() *shimapi.Process {
 		Pid: uint32(p.pid), Status: p.state.status(),
 		Stdin: p.stdio.stdin, Stdout: p.stdio.stdout, Stderr: p.stdio.stderr, Terminal: p.stdio.terminal,
 		ExitStatus: uint32(p.exit.Status), ExitedAt: types.FromTime(p.exit.At),
-		StartedAt: types.FromTime(p.startedAt), OomKilled: p.oomKilled,
+		StartedAt: types.FromTime(p.startedAt), OomKilled: oom,
 	}
 }
 
