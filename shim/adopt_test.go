@@ -189,31 +189,13 @@ func TestDeleteOfAnAdoptedCreatedContainer(t *testing.T) {
 func TestAdoptSeesOOM(t *testing.T) {
 	ctx := within(t)
 	d := newDaemon(t)
-	s := launch(t, d, "oom", func(spec map[string]any) {
-		waiting("exec tail /dev/zero")(spec)
-		spec["linux"].(map[string]any)["resources"] = map[string]any{
-			"memory": map[string]any{"limit": 16 << 20}, "devices": []any{map[string]any{"allow": true, "access": "rwm"}},
-		}
-		spec["mounts"] = append(spec["mounts"].([]any), map[string]any{
-			"destination": "/dev/zero", "type": "bind", "source": "/dev/zero", "options": []string{"bind"},
-		})
-	})
+	s := launch(t, d, "oom", greedy(waiting("exec tail /dev/zero")))
 	s.run(s.request())
 	d.await(ctx, t, "start")
 	s.kill9()
 	s.adopt()
 	s.proceed()
-	if code := s.wait(); code != 137 {
-		t.Errorf("exit %d", code)
-	}
-	s.remove()
-	d.await(ctx, t, "delete")
-	if got, want := d.topics(t), []string{"create", "start", "oom", "exit oom 137", "delete"}; !slices.Equal(got, want) {
-		t.Errorf("events %q, want %q", got, want)
-	}
-	if rec, err := exitrecord.Read(s.bundle); err != nil || !rec.OOM {
-		t.Errorf("record %+v, %v", rec, err)
-	}
+	s.starves(ctx)
 }
 
 // What cannot be adopted is left alone, for the verb delete; the shim holds nothing.

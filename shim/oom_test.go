@@ -1,6 +1,7 @@
 package shim_test
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"slices"
@@ -13,15 +14,33 @@ import (
 	"github.com/cleatproject/cleat/proto/types"
 )
 
-// greedy makes a container that takes all the memory there is, and may have 16 MiB.
-func greedy(spec map[string]any) {
-	args("tail", "/dev/zero")(spec)
-	spec["linux"].(map[string]any)["resources"] = map[string]any{
-		"memory": map[string]any{"limit": 16 << 20}, "devices": []any{map[string]any{"allow": true, "access": "rwm"}},
+// greedy makes a container whose program takes all the memory there is, by `tail /dev/zero`, and may have 16 MiB.
+func greedy(program func(spec map[string]any)) func(spec map[string]any) {
+	return func(spec map[string]any) {
+		program(spec)
+		spec["linux"].(map[string]any)["resources"] = map[string]any{
+			"memory": map[string]any{"limit": 16 << 20}, "devices": []any{map[string]any{"allow": true, "access": "rwm"}},
+		}
+		spec["mounts"] = append(spec["mounts"].([]any), map[string]any{
+			"destination": "/dev/zero", "type": "bind", "source": "/dev/zero", "options": []string{"bind"},
+		})
 	}
-	spec["mounts"] = append(spec["mounts"].([]any), map[string]any{
-		"destination": "/dev/zero", "type": "bind", "source": "/dev/zero", "options": []string{"bind"},
-	})
+}
+
+// starves waits for a greedy container's end, which is to be told and recorded as what it is.
+func (s *shimUnder) starves(ctx context.Context) {
+	s.t.Helper()
+	if code := s.wait(); code != 137 {
+		s.t.Errorf("exit %d", code)
+	}
+	s.remove()
+	s.daemon.await(ctx, s.t, "delete")
+	if got, want := s.daemon.topics(s.t), []string{"create", "start", "oom", "exit oom 137", "delete"}; !slices.Equal(got, want) {
+		s.t.Errorf("events %q, want %q", got, want)
+	}
+	if rec, err := exitrecord.Read(s.bundle); err != nil || !rec.OOM {
+		s.t.Errorf("record %+v, %v", rec, err)
+	}
 }
 
 // lateRuntime is runc that tells of a container it has run only when its init is dead.
@@ -48,7 +67,7 @@ func TestOOM(t *testing.T) {
 		t.Run(how, func(t *testing.T) {
 			ctx := within(t)
 			d := newDaemon(t)
-			s := launch(t, d, "oom", greedy)
+			s := launch(t, d, "oom", greedy(args("tail", "/dev/zero")))
 			req := s.request()
 			if how == "run, told late" {
 				req.Options = lateRuntime(t, d)
@@ -58,17 +77,7 @@ func TestOOM(t *testing.T) {
 			} else if _, err := rpc.Call[shimapi.RunResponse](ctx, s.client, shimapi.Service, "Run", &shimapi.RunRequest{Create: req}); err != nil {
 				t.Fatal(err)
 			}
-			if code := s.wait(); code != 137 {
-				t.Errorf("exit %d", code)
-			}
-			s.remove()
-			d.await(ctx, t, "delete")
-			if got, want := d.topics(t), []string{"create", "start", "oom", "exit oom 137", "delete"}; !slices.Equal(got, want) {
-				t.Errorf("events %q, want %q", got, want)
-			}
-			if rec, err := exitrecord.Read(s.bundle); err != nil || !rec.OOM {
-				t.Errorf("record %+v, %v", rec, err)
-			}
+			s.starves(ctx)
 		})
 	}
 }
