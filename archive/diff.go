@@ -18,6 +18,9 @@ import (
 type DiffOptions struct {
 	// Progress is told how many bytes of files have been written, now and then; it may be nil.
 	Progress func(bytes int64)
+	// Live says that the upper tree may be written to meanwhile. A file longer than 256 KiB that becomes
+	// shorter while it is read then ends in zeros; without Live that is an error.
+	Live bool
 	// Latest, where it is set, takes the place of every time of a file that is later.
 	Latest time.Time
 	// Owners, where it is set, changes whom the files of the upper tree belong to before they are looked at,
@@ -30,7 +33,10 @@ type DiffOptions struct {
 //
 // The archive depends on nothing but the two trees: entries are sorted, and carry no times of access
 // and no names of users. Files whose attributes are the same are compared by their contents. Sockets
-// are left out, which tar has no entry for. Nothing may change meanwhile. Mounts are entered.
+// are left out, which tar has no entry for. Mounts are entered.
+//
+// The lower tree may not change meanwhile. What of the upper one does is in the archive as it was at some
+// moment, a name that goes as if it had gone before; a long file may be of several moments.
 func Diff(ctx context.Context, w io.Writer, lower, upper string, opts DiffOptions) error {
 	return diff(ctx, w, lower, upper, opts, func(d *differ, low int) (err error) {
 		if low >= 0 {
@@ -86,16 +92,18 @@ func diff(ctx context.Context, w io.Writer, lower, upper string, opts DiffOption
 // rootEntry writes the attributes of the root where they are not those of the lower one, or of a new
 // directory.
 func (d *differ) rootEntry(low int) error {
-	n, err := d.lstatUpper(d.root, ".", "")
+	n, err := d.lookUpper(d.root, ".", "")
 	if err != nil {
 		return err
 	}
-	below := &node{st: unix.Stat_t{Mode: unix.S_IFDIR | 0o755}}
+	defer n.close()
+	below := &node{fd: -1, st: unix.Stat_t{Mode: unix.S_IFDIR | 0o755}}
 	if low >= 0 {
-		if below, err = d.lstat(low, ".", ""); err != nil {
+		if below, err = d.look(low, ".", ""); err != nil {
 			return err
 		}
 	}
+	defer below.close()
 	below.st.Mtim = n.st.Mtim // which changes with whatever is in it
 	if same, err := d.same(below, n); same || err != nil {
 		return err
@@ -132,17 +140,23 @@ func openDir(dir int, name string) (int, error) {
 	return fd, nil
 }
 
-// list returns the names in a directory, sorted; none for -1.
+// list returns the names in a directory, sorted; none for -1, and for one that was removed.
 func list(dir int) ([]string, error) {
 	if dir < 0 {
 		return nil, nil
 	}
 	fd, err := openDir(dir, ".")
+	if errors.Is(err, unix.ENOENT) {
+		return nil, nil
+	}
 	if err != nil {
 		return nil, err
 	}
 	f := os.NewFile(uintptr(fd), ".")
 	names, err := f.Readdirnames(-1)
+	if errors.Is(err, unix.ENOENT) {
+		err = nil
+	}
 	if err := errors.Join(err, f.Close()); err != nil {
 		return nil, err
 	}
@@ -188,10 +202,14 @@ func (d *differ) whiteout(dir, name string) error {
 
 // added writes what is in the upper directory alone.
 func (d *differ) added(up int, name, dir string) error {
-	n, err := d.lstatUpper(up, name, join(dir, name))
+	n, err := d.lookUpper(up, name, join(dir, name))
+	if errors.Is(err, unix.ENOENT) {
+		return nil // since it was listed
+	}
 	if err != nil {
 		return err
 	}
+	defer n.close()
 	if d.overlay && isWhiteout(&n.st) {
 		return d.whiteout(dir, name)
 	}
@@ -206,13 +224,8 @@ func (d *differ) added(up int, name, dir string) error {
 
 // below goes on in a directory of the upper tree.
 func (d *differ) below(low int, n *node) error {
-	up, err := openDir(n.dir, n.name)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = unix.Close(up) }()
 	if d.overlay {
-		opaque, err := isOpaque(up)
+		opaque, err := n.isOpaque()
 		if err != nil {
 			return err
 		}
@@ -222,20 +235,25 @@ func (d *differ) below(low int, n *node) error {
 			}
 		}
 	}
-	return d.directory(low, up, n.path)
+	return d.directory(low, n.fd, n.path)
 }
 
 // both writes what has become of a name that both have.
 func (d *differ) both(lowDir, up int, name, dir string) error {
 	path := join(dir, name)
-	low, err := d.lstat(lowDir, name, path)
+	n, err := d.lookUpper(up, name, path)
+	if errors.Is(err, unix.ENOENT) {
+		return d.whiteout(dir, name)
+	}
 	if err != nil {
 		return err
 	}
-	n, err := d.lstatUpper(up, name, path)
+	defer n.close()
+	low, err := d.look(lowDir, name, path)
 	if err != nil {
 		return err
 	}
+	defer low.close()
 	same, err := d.same(low, n)
 	if err != nil {
 		return err
@@ -245,33 +263,14 @@ func (d *differ) both(lowDir, up int, name, dir string) error {
 			return err
 		}
 	}
-	if !n.isDir() {
+	switch {
+	case !n.isDir():
 		return nil
-	}
-	if !low.isDir() {
+	case !low.isDir():
 		return d.below(-1, n)
+	default:
+		return d.below(low.fd, n)
 	}
-	sub, err := openDir(low.dir, low.name)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = unix.Close(sub) }()
-	return d.below(sub, n)
-}
-
-// isOpaque tells whether an overlay's upper directory hides what is below it.
-func isOpaque(fd int) (bool, error) {
-	var value [8]byte
-	for _, attr := range []string{"trusted.overlay.opaque", "user.overlay.opaque"} {
-		n, err := unix.Fgetxattr(fd, attr, value[:])
-		switch {
-		case err == nil && n == 1 && value[0] == 'y':
-			return true, nil
-		case err != nil && !errors.Is(err, unix.ENODATA) && !errors.Is(err, unix.ENOTSUP):
-			return false, &os.PathError{Op: "getxattr", Path: attr, Err: err}
-		}
-	}
-	return false, nil
 }
 
 func join(dir, name string) string {

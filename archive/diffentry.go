@@ -4,25 +4,32 @@ import (
 	"archive/tar"
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"maps"
 	"os"
 	"time"
 
+	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 
 	"github.com/cleatproject/cleat/internal/xattr"
 )
 
-// node is a file in one of two trees.
+// node is a file in one of two trees, whatever becomes of its name.
 type node struct {
-	dir  int // open
-	name string
+	fd   int    // O_PATH; -1 for none
 	path string // from the tree's root
 	st   unix.Stat_t
 	// attrs are its extended attributes, but for the overlay's own.
 	attrs  map[string]string
 	target string // of a symbolic link
+}
+
+func (n *node) close() {
+	if n.fd >= 0 {
+		_ = unix.Close(n.fd)
+	}
 }
 
 func (n *node) isDir() bool { return n.st.Mode&unix.S_IFMT == unix.S_IFDIR }
@@ -34,25 +41,36 @@ func (n *node) linked() bool { return !n.isDir() && n.st.Nlink > 1 }
 
 func (n *node) id() [2]uint64 { return [2]uint64{n.st.Dev, n.st.Ino} }
 
-func (d *differ) lstat(dir int, name, path string) (*node, error) {
-	n := &node{dir: dir, name: name, path: path}
-	if err := unix.Fstatat(dir, name, &n.st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-		return nil, &os.PathError{Op: "lstat", Path: path, Err: err}
+// look returns what a name stands for, which the caller closes; ENOENT where there is nothing.
+func (d *differ) look(dir int, name, path string) (*node, error) {
+	fd, err := unix.Openat(dir, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "openat", Path: path, Err: err}
 	}
-	if n.st.Mode&unix.S_IFMT == unix.S_IFLNK {
-		var err error
-		if n.target, err = readlink(dir, name); err != nil {
-			return nil, err
-		}
+	n := &node{fd: fd, path: path}
+	if err := d.describe(n); err != nil {
+		n.close()
+		return nil, err
 	}
-	var err error
-	n.attrs, err = xattr.Read(xattr.Path{Name: fdPath(dir) + "/" + name}, d.bufs[0], wanted)
-	return n, err
+	return n, nil
 }
 
-// lstatUpper is lstat in the upper tree, with the owners that the layer is to have.
-func (d *differ) lstatUpper(dir int, name, path string) (*node, error) {
-	n, err := d.lstat(dir, name, path)
+func (d *differ) describe(n *node) (err error) {
+	if err := unix.Fstat(n.fd, &n.st); err != nil {
+		return &os.PathError{Op: "fstat", Path: n.path, Err: err}
+	}
+	if n.st.Mode&unix.S_IFMT == unix.S_IFLNK {
+		if n.target, err = readlink(n.fd, ""); err != nil {
+			return err
+		}
+	}
+	n.attrs, err = xattr.Read(xattr.Path{Name: fdPath(n.fd), Follow: true}, d.bufs[0], wanted)
+	return err
+}
+
+// lookUpper is look in the upper tree, with the owners that the layer is to have.
+func (d *differ) lookUpper(dir int, name, path string) (*node, error) {
+	n, err := d.look(dir, name, path)
 	if err != nil || d.opts.Owners == nil {
 		return n, err
 	}
@@ -62,6 +80,21 @@ func (d *differ) lstatUpper(dir int, name, path string) (*node, error) {
 		n.attrs[capabilityAttr] = capability
 	}
 	return n, nil
+}
+
+// isOpaque tells whether an overlay's upper directory hides what is below it.
+func (n *node) isOpaque() (bool, error) {
+	var value [8]byte
+	for _, attr := range []string{"trusted.overlay.opaque", "user.overlay.opaque"} {
+		size, err := unix.Getxattr(fdPath(n.fd), attr, value[:])
+		switch {
+		case err == nil && size == 1 && value[0] == 'y':
+			return true, nil
+		case err != nil && !errors.Is(err, unix.ENODATA) && !errors.Is(err, unix.ENOTSUP):
+			return false, &os.PathError{Op: "getxattr " + attr, Path: n.path, Err: err}
+		}
+	}
+	return false, nil
 }
 
 // capabilityAttr is the attribute with a file's capabilities.
@@ -109,7 +142,7 @@ func (d *differ) sameContents(low, n *node) (bool, error) {
 			return false, nil
 		}
 		for _, err := range []error{errA, errB} {
-			if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+			if err != nil && !isEnd(err) {
 				return false, err
 			}
 		}
@@ -119,8 +152,9 @@ func (d *differ) sameContents(low, n *node) (bool, error) {
 	}
 }
 
+// open opens a regular file for reading.
 func (n *node) open() (*os.File, error) {
-	fd, err := unix.Openat(n.dir, n.name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	fd, err := unix.Open(fdPath(n.fd), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, &os.PathError{Op: "open", Path: n.path, Err: err}
 	}
@@ -143,41 +177,89 @@ func (d *differ) write(n *node) error {
 		}
 		d.seen[n.id()] = n.path
 	}
-	if !n.isRegular() {
+	if hdr.Size == 0 {
 		return d.tw.WriteHeader(hdr)
 	}
+	return d.content(hdr, n)
+}
+
+// content writes the entry of a file that is not empty. The start of it is read before its length is
+// told, so that one that is written anew just now is in the archive as it is found, not as it was.
+func (d *differ) content(hdr *tar.Header, n *node) error {
 	f, err := n.open()
 	if err != nil {
 		return err
 	}
 	defer func() { _ = f.Close() }()
+	got, size, err := start(f, d.bufs[0], hdr.Size)
+	if err != nil {
+		return err
+	}
+	hdr.Size = size
 	if err := d.tw.WriteHeader(hdr); err != nil {
 		return err
 	}
-	return d.content(f, hdr.Size)
-}
-
-func (d *differ) content(f *os.File, size int64) error {
-	for left := size; left > 0; {
+	for left := hdr.Size; ; {
 		if err := d.ctx(); err != nil {
 			return err
 		}
-		buf := d.bufs[0][:min(left, int64(len(d.bufs[0])))]
-		n, err := io.ReadFull(f, buf)
-		if err != nil {
-			return &os.PathError{Op: "read", Path: f.Name(), Err: err} // it has become shorter
-		}
-		if _, err := d.tw.Write(buf); err != nil {
+		if _, err := d.tw.Write(d.bufs[0][:got]); err != nil {
 			return err
 		}
-		left -= int64(n)
-		d.written += int64(n)
+		left -= int64(got)
+		d.written += int64(got)
 		if d.opts.Progress != nil {
 			d.opts.Progress(d.written)
 		}
+		if left == 0 {
+			return nil
+		}
+		if got, err = d.more(f, left); err != nil {
+			return err
+		}
 	}
-	return nil
 }
+
+// start fills the buffer from a file that was so long just now, and returns how much it read, and how
+// long the file is to be taken for.
+func start(f *os.File, buf []byte, was int64) (got int, size int64, err error) {
+	for size = was; got < len(buf) && int64(got) != size; {
+		n, err := f.Read(buf[got:])
+		if got += n; errors.Is(err, io.EOF) {
+			return got, int64(got), nil
+		}
+		if err != nil {
+			return got, 0, err
+		}
+		if int64(got) == size {
+			break
+		}
+		fi, err := f.Stat()
+		if err != nil {
+			return got, 0, err
+		}
+		size = fi.Size()
+	}
+	return got, max(size, int64(got)), nil
+}
+
+// more reads on in a file of which so much is left, and returns how much of the buffer it filled.
+func (d *differ) more(f *os.File, left int64) (int, error) {
+	buf := d.bufs[0][:min(left, int64(len(d.bufs[0])))]
+	n, err := io.ReadFull(f, buf)
+	switch {
+	case isEnd(err) && d.opts.Live:
+		clear(buf[n:])
+	case isEnd(err):
+		return 0, fmt.Errorf("read %s: it has become shorter meanwhile; let nobody write to it, and try again: %w", f.Name(), errdefs.ErrAborted)
+	case err != nil:
+		return 0, err
+	}
+	return len(buf), nil
+}
+
+// isEnd knows the errors of reading at a file's end.
+func isEnd(err error) bool { return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) }
 
 // header describes a file; nil for what tar has no entry for.
 func (n *node) header() *tar.Header {

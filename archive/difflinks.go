@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"os"
 
 	"golang.org/x/sys/unix"
 )
@@ -54,14 +55,21 @@ func collect(ctx context.Context, dir int, path string, out map[[2]uint64]map[st
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		var st unix.Stat_t
-		if err := unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
-			return err
-		}
 		full := join(path, name)
+		var st unix.Stat_t
+		err := unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW)
+		if errors.Is(err, unix.ENOENT) {
+			continue // since it was listed
+		}
+		if err != nil {
+			return &os.PathError{Op: "lstat", Path: full, Err: err}
+		}
 		switch {
 		case st.Mode&unix.S_IFMT == unix.S_IFDIR:
 			sub, err := openDir(dir, name)
+			if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
+				continue // it was a directory just now
+			}
 			if err != nil {
 				return err
 			}

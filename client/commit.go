@@ -17,7 +17,7 @@ type CommitRequest struct {
 	Author, Message string
 	// Changes of the configuration, as in a Dockerfile: "ENV A=B", "CMD ..." and so on.
 	Changes []string
-	// NoPause lets the container run on meanwhile; what it writes may be half in the image.
+	// NoPause lets the container run on meanwhile; the image then has its files of several moments.
 	NoPause bool
 	// Compression is gzip, zstd or uncompressed; empty: gzip.
 	Compression string

@@ -16,7 +16,7 @@ import (
 // Diff writes what has to be done to what left shows to make it what right shows, as a layer that is
 // not compressed. left may be empty. Where right is an overlay upon exactly what left shows, only its
 // upper directory is read; otherwise both are attached, for reading alone, and compared. Nobody may
-// write to either meanwhile.
+// write to left meanwhile; what becomes of changes to right is archive.Diff's to say.
 func Diff(ctx context.Context, w io.Writer, left, right []mount.Mount, opts archive.DiffOptions) (err error) {
 	if len(right) == 0 {
 		return invalidf("diff: there are no mounts to look at")

@@ -38,7 +38,7 @@ func TestCommitOfRunningAndStoppedContainers(t *testing.T) {
 	d := Start(t)
 	d.Busybox()
 	base, _, _ := d.imageDocuments("busybox")
-	d.Cleat("run", "-d", "--name", "runs", "busybox", "sh", "-c", changing+"; touch /ready; i=0; while :; do i=$((i+1)); echo $i > /tmp/count; done")
+	d.Cleat("run", "-d", "--name", "runs", "busybox", "sh", "-c", changing+"; touch /ready; i=0; while :; do i=$((i+1)); echo $i > /tmp/count; mkdir -p /tmp/d; echo > /tmp/d/x; rm -r /tmp/d; done")
 	d.Cleat("run", "--name", "ended", "busybox", "sh", "-c", changing)
 	d.ready("runs")
 	for i, args := range [][]string{

@@ -210,5 +210,6 @@ func (s *Service) commitLayer(
 	}
 	return s.diff(ctx, hold, namespace, DiffRequest{
 		owners: owners, Left: left, Right: right, MediaType: image.LayerType(p.compression), Level: p.level, Ref: image.MakeRef(), Latest: p.latest,
+		live: noPause,
 	})
 }

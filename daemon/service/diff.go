@@ -50,6 +50,8 @@ type DiffRequest struct {
 	owners *ownerMap
 	// Latest, where it is set, takes the place of later times.
 	Latest time.Time
+	// live says that the right side is written to meanwhile, and nobody minds.
+	live bool
 }
 
 // compressionOf tells how the layers of a media type are compressed.
@@ -130,7 +132,7 @@ func writeDiff(ctx context.Context, w io.Writer, req DiffRequest, compression ar
 		return "", err
 	}
 	plain := digest.Canonical.Digester()
-	opts := archive.DiffOptions{Latest: req.Latest}
+	opts := archive.DiffOptions{Latest: req.Latest, Live: req.live}
 	if req.owners != nil {
 		opts.Owners = req.owners.back
 	}

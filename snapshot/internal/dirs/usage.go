@@ -52,9 +52,9 @@ func Measure(ctx context.Context, dir string, size func(path string, fi fs.FileI
 	return u, nil
 }
 
-// vanished forgives a file that went away while a live snapshot was measured.
+// vanished forgives a file that went away, or became one of another kind, while a live snapshot was measured.
 func vanished(err error, may bool) error {
-	if may && errors.Is(err, fs.ErrNotExist) {
+	if may && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR)) {
 		return nil
 	}
 	return err
