@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	containersapi "github.com/containerd/containerd/api/services/containers/v1"
 )
 
 func TestRunGivesOutputAndExitCode(t *testing.T) {
@@ -48,6 +50,25 @@ func TestRunDetachedThenEverything(t *testing.T) {
 	if ids := d.Cleat("ps", "--all", "--quiet"); ids != "" {
 		t.Errorf("ps --all shows %q", ids)
 	}
+}
+
+// TestATaskWithoutARecordIsRemoved by force, as its container cannot be named any more.
+func TestATaskWithoutARecordIsRemoved(t *testing.T) {
+	d := Start(t)
+	d.Busybox()
+	d.Cleat("run", "-d", "--name", "c", "busybox", "sleep", "1000")
+	ctx, conn := d.grpc()
+	_, err := containersapi.NewContainersClient(conn).Delete(ctx, &containersapi.DeleteContainerRequest{ID: "c"})
+	must(t, err)
+	if _, stderr, code := d.Try("rm", "c"); code != 1 || !strings.Contains(stderr, "not found") {
+		t.Errorf("rm without force: code %d, %s", code, stderr)
+	}
+	d.Cleat("rm", "--force", "c")
+	if _, stderr, code := d.Try("rm", "--force", "c"); code != 1 || !strings.Contains(stderr, "not found") {
+		t.Errorf("rm once more: code %d, %s", code, stderr)
+	}
+	d.Cleat("gc") // the snapshot is nobody's any more
+	d.Cleat("run", "--rm", "--name", "c", "busybox", "true")
 }
 
 // TestOutOfMemoryIsShown tells a container that was killed for its memory from one that ended with the

@@ -17,8 +17,9 @@ import (
 )
 
 // Remove deletes a container with everything that is only its own: task, snapshot, log. With force
-// a running task is killed; without, that is errdefs.ErrFailedPrecondition and nothing changes. With
-// a token, a container that another Run made is errdefs.ErrNotFound.
+// a running task is killed, also one whose container is not on record any more; without, that is
+// errdefs.ErrFailedPrecondition and nothing changes. With a token, a container that another Run made is
+// errdefs.ErrNotFound.
 func (s *Service) Remove(ctx context.Context, namespace, id string, force bool, token string) error {
 	unlock, err := s.locks.Lock(ctx, namespace+"/"+id)
 	if err != nil {
@@ -26,6 +27,9 @@ func (s *Service) Remove(ctx context.Context, namespace, id string, force bool, 
 	}
 	defer unlock()
 	c, err := s.container(ctx, namespace, id)
+	if force && token == "" && errors.Is(err, errdefs.ErrNotFound) {
+		return s.removeStray(ctx, namespace, id, err)
+	}
 	if err != nil {
 		return err
 	}
@@ -39,6 +43,19 @@ func (s *Service) Remove(ctx context.Context, namespace, id string, force bool, 
 		}
 	}
 	return s.removeLocked(ctx, namespace, c, force)
+}
+
+// removeStray removes a task whose container is not on record any more, which nobody else can name. Where
+// there is none either it returns missing.
+func (s *Service) removeStray(ctx context.Context, namespace, id string, missing error) error {
+	t, err := s.Runtime.Get(namespace, id)
+	if errors.Is(err, errdefs.ErrNotFound) {
+		return missing
+	}
+	if err != nil {
+		return err
+	}
+	return s.removeTask(ctx, t, true)
 }
 
 // removeLocked is Remove under the container's lock.
