@@ -150,6 +150,13 @@ func TestAnEndedContainerIsNamedSo(t *testing.T) {
 		}
 	}
 	d.Cleat("stop", "c")
+	// One that is missing does not keep the others from being shown.
+	for command, want := range map[string]string{"wait": "3\n", "inspect": `"id": "c"`} {
+		stdout, stderr, code := d.Try(command, "nosuch", "c")
+		if code != 1 || !strings.Contains(stdout, want) || !strings.Contains(stderr, `nosuch`) {
+			t.Errorf("%s: code %d, %q, %q", command, code, stdout, stderr)
+		}
+	}
 }
 
 func TestBadInputHasItsClass(t *testing.T) {

@@ -2,10 +2,13 @@ package integration
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	containersapi "github.com/containerd/containerd/api/services/containers/v1"
@@ -69,6 +72,26 @@ func TestATaskWithoutARecordIsRemoved(t *testing.T) {
 	}
 	d.Cleat("gc") // the snapshot is nobody's any more
 	d.Cleat("run", "--rm", "--name", "c", "busybox", "true")
+}
+
+// A reader of a followed log that leaves ends it, without a word, while the container goes on.
+func TestAFollowedLogEndsWithItsReader(t *testing.T) {
+	d := Start(t)
+	d.Busybox()
+	d.Cleat("run", "-d", "--name", "c", "busybox", "sh", "-c", "while :; do echo line; sleep 0.1; done")
+	r, w, err := os.Pipe()
+	must(t, err)
+	var stderr strings.Builder
+	cmd := d.Command("logs", "--follow", "c")
+	cmd.Stdout, cmd.Stderr = w, &stderr
+	must(t, cmd.Start())
+	must(t, w.Close())
+	_, err = r.Read(make([]byte, 1))
+	must(t, errors.Join(err, r.Close()))
+	if code := exitCode(t, cmd.Wait()); code != 128+int(syscall.SIGPIPE) || stderr.String() != "" {
+		t.Errorf("code %d, %q", code, stderr.String())
+	}
+	d.Cleat("rm", "--force", "c")
 }
 
 // TestOutOfMemoryIsShown tells a container that was killed for its memory from one that ended with the

@@ -129,6 +129,34 @@ func TestSeekTail(t *testing.T) {
 	}
 }
 
+func TestInTurn(t *testing.T) {
+	unread := exitCode(codeSignalledBase + int(syscall.SIGPIPE))
+	for name, c := range map[string]struct {
+		errs   []error
+		want   error
+		called int
+		stderr string
+	}{
+		"all well":      {[]error{nil, nil}, nil, 2, ""},
+		"one goes awry": {[]error{errors.New("one"), nil, errors.New("three")}, exitCode(1), 3, "cleat: one\ncleat: three\n"},
+		"nobody reads":  {[]error{errors.New("one"), unread, nil}, unread, 2, "cleat: one\n"},
+	} {
+		stderr, err := os.Create(filepath.Join(t.TempDir(), "stderr"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		called := 0
+		got := (&app{stderr: stderr}).inTurn(len(c.errs), func(i int) error { called++; return c.errs[i] })
+		said, err := os.ReadFile(stderr.Name())
+		if err := errors.Join(err, stderr.Close()); err != nil {
+			t.Fatal(err)
+		}
+		if got != c.want || called != c.called || string(said) != c.stderr {
+			t.Errorf("%s: got %v after %d, %q", name, got, called, said)
+		}
+	}
+}
+
 func TestEnvironment(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "env")
 	if err := os.WriteFile(file, []byte("# comment\n\nFROM_FILE=1\nBOTH=file\n"), 0o600); err != nil {

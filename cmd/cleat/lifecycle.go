@@ -20,19 +20,15 @@ func waitCommand() command {
 		setup: func(*pflag.FlagSet) action {
 			return func(ctx context.Context, a *app, args []string) error {
 				return a.withClient(ctx, func(c *client.Client) error {
-					for _, ref := range args {
-						err := byID(ctx, c, ref, func(id string) error {
+					return a.inTurn(len(args), func(i int) error {
+						return byID(ctx, c, args[i], func(id string) error {
 							exit, err := c.Wait(ctx, id, 0)
 							if err == nil {
 								err = writeLines(a.stdout, []string{fmt.Sprint(exit.Status)})
 							}
 							return err
 						})
-						if err != nil {
-							return err
-						}
-					}
-					return nil
+					})
 				})
 			}
 		},

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"syscall"
 	"time"
 
 	"github.com/cleatproject/cleat/client"
@@ -54,17 +55,22 @@ func showLog(ctx context.Context, a *app, c *client.Client, box client.Container
 		close(ended)
 		return copyLog(ctx, a.stdout, f, ended)
 	}
+	wctx, cancel := context.WithCancel(ctx)
 	var werr error
 	go func() {
 		defer close(ended)
-		_, werr = c.Wait(ctx, box.ID, 0)
+		_, werr = c.Wait(wctx, box.ID, 0)
 	}()
 	err = copyLog(ctx, a.stdout, f, ended)
+	cancel() // where nobody reads any more, the container's end is not waited for
 	<-ended
-	if errdefs.IsNotFound(werr) {
-		werr = nil // removed: its log ended with it
+	if err != nil {
+		return err
 	}
-	return errors.Join(err, werr)
+	if errdefs.IsNotFound(werr) {
+		return nil // removed: its log ended with it
+	}
+	return werr
 }
 
 // copyLog copies what a log holds and what is added until ended is closed.
@@ -72,7 +78,10 @@ func copyLog(ctx context.Context, out io.Writer, f io.Reader, ended <-chan struc
 	ticks := time.NewTicker(pollLog)
 	defer ticks.Stop()
 	for last := false; ; {
-		if _, err := io.Copy(out, f); err != nil {
+		switch _, err := io.Copy(out, f); {
+		case errors.Is(err, syscall.EPIPE):
+			return writing(err)
+		case err != nil:
 			return fmt.Errorf("copy log: %w", err)
 		}
 		if last {

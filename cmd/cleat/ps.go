@@ -120,27 +120,41 @@ func inspectCommand() command {
 		setup: func(*pflag.FlagSet) action {
 			return func(ctx context.Context, a *app, args []string) error {
 				return a.withClient(ctx, func(c *client.Client) error {
-					out := []any{}
-					for _, ref := range args {
-						box, err := lookup(ctx, c, ref)
-						if err != nil {
-							return err
+					out := []inspectJSON{}
+					err := a.inTurn(len(args), func(i int) error {
+						found, err := inspect(ctx, c, args[i])
+						if err == nil {
+							out = append(out, found)
 						}
-						spec, err := c.Spec(ctx, box.ID)
-						if err != nil {
-							return err
-						}
-						out = append(out, struct {
-							containerJSON
-							Stdin  string `json:"stdin"`
-							Stdout string `json:"stdout"`
-							Stderr string `json:"stderr"`
-							Spec   any    `json:"spec"`
-						}{toJSON(box), box.Stdio.Stdin, box.Stdio.Stdout, box.Stdio.Stderr, spec})
+						return err
+					})
+					if werr := writeJSON(a.stdout, out); werr != nil {
+						return werr
 					}
-					return writeJSON(a.stdout, out)
+					return err
 				})
 			}
 		},
 	}
+}
+
+// inspectJSON is all that is known of a container.
+type inspectJSON struct {
+	containerJSON
+	Stdin  string `json:"stdin"`
+	Stdout string `json:"stdout"`
+	Stderr string `json:"stderr"`
+	Spec   any    `json:"spec"`
+}
+
+func inspect(ctx context.Context, c *client.Client, ref string) (inspectJSON, error) {
+	box, err := lookup(ctx, c, ref)
+	if err != nil {
+		return inspectJSON{}, err
+	}
+	spec, err := c.Spec(ctx, box.ID)
+	if err != nil {
+		return inspectJSON{}, err
+	}
+	return inspectJSON{toJSON(box), box.Stdio.Stdin, box.Stdio.Stdout, box.Stdio.Stderr, spec}, nil
 }

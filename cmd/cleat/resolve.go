@@ -89,7 +89,7 @@ func (a *app) withContainer(ctx context.Context, ref string, f func(*client.Clie
 }
 
 // forEach does something to each container named, at the same time, and prints the names of those
-// where it worked. Every error is reported; the first decides.
+// where it worked. Every error is reported.
 func (a *app) forEach(ctx context.Context, refs []string, f func(ctx context.Context, c *client.Client, id string) error) error {
 	return a.withClient(ctx, func(c *client.Client) error {
 		results := make([]chan error, len(refs))
@@ -99,21 +99,35 @@ func (a *app) forEach(ctx context.Context, refs []string, f func(ctx context.Con
 				results[i] <- byID(ctx, c, ref, func(id string) error { return f(ctx, c, id) })
 			}()
 		}
-		failed := false
-		for i, ref := range refs {
+		var unread error // which ends none of what is under way
+		err := a.inTurn(len(refs), func(i int) error {
 			err := <-results[i]
-			if err == nil {
-				err = writeLines(a.stdout, []string{ref})
+			if err == nil && unread == nil {
+				unread = writeLines(a.stdout, []string{refs[i]})
 			}
-			if err == nil {
-				continue
-			}
-			failed = true
-			a.fail(err, 1)
-		}
-		if failed {
-			return exitCode(1)
-		}
-		return nil
+			return err
+		})
+		return firstError(unread, err)
 	})
+}
+
+// inTurn calls f for each of n things. An error is reported and does not keep f from the others, but for an
+// exitCode, which is returned at once.
+func (a *app) inTurn(n int, f func(i int) error) error {
+	failed := false
+	for i := range n {
+		err := f(i)
+		if err == nil {
+			continue
+		}
+		if isExit(err) {
+			return err
+		}
+		failed = true
+		a.fail(err, 1)
+	}
+	if failed {
+		return exitCode(1)
+	}
+	return nil
 }
