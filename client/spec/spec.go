@@ -15,6 +15,7 @@ package spec
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -199,28 +200,26 @@ func environment(image Image, o Options) []string {
 	return MergeEnv(MergeEnv(env, image.Env), o.Env)
 }
 
-// MergeEnv returns base with the variables of over added or replaced; a bare NAME in over removes
-// the variable.
+// MergeEnv returns base with the variables of over added or replaced; a bare NAME removes the variable. Each comes
+// once.
 func MergeEnv(base, over []string) []string {
-	out := append([]string{}, base...)
-	for _, kv := range over {
+	out := make([]string, 0, len(base)+len(over))
+	at := make(map[string]int, cap(out)) // where a name's variable is
+	for _, kv := range slices.Concat(base, over) {
 		name, _, hasValue := strings.Cut(kv, "=")
-		at := -1
-		for i, have := range out {
-			if strings.HasPrefix(have, name+"=") {
-				at = i
-			}
-		}
+		i, have := at[name]
 		switch {
-		case at >= 0 && hasValue:
-			out[at] = kv
-		case at >= 0:
-			out = append(out[:at], out[at+1:]...)
+		case have && hasValue:
+			out[i] = kv
+		case have:
+			out[i] = "" // taken out below, so that the others stay where they are
+			delete(at, name)
 		case hasValue:
+			at[name] = len(out)
 			out = append(out, kv)
 		}
 	}
-	return out
+	return slices.DeleteFunc(out, func(kv string) bool { return kv == "" })
 }
 
 func namespaces(network string) ([]specs.LinuxNamespace, error) {

@@ -41,9 +41,16 @@ func TestArguments(t *testing.T) {
 }
 
 func TestMergeEnv(t *testing.T) {
-	got := spec.MergeEnv([]string{"A=1", "B=2", "C=3"}, []string{"B=x=y", "A", "D=4", "E"})
-	if want := []string{"B=x=y", "C=3", "D=4"}; !slices.Equal(got, want) {
-		t.Errorf("got %q, want %q", got, want)
+	for name, c := range map[string]struct{ base, over, want []string }{
+		"replaced, removed, added": {[]string{"A=1", "B=2", "C=3"}, []string{"B=x=y", "A", "D=4", "E"}, []string{"B=x=y", "C=3", "D=4"}},
+		"the last one wins":        {[]string{"A=1", "B=2", "A=3"}, []string{"B=4", "B=5"}, []string{"A=3", "B=5"}},
+		"removed wholly":           {[]string{"A=1", "B=2", "A=3"}, []string{"A"}, []string{"B=2"}},
+		"removed, and added again": {[]string{"A=1", "B=2"}, []string{"A", "A=3"}, []string{"B=2", "A=3"}},
+		"a name that begins alike": {[]string{"AB=1", "A=2"}, []string{"A=", "ABC=3"}, []string{"AB=1", "A=", "ABC=3"}},
+	} {
+		if got := spec.MergeEnv(c.base, c.over); !slices.Equal(got, c.want) {
+			t.Errorf("%s: got %q, want %q", name, got, c.want)
+		}
 	}
 }
 
