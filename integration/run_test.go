@@ -55,6 +55,24 @@ func TestRunDetachedThenEverything(t *testing.T) {
 	}
 }
 
+// TestStopWithoutAGraceKills what ignores its stop signal.
+func TestStopWithoutAGraceKills(t *testing.T) {
+	d := Start(t)
+	d.Busybox()
+	d.Cleat("run", "-d", "--name", "c", "busybox", "sh", "-c", `trap "" TERM; echo up; while :; do sleep 0.1; done`)
+	d.Eventually("it is up", func() error {
+		if out := d.Cleat("logs", "c"); out != "up" {
+			return fmt.Errorf("log: %q", out)
+		}
+		return nil
+	})
+	d.Cleat("stop", "--time", "0", "c")
+	if code := d.Cleat("wait", "c"); code != "137" {
+		t.Errorf("wait: %q", code)
+	}
+	d.Cleat("rm", "c")
+}
+
 // TestATaskWithoutARecordIsRemoved by force, as its container cannot be named any more.
 func TestATaskWithoutARecordIsRemoved(t *testing.T) {
 	d := Start(t)

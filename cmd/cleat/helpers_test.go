@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -27,6 +28,17 @@ func TestParseSignal(t *testing.T) {
 		if got, err := parseSignal(text); err == nil {
 			t.Errorf("%q: got %v, want an error", text, got)
 		}
+	}
+}
+
+func TestParseGrace(t *testing.T) {
+	for seconds, want := range map[float64]time.Duration{0: 0, 0.5: time.Second / 2, 10: 10 * time.Second, -1: forEver, 1e18: forEver} {
+		if got, err := parseGrace(seconds); err != nil || got != want {
+			t.Errorf("%v: got %v, %v; want %v", seconds, got, err, want)
+		}
+	}
+	if got, err := parseGrace(math.NaN()); err == nil {
+		t.Errorf("no number: got %v", got)
 	}
 }
 

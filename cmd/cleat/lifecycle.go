@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"syscall"
 	"time"
 
@@ -61,9 +62,12 @@ func stopCommand() command {
 		short:  "ask containers to end, and kill those that do not",
 		detail: "The signal is TERM, or the one given at run or by the image. A container that has ended is left as it is.",
 		setup: func(fs *pflag.FlagSet) action {
-			seconds := fs.Float64P("time", "t", 10, "`seconds` to wait before KILL")
+			seconds := fs.Float64P("time", "t", 10, "`seconds` to wait before KILL; 0 kills at once, -1 never")
 			return func(ctx context.Context, a *app, args []string) error {
-				grace := time.Duration(*seconds * float64(time.Second))
+				grace, err := parseGrace(*seconds)
+				if err != nil {
+					return err
+				}
 				return a.forEach(ctx, args, func(ctx context.Context, c *client.Client, id string) error {
 					return stop(ctx, c, id, grace)
 				})
@@ -72,7 +76,21 @@ func stopCommand() command {
 	}
 }
 
-// stop sends the container's stop signal, and KILL after the grace.
+// forEver is a grace that has no end.
+const forEver = time.Duration(-1)
+
+// parseGrace reads a number of seconds, of which a negative one means for ever.
+func parseGrace(seconds float64) (time.Duration, error) {
+	switch {
+	case math.IsNaN(seconds):
+		return 0, fmt.Errorf("time %v: want a number of seconds: %w", seconds, errdefs.ErrInvalidArgument)
+	case seconds < 0 || seconds >= float64(math.MaxInt64/time.Second):
+		return forEver, nil
+	}
+	return time.Duration(seconds * float64(time.Second)), nil
+}
+
+// stop sends the container's stop signal, and KILL after the grace, at once where there is none.
 func stop(ctx context.Context, c *client.Client, id string, grace time.Duration) error {
 	box, err := lookup(ctx, c, id)
 	if err != nil || box.Status == "stopped" {
@@ -87,7 +105,10 @@ func stop(ctx context.Context, c *client.Client, id string, grace time.Duration)
 	for _, step := range []struct {
 		signal syscall.Signal
 		grace  time.Duration
-	}{{sig, grace}, {syscall.SIGKILL, 0}} {
+	}{{sig, grace}, {syscall.SIGKILL, forEver}} {
+		if step.grace == 0 {
+			continue
+		}
 		err := c.Kill(ctx, id, client.KillRequest{Signal: step.signal})
 		if err != nil && !errdefs.IsNotFound(err) {
 			return err
@@ -99,11 +120,11 @@ func stop(ctx context.Context, c *client.Client, id string, grace time.Duration)
 	return nil
 }
 
-// waitFor waits for the container to end, no longer than a while; 0 means for ever. One that is
-// gone has ended.
+// waitFor waits for the container to end, no longer than a while, or forEver. One that is gone has
+// ended.
 func waitFor(ctx context.Context, c *client.Client, id string, while time.Duration) (done bool, err error) {
 	bounded := ctx
-	if while > 0 {
+	if while != forEver {
 		var cancel context.CancelFunc
 		bounded, cancel = context.WithTimeout(ctx, while)
 		defer cancel()
@@ -112,7 +133,7 @@ func waitFor(ctx context.Context, c *client.Client, id string, while time.Durati
 	switch {
 	case err == nil, errdefs.IsNotFound(err):
 		return true, nil
-	case ctx.Err() == nil && while > 0 && errors.Is(err, context.DeadlineExceeded):
+	case ctx.Err() == nil && while != forEver && errors.Is(err, context.DeadlineExceeded):
 		return false, nil
 	}
 	return false, err
