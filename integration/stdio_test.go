@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/containerd/console"
@@ -96,6 +97,53 @@ func TestTerminalEchoesAndResizes(t *testing.T) {
 	screen.send(t, "exit 9\n")
 	if code := exitCode(t, cmd.Wait()); code != 9 {
 		t.Errorf("code %d; screen:\n%s", code, screen.text())
+	}
+}
+
+// TestATerminalThatHangsUp, as by a lost connection, takes the client along and not the container, which another
+// terminal can attach to.
+func TestATerminalThatHangsUp(t *testing.T) {
+	d := Start(t)
+	d.Busybox()
+	master, cmd := d.terminal("run", "--rm", "-it", "--name", "c", "busybox", "sh")
+	readUntil(t, master, "# ")
+	must(t, master.Close())
+	if code := exitCode(t, cmd.Wait()); code != 128+int(syscall.SIGHUP) {
+		t.Errorf("run ended with code %d", code)
+	}
+	d.status("c", "running")
+	master, cmd = d.terminal("attach", "c")
+	screen := newScreen(master)
+	screen.send(t, "echo again\n")
+	screen.expect(t, "again\r\nagain")
+	exec, inside := d.terminal("exec", "-it", "c", "sh")
+	readUntil(t, exec, "# ")
+	must(t, exec.Close())
+	if code := exitCode(t, inside.Wait()); code != 128+int(syscall.SIGHUP) {
+		t.Errorf("exec ended with code %d", code)
+	}
+	d.Eventually("exec's process ends", func() error {
+		pids, err := d.Client().Pids(t.Context(), "c")
+		if err == nil && len(pids) != 1 {
+			err = fmt.Errorf("processes %v are left", pids)
+		}
+		return err
+	})
+	screen.send(t, "exit 3\n")
+	if code := exitCode(t, cmd.Wait()); code != 3 {
+		t.Errorf("attach ended with code %d; screen:\n%s", code, screen.text())
+	}
+}
+
+// readUntil reads until text comes. Other than a screen it leaves no reader, by which a closed terminal would
+// stay open.
+func readUntil(t *testing.T, r io.Reader, text string) {
+	t.Helper()
+	var shown strings.Builder
+	for buf := make([]byte, 4096); !strings.Contains(shown.String(), text); {
+		n, err := r.Read(buf)
+		must(t, err)
+		shown.Write(buf[:n])
 	}
 }
 

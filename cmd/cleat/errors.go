@@ -50,6 +50,8 @@ func (a *app) fail(err error, code int) int {
 		return 0
 	case errors.As(err, &exit):
 		return int(exit)
+	case errors.As(err, new(hangup)):
+		return codeSignalledBase + int(syscall.SIGHUP) // there is nobody to tell
 	}
 	if code == codeOwnFailure {
 		code = runCode(err)

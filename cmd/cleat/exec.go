@@ -90,6 +90,11 @@ func (x *execution) do(ctx context.Context, args []string) (err error) {
 		wait: exited,
 	}
 	err = s.run(ctx)
+	if errors.As(err, new(hangup)) {
+		ctx, cancel := context.WithTimeout(ctx, killAfter)
+		defer cancel()
+		_, _ = exited(ctx) // one that goes on without its terminal cannot be freed
+	}
 	return errors.Join(err, x.remove(ctx))
 }
 
@@ -137,9 +142,13 @@ func (x *execution) wait(ctx context.Context) (exited func(context.Context) (cli
 		defer close(done)
 		exit, err = x.c.WaitProcess(ctx, x.id, x.execID)
 	}()
-	exited = func(context.Context) (client.Exit, error) {
-		<-done // which ends with the context that all of this has
-		return exit, err
+	exited = func(ctx context.Context) (client.Exit, error) {
+		select {
+		case <-done:
+			return exit, err
+		case <-ctx.Done():
+			return client.Exit{}, ctx.Err()
+		}
 	}
 	return exited, func() {
 		cancel()

@@ -27,14 +27,26 @@ type session struct {
 	input, signals bool
 	// wait waits for the process.
 	wait func(context.Context) (client.Exit, error)
+	// leave ends the session, and not the process.
+	leave  context.CancelCauseFunc
+	hangup sync.Once
 }
 
-// killAfter is how long a container whose output nobody reads any more is given to end by itself.
+// hangup is the end of a session whose terminal is gone.
+type hangup struct{}
+
+func (hangup) Error() string { return "the terminal hung up" }
+
+// killAfter is how long a container whose output nobody reads any more is given to end by itself, and the daemon to
+// answer where there is nobody any more.
 const killAfter = 2 * time.Second
 
-// run returns the process's exit code, as an exitCode. Where the context ends first, the process
-// goes on, and its stdio is left to whoever attaches next.
+// run returns the process's exit code, as an exitCode. Where the context ends first, or the user's terminal
+// hangs up (hangup), the process goes on, and its stdio is left to whoever attaches next.
 func (s *session) run(ctx context.Context) (err error) {
+	ctx, leave := context.WithCancelCause(ctx)
+	defer leave(nil)
+	s.leave = leave
 	if err := s.term.makeRaw(); err != nil {
 		return err
 	}
@@ -54,11 +66,11 @@ func (s *session) run(ctx context.Context) (err error) {
 	stopWatch()
 	if err != nil {
 		s.abandon()
-		return err
+		return left(ctx, err)
 	}
 	if s.set != nil {
 		if err := s.set.Finish(ctx); err != nil && !errors.Is(err, syscall.EPIPE) {
-			return err
+			return left(ctx, err)
 		}
 	}
 	return exitCode(exit.Status)
@@ -76,11 +88,37 @@ func (s *session) copy(ctx context.Context) error {
 		var in io.Reader = s.a.stdin
 		streams.In = in
 		streams.InEnd = func() {
+			s.hungUp(ctx)
 			_ = s.c.CloseIO(ctx, s.id, s.execID) // it fails where the process has exited already
 		}
 	}
 	s.set.Copy(streams)
 	return nil
+}
+
+// hungUp ends the session where the terminal has hung up, and says whether it has. The process gets the
+// signal that a program without a terminal gets: a shell ends by it, what goes on can be attached to.
+func (s *session) hungUp(ctx context.Context) bool {
+	if !s.term.gone() {
+		return false
+	}
+	s.hangup.Do(func() {
+		if s.signals {
+			ctx, cancel := context.WithTimeout(ctx, killAfter) // nobody is there to end a wait for the daemon
+			defer cancel()
+			_ = s.c.Kill(ctx, s.id, client.KillRequest{ExecID: s.execID, Signal: syscall.SIGHUP}) // it may have exited
+		}
+		s.leave(hangup{})
+	})
+	return true
+}
+
+// left is the hangup that ended the context, where one did, in place of the error that came of that.
+func left(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); errors.As(cause, new(hangup)) {
+		return cause
+	}
+	return err
 }
 
 func (s *session) abandon() {
@@ -93,6 +131,9 @@ func (s *session) abandon() {
 func (s *session) passSignal(ctx context.Context) func(syscall.Signal) {
 	var e escalation
 	return func(sig syscall.Signal) {
+		if sig == syscall.SIGHUP && s.hungUp(ctx) {
+			return
+		}
 		send, warn := e.next(sig, time.Now())
 		if warn {
 			_, _ = s.a.stderr.WriteString("cleat: it goes on; once more kills it\r\n") // a courtesy only
@@ -119,6 +160,9 @@ func (s *session) watchOutput(ctx context.Context) (stop func()) {
 		case <-ctx.Done():
 			return
 		case <-s.set.Broken():
+		}
+		if s.hungUp(ctx) {
+			return
 		}
 		timer := time.NewTimer(killAfter)
 		defer timer.Stop()

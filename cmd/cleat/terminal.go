@@ -76,6 +76,26 @@ func (t *terminal) restore() error {
 	return nil
 }
 
+// gone tells of a terminal that hung up: its window was closed, or its connection lost. It knows from when reading
+// ends by that, which is before the terminal takes no settings any more.
+func (t *terminal) gone() bool {
+	for _, f := range []*os.File{t.input, t.output} {
+		if f == nil {
+			continue
+		}
+		fds := []unix.PollFd{{}} // that it hung up is told unasked
+		err := control(f, func(fd int) error {
+			fds[0].Fd = int32(fd)
+			_, err := unix.Poll(fds, 0) // which does not wait, so that no signal interrupts it
+			return err
+		})
+		if err == nil && fds[0].Revents&unix.POLLHUP != 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // size is that of the window; ok is false where there is no terminal.
 func (t *terminal) size() (width, height uint32, ok bool) {
 	for _, f := range []*os.File{t.output, t.input} {
