@@ -208,8 +208,8 @@ func attachCommand() command {
 	return command{
 		name: "attach", args: "CONTAINER", min: 1, max: 1, failure: codeOwnFailure,
 		short: "connect to the stdio of a running container",
-		detail: `Works for a container that was run with --detach --tty, or whose client was killed; for one that keeps
-a log it follows that. It exits with the container's code. One client at a time can be attached.`,
+		detail: `Works for a container that was run with --detach --tty, or whose client was killed or lost its terminal;
+for one that keeps a log it follows that. It exits with the container's code. One client at a time can be attached.`,
 		setup: func(fs *pflag.FlagSet) action {
 			noStdin := fs.Bool("no-stdin", false, "do not send input")
 			sigProxy := fs.Bool("sig-proxy", true, "pass signals on to the container")
