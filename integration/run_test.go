@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -90,6 +91,24 @@ func TestATaskWithoutARecordIsRemoved(t *testing.T) {
 	}
 	d.Cleat("gc") // the snapshot is nobody's any more
 	d.Cleat("run", "--rm", "--name", "c", "busybox", "true")
+}
+
+// A log in a file that run was told is shown as the daemon's own, a terminal's too.
+func TestLogsOfANamedFile(t *testing.T) {
+	d := Start(t)
+	d.Busybox()
+	for name, flags := range map[string][]string{"plain": nil, "terminal": {"--tty"}} {
+		path := filepath.Join(t.TempDir(), "a%20log")
+		d.Cleat(append(append([]string{"run", "-d", "--name", name, "--log", "file://" + path}, flags...), "busybox", "echo", "kept")...)
+		d.Cleat("wait", name)
+		if logs := strings.TrimSpace(d.Cleat("logs", name)); logs != "kept" {
+			t.Errorf("%s: logs: %q", name, logs)
+		}
+		d.Cleat("rm", name)
+	}
+	if _, stderr, code := d.Try("run", "-d", "--tty", "--log", "daemon", "busybox", "true"); code != 125 || !strings.Contains(stderr, "--log file:///PATH") {
+		t.Errorf("the daemon's log of a terminal: code %d, %s", code, stderr)
+	}
 }
 
 // A reader of a followed log that leaves ends it, without a word, while the container goes on.

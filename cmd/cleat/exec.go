@@ -249,8 +249,8 @@ func attach(ctx context.Context, a *app, c *client.Client, proxy *proxy, box cli
 		}
 		defer func() { _ = s.set.Close() }() // the exit code says more
 	}
-	if box.LogPath != "" {
-		return s.runWithLog(ctx, box.LogPath)
+	if path := logFile(box); path != "" {
+		return s.runWithLog(ctx, path)
 	}
 	if s.set == nil {
 		return hinted(fmt.Errorf("attach to %s: its stdio is connected to nothing: %w", box.ID, errdefs.ErrFailedPrecondition),

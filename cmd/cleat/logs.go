@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/url"
 	"os"
+	"strings"
 	"syscall"
 	"time"
 
@@ -15,14 +17,18 @@ import (
 	"github.com/spf13/pflag"
 )
 
+// fileLog begins the --log that names a file.
+const fileLog = "file://"
+
 // pollLog is how often a followed log is looked at.
 const pollLog = 50 * time.Millisecond
 
 func logsCommand() command {
 	return command{
 		name: "logs", args: "CONTAINER", min: 1, max: 1,
-		short:  "show the output that a container's log has kept",
-		detail: "Only a container run with --detach or --log has a log. It holds stdout and stderr as they came.",
+		short: "show the output that a container's log has kept",
+		detail: "Only a container run with --detach and without --tty, or with --log, has a log. It holds stdout and\n" +
+			"stderr as they came.",
 		setup: func(fs *pflag.FlagSet) action {
 			follow := fs.BoolP("follow", "f", false, "go on until the container has ended")
 			tail := fs.Int64("tail", -1, "begin with the last `number` of lines; -1 for all")
@@ -36,11 +42,12 @@ func logsCommand() command {
 }
 
 func showLog(ctx context.Context, a *app, c *client.Client, box client.Container, tail int64, follow bool) error {
-	if box.LogPath == "" {
+	path := logFile(box)
+	if path == "" {
 		return hinted(fmt.Errorf("show log of %s: it has none: %w", box.ID, errdefs.ErrFailedPrecondition),
-			"run keeps a log with --detach or --log daemon")
+			"run keeps a log with --detach, without --tty, and with --log file:///PATH")
 	}
-	f, err := os.Open(box.LogPath)
+	f, err := os.Open(path)
 	if err != nil {
 		return fmt.Errorf("open log: %w", err)
 	}
@@ -71,6 +78,23 @@ func showLog(ctx context.Context, a *app, c *client.Client, box client.Container
 		return nil // removed: its log ended with it
 	}
 	return werr
+}
+
+// logFile is the file that a container's output goes to, the daemon's or one that was named; empty where
+// there is none.
+func logFile(box client.Container) string {
+	if box.LogPath != "" {
+		return box.LogPath
+	}
+	return filePath(box.Stdio.Stdout)
+}
+
+// filePath is the path of a file:// URL, in which the shim takes %20 for a space; empty for any other.
+func filePath(text string) string {
+	if u, err := url.Parse(text); err == nil && strings.HasPrefix(text, fileLog) {
+		return u.Path
+	}
+	return ""
 }
 
 // copyLog copies what a log holds and what is added until ended is closed.

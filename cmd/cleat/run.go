@@ -141,13 +141,15 @@ func (r *runner) openStdio() (err error) {
 	want := stdio.Want{Stdin: r.interactive}
 	attached := false
 	switch {
+	case r.log == "daemon" && r.tty:
+		return fmt.Errorf("log of a terminal: the daemon keeps none; use --log file:///PATH: %w", errdefs.ErrInvalidArgument)
 	case r.log == "daemon", r.log == "" && r.detach && !r.tty:
 		r.req.Log = true
 	case r.log == "":
 		attached = true
 		want.Stdout, want.Stderr = true, !r.tty
 	case r.log == "none":
-	case strings.HasPrefix(r.log, "file://"), strings.HasPrefix(r.log, "binary://"):
+	case strings.HasPrefix(r.log, fileLog), strings.HasPrefix(r.log, "binary://"):
 		io.Stdout = r.log
 		if !r.tty {
 			io.Stderr = r.log
@@ -201,10 +203,7 @@ func (r *runner) logPath(started client.Started) string {
 	if r.req.Log {
 		return started.LogPath
 	}
-	if path, ok := strings.CutPrefix(r.log, "file://"); ok {
-		return path
-	}
-	return ""
+	return filePath(r.log)
 }
 
 // undoTime is how long the clean-up of a cancelled run may take.

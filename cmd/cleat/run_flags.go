@@ -121,7 +121,7 @@ func (r *runFlags) declare(fs *pflag.FlagSet) {
 	fs.StringVar(&r.gidMap, "gidmap", "", "`CONTAINER:HOST:SIZE`, the groups of a user namespace")
 	fs.StringArrayVarP(&r.labels, "label", "l", nil, "`KEY=VALUE` to remember with the container; may be repeated")
 	fs.StringVar(&r.stopSignal, "stop-signal", "", "`signal` by which stop asks it to end")
-	fs.StringVar(&r.log, "log", "", "`where` output goes: daemon, none or file:///PATH (daemon with --detach)")
+	fs.StringVar(&r.log, "log", "", "`where` output goes: daemon, none, file:///PATH or binary:///PATH (daemon with --detach and no --tty)")
 	fs.BoolVar(&r.sigProxy, "sig-proxy", true, "pass signals on to the container")
 	fs.StringVar(&r.runtime, "runtime", "", "runtime `name` or path of a shim")
 	fs.StringVar(&r.snapshotter, "snapshotter", "", "snapshotter by `name`")
