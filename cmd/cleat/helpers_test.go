@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/cleatproject/cleat/client"
+	"github.com/containerd/errdefs"
 )
 
 func TestParseSignal(t *testing.T) {
@@ -183,6 +184,31 @@ func TestEnvironment(t *testing.T) {
 	p.env = []string{"=x"}
 	if _, err := p.environment(); err == nil {
 		t.Error("a variable without a name was taken")
+	}
+}
+
+func TestErrorsOfAFileOfVariablesSayWhere(t *testing.T) {
+	dir := t.TempDir()
+	for name, c := range map[string]struct{ text, want string }{
+		"no name":  {"A=1\n\n=x\n", "line 3"},
+		"zero":     {"A=1\n# B\nC=\x00\n", "line 3"},
+		"too long": {"A=1\nB=" + strings.Repeat("x", longestLine) + "\n", "line 2"},
+	} {
+		file := filepath.Join(dir, name)
+		if err := os.WriteFile(file, []byte(c.text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		p := processFlags{envFiles: []string{file}}
+		_, err := p.environment()
+		if !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), file+", "+c.want+":") {
+			t.Errorf("%s: got %v, want %s", name, err, c.want)
+		}
+	}
+	for name, path := range map[string]string{"missing": filepath.Join(dir, "missing"), "a directory": dir} {
+		p := processFlags{envFiles: []string{path}}
+		if _, err := p.environment(); err == nil || !strings.Contains(err.Error(), path) {
+			t.Errorf("%s: got %v", name, err)
+		}
 	}
 }
 

@@ -35,53 +35,72 @@ func (p *processFlags) declare(fs *pflag.FlagSet) {
 	fs.BoolVar(&p.privileged, "privileged", false, "give every capability and take the protections away")
 }
 
-// environment is the variables of the files and the flags, in this order. A bare name takes the
-// value that it has here, and is left out where it has none.
+// environment is the variables of the files and the flags, in this order.
 func (p *processFlags) environment() ([]string, error) {
 	var out []string
 	for _, file := range p.envFiles {
 		vars, err := readEnvFile(file)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("read variables: %w", err)
 		}
 		out = append(out, vars...)
 	}
-	out = append(out, p.env...)
-	known := out[:0]
-	for _, kv := range out {
-		name, _, hasValue := strings.Cut(kv, "=")
-		if name == "" {
-			return nil, fmt.Errorf("variable %q: want NAME=VALUE: %w", kv, errdefs.ErrInvalidArgument)
+	for _, text := range p.env {
+		kv, ok, err := variable(text)
+		if err != nil {
+			return nil, err
 		}
-		if !hasValue {
-			value, ok := os.LookupEnv(name)
-			if !ok {
-				continue
-			}
-			kv = name + "=" + value
+		if ok {
+			out = append(out, kv)
 		}
-		known = append(known, kv)
-	}
-	return known, nil
-}
-
-func readEnvFile(file string) ([]string, error) {
-	f, err := os.Open(file)
-	if err != nil {
-		return nil, fmt.Errorf("read variables: %w", err)
-	}
-	var out []string
-	lines := bufio.NewScanner(f)
-	for lines.Scan() {
-		line := strings.TrimSpace(lines.Text())
-		if line != "" && !strings.HasPrefix(line, "#") {
-			out = append(out, line)
-		}
-	}
-	if err := errors.Join(lines.Err(), f.Close()); err != nil {
-		return nil, fmt.Errorf("read variables: %w", err)
 	}
 	return out, nil
+}
+
+// variable reads NAME=VALUE, or a bare NAME, which takes the value that it has here; ok is false where it has none.
+func variable(text string) (kv string, ok bool, err error) {
+	name, _, hasValue := strings.Cut(text, "=")
+	if name == "" || strings.ContainsRune(text, 0) {
+		return "", false, fmt.Errorf("variable %.80q: want NAME=VALUE: %w", text, errdefs.ErrInvalidArgument)
+	}
+	if hasValue {
+		return text, true, nil
+	}
+	value, ok := os.LookupEnv(name)
+	return name + "=" + value, ok, nil
+}
+
+// longestLine of a file of variables is more than the kernel takes as one.
+const longestLine = 256 << 10
+
+// readEnvFile reads a variable a line; lines that are empty or begin with # are none. Its errors name the file, and
+// the line.
+func readEnvFile(file string) (vars []string, err error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }() // it was only read
+	lines := bufio.NewScanner(f)
+	lines.Buffer(nil, longestLine)
+	number := 1
+	for ; lines.Scan(); number++ {
+		line := strings.TrimSpace(lines.Text())
+		if line == "" || strings.HasPrefix(line, "#") {
+			continue
+		}
+		kv, ok, err := variable(line)
+		if err != nil {
+			return nil, fmt.Errorf("%s, line %d: %w", file, number, err)
+		}
+		if ok {
+			vars = append(vars, kv)
+		}
+	}
+	if errors.Is(lines.Err(), bufio.ErrTooLong) {
+		return nil, fmt.Errorf("%s, line %d: longer than %d bytes: %w", file, number, longestLine, errdefs.ErrInvalidArgument)
+	}
+	return vars, lines.Err()
 }
 
 // runFlags are those of run.
