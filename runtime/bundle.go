@@ -26,7 +26,9 @@ const (
 	runtimeFile    = "runtime"          // the runtime name it was asked for by
 	pendingFile    = "pending"          // present until Commit
 	announcedFile  = "exit-announced"   // the exit of a dead shim's container was announced
-	toldFile       = "exit-told"        // the exit that a foreign shim told of was announced
+	toldFile       = "exit-told"        // the exit that a shim told of was announced
+	createdFile    = "create-told"      // the create was announced while the bundle was pending
+	deletedFile    = "delete-told"      // the delete was announced
 	logFile        = "log"              // stderr of the shim
 )
 

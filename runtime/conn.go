@@ -22,6 +22,9 @@ const (
 	runtimeCall = 3 * time.Minute
 )
 
+// breakLimit is how much later than its calls a connection's end may be known.
+const breakLimit = time.Second
+
 // conn is a connection to a shim.
 type conn struct {
 	client  *ttrpc.Client
@@ -86,6 +89,21 @@ func callService[Resp any, PResp rpc.Pointer[Resp]](
 
 // errSlow is the cause of a call's own deadline, told from the client's.
 var errSlow = errors.New("shim did not answer in time")
+
+// broke reports whether a call failed because the connection ended; the call may hear of that first.
+func (c *conn) broke(err error) bool {
+	if !errdefs.IsUnavailable(err) {
+		return false
+	}
+	timer := time.NewTimer(breakLimit)
+	defer timer.Stop()
+	select {
+	case <-c.closed:
+		return true
+	case <-timer.C:
+		return false
+	}
+}
 
 // isClosed reports whether the connection has ended.
 func (c *conn) isClosed() bool {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"time"
 
 	"github.com/containerd/errdefs"
 
@@ -87,6 +88,7 @@ func (m *Manager) make(
 		Stdin: o.Stdin, Stdout: o.Stdout, Stderr: o.Stderr, Terminal: o.Terminal,
 		Runtime: o.Runtime, Link: Connecting,
 	})
+	t.made = time.Now()
 	if err := m.add(t); err != nil {
 		return nil, err
 	}

@@ -40,14 +40,6 @@ func (t *Task) recordExit(e Exit) error {
 	return err
 }
 
-// noteTold remembers that the exit was announced.
-func (t *Task) noteTold() error {
-	if err := writeEmpty(t.bundle.file(toldFile)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("note that the exit of %s was announced: %w", t.id, err)
-	}
-	return nil
-}
-
 // announceExit announces the exit on behalf of a shim that did not.
 func (t *Task) announceExit(e Exit) error {
 	data, err := rpc.Marshal(&apievents.TaskExit{

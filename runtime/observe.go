@@ -13,12 +13,18 @@ import (
 )
 
 // Observe takes an event that a shim forwarded: publishes it and learns from it. The exit of an
-// init is published once however often a shim repeats it. An error means that the event is not
+// init is published once however often a shim repeats it, but for a daemon that dies between the two. An error means that the event is not
 // safe and the shim has to send it again.
 func (m *Manager) Observe(e events.Event) error {
 	switch e.Topic {
 	case "/tasks/exit":
 		return m.observeExit(e)
+	case "/tasks/create":
+		var ev apievents.TaskCreate
+		if err := decodeEvent(e, &ev); err != nil {
+			return err
+		}
+		return m.learn(e, ev.ContainerId, (*Task).noteCreated)
 	case "/tasks/start":
 		var ev apievents.TaskStart
 		if err := decodeEvent(e, &ev); err != nil {
@@ -72,10 +78,10 @@ func (m *Manager) observeExit(e events.Event) error {
 		return err
 	}
 	t := m.lookup(e.Namespace, ev.ContainerId)
-	if t == nil || ev.Id != ev.ContainerId {
+	exit := Exit{Pid: ev.Pid, Status: ev.ExitStatus, At: ev.ExitedAt.Time()}
+	if t == nil || ev.Id != ev.ContainerId || !t.owns(exit) {
 		return m.cfg.Publish(e)
 	}
-	exit := Exit{Pid: ev.Pid, Status: ev.ExitStatus, At: ev.ExitedAt.Time()}
 	if err := t.announce(e, exit); err != nil {
 		return err
 	}
@@ -83,26 +89,18 @@ func (m *Manager) observeExit(e events.Event) error {
 	return nil
 }
 
-// announce publishes the exit of the init unless that was done.
-func (t *Task) announce(e events.Event, exit Exit) error {
-	t.announcing.Lock()
-	defer t.announcing.Unlock()
-	if t.announced || t.foreign && t.bundle.has(toldFile) {
-		return nil
-	}
+// owns reports whether an exit is that of the task's init, and not of the one before it with the same name: a shim
+// may have its last word after the bundle is gone. Foreign shims need not tell the same pid everywhere.
+func (t *Task) owns(e Exit) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
 	if t.foreign {
-		if err := t.recordExit(exit); err != nil {
-			return err
-		}
+		return true
 	}
-	if err := t.m.cfg.Publish(e); err != nil {
-		return err
+	if t.info.Pid != 0 {
+		return t.info.Pid == e.Pid
 	}
-	t.announced = true
-	if t.foreign {
-		return t.noteTold()
-	}
-	return nil
+	return !e.At.Before(t.made)
 }
 
 // watch follows a task's connection until the task is taken away or the Manager closes: when it

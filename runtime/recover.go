@@ -59,9 +59,12 @@ func (m *Manager) Recover(made func(namespace, id string) bool) error {
 // discard removes a task whose request was never answered.
 func (m *Manager) discard(ctx context.Context, t *Task) {
 	addr, err := t.bundle.readAddress()
-	if err == nil {
+	switch {
+	case t.Info().Link == Dead: // and buried
+		err = t.announceDelete(t.Info().Exit)
+	case err == nil:
 		err = t.destroy(context.WithoutCancel(ctx), &shim{bundle: t.bundle, address: addr})
-	} else {
+	default:
 		err = m.bury(ctx, t)
 	}
 	if err := errors.Join(err, t.bundle.remove()); err != nil {
@@ -162,6 +165,9 @@ func (m *Manager) reach(ctx context.Context, t *Task) (*conn, error) {
 	slow.Stop()
 	if errors.Is(err, errEmpty) && !c.joined {
 		// An earlier daemon died between Delete and Shutdown.
+		if nerr := t.noteDeleted(); nerr != nil {
+			m.cfg.Log.Warn("a task's end may be announced twice", "id", t.id, "namespace", t.namespace, "error", nerr)
+		}
 		_, serr := call[types.Empty](ctx, c, quickCall, "Shutdown", &task.ShutdownRequest{Id: t.id, Now: true})
 		if serr != nil && !c.isClosed() {
 			m.cfg.Log.Warn("cannot tell an empty shim to leave", "id", t.id, "namespace", t.namespace, "error", serr)

@@ -12,7 +12,6 @@ import (
 	"github.com/cleatproject/cleat/events"
 	"github.com/cleatproject/cleat/internal/exitrecord"
 	"github.com/cleatproject/cleat/mount"
-	apievents "github.com/cleatproject/cleat/proto/events"
 	"github.com/cleatproject/cleat/proto/rpc"
 	"github.com/cleatproject/cleat/proto/task"
 	"github.com/cleatproject/cleat/proto/types"
@@ -24,29 +23,62 @@ const destroyLimit = 20 * time.Second
 // shutdownLimit is how long a shim may take to leave once it holds nothing.
 const shutdownLimit = 10 * time.Second
 
+// deleteTries is how many shims of a task Delete asks, one after the other, where they die meanwhile.
+const deleteTries = 3
+
 // Delete frees a stopped task with its shim and bundle and returns the init's exit. A running task
 // is errdefs.ErrFailedPrecondition, one that somebody else deletes meanwhile errdefs.ErrNotFound. It may be
-// retried after any error.
+// retried after any error. Where ctx ends first the deletion goes on: a shim that has deleted its container has
+// nothing to tell those who ask again.
 func (t *Task) Delete(ctx context.Context) (Exit, error) {
-	if t.Info().Link == Dead {
-		return t.deleteDead()
+	type result struct {
+		exit Exit
+		err  error
 	}
-	c, err := t.connection(ctx)
-	if err != nil {
-		return Exit{}, err
+	done := make(chan result, 1)
+	t.m.spawn(func(ctx context.Context) {
+		e, err := t.delete(ctx)
+		done <- result{e, err}
+	})
+	select {
+	case r := <-done:
+		return r.exit, r.err
+	case <-ctx.Done():
+		return Exit{}, fmt.Errorf("delete task %s: %w", t.id, ctx.Err())
 	}
-	resp, err := call[task.DeleteResponse](ctx, c, runtimeCall, "Delete", &task.DeleteRequest{Id: t.id})
-	if err != nil && t.isRemoving() && ctx.Err() == nil {
-		return Exit{}, fmt.Errorf("delete task %s: somebody else deletes it: %w", t.id, errdefs.ErrNotFound)
+}
+
+// delete is Delete, which ends with the Manager at the latest.
+func (t *Task) delete(ctx context.Context) (Exit, error) {
+	for try := 1; ; try++ {
+		c, err := t.connection(ctx)
+		if t.Info().Link == Dead {
+			return t.deleteDead()
+		}
+		if err != nil {
+			return Exit{}, err
+		}
+		resp, err := call[task.DeleteResponse](ctx, c, runtimeCall, "Delete", &task.DeleteRequest{Id: t.id})
+		if err == nil {
+			return t.deleted(context.WithoutCancel(ctx), c, resp)
+		}
+		if t.isRemoving() && ctx.Err() == nil {
+			return Exit{}, fmt.Errorf("delete task %s: somebody else deletes it: %w", t.id, errdefs.ErrNotFound)
+		}
+		// A shim that died is replaced, or cleaned up after: see watch.
+		if ctx.Err() != nil || try == deleteTries || !c.broke(err) {
+			return Exit{}, fmt.Errorf("delete task %s: %w", t.id, err)
+		}
 	}
-	if err != nil {
-		return Exit{}, fmt.Errorf("delete task %s: %w", t.id, err)
-	}
+}
+
+// deleted takes away what is left of a task that its shim has deleted.
+func (t *Task) deleted(ctx context.Context, c *conn, resp *task.DeleteResponse) (Exit, error) {
 	e := Exit{Pid: resp.Pid, Status: resp.ExitStatus, At: resp.ExitedAt.Time()}
 	t.setExit(e)
 	t.setRemoving()
 	// Before the bundle goes: a shim without one would not be found again.
-	err = t.shutdown(context.WithoutCancel(ctx), c)
+	err := t.shutdown(ctx, c)
 	if err := errors.Join(err, t.bundle.remove()); err != nil {
 		t.m.cfg.Log.Warn("a deleted task left something behind", "id", t.id, "namespace", t.namespace, "error", err)
 	}
@@ -58,15 +90,15 @@ func (t *Task) Delete(ctx context.Context) (Exit, error) {
 // deleteDead is Delete where the shim died and was cleaned up after.
 func (t *Task) deleteDead() (Exit, error) {
 	t.setRemoving()
+	e := t.Info().Exit
+	if err := t.announceDelete(e); err != nil {
+		return Exit{}, err
+	}
 	if err := t.bundle.remove(); err != nil {
 		return Exit{}, err
 	}
 	t.m.forget(t)
-	e := t.Info().Exit
-	err := t.m.publishTask(t, "/tasks/delete", "containerd.events.TaskDelete", &apievents.TaskDelete{
-		ContainerId: t.id, Id: t.id, Pid: e.Pid, ExitStatus: e.Status, ExitedAt: types.FromTime(e.At),
-	})
-	return e, err
+	return e, nil
 }
 
 // shutdown tells a shim that holds nothing to leave, and sees to it beside the caller.
@@ -130,7 +162,8 @@ func killPid(pid int, c *conn) error {
 }
 
 // destroy takes away whatever there is of a task: its processes, the OCI runtime's state, mounts
-// and the shim. The bundle stays for the caller to remove.
+// and the shim. The bundle stays for the caller to remove. What became of the task is announced, if anybody was
+// told of it: by the shim, or in its stead.
 func (t *Task) destroy(ctx context.Context, s *shim) error {
 	t.setRemoving()
 	ctx, cancel := context.WithTimeout(ctx, destroyLimit)
@@ -151,7 +184,7 @@ func (t *Task) destroy(ctx context.Context, s *shim) error {
 	if !s.address.Joined {
 		derr = errors.Join(derr, removeSocket(s.address.Address))
 	}
-	return errors.Join(err, derr)
+	return errors.Join(err, derr, t.announceEnd())
 }
 
 // dismantle has the shim itself kill and delete the container, and leave. A container that is
@@ -236,7 +269,7 @@ func (m *Manager) bury(ctx context.Context, t *Task) error {
 		}
 	}
 	e := Exit{Pid: uint32(rec.Pid), Status: uint32(rec.Status), At: rec.ExitedAt}
-	if !t.bundle.has(announcedFile) && !t.bundle.has(pendingFile) {
+	if !t.bundle.has(announcedFile) && t.listened() {
 		if err := m.announceDead(t, e); err != nil {
 			return err
 		}
@@ -251,14 +284,6 @@ func (m *Manager) bury(ctx context.Context, t *Task) error {
 	t.setConn(nil, Dead)
 	t.runGone()
 	return nil
-}
-
-// announceDead announces the exit on behalf of a dead shim and remembers that it did.
-func (m *Manager) announceDead(t *Task, e Exit) error {
-	if err := t.announceExit(e); err != nil {
-		return err
-	}
-	return writeEmpty(t.bundle.file(announcedFile))
 }
 
 func (m *Manager) publishTask(t *Task, topic, typeURL string, msg rpc.Message) error {
@@ -305,6 +330,7 @@ func (t *Task) Abandon(ctx context.Context) error {
 	var err error
 	if t.Info().Link == Dead {
 		t.setRemoving()
+		err = t.announceEnd()
 	} else {
 		t.mu.Lock()
 		s := &shim{bundle: t.bundle, address: address{Address: t.info.ShimAddress}, child: t.child}
@@ -314,12 +340,8 @@ func (t *Task) Abandon(ctx context.Context) error {
 		}
 		err = t.destroy(ctx, s)
 	}
-	if !t.bundle.has(pendingFile) {
-		// Whoever waits for it has to hear of its end.
-		e := Exit{Pid: t.Info().Pid, Status: uint32(128 + unix.SIGKILL), At: time.Now().UTC()}
-		err = errors.Join(err, t.m.announceDead(t, e))
-		t.setExit(e)
-	}
+	// Whoever waits for it has to hear of its end.
+	t.setExit(Exit{Pid: t.Info().Pid, Status: uint32(128 + unix.SIGKILL), At: time.Now().UTC()})
 	err = errors.Join(err, t.bundle.remove())
 	t.m.forget(t)
 	t.runGone()

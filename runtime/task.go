@@ -57,8 +57,9 @@ type Task struct {
 	m             *Manager
 	namespace, id string
 	bundle        *bundle
-	foreign       bool // its shim is not cleat's
-	visible       bool // guarded by m.mu
+	foreign       bool      // its shim is not cleat's
+	visible       bool      // guarded by m.mu
+	made          time.Time // when its request came; zero for one that an earlier daemon made
 
 	mu       sync.Mutex
 	info     Info

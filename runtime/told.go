@@ -1,0 +1,113 @@
+package runtime
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cleatproject/cleat/events"
+	"github.com/cleatproject/cleat/internal/exitrecord"
+	apievents "github.com/cleatproject/cleat/proto/events"
+	"github.com/cleatproject/cleat/proto/types"
+)
+
+// What was announced of a task.
+//
+// Those who listen hear of each task's create, start, exit and delete, from its shim or in a dead shim's stead.
+// What they have heard is noted in the bundle, so that shims and daemons may die in any order: nothing is announced
+// again by the next daemon, and the end of a task is not forgotten that was announced before its request was answered.
+
+// announce publishes the exit of the init unless that was done.
+func (t *Task) announce(e events.Event, exit Exit) error {
+	t.announcing.Lock()
+	defer t.announcing.Unlock()
+	if t.announced || t.bundle.has(toldFile) {
+		return nil
+	}
+	if t.foreign {
+		if err := t.recordExit(exit); err != nil {
+			return err
+		}
+	}
+	if err := t.m.cfg.Publish(e); err != nil {
+		return err
+	}
+	t.announced = true
+	return t.note(toldFile)
+}
+
+// announceDead announces the exit on behalf of a dead shim and remembers that it did.
+func (m *Manager) announceDead(t *Task, e Exit) error {
+	if t.bundle.has(announcedFile) {
+		return nil
+	}
+	if err := t.announceExit(e); err != nil {
+		return err
+	}
+	return t.note(announcedFile)
+}
+
+// announceDelete announces that the task is deleted, in its dead shim's stead and once.
+func (t *Task) announceDelete(e Exit) error {
+	if !t.listened() || t.bundle.has(deletedFile) {
+		return nil
+	}
+	err := t.m.publishTask(t, "/tasks/delete", "containerd.events.TaskDelete", &apievents.TaskDelete{
+		ContainerId: t.id, Id: t.id, Pid: e.Pid, ExitStatus: e.Status, ExitedAt: types.FromTime(e.At),
+	})
+	if err != nil {
+		return fmt.Errorf("announce deletion of %s: %w", t.id, err)
+	}
+	return t.note(deletedFile)
+}
+
+// announceEnd announces the end of a task that was taken away without its shim, if anybody was told of the task.
+func (t *Task) announceEnd() error {
+	if !t.listened() {
+		return nil
+	}
+	e := Exit{Pid: t.Info().Pid, Status: uint32(128 + unix.SIGKILL), At: time.Now().UTC()}
+	if rec, err := exitrecord.Read(t.bundle.path); err == nil {
+		e = Exit{Pid: uint32(rec.Pid), Status: uint32(rec.Status), At: rec.ExitedAt}
+	}
+	if err := t.m.announceDead(t, e); err != nil {
+		return err
+	}
+	t.setExit(e)
+	return t.announceDelete(t.Info().Exit)
+}
+
+// listened reports whether anybody was told of the task, and so has to be told of its end.
+func (t *Task) listened() bool {
+	return !t.bundle.has(pendingFile) || t.bundle.has(createdFile)
+}
+
+// noteCreated remembers that a task was announced which is not committed yet.
+func (t *Task) noteCreated() {
+	if !t.bundle.has(pendingFile) {
+		return
+	}
+	if err := t.note(createdFile); err != nil {
+		t.m.cfg.Log.Warn("a task's end may not be announced", "id", t.id, "namespace", t.namespace, "error", err)
+	}
+}
+
+// noteDeleted remembers that a shim has deleted its container, and told of it or is about to. One that was started
+// to adopt a container, and found none, has no exit on record and has told nothing.
+func (t *Task) noteDeleted() error {
+	if !t.bundle.has(exitrecord.FileName) {
+		return nil
+	}
+	return errors.Join(t.note(announcedFile), t.note(deletedFile))
+}
+
+// note puts an empty file into the bundle, unless that has been removed.
+func (t *Task) note(name string) error {
+	if err := writeEmpty(t.bundle.file(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("note %s of task %s: %w", name, t.id, err)
+	}
+	return nil
+}
