@@ -35,6 +35,19 @@ func readCgroup(pid int) (string, error) {
 // concerned: for an init that was killed before it could be looked up. It is empty where the spec alone
 // does not say it.
 func memoryCgroup(bundle string, unified bool) string {
+	path := specCgroup(bundle)
+	switch {
+	case path == "":
+		return ""
+	case unified:
+		return "0::" + path + "\n"
+	default:
+		return "1:memory:" + path + "\n"
+	}
+}
+
+// specCgroup is the cgroup that a bundle's spec names, where that is a path: systemd has names of another form.
+func specCgroup(bundle string) string {
 	data, err := os.ReadFile(filepath.Join(bundle, "config.json"))
 	if err != nil {
 		return ""
@@ -47,10 +60,7 @@ func memoryCgroup(bundle string, unified bool) string {
 	if json.Unmarshal(data, &spec) != nil || !filepath.IsAbs(spec.Linux.CgroupsPath) {
 		return ""
 	}
-	if unified {
-		return "0::" + spec.Linux.CgroupsPath + "\n"
-	}
-	return "1:memory:" + spec.Linux.CgroupsPath + "\n"
+	return filepath.Clean(spec.Linux.CgroupsPath) // nothing above the root
 }
 
 func unifiedHost() bool {
@@ -83,22 +93,15 @@ func parseCgroup(text string, unified bool) cgroup {
 
 // joinCgroup moves the shim into a cgroup, which is made if it is missing.
 func joinCgroup(path string) error {
-	var dirs []string
-	if unifiedHost() {
-		dirs = []string{filepath.Join(cgroupMount, path)}
-	} else {
-		entries, err := os.ReadDir(cgroupMount)
-		if err != nil {
-			return err
-		}
-		for _, e := range entries {
-			if e.IsDir() && e.Name() != "cpuset" { // which needs its cpus set first
-				dirs = append(dirs, filepath.Join(cgroupMount, e.Name(), path))
-			}
-		}
+	dirs, err := cgroupDirs(path)
+	if err != nil {
+		return err
 	}
 	var errs []error
 	for _, d := range dirs {
+		if d == filepath.Join(cgroupMount, "cpuset", path) {
+			continue // which needs its cpus set first
+		}
 		err := os.MkdirAll(d, 0o755)
 		if err == nil {
 			err = os.WriteFile(filepath.Join(d, "cgroup.procs"), []byte("0"), 0o644)

@@ -2,6 +2,8 @@ package shim
 
 import (
 	"errors"
+	"os"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
@@ -86,6 +88,23 @@ func TestParseCgroup(t *testing.T) {
 	}
 	if got := parseCgroup(text, true); got.unified != "/sys/fs/cgroup/e" || got.v1 != nil {
 		t.Errorf("v2: %+v", got)
+	}
+}
+
+func TestSpecCgroup(t *testing.T) {
+	for spec, want := range map[string]string{
+		`{"linux": {"cgroupsPath": "/a/b"}}`:                   "/a/b",
+		`{"linux": {"cgroupsPath": "/../../etc"}}`:             "/etc",
+		`{"linux": {"cgroupsPath": "system.slice:cleat:web"}}`: "",
+		`{}`: "",
+	} {
+		bundle := t.TempDir()
+		if err := os.WriteFile(filepath.Join(bundle, "config.json"), []byte(spec), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got := specCgroup(bundle); got != want {
+			t.Errorf("%s: %q", spec, got)
+		}
 	}
 }
 

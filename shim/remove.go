@@ -63,6 +63,8 @@ func removeContainer(cfg Config, r *reaper.Reaper) error {
 	if err != nil && !errors.Is(err, errdefs.ErrNotFound) {
 		return err
 	}
+	// One that is in use is not this container's, which is gone.
+	_ = removeCgroupLeft(ctx, cfg.Bundle)
 	if err := mount.UnmountAll(filepath.Join(cfg.Bundle, "rootfs"), unix.UMOUNT_NOFOLLOW); err != nil {
 		return err
 	}
