@@ -168,3 +168,43 @@ func TestShimKill9WithoutAdoption(t *testing.T) {
 		}
 	}
 }
+
+// TestShimWhoseSocketIsRemoved has the file of a living shim's socket go while the daemon is away: of one whose
+// container runs on, and of one whose container has ended.
+func TestShimWhoseSocketIsRemoved(t *testing.T) {
+	d := Start(t)
+	d.Busybox()
+	end := d.orphaned("runs")
+	ctr := func(args ...string) string {
+		t.Helper()
+		out, stderr, err := d.ctr(args...)
+		if err != nil {
+			t.Fatalf("ctr %q: %v\n%s", args, err, stderr)
+		}
+		return out
+	}
+	ctr("run", "-d", "--null-io", "docker.io/library/busybox:latest", "ended", "sh", "-c", "exit 5")
+	d.Eventually("it has ended", func() error {
+		if out := ctr("task", "ls"); !regexp.MustCompile(`ended +\d+ +STOPPED`).MatchString(out) {
+			return fmt.Errorf("tasks: %s", out)
+		}
+		return nil
+	})
+	shims := d.shims()
+	d.Kill9()
+	for _, s := range shims {
+		must(t, os.Remove(strings.TrimPrefix(s.Socket, "unix://")))
+	}
+	d.Begin()
+	d.anotherShim("runs", shims["runs"].Pid)
+	end()
+	if code := d.Cleat("wait", "runs"); code != "19" {
+		t.Errorf("it ended with %s", code)
+	}
+	must(t, counted(d.Cleat("logs", "runs")))
+	ctr("task", "rm", "ended")
+	ctr("container", "rm", "ended")
+	for id, s := range shims {
+		d.Eventually("the shim of "+id+" is gone", gone(s.Pid))
+	}
+}

@@ -305,6 +305,10 @@ func (m *Manager) cleanUpDead(ctx context.Context, b *bundle) (task.DeleteRespon
 	return m.deleteVerb(ctx, b)
 }
 
+// evictEnv tells a shim, or its verb delete, that nobody listens at the socket of the shim before: it is dead, or the
+// file of its socket was removed, and then it is to be ended.
+const evictEnv = "CLEAT_EVICT=1"
+
 // deleteVerb runs the published `delete` of the shim the bundle was started with. Where it fails,
 // the answer is the published stand-in: status 255, now.
 func (m *Manager) deleteVerb(ctx context.Context, b *bundle) (task.DeleteResponse, error) {
@@ -313,7 +317,9 @@ func (m *Manager) deleteVerb(ctx context.Context, b *bundle) (task.DeleteRespons
 	if binary == "" {
 		return failed, fmt.Errorf("bundle of %s does not say its shim's binary: %w", b.id, errdefs.ErrDataLoss)
 	}
-	out, err := m.output(ctx, m.shimCommand(b, binary, "delete", "-bundle", b.path), nil)
+	cmd := m.shimCommand(b, binary, "delete", "-bundle", b.path)
+	cmd.Env = append(cmd.Env, evictEnv)
+	out, err := m.output(ctx, cmd, nil)
 	if err != nil {
 		return failed, fmt.Errorf("%s delete %s: %w", binary, b.id, err)
 	}

@@ -50,7 +50,7 @@ func (s *scene) manager() *Manager {
 	s.t.Cleanup(func() { must(s.t, r.Close()) })
 	m, err := New(Config{
 		Reaper: r,
-		State: filepath.Join(s.base, "state"), Root: filepath.Join(s.base, "root"), Log: slog.New(slog.DiscardHandler),
+		State:  filepath.Join(s.base, "state"), Root: filepath.Join(s.base, "root"), Log: slog.New(slog.DiscardHandler),
 		Publish: func(e events.Event) error {
 			s.mu.Lock()
 			defer s.mu.Unlock()

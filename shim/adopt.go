@@ -25,13 +25,14 @@ const (
 	lockLimit = 2 * time.Second
 )
 
-// adopt takes over the container of a shim that died; called by serve, before it serves. On an
-// error nothing was done to the container, and the shim holds none.
+// adopt takes over the container of a shim that died; called by serve, before it serves. One that lives is left
+// alone, unless the daemon says that it is unreachable: then it is ended. On an error nothing was done to the
+// container, and the shim holds none.
 //
 // The init is known by its pid and start time and followed by its pidfd (reaper.Adopt). What the
 // dead shim had open is opened again as far as it has a name: FIFOs and the pipes to logs. Exec'd
 // processes go on, but nobody knows them by their ids any more.
-func (s *Server) adopt(bundle, id string) (err error) {
+func (s *Server) adopt(bundle, id string, unreachable bool) (err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), adoptLimit)
 	defer cancel()
 	h, err := readHandle(bundle)
@@ -46,7 +47,11 @@ func (s *Server) adopt(bundle, id string) (err error) {
 	var u undo.Stack
 	defer func() { err = errors.Join(err, u.Run()) }()
 	c := s.restore(bundle, h)
-	if err := lockPatiently(ctx, c); err != nil {
+	err = lockPatiently(ctx, c)
+	if unreachable && errdefs.IsUnavailable(err) {
+		err = errors.Join(evict(ctx, bundle, id), lockPatiently(ctx, c))
+	}
+	if err != nil {
 		return err
 	}
 	u.Push("unlock bundle", c.unlock)

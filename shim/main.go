@@ -38,7 +38,7 @@ func Main(args []string, version string) error {
 	env := environment{
 		stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr,
 		ttrpcAddress: os.Getenv("TTRPC_ADDRESS"), maxShimVersion: os.Getenv("MAX_SHIM_VERSION"),
-		adopt: os.Getenv("CLEAT_ADOPT") == "1",
+		adopt: os.Getenv("CLEAT_ADOPT") == "1", evict: os.Getenv("CLEAT_EVICT") == "1",
 	}
 	switch {
 	case ver:

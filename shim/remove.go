@@ -24,12 +24,19 @@ import (
 const killedStatus = 137
 
 // remove is the verb delete: it cleans up after a shim that is dead. The container is killed if it
-// still runs. It can be called any number of times. stdout gets a DeleteResponse, with the exit
-// that the shim recorded, or else 137 and the present time.
+// still runs. A shim that lives after all, though nobody can reach it, is ended first where the daemon asks for
+// that by CLEAT_EVICT=1; where it cannot be, the container goes all the same. It can be called any number of times.
+// stdout gets a DeleteResponse, with the exit that the shim recorded, or else 137 and the present time.
 func remove(cfg Config, env environment) error {
+	var err error
+	if env.evict {
+		ctx, cancel := context.WithTimeout(context.Background(), lockLimit)
+		defer cancel()
+		err = evict(ctx, cfg.Bundle, cfg.ID)
+	}
 	r := reaper.New()
-	err := removeContainer(cfg, r)
-	if err = errors.Join(err, r.Close()); err != nil {
+	err = errors.Join(err, removeContainer(cfg, r), r.Close())
+	if err != nil {
 		return fmt.Errorf("delete %s: %w", cfg.ID, err)
 	}
 	resp := &task.DeleteResponse{ExitStatus: killedStatus, ExitedAt: types.FromTime(time.Now())}

@@ -51,7 +51,7 @@ func serve(cfg Config, env environment) (err error) {
 	}
 	register(server, s)
 	if env.adopt {
-		if err := s.adopt(cfg.Bundle, cfg.ID); err != nil {
+		if err := s.adopt(cfg.Bundle, cfg.ID, env.evict); err != nil {
 			log.warnf("adopt container %s: %v", cfg.ID, err)
 		}
 	}
@@ -210,4 +210,5 @@ type environment struct {
 	ttrpcAddress   string
 	maxShimVersion string
 	adopt          bool // take over the container that the bundle tells of
+	evict          bool // nobody can reach the shim before this one: should it live, end it
 }

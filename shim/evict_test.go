@@ -1,0 +1,52 @@
+package shim_test
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestDeleteOfWhatNobodyReaches has the daemon say by the verb delete that a shim cannot be reached: the shim is ended
+// where it is the bundle's own, and the container in any case.
+func TestDeleteOfWhatNobodyReaches(t *testing.T) {
+	for name, own := range map[string]bool{"its shim": true, "somebody else holds the bundle": false} {
+		t.Run(name, func(t *testing.T) {
+			d := newDaemon(t)
+			s := launch(t, d, "unreached", args("sleep", "1000"))
+			s.run(s.request())
+			pid := int(s.native().Processes[0].Pid)
+			if !own {
+				s.kill9()
+				s.exited <- nil // nobody takes its place
+				f, err := os.OpenFile(filepath.Join(s.bundle, "shim.pid"), os.O_RDWR|os.O_TRUNC, 0o600)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer f.Close() //nolint:errcheck // it lets go of the lock
+				if _, err := f.WriteString(strconv.Itoa(os.Getpid())); err != nil {
+					t.Fatal(err)
+				}
+				if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+					t.Fatal(err)
+				}
+			}
+			cmd := exec.Command(s.path, "-namespace", namespace, "-address", d.socket, "-publish-binary", "/none", "-id", s.id, "-bundle", s.bundle, "delete")
+			cmd.Dir, cmd.Env = s.bundle, append(os.Environ(), "CLEAT_EVICT=1")
+			out, err := cmd.CombinedOutput()
+			if own && err != nil || !own && (err == nil || !strings.Contains(string(out), "it is not that of")) {
+				t.Errorf("delete: %v: %s", err, out)
+			}
+			if own {
+				end := <-s.exited
+				s.exited <- end
+			}
+			eventually(t, func() bool { return syscall.Kill(pid, 0) != nil || zombie(pid) })
+		})
+	}
+}
