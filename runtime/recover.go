@@ -132,6 +132,9 @@ func (m *Manager) revive(t *Task) bool {
 	if err := removeSocket(old.Address); err != nil {
 		m.cfg.Log.Warn("cannot remove a dead shim's socket", "id", t.id, "namespace", t.namespace, "error", err)
 	}
+	if err := t.note(revivedFile); err != nil {
+		m.cfg.Log.Warn("a task's end may not be announced", "id", t.id, "namespace", t.namespace, "error", err)
+	}
 	s, err := m.launchNative(t.bundle, binary, "CLEAT_ADOPT=1", evictEnv)
 	if err != nil {
 		m.cfg.Log.Warn("cannot start a new shim for a container whose shim died", "id", t.id, "namespace", t.namespace, "error", err)

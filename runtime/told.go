@@ -96,9 +96,9 @@ func (t *Task) noteCreated() {
 }
 
 // noteDeleted remembers that a shim has deleted its container, and told of it or is about to. One that was started
-// to adopt a container, and found none, has no exit on record and has told nothing.
+// to adopt a container may have found none, or one whose exit was on record by then, and has told nothing.
 func (t *Task) noteDeleted() error {
-	if !t.bundle.has(exitrecord.FileName) {
+	if !t.bundle.has(exitrecord.FileName) || t.bundle.has(revivedFile) {
 		return nil
 	}
 	return errors.Join(t.note(announcedFile), t.note(deletedFile))

@@ -194,19 +194,26 @@ func TestExitIsToldOnceThoughShimAndDaemonDie(t *testing.T) {
 	s.announced("/tasks/exit", "/tasks/delete")
 }
 
-// TestTaskThatItsShimDeletedIsToldOnce has a daemon find a shim that an earlier one told to delete its container.
-// It was the shim that announced exit and deletion.
+// TestTaskThatItsShimDeletedIsToldOnce has a daemon find a shim without a container: it was told to delete it by an
+// earlier daemon, and announced exit and deletion; or it was to adopt it, and was too late.
 func TestTaskThatItsShimDeletedIsToldOnce(t *testing.T) {
-	s := newScene(t)
-	m := s.manager()
-	s.ended(s.bundle(m))
-	s.shim(false, refuse)
-	must(t, m.Recover(nil))
-	dead := s.task(m, "the shim is known to be empty", isDead)
-	if e, err := dead.Delete(t.Context()); err != nil || e.Status != 5 {
-		t.Errorf("delete: %+v, %v", e, err)
+	for name, tc := range map[string]struct{ files, want []string }{
+		"deleted": {},
+		"revived": {[]string{revivedFile}, []string{"/tasks/exit", "/tasks/delete"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newScene(t)
+			m := s.manager()
+			s.ended(s.bundle(m, tc.files...))
+			s.shim(false, refuse)
+			must(t, m.Recover(nil))
+			dead := s.task(m, "the shim is known to be empty", isDead)
+			if e, err := dead.Delete(t.Context()); err != nil || e.Status != 5 {
+				t.Errorf("delete: %+v, %v", e, err)
+			}
+			s.announced(tc.want...)
+		})
 	}
-	s.announced()
 }
 
 // TestHalfMadeTaskThatWasAnnounced has daemon and shim die before a request is answered, whose container was
