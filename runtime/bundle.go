@@ -29,7 +29,7 @@ const (
 	toldFile       = "exit-told"        // the exit that a shim told of was announced
 	createdFile    = "create-told"      // the create was announced while the bundle was pending
 	deletedFile    = "delete-told"      // the delete was announced
-	revivedFile    = "shim-revived"     // a shim was started in the place of one before
+	revivedFile    = "shim-revived"     // a shim was started in the place of one before, and has not said yet that it has the container
 	logFile        = "log"              // stderr of the shim
 )
 

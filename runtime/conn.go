@@ -101,7 +101,7 @@ func (c *conn) broke(err error) bool {
 	case <-c.closed:
 		return true
 	case <-timer.C:
-		return false
+		return c.isClosed()
 	}
 }
 

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"time"
 
 	"github.com/containerd/errdefs"
 
@@ -88,7 +87,6 @@ func (m *Manager) make(
 		Stdin: o.Stdin, Stdout: o.Stdout, Stderr: o.Stderr, Terminal: o.Terminal,
 		Runtime: o.Runtime, Link: Connecting,
 	})
-	t.made = time.Now()
 	if err := m.add(t); err != nil {
 		return nil, err
 	}
@@ -102,7 +100,7 @@ func (m *Manager) make(
 	if err := t.bundle.create(o.Spec, o.Runtime, binary); err != nil {
 		return nil, err
 	}
-	u.Push("remove bundle", t.bundle.remove)
+	u.Push("remove bundle", t.clear)
 	if err := t.furnishCheckpoint(ctx, &o); err != nil {
 		return nil, err
 	}

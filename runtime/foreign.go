@@ -2,9 +2,7 @@ package runtime
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"time"
 
 	"github.com/cleatproject/cleat/events"
@@ -28,16 +26,14 @@ const forwardTime = 5 * time.Second
 
 // recordExit puts the exit into the bundle, for when the shim is dead, unless there is one.
 func (t *Task) recordExit(e Exit) error {
-	if _, err := exitrecord.Read(t.bundle.path); err == nil {
-		return nil
-	}
-	err := exitrecord.Write(t.bundle.path, exitrecord.Record{
-		ID: t.id, Pid: int(e.Pid), Status: int(e.Status), ExitedAt: e.At,
+	return t.keep(func() error {
+		if _, err := exitrecord.Read(t.bundle.path); err == nil {
+			return nil
+		}
+		return exitrecord.Write(t.bundle.path, exitrecord.Record{
+			ID: t.id, Pid: int(e.Pid), Status: int(e.Status), ExitedAt: e.At,
+		})
 	})
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil // the bundle is being removed: nobody will ask
-	}
-	return err
 }
 
 // announceExit announces the exit on behalf of a shim that did not.

@@ -13,8 +13,8 @@ import (
 )
 
 // Observe takes an event that a shim forwarded: publishes it and learns from it. The exit of an
-// init is published once however often a shim repeats it, but for a daemon that dies between the two. An error means that the event is not
-// safe and the shim has to send it again.
+// init is published once however often a shim repeats it, but for a daemon that dies between publishing it and
+// noting that. An error means that the event is not safe and the shim has to send it again.
 func (m *Manager) Observe(e events.Event) error {
 	switch e.Topic {
 	case "/tasks/exit":
@@ -24,7 +24,13 @@ func (m *Manager) Observe(e events.Event) error {
 		if err := decodeEvent(e, &ev); err != nil {
 			return err
 		}
-		return m.learn(e, ev.ContainerId, (*Task).noteCreated)
+		return m.learn(e, ev.ContainerId, func(t *Task) { t.noteCreated(ev.Pid) })
+	case "/tasks/delete":
+		var ev apievents.TaskDelete
+		if err := decodeEvent(e, &ev); err != nil {
+			return err
+		}
+		return m.learn(e, ev.ContainerId, func(t *Task) { t.noteDelete(&ev) })
 	case "/tasks/start":
 		var ev apievents.TaskStart
 		if err := decodeEvent(e, &ev); err != nil {
@@ -79,7 +85,7 @@ func (m *Manager) observeExit(e events.Event) error {
 	}
 	t := m.lookup(e.Namespace, ev.ContainerId)
 	exit := Exit{Pid: ev.Pid, Status: ev.ExitStatus, At: ev.ExitedAt.Time()}
-	if t == nil || ev.Id != ev.ContainerId || !t.owns(exit) {
+	if t == nil || ev.Id != ev.ContainerId || !t.owns(ev.Pid) {
 		return m.cfg.Publish(e)
 	}
 	if err := t.announce(e, exit); err != nil {
@@ -89,18 +95,13 @@ func (m *Manager) observeExit(e events.Event) error {
 	return nil
 }
 
-// owns reports whether an exit is that of the task's init, and not of the one before it with the same name: a shim
-// may have its last word after the bundle is gone. Foreign shims need not tell the same pid everywhere.
-func (t *Task) owns(e Exit) bool {
+// owns reports whether what a shim tells of a process's end is of the task's init, and not of the one before it with
+// the same name: a shim may have its last word after the bundle is gone. The task's own has told of the create by then
+// (noteCreated). Foreign shims need not tell the same pid everywhere.
+func (t *Task) owns(pid uint32) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if t.foreign {
-		return true
-	}
-	if t.info.Pid != 0 {
-		return t.info.Pid == e.Pid
-	}
-	return !e.At.Before(t.made)
+	return t.foreign || t.info.Pid == pid || t.info.Pid == 0 && t.recovered
 }
 
 // watch follows a task's connection until the task is taken away or the Manager closes: when it

@@ -29,6 +29,7 @@ func (m *Manager) Recover(made func(namespace, id string) bool) error {
 	m.recoverSandboxes(sandboxes)
 	for _, b := range found {
 		t := m.newTask(b, b.read(shimBinaryFile), Info{Status: types.Status_UNKNOWN, Link: Connecting, Runtime: b.read(runtimeFile)})
+		t.recovered = true
 		pending := b.has(pendingFile)
 		if pending && made != nil && made(t.namespace, t.id) {
 			if err := removeFile(b.file(pendingFile)); err != nil {
@@ -67,7 +68,7 @@ func (m *Manager) discard(ctx context.Context, t *Task) {
 	default:
 		err = m.bury(ctx, t)
 	}
-	if err := errors.Join(err, t.bundle.remove()); err != nil {
+	if err := errors.Join(err, t.clear()); err != nil {
 		m.cfg.Log.Error("cannot remove a half-made task", "id", t.id, "namespace", t.namespace, "error", err)
 	}
 	m.forget(t)
@@ -180,6 +181,10 @@ func (m *Manager) reach(ctx context.Context, t *Task) (*conn, error) {
 		return nil, errors.Join(err, c.client.Close())
 	}
 	if err := t.apply(p); err != nil {
+		return nil, errors.Join(err, c.client.Close())
+	}
+	// From here on what it tells and deletes is its own.
+	if err := removeFile(t.bundle.file(revivedFile)); err != nil {
 		return nil, errors.Join(err, c.client.Close())
 	}
 	t.update(func(i *Info) { i.ShimPid, i.ShimVersion, i.ShimAddress = p.shimPid, p.shimVersion, addr.Address })

@@ -79,12 +79,26 @@ func (t *Task) deleted(ctx context.Context, c *conn, resp *task.DeleteResponse) 
 	t.setRemoving()
 	// Before the bundle goes: a shim without one would not be found again.
 	err := t.shutdown(ctx, c)
-	if err := errors.Join(err, t.bundle.remove()); err != nil {
+	if err := errors.Join(err, t.clear()); err != nil {
 		t.m.cfg.Log.Warn("a deleted task left something behind", "id", t.id, "namespace", t.namespace, "error", err)
 	}
 	t.m.forget(t)
 	t.runGone()
 	return e, nil
+}
+
+// clear removes the bundle, once: when a second caller is through, the next task of that name may have its own there.
+func (t *Task) clear() error {
+	t.keeping.Lock()
+	defer t.keeping.Unlock()
+	if t.cleared {
+		return nil
+	}
+	if err := t.bundle.remove(); err != nil {
+		return err
+	}
+	t.cleared = true
+	return nil
 }
 
 // deleteDead is Delete where the shim died and was cleaned up after.
@@ -94,7 +108,7 @@ func (t *Task) deleteDead() (Exit, error) {
 	if err := t.announceDelete(e); err != nil {
 		return Exit{}, err
 	}
-	if err := t.bundle.remove(); err != nil {
+	if err := t.clear(); err != nil {
 		return Exit{}, err
 	}
 	t.m.forget(t)
@@ -348,7 +362,7 @@ func (t *Task) Abandon(ctx context.Context) error {
 	}
 	// Whoever waits for it has to hear of its end.
 	t.setExit(Exit{Pid: t.Info().Pid, Status: uint32(128 + unix.SIGKILL), At: time.Now().UTC()})
-	err = errors.Join(err, t.bundle.remove())
+	err = errors.Join(err, t.clear())
 	t.m.forget(t)
 	t.runGone()
 	if err != nil {

@@ -57,9 +57,9 @@ type Task struct {
 	m             *Manager
 	namespace, id string
 	bundle        *bundle
-	foreign       bool      // its shim is not cleat's
-	visible       bool      // guarded by m.mu
-	made          time.Time // when its request came; zero for one that an earlier daemon made
+	foreign       bool // its shim is not cleat's
+	visible       bool // guarded by m.mu
+	recovered     bool // an earlier daemon made it
 
 	mu       sync.Mutex
 	info     Info
@@ -70,8 +70,12 @@ type Task struct {
 	child    *reaper.Child // the shim, where this Manager started it
 	gone     []func()      // run once when the shim is gone
 
-	announcing sync.Mutex // held while the exit is published
-	announced  bool
+	announcing sync.Mutex // held while its end is published
+	announced  bool       // the exit was
+	deleteTold bool       // the delete was
+
+	keeping sync.Mutex // held while files come to the bundle, or it goes
+	cleared bool       // the bundle is gone; another task of that name may have one in its place
 }
 
 // newTask returns the task of a bundle, whose shim's binary is named.

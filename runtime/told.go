@@ -52,7 +52,9 @@ func (m *Manager) announceDead(t *Task, e Exit) error {
 
 // announceDelete announces that the task is deleted, in its dead shim's stead and once.
 func (t *Task) announceDelete(e Exit) error {
-	if !t.listened() || t.bundle.has(deletedFile) {
+	t.announcing.Lock()
+	defer t.announcing.Unlock()
+	if t.deleteTold || !t.listened() || t.bundle.has(deletedFile) {
 		return nil
 	}
 	err := t.m.publishTask(t, "/tasks/delete", "containerd.events.TaskDelete", &apievents.TaskDelete{
@@ -61,6 +63,7 @@ func (t *Task) announceDelete(e Exit) error {
 	if err != nil {
 		return fmt.Errorf("announce deletion of %s: %w", t.id, err)
 	}
+	t.deleteTold = true
 	return t.note(deletedFile)
 }
 
@@ -85,13 +88,31 @@ func (t *Task) listened() bool {
 	return !t.bundle.has(pendingFile) || t.bundle.has(createdFile)
 }
 
-// noteCreated remembers that a task was announced which is not committed yet.
-func (t *Task) noteCreated() {
+// noteCreated learns which init is the task's, and remembers that a task was announced which is not committed yet.
+func (t *Task) noteCreated(pid uint32) {
+	t.update(func(i *Info) {
+		if i.Pid == 0 {
+			i.Pid = pid
+		}
+	})
 	if !t.bundle.has(pendingFile) {
 		return
 	}
 	if err := t.note(createdFile); err != nil {
 		t.m.cfg.Log.Warn("a task's end may not be announced", "id", t.id, "namespace", t.namespace, "error", err)
+	}
+}
+
+// noteDelete remembers that the task's shim has announced its deletion.
+func (t *Task) noteDelete(ev *apievents.TaskDelete) {
+	if ev.Id != "" && ev.Id != t.id || !t.owns(ev.Pid) {
+		return // of an exec'd process, or of an earlier task
+	}
+	t.announcing.Lock()
+	defer t.announcing.Unlock()
+	t.deleteTold = true
+	if err := t.note(deletedFile); err != nil {
+		t.m.cfg.Log.Warn("a task's end may be announced twice", "id", t.id, "namespace", t.namespace, "error", err)
 	}
 }
 
@@ -106,8 +127,23 @@ func (t *Task) noteDeleted() error {
 
 // note puts an empty file into the bundle, unless that has been removed.
 func (t *Task) note(name string) error {
-	if err := writeEmpty(t.bundle.file(name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	err := t.keep(func() error { return writeEmpty(t.bundle.file(name)) })
+	if err != nil {
 		return fmt.Errorf("note %s of task %s: %w", name, t.id, err)
+	}
+	return nil
+}
+
+// keep has something written into the bundle, unless that has been removed: nobody will ask then, and what stands
+// there may be the next one's.
+func (t *Task) keep(write func() error) error {
+	t.keeping.Lock()
+	defer t.keeping.Unlock()
+	if t.cleared {
+		return nil
+	}
+	if err := write(); !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
 	return nil
 }
