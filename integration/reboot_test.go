@@ -80,7 +80,7 @@ func TestRestartLabelsOverAReboot(t *testing.T) {
 	log := filepath.Join(t.TempDir(), "log")
 	sleeps := "echo up; sleep 1000"
 	d.restarting("always", sleeps, "policy=always", "loguri=file://"+log)
-	d.restarting("default", sleeps)
+	d.restarting("unsaid", sleeps)
 	d.restarting("unless", sleeps, "policy=unless-stopped")
 	d.restarting("stopped", sleeps, "policy=unless-stopped")
 	d.restarting("failing", sleeps, "policy=on-failure:3")
@@ -101,7 +101,7 @@ func TestRestartLabelsOverAReboot(t *testing.T) {
 	before := d.all()
 	d.reboot()
 
-	up := []string{"always", "default", "unless"}
+	up := []string{"always", "unsaid", "unless"}
 	for _, id := range up {
 		if c := d.restarted(id, "1", "running"); c.Pid == before[id].Pid {
 			t.Errorf("%s has the pid %d that it had before", id, c.Pid)
