@@ -205,16 +205,19 @@ func TestSinkOutlivesClients(t *testing.T) {
 		t.Errorf("child's end: flags %#x, %v, want blocking", flags, err)
 	}
 	_ = child.Close()
-	exited := make(chan error, 1)
-	go func() { exited <- cmd.Wait() }()
+	var result error
+	exited := make(chan struct{})
+	go func() {
+		defer close(exited)
+		result = cmd.Wait()
+	}()
 	var got bytes.Buffer
-	for len(exited) == 0 {
+	for !over(exited) {
 		client(t, path, &got, exited)
 	}
-	if err := <-exited; err != nil {
-		t.Errorf("writer: %v", err)
+	if result != nil {
+		t.Errorf("writer: %v", result)
 	}
-	exited <- nil
 	client(t, path, &got, exited)
 	text := strings.Split(strings.TrimSpace(got.String()), "\n")
 	if len(text) != lines || text[lines-1] != "20000" {
@@ -222,8 +225,17 @@ func TestSinkOutlivesClients(t *testing.T) {
 	}
 }
 
+func over(exited <-chan struct{}) bool {
+	select {
+	case <-exited:
+		return true
+	default:
+		return false
+	}
+}
+
 // client reads some bytes and leaves; once the writer has exited, all that is left.
-func client(t *testing.T, path string, to io.Writer, exited chan error) {
+func client(t *testing.T, path string, to io.Writer, exited <-chan struct{}) {
 	t.Helper()
 	r, err := OpenReader(path)
 	if err != nil {
@@ -235,8 +247,7 @@ func client(t *testing.T, path string, to io.Writer, exited chan error) {
 	go func() {
 		defer close(joined)
 		select {
-		case err := <-exited:
-			exited <- err
+		case <-exited:
 			if err := r.Finish(); err != nil {
 				t.Error(err)
 			}
@@ -251,7 +262,7 @@ func client(t *testing.T, path string, to io.Writer, exited chan error) {
 			break
 		}
 	}
-	if len(exited) > 0 {
+	if over(exited) {
 		if _, err := io.Copy(to, r); err != nil {
 			t.Error(err)
 		}
