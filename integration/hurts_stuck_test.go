@@ -199,12 +199,12 @@ func TestHurts07AClientThatDiesAtAFIFOLeavesNothing(t *testing.T) {
 		must(t, cmd.Process.Kill())
 		_ = cmd.Wait() // it was killed
 	}
-	for id := range d.all() {
-		if id != "c" {
-			d.Try("rm", "--force", id) // it may just have ended: its stdin has
-		}
-	}
 	d.Eventually("only one container is left", func() error {
+		for id := range d.all() { // one may have begun to run when its client was dead
+			if id != "c" {
+				d.Try("rm", "--force", id) // it may just have ended: its stdin has
+			}
+		}
 		if list := d.all(); len(list) != 1 {
 			return fmt.Errorf("%v", list)
 		}
