@@ -20,8 +20,8 @@ type tourStep struct {
 	args string // of ctr, split at blanks; {x} stands for what the tour knows by that name
 	in   string
 	// until is what stdout has to show before the step counts, for what takes its time, and for programs that
-	// end at once, of whose output containerd loses some on a busy machine.
-	until string
+	// end at once, of whose output containerd loses some on a busy machine. says is the same of stderr's end.
+	until, says string
 	// differs says why the output may differ, class why the class of the error; the exit code may not.
 	differs, class string
 }
@@ -146,8 +146,8 @@ func tour() []tourStep {
 		{args: "tasks ls -q"},
 		{args: "tasks ps c1", until: "PID -\nPID -\n"}, // between two sleeps there is the shell alone
 		{args: "tasks ps nothing"},
-		{args: "tasks exec --fifo-dir {fifos} --exec-id e1 c1 /bin/echo in"},
-		{args: "tasks exec --fifo-dir {fifos} --exec-id e2 --cwd /bin --user 1000 c1 /bin/pwd"},
+		{args: "tasks exec --fifo-dir {fifos} --exec-id e1 c1 /bin/echo in", until: "in\n"},
+		{args: "tasks exec --fifo-dir {fifos} --exec-id e2 --cwd /bin --user 1000 c1 /bin/pwd", until: "/bin\n"},
 		{args: "tasks exec --fifo-dir {fifos} --exec-id e3 c1 /bin/nothing", class: missing},
 		{args: "tasks exec --fifo-dir {fifos} --exec-id e4 c1 /bin/false"},
 		{args: "tasks exec --fifo-dir {fifos} --exec-id e5 nothing /bin/true"},
@@ -178,12 +178,12 @@ func tour() []tourStep {
 		{args: "containers rm c1 nothing"},
 		{args: "containers ls"},
 
-		{args: "run --rm --fifo-dir {fifos} --rootfs {rootfs} r1 /bin/sh /hello.sh", until: "out\n"},
+		{args: "run --rm --fifo-dir {fifos} --rootfs {rootfs} r1 /bin/sh /hello.sh", until: "out\n", says: "err"},
 		{args: "run --rm --fifo-dir {fifos} --rootfs --null-io {rootfs} r2 /bin/false"},
-		{args: "run --rm --fifo-dir {fifos} --rootfs --read-only {rootfs} r3 /bin/touch /tmp/x"},
-		{args: "run --rm --fifo-dir {fifos} --rootfs --env A=B --cwd /bin --user 1000 --hostname h {rootfs} r4 /bin/env"},
+		{args: "run --rm --fifo-dir {fifos} --rootfs --read-only {rootfs} r3 /bin/touch /tmp/x", says: "Read-only"},
+		{args: "run --rm --fifo-dir {fifos} --rootfs --env A=B --cwd /bin --user 1000 --hostname h {rootfs} r4 /bin/env", until: "A=B\n"},
 		{args: "run --rm --fifo-dir {fifos} --rootfs --memory-limit 33554432 --cpus 0.5 --pid-file {pidfile} {rootfs} r5 /bin/true"},
-		{args: "run --rm --fifo-dir {fifos} --rootfs --mount type=bind,src={dir},dst=/data,options=rbind:ro {rootfs} r6 /bin/ls /data"},
+		{args: "run --rm --fifo-dir {fifos} --rootfs --mount type=bind,src={dir},dst=/data,options=rbind:ro {rootfs} r6 /bin/ls /data", until: "rootfs\n"},
 		{args: "run --rm --fifo-dir {fifos} --rootfs --cgroup /cleat-tour/{peer} {rootfs} r7 /bin/true"},
 		{args: "run --rm --fifo-dir {fifos} --rootfs --with-ns network:/proc/1/ns/net {rootfs} r8 /bin/true"},
 		{args: "run --rm --fifo-dir {fifos} --rootfs {rootfs} r9 /bin/nothing", class: missing},
@@ -262,8 +262,8 @@ func (tr *traveller) do(s tourStep) seen {
 			tr.t.Fatal(err)
 		}
 		last = seen{tr.plain(out.String()), tr.plain(errorClass(errs.String())), cmd.ProcessState.ExitCode()}
-		if !strings.Contains(last.stdout, s.until) {
-			return fmt.Errorf("ctr %s shows %q", s.args, last.stdout)
+		if !strings.Contains(last.stdout, s.until) || !strings.Contains(last.class, s.says) {
+			return fmt.Errorf("ctr %s shows %q, %q", s.args, last.stdout, last.class)
 		}
 		return nil
 	}
