@@ -2,8 +2,8 @@
 // whatever names and symbolic links say, what is opened lies below it.
 //
 // The kernel does it (openat2 with RESOLVE_IN_ROOT, Linux 5.6). Where it does not know the call, or a
-// filter of system calls does not let it through, a walk does the same: part by part, by descriptors
-// alone, following symbolic links itself. Names may change under either: the walk climbs by the
+// filter of system calls does not let it through, or it finds too many links, a walk does the same: part by
+// part, by descriptors alone, following symbolic links itself. Names may change under either: the walk climbs by the
 // descriptors that it came down by, so ".." cannot lead out of a directory that is moved meanwhile.
 //
 // Descriptors are opened close-on-exec. Errors are *os.PathError. The root may be anything that can
@@ -38,11 +38,16 @@ func (o *Opener) Open(dir int, path string, flags int) (int, error) {
 	flags |= unix.O_CLOEXEC
 	if !o.walks {
 		fd, err := o.ask(dir, path, flags)
+		switch {
 		// EPERM is what filters of system calls answer; a path alone cannot bring it about.
-		if !errors.Is(err, unix.ENOSYS) && !errors.Is(err, unix.EPERM) {
+		case errors.Is(err, unix.ENOSYS), errors.Is(err, unix.EPERM):
+			o.walks = true
+		// The kernel begins anew where something is mounted or renamed meanwhile, and counts the links of both
+		// attempts: the walk counts them once.
+		case errors.Is(err, unix.ELOOP):
+		default:
 			return fd, pathError("openat2", path, err)
 		}
-		o.walks = true
 	}
 	fd, err := walk(dir, path, flags)
 	return fd, pathError("open", path, err)
