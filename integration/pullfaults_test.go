@@ -57,8 +57,9 @@ func (r *Registry) stall(blob []byte, after int) (reached chan struct{}, goOn fu
 	return reached, sync.OnceFunc(func() { close(free) })
 }
 
-// awaitIngest waits until one ingest is left, with so many bytes.
-func (d *Daemon) awaitIngest(size int64) {
+// awaitIngest waits until one ingest is left, with so many bytes, and so many blobs are on record: one that is no
+// ingest any more may still be on its way there.
+func (d *Daemon) awaitIngest(size int64, blobs int) {
 	d.t.Helper()
 	d.Eventually("the bytes are here", func() error {
 		paths, err := filepath.Glob(filepath.Join(d.Root, "content", "ingest", "*", "data"))
@@ -69,6 +70,7 @@ func (d *Daemon) awaitIngest(size int64) {
 		}
 		return fmt.Errorf("%q: %w", paths, err)
 	})
+	d.Eventually("the others are on record", func() error { return d.ctrLists(blobs, "content", "ls", "-q") })
 }
 
 // ctrLists returns an error unless a command of ctr's prints so many words.
@@ -97,10 +99,7 @@ func TestKill9InTheMiddleOfAPull(t *testing.T) {
 	cmd := d.Command("pull", ref)
 	must(t, cmd.Start())
 	<-reached
-	d.awaitIngest(after)
-	d.Eventually("the other layers, manifest and configuration are on record", func() error {
-		return d.ctrLists(len(layers)+1, "content", "ls", "-q")
-	})
+	d.awaitIngest(after, len(layers)+1) // with manifest and configuration
 	d.Kill9()
 	if err := cmd.Wait(); err == nil {
 		t.Error("the pull says it succeeded")
@@ -134,7 +133,7 @@ func TestPullWhoseClientLeaves(t *testing.T) {
 	cmd.Stderr = &stderr
 	must(t, cmd.Start())
 	<-reached
-	d.awaitIngest(1 << 20)
+	d.awaitIngest(1<<20, len(layers)+1)
 	must(t, cmd.Process.Signal(os.Interrupt))
 	if err := cmd.Wait(); err == nil || !strings.Contains(stderr.String(), "hint:") {
 		t.Errorf("%v, %s", err, stderr.String())

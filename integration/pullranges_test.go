@@ -44,7 +44,7 @@ func TestPullByRanges(t *testing.T) {
 	cmd := d.Command("pull", ref)
 	must(t, cmd.Start())
 	<-stalled
-	d.awaitIngest(2 * piece)
+	d.awaitIngest(2*piece, len(layers)+1)
 	d.Kill9()
 	close(free)
 	if err := cmd.Wait(); err == nil {

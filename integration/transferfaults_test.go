@@ -194,7 +194,7 @@ func TestTransferThatIsCancelled(t *testing.T) {
 		ended <- err
 	}()
 	<-reached
-	d.awaitIngest(1 << 20)
+	d.awaitIngest(1<<20, len(layers)+1)
 	cancel()
 	if err := <-ended; status.Code(err) != codes.Canceled {
 		t.Errorf("cancelled: %v", err)
