@@ -50,17 +50,18 @@ func TestImagesOfOthersThroughEachClient(t *testing.T) {
 			if out := d.Cleat("run", "--rm", ref, "sh", "-c", script); out != want {
 				t.Errorf("cleat run: %q", out)
 			}
-			ctr := func(args ...string) string {
+			ctr := func(args ...string) {
 				t.Helper()
 				out, err := exec.CommandContext(t.Context(), "ctr", append([]string{"--address", d.Address, "--namespace", "ctr"}, args...)...).CombinedOutput()
 				if err != nil {
 					t.Errorf("ctr %q: %v\n%s", args, err, out)
 				}
-				return string(out)
 			}
 			ctr("images", "pull", "--plain-http", ref)
-			if out := ctr("run", "--rm", "--fifo-dir", t.TempDir(), ref, fmt.Sprint("c", i), "sh", "-c", script); !strings.Contains(out, want) {
-				t.Errorf("ctr run: %q", out)
+			dir, open := gate(t, 1)
+			run := append([]string{"--namespace", "ctr", "run", "--rm", "--fifo-dir", t.TempDir()}, gateMount(dir)...)
+			if out, stderr, code := ctrGated(t, d.Address, open, want+"\n", "", append(run, ref, fmt.Sprint("c", i), "sh", "-c", script+atGate)...); out != want+"\n" || code != 0 {
+				t.Errorf("ctr run: %q, %q, code %d", out, stderr, code)
 			}
 			ctr("images", "rm", "--sync", ref)
 			if !strings.Contains(ref, "zstd") { // this dockerd unpacks by itself, and knows no zstd

@@ -46,8 +46,10 @@ func TestCtrUnpacksAndDiffs(t *testing.T) {
 	if len(names) != 1 {
 		t.Fatalf("imported %q", names)
 	}
-	if out := ok("run", "--rm", names[0], "c", "/bin/sh", "-c", "cat /upper; ls /etc"); out != "xpasswd\n" {
-		t.Errorf("the container shows %q", out)
+	dir, open := gate(t, 1)
+	run := append([]string{"run", "--rm"}, gateMount(dir)...)
+	if out, _, code := ctrGated(t, d.Address, open, "xpasswd\n", "", append(run, names[0], "c", "/bin/sh", "-c", "cat /upper; ls /etc"+atGate)...); out != "xpasswd\n" || code != 0 {
+		t.Errorf("the container shows %q, code %d", out, code)
 	}
 	var chain string
 	for line := range strings.Lines(ok("snapshots", "ls")) {

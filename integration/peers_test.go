@@ -113,6 +113,39 @@ func ctr(t *testing.T, address string, args ...string) (stdout, stderr string, c
 	return out.String(), errs.String(), code
 }
 
+// atGate is how a program that ctr runs ends: at the gate of a directory that is bound by gateMount.
+const atGate = "; read x < /go/gate"
+
+// gateMount are the flags by which ctr binds the directory of a gate.
+func gateMount(dir string) []string {
+	return []string{"--mount", "type=bind,src=" + dir + ",dst=/go,options=rbind:rw"}
+}
+
+// ctrGated has ctr run a program that ends at a gate, which is opened once ctr has shown all that the program
+// writes: ctr gives up the FIFOs that it has not opened when it hears of the exit, and what is in them.
+func ctrGated(t *testing.T, address string, open func(), out, errs string, args ...string) (stdout, stderr string, code int) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "ctr", append([]string{"--address", address}, args...)...)
+	outPipe, err := cmd.StdoutPipe()
+	must(t, err)
+	errPipe, err := cmd.StderrPipe()
+	must(t, err)
+	must(t, cmd.Start())
+	gotOut, gotErr := make([]byte, len(out)), make([]byte, len(errs))
+	_, err = io.ReadFull(outPipe, gotOut)
+	_, err2 := io.ReadFull(errPipe, gotErr)
+	open()
+	restOut, err3 := io.ReadAll(outPipe)
+	restErr, err4 := io.ReadAll(errPipe)
+	stdout, stderr = string(gotOut)+string(restOut), string(gotErr)+string(restErr)
+	if err := errors.Join(err, err2, err3, err4, ctx.Err()); err != nil {
+		t.Fatalf("ctr %q: %v: %q, %q", args, err, stdout, stderr)
+	}
+	return stdout, stderr, exitCode(t, cmd.Wait())
+}
+
 // watchEvents runs `ctr events` and waits until it shows some; the returned function gives what it has shown.
 func watchEvents(t *testing.T, address string) (shown func() string) {
 	t.Helper()
@@ -169,7 +202,9 @@ func TestOurShimUnderContainerd16(t *testing.T) {
 		return append([]string{"run", "--runtime", shim, "--fifo-dir", fifos}, args...)
 	}
 
-	stdout, stderr, code := c.ctr(run("--rm", image, "one", "sh", "-c", "echo out; echo err >&2; exit 42")...)
+	dir, open := gate(t, 1)
+	stdout, stderr, code := ctrGated(t, c.address, open, "out\n", "err\n",
+		run(append(gateMount(dir), "--rm", image, "one", "sh", "-c", "echo out; echo err >&2"+atGate+"; exit 42")...)...)
 	if stdout != "out\n" || code != 42 || !strings.Contains(stderr, "err") {
 		t.Errorf("run: %q, %q, code %d", stdout, stderr, code)
 	}
@@ -177,7 +212,7 @@ func TestOurShimUnderContainerd16(t *testing.T) {
 		return inOrder(events(), "/containers/create", "/tasks/create", "/tasks/start", "/tasks/exit", "/tasks/delete", "/containers/delete")
 	}, c.text)
 
-	ok(run("-d", image, "two", "sh", "-c", trapping(9))...)
+	ok(run(append(gateMount(dir), "-d", image, "two", "sh", "-c", trapping(9))...)...)
 	eventually(t, "it is ready", func() error {
 		_, stderr, code := c.ctr("tasks", "exec", "--fifo-dir", fifos, "--exec-id", "ready", "two", "test", "-e", "/ready")
 		if code != 0 {
@@ -189,7 +224,7 @@ func TestOurShimUnderContainerd16(t *testing.T) {
 	if !strings.Contains(pids, "two") || !strings.Contains(pids, "RUNNING") {
 		t.Errorf("tasks ls:\n%s", pids)
 	}
-	stdout, stderr, code = c.ctr("tasks", "exec", "--fifo-dir", fifos, "--exec-id", "x", "two", "sh", "-c", "echo in; exit 5")
+	stdout, _, code = ctrGated(t, c.address, open, "in\n", "", "tasks", "exec", "--fifo-dir", fifos, "--exec-id", "x", "two", "sh", "-c", "echo in"+atGate+"; exit 5")
 	if stdout != "in\n" || code != 5 {
 		t.Errorf("exec: %q, %q, code %d", stdout, stderr, code)
 	}
@@ -254,11 +289,13 @@ func TestDebiansCtrAgainstCleatd(t *testing.T) {
 		t.Errorf("snapshots:\n%s", text)
 	}
 
-	stdout, stderr, code := ctr(t, d.Address, "run", "--rm", "--fifo-dir", fifos, image, "one", "sh", "-c", "echo out; exit 42")
+	dir, open := gate(t, 1)
+	run := append(gateMount(dir), "--fifo-dir", fifos)
+	stdout, stderr, code := ctrGated(t, d.Address, open, "out\n", "", append(append([]string{"run", "--rm"}, run...), image, "one", "sh", "-c", "echo out"+atGate+"; exit 42")...)
 	if stdout != "out\n" || code != 42 {
 		t.Errorf("run: %q, %q, code %d", stdout, stderr, code)
 	}
-	ok("run", "-d", "--fifo-dir", fifos, image, "two", "sh", "-c", trapping(9))
+	ok(append(append([]string{"run", "-d"}, run...), image, "two", "sh", "-c", trapping(9))...)
 	d.ready("two")
 	if text := ok("containers", "ls"); !strings.Contains(text, "two") {
 		t.Errorf("containers:\n%s", text)
@@ -271,7 +308,7 @@ func TestDebiansCtrAgainstCleatd(t *testing.T) {
 	})
 	d.Restart()
 	d.status("two", "running")
-	stdout, stderr, code = ctr(t, d.Address, "tasks", "exec", "--fifo-dir", fifos, "--exec-id", "x", "two", "sh", "-c", "echo in; exit 5")
+	stdout, stderr, code = ctrGated(t, d.Address, open, "in\n", "", "tasks", "exec", "--fifo-dir", fifos, "--exec-id", "x", "two", "sh", "-c", "echo in"+atGate+"; exit 5")
 	if stdout != "in\n" || code != 5 {
 		t.Errorf("exec: %q, %q, code %d", stdout, stderr, code)
 	}

@@ -181,7 +181,7 @@ func tour() []tourStep {
 		{args: "run --rm --fifo-dir {fifos} --rootfs {rootfs} r1 /bin/sh /hello.sh", until: "out\n", says: "err"},
 		{args: "run --rm --fifo-dir {fifos} --rootfs --null-io {rootfs} r2 /bin/false"},
 		{args: "run --rm --fifo-dir {fifos} --rootfs --read-only {rootfs} r3 /bin/touch /tmp/x", says: "Read-only"},
-		{args: "run --rm --fifo-dir {fifos} --rootfs --env A=B --cwd /bin --user 1000 --hostname h {rootfs} r4 /bin/env", until: "A=B\n"},
+		{args: "run --rm --fifo-dir {fifos} --rootfs --env A=B --cwd /bin {rootfs} r4 /bin/env", until: "A=B\n"},
 		{args: "run --rm --fifo-dir {fifos} --rootfs --memory-limit 33554432 --cpus 0.5 --pid-file {pidfile} {rootfs} r5 /bin/true"},
 		{args: "run --rm --fifo-dir {fifos} --rootfs --mount type=bind,src={dir},dst=/data,options=rbind:ro {rootfs} r6 /bin/ls /data", until: "rootfs\n"},
 		{args: "run --rm --fifo-dir {fifos} --rootfs --cgroup /cleat-tour/{peer} {rootfs} r7 /bin/true"},

@@ -32,12 +32,15 @@ func TestContainersInUserNamespaces(t *testing.T) {
 	}
 	d.Busybox()
 	for _, snapshotter := range []string{"native"} {
-		out := ok("run", "--rm", "--snapshotter", snapshotter, "--uidmap", "0:100000:65536", "--gidmap", "0:200000:65536", "--remap-labels",
-			"docker.io/library/busybox:latest", "c-"+snapshotter, "/bin/sh", "-c",
-			"cat /proc/self/uid_map; stat -c %u:%g /bin/busybox /; echo x > /new; chown 5:6 /new; stat -c %u:%g /new")
-		if got := strings.Join(strings.Fields(out), " "); got != "0 100000 65536 0:0 0:0 5:6" {
-			t.Errorf("%s: the container says %q", snapshotter, got)
-		}
+		d.Eventually("the container says whose its files are", func() error { // of one that ends at once ctr may lose the output
+			out := ok("run", "--rm", "--snapshotter", snapshotter, "--uidmap", "0:100000:65536", "--gidmap", "0:200000:65536", "--remap-labels",
+				"docker.io/library/busybox:latest", "c-"+snapshotter, "/bin/sh", "-c",
+				"cat /proc/self/uid_map; stat -c %u:%g /bin/busybox /; echo x > /new; chown 5:6 /new; stat -c %u:%g /new")
+			if got := strings.Join(strings.Fields(out), " "); got != "0 100000 65536 0:0 0:0 5:6" {
+				return fmt.Errorf("%s: %q", snapshotter, got)
+			}
+			return nil
+		})
 	}
 	for _, snapshotter := range []string{"overlayfs", "native", "erofs"} {
 		out := d.Cleat("run", "--rm", "--snapshotter", snapshotter, "--uidmap", "0:100000:65536", "--user", "web", "busybox", "sh", "-c",
