@@ -96,9 +96,14 @@ func TestUnderContainerd(t *testing.T) {
 		return p.ctr(append([]string{"run", "--env", "PATH=/bin", "--rootfs", "--runtime", shim}, more...)...)
 	}
 	rootfs := filepath.Join(bundle, "rootfs")
-	if out, _, err := run("--rm", rootfs, "one", "echo", "hello"); err != nil || out != "hello\n" {
-		t.Errorf("run: %q, %v", out, err)
-	}
+	// ctr gives up the FIFOs that it has not opened when it hears of the exit, and what is in them.
+	eventually(t, func() bool {
+		out, _, err := run("--rm", rootfs, "one", "echo", "hello")
+		if err != nil {
+			t.Fatalf("run: %q, %v", out, err)
+		}
+		return out == "hello\n"
+	})
 	if _, code, _ := run("--rm", rootfs, "two", "sh", "-c", "exit 7"); code != 7 {
 		t.Errorf("exit %d, want 7", code)
 	}
@@ -110,9 +115,13 @@ func TestUnderContainerd(t *testing.T) {
 	if out, _, err := p.ctr("task", "list"); err != nil || !strings.Contains(out, "RUNNING") {
 		t.Errorf("list after the restart: %q, %v", out, err)
 	}
-	if out, code, err := p.ctr("task", "exec", "--exec-id", "x", "three", "sh", "-c", "echo in; exit 5"); out != "in\n" || code != 5 {
-		t.Errorf("exec after the restart: %q, %d, %v", out, code, err)
-	}
+	eventually(t, func() bool {
+		out, code, err := p.ctr("task", "exec", "--exec-id", "x", "three", "sh", "-c", "echo in; exit 5")
+		if code != 5 {
+			t.Fatalf("exec after the restart: %q, %d, %v", out, code, err)
+		}
+		return out == "in\n"
+	})
 	for _, verb := range []string{"pause", "resume", "metrics", "ps"} {
 		if _, _, err := p.ctr("task", verb, "three"); err != nil {
 			t.Errorf("%s: %v", verb, err)
