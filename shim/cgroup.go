@@ -199,3 +199,21 @@ func keyedValue(path, key string) (uint64, error) {
 	}
 	return 0, nil
 }
+
+// cgroupDirs returns where a cgroup of that path is, or would be, in each hierarchy.
+func cgroupDirs(path string) ([]string, error) {
+	if unifiedHost() {
+		return []string{filepath.Join(cgroupMount, path)}, nil
+	}
+	entries, err := os.ReadDir(cgroupMount)
+	if err != nil {
+		return nil, err
+	}
+	var dirs []string
+	for _, e := range entries {
+		if e.IsDir() {
+			dirs = append(dirs, filepath.Join(cgroupMount, e.Name(), path))
+		}
+	}
+	return dirs, nil
+}

@@ -12,8 +12,8 @@ import (
 	"github.com/cleatproject/cleat/proto/task"
 )
 
-// cgroupsOf lists the cgroups that a bundle's spec names and that are there.
-func cgroupsOf(t *testing.T, bundle string) []string {
+// specCgroupPath is the path of the cgroups that a bundle's spec names.
+func specCgroupPath(t *testing.T, bundle string) string {
 	t.Helper()
 	data, err := os.ReadFile(filepath.Join(bundle, "config.json"))
 	if err != nil {
@@ -25,9 +25,21 @@ func cgroupsOf(t *testing.T, bundle string) []string {
 	if err := json.Unmarshal(data, &spec); err != nil || spec.Linux.CgroupsPath == "" {
 		t.Fatalf("cgroup of the spec: %+v, %v", spec, err)
 	}
+	return spec.Linux.CgroupsPath
+}
+
+// cgroupsOf lists the cgroups that a bundle's spec names and that are there.
+func cgroupsOf(t *testing.T, bundle string) []string {
+	t.Helper()
+	return cgroupsAt(t, specCgroupPath(t, bundle))
+}
+
+// cgroupsAt lists the cgroups of a path that are there.
+func cgroupsAt(t *testing.T, path string) []string {
+	t.Helper()
 	var found []string
 	for _, base := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/*"} {
-		dirs, err := filepath.Glob(filepath.Join(base, spec.Linux.CgroupsPath))
+		dirs, err := filepath.Glob(filepath.Join(base, path))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -220,24 +220,16 @@ func (s *Server) launch(ctx context.Context, u *undo.Stack, p *process, io *stdi
 	}
 	capture := s.reaper.Capture() // before the fork: an init may die before its pid is known
 	defer capture.Close()
-	taken := false
 	u.Push("delete container", func() error {
 		ctx, cancel := background(ctx, undoLimit)
 		defer cancel()
-		if err := c.removeFromRuntime(ctx); err != nil || taken {
-			return err
-		}
-		if err := removeCgroupLeft(ctx, c.bundle); err != nil {
-			s.log.warnf("clean up after %s: %v", c.id, err)
-		}
-		return nil
+		return c.removeFromRuntime(ctx)
 	})
 	child, err := c.invoke(ctx, capture, p, io, args, c.file(initPidFile))
 	if err != nil {
 		if errors.Is(err, errdefs.ErrAlreadyExists) {
 			// It is somebody else's: leave it alone.
 			c.removal.skip()
-			taken = true
 		}
 		return err
 	}

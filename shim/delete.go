@@ -2,7 +2,6 @@ package shim
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -51,8 +50,7 @@ func (c *container) removeFromRuntime(ctx context.Context) error {
 	if c.removal.done {
 		return nil
 	}
-	err := c.runtime.run(ctx, command{args: []string{"delete", "--force", c.id}})
-	if err != nil && !errors.Is(err, errdefs.ErrNotFound) {
+	if err := c.runtime.forget(ctx, c.id); err != nil {
 		return err
 	}
 	c.removal.done = true

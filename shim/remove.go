@@ -66,12 +66,9 @@ func removeContainer(cfg Config, r *reaper.Reaper) error {
 	rt := &ociRuntime{reaper: r, binary: h.Binary, root: h.Root, systemdCgroup: h.SystemdCgroup, bundle: cfg.Bundle}
 	ctx, cancel := context.WithTimeout(context.Background(), undoLimit)
 	defer cancel()
-	err = rt.run(ctx, command{args: []string{"delete", "--force", cfg.ID}})
-	if err != nil && !errors.Is(err, errdefs.ErrNotFound) {
+	if err := rt.forget(ctx, cfg.ID); err != nil {
 		return err
 	}
-	// One that is in use is not this container's, which is gone.
-	_ = removeCgroupLeft(ctx, cfg.Bundle)
 	if err := mount.UnmountAll(filepath.Join(cfg.Bundle, "rootfs"), unix.UMOUNT_NOFOLLOW); err != nil {
 		return err
 	}
