@@ -155,6 +155,7 @@ func TestWritableImage(t *testing.T) {
 	if err := b.Deactivate(t.Context(), "ns", "w"); !errdefs.IsNotFound(err) {
 		t.Errorf("deactivated twice: %v", err)
 	}
+	detached(t, b.own)
 	// What was written is in the file, which is taken as it is the next time.
 	a, err = b.Activate(t.Context(), "ns", "w", b.writable("disk.img"), activation.Options{Temporary: true})
 	must(t, err)
