@@ -103,10 +103,15 @@ func TestASlowSubscriberIsCutOff(t *testing.T) {
 	for _, s := range good {
 		d.listening(ctx, publisher, s)
 	}
-	const count, size = 5000, 20 << 10 // 100 MB; the log keeps 64 MiB
+	const count, size, ahead = 5000, 20 << 10, 1000 // 100 MB; the log keeps 64 MiB, and 20 MB are what a reader may lag
 	var readers sync.WaitGroup
+	lags, gone := make(map[string]chan struct{}), make(chan struct{})
+	leave := sync.OnceFunc(func() { close(gone) })
 	for transport, s := range good {
+		lag := make(chan struct{}, ahead)
+		lags[transport] = lag
 		readers.Go(func() {
+			defer leave() // publishing waits for it no longer
 			for i := 0; i < count; {
 				e, err := s.receive()
 				if err != nil {
@@ -121,11 +126,18 @@ func TestASlowSubscriberIsCutOff(t *testing.T) {
 					return
 				}
 				i++
+				<-lag
 			}
 		})
 	}
 	body := strings.Repeat("x", size)
 	for i := range count {
+		for _, lag := range lags {
+			select {
+			case lag <- struct{}{}:
+			case <-gone:
+			}
+		}
 		_, err := publisher.Publish(ctx, &eventsapi.PublishRequest{
 			Topic: "/load", Event: &anypb.Any{TypeUrl: "load", Value: fmt.Appendf(nil, "%d;%s", i, body)},
 		})
