@@ -14,27 +14,36 @@ import (
 	"github.com/cleatproject/cleat/proto/types"
 )
 
-// TestExitIsToldOnceThoughShimAndDaemonDie has one daemon announce an exit, and the next find the shim dead.
-func TestExitIsToldOnceThoughShimAndDaemonDie(t *testing.T) {
-	s := newScene(t)
-	first := s.manager()
-	b := s.bundle(first)
-	end := s.shim(true, refuse)
-	must(t, first.Recover(nil))
-	s.task(first, "the shim is adopted", isReady)
-	s.ended(b)
-	must(t, first.Observe(exitEvent(t, 7)))
-	must(t, first.Close())
-	end()
+// TestEndIsToldOnceThoughShimAndDaemonDie has one daemon announce what a shim told it, and the next find the shim dead.
+func TestEndIsToldOnceThoughShimAndDaemonDie(t *testing.T) {
+	for name, deleted := range map[string]bool{"the exit": false, "the deletion too": true} {
+		t.Run(name, func(t *testing.T) {
+			s := newScene(t)
+			first := s.manager()
+			b := s.bundle(first)
+			end := s.shim(true, refuse)
+			must(t, first.Recover(nil))
+			s.task(first, "the shim is adopted", isReady)
+			s.ended(b)
+			must(t, first.Observe(exitEvent(t, 7)))
+			told := []string{"/tasks/exit"}
+			if deleted {
+				must(t, first.Observe(deleteEvent(t, 7)))
+				told = append(told, "/tasks/delete")
+			}
+			must(t, first.Close())
+			end()
 
-	second := s.manager()
-	must(t, second.Recover(nil))
-	dead := s.task(second, "the shim is known to be dead", isDead)
-	s.announced("/tasks/exit")
-	if e, err := dead.Delete(t.Context()); err != nil || e.Status != 5 {
-		t.Errorf("delete: %+v, %v", e, err)
+			second := s.manager()
+			must(t, second.Recover(nil))
+			dead := s.task(second, "the shim is known to be dead", isDead)
+			s.announced(told...)
+			if e, err := dead.Delete(t.Context()); err != nil || e.Status != 5 {
+				t.Errorf("delete: %+v, %v", e, err)
+			}
+			s.announced("/tasks/exit", "/tasks/delete")
+		})
 	}
-	s.announced("/tasks/exit", "/tasks/delete")
 }
 
 // TestTaskThatItsShimDeletedIsToldOnce has a daemon find a shim without a container: it was told to delete it by an
@@ -57,29 +66,6 @@ func TestTaskThatItsShimDeletedIsToldOnce(t *testing.T) {
 			s.announced(tc.want...)
 		})
 	}
-}
-
-// TestDeletionIsToldOnceThoughShimAndDaemonDie has both die when the shim has told of the deletion.
-func TestDeletionIsToldOnceThoughShimAndDaemonDie(t *testing.T) {
-	s := newScene(t)
-	first := s.manager()
-	b := s.bundle(first)
-	end := s.shim(true, refuse)
-	must(t, first.Recover(nil))
-	s.task(first, "the shim is adopted", isReady)
-	s.ended(b)
-	must(t, first.Observe(exitEvent(t, 7)))
-	must(t, first.Observe(deleteEvent(t, 7)))
-	must(t, first.Close())
-	end()
-
-	second := s.manager()
-	must(t, second.Recover(nil))
-	dead := s.task(second, "the shim is known to be dead", isDead)
-	if e, err := dead.Delete(t.Context()); err != nil || e.Status != 5 {
-		t.Errorf("delete: %+v, %v", e, err)
-	}
-	s.announced("/tasks/exit", "/tasks/delete")
 }
 
 // TestRevivedShimThatAdoptedTellsItself has a new shim come in time: what it deletes later, it has told of.
