@@ -19,6 +19,9 @@ func (t *Task) Start(ctx context.Context) (uint32, error) {
 		return 0, err
 	}
 	if err := t.start(ctx, c); err != nil {
+		if t.cutOff(err) {
+			return 0, t.errRemoved()
+		}
 		return 0, fmt.Errorf("start task %s: %w", t.id, err)
 	}
 	return t.Info().Pid, nil
@@ -46,7 +49,8 @@ func (t *Task) setRunning(pid uint32) {
 	})
 }
 
-// ask calls the shim and names the task in an error.
+// ask calls the shim and names the task in an error. A call that is cut off because the task is deleted meanwhile is
+// errdefs.ErrNotFound.
 func ask[Resp any, PResp rpc.Pointer[Resp]](
 	ctx context.Context, t *Task, limit time.Duration, method string, req rpc.Message,
 ) (*Resp, error) {
@@ -55,11 +59,17 @@ func ask[Resp any, PResp rpc.Pointer[Resp]](
 		return nil, err
 	}
 	resp, err := call[Resp, PResp](ctx, c, limit, method, req)
+	if t.cutOff(err) {
+		return nil, t.errRemoved()
+	}
 	if err != nil {
 		return nil, fmt.Errorf("task %s: %w", t.id, err)
 	}
 	return resp, nil
 }
+
+// cutOff reports whether a call failed because the shim leaves with its task.
+func (t *Task) cutOff(err error) bool { return errdefs.IsUnavailable(err) && t.isRemoving() }
 
 // Exec declares a further process.
 func (t *Task) Exec(ctx context.Context, req *task.ExecProcessRequest) error {

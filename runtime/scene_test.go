@@ -29,6 +29,7 @@ type scene struct {
 	t      *testing.T
 	base   string
 	socket string
+	kill   func() error // what the shim does for Kill
 	mu     sync.Mutex
 	told   []string
 }
@@ -100,6 +101,7 @@ func (s *scene) shim(holds bool, del func(context.Context) (*task.DeleteResponse
 	}})
 	server.RegisterService(task.V3Service, &ttrpc.ServiceDesc{Methods: map[string]ttrpc.Method{
 		"Delete":   rpc.Unary(func(ctx context.Context, _ *task.DeleteRequest) (*task.DeleteResponse, error) { return del(ctx) }),
+		"Kill":     rpc.Unary(func(context.Context, *task.KillRequest) (*types.Empty, error) { return &types.Empty{}, s.kill() }),
 		"Shutdown": rpc.Unary(func(context.Context, *task.ShutdownRequest) (*types.Empty, error) { return &types.Empty{}, nil }),
 	}})
 	served := make(chan error, 1)

@@ -64,7 +64,7 @@ type Task struct {
 	mu       sync.Mutex
 	info     Info
 	conn     *conn
-	changed  chan struct{} // closed and replaced when conn or link changes
+	changed  chan struct{} // closed and replaced when conn, link or removing changes
 	exited   chan struct{} // closed once info.Exit is known
 	removing bool          // Delete or an undo is taking the task away
 	child    *reaper.Child // the shim, where this Manager started it
@@ -172,10 +172,13 @@ func (t *Task) setLink(link Link) {
 	t.info.Link = link
 }
 
+// setRemoving notes that the task is being taken away. Whoever waits for a connection waits in vain.
 func (t *Task) setRemoving() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.removing = true
+	close(t.changed)
+	t.changed = make(chan struct{})
 }
 
 func (t *Task) isRemoving() bool {
@@ -217,19 +220,23 @@ func (t *Task) disconnect() error {
 }
 
 // connection returns the connection, waiting briefly for one that is being made. A shim that does
-// not answer is errdefs.ErrUnavailable, a dead one errdefs.ErrFailedPrecondition.
+// not answer is errdefs.ErrUnavailable, a dead one errdefs.ErrFailedPrecondition, one that has left with its task
+// errdefs.ErrNotFound.
 func (t *Task) connection(ctx context.Context) (*conn, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, quickCall, errSlow)
 	defer cancel()
 	for {
 		t.mu.Lock()
-		c, link, changed := t.conn, t.info.Link, t.changed
+		c, link, removing, changed := t.conn, t.info.Link, t.removing, t.changed
 		t.mu.Unlock()
 		if c != nil && !c.isClosed() {
 			return c, nil
 		}
 		if link == Dead {
 			return nil, fmt.Errorf("task %s: its shim is gone, only delete is left to do: %w", t.id, errdefs.ErrFailedPrecondition)
+		}
+		if removing {
+			return nil, t.errRemoved()
 		}
 		select {
 		case <-changed:
@@ -241,4 +248,9 @@ func (t *Task) connection(ctx context.Context) (*conn, error) {
 			return nil, ctx.Err()
 		}
 	}
+}
+
+// errRemoved answers calls that come too late.
+func (t *Task) errRemoved() error {
+	return fmt.Errorf("task %s: it was deleted meanwhile: %w", t.id, errdefs.ErrNotFound)
 }
