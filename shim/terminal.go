@@ -30,7 +30,7 @@ type terminal struct {
 	copied chan struct{} // closed when the last byte of output was moved
 
 	moved   atomic.Int64
-	pending atomic.Int64 // read from the terminal, not yet written
+	pending atomic.Bool // something is taken from the terminal, or may just be, and is not yet written
 
 	mu      sync.Mutex
 	console *os.File // the master, once attached
@@ -137,9 +137,8 @@ func (t *terminal) copyOut() {
 	}
 	buf := make([]byte, ttyChunk)
 	for {
-		n, err := t.console.Read(buf)
+		n, err := t.read(buf)
 		if n > 0 {
-			t.pending.Store(int64(n))
 			if t.stdout != nil {
 				if _, werr := t.stdout.Write(buf[:n]); werr != nil {
 					if !errors.Is(werr, os.ErrClosed) {
@@ -149,8 +148,8 @@ func (t *terminal) copyOut() {
 				}
 			}
 			t.moved.Add(int64(n))
-			t.pending.Store(0)
 		}
+		t.pending.Store(false)
 		if errors.Is(err, unix.EIO) { // no process has it open: for now, or for good
 			if !t.reopened() {
 				return
@@ -161,6 +160,36 @@ func (t *terminal) copyOut() {
 			return
 		}
 	}
+}
+
+// read waits for output and takes it. It is pending from before it has left the terminal, where drained looks for it.
+func (t *terminal) read(buf []byte) (n int, err error) {
+	conn, err := t.console.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	rerr := conn.Read(func(fd uintptr) bool {
+		t.pending.Store(true)
+		for {
+			if n, err = unix.Read(int(fd), buf); !errors.Is(err, unix.EINTR) {
+				break
+			}
+		}
+		if errors.Is(err, unix.EAGAIN) {
+			t.pending.Store(false)
+			return false
+		}
+		return true
+	})
+	switch {
+	case rerr != nil:
+		return 0, rerr
+	case err != nil:
+		return 0, err
+	case n == 0:
+		return 0, io.EOF
+	}
+	return n, nil
 }
 
 // reopened waits a while for a process to open the terminal again; false once there is none.
@@ -210,7 +239,7 @@ func (t *terminal) drained() bool {
 	if t.console == nil || t.closed {
 		return true
 	}
-	if t.pending.Load() > 0 {
+	if t.pending.Load() {
 		return false
 	}
 	conn, err := t.console.SyscallConn()
@@ -224,7 +253,7 @@ func (t *terminal) drained() bool {
 			empty = fds[0].Revents&unix.POLLIN == 0
 		}
 	})
-	return cerr != nil || (empty && t.pending.Load() == 0)
+	return cerr != nil || (empty && !t.pending.Load())
 }
 
 // close ends the copying and closes everything.
