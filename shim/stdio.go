@@ -244,11 +244,15 @@ func (s *stdio) ended() {
 	}
 }
 
-// drainStall is how long drain waits for output that does not move.
-const drainStall = 500 * time.Millisecond
+// drain looks every drainTick, and waits for output that does not move for drainTicks of them: half a second, or more
+// where this process does not get to run.
+const (
+	drainTick  = 5 * time.Millisecond
+	drainTicks = 100
+)
 
 // drain waits until all that the process wrote has been moved on; it gives up as soon as nothing
-// has moved for drainStall: somebody holds the other end and neither reads nor closes it.
+// has moved for a while: somebody holds the other end and neither reads nor closes it.
 func (s *stdio) drain() {
 	s.mu.Lock()
 	tty := s.tty
@@ -256,19 +260,17 @@ func (s *stdio) drain() {
 	if tty == nil {
 		return // pumps were flushed when the process ended
 	}
-	tick := time.NewTicker(5 * time.Millisecond)
+	tick := time.NewTicker(drainTick)
 	defer tick.Stop()
-	moved, since := tty.moved.Load(), time.Now()
-	for !tty.drained() {
+	moved := tty.moved.Load()
+	for still := 0; still < drainTicks && !tty.drained(); still++ {
 		select {
 		case <-tty.copied:
 			return
 		case <-tick.C:
 		}
 		if n := tty.moved.Load(); n != moved {
-			moved, since = n, time.Now()
-		} else if time.Since(since) > drainStall {
-			return
+			moved, still = n, 0
 		}
 	}
 }

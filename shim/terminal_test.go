@@ -67,3 +67,26 @@ func TestWhatIsOnItsWayIsNotDrained(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestDrainGivesUp has a client that holds its end of the output and does not read.
+func TestDrainGivesUp(t *testing.T) {
+	master, slave := newTerminal(t)
+	defer func() { _ = slave.Close() }()
+	r, w := io.Pipe()
+	tty := &terminal{stdout: w, log: &logger{out: io.Discard}, exited: make(chan struct{}), copied: make(chan struct{})}
+	s := &stdio{tty: tty}
+	s.attach(master)
+	if _, err := slave.WriteString("x"); err != nil {
+		t.Fatal(err)
+	}
+	s.drain() // returns
+	if tty.drained() {
+		t.Error("drained, though nobody has read")
+	}
+	if err := r.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.close(); err != nil {
+		t.Error(err)
+	}
+}
