@@ -90,9 +90,7 @@ func TestShimKill9WhileAContainerLogs(t *testing.T) {
 			if code := d.Cleat("wait", "c"); code != "19" {
 				t.Errorf("wait says %s", code)
 			}
-			if err := counted(d.Cleat("logs", "c")); err != nil {
-				t.Error(err)
-			}
+			d.Eventually("the log is complete", func() error { return counted(d.Cleat("logs", "c")) })
 			if exits := d.announced(cursor, 1); !slices.Equal(exits["c"], []uint32{19}) {
 				t.Errorf("exit events: %v", exits)
 			}
@@ -204,7 +202,7 @@ func TestShimWhoseSocketIsRemoved(t *testing.T) {
 	if code := d.Cleat("wait", "runs"); code != "19" {
 		t.Errorf("it ended with %s", code)
 	}
-	must(t, counted(d.Cleat("logs", "runs")))
+	d.Eventually("the log is complete", func() error { return counted(d.Cleat("logs", "runs")) })
 	ctr("task", "rm", "ended")
 	ctr("container", "rm", "ended")
 	for id, s := range shims {

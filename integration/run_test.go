@@ -101,9 +101,7 @@ func TestLogsOfANamedFile(t *testing.T) {
 		path := filepath.Join(t.TempDir(), "a%20log")
 		d.Cleat(append(append([]string{"run", "-d", "--name", name, "--log", "file://" + path}, flags...), "busybox", "echo", "kept")...)
 		d.Cleat("wait", name)
-		if logs := strings.TrimSpace(d.Cleat("logs", name)); logs != "kept" {
-			t.Errorf("%s: logs: %q", name, logs)
-		}
+		d.logs(name, "kept")
 		d.Cleat("rm", name)
 	}
 	if _, stderr, code := d.Try("run", "-d", "--tty", "--log", "daemon", "busybox", "true"); code != 125 || !strings.Contains(stderr, "--log file:///PATH") {
