@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -58,7 +59,7 @@ func (d *Daemon) relabel(id string, labels ...string) {
 	must(d.t, err)
 }
 
-// restarted waits until a container has been restarted some times and has a status.
+// restarted waits until a container has been restarted some times, "1 or 2" for instance, and has a status.
 func (d *Daemon) restarted(id, count, status string) shown {
 	d.t.Helper()
 	ctx, conn := d.grpc()
@@ -67,7 +68,7 @@ func (d *Daemon) restarted(id, count, status string) shown {
 		if err != nil {
 			return err
 		}
-		if got := resp.Container.Labels[restartLabel+"count"]; got != count {
+		if got := resp.Container.Labels[restartLabel+"count"]; !slices.Contains(strings.Split(count, " or "), got) {
 			return fmt.Errorf("count is %q", got)
 		}
 		if c := d.all()[id]; c.Status != status {
@@ -118,7 +119,8 @@ func TestRestartLabels(t *testing.T) {
 	d.Begin()
 	killPid(t, d.restarted("always", "3", "running").Pid)
 	d.restarted("always", "4", "running")
-	d.restarted("unless", "1", "running")
+	// The look at its end may have come after the label, and a restart is counted that dies with the daemon.
+	d.restarted("unless", "1 or 2", "running")
 
 	d.relabel("always", "status=stopped")
 	d.relabel("unless", "status=stopped")
