@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -92,9 +93,15 @@ func alive(pid int) bool {
 	return err == nil && len(f) > 0 && f[0] != "Z" && f[0] != "X"
 }
 
-// shimProcesses returns the pids of shims that live, by what their command line says: those of this
-// daemon, whether it knows them or not.
-func (d *Daemon) shimProcesses() (pids []int) {
+// shimProcesses returns the pids of shims that live: those of this daemon, whether it knows them or not.
+func (d *Daemon) shimProcesses() []int {
+	d.t.Helper()
+	return d.processes("containerd-shim-")
+}
+
+// processes returns the pids of those that live and name the state directory on their command line: shims, OCI
+// runtimes, and the daemon. Given prefixes, they are those of the programs' names.
+func (d *Daemon) processes(prefixes ...string) (pids []int) {
 	d.t.Helper()
 	paths, err := filepath.Glob("/proc/[0-9]*/cmdline")
 	must(d.t, err)
@@ -103,8 +110,9 @@ func (d *Daemon) shimProcesses() (pids []int) {
 		if err != nil {
 			continue // it ended meanwhile
 		}
-		args := strings.Split(string(data), "\x00")
-		if strings.HasPrefix(filepath.Base(args[0]), "containerd-shim-") && strings.Contains(string(data), d.State) {
+		name, _, _ := strings.Cut(string(data), "\x00")
+		named := func(prefix string) bool { return strings.HasPrefix(filepath.Base(name), prefix) }
+		if strings.Contains(string(data), d.State) && (len(prefixes) == 0 || slices.ContainsFunc(prefixes, named)) {
 			pid, err := strconv.Atoi(filepath.Base(filepath.Dir(p)))
 			must(d.t, err)
 			pids = append(pids, pid)

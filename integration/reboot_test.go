@@ -26,11 +26,14 @@ func (d *Daemon) reboot() {
 		}
 	}
 	d.Kill9()
-	for _, pid := range append(d.shimProcesses(), pids...) {
-		if err := unix.Kill(pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
-			d.t.Fatal(err)
+	// Shims first, and last the OCI runtimes that go on without them.
+	for pids = append(d.processes(), pids...); len(pids) > 0; pids = d.processes() {
+		for _, pid := range pids {
+			if err := unix.Kill(pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
+				d.t.Fatal(err)
+			}
+			d.Eventually("a process is gone", gone(pid))
 		}
-		d.Eventually("a process is gone", gone(pid))
 	}
 	data, err := os.ReadFile("/proc/self/mountinfo")
 	must(d.t, err)
