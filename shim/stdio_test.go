@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/cleatproject/cleat/fifo"
 	"github.com/cleatproject/cleat/proto/task"
 	"github.com/cleatproject/cleat/proto/types"
@@ -183,8 +185,8 @@ func TestClientLeavesAndComesBack(t *testing.T) {
 
 func TestLogFile(t *testing.T) {
 	d := newDaemon(t)
-	log := filepath.Join(d.state, "logs", "out.log")
-	for i := range 2 { // the second appends
+	log := filepath.Join(inMemory(t), "logs", "out.log") // a disk may take longer than an exit waits for it
+	for i := range 2 {                                   // the second appends
 		s := launch(t, d, "log"+strconv.Itoa(i), args("sh", "-c", "readlink /proc/self/fd/1; seq 1 20000; echo err >&2"))
 		req := s.request()
 		req.Stdout, req.Stderr = "file://"+log, "file://"+log
@@ -206,6 +208,21 @@ func TestLogFile(t *testing.T) {
 		}
 		s.remove()
 	}
+}
+
+// inMemory is a directory on no disk.
+func inMemory(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
 }
 
 func TestLogger(t *testing.T) {
