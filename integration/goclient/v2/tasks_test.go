@@ -2,6 +2,7 @@ package goclient
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"slices"
 	"strings"
@@ -267,11 +268,14 @@ func TestTheDaemonRestartsUnderItsClient(t *testing.T) {
 
 	f.daemon.Restart()
 	f.connected()
-	status, err := task.Status(f.ctx)
-	f.must(err)
-	if status.Status != containerd.Running {
-		t.Errorf("status %+v after a restart", status)
-	}
+	harness.Eventually(t, "both run", func() error { // their shims have to tell the daemon first
+		for _, task := range []containerd.Task{task, ending} {
+			if status, err := task.Status(f.ctx); err != nil || status.Status != containerd.Running {
+				return fmt.Errorf("status %+v after a restart, %w", status, err)
+			}
+		}
+		return nil
+	})
 	loaded, err := lives.Task(f.ctx, nil)
 	f.must(err)
 	if loaded.Pid() != pid {
