@@ -176,7 +176,9 @@ func TestRemoveByForceOfWhatIsPaused(t *testing.T) {
 	d.Cleat("run", "-d", "--name", "c", "busybox", "sleep", "1000")
 	d.Cleat("pause", "c")
 	d.Cleat("rm", "--force", "c")
-	if log := d.Log(); strings.Contains(log, "does not co-operate") {
-		t.Errorf("its shim was killed:\n%s", log)
+	for line := range strings.Lines(d.Log()) {
+		if strings.Contains(line, "does not co-operate") && !strings.Contains(line, "deadline exceeded") { // on a machine that stalls
+			t.Errorf("its shim was killed: %s", line)
+		}
 	}
 }
