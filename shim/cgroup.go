@@ -31,6 +31,17 @@ func readCgroup(pid int) (string, error) {
 	return string(data), nil
 }
 
+// exiting says of what readCgroup told whether the process is about to end, or no container's: cgroup v1 shows it in the
+// roots alone from the beginning of its end on, before anybody can collect it.
+func exiting(groups string) bool {
+	for line := range strings.Lines(groups) {
+		if !strings.HasSuffix(line, ":/\n") {
+			return false
+		}
+	}
+	return groups != ""
+}
+
 // memoryCgroup says, as readCgroup does, where the spec puts a container as far as its memory is
 // concerned: for an init that was killed before it could be looked up. It is empty where the spec alone
 // does not say it.

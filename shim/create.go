@@ -247,6 +247,9 @@ func (s *Server) launch(ctx context.Context, u *undo.Stack, p *process, io *stdi
 		if err != nil {
 			s.log.warnf("cgroup of %s: %v", c.id, err)
 		}
+		if spec := memoryCgroup(c.bundle, unifiedHost()); spec != "" && exiting(groups) {
+			groups = spec
+		}
 	}
 	c.handle.Cgroup = groups // nobody else knows the container yet
 	s.setCgroup(c, groups)

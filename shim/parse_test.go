@@ -171,3 +171,13 @@ func FuzzParsers(f *testing.F) {
 		}
 	})
 }
+
+func TestExitingProcessesAreInTheRoots(t *testing.T) {
+	for text, want := range map[string]bool{
+		"9:memory:/\n8:pids:/\n0::/\n": true, "9:memory:/a\n8:pids:/\n0::/\n": false, "0::/a\n": false, "": false,
+	} {
+		if got := exiting(text); got != want {
+			t.Errorf("%q: %v", text, got)
+		}
+	}
+}
