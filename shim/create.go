@@ -1,6 +1,7 @@
 package shim
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -247,8 +248,8 @@ func (s *Server) launch(ctx context.Context, u *undo.Stack, p *process, io *stdi
 		if err != nil {
 			s.log.warnf("cgroup of %s: %v", c.id, err)
 		}
-		if spec := memoryCgroup(c.bundle, unifiedHost()); spec != "" && exiting(groups) {
-			groups = spec
+		if exiting(groups) {
+			groups = cmp.Or(memoryCgroup(c.bundle, unifiedHost()), groups)
 		}
 	}
 	c.handle.Cgroup = groups // nobody else knows the container yet
