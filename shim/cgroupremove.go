@@ -74,29 +74,33 @@ func removeCgroups(ctx context.Context, bundle string) error {
 // removeCgroup removes a cgroup with those below it. One that is not there is removed.
 func removeCgroup(dir string) error {
 	err := unix.Rmdir(dir)
-	switch {
-	case err == nil, errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR):
-		return nil
-	case !errors.Is(err, unix.EBUSY) && !errors.Is(err, unix.ENOTEMPTY):
-		return &os.PathError{Op: "rmdir", Path: dir, Err: err}
-	}
-	// Those below are the container's own as long as it lives.
-	if procs, rerr := os.ReadFile(filepath.Join(dir, "cgroup.procs")); rerr == nil && len(procs) == 0 {
-		below, rerr := os.ReadDir(dir)
-		if rerr != nil {
-			return fmt.Errorf("remove cgroup: %w", rerr)
-		}
-		for _, e := range below {
-			if e.IsDir() {
-				if err := removeCgroup(filepath.Join(dir, e.Name())); err != nil {
-					return err
-				}
+	if errors.Is(err, unix.EBUSY) || errors.Is(err, unix.ENOTEMPTY) {
+		// Those below are the container's own as long as it lives.
+		if procs, rerr := os.ReadFile(filepath.Join(dir, "cgroup.procs")); rerr == nil && len(procs) == 0 {
+			if err := removeCgroupsBelow(dir); err != nil {
+				return err
 			}
+			err = unix.Rmdir(dir)
 		}
-		err = unix.Rmdir(dir)
 	}
-	if err == nil || errors.Is(err, unix.ENOENT) {
+	if err == nil || errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
 		return nil
 	}
 	return &os.PathError{Op: "rmdir", Path: dir, Err: err}
+}
+
+func removeCgroupsBelow(dir string) error {
+	below, err := os.ReadDir(dir)
+	if err != nil {
+		return fmt.Errorf("remove cgroup: %w", err)
+	}
+	for _, e := range below {
+		if !e.IsDir() {
+			continue
+		}
+		if err := removeCgroup(filepath.Join(dir, e.Name())); err != nil {
+			return err
+		}
+	}
+	return nil
 }
