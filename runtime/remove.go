@@ -283,7 +283,7 @@ func (m *Manager) bury(ctx context.Context, t *Task) error {
 		}
 	}
 	e := Exit{Pid: uint32(rec.Pid), Status: uint32(rec.Status), At: rec.ExitedAt}
-	if !t.bundle.has(announcedFile) && t.listened() {
+	if t.listened() {
 		if err := m.announceDead(t, e); err != nil {
 			return err
 		}
