@@ -18,6 +18,7 @@ import (
 	"github.com/cleatproject/cleat/daemon/service"
 	"github.com/cleatproject/cleat/events"
 	"github.com/cleatproject/cleat/image/registry"
+	"github.com/cleatproject/cleat/internal/hostproc"
 	"github.com/cleatproject/cleat/internal/undo"
 	"github.com/cleatproject/cleat/internal/version"
 	"github.com/cleatproject/cleat/mount/activation"
@@ -105,7 +106,8 @@ func assemble(ctx context.Context, cfg Config, log *slog.Logger) (_ *daemon, err
 	}
 	drivers := openSnapshotters(cfg.Root, uuid, cfg.ProxyPlugins, log, &d.close)
 
-	tasks, err := openRuntime(ctx, cfg, kept.events, log, &d.close)
+	attributes, defaults := detach(log)
+	tasks, err := openRuntime(ctx, cfg, kept.events, attributes, log, &d.close)
 	if err != nil {
 		return nil, err
 	}
@@ -117,7 +119,7 @@ func assemble(ctx context.Context, cfg Config, log *slog.Logger) (_ *daemon, err
 		Mounts: mounts,
 		DB:     kept.db, Content: kept.content, Snapshotters: drivers.working, Unavailable: drivers.failed, DefaultSnapshotter: cfg.Snapshotter,
 		DefaultRuntime: cfg.Runtime, Runtime: tasks, Events: kept.events, Root: cfg.Root,
-		CgroupParent: cfg.CgroupParent, GC: cfg.GC.service(), Log: log, Helpers: helpers(cfg), Processors: cfg.processors(), Limits: cfg.Unpack.limits(),
+		CgroupParent: cfg.CgroupParent, ProcessDefaults: defaults, GC: cfg.GC.service(), Log: log, Helpers: helpers(cfg), Processors: cfg.processors(), Limits: cfg.Unpack.limits(),
 		Registries: registry.New(registry.Options{
 			ConfigPath: cfg.RegistryConfigPath, UserAgent: "cleat/" + version.Version(), Chunk: cfg.RegistryUploadChunk,
 			Ranges: registry.Ranges{From: cfg.RegistryRangeFrom, AtOnce: cfg.RegistryRanges}, Log: log,
@@ -141,7 +143,9 @@ func assemble(ctx context.Context, cfg Config, log *slog.Logger) (_ *daemon, err
 }
 
 // openRuntime makes the manager of tasks with the reaper of its shims.
-func openRuntime(ctx context.Context, cfg Config, log *events.Log, to *slog.Logger, closing *undo.Stack) (*runtime.Manager, error) {
+func openRuntime(
+	ctx context.Context, cfg Config, log *events.Log, attributes hostproc.Attributes, to *slog.Logger, closing *undo.Stack,
+) (*runtime.Manager, error) {
 	children := reaper.NewOwn()
 	closing.Push("close reaper", children.Close)
 	binary, err := os.Executable()
@@ -150,7 +154,7 @@ func openRuntime(ctx context.Context, cfg Config, log *events.Log, to *slog.Logg
 	}
 	tasks, err := runtime.New(runtime.Config{
 		State: cfg.State, Root: cfg.Root, Address: cfg.Address, TTRPCAddress: cfg.TTRPCAddress,
-		Binary: binary, Runtimes: cfg.Runtimes, Debug: to.Enabled(ctx, slog.LevelDebug), Reaper: children,
+		Binary: binary, Runtimes: cfg.Runtimes, Debug: to.Enabled(ctx, slog.LevelDebug), Reaper: children, Attributes: attributes,
 		Publish: func(e events.Event) error { _, err := log.Append(e); return err },
 		Log:     to,
 	})

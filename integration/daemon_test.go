@@ -27,6 +27,7 @@ type Daemon struct {
 	State   string
 	Address string
 	args    []string
+	behind  []string // a command line that becomes the daemon, given its own as arguments
 	cmd     *exec.Cmd
 	exited  chan struct{}
 	log     string
@@ -42,9 +43,30 @@ func Start(t *testing.T, args ...string) *Daemon {
 	return StartAt(t, base, args...)
 }
 
+// StartBehind is Start by a program that becomes the daemon: it gets the daemon's command line as
+// further arguments.
+func StartBehind(t *testing.T, program ...string) *Daemon {
+	t.Helper()
+	base, err := os.MkdirTemp("", "cleat-it")
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := newDaemon(t, base)
+	d.behind = program
+	d.Begin()
+	return d
+}
+
 // StartAt is Start with a given base directory, which is removed at the end.
 func StartAt(t *testing.T, base string, args ...string) *Daemon {
 	t.Helper()
+	d := newDaemon(t, base, args...)
+	d.Begin()
+	return d
+}
+
+// newDaemon is a daemon that is yet to be begun, and is stopped and searched for leaks when the test ends.
+func newDaemon(t *testing.T, base string, args ...string) *Daemon {
 	d := &Daemon{
 		t: t, Root: filepath.Join(base, "root"), State: filepath.Join(base, "state"),
 		Address: filepath.Join(base, "state", "cleat.sock"), args: args, log: filepath.Join(base, "cleatd.log"),
@@ -55,7 +77,6 @@ func StartAt(t *testing.T, base string, args ...string) *Daemon {
 			t.Error(err)
 		}
 	})
-	d.Begin()
 	return d
 }
 
@@ -76,7 +97,8 @@ func (d *Daemon) Begin() {
 	}
 	defer log.Close()
 	args := append([]string{"--root", d.Root, "--state", d.State, "--address", d.Address, "--log-level", "debug"}, d.args...)
-	d.cmd = exec.Command(filepath.Join(binaries, "cleatd"), args...)
+	line := append(append(d.behind[:len(d.behind):len(d.behind)], filepath.Join(binaries, "cleatd")), args...)
+	d.cmd = exec.Command(line[0], line[1:]...)
 	d.cmd.Stdout, d.cmd.Stderr = log, log
 	if err := d.cmd.Start(); err != nil {
 		d.t.Fatal(err)

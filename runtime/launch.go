@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -16,8 +17,10 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	runc "github.com/containerd/go-runc"
 	"golang.org/x/sys/unix"
 
+	"github.com/cleatproject/cleat/internal/hostproc"
 	"github.com/cleatproject/cleat/internal/undo"
 	"github.com/cleatproject/cleat/proto/bootstrap"
 	"github.com/cleatproject/cleat/proto/rpc"
@@ -78,10 +81,15 @@ func (m *Manager) launchNative(b *bundle, binary string, env ...string) (_ *shim
 	cmd.ExtraFiles = []*os.File{fd}
 	cmd.Stderr = log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	child, err := m.cfg.Reaper.Spawn(cmd)
+	var child *reaper.Child
+	err = m.cfg.Attributes.Start(func() (err error) {
+		child, err = m.cfg.Reaper.Spawn(cmd)
+		return err
+	})
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", binary, err)
 	}
+	m.detach(child.Pid())
 	u.Release()
 	return &shim{bundle: b, address: addr, child: child}, nil
 }
@@ -98,10 +106,23 @@ func (m *Manager) shimCommand(b *bundle, binary, verb string, extra ...string) *
 	}
 	cmd := exec.Command(binary, append(args, verb)...) //nolint:noctx // a shim outlives every context
 	cmd.Dir = b.path
-	cmd.Env = append(os.Environ(),
-		"TTRPC_ADDRESS="+m.cfg.TTRPCAddress, "GRPC_ADDRESS="+m.cfg.Address,
-		"NAMESPACE="+b.namespace, "MAX_SHIM_VERSION=2")
+	cmd.Env = []string{"PATH=" + cmp.Or(os.Getenv("PATH"), defaultPath),
+		"TTRPC_ADDRESS=" + m.cfg.TTRPCAddress, "GRPC_ADDRESS=" + m.cfg.Address,
+		"NAMESPACE=" + b.namespace, "MAX_SHIM_VERSION=2"}
 	return cmd
+}
+
+// defaultPath is where shims find their OCI runtime when the daemon has no PATH.
+const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+// detach gives a process that was just started the attributes that belong to a whole process and
+// that it must not inherit. What cannot be set is logged and changes nothing else.
+func (m *Manager) detach(pid int) {
+	if err := errors.Join(m.cfg.Attributes.SetLimits(pid), hostproc.SetOOMScore(pid)); err != nil {
+		m.undetached.Do(func() {
+			m.cfg.Log.Warn("shims inherit attributes of the daemon", "pid", pid, "error", err)
+		})
+	}
 }
 
 // launchForeign runs the published `start`, which leaves a shim behind and prints its address.
@@ -142,10 +163,15 @@ func (m *Manager) output(ctx context.Context, cmd *exec.Cmd, stdin []byte) ([]by
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(stdin), &stdout, &stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.WaitDelay = time.Second // a daemon that kept our pipe must not keep us
-	exits, err := m.cfg.Reaper.Start(cmd)
+	var exits chan runc.Exit
+	err := m.cfg.Attributes.Start(func() (err error) {
+		exits, err = m.cfg.Reaper.Start(cmd)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
+	m.detach(cmd.Process.Pid)
 	done := make(chan struct{})
 	var status int
 	var waitErr error

@@ -13,6 +13,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/cleatproject/cleat/events"
+	"github.com/cleatproject/cleat/internal/hostproc"
 	"github.com/cleatproject/cleat/reaper"
 )
 
@@ -30,6 +31,8 @@ type Config struct {
 	Runtimes map[string]string
 	// Debug makes shims log more; optional.
 	Debug bool
+	// Attributes are what shims do not inherit; the zero value lets them inherit everything.
+	Attributes hostproc.Attributes
 	// Reaper collects the shims started here.
 	Reaper *reaper.Reaper
 	// Publish announces an event on behalf of a shim that died; Observe must not be called
@@ -45,12 +48,15 @@ type key struct{ namespace, id string }
 type Manager struct {
 	cfg Config
 
-	mu    sync.Mutex
-	tasks map[key]*Task
+	mu       sync.Mutex
+	tasks    map[key]*Task
+	creating map[key]*creation
 
 	ctx    context.Context //nolint:containedctx // the life of the Manager's own goroutines
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
+
+	undetached sync.Once // the warning of detach
 }
 
 // New returns a Manager without tasks. Close it.
@@ -72,7 +78,7 @@ func New(cfg Config) (*Manager, error) {
 		return nil, fmt.Errorf("create work directory: %w", err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	return &Manager{cfg: cfg, tasks: make(map[key]*Task), ctx: ctx, cancel: cancel}, nil
+	return &Manager{cfg: cfg, tasks: make(map[key]*Task), creating: make(map[key]*creation), ctx: ctx, cancel: cancel}, nil
 }
 
 // Close forgets every task, leaving shims and containers alone, and waits for the Manager's
@@ -97,11 +103,65 @@ func (m *Manager) Close() error {
 func (m *Manager) Get(namespace, id string) (*Task, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	t, ok := m.tasks[key{namespace, id}]
+	return m.getLocked(key{namespace, id})
+}
+
+func (m *Manager) getLocked(k key) (*Task, error) {
+	t, ok := m.tasks[k]
 	if !ok || !t.visible {
-		return nil, fmt.Errorf("task %s: %w", id, errdefs.ErrNotFound)
+		return nil, fmt.Errorf("task %s: %w", k.id, errdefs.ErrNotFound)
 	}
 	return t, nil
+}
+
+// creation is one or more requests in progress that make a task of one name.
+type creation struct {
+	requests int
+	done     chan struct{} // closed when the last of them has ended
+}
+
+// Creating announces that a request is about to create a task: until the returned function is
+// called, Await waits for the outcome.
+func (m *Manager) Creating(namespace, id string) (done func()) {
+	k := key{namespace, id}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	c := m.creating[k]
+	if c == nil {
+		c = &creation{done: make(chan struct{})}
+		m.creating[k] = c
+	}
+	c.requests++
+	return func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		if c.requests--; c.requests == 0 {
+			delete(m.creating, k)
+			close(c.done)
+		}
+	}
+}
+
+// Await is Get for clients, which may refer to a task as soon as they have asked for it: while a
+// request that creates it is in progress, Await waits for the outcome, until ctx ends.
+func (m *Manager) Await(ctx context.Context, namespace, id string) (*Task, error) {
+	k := key{namespace, id}
+	for {
+		m.mu.Lock()
+		t, err := m.getLocked(k)
+		c := m.creating[k]
+		m.mu.Unlock()
+		if err == nil || c == nil {
+			return t, err
+		}
+		select {
+		case <-c.done:
+		case <-ctx.Done():
+			return nil, fmt.Errorf("task %s: wait for its creation: %w", id, ctx.Err())
+		case <-m.ctx.Done():
+			return nil, fmt.Errorf("task %s: daemon is stopping: %w", id, errdefs.ErrUnavailable)
+		}
+	}
 }
 
 // List returns the tasks of a namespace, or of all for "", ordered by id. It asks no shim.
@@ -141,6 +201,13 @@ func (m *Manager) show(t *Task) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	t.visible = true
+}
+
+// hide makes a task invisible to Get and List again.
+func (m *Manager) hide(t *Task) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	t.visible = false
 }
 
 // forget removes a task from the table.

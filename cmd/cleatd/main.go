@@ -44,8 +44,7 @@ type streams struct {
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
-	// A client that goes away must not take the daemon along.
-	signal.Ignore(syscall.SIGPIPE, syscall.SIGHUP)
+	daemon.CatchSignals()
 	if err := run(ctx, os.Args[1:], streams{os.Stdin, os.Stdout, os.Stderr}); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
 			return

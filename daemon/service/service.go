@@ -51,7 +51,9 @@ type Config struct {
 	Root string
 	// CgroupParent is the cgroup below which containers that choose none are put.
 	CgroupParent string
-	Log          *slog.Logger
+	// ProcessDefaults are for containers whose spec leaves them open.
+	ProcessDefaults ProcessDefaults
+	Log             *slog.Logger
 	// Registries is what images are pulled from and pushed to.
 	Registries *registry.Client
 	// GC says when garbage is collected, Collecting how; the zero value of the latter is right.

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/containerd/errdefs"
 )
@@ -57,38 +56,6 @@ func (d document) child(name string) (document, error) {
 	}
 	return c, err
 }
-
-// placeCgroup puts a client's spec below this daemon's own cgroup, unless this is the host's main
-// daemon, so that two daemons never share one. Paths in systemd's form and relative ones are left.
-func (s *Service) placeCgroup(spec []byte) ([]byte, error) {
-	if s.CgroupParent == defaultCgroupParent {
-		return spec, nil
-	}
-	d, err := parseDocument(spec)
-	if err != nil {
-		return nil, err
-	}
-	linux, err := d.child("linux")
-	if err != nil {
-		return nil, err
-	}
-	var path string
-	if err := linux.get("cgroupsPath", &path); err != nil {
-		return nil, err
-	}
-	if !strings.HasPrefix(path, "/") {
-		return spec, nil
-	}
-	if err := linux.set("cgroupsPath", filepath.Join(s.CgroupParent, path)); err != nil {
-		return nil, err
-	}
-	if err := d.set("linux", linux); err != nil {
-		return nil, err
-	}
-	return json.Marshal(d)
-}
-
-const defaultCgroupParent = "/cleat"
 
 // parsedSpec is an OCI spec with the members that the daemon looks into decoded, once.
 type parsedSpec struct {
@@ -150,7 +117,7 @@ func (s *Service) completeSpec(p parsedSpec, namespace, id, rootfs string) ([]by
 	err := errors.Join(
 		p.root.set("path", first(rootfs, "rootfs")), p.all.set("root", p.root),
 		p.linux.set("cgroupsPath", cgroup), p.all.set("linux", p.linux),
-		p.all.set("process", p.process),
+		s.ProcessDefaults.fill(p.process), p.all.set("process", p.process),
 	)
 	if err != nil {
 		return nil, err

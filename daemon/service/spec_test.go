@@ -52,26 +52,6 @@ func TestCompleteSpecKeepsAChosenCgroup(t *testing.T) {
 	}
 }
 
-func TestPlaceCgroupKeepsDaemonsApart(t *testing.T) {
-	other := &Service{Config: Config{CgroupParent: "/cleat-12345678"}}
-	for in, want := range map[string]string{
-		`{"linux":{"cgroupsPath":"/default/x"}}`:              "/cleat-12345678/default/x",
-		`{"linux":{"cgroupsPath":"system.slice:docker:abc"}}`: "system.slice:docker:abc",
-		`{"linux":{"cgroupsPath":"relative/x"}}`:              "relative/x",
-	} {
-		got, err := other.placeCgroup([]byte(in))
-		must(t, err)
-		if path := decode(t, got)["linux"].(map[string]any)["cgroupsPath"]; path != want {
-			t.Errorf("%s became %v", in, path)
-		}
-	}
-	main := &Service{Config: Config{CgroupParent: defaultCgroupParent}}
-	in := []byte(`{"linux":{"cgroupsPath":"/default/x"}}`)
-	if got, err := main.placeCgroup(in); err != nil || string(got) != string(in) {
-		t.Errorf("the host's main daemon changed it to %s, %v", got, err)
-	}
-}
-
 func TestSpecsThatAreNone(t *testing.T) {
 	s := &Service{Config: Config{CgroupParent: "/cleat"}}
 	for _, in := range []string{"", "null", "[]", "7", `{"linux":7}`, `{"process":[]}`, `{"linux":{"cgroupsPath":{}}}`, `{"root":"x"}`} {

@@ -17,6 +17,7 @@ import (
 // container, take its mounts, have the runtime create it (runtime/create.go), commit. o.Spec is
 // filled in here; o.Rootfs, where the client gave none, from the container's snapshot.
 func (s *Service) CreateTask(ctx context.Context, namespace string, o runtime.CreateOptions) (_ *runtime.Task, err error) {
+	defer s.Runtime.Creating(namespace, o.ID)()
 	unlock, err := s.locks.Lock(ctx, namespace+"/"+o.ID)
 	if err != nil {
 		return nil, err
@@ -29,7 +30,7 @@ func (s *Service) CreateTask(ctx context.Context, namespace string, o runtime.Cr
 	if c.Spec == nil {
 		return nil, fmt.Errorf("container %s has no spec: %w", o.ID, errdefs.ErrFailedPrecondition)
 	}
-	if o.Spec, err = s.placeCgroup(c.Spec.Value); err != nil {
+	if o.Spec, err = s.ProcessDefaults.complete(c.Spec.Value); err != nil {
 		return nil, fmt.Errorf("spec of container %s: %w", o.ID, err)
 	}
 	o.Runtime = first(o.Runtime, c.Runtime.Name)

@@ -1,0 +1,78 @@
+package daemon
+
+import (
+	"bytes"
+	"log/slog"
+	"os"
+	"os/signal"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cleatproject/cleat/daemon/service"
+	"github.com/cleatproject/cleat/internal/hostproc"
+)
+
+// umask is the umask of the daemon and of what it starts; modes that matter are given with each
+// file.
+const umask = 0o022
+
+// detach frees the daemon, and what it starts, of process attributes that it inherited from its
+// own parent. It returns what shims must not inherit from the daemon, and the process attributes of
+// containers whose spec sets none. What cannot be set is logged.
+func detach(log *slog.Logger) (hostproc.Attributes, service.ProcessDefaults) {
+	unix.Umask(umask)
+	attributes, warnings := hostproc.New()
+	for _, err := range warnings {
+		log.Warn("shims and containers inherit an attribute of the daemon", "error", err)
+	}
+	var defaults service.ProcessDefaults
+	hard, err := hostproc.RaiseNoFile()
+	if err != nil {
+		log.Warn("containers get a lower limit of open files than the host has", "limit", hard, "error", err)
+	}
+	defaults.NoFile = hard
+	if err := hostproc.CanResetOOMScore(); err != nil {
+		log.Warn("containers inherit oom_score_adj of the daemon", "error", err)
+	} else {
+		defaults.ResetOOMScore = true
+	}
+	return attributes, defaults
+}
+
+// CatchSignals keeps signals that are not meant for the daemon from ending it: SIGPIPE of a client
+// that went away, SIGHUP of a terminal. They are caught instead of ignored, as are those that the
+// daemon was started with ignored: an ignored signal stays ignored in everything the daemon starts
+// (see execve(2)), a caught one does not.
+func CatchSignals() {
+	discard := make(chan os.Signal, 1) // full or not, signals are dropped
+	signal.Notify(discard, syscall.SIGPIPE, syscall.SIGHUP)
+	ignored := ignoredSignals()
+	// The Go runtime catches every other signal by itself.
+	for _, s := range []syscall.Signal{syscall.SIGTSTP, syscall.SIGTTIN, syscall.SIGTTOU, syscall.SIGCONT} {
+		if ignored&(1<<(s-1)) != 0 {
+			signal.Notify(discard, s)
+		}
+	}
+}
+
+// ignoredSignals returns the set of signals that the process ignores, bit N-1 for signal N; see
+// SigIgn in proc(5). It is empty if the set cannot be read.
+func ignoredSignals() uint64 {
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return 0
+	}
+	for line := range bytes.Lines(status) {
+		if mask, ok := strings.CutPrefix(string(line), "SigIgn:"); ok {
+			set, err := strconv.ParseUint(strings.TrimSpace(mask), 16, 64)
+			if err != nil {
+				return 0
+			}
+			return set
+		}
+	}
+	return 0
+}

@@ -1,0 +1,161 @@
+package integration
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+// burdened is the command line of a shell that gives itself attributes which no shim and no container
+// may inherit, and then becomes the daemon.
+const burdened = `
+echo 300 > /proc/self/oom_score_adj || exit 1
+ulimit -n 7777; ulimit -S -s 4096; ulimit -S -d 1000000; ulimit -c 0; umask 077
+trap '' PIPE HUP INT TSTP TTIN TTOU CONT
+export STRANGE=value LD_STRANGE=1 NOTIFY_SOCKET=/nowhere HOME=/nowhere
+exec nice -n 5 "$@"
+`
+
+// attributes are what a process could have inherited from the daemon.
+type attributes struct {
+	oomScore, nice, policy, files, stack, core, data, umask, ignored, blocked string
+}
+
+// attributesOf reads the attributes of a process; those of its threads have to be equal.
+func attributesOf(t *testing.T, pid int) (a attributes) {
+	t.Helper()
+	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
+	must(t, err)
+	for i, f := range files {
+		data, err := os.ReadFile(f)
+		must(t, err)
+		_, rest, _ := strings.Cut(string(data), ") ") // the name in parentheses may hold blanks
+		stat := strings.Fields(rest)
+		if nice, policy := stat[16], stat[38]; i == 0 {
+			a.nice, a.policy = nice, policy
+		} else if nice != a.nice || policy != a.policy {
+			t.Errorf("threads of process %d differ in nice value or scheduling policy", pid)
+		}
+	}
+	limits := fmt.Sprintf("/proc/%d/limits", pid)
+	a.files, a.stack = softLimit(t, limits, "Max open files"), softLimit(t, limits, "Max stack size")
+	a.core, a.data = softLimit(t, limits, "Max core file size"), softLimit(t, limits, "Max data size")
+	a.oomScore = readProc(t, pid, "oom_score_adj")
+	for line := range strings.Lines(readProc(t, pid, "status")) {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), ":\t")
+		switch name {
+		case "Umask":
+			a.umask = value
+		case "SigIgn":
+			a.ignored = value
+		case "SigBlk":
+			a.blocked = value
+		}
+	}
+	return a
+}
+
+func TestNothingIsInheritedFromTheDaemon(t *testing.T) {
+	d := StartBehind(t, "sh", "-c", burdened, "sh")
+	d.Busybox()
+	const none = "0000000000000000"
+	want := attributes{
+		oomScore: "0", nice: "0", policy: "0", umask: "0022", ignored: none, blocked: none,
+		files: "1024",
+		stack: softLimit(t, "/proc/1/limits", "Max stack size"),
+		core:  softLimit(t, "/proc/1/limits", "Max core file size"),
+		data:  softLimit(t, "/proc/1/limits", "Max data size"),
+	}
+	check := func(who string, pid int, want attributes) {
+		t.Helper()
+		got := attributesOf(t, pid)
+		if got != want {
+			t.Errorf("%s: attributes are\n%+v, not\n%+v", who, got, want)
+		}
+		if env := readProc(t, pid, "environ"); strings.Contains(env, "STRANGE") || strings.Contains(env, "nowhere") {
+			t.Errorf("%s: environment of the daemon: %q", who, env)
+		}
+	}
+	d.Cleat("run", "-d", "--name", "c", "busybox", "sleep", "1000")
+	all := d.all()
+	check("cleat run", all["c"].Pid, want)
+	if _, errs, code := ctr(t, d.Address, "run", "-d", "--null-io", "docker.io/library/busybox:latest", "inherit", "sleep", "1000"); code != 0 {
+		t.Fatal(errs)
+	}
+	defer d.Cleat("rm", "--force", "inherit")
+	check("ctr run", d.all()["inherit"].Pid, want)
+
+	session := d.Command("exec", "c", "sh", "-c", "echo $$; exec sleep 1000")
+	out, err := session.StdoutPipe()
+	must(t, err)
+	must(t, session.Start())
+	inside, err := bufio.NewReader(out).ReadString('\n')
+	must(t, err)
+	check("cleat exec", outsidePid(t, all["c"].Pid, strings.TrimSpace(inside)), want)
+
+	for id, s := range d.shims() {
+		shim := want
+		shim.oomScore = "301"
+		got := attributesOf(t, s.Pid)
+		// A shim has the host's hard limit as its soft one, and its threads block signals as the Go runtime wants.
+		shim.files, shim.blocked = got.files, got.blocked
+		check("shim of "+id, s.Pid, shim)
+	}
+	d.Cleat("rm", "--force", "c")
+	if err := session.Wait(); err == nil {
+		t.Error("the exec'd process ended well although its container was removed")
+	}
+}
+
+// outsidePid is the host's pid of the process which has the pid inside in the pid namespace of init.
+func outsidePid(t *testing.T, init int, inside string) (pid int) {
+	t.Helper()
+	ns, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", init))
+	must(t, err)
+	procs, err := filepath.Glob("/proc/[0-9]*/ns/pid")
+	must(t, err)
+	for _, p := range procs {
+		if at, err := os.Readlink(p); err != nil || at != ns {
+			continue // it has ended, or is in another namespace
+		}
+		n, err := strconv.Atoi(strings.Split(p, "/")[2])
+		must(t, err)
+		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", n))
+		if err != nil {
+			continue
+		}
+		for line := range strings.Lines(string(status)) {
+			if f := strings.Fields(line); f[0] == "NSpid:" && f[len(f)-1] == inside {
+				return n
+			}
+		}
+	}
+	t.Fatalf("no process %s in the pid namespace of %d", inside, init)
+	return 0
+}
+
+// readProc reads a file of a process.
+func readProc(t *testing.T, pid int, name string) string {
+	t.Helper()
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", pid, name))
+	must(t, err)
+	return strings.TrimSpace(string(data))
+}
+
+// softLimit is the soft limit of that name in a file of resource limits.
+func softLimit(t *testing.T, file, name string) string {
+	t.Helper()
+	data, err := os.ReadFile(file)
+	must(t, err)
+	for line := range strings.Lines(string(data)) {
+		if rest, ok := strings.CutPrefix(line, name); ok {
+			return strings.Fields(rest)[0]
+		}
+	}
+	t.Fatalf("%s has no %s", file, name)
+	return ""
+}
