@@ -3,6 +3,7 @@ package runtime
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -22,7 +23,7 @@ func (t *Task) Start(ctx context.Context) (uint32, error) {
 		if t.cutOff(err) {
 			return 0, t.errRemoved()
 		}
-		return 0, fmt.Errorf("start task %s: %w", t.id, err)
+		return 0, named("start task "+t.id, err)
 	}
 	return t.Info().Pid, nil
 }
@@ -63,9 +64,18 @@ func ask[Resp any, PResp rpc.Pointer[Resp]](
 		return nil, t.errRemoved()
 	}
 	if err != nil {
-		return nil, fmt.Errorf("task %s: %w", t.id, err)
+		return nil, named("task "+t.id, err)
 	}
 	return resp, nil
+}
+
+// named adds the operation and its object to an error, unless it is the OCI runtime's own, which
+// clients match from its beginning.
+func named(operation string, err error) error {
+	if strings.HasPrefix(err.Error(), "OCI runtime ") {
+		return err
+	}
+	return fmt.Errorf("%s: %w", operation, err)
 }
 
 // cutOff reports whether a call failed because the shim leaves with its task.

@@ -12,8 +12,9 @@ import (
 	"github.com/cleatproject/cleat/proto/types"
 )
 
-// Observe takes an event that a shim forwarded: publishes it and learns from it. The exit of an
-// init is published once however often a shim repeats it, but for a daemon that dies between publishing it and
+// Observe takes an event that a shim forwarded: it updates the task and then publishes the event,
+// so that a subscriber that reacts to the event sees the state which it reports. The exit of an
+// init is published once however often a shim repeats it, unless the daemon dies between publishing it and
 // noting that. An error means that the event is not safe and the shim has to send it again.
 func (m *Manager) Observe(e events.Event) error {
 	switch e.Topic {
@@ -67,15 +68,12 @@ func decodeEvent(e events.Event, into rpc.Message) error {
 	return nil
 }
 
-// learn publishes e and applies it to the task it speaks of.
+// learn applies e to the task that it reports on, and publishes it.
 func (m *Manager) learn(e events.Event, id string, apply func(*Task)) error {
-	if err := m.cfg.Publish(e); err != nil {
-		return err
-	}
 	if t := m.lookup(e.Namespace, id); t != nil {
 		apply(t)
 	}
-	return nil
+	return m.cfg.Publish(e)
 }
 
 func (m *Manager) observeExit(e events.Event) error {
@@ -88,11 +86,7 @@ func (m *Manager) observeExit(e events.Event) error {
 	if t == nil || ev.Id != ev.ContainerId || !t.owns(ev.Pid) {
 		return m.cfg.Publish(e)
 	}
-	if err := t.announce(e, exit); err != nil {
-		return err
-	}
-	t.setExit(exit)
-	return nil
+	return t.announce(e, exit)
 }
 
 // owns reports whether what a shim tells of a process's end is of the task's init, and not of the one before it with

@@ -59,6 +59,11 @@ func (t *Task) delete(ctx context.Context) (Exit, error) {
 			return Exit{}, err
 		}
 		resp, err := call[task.DeleteResponse](ctx, c, runtimeCall, "Delete", &task.DeleteRequest{Id: t.id})
+		if err != nil && !t.recovered && t.wasDeleted() {
+			// The answer was lost, the event was not.
+			e := t.Info().Exit
+			resp, err = &task.DeleteResponse{Pid: e.Pid, ExitStatus: e.Status, ExitedAt: types.FromTime(e.At)}, nil
+		}
 		if err == nil {
 			return t.deleted(context.WithoutCancel(ctx), c, resp)
 		}
@@ -77,6 +82,7 @@ func (t *Task) deleted(ctx context.Context, c *conn, resp *task.DeleteResponse) 
 	e := Exit{Pid: resp.Pid, Status: resp.ExitStatus, At: resp.ExitedAt.Time()}
 	t.setExit(e)
 	t.setRemoving()
+	t.wasDeleted() // waits for an event that is being published
 	// Before the bundle goes: a shim without one would not be found again.
 	err := t.shutdown(ctx, c)
 	if err := errors.Join(err, t.clear()); err != nil {
@@ -105,7 +111,9 @@ func (t *Task) clear() error {
 func (t *Task) deleteDead() (Exit, error) {
 	t.setRemoving()
 	e := t.Info().Exit
+	t.m.hide(t)
 	if err := t.announceDelete(e); err != nil {
+		t.m.show(t)
 		return Exit{}, err
 	}
 	if err := t.clear(); err != nil {
@@ -283,13 +291,13 @@ func (m *Manager) bury(ctx context.Context, t *Task) error {
 		}
 	}
 	e := Exit{Pid: uint32(rec.Pid), Status: uint32(rec.Status), At: rec.ExitedAt}
+	t.setExit(e)
+	t.update(func(i *Info) { i.Pid, i.Exit, i.Status = e.Pid, e, types.Status_STOPPED })
 	if t.listened() {
 		if err := m.announceDead(t, e); err != nil {
 			return err
 		}
 	}
-	t.setExit(e)
-	t.update(func(i *Info) { i.Pid, i.Exit, i.Status = e.Pid, e, types.Status_STOPPED })
 	if addr, err := t.bundle.readAddress(); err == nil && !addr.Joined {
 		if err := removeSocket(addr.Address); err != nil {
 			return err
@@ -347,6 +355,7 @@ func (m *Manager) deleteVerb(ctx context.Context, b *bundle) (task.DeleteRespons
 // Abandon kills a task and takes everything of it away, whatever state it or its shim is in. It is
 // for requests that failed after Create, and for removal by force; it asks nobody's leave.
 func (t *Task) Abandon(ctx context.Context) error {
+	t.m.hide(t)
 	var err error
 	if t.Info().Link == Dead {
 		t.setRemoving()

@@ -20,10 +20,11 @@ import (
 // What they have heard is noted in the bundle, so that shims and daemons may die in any order: nothing is announced
 // again by the next daemon, and the end of a task is not forgotten that was announced before its request was answered.
 
-// announce publishes the exit of the init unless that was done.
+// announce makes the exit of the init known, then publishes it unless that was done.
 func (t *Task) announce(e events.Event, exit Exit) error {
 	t.announcing.Lock()
 	defer t.announcing.Unlock()
+	t.setExit(exit)
 	if t.announced || t.bundle.has(toldFile) {
 		return nil
 	}
@@ -57,8 +58,8 @@ func (t *Task) announceDelete(e Exit) error {
 	if t.deleteTold || !t.listened() || t.bundle.has(deletedFile) {
 		return nil
 	}
-	err := t.m.publishTask(t, "/tasks/delete", "containerd.events.TaskDelete", &apievents.TaskDelete{
-		ContainerId: t.id, Id: t.id, Pid: e.Pid, ExitStatus: e.Status, ExitedAt: types.FromTime(e.At),
+	err := t.m.publishTask(t, "/tasks/delete", "containerd.events.TaskDelete", &apievents.TaskDelete{ // an init has no exec id
+		ContainerId: t.id, Pid: e.Pid, ExitStatus: e.Status, ExitedAt: types.FromTime(e.At),
 	})
 	if err != nil {
 		return fmt.Errorf("announce deletion of %s: %w", t.id, err)
@@ -103,17 +104,38 @@ func (t *Task) noteCreated(pid uint32) {
 	}
 }
 
-// noteDelete remembers that the task's shim has announced its deletion.
+// noteDelete records that the task's shim has deleted it, and makes the task invisible: the request
+// that asked for the deletion removes the rest.
 func (t *Task) noteDelete(ev *apievents.TaskDelete) {
-	if ev.Id != "" && ev.Id != t.id || !t.owns(ev.Pid) {
+	if ev.Id != "" && ev.Id != t.id || !t.mayDelete(ev.Pid) {
 		return // of an exec'd process, or of an earlier task
+	}
+	if !t.recovered {
+		// Else the daemon that asked for the deletion was killed, and nothing but another request
+		// removes what is left.
+		t.m.hide(t)
 	}
 	t.announcing.Lock()
 	defer t.announcing.Unlock()
 	t.deleteTold = true
 	if err := t.note(deletedFile); err != nil {
-		t.m.cfg.Log.Warn("a task's end may be announced twice", "id", t.id, "namespace", t.namespace, "error", err)
+		t.m.cfg.Log.Warn("cannot write marker; deletion may be published twice", "id", t.id, "namespace", t.namespace, "error", err)
 	}
+}
+
+// mayDelete reports whether a deletion of an init with that pid can be this task's: the event of an
+// earlier task with the same name may arrive late.
+func (t *Task) mayDelete(pid uint32) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.info.Pid == pid || t.info.Pid == 0 && t.recovered || t.foreign && pid == 0
+}
+
+// wasDeleted reports whether the task's deletion was published.
+func (t *Task) wasDeleted() bool {
+	t.announcing.Lock()
+	defer t.announcing.Unlock()
+	return t.deleteTold
 }
 
 // noteDeleted remembers that a shim has deleted its container, and told of it or is about to. One that was started

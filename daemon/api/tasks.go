@@ -10,6 +10,7 @@ import (
 	apitask "github.com/containerd/containerd/api/types/task"
 	"github.com/containerd/errdefs"
 	"google.golang.org/protobuf/types/known/emptypb"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"github.com/cleatproject/cleat/daemon/service"
 	"github.com/cleatproject/cleat/metadata/filters"
@@ -30,13 +31,13 @@ var (
 	_ api.TTRPCTasksService = tasks{}
 )
 
-// get returns the task of a request's namespace.
+// get returns the task of a request's namespace, waiting for one that is being created.
 func (s tasks) get(ctx context.Context, id string) (*runtime.Task, error) {
 	ns, err := namespaceOf(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return s.svc.Runtime.Get(ns, id)
+	return s.svc.Runtime.Await(ctx, ns, id)
 }
 
 func (s tasks) Create(ctx context.Context, req *api.CreateTaskRequest) (*api.CreateTaskResponse, error) {
@@ -122,9 +123,13 @@ func (s tasks) Get(ctx context.Context, req *api.GetRequest) (*api.GetResponse, 
 	return &api.GetResponse{Process: &apitask.Process{
 		ContainerID: t.ID(), ID: first(req.GetExecID(), t.ID()), Pid: st.Pid, Status: apitask.Status(st.Status),
 		Stdin: st.Stdin, Stdout: st.Stdout, Stderr: st.Stderr, Terminal: st.Terminal,
-		ExitStatus: st.ExitStatus, ExitedAt: stamp(st.ExitedAt.Time()),
+		ExitStatus: st.ExitStatus, ExitedAt: exitStamp(st.ExitedAt.Time()),
 	}}, nil
 }
+
+// exitStamp is the time of a process's exit. That of a running process is the zero time of Go, which
+// clients test for; a missing timestamp is the Unix epoch for them.
+func exitStamp(t time.Time) *timestamppb.Timestamp { return timestamppb.New(t) }
 
 func first(a, b string) string {
 	if a != "" {
@@ -144,7 +149,7 @@ func (s tasks) List(ctx context.Context, _ *api.ListTasksRequest) (*api.ListTask
 		resp.Tasks = append(resp.Tasks, &apitask.Process{
 			ContainerID: i.ID, ID: i.ID, Pid: i.Pid, Status: apitask.Status(i.Status),
 			Stdin: i.Stdin, Stdout: i.Stdout, Stderr: i.Stderr, Terminal: i.Terminal,
-			ExitStatus: i.Exit.Status, ExitedAt: stamp(i.Exit.At),
+			ExitStatus: i.Exit.Status, ExitedAt: exitStamp(i.Exit.At),
 		})
 	}
 	return resp, nil

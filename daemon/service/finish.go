@@ -169,7 +169,7 @@ func (s *Service) Ran(namespace, id string) bool {
 // Wait returns the exit of a container's init once it is known: from its task, from its record, or,
 // for one that was removed a moment ago, from memory.
 func (s *Service) Wait(ctx context.Context, namespace, id string) (runtime.Exit, error) {
-	t, err := s.Runtime.Get(namespace, id)
+	t, err := s.Runtime.Await(ctx, namespace, id)
 	if err == nil {
 		return t.Wait(ctx, "")
 	}

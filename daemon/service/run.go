@@ -32,6 +32,7 @@ func (s *Service) Run(ctx context.Context, namespace string, req *cleatapi.RunRe
 	if err := checkRun(req, id); err != nil {
 		return nil, err
 	}
+	defer s.Runtime.Creating(namespace, id)()
 	unlock, err := s.locks.Lock(ctx, namespace+"/"+id)
 	if err != nil {
 		return nil, err
