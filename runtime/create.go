@@ -119,7 +119,7 @@ func (m *Manager) make(
 		}
 	}
 	if err := begin(t, ctx, c, o.request(t.bundle, options)); err != nil {
-		return nil, s.explain(fmt.Errorf("create task %s: %w", o.ID, err))
+		return nil, s.explain(fmt.Errorf("failed to create shim task: %w", err)) // a text that clients match
 	}
 	u.Release()
 	m.watch(t, c)

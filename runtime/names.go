@@ -54,11 +54,11 @@ func (m *Manager) resolve(name string) (string, error) {
 func binaryName(name string) (string, error) {
 	parts := strings.Split(name, ".")
 	if len(parts) < 2 || strings.ContainsAny(name, "/\x00") {
-		return "", fmt.Errorf("runtime %q: want a name like %s or an absolute path: %w", name, NativeRuntime, errdefs.ErrInvalidArgument)
+		return "", fmt.Errorf("invalid runtime name %q: want a name like %s or an absolute path: %w", name, NativeRuntime, errdefs.ErrInvalidArgument)
 	}
 	for _, p := range parts {
 		if p == "" {
-			return "", fmt.Errorf("runtime %q: empty part in the name: %w", name, errdefs.ErrInvalidArgument)
+			return "", fmt.Errorf("invalid runtime name %q: empty part: %w", name, errdefs.ErrInvalidArgument)
 		}
 	}
 	return "containerd-shim-" + parts[len(parts)-2] + "-" + parts[len(parts)-1], nil

@@ -198,11 +198,29 @@ func withTerminal(spec []byte, terminal bool) ([]byte, error) {
 	if has.Terminal == terminal {
 		return spec, nil
 	}
+	return withMember(spec, "terminal", strconv.FormatBool(terminal))
+}
+
+// sizedSpec returns the specification of an exec'd process with the size that its terminal was
+// given before the start, and that size.
+func (p *process) sizedSpec() ([]byte, terminalSize, error) {
+	p.mu.Lock()
+	spec, size := p.spec, p.size
+	p.mu.Unlock()
+	if size == (terminalSize{}) {
+		return spec, size, nil
+	}
+	spec, err := withMember(spec, "consoleSize", fmt.Sprintf(`{"height":%d,"width":%d}`, size.height, size.width))
+	return spec, size, err
+}
+
+// withMember returns a JSON object with one of its members replaced.
+func withMember(object []byte, name, value string) ([]byte, error) {
 	fields := make(map[string]json.RawMessage)
-	if err := json.Unmarshal(spec, &fields); err != nil {
+	if err := json.Unmarshal(object, &fields); err != nil {
 		return nil, fmt.Errorf("specification: %w: %w", err, errdefs.ErrInvalidArgument)
 	}
-	fields["terminal"] = json.RawMessage(strconv.FormatBool(terminal))
+	fields[name] = json.RawMessage(value)
 	out, err := json.Marshal(fields)
 	if err != nil {
 		return nil, fmt.Errorf("specification: %w", err)

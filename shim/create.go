@@ -30,7 +30,7 @@ const undoLimit = 30 * time.Second
 func (s *Server) Create(ctx context.Context, req *task.CreateTaskRequest) (*task.CreateTaskResponse, error) {
 	p, err := s.create(ctx, req, "create")
 	if err != nil {
-		return nil, fmt.Errorf("create container %.80s: %w", req.Id, err)
+		return nil, named("create container", req.Id, err)
 	}
 	p.mu.Lock()
 	pid := p.pid
@@ -53,7 +53,7 @@ func (s *Server) Run(ctx context.Context, req *shimapi.RunRequest) (*shimapi.Run
 	}
 	p, err := s.create(ctx, req.Create, "run")
 	if err != nil {
-		return nil, fmt.Errorf("run container %.80s: %w", req.Create.Id, err)
+		return nil, named("run container", req.Create.Id, err)
 	}
 	defer s.watch(p)
 	defer s.tellOOM(p.container) // what came before anybody watched

@@ -130,7 +130,7 @@ func (s *Server) deleteInit(ctx context.Context, p *process) (*task.DeleteRespon
 		return nil, err
 	}
 	s.tell("delete", "TaskDelete", &events.TaskDelete{
-		ContainerId: c.id, Id: c.id, Pid: uint32(pid),
+		ContainerId: c.id, Pid: uint32(pid), // an init has no exec id
 		ExitStatus: uint32(exit.Status), ExitedAt: types.FromTime(exit.At),
 	})
 	s.remove(c)

@@ -42,7 +42,8 @@ type command struct {
 	stdin, stdout, stderr *os.File // /dev/null where nil
 }
 
-// runtimeError is what the OCI runtime said.
+// runtimeError is what the OCI runtime reported. Its text begins as clients of the task API match it:
+// "OCI runtime create failed: ", with the verb.
 type runtimeError struct {
 	verb   string
 	status int
@@ -52,9 +53,9 @@ type runtimeError struct {
 
 func (e *runtimeError) Error() string {
 	if e.msg == "" {
-		return fmt.Sprintf("OCI runtime %s: exit status %d", e.verb, e.status)
+		return fmt.Sprintf("OCI runtime %s failed: exit status %d", e.verb, e.status)
 	}
-	return fmt.Sprintf("OCI runtime %s: %s", e.verb, e.msg)
+	return fmt.Sprintf("OCI runtime %s failed: %s", e.verb, e.msg)
 }
 
 func (e *runtimeError) Unwrap() error { return e.class }
@@ -103,7 +104,7 @@ func (r *ociRuntime) run(ctx context.Context, c command) error {
 		if errors.Is(err, exec.ErrNotFound) || errors.Is(err, os.ErrNotExist) {
 			err = fmt.Errorf("%w: install it or name another OCI runtime: %w", err, errdefs.ErrNotFound)
 		}
-		return fmt.Errorf("OCI runtime %s: %w", c.args[0], err)
+		return fmt.Errorf("OCI runtime %s failed: %w", c.args[0], err)
 	}
 	exit, err := settle(ctx, child)
 	if err != nil {
@@ -187,6 +188,15 @@ func classOf(msg string) error {
 	default:
 		return errdefs.ErrUnknown
 	}
+}
+
+// named adds the operation and its object to an error, unless it is the OCI runtime's own, which
+// clients match from its beginning.
+func named(operation, id string, err error) error {
+	if strings.HasPrefix(err.Error(), "OCI runtime ") {
+		return err
+	}
+	return fmt.Errorf("%s %.80s: %w", operation, id, err)
 }
 
 // readPid returns the pid that the runtime wrote, or an error.

@@ -39,7 +39,12 @@ type process struct {
 	held      *reaper.Exit
 	// stdinClosed says that CloseIO came before the process was started.
 	stdinClosed bool
+	// size is what ResizePty asked for before the process was started; zero if it did not.
+	size terminalSize
 }
+
+// terminalSize is the size of a terminal in cells.
+type terminalSize struct{ width, height uint32 }
 
 func newProcess(c *container, execID string, paths stdioPaths, s state) *process {
 	return &process{

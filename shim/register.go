@@ -113,11 +113,26 @@ func (s *Server) Shutdown(context.Context, *task.ShutdownRequest) (*types.Empty,
 	return &types.Empty{}, nil
 }
 
-// ResizePty sets the size of a terminal.
+// ResizePty sets the size of a terminal, in cells. That of an exec'd process which is not started
+// yet gets it at its start.
 func (s *Server) ResizePty(_ context.Context, req *task.ResizePtyRequest) (*types.Empty, error) {
-	io, err := s.ioOf(req.Id, req.ExecId)
+	p, err := s.process(req.Id, req.ExecId)
 	if err != nil {
 		return nil, err
+	}
+	if req.Width > maxCells || req.Height > maxCells {
+		return nil, fmt.Errorf("resize to %dx%d: %w", req.Width, req.Height, errdefs.ErrInvalidArgument)
+	}
+	p.mu.Lock()
+	io := p.io
+	if io == nil && p.execID != "" && p.stdio.terminal && (p.state == created || p.state == starting) {
+		p.size = terminalSize{req.Width, req.Height}
+		p.mu.Unlock()
+		return &types.Empty{}, nil
+	}
+	p.mu.Unlock()
+	if io == nil {
+		return nil, fmt.Errorf("resize: process %s is not running: %w", p.id(), errdefs.ErrFailedPrecondition)
 	}
 	if err := io.resize(req.Width, req.Height); err != nil {
 		return nil, err
@@ -148,17 +163,4 @@ func (s *Server) CloseIO(_ context.Context, req *task.CloseIORequest) (*types.Em
 		}
 	}
 	return &types.Empty{}, nil
-}
-
-func (s *Server) ioOf(id, execID string) (*stdio, error) {
-	p, err := s.process(id, execID)
-	if err != nil {
-		return nil, err
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.io == nil {
-		return nil, fmt.Errorf("process %s is not running: %w", p.id(), errdefs.ErrFailedPrecondition)
-	}
-	return p.io, nil
 }

@@ -173,6 +173,35 @@ func TestTerminal(t *testing.T) {
 	}
 }
 
+func TestResizeOfAnExecBeforeItsStart(t *testing.T) {
+	ctx := within(t)
+	d := newDaemon(t)
+	s := launch(t, d, "early", args("sleep", "1000"))
+	s.run(s.request())
+	out := s.fifo("out")
+	text := s.collect(out)
+	must[types.Empty](ctx, s, "Exec", &task.ExecProcessRequest{
+		Id: s.id, ExecId: "x", Terminal: true, Stdout: out, Spec: processAny(t, true, "stty", "size"),
+	})
+	must[types.Empty](ctx, s, "Exec", &task.ExecProcessRequest{
+		Id: s.id, ExecId: "plain", Spec: processAny(t, false, "true"),
+	})
+	must[types.Empty](ctx, s, "ResizePty", &task.ResizePtyRequest{Id: s.id, ExecId: "x", Width: 11, Height: 22})
+	must[types.Empty](ctx, s, "ResizePty", &task.ResizePtyRequest{Id: s.id, ExecId: "x", Width: 77, Height: 33})
+	if _, err := call[types.Empty](ctx, s, "ResizePty", &task.ResizePtyRequest{Id: s.id, ExecId: "x", Width: 1 << 16, Height: 1}); !errdefs.IsInvalidArgument(err) {
+		t.Errorf("resize to an impossible width: %v", err)
+	}
+	if _, err := call[types.Empty](ctx, s, "ResizePty", &task.ResizePtyRequest{Id: s.id, ExecId: "plain", Width: 1, Height: 1}); !errdefs.IsFailedPrecondition(err) {
+		t.Errorf("resize without a terminal: %v", err)
+	}
+	must[task.StartResponse](ctx, s, "Start", &task.StartRequest{Id: s.id, ExecId: "x"})
+	must[task.WaitResponse](ctx, s, "Wait", &task.WaitRequest{Id: s.id, ExecId: "x"})
+	must[task.DeleteResponse](ctx, s, "Delete", &task.DeleteRequest{Id: s.id, ExecId: "x"})
+	if got := <-text; got != "33 77\r\n" {
+		t.Errorf("the terminal's size at the start is %q", got)
+	}
+}
+
 func TestExecWithTerminal(t *testing.T) {
 	ctx := within(t)
 	d := newDaemon(t)

@@ -38,7 +38,7 @@ func (s *Server) Start(ctx context.Context, req *task.StartRequest) (*task.Start
 		err = s.startExec(ctx, p)
 	}
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("start %s: %w", p.id(), err), p.advance(evStartFailed))
+		return nil, errors.Join(named("start", p.id(), err), p.advance(evStartFailed))
 	}
 	_, child := p.snapshot()
 	at := startTime(child)
@@ -136,8 +136,12 @@ func (s *Server) startExec(ctx context.Context, p *process) (err error) {
 		return err
 	}
 	u.Push("close stdio", io.close)
+	spec, size, err := p.sizedSpec()
+	if err != nil {
+		return err
+	}
 	specFile, pidFile := c.runtime.temp("exec", ".json"), c.runtime.temp("exec", ".pid")
-	if err := os.WriteFile(specFile, p.spec, 0o600); err != nil {
+	if err := os.WriteFile(specFile, spec, 0o600); err != nil {
 		return fmt.Errorf("write process: %w", err)
 	}
 	defer func() {
@@ -157,7 +161,13 @@ func (s *Server) startExec(ctx context.Context, p *process) (err error) {
 	p.mu.Lock()
 	p.pid, p.child, p.io = child.Pid(), child, io
 	closed := p.stdinClosed
+	resized := p.size
 	p.mu.Unlock()
+	if resized != size { // while the OCI runtime was at work
+		if err := io.resize(resized.width, resized.height); err != nil {
+			s.log.warnf("resize terminal of %s: %v", p.id(), err)
+		}
+	}
 	if closed {
 		if err := io.closeStdin(); err != nil {
 			s.log.warnf("close stdin of %s: %v", p.id(), err)

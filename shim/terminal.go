@@ -99,7 +99,10 @@ func (s *stdio) attach(console *os.File) {
 	}
 }
 
-// resize sets the terminal's size in cells.
+// maxCells bounds the width and height of a terminal, see TIOCSWINSZ in ioctl_tty(2).
+const maxCells = 0xffff
+
+// resize sets the terminal's size in cells, at most maxCells each.
 func (s *stdio) resize(width, height uint32) error {
 	s.mu.Lock()
 	tty := s.tty
@@ -111,9 +114,6 @@ func (s *stdio) resize(width, height uint32) error {
 	defer tty.mu.Unlock()
 	if tty.console == nil || tty.closed {
 		return fmt.Errorf("resize: process has no terminal yet: %w", errdefs.ErrFailedPrecondition)
-	}
-	if width > 0xffff || height > 0xffff {
-		return fmt.Errorf("resize to %dx%d: %w", width, height, errdefs.ErrInvalidArgument)
 	}
 	conn, err := tty.console.SyscallConn()
 	if err != nil {
