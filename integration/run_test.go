@@ -177,7 +177,7 @@ func TestRemoveByForceOfWhatIsPaused(t *testing.T) {
 	d.Cleat("pause", "c")
 	d.Cleat("rm", "--force", "c")
 	for line := range strings.Lines(d.Log()) {
-		if strings.Contains(line, "does not co-operate") && !strings.Contains(line, "deadline exceeded") { // on a machine that stalls
+		if strings.Contains(line, "shim did not delete") && !strings.Contains(line, "deadline exceeded") { // on a machine that stalls
 			t.Errorf("its shim was killed: %s", line)
 		}
 	}

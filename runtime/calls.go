@@ -19,6 +19,11 @@ func (t *Task) Start(ctx context.Context) (uint32, error) {
 	if err != nil {
 		return 0, err
 	}
+	leave, err := t.m.gates.create.Enter(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("start task %s: %w", t.id, err)
+	}
+	defer leave()
 	if err := t.start(ctx, c); err != nil {
 		if t.cutOff(err) {
 			return 0, t.errRemoved()
@@ -69,6 +74,19 @@ func ask[Resp any, PResp rpc.Pointer[Resp]](
 	return resp, nil
 }
 
+// askControl is ask for calls that run the OCI runtime on a container, of which a bounded number is
+// made at the same time.
+func askControl[Resp any, PResp rpc.Pointer[Resp]](
+	ctx context.Context, t *Task, method string, req rpc.Message,
+) (*Resp, error) {
+	leave, err := t.m.gates.control.Enter(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("task %s: %w", t.id, err)
+	}
+	defer leave()
+	return ask[Resp, PResp](ctx, t, runtimeCall, method, req)
+}
+
 // named adds the operation and its object to an error, unless it is the OCI runtime's own, which
 // clients match from its beginning.
 func named(operation string, err error) error {
@@ -90,6 +108,11 @@ func (t *Task) Exec(ctx context.Context, req *task.ExecProcessRequest) error {
 
 // StartExec runs a declared process and returns its pid.
 func (t *Task) StartExec(ctx context.Context, execID string) (uint32, error) {
+	leave, err := t.m.gates.exec.Enter(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("start process %s: %w", execID, err)
+	}
+	defer leave()
 	resp, err := ask[task.StartResponse](ctx, t, runtimeCall, "Start", &task.StartRequest{Id: t.id, ExecId: execID})
 	if err != nil {
 		return 0, err
@@ -148,7 +171,7 @@ func (t *Task) Wait(ctx context.Context, execID string) (Exit, error) {
 
 // Kill signals the init, an exec'd process, or with all every process.
 func (t *Task) Kill(ctx context.Context, execID string, signal uint32, all bool) error {
-	_, err := ask[types.Empty](ctx, t, runtimeCall, "Kill", &task.KillRequest{Id: t.id, ExecId: execID, Signal: signal, All: all})
+	_, err := askControl[types.Empty](ctx, t, "Kill", &task.KillRequest{Id: t.id, ExecId: execID, Signal: signal, All: all})
 	return err
 }
 
@@ -163,7 +186,7 @@ func (t *Task) Pids(ctx context.Context) ([]*types.ProcessInfo, error) {
 
 // Pause freezes the container.
 func (t *Task) Pause(ctx context.Context) error {
-	if _, err := ask[types.Empty](ctx, t, runtimeCall, "Pause", &task.PauseRequest{Id: t.id}); err != nil {
+	if _, err := askControl[types.Empty](ctx, t, "Pause", &task.PauseRequest{Id: t.id}); err != nil {
 		return err
 	}
 	t.setPaused(true)
@@ -172,7 +195,7 @@ func (t *Task) Pause(ctx context.Context) error {
 
 // Resume thaws the container.
 func (t *Task) Resume(ctx context.Context) error {
-	if _, err := ask[types.Empty](ctx, t, runtimeCall, "Resume", &task.ResumeRequest{Id: t.id}); err != nil {
+	if _, err := askControl[types.Empty](ctx, t, "Resume", &task.ResumeRequest{Id: t.id}); err != nil {
 		return err
 	}
 	t.setPaused(false)
@@ -198,7 +221,7 @@ func (t *Task) Checkpoint(ctx context.Context, path string, options *types.Any) 
 
 // Update changes resource limits; resources is the OCI linux.resources object.
 func (t *Task) Update(ctx context.Context, resources *types.Any, annotations map[string]string) error {
-	_, err := ask[types.Empty](ctx, t, runtimeCall, "Update", &task.UpdateTaskRequest{Id: t.id, Resources: resources, Annotations: annotations})
+	_, err := askControl[types.Empty](ctx, t, "Update", &task.UpdateTaskRequest{Id: t.id, Resources: resources, Annotations: annotations})
 	return err
 }
 

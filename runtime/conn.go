@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -15,7 +16,7 @@ import (
 	"github.com/cleatproject/cleat/proto/task"
 )
 
-// Deadlines of calls to a shim. Those that run the OCI runtime are long: a slow disk must not
+// Deadlines of calls to a shim, the short one measured as patience.go says. Those that run the OCI runtime are long: a slow disk must not
 // turn into a half-made container.
 const (
 	quickCall   = 5 * time.Second
@@ -32,7 +33,11 @@ type conn struct {
 	native  bool
 	joined  bool // it is not this task's to end
 	closed  <-chan struct{}
+	pid     atomic.Int32 // the shim's process; 0 until it is known
 }
+
+// shimPid returns the pid of the shim's process, or 0 if it is not known.
+func (c *conn) shimPid() int { return int(c.pid.Load()) }
 
 // dial connects to a shim. An error that gone accepts means that nobody will ever listen there.
 func dial(ctx context.Context, a address) (*conn, error) {
@@ -74,7 +79,12 @@ func callNative[Resp any, PResp rpc.Pointer[Resp]](
 func callService[Resp any, PResp rpc.Pointer[Resp]](
 	ctx context.Context, c *conn, limit time.Duration, service, method string, req rpc.Message,
 ) (*Resp, error) {
-	if limit > 0 {
+	switch {
+	case limit == quickCall:
+		var stop func()
+		ctx, stop = withPatience(ctx, limit, c.shimPid)
+		defer stop()
+	case limit > 0:
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(ctx, limit, errSlow)
 		defer cancel()

@@ -82,6 +82,11 @@ func (m *Manager) make(
 	}
 	var u undo.Stack
 	defer func() { err = errors.Join(err, u.Run()) }()
+	leave, err := m.gates.create.Enter(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("create task %s: %w", o.ID, err)
+	}
+	defer leave()
 
 	t := m.newTask(m.bundleOf(namespace, o.ID), binary, Info{
 		Stdin: o.Stdin, Stdout: o.Stdout, Stderr: o.Stderr, Terminal: o.Terminal,
@@ -176,6 +181,7 @@ func (t *Task) meet(ctx context.Context, c *conn) {
 		t.m.cfg.Log.Debug("a shim does not tell its pid", "id", t.id, "namespace", t.namespace, "error", err)
 		return
 	}
+	c.pid.Store(int32(resp.ShimPid))
 	t.update(func(i *Info) { i.ShimPid, i.ShimVersion = resp.ShimPid, resp.Version })
 }
 

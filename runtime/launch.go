@@ -157,8 +157,6 @@ func (m *Manager) launchForeign(ctx context.Context, b *bundle, binary string, o
 
 // output runs a short command and returns its stdout. When ctx ends the command is killed.
 func (m *Manager) output(ctx context.Context, cmd *exec.Cmd, stdin []byte) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, startLimit)
-	defer cancel()
 	var stdout, stderr bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(stdin), &stdout, &stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
@@ -172,6 +170,8 @@ func (m *Manager) output(ctx context.Context, cmd *exec.Cmd, stdin []byte) ([]by
 		return nil, err
 	}
 	m.detach(cmd.Process.Pid)
+	ctx, stop := withPatience(ctx, startLimit, func() int { return cmd.Process.Pid })
+	defer stop()
 	done := make(chan struct{})
 	var status int
 	var waitErr error
@@ -186,6 +186,9 @@ func (m *Manager) output(ctx context.Context, cmd *exec.Cmd, stdin []byte) ([]by
 			return nil, errors.Join(ctx.Err(), err)
 		}
 		<-done
+		if errors.Is(context.Cause(ctx), errSlow) {
+			return nil, fmt.Errorf("no answer in %s: %w", startLimit, errdefs.ErrUnavailable)
+		}
 		return nil, ctx.Err()
 	}
 	if waitErr != nil {

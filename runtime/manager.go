@@ -7,12 +7,15 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sort"
 	"sync"
+	"time"
 
 	"github.com/containerd/errdefs"
 
 	"github.com/cleatproject/cleat/events"
+	"github.com/cleatproject/cleat/internal/gate"
 	"github.com/cleatproject/cleat/internal/hostproc"
 	"github.com/cleatproject/cleat/reaper"
 )
@@ -57,6 +60,35 @@ type Manager struct {
 	wg     sync.WaitGroup
 
 	undetached sync.Once // the warning of detach
+	gates      gates
+}
+
+// gates bound how much heavy work of each kind is done at the same time. No kind waits for another
+// in a circle: a create that fails deletes, and nothing else enters a second gate.
+type gates struct {
+	create  *gate.Gate // shims that are started, and containers created or started
+	exec    *gate.Gate // processes started in containers
+	delete  *gate.Gate // containers deleted, or cleaned up after their shim
+	control *gate.Gate // signals, pauses and other invocations of the OCI runtime
+}
+
+// atOnce is how much work of a kind is admitted for each processor: work waits for disks and
+// processes, too.
+const atOnce = 4
+
+// Work that takes longer than these waits for something else than the host, such as a stopped shim,
+// and no longer counts.
+const (
+	heavyLease   = 10 * time.Second
+	controlLease = 3 * time.Second
+)
+
+func newGates() gates {
+	n := atOnce * runtime.GOMAXPROCS(0)
+	return gates{
+		create: gate.New("create a task", n, heavyLease), exec: gate.New("start a process", n, heavyLease),
+		delete: gate.New("delete a task", n, heavyLease), control: gate.New("control a task", n, controlLease),
+	}
 }
 
 // New returns a Manager without tasks. Close it.
@@ -78,7 +110,7 @@ func New(cfg Config) (*Manager, error) {
 		return nil, fmt.Errorf("create work directory: %w", err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	return &Manager{cfg: cfg, tasks: make(map[key]*Task), creating: make(map[key]*creation), ctx: ctx, cancel: cancel}, nil
+	return &Manager{cfg: cfg, tasks: make(map[key]*Task), creating: make(map[key]*creation), ctx: ctx, cancel: cancel, gates: newGates()}, nil
 }
 
 // Close forgets every task, leaving shims and containers alone, and waits for the Manager's

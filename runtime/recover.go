@@ -99,7 +99,7 @@ func (m *Manager) connect(ctx context.Context, t *Task) *conn {
 			continue
 		}
 		if gone(err) || errors.Is(err, errEmpty) {
-			if err := m.bury(ctx, t); err != nil {
+			if err := m.bury(ctx, t); err != nil && ctx.Err() == nil {
 				m.cfg.Log.Error("cannot clean up after a dead shim", "id", t.id, "namespace", t.namespace, "error", err)
 			}
 			return nil
@@ -121,6 +121,16 @@ func (m *Manager) connect(ctx context.Context, t *Task) *conn {
 // shim finds out whether there is anything to adopt; if not, it holds no container. It reports
 // whether a shim was started.
 func (m *Manager) revive(t *Task) bool {
+	leave, err := m.gates.create.Enter(m.ctx)
+	if err != nil {
+		return false
+	}
+	defer leave()
+	t.cleaning.Lock()
+	defer t.cleaning.Unlock()
+	if t.isRemoving() {
+		return false
+	}
 	binary := t.bundle.read(shimBinaryFile)
 	if !native(binary) || t.bundle.has(pendingFile) || t.bundle.has(exitrecord.FileName) {
 		return false
@@ -187,6 +197,7 @@ func (m *Manager) reach(ctx context.Context, t *Task) (*conn, error) {
 	if err := removeFile(t.bundle.file(revivedFile)); err != nil {
 		return nil, errors.Join(err, c.client.Close())
 	}
+	c.pid.Store(int32(p.shimPid))
 	t.update(func(i *Info) { i.ShimPid, i.ShimVersion, i.ShimAddress = p.shimPid, p.shimVersion, addr.Address })
 	t.setConn(c, Ready)
 	return c, nil

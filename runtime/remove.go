@@ -58,7 +58,12 @@ func (t *Task) delete(ctx context.Context) (Exit, error) {
 		if err != nil {
 			return Exit{}, err
 		}
+		leave, err := t.m.gates.delete.Enter(ctx)
+		if err != nil {
+			return Exit{}, fmt.Errorf("delete task %s: %w", t.id, err)
+		}
 		resp, err := call[task.DeleteResponse](ctx, c, runtimeCall, "Delete", &task.DeleteRequest{Id: t.id})
+		leave()
 		if err != nil && !t.recovered && t.wasDeleted() {
 			// The answer was lost, the event was not.
 			e := t.Info().Exit
@@ -95,6 +100,8 @@ func (t *Task) deleted(ctx context.Context, c *conn, resp *task.DeleteResponse) 
 
 // clear removes the bundle, once: when a second caller is through, the next task of that name may have its own there.
 func (t *Task) clear() error {
+	t.cleaning.Lock()
+	defer t.cleaning.Unlock()
 	t.keeping.Lock()
 	defer t.keeping.Unlock()
 	if t.cleared {
@@ -134,11 +141,7 @@ func (t *Task) shutdown(ctx context.Context, c *conn) error {
 	}
 	addr := t.Info().ShimAddress
 	t.m.wg.Go(func() {
-		timer := time.NewTimer(shutdownLimit)
-		defer timer.Stop()
-		select {
-		case <-c.closed:
-		case <-timer.C:
+		if !t.gone(c.closed) {
 			t.m.cfg.Log.Warn("killing a shim that did not leave", "id", t.id, "namespace", t.namespace)
 			if err := t.killShim(c); err != nil {
 				t.m.cfg.Log.Error("cannot kill a shim", "id", t.id, "namespace", t.namespace, "error", err)
@@ -188,12 +191,18 @@ func killPid(pid int, c *conn) error {
 // told of it: by the shim, or in its stead.
 func (t *Task) destroy(ctx context.Context, s *shim) error {
 	t.setRemoving()
-	ctx, cancel := context.WithTimeout(ctx, destroyLimit)
-	defer cancel()
+	leave, err := t.m.gates.delete.Enter(ctx)
+	if err != nil {
+		return fmt.Errorf("destroy task %s: %w", t.id, err)
+	}
+	defer leave()
+	ctx, stop := withPatience(ctx, destroyLimit, t.shimPid)
+	defer stop()
 	// A new connection: closing the old one cancels the call that may still run in the shim.
-	err := t.disconnect()
+	err = t.disconnect()
 	if c, derr := dial(ctx, s.address); derr == nil {
-		if derr := t.dismantle(ctx, c); derr == nil {
+		derr := t.dismantle(ctx, c)
+		if derr == nil {
 			return errors.Join(err, t.awaitGone(c, s))
 		}
 		if c.joined {
@@ -202,11 +211,32 @@ func (t *Task) destroy(ctx context.Context, s *shim) error {
 		t.update(func(i *Info) { i.ShimAddress = s.address.Address })
 		err = errors.Join(err, t.killShim(c), t.awaitGone(c, s))
 	}
-	_, derr := t.m.cleanUpDead(ctx, t.bundle)
+	derr := t.cleanUp(ctx)
 	if !s.address.Joined {
 		derr = errors.Join(derr, removeSocket(s.address.Address))
 	}
 	return errors.Join(err, derr, t.announceEnd())
+}
+
+// shimPid returns the pid of the shim, or 0 if it is not known.
+func (t *Task) shimPid() int { return int(t.Info().ShimPid) }
+
+// cleanUp removes what a shim that died has left, unless that was done by now.
+func (t *Task) cleanUp(ctx context.Context) error {
+	t.cleaning.Lock()
+	defer t.cleaning.Unlock()
+	if t.Info().Link == Dead || t.isCleared() {
+		return nil
+	}
+	_, err := t.m.cleanUpDead(ctx, t.bundle)
+	return err
+}
+
+// isCleared reports whether the bundle was removed.
+func (t *Task) isCleared() bool {
+	t.keeping.Lock()
+	defer t.keeping.Unlock()
+	return t.cleared
 }
 
 // dismantle has the shim itself kill and delete the container, and leave. A container that is
@@ -245,8 +275,6 @@ func (t *Task) awaitGone(c *conn, s *shim) error {
 	if c.joined {
 		return c.client.Close()
 	}
-	timer := time.NewTimer(shutdownLimit)
-	defer timer.Stop()
 	var err error
 	gone := c.closed
 	if s.child != nil {
@@ -254,12 +282,22 @@ func (t *Task) awaitGone(c *conn, s *shim) error {
 		err = c.client.Close()
 		gone = s.child.Done()
 	}
-	select {
-	case <-gone:
-	case <-timer.C:
+	if !t.gone(gone) {
 		err = errors.Join(err, t.killShim(c))
 	}
 	return errors.Join(err, c.client.Close(), removeSocket(s.address.Address))
+}
+
+// gone waits for the end of a shim, and returns false if it did not end in shutdownLimit.
+func (t *Task) gone(end <-chan struct{}) bool {
+	ctx, stop := withPatience(context.Background(), shutdownLimit, t.shimPid)
+	defer stop()
+	select {
+	case <-end:
+		return true
+	case <-ctx.Done():
+		return false
+	}
 }
 
 // removeSocket removes a shim's socket file. Nobody else uses the name again: it is random.
@@ -277,6 +315,16 @@ func removeSocket(addr string) error {
 // bury cleans up after a shim that died: once, the OCI runtime's state and the mounts; then its
 // container's exit is known, announced, and readable until the task is deleted.
 func (m *Manager) bury(ctx context.Context, t *Task) error {
+	leave, err := m.gates.delete.Enter(ctx)
+	if err != nil {
+		return fmt.Errorf("clean up after the shim of %s: %w", t.id, err)
+	}
+	defer leave()
+	t.cleaning.Lock()
+	defer t.cleaning.Unlock()
+	if t.Info().Link == Dead || t.isCleared() {
+		return nil // by another caller
+	}
 	rec, err := exitrecord.Read(t.bundle.path)
 	if !t.bundle.has(announcedFile) || err != nil {
 		resp, derr := m.cleanUpDead(context.WithoutCancel(ctx), t.bundle)
@@ -352,9 +400,15 @@ func (m *Manager) deleteVerb(ctx context.Context, b *bundle) (task.DeleteRespons
 	return resp, nil
 }
 
-// Abandon kills a task and takes everything of it away, whatever state it or its shim is in. It is
-// for requests that failed after Create, and for removal by force; it asks nobody's leave.
+// Abandon kills a task and removes everything of it, whatever state it or its shim is in. It is for
+// requests that failed after Create, and for removal by force. Of several calls at the same time one
+// does the work, and the others wait for it.
 func (t *Task) Abandon(ctx context.Context) error {
+	t.abandoning.Lock()
+	defer t.abandoning.Unlock()
+	if t.isCleared() {
+		return nil // by another caller
+	}
 	t.m.hide(t)
 	var err error
 	if t.Info().Link == Dead {

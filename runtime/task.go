@@ -68,11 +68,15 @@ type Task struct {
 	exited   chan struct{} // closed once info.Exit is known
 	removing bool          // Delete or an undo is taking the task away
 	child    *reaper.Child // the shim, where this Manager started it
-	gone     []func()      // run once when the shim is gone
+	onEnd    []func()      // run once when the shim is gone
 
 	announcing sync.Mutex // held while its end is published
 	announced  bool       // the exit was
 	deleteTold bool       // the delete was
+
+	cleaning sync.Mutex // held while the task is cleaned up after without its shim, or gets another
+
+	abandoning sync.Mutex // held by Abandon
 
 	keeping sync.Mutex // held while files come to the bundle, or it goes
 	cleared bool       // the bundle is gone; another task of that name may have one in its place
@@ -160,6 +164,7 @@ func (t *Task) adoptConn(c *conn, s *shim) {
 	t.info.ShimAddress = s.address.Address
 	if s.child != nil {
 		t.info.ShimPid = uint32(s.child.Pid())
+		c.pid.Store(int32(s.child.Pid()))
 	}
 	t.mu.Unlock()
 	t.setConn(c, Ready)
@@ -191,14 +196,14 @@ func (t *Task) isRemoving() bool {
 func (t *Task) onGone(f func()) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.gone = append(t.gone, f)
+	t.onEnd = append(t.onEnd, f)
 }
 
 // runGone runs what onGone gathered.
 func (t *Task) runGone() {
 	t.mu.Lock()
-	fs := t.gone
-	t.gone = nil
+	fs := t.onEnd
+	t.onEnd = nil
 	t.mu.Unlock()
 	for _, f := range fs {
 		f()

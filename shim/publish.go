@@ -19,8 +19,9 @@ import (
 
 const (
 	eventsService = "containerd.services.events.ttrpc.v1.Events"
-	// publishLimit bounds one attempt.
-	publishLimit = 5 * time.Second
+	// publishLimit bounds one attempt. An attempt that is given up too early publishes twice: a busy
+	// daemon takes the event all the same. One that died ends the connection.
+	publishLimit = 30 * time.Second
 	// Between attempts the publisher waits, twice as long each time, within these.
 	publishRetryMin = 50 * time.Millisecond
 	publishRetryMax = 5 * time.Second

@@ -72,7 +72,8 @@ func (s *Service) removeLocked(ctx context.Context, namespace string, c metadata
 	return s.removeRecords(context.WithoutCancel(ctx), namespace, c)
 }
 
-// killLimit is how long a killed container may take to end before its shim is bypassed.
+// killLimit is how long a killed container may take to end before its shim is bypassed, not counting the time in
+// which the host was too busy (runtime.Task.Patience).
 const killLimit = 10 * time.Second
 
 // removeTask deletes a task, killing it first where force allows.
@@ -95,11 +96,18 @@ func (s *Service) deleteTask(ctx context.Context, t *runtime.Task) error {
 	return err
 }
 
-// kill ends a task by force and deletes it, the orderly way where its shim answers.
+// kill ends a task by force and deletes it, the orderly way where its shim answers. A bounded number of tasks is
+// removed so at the same time: each takes several calls, and the exits of all that are killed at once would hold up
+// the deletions of the first.
 func (s *Service) kill(ctx context.Context, t *runtime.Task) error {
-	ctx, cancel := context.WithTimeout(ctx, killLimit)
-	defer cancel()
-	err := ignore(t.Kill(ctx, "", uint32(unix.SIGKILL), true), errdefs.ErrNotFound) // it may have ended meanwhile
+	leave, err := s.removals.Enter(ctx)
+	if err != nil {
+		return fmt.Errorf("remove container %s: %w", t.ID(), err)
+	}
+	defer leave()
+	ctx, stop := t.Patience(ctx, killLimit)
+	defer stop()
+	err = ignore(t.Kill(ctx, "", uint32(unix.SIGKILL), true), errdefs.ErrNotFound) // it may have ended meanwhile
 	if err == nil {
 		if t.Info().Status == types.Status_PAUSED {
 			// A frozen process takes no signal, but runc's kill thaws it, and then it may be gone. What an
@@ -114,7 +122,7 @@ func (s *Service) kill(ctx context.Context, t *runtime.Task) error {
 	if err == nil || errors.Is(err, errdefs.ErrNotFound) {
 		return nil
 	}
-	s.Log.Warn("a killed container's shim does not co-operate, removing it with its shim", "id", t.ID(), "namespace", t.Namespace(), "error", err)
+	s.Log.Warn("shim did not delete a killed container; removing it with its shim", "id", t.ID(), "namespace", t.Namespace(), "error", err)
 	return t.Abandon(context.WithoutCancel(ctx))
 }
 

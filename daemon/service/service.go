@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	goruntime "runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -25,6 +26,7 @@ import (
 	"github.com/cleatproject/cleat/events"
 	"github.com/cleatproject/cleat/image"
 	"github.com/cleatproject/cleat/image/registry"
+	"github.com/cleatproject/cleat/internal/gate"
 	"github.com/cleatproject/cleat/internal/keylock"
 	"github.com/cleatproject/cleat/metadata"
 	"github.com/cleatproject/cleat/mount/activation"
@@ -67,16 +69,21 @@ type Config struct {
 	Limits image.Limits
 }
 
+// removalsAtOnce is how many running containers are removed by force at the same time, for each processor.
+const removalsAtOnce = 4
+
 // Service is the use cases. Its methods may be called concurrently.
 type Service struct {
 	Config
-	locks   keylock.Locks[string]
-	images  imageCache
-	exits   recentExits
-	pulls   pullLeases
-	away    away
-	gc      *collector
-	gcState gcState // of the collector's goroutine
+	locks  keylock.Locks[string]
+	images imageCache
+	exits  recentExits
+	pulls  pullLeases
+	away   away
+	// removals bounds how many running containers are removed by force at the same time.
+	removals *gate.Gate
+	gc       *collector
+	gcState  gcState // of the collector's goroutine
 	// sweeping is held for reading while a blob is committed whose record is to follow, and
 	// for writing while a blob is deleted whose last record went.
 	sweeping sync.RWMutex
@@ -92,6 +99,7 @@ type Service struct {
 func New(cfg Config) *Service {
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &Service{Config: cfg, ctx: ctx, cancel: cancel, away: away{started: time.Now(), cursor: cfg.Events.Cursor()}}
+	s.removals = gate.New("remove a container", removalsAtOnce*goruntime.GOMAXPROCS(0), killLimit)
 	s.gc = newCollector(cfg.GC, cfg.Log, s.collectGarbage)
 	cfg.DB.Watch(s.gc.note)
 	return s

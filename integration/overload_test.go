@@ -1,0 +1,151 @@
+package integration
+
+import (
+	"context"
+	"fmt"
+	"os/exec"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/cleatproject/cleat/client"
+)
+
+// busyHost keeps every processor busy until the test ends.
+func busyHost(t *testing.T) {
+	t.Helper()
+	for range runtime.NumCPU() {
+		cmd := exec.Command("sh", "-c", "while :; do :; done")
+		must(t, cmd.Start())
+		t.Cleanup(func() {
+			must(t, cmd.Process.Kill())
+			_ = cmd.Wait() // it was killed
+		})
+	}
+}
+
+// crowd starts n containers and returns their ids.
+func (d *Daemon) crowd(prefix string, n int, args ...string) []string {
+	d.t.Helper()
+	c := d.Client()
+	ids := make([]string, n)
+	parallel(n, func(i int) {
+		ids[i] = fmt.Sprintf("%s-%d", prefix, i)
+		d.quickRun(c, ids[i], args...)
+	})
+	return ids
+}
+
+// byClients calls f for each id, from that many clients at the same time.
+func (d *Daemon) byClients(ids []string, clients int, what string, f func(ctx context.Context, c *client.Client, id string) error) {
+	d.t.Helper()
+	work := make(chan string, len(ids))
+	for _, id := range ids {
+		work <- id
+	}
+	close(work)
+	var wg sync.WaitGroup
+	for range clients {
+		c := d.Client()
+		wg.Go(func() {
+			for id := range work {
+				if err := f(d.t.Context(), c, id); err != nil {
+					d.t.Errorf("%s %s: %v", what, id, err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// TestManyContainersAtOnce removes, stops, kills and pauses a crowd by one command and by many
+// clients, on a free and on a busy host: every request succeeds, and nothing is taken for broken.
+func TestManyContainersAtOnce(t *testing.T) {
+	n, clients := size(48, 1000), size(24, 100)
+	for _, busy := range []bool{false, true} {
+		t.Run(fmt.Sprintf("busy=%t", busy), func(t *testing.T) {
+			d := Start(t)
+			d.Busybox()
+			if busy {
+				busyHost(t)
+			}
+			ids := d.crowd("one", n, "sleep", "100000")
+			one := func(command ...string) {
+				t.Helper()
+				if _, stderr, code := d.Try(append(command, ids...)...); code != 0 {
+					t.Errorf("%s: code %d: %s", command[0], code, stderr)
+				}
+			}
+			one("pause")
+			one("resume")
+			one("rm", "--force")
+			ids = d.crowd("stopped", n, "sh", "-c", "trap 'exit 0' TERM; while :; do sleep 1000 & wait; done")
+			one("stop", "--time", "600")
+			one("rm")
+			ids = d.crowd("killed", n, "sleep", "100000")
+			one("kill")
+			one("wait")
+			one("rm")
+
+			ids = d.crowd("many", n, "sleep", "100000")
+			d.byClients(ids, clients, "pause", func(ctx context.Context, c *client.Client, id string) error { return c.Pause(ctx, id) })
+			d.byClients(ids, clients, "resume", func(ctx context.Context, c *client.Client, id string) error { return c.Resume(ctx, id) })
+			d.byClients(ids[:n/2], clients, "kill", func(ctx context.Context, c *client.Client, id string) error {
+				return c.Kill(ctx, id, client.KillRequest{Signal: unix.SIGKILL})
+			})
+			// Each by several at the same time: one of them removes it.
+			d.byClients(append(append([]string(nil), ids...), ids...), clients, "remove", func(ctx context.Context, c *client.Client, id string) error {
+				if err := c.Remove(ctx, id, true); err != nil && !strings.Contains(err.Error(), "not found") {
+					return err
+				}
+				return nil
+			})
+			d.withoutWarnings()
+			d.Eventually("nothing is left", d.leaks)
+		})
+	}
+}
+
+// TestManyExecsAtOnce starts a crowd of processes in a few containers at the same time.
+func TestManyExecsAtOnce(t *testing.T) {
+	n := size(60, 500)
+	for _, busy := range []bool{false, true} {
+		t.Run(fmt.Sprintf("busy=%t", busy), func(t *testing.T) {
+			d := Start(t)
+			d.Busybox()
+			if busy {
+				busyHost(t)
+			}
+			ids := d.crowd("c", 4, "sleep", "100000")
+			execs := make([]string, n)
+			for i := range execs {
+				execs[i] = fmt.Sprint(i)
+			}
+			d.byClients(execs, n, "exec", func(_ context.Context, _ *client.Client, exec string) error {
+				out, stderr, code := d.Try("exec", ids[len(exec)%len(ids)], "echo", exec)
+				if code != 0 || out != exec+"\n" {
+					return fmt.Errorf("code %d, %q, %s", code, out, stderr)
+				}
+				return nil
+			})
+			for _, id := range ids {
+				d.Cleat("rm", "--force", id)
+			}
+			d.withoutWarnings()
+		})
+	}
+}
+
+// withoutWarnings fails the test for every warning and error in the logs of the daemon and its shims, but for what
+// the daemon logs of attributes that this host does not let it set.
+func (d *Daemon) withoutWarnings() {
+	d.t.Helper()
+	for line := range strings.Lines(d.Log()) {
+		if (strings.Contains(line, "level=WARN") || strings.Contains(line, "level=ERROR")) && !strings.Contains(line, "operation not permitted") {
+			d.t.Error(line)
+		}
+	}
+}
