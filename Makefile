@@ -18,6 +18,7 @@ help: ## List the targets
 
 deps: ## Install what is missing of Debian's packages (as root)
 	@./scripts/deps.sh $(PACKAGES)
+	@./scripts/guest.sh
 
 build: ## Build static binaries into bin/
 	@mkdir -p bin

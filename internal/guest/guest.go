@@ -1,12 +1,14 @@
 // Package guest runs a test in a kernel of its own, for what the host's kernel may be built without, and
 // for settings that would reach everybody on the host.
 //
-// The kernel is user-mode Linux (Debian's user-mode-linux), an ordinary program. It sees the host's files
-// below its root, has file systems, modules, processes and mounts for itself, and ends with the test. Its
-// TMPDIR is in memory.
+// The kernel is user-mode Linux (Debian's user-mode-linux), an ordinary program; on processors that it does
+// not support, Debian's cloud kernel in an emulated machine, which is slower. It sees the host's files below its
+// root, has file systems, modules, processes and mounts for itself, and ends with the test. Its TMPDIR is in
+// memory.
 package guest
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -14,18 +16,36 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 )
 
 const (
-	kernel = "/usr/bin/linux.uml"
 	shell  = "/bin/busybox"
 	inside = "CLEAT_TEST_GUEST"
 	// limit is how long a test may take in there.
 	limit = 10 * time.Minute
 )
+
+// machine is what a guest's kernel runs on.
+type machine interface {
+	// modules are commands of the guest's first process that load the kernel's modules.
+	modules(overlay string) (string, error)
+	// boot runs the guest, whose first process is dir/init, to its end and returns what it printed.
+	boot(ctx context.Context, dir string) ([]byte, error)
+}
+
+// newMachine chooses by the host's processor.
+func newMachine() (machine, error) {
+	info, err := os.ReadFile("/proc/cpuinfo")
+	if err != nil {
+		return nil, err
+	}
+	if bytes.Contains(info, []byte("amx_tile")) {
+		return newEmulator()
+	}
+	return userMode{}, nil
+}
 
 // script is the guest's first process.
 const script = `#!/bin/busybox sh
@@ -35,14 +55,11 @@ $b mount -t proc proc /proc
 $b mount -t sysfs sysfs /sys
 $b mount -t tmpfs tmpfs /run
 $b mkdir -m 1777 /run/t
+{{modules}}
 $b mkdir -p /dev/shm && $b mount -t tmpfs tmpfs /dev/shm
 $b mount -t cgroup2 cgroup2 /sys/fs/cgroup
 $b ip link set lo up
 export TMPDIR=/run/t # short, for the paths of sockets
-for m in fs/quota/quota_tree fs/quota/quota_v2 drivers/block/loop; do
-	$b insmod /usr/lib/uml/modules/$($b uname -r)/kernel/$m.ko || exit 1
-done
-$b insmod /usr/lib/uml/modules/$($b uname -r)/kernel/fs/overlayfs/overlay.ko {{overlay}} || exit 1
 cd {{cwd}}
 {{command}} >{{dir}}/output 2>&1
 echo $? >{{dir}}/status
@@ -66,6 +83,14 @@ func Inside(t *testing.T, o Options) bool {
 		return true
 	}
 	dir := t.TempDir()
+	m, err := newMachine()
+	if err != nil {
+		t.Fatal(err)
+	}
+	modules, err := m.modules(o.Overlay)
+	if err != nil {
+		t.Fatal(err)
+	}
 	exe, err := program(t.Context(), dir)
 	if err != nil {
 		t.Fatal(err)
@@ -80,20 +105,20 @@ func Inside(t *testing.T, o Options) bool {
 		command += " " + name + "=" + quote(value)
 	}
 	command += " " + quote(exe) + " -test.v -test.count=1 -test.run=" + quote("^"+t.Name()+"$")
-	text := strings.NewReplacer("{{dir}}", dir, "{{cwd}}", quote(cwd), "{{command}}", command, "{{overlay}}", o.Overlay).Replace(script)
+	text := strings.NewReplacer("{{dir}}", dir, "{{cwd}}", quote(cwd), "{{command}}", command, "{{modules}}", modules).Replace(script)
 	if err := os.WriteFile(filepath.Join(dir, "init"), []byte(text), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	console, err := boot(t.Context(), dir)
+	console, err := m.boot(t.Context(), dir)
 	output, _ := os.ReadFile(filepath.Join(dir, "output")) // missing only where the status is
 	status, serr := os.ReadFile(filepath.Join(dir, "status"))
 	if serr != nil { // how the kernel ends after the test does not matter
-		t.Fatalf("run in user-mode Linux: %v\n%s%s", errors.Join(err, serr), console, output)
+		t.Fatalf("run in a guest: %v\n%s%s", errors.Join(err, serr), console, output)
 	}
 	if strings.TrimSpace(string(status)) != "0" || !strings.Contains(string(output), "--- PASS: "+t.Name()+" ") {
-		t.Fatalf("in user-mode Linux, exit %s:\n%s\n%s", strings.TrimSpace(string(status)), output, console)
+		t.Fatalf("in a guest, exit %s:\n%s\n%s", strings.TrimSpace(string(status)), output, console)
 	}
-	t.Logf("in user-mode Linux:\n%s", output)
+	t.Logf("in a guest:\n%s", output)
 	return false
 }
 
@@ -110,29 +135,6 @@ func program(ctx context.Context, dir string) (string, error) {
 		return "", fmt.Errorf("build the test for the guest: %w\n%s", err, out)
 	}
 	return exe, nil
-}
-
-// boot runs a guest to its end and returns what it said.
-func boot(ctx context.Context, dir string) ([]byte, error) {
-	for _, path := range []string{kernel, shell} {
-		if _, err := os.Stat(path); err != nil {
-			return nil, fmt.Errorf("%w: make deps installs it", err)
-		}
-	}
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, kernel, "mem=1G", "rootfstype=hostfs", "rootflags=/", "rw", "quiet",
-		"uml_dir="+dir, "init="+filepath.Join(dir, "init"), "con=null", "con0=null,fd:2", "ssl=null")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
-	out, err := cmd.CombinedOutput()
-	if cmd.Process != nil {
-		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // the guest's processes, where its kernel crashed
-	}
-	if ctx.Err() != nil {
-		err = ctx.Err()
-	}
-	return out, err
 }
 
 // quote makes a text one word of the shell.
