@@ -55,8 +55,6 @@ func readEvents(ctx context.Context, t *testing.T, conn *grpc.ClientConn) *reade
 		cancel()
 		<-ended
 	})
-	mark, err := anypb.New(&apievents.ContainerDelete{ID: "mark"})
-	must(t, err)
 	go func() {
 		defer close(ended)
 		for {
@@ -87,10 +85,19 @@ func readEvents(ctx context.Context, t *testing.T, conn *grpc.ClientConn) *reade
 		if begun.Load() {
 			return nil
 		}
-		_, err := events.Publish(ctx, &eventsapi.PublishRequest{Topic: "/mark", Event: mark})
-		return errors.Join(errors.New("no event is received"), err)
+		return publishMark(ctx, events)
 	}, func() string { return "" })
 	return r
+}
+
+// publishMark publishes an event on the topic /mark, for subscribers that wait for their subscription to begin, and
+// returns an error: the mark is not received yet.
+func publishMark(ctx context.Context, events eventsapi.EventsClient) error {
+	mark, err := anypb.New(&apievents.ContainerDelete{ID: "mark"})
+	if err == nil {
+		_, err = events.Publish(ctx, &eventsapi.PublishRequest{Topic: "/mark", Event: mark})
+	}
+	return errors.Join(errors.New("no event is received"), err)
 }
 
 // await waits until the event was looked at.
