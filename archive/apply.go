@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cleatproject/cleat/internal/inroot"
+	"github.com/cleatproject/cleat/proto/reason"
 )
 
 const (
@@ -127,7 +128,7 @@ func classify(err error) error {
 	case errors.Is(err, tar.ErrHeader), errors.Is(err, tar.ErrFieldTooLong):
 		return fmt.Errorf("it is no tar archive, or damaged: %w: %w", err, errdefs.ErrInvalidArgument)
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
-		return fmt.Errorf("%w: free some space: %w", err, errdefs.ErrResourceExhausted)
+		return fmt.Errorf("%w: %w", err, reason.DiskFull)
 	case errors.Is(err, syscall.ENAMETOOLONG), errors.Is(err, syscall.ELOOP), errors.Is(err, syscall.ENOTDIR):
 		return fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
 	default:

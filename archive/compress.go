@@ -59,7 +59,7 @@ func CompressLevel(w io.Writer, c Compression, level int) (io.WriteCloser, error
 		}
 		return zw, nil
 	default:
-		return nil, fmt.Errorf("compression %q is not known: use gzip or zstd: %w", c, errdefs.ErrInvalidArgument)
+		return nil, fmt.Errorf("compression %q is unknown, want gzip or zstd: %w", c, errdefs.ErrInvalidArgument)
 	}
 }
 

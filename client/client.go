@@ -10,8 +10,8 @@
 //   - Every method honours its context. Ending the context of a call that changes something makes
 //     the daemon undo it, because each call has a connection to itself while it lasts and a
 //     cancelled one closes it.
-//   - Errors carry the class of github.com/containerd/errdefs that the daemon gave them; a daemon
-//     that cannot be reached is errdefs.ErrUnavailable.
+//   - Errors carry the class of github.com/containerd/errdefs that the daemon gave them, and a Reason
+//     (ReasonOf) where the cause has a name; a daemon that cannot be reached is errdefs.ErrUnavailable.
 //   - A Client survives a restart of the daemon: the next call connects again, and Wait and Events
 //     go on where they were.
 //   - A Client is safe for concurrent use.
@@ -27,6 +27,7 @@ import (
 	"strings"
 
 	"github.com/cleatproject/cleat/client/internal/wire"
+	"github.com/cleatproject/cleat/proto/reason"
 	"github.com/cleatproject/cleat/proto/rpc"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/ttrpc"
@@ -103,7 +104,15 @@ func call[Resp any, P rpc.Pointer[Resp]](
 	}
 	resp, err := rpc.Call[Resp, P](c.outgoing(ctx), conn.ttrpc, service, method, req)
 	c.conns.put(conn, ctx.Err() == nil && !errdefs.IsUnavailable(err))
-	return resp, err
+	return resp, lost(err)
+}
+
+// lost gives the error of a connection that ended its reason.
+func lost(err error) error {
+	if rpc.ConnectionClosed(err) {
+		return reason.With(err, reason.ConnectionLost)
+	}
+	return err
 }
 
 // query makes a call that changes nothing, and so may be repeated once where an idle connection
@@ -121,7 +130,7 @@ func query[Resp any, P rpc.Pointer[Resp]](
 // about says in which call on what an error came up; the object is left out where the daemon has
 // named it.
 func about(verb, object string, err error) error {
-	if err == nil {
+	if err = lost(err); err == nil {
 		return nil
 	}
 	if object == "" || strings.Contains(err.Error(), object) {

@@ -2,10 +2,13 @@ package client
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"sync"
 	"sync/atomic"
 
+	"github.com/cleatproject/cleat/proto/reason"
 	"github.com/cleatproject/cleat/proto/rpc"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/ttrpc"
@@ -43,8 +46,11 @@ func (p *pool) take(ctx context.Context) (*conn, error) {
 	}
 	c := &conn{}
 	client, err := rpc.Dial(ctx, p.address, ttrpc.WithOnClose(func() { c.dead.Store(true) }))
-	if err != nil {
-		return nil, err
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return nil, reason.With(err, reason.SocketDenied)
+	case err != nil:
+		return nil, reason.With(err, reason.DaemonUnreachable)
 	}
 	c.ttrpc = client
 	p.mu.Lock()

@@ -52,7 +52,7 @@ func (s *Store) lock(ref string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if _, ok := s.writing[ref]; ok {
-		return fmt.Errorf("ingest %q is locked by another writer; try again when that is done: %w", ref, errdefs.ErrUnavailable)
+		return fmt.Errorf("ingest %q is locked by another writer: %w", ref, errdefs.ErrUnavailable)
 	}
 	s.writing[ref] = nil
 	return nil

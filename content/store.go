@@ -17,6 +17,7 @@ import (
 	digest "github.com/opencontainers/go-digest"
 
 	"github.com/cleatproject/cleat/internal/durable"
+	"github.com/cleatproject/cleat/proto/reason"
 )
 
 // Store is a content store. It is safe for concurrent use.
@@ -146,7 +147,7 @@ func info(d digest.Digest, fi fs.FileInfo) Info {
 // blobError says what was done to which blob, with the class.
 func blobError(verb string, d digest.Digest, err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("content %s: %w", d, errdefs.ErrNotFound)
+		return fmt.Errorf("content %s: %w", d, reason.ContentNotFound)
 	}
 	return fmt.Errorf("%s content %s: %w", verb, d, diskError(err))
 }

@@ -110,7 +110,7 @@ func (p *ProxyPlugin) check(name string) error {
 	case !filepath.IsAbs(strings.TrimPrefix(p.Address, "unix://")):
 		return fmt.Errorf("proxy plugin %s: address %q: want the absolute path of a socket: %w", name, p.Address, errdefs.ErrInvalidArgument)
 	case slices.Contains(ownSnapshotters(), name):
-		return fmt.Errorf("proxy plugin %s: cleatd has a snapshotter of that name: choose another, and say \"snapshotter\" for what it is called there: %w",
+		return fmt.Errorf("proxy plugin %s: cleatd has a snapshotter of that name: %w",
 			name, errdefs.ErrInvalidArgument)
 	}
 	return nil

@@ -43,7 +43,7 @@ func Doctor(ctx context.Context, cfg Config, opts DoctorOptions, out io.Writer) 
 		}
 		unlock, err := lockDir(ctx, cfg.State)
 		if err != nil {
-			return 0, fmt.Errorf("repair: stop cleatd first: %w", err)
+			return 0, fmt.Errorf("repair: %w", err)
 		}
 		defer func() { err = errors.Join(err, unlock()) }()
 	}

@@ -231,7 +231,7 @@ func TestDoctorDoesNotRepairBesideADaemon(t *testing.T) {
 	}
 	defer func() { _ = unlock() }()
 	var out bytes.Buffer
-	if _, err := Doctor(context.Background(), cfg, DoctorOptions{Repair: true}, &out); err == nil || !strings.Contains(err.Error(), "stop cleatd") {
+	if _, err := Doctor(context.Background(), cfg, DoctorOptions{Repair: true}, &out); err == nil || !strings.Contains(Hint(err), "stop the other cleatd") {
 		t.Errorf("got %v", err)
 	}
 }

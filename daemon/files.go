@@ -9,11 +9,11 @@ import (
 	"path/filepath"
 	"time"
 
-	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 
 	"github.com/cleatproject/cleat/internal/durable"
 	"github.com/cleatproject/cleat/internal/filelock"
+	"github.com/cleatproject/cleat/proto/reason"
 )
 
 // makeUUID writes a random UUID (version 4) to path and returns it.
@@ -46,7 +46,7 @@ func lockDir(ctx context.Context, dir string) (func() error, error) {
 	defer cancel()
 	if err := filelock.Wait(ctx, f, unix.LOCK_EX); err != nil {
 		err = errors.Join(err, f.Close())
-		return nil, fmt.Errorf("another cleatd uses %s: give this one its own --state and --root: %w: %w", dir, err, errdefs.ErrUnavailable)
+		return nil, fmt.Errorf("another cleatd uses %s: %w: %w", dir, err, reason.DirectoryInUse)
 	}
 	return f.Close, nil
 }

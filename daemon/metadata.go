@@ -12,6 +12,7 @@ import (
 
 	"github.com/cleatproject/cleat/events"
 	"github.com/cleatproject/cleat/metadata"
+	"github.com/cleatproject/cleat/proto/reason"
 )
 
 // Names of files in the root directory.
@@ -26,7 +27,7 @@ const (
 func openMetadata(root string, outlet *events.Log, log *slog.Logger) (*metadata.DB, error) {
 	path := filepath.Join(root, databaseName)
 	if err := lostDatabase(root, path); err != nil {
-		log.Error("starting without metadata", "error", err)
+		log.Error("starting without metadata", "error", err, "hint", Hint(err))
 		return metadata.Unavailable(err), nil
 	}
 	db, err := metadata.OpenWith(path, metadata.Options{
@@ -34,7 +35,7 @@ func openMetadata(root string, outlet *events.Log, log *slog.Logger) (*metadata.
 		OnOutletError: func(err error) { log.Error("cannot publish an event, it is kept for later", "error", err) },
 	})
 	if errdefs.IsDataLoss(err) {
-		log.Error("starting without metadata", "error", err)
+		log.Error("starting without metadata", "error", err, "hint", Hint(err))
 		return metadata.Unavailable(err), nil
 	}
 	return db, err
@@ -48,7 +49,7 @@ func lostDatabase(root, path string) error {
 		return nil //nolint:nilerr // never in use
 	}
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("metadata %s is missing from a directory that was in use: put a backup in its place, or stop cleatd and run 'cleat doctor --repair' to begin with a new one: %w", path, errdefs.ErrDataLoss)
+		return fmt.Errorf("metadata %s is missing from a directory that was in use: %w", path, reason.MetadataDamaged)
 	}
 	return nil
 }

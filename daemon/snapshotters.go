@@ -44,7 +44,7 @@ func ownSnapshotters() []string { return slices.Sorted(maps.Keys(ownDrivers())) 
 // ordinary thing: only those who ask for it are told why.
 func openSnapshotters(root, uuid string, proxies map[string]ProxyPlugin, log *slog.Logger, closing *undo.Stack) snapshotters {
 	s := snapshotters{working: make(map[string]snapshot.Driver), failed: map[string]error{
-		"aufs": fmt.Errorf("aufs has left the Linux kernel: use %s: %w", overlay.Name, errdefs.ErrFailedPrecondition),
+		"aufs": fmt.Errorf("aufs has left the Linux kernel: %w", errdefs.ErrFailedPrecondition),
 	}}
 	var mu sync.Mutex
 	var wg sync.WaitGroup

@@ -149,7 +149,7 @@ func (l *Log) readNumber(name string) (uint64, error) {
 	}
 	n, err := strconv.ParseUint(strings.TrimSpace(string(data)), 10, 64)
 	if err != nil {
-		return 0, fmt.Errorf("file %s: %w: remove it, to go on after the last event kept", name, err)
+		return 0, fmt.Errorf("file %s: %w", name, err)
 	}
 	return n, nil
 }

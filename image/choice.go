@@ -9,6 +9,8 @@ import (
 	"github.com/containerd/platforms"
 	digest "github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/cleatproject/cleat/proto/reason"
 )
 
 // Choice says which of an image's manifests are wanted. The zero value wants all of them.
@@ -99,7 +101,7 @@ func Chosen(ctx context.Context, p Provider, target ocispec.Descriptor, c Choice
 		found = append(found, d)
 	}
 	if chosen = c.pick(found); len(chosen) == 0 {
-		return nil, false, fmt.Errorf("image %s has no manifest for these platforms here: pull it for them: %w", target.Digest, errdefs.ErrNotFound)
+		return nil, false, fmt.Errorf("image %s has no manifest for these platforms: %w", target.Digest, reason.ImageIncomplete)
 	}
 	named := make(map[digest.Digest]bool)
 	if err := namedBy(ctx, p, target, 0, named); err != nil {

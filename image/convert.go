@@ -11,6 +11,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/cleatproject/cleat/archive"
+	"github.com/cleatproject/cleat/proto/reason"
 )
 
 // ConvertOptions say what becomes of an image. The zero value changes nothing.
@@ -62,7 +63,7 @@ func Convert(ctx context.Context, c Content, target ocispec.Descriptor, o Conver
 		return target, fmt.Errorf("convert image: %w", err)
 	}
 	if v.images == 0 {
-		return target, fmt.Errorf("convert image: a part of it is not here for any platform: pull it again: %w", errdefs.ErrNotFound)
+		return target, fmt.Errorf("convert image: a part is missing for every platform: %w", reason.ImageIncomplete)
 	}
 	if err := v.convertLayers(ctx); err != nil {
 		return target, fmt.Errorf("convert image: %w", err)

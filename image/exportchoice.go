@@ -7,6 +7,8 @@ import (
 	"github.com/containerd/errdefs"
 	digest "github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/cleatproject/cleat/proto/reason"
 )
 
 // choose returns what of an image is exported, and the content as the archive is to have it.
@@ -42,7 +44,7 @@ func (e *export) choose(ctx context.Context, target ocispec.Descriptor) (Provide
 func (e *export) whole(ctx context.Context, p Provider, target ocispec.Descriptor) error {
 	whole, err := complete(ctx, p, target, 0)
 	if err == nil && !whole {
-		err = fmt.Errorf("a part of it is not here for any platform: pull it again: %w", errdefs.ErrNotFound)
+		err = fmt.Errorf("a part is missing for every platform: %w", reason.ImageIncomplete)
 	}
 	return err
 }

@@ -10,6 +10,8 @@ import (
 	"github.com/containerd/platforms"
 	digest "github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/cleatproject/cleat/proto/reason"
 )
 
 // Source is where an image's content comes from.
@@ -275,7 +277,7 @@ func notAnImage(desc ocispec.Descriptor) error {
 }
 
 func noPlatform(target ocispec.Descriptor, others []ocispec.Descriptor) error {
-	return fmt.Errorf("image %s has no manifest for this platform; it has %s: %w", target.Digest, listPlatforms(others), errdefs.ErrNotFound)
+	return fmt.Errorf("image %s has no manifest for this platform; it has %s: %w", target.Digest, listPlatforms(others), reason.PlatformNotFound)
 }
 
 // listPlatforms names some of the platforms that there are.

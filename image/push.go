@@ -12,6 +12,8 @@ import (
 	digest "github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
+
+	"github.com/cleatproject/cleat/proto/reason"
 )
 
 // Destination is a repository that an image is brought to.
@@ -188,7 +190,7 @@ func (w *pushing) here(ctx context.Context, desc ocispec.Descriptor) error {
 
 func incomplete(desc ocispec.Descriptor, err error) error {
 	if errdefs.IsNotFound(err) {
-		return fmt.Errorf("a part of the image is not here, %s %s: pull it with all platforms, or push one platform: %w", desc.MediaType, desc.Digest, errdefs.ErrNotFound)
+		return fmt.Errorf("a part of the image is missing, %s %s: %w", desc.MediaType, desc.Digest, reason.ImageIncomplete)
 	}
 	return err
 }

@@ -8,6 +8,8 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/cleatproject/cleat/proto/reason"
 )
 
 // Whole returns an error unless an image is here for all its platforms: not found, which names those that
@@ -18,7 +20,7 @@ func Whole(ctx context.Context, p Provider, target ocispec.Descriptor) error {
 		return err
 	}
 	if len(lacking) > 0 {
-		return fmt.Errorf("it is not here for %s: pull it with all platforms, or do without: %w", strings.Join(lacking, ", "), errdefs.ErrNotFound)
+		return fmt.Errorf("missing for %s: %w", strings.Join(lacking, ", "), reason.ImageIncomplete)
 	}
 	return nil
 }

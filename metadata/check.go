@@ -7,11 +7,11 @@ import (
 	"os"
 	"time"
 
-	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 
 	"github.com/cleatproject/cleat/internal/filelock"
 	"github.com/cleatproject/cleat/metadata/boltfile"
+	"github.com/cleatproject/cleat/proto/reason"
 )
 
 // check reads the whole file under its lock and returns what is wrong with it: its pages,
@@ -110,6 +110,6 @@ func (in *inspector) verdict() error {
 
 // newer refuses a file of a later version.
 func (db *DB) newer(got uint64, known uint64) error {
-	return fmt.Errorf("open metadata %s: it was written by a newer cleatd (schema %d, this one knows up to %d): run the newer version again, or put the backup from before the upgrade in its place: %w",
-		db.path, got, known, errdefs.ErrFailedPrecondition)
+	return fmt.Errorf("open metadata %s: written by a newer cleatd (schema %d, the latest known here is %d): %w",
+		db.path, got, known, reason.MetadataNewer)
 }

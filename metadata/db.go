@@ -17,6 +17,7 @@ import (
 	berrors "go.etcd.io/bbolt/errors"
 
 	"github.com/cleatproject/cleat/internal/durable"
+	"github.com/cleatproject/cleat/proto/reason"
 )
 
 // mapped is how much address space the file gets from the beginning. A file that outgrows
@@ -203,7 +204,7 @@ func (db *DB) openError(err error) error {
 }
 
 func (db *DB) held() error {
-	return fmt.Errorf("open metadata %s: another process holds it: stop the other cleatd or give this one a --root of its own: %w", db.path, errdefs.ErrUnavailable)
+	return fmt.Errorf("open metadata %s: another process holds its lock: %w", db.path, reason.DirectoryInUse)
 }
 
 // initialise brings the layout to this version and reads what is kept in memory.
@@ -279,11 +280,9 @@ func (db *DB) shield(err *error) func() {
 	}
 }
 
-// damaged says what to do about a damaged file.
+// damaged returns the error of a damaged file.
 func (db *DB) damaged(cause error) error {
-	return fmt.Errorf("metadata %s is damaged (%w); running containers are looked after without it. "+
-		"Run 'cleat doctor' for an account of it; to mend it, stop cleatd and run 'cleat doctor --repair', or put a backup in its place: %w",
-		db.path, cause, errdefs.ErrDataLoss)
+	return fmt.Errorf("metadata %s is damaged (%w): %w", db.path, cause, reason.MetadataDamaged)
 }
 
 func uint64Of(b []byte) uint64 {

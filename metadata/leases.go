@@ -129,7 +129,7 @@ func (l Leases) DeleteResource(id string, r Resource) error {
 
 func (l Leases) resourceKey(id string, r Resource) ([]byte, error) {
 	if !l.table.has(id) {
-		return nil, l.table.errorf(id, errdefs.ErrNotFound)
+		return nil, l.table.errorf(id, l.table.missing())
 	}
 	if err := validateName("resource type", r.Type); err != nil {
 		return nil, l.table.errorf(id, err)
@@ -143,7 +143,7 @@ func (l Leases) resourceKey(id string, r Resource) ([]byte, error) {
 // Resources returns what a lease holds, by type and ID; not found if there is no lease.
 func (l Leases) Resources(id string) ([]Resource, error) {
 	if !l.table.has(id) {
-		return nil, l.table.errorf(id, errdefs.ErrNotFound)
+		return nil, l.table.errorf(id, l.table.missing())
 	}
 	b := l.table.tx.read(l.table.ns, resourcesBucket)
 	if b == nil {

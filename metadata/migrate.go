@@ -5,8 +5,9 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/containerd/errdefs"
 	bolt "go.etcd.io/bbolt"
+
+	"github.com/cleatproject/cleat/proto/reason"
 )
 
 const (
@@ -57,7 +58,7 @@ func (db *DB) migrate(table []migration) error {
 		return db.newer(schema, known)
 	}
 	if db.readOnly {
-		return fmt.Errorf("open metadata %s: it was written by an older cleatd (schema %d): start cleatd, which brings it to its own: %w", db.path, schema, errdefs.ErrFailedPrecondition)
+		return fmt.Errorf("open metadata %s: written by an older cleatd (schema %d): %w", db.path, schema, reason.MetadataOlder)
 	}
 	return db.transact(true, func(btx *bolt.Tx) error {
 		root := btx.Bucket([]byte(rootBucket))

@@ -9,6 +9,7 @@ import (
 	bolt "go.etcd.io/bbolt"
 
 	"github.com/cleatproject/cleat/metadata/filters"
+	"github.com/cleatproject/cleat/proto/reason"
 )
 
 // Namespaces are the namespaces of the database.
@@ -55,7 +56,7 @@ func (n Namespaces) Get(name string) (Namespace, error) {
 	var v Namespace
 	b := n.tx.read(name)
 	if b == nil {
-		return v, fmt.Errorf("namespace %q: %w", name, errdefs.ErrNotFound)
+		return v, fmt.Errorf("namespace %q: %w", name, reason.NamespaceNotFound)
 	}
 	raw, err := infoScope(name).open(infoKey, b.Get([]byte(infoKey)))
 	if err == nil {
@@ -123,7 +124,7 @@ func (n Namespaces) Update(v Namespace, paths ...string) (Namespace, error) {
 func (n Namespaces) Delete(name string) error {
 	b := n.tx.read(name)
 	if b == nil {
-		return fmt.Errorf("namespace %q: %w", name, errdefs.ErrNotFound)
+		return fmt.Errorf("namespace %q: %w", name, reason.NamespaceNotFound)
 	}
 	var left []string
 	for _, noun := range [...]string{containersBucket, sandboxesBucket, imagesBucket, snapshotsBucket, leasesBucket, ingestsBucket, blobsBucket} {
@@ -132,7 +133,7 @@ func (n Namespaces) Delete(name string) error {
 		}
 	}
 	if len(left) > 0 {
-		return fmt.Errorf("namespace %q is not empty, it holds %s: remove these first: %w", name, strings.Join(left, ", "), errdefs.ErrFailedPrecondition)
+		return fmt.Errorf("namespace %q is not empty, it holds %s: %w", name, strings.Join(left, ", "), reason.NamespaceNotEmpty)
 	}
 	n.tx.written = true
 	if err := n.tx.namespaces().DeleteBucket([]byte(name)); err != nil {

@@ -195,7 +195,7 @@ func (s Snapshots) Remove(key string) (Snapshot, error) {
 		return v, err
 	}
 	if child, ok := s.child(key); ok {
-		return v, s.table.errorf(key, fmt.Errorf("snapshot %q is made upon it: remove that first: %w", child, errdefs.ErrFailedPrecondition))
+		return v, s.table.errorf(key, fmt.Errorf("snapshot %q is its child: %w", child, errdefs.ErrFailedPrecondition))
 	}
 	if err := s.table.remove(key); err != nil {
 		return v, err

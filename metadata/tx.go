@@ -8,6 +8,8 @@ import (
 	"github.com/containerd/errdefs"
 	bolt "go.etcd.io/bbolt"
 	berrors "go.etcd.io/bbolt/errors"
+
+	"github.com/cleatproject/cleat/proto/reason"
 )
 
 // The names of buckets and keys; see the package comment.
@@ -120,6 +122,33 @@ func (t *table[T]) errorf(key string, err error) error {
 	return fmt.Errorf("%s %q in namespace %q: %w", t.noun, key, t.ns, err)
 }
 
+// missing returns the error of a record that does not exist, with the reason of its noun.
+func (t *table[T]) missing() error {
+	switch t.path[0] {
+	case containersBucket:
+		return reason.ContainerNotFound
+	case imagesBucket:
+		return reason.ImageNotFound
+	case snapshotsBucket:
+		return reason.SnapshotNotFound
+	case blobsBucket:
+		return reason.ContentNotFound
+	case leasesBucket:
+		return reason.LeaseNotFound
+	case sandboxesBucket:
+		return reason.SandboxNotFound
+	}
+	return errdefs.ErrNotFound
+}
+
+// taken returns the error of a record that exists already.
+func (t *table[T]) taken() error {
+	if t.path[0] == containersBucket {
+		return reason.ContainerExists
+	}
+	return errdefs.ErrAlreadyExists
+}
+
 func (t *table[T]) has(key string) bool {
 	b := t.tx.read(t.ns, t.path...)
 	return b != nil && key != "" && b.Get([]byte(key)) != nil
@@ -133,7 +162,7 @@ func (t *table[T]) get(key string) (T, error) {
 		raw = b.Get([]byte(key))
 	}
 	if raw == nil {
-		return v, t.errorf(key, errdefs.ErrNotFound)
+		return v, t.errorf(key, t.missing())
 	}
 	raw, err := t.scope().open(key, raw)
 	if err == nil {
@@ -161,14 +190,14 @@ func (t *table[T]) put(key string, v *T) error {
 // create writes a record whose key must be free.
 func (t *table[T]) create(key string, v *T) error {
 	if t.has(key) {
-		return t.errorf(key, errdefs.ErrAlreadyExists)
+		return t.errorf(key, t.taken())
 	}
 	return t.put(key, v)
 }
 
 func (t *table[T]) remove(key string) error {
 	if !t.has(key) {
-		return t.errorf(key, errdefs.ErrNotFound)
+		return t.errorf(key, t.missing())
 	}
 	b, err := t.tx.write(t.ns, t.path...)
 	if err != nil {

@@ -44,7 +44,7 @@ func ValidateID(id string) error {
 }
 
 func badID(id string) error {
-	return fmt.Errorf("identifier %q: use letters and digits, in groups joined by one of - _ and .: %w", id, errdefs.ErrInvalidArgument)
+	return fmt.Errorf("identifier %q: want letters and digits, in groups joined by one of - _ and .: %w", id, errdefs.ErrInvalidArgument)
 }
 
 // validateName checks a free text that serves as a key.

@@ -8,6 +8,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/cleatproject/cleat/proto/reason"
 	"github.com/cleatproject/cleat/proto/rpc"
 	"github.com/cleatproject/cleat/proto/task"
 	"github.com/cleatproject/cleat/proto/types"
@@ -159,7 +160,7 @@ func (t *Task) Wait(ctx context.Context, execID string) (Exit, error) {
 		case <-ctx.Done():
 			return Exit{}, ctx.Err()
 		case <-t.m.ctx.Done():
-			return Exit{}, fmt.Errorf("wait for task %s: the daemon is stopping, ask again: %w", t.id, errdefs.ErrUnavailable)
+			return Exit{}, fmt.Errorf("wait for task %s: the daemon is stopping: %w", t.id, reason.DaemonStopping)
 		}
 	}
 	resp, err := ask[task.WaitResponse](ctx, t, 0, "Wait", &task.WaitRequest{Id: t.id, ExecId: execID})

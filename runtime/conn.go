@@ -11,6 +11,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/containerd/ttrpc"
 
+	"github.com/cleatproject/cleat/proto/reason"
 	"github.com/cleatproject/cleat/proto/rpc"
 	"github.com/cleatproject/cleat/proto/shimapi"
 	"github.com/cleatproject/cleat/proto/task"
@@ -66,7 +67,12 @@ func gone(err error) bool {
 func call[Resp any, PResp rpc.Pointer[Resp]](
 	ctx context.Context, c *conn, limit time.Duration, method string, req rpc.Message,
 ) (*Resp, error) {
-	return callService[Resp, PResp](ctx, c, limit, c.service, method, req)
+	resp, err := callService[Resp, PResp](ctx, c, limit, c.service, method, req)
+	if !c.native && (method == "Create" || method == "Start") {
+		// Other shims pass on what the OCI runtime printed, and give no reasons.
+		err = reason.Default(err, reason.FromRuntime(fmt.Sprint(err)))
+	}
+	return resp, err
 }
 
 // callNative calls cleat's own shim service with a deadline.
@@ -91,8 +97,8 @@ func callService[Resp any, PResp rpc.Pointer[Resp]](
 	}
 	resp, err := rpc.Call[Resp, PResp](ctx, c.client, service, method, req)
 	if err != nil && errors.Is(context.Cause(ctx), errSlow) {
-		return nil, fmt.Errorf("%s: no answer from the shim in %s: it may be stopped or swapped out, see `cleat shim ls`: %w",
-			method, limit, errdefs.ErrUnavailable)
+		return nil, fmt.Errorf("%s: no answer from the shim in %s: %w",
+			method, limit, reason.ShimSilent)
 	}
 	return resp, err
 }

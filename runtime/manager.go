@@ -17,6 +17,7 @@ import (
 	"github.com/cleatproject/cleat/events"
 	"github.com/cleatproject/cleat/internal/gate"
 	"github.com/cleatproject/cleat/internal/hostproc"
+	"github.com/cleatproject/cleat/proto/reason"
 	"github.com/cleatproject/cleat/reaper"
 )
 
@@ -141,7 +142,7 @@ func (m *Manager) Get(namespace, id string) (*Task, error) {
 func (m *Manager) getLocked(k key) (*Task, error) {
 	t, ok := m.tasks[k]
 	if !ok || !t.visible {
-		return nil, fmt.Errorf("task %s: %w", k.id, errdefs.ErrNotFound)
+		return nil, fmt.Errorf("task %s: %w", k.id, reason.TaskNotFound)
 	}
 	return t, nil
 }

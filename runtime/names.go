@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	"github.com/containerd/errdefs"
+
+	"github.com/cleatproject/cleat/proto/reason"
 )
 
 // NativeRuntime is the name of cleat's own shim.
@@ -28,7 +30,7 @@ func (m *Manager) resolve(name string) (string, error) {
 	}
 	if filepath.IsAbs(name) {
 		if info, err := os.Stat(name); err != nil || info.IsDir() || info.Mode()&0o111 == 0 {
-			return "", fmt.Errorf("runtime %s: no such executable; give a shim's absolute path or a runtime name: %w", name, errdefs.ErrNotFound)
+			return "", fmt.Errorf("runtime %s: no such executable: %w", name, reason.ShimMissing)
 		}
 		return name, nil
 	}
@@ -46,8 +48,8 @@ func (m *Manager) resolve(name string) (string, error) {
 	if executable(beside) {
 		return beside, nil
 	}
-	return "", fmt.Errorf("runtime %s: %s is neither in PATH nor beside cleatd; install it or map the name in the configuration: %w",
-		name, binary, errdefs.ErrNotFound)
+	return "", fmt.Errorf("runtime %s: %s is neither in PATH nor next to cleatd: %w",
+		name, binary, reason.ShimMissing)
 }
 
 // binaryName applies the published rule: io.containerd.runc.v2 is containerd-shim-runc-v2.

@@ -12,6 +12,7 @@ import (
 	"github.com/cleatproject/cleat/events"
 	"github.com/cleatproject/cleat/internal/exitrecord"
 	"github.com/cleatproject/cleat/mount"
+	"github.com/cleatproject/cleat/proto/reason"
 	"github.com/cleatproject/cleat/proto/rpc"
 	"github.com/cleatproject/cleat/proto/task"
 	"github.com/cleatproject/cleat/proto/types"
@@ -73,7 +74,7 @@ func (t *Task) delete(ctx context.Context) (Exit, error) {
 			return t.deleted(context.WithoutCancel(ctx), c, resp)
 		}
 		if t.isRemoving() && ctx.Err() == nil {
-			return Exit{}, fmt.Errorf("delete task %s: somebody else deletes it: %w", t.id, errdefs.ErrNotFound)
+			return Exit{}, fmt.Errorf("delete task %s: deleted by another call: %w", t.id, reason.TaskNotFound)
 		}
 		// A shim that died is replaced, or cleaned up after: see watch.
 		if ctx.Err() != nil || try == deleteTries || !c.broke(err) {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/cleatproject/cleat/internal/undo"
 	"github.com/cleatproject/cleat/mount"
+	"github.com/cleatproject/cleat/proto/reason"
 	"github.com/cleatproject/cleat/proto/rpc"
 	"github.com/cleatproject/cleat/proto/sandbox"
 	"github.com/cleatproject/cleat/proto/task"
@@ -69,7 +70,7 @@ func (m *Manager) CreateSandbox(ctx context.Context, namespace string, o Sandbox
 		SandboxId: o.ID, BundlePath: s.b.path, Rootfs: wireMounts(o.Rootfs), Options: o.Options, NetnsPath: o.NetNS, Annotations: o.Annotations,
 	})
 	if errdefs.IsNotImplemented(err) {
-		return nil, fmt.Errorf("create sandbox %s: runtime %s has no sandboxes; choose another one: %w", o.ID, o.Runtime, err)
+		return nil, fmt.Errorf("create sandbox %s: runtime %s has no sandboxes: %w", o.ID, o.Runtime, err)
 	}
 	if err != nil {
 		return nil, started.explain(fmt.Errorf("create: %w", err))
@@ -85,7 +86,7 @@ func (m *Manager) CreateSandbox(ctx context.Context, namespace string, o Sandbox
 func (m *Manager) Sandbox(namespace, id string) (*Sandbox, error) {
 	s := &Sandbox{m, m.bundleIn(sandboxesDir, namespace, id)}
 	if !s.b.has(shimBinaryFile) || s.b.has(pendingFile) {
-		return nil, fmt.Errorf("sandbox %s is not running: %w", id, errdefs.ErrNotFound)
+		return nil, fmt.Errorf("sandbox %s is not running: %w", id, reason.SandboxNotFound)
 	}
 	return s, nil
 }
@@ -211,7 +212,7 @@ func (s *Sandbox) Wait(ctx context.Context) (Exit, error) {
 	return Exit{Status: resp.ExitStatus, At: resp.ExitedAt.Time()}, nil
 }
 
-var errStopping = fmt.Errorf("the daemon is stopping, ask again: %w", errdefs.ErrUnavailable)
+var errStopping = fmt.Errorf("the daemon is stopping: %w", reason.DaemonStopping)
 
 // Status tells where the sandbox stands. One whose shim died is not ready.
 func (s *Sandbox) Status(ctx context.Context, verbose bool) (*sandbox.SandboxStatusResponse, error) {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/cleatproject/cleat/proto/reason"
 	"github.com/cleatproject/cleat/proto/types"
 	"github.com/cleatproject/cleat/reaper"
 )
@@ -247,8 +248,8 @@ func (t *Task) connection(ctx context.Context) (*conn, error) {
 		case <-changed:
 		case <-ctx.Done():
 			if errors.Is(context.Cause(ctx), errSlow) {
-				return nil, fmt.Errorf("task %s: its shim does not answer: it may be stopped or swapped out, see `cleat shim ls`: %w",
-					t.id, errdefs.ErrUnavailable)
+				return nil, fmt.Errorf("task %s: no answer from its shim: %w",
+					t.id, reason.ShimSilent)
 			}
 			return nil, ctx.Err()
 		}
@@ -257,5 +258,5 @@ func (t *Task) connection(ctx context.Context) (*conn, error) {
 
 // errRemoved answers calls that come too late.
 func (t *Task) errRemoved() error {
-	return fmt.Errorf("task %s: it was deleted meanwhile: %w", t.id, errdefs.ErrNotFound)
+	return fmt.Errorf("task %s: deleted during the call: %w", t.id, reason.TaskNotFound)
 }

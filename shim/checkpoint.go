@@ -12,6 +12,7 @@ import (
 
 	"github.com/cleatproject/cleat/internal/undo"
 	"github.com/cleatproject/cleat/proto/events"
+	"github.com/cleatproject/cleat/proto/reason"
 	"github.com/cleatproject/cleat/proto/runcopts"
 	"github.com/cleatproject/cleat/proto/task"
 	"github.com/cleatproject/cleat/proto/types"
@@ -27,7 +28,7 @@ const criuWork = "criu"
 // haveCRIU is errdefs.ErrFailedPrecondition where CRIU is not installed.
 func haveCRIU() error {
 	if _, err := exec.LookPath("criu"); err != nil {
-		return fmt.Errorf("criu is not installed: install it, and see `criu check`: %w: %w", err, errdefs.ErrFailedPrecondition)
+		return fmt.Errorf("criu is not installed: %w: %w", err, reason.ProgramMissing)
 	}
 	return nil
 }

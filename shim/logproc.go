@@ -11,6 +11,8 @@ import (
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
+
+	"github.com/cleatproject/cleat/proto/reason"
 )
 
 // loggerLimit is how long a logger may take to say that it is ready.
@@ -52,7 +54,7 @@ func runLogger(ctx context.Context, env stdioEnv, t target, stdout, stderr *os.F
 		err = cerr
 	}
 	if err != nil {
-		return fmt.Errorf("start logger: %w: %w", err, errdefs.ErrNotFound)
+		return reason.With(fmt.Errorf("start logger: %w: %w", err, errdefs.ErrNotFound), reason.LoggerFailed)
 	}
 	deadline := time.Now().Add(loggerLimit)
 	if d, ok := ctx.Deadline(); ok && d.Before(deadline) {
@@ -65,11 +67,11 @@ func runLogger(ctx context.Context, env stdioEnv, t target, stdout, stderr *os.F
 	defer stop()
 	_, err = ready.Read(make([]byte, 1)) // a byte or the end of file: both mean ready
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		return errors.Join(fmt.Errorf("logger %s did not become ready: %w", t.path, errdefs.ErrUnavailable), child.Signal(unix.SIGKILL))
+		return errors.Join(fmt.Errorf("logger %s did not become ready: %w", t.path, reason.LoggerFailed), child.Signal(unix.SIGKILL))
 	}
 	select {
 	case <-child.Done():
-		return fmt.Errorf("logger %s exited with status %d before it was ready: %w", t.path, child.Exit().Status, errdefs.ErrUnavailable)
+		return fmt.Errorf("logger %s exited with status %d before it was ready: %w", t.path, child.Exit().Status, reason.LoggerFailed)
 	default:
 		return nil
 	}

@@ -19,6 +19,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/cleatproject/cleat/proto/reason"
 	"github.com/cleatproject/cleat/reaper"
 )
 
@@ -102,7 +103,7 @@ func (r *ociRuntime) run(ctx context.Context, c command) error {
 	child, err := r.reaper.Spawn(cmd)
 	if err != nil {
 		if errors.Is(err, exec.ErrNotFound) || errors.Is(err, os.ErrNotExist) {
-			err = fmt.Errorf("%w: install it or name another OCI runtime: %w", err, errdefs.ErrNotFound)
+			err = fmt.Errorf("no OCI runtime %s on this host: %w: %w", r.binary, err, reason.RuntimeMissing)
 		}
 		return fmt.Errorf("OCI runtime %s failed: %w", c.args[0], err)
 	}
@@ -114,7 +115,7 @@ func (r *ociRuntime) run(ctx context.Context, c command) error {
 		return nil
 	}
 	msg := lastError(log)
-	return &runtimeError{verb: c.args[0], status: exit.Status, msg: msg, class: classOf(msg)}
+	return reason.With(&runtimeError{verb: c.args[0], status: exit.Status, msg: msg, class: classOf(msg)}, reason.FromRuntime(msg))
 }
 
 // settle waits for a command that should not be cut short.

@@ -88,7 +88,7 @@ func (s *Server) StartSandbox(_ context.Context, req *sandbox.SandboxRequest) (*
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.exited.IsZero() {
-		return nil, fmt.Errorf("sandbox %s was stopped: make it anew: %w", p.id, errdefs.ErrFailedPrecondition)
+		return nil, fmt.Errorf("sandbox %s was stopped: %w", p.id, errdefs.ErrFailedPrecondition)
 	}
 	p.started = true
 	return &sandbox.StartSandboxResponse{Pid: ownPID(), CreatedAt: types.FromTime(p.created)}, nil

@@ -141,7 +141,7 @@ func (s *stdio) openPlain(ctx context.Context, env stdioEnv, in target, paths st
 		return err
 	}
 	if errTarget.kind == toLogger {
-		return fmt.Errorf("stderr %q: a logger takes both; name it for stdout: %w", paths.stderr, errdefs.ErrInvalidArgument)
+		return fmt.Errorf("stderr %q: a logger takes stdout and stderr: %w", paths.stderr, errdefs.ErrInvalidArgument)
 	}
 	return s.openOutput(2, env, errTarget)
 }

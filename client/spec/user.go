@@ -14,6 +14,8 @@ import (
 	"github.com/containerd/errdefs"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
+
+	"github.com/cleatproject/cleat/proto/reason"
 )
 
 // maxAccountFile bounds how much of a container's passwd or group file is read: as much as run reads of an image's.
@@ -58,7 +60,7 @@ func lookupUser(root, user string) (specs.User, error) {
 	case err != nil:
 		return out, err
 	case !known && !isNumber:
-		return out, fmt.Errorf("no such user in the container: %w", errdefs.ErrNotFound)
+		return out, fmt.Errorf("no such user in the container: %w", reason.UserNotFound)
 	case !known:
 		out.UID = number
 	}
@@ -87,7 +89,7 @@ func lookupGroup(root, group string) (uint32, error) {
 		return nil
 	})
 	if err == nil && !found {
-		err = fmt.Errorf("no such group in the container: %w", errdefs.ErrNotFound)
+		err = fmt.Errorf("no such group in the container: %w", reason.UserNotFound)
 	}
 	return number, err
 }

@@ -171,14 +171,15 @@ func TestRunFailures(t *testing.T) {
 		code int
 		hint string
 	}{
-		"missing program":        {fmt.Errorf(`runc: exec: "x": executable file not found in $PATH: %w`, errdefs.ErrNotFound), nil, 127, "must exist in the image"},
-		"missing path":           {fmt.Errorf(`runc: exec: "/x": stat /x: no such file or directory`), nil, 127, "must exist in the image"},
-		"not a program":          {fmt.Errorf(`runc: exec: "/etc/passwd": permission denied`), nil, 126, "executable file"},
-		"no directory":           {fmt.Errorf(`OCI runtime exec: exec failed: chdir to cwd ("/x") set in config.json failed: no such file or directory`), nil, 126, "working directory"},
-		"no source of a mount":   {fmt.Errorf(`OCI runtime run: error mounting "/x" to rootfs: stat /x: no such file or directory: %w`, errdefs.ErrNotFound), nil, 125, ""},
-		"no such user":           {fmt.Errorf(`run x: user web: not in the image's passwd file: %w`, errdefs.ErrNotFound), nil, 125, "a number need not"},
-		"no such namespace":      {fmt.Errorf(`list: namespace "x": %w`, errdefs.ErrNotFound), nil, 125, "cleat namespace ls"},
-		"name taken":             {fmt.Errorf("container one: %w", errdefs.ErrAlreadyExists), []string{"--name", "one"}, 125, "cleat rm one"},
+		"missing program":        {fmt.Errorf("run x: %w", client.ReasonCommandNotFound), nil, 127, "must exist in the image"},
+		"not a program":          {fmt.Errorf("run x: %w", client.ReasonCommandNotExecutable), nil, 126, "executable file"},
+		"no directory":           {fmt.Errorf("run x: %w", client.ReasonDirectoryNotFound), nil, 126, "working directory"},
+		"text of a runtime":      {fmt.Errorf(`exec: "x": executable file not found in $PATH: %w`, errdefs.ErrNotFound), nil, 125, ""},
+		"no runtime":             {fmt.Errorf("run x: %w", client.ReasonRuntimeMissing), nil, 125, "install runc"},
+		"no source of a mount":   {fmt.Errorf(`error mounting "/x" to rootfs: %w`, client.ReasonRuntimeFailed), nil, 125, ""},
+		"no such user":           {fmt.Errorf("run x: user web: %w", client.ReasonUserNotFound), nil, 125, "a number need not"},
+		"no such namespace":      {fmt.Errorf(`list: namespace "x": %w`, client.ReasonNamespaceNotFound), nil, 125, "cleat namespace ls"},
+		"name taken":             {fmt.Errorf("container one: %w", client.ReasonContainerExists), []string{"--name", "one"}, 125, "cleat rm one"},
 		"another":                {fmt.Errorf("disk full"), nil, 125, ""},
 		"unknown image":          {nil, []string{"--platform", "none"}, 125, "cleat image ls"},
 		"bad flag":               {nil, []string{"--memory", "lots"}, 125, ""},

@@ -13,11 +13,11 @@ import (
 	"testing"
 
 	"github.com/cleatproject/cleat/client/stdio"
+	"github.com/cleatproject/cleat/client"
 	"github.com/cleatproject/cleat/proto/cleatapi"
 	"github.com/cleatproject/cleat/proto/rpc"
 	"github.com/containerd/containerd/api/services/containers/v1"
 	"github.com/containerd/containerd/api/services/tasks/v1"
-	"github.com/containerd/errdefs"
 	"github.com/containerd/ttrpc"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"google.golang.org/protobuf/types/known/anypb"
@@ -170,7 +170,7 @@ func (d *pretended) process(stdin, stdout string, done chan struct{}) error {
 
 func (d *pretended) wait(ctx context.Context, r *cleatapi.WaitRequest) (*cleatapi.WaitResponse, error) {
 	if strings.HasPrefix(r.Id, "bbb") || len(r.Id) == 4 {
-		return nil, fmt.Errorf("container %s: %w", r.Id, errdefs.ErrNotFound)
+		return nil, fmt.Errorf("container %s: %w", r.Id, client.ReasonContainerNotFound)
 	}
 	d.mu.Lock()
 	var done chan struct{}
@@ -194,7 +194,7 @@ func (d *pretended) remove(_ context.Context, r *cleatapi.RemoveRequest) (*cleat
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.removals++
-	return nil, fmt.Errorf("container %s: %w", r.Id, errdefs.ErrNotFound)
+	return nil, fmt.Errorf("container %s: %w", r.Id, client.ReasonContainerNotFound)
 }
 
 func (d *pretended) list(context.Context, *cleatapi.ListRequest) (*cleatapi.ListResponse, error) {
@@ -205,7 +205,7 @@ func (d *pretended) list(context.Context, *cleatapi.ListRequest) (*cleatapi.List
 
 func (d *pretended) inspect(_ context.Context, r *cleatapi.InspectImageRequest) (*cleatapi.InspectImageResponse, error) {
 	if r.Platform != "" {
-		return nil, fmt.Errorf("image %s: %w", r.Name, errdefs.ErrNotFound)
+		return nil, fmt.Errorf("image %s: %w", r.Name, client.ReasonImageNotFound)
 	}
 	return &cleatapi.InspectImageResponse{Config: []byte(`{"config":{"Entrypoint":["/entry"],"Cmd":["cmd"],"User":"www",
 		"StopSignal":"SIGQUIT","Labels":{"cleat.io/stop-signal":"evil","x":"y"}}}`)}, nil
@@ -256,7 +256,7 @@ func (s taskServer) CloseIO(context.Context, *tasks.CloseIORequest) (*emptypb.Em
 
 func (s taskServer) Pause(_ context.Context, r *tasks.PauseTaskRequest) (*emptypb.Empty, error) {
 	if r.ContainerID != "one" && len(r.ContainerID) != 64 {
-		return nil, rpc.ToWire(fmt.Errorf("container %s: %w", r.ContainerID, errdefs.ErrNotFound))
+		return nil, rpc.ToWire(fmt.Errorf("container %s: %w", r.ContainerID, client.ReasonContainerNotFound))
 	}
 	return &emptypb.Empty{}, nil
 }

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/cleatproject/cleat/client"
@@ -78,9 +77,6 @@ func importImage(ctx context.Context, a *app, file string, o client.ImportOption
 		images, err := c.ImportImage(ctx, in, o)
 		if errdefs.IsInvalidArgument(err) {
 			return hinted(err, "an archive comes from docker save, skopeo copy ... oci-archive:FILE, or tar of an OCI layout")
-		}
-		if errdefs.IsNotFound(err) && strings.Contains(err.Error(), "no manifest for this platform") {
-			return hinted(err, "name one of its platforms with --platform, or only store it with --no-unpack")
 		}
 		if err != nil {
 			return err

@@ -34,7 +34,7 @@ func imageMountCommand() command {
 				case 0:
 					return listMounts(ctx, a, l)
 				case 1:
-					return usage("cleat image mount", fmt.Errorf("mount image %s: on which directory? %w", args[0], errdefs.ErrInvalidArgument))
+					return usage("cleat image mount", fmt.Errorf("mount image %s: no directory given: %w", args[0], errdefs.ErrInvalidArgument))
 				}
 				r.Image = args[0]
 				return mountImage(ctx, a, r, args[1])
@@ -86,7 +86,7 @@ func mountImage(ctx context.Context, a *app, r client.MountImageRequest, dir str
 			return err
 		}
 		if err := mount.All(mounts(steps), r.Target); err != nil {
-			err = fmt.Errorf("mount image %s on %s: %w", r.Image, r.Target, err)
+			err = fmt.Errorf("mount image %s on %s: %w", r.Image, r.Target, needsRoot(err))
 			return errors.Join(err, c.UnmountImage(context.WithoutCancel(ctx), r.Target, key, true))
 		}
 		return writeLines(a.stdout, []string{r.Target})
@@ -178,10 +178,18 @@ func unmountImage(ctx context.Context, c *client.Client, dir string, remove bool
 		if err := syscall.Unmount(filepath.Join(target, m.Steps[i].Target), 0); errors.Is(err, syscall.EBUSY) {
 			return hinted(fmt.Errorf("unmount image from %s: it is in use: %w", target, errdefs.ErrFailedPrecondition), "fuser -vm "+target+" tells by whom")
 		} else if err != nil {
-			return fmt.Errorf("unmount image from %s: %w", target, err)
+			return fmt.Errorf("unmount image from %s: %w", target, needsRoot(err))
 		}
 	}
 	return c.UnmountImage(context.WithoutCancel(ctx), target, m.Key, remove)
+}
+
+// needsRoot gives an error of a system call that this user may not make its reason.
+func needsRoot(err error) error {
+	if errors.Is(err, fs.ErrPermission) {
+		return client.WithReason(err, client.ReasonRootRequired)
+	}
+	return err
 }
 
 // mountedOn finds the image of a directory, in this program's mount namespace or one that is gone.
@@ -205,7 +213,7 @@ func mountedOn(ctx context.Context, c *client.Client, target string) (client.Ima
 		elsewhere = true
 	}
 	if elsewhere {
-		return client.ImageMount{}, fmt.Errorf("unmount image from %s: it is mounted in another mount namespace, unmount it there: %w", target, errdefs.ErrFailedPrecondition)
+		return client.ImageMount{}, fmt.Errorf("unmount image from %s: mounted in another mount namespace: %w", target, errdefs.ErrFailedPrecondition)
 	}
 	return client.ImageMount{}, hinted(fmt.Errorf("unmount image from %s: no image is mounted there: %w", target, errdefs.ErrNotFound),
 		"cleat image mount lists those that are mounted; --namespace picks another namespace")

@@ -97,21 +97,9 @@ func pinned(img client.Image) string {
 	return img.Name + "@" + img.Digest
 }
 
-// registryHint puts what a registry's error says to do into the hint.
+// registryHint gives an error of a pull or push that has no reason the hint of its class.
 func registryHint(err error) error {
-	text := err.Error()
-	switch {
-	case strings.Contains(text, "hosts.toml"), strings.Contains(text, "configuration of registry"):
-		return hinted(err, "how registries are reached is configured for the daemon; see docs/registries.md")
-	case errdefs.IsUnauthorized(err):
-		return hinted(err, "log in with docker login or --user, or check the name")
-	case errdefs.IsNotFound(err):
-		return hinted(err, "check the reference: name, tag and platform")
-	case errdefs.IsUnavailable(err) && !strings.Contains(text, "connect to "):
-		return hinted(err, "the same command goes on where this one was")
-	case errdefs.IsResourceExhausted(err) && !diskFull(err):
-		return hinted(err, "wait a while, or log in")
-	case errdefs.IsFailedPrecondition(err), errdefs.IsInvalidArgument(err):
+	if client.ReasonOf(err) == client.NoReason && (errdefs.IsFailedPrecondition(err) || errdefs.IsInvalidArgument(err)) {
 		return hinted(err, "the reference, or what the registry has under it, is not usable; see docs/registries.md")
 	}
 	return err

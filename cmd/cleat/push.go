@@ -47,7 +47,7 @@ func push(ctx context.Context, a *app, r client.PushRequest, flags *registryFlag
 		bars := a.newBars(flags.quiet)
 		img, err := c.Push(ctx, r, bars.update)
 		bars.finish()
-		if errdefs.IsNotFound(err) && notHere(err) {
+		if client.ReasonOf(err) == client.ReasonImageNotFound {
 			return hinted(err, "cleat image ls lists the images; cleat push REFERENCE IMAGE pushes one under another name")
 		}
 		if err != nil {
@@ -55,13 +55,6 @@ func push(ctx context.Context, a *app, r client.PushRequest, flags *registryFlag
 		}
 		return writeLines(a.stdout, []string{pinned(img)})
 	})
-}
-
-// notHere tells whether it is the image that is not there, no part of it and nothing at the registry.
-func notHere(err error) bool {
-	_, image, ok := strings.Cut(err.Error(), ": image ")
-	name, found := strings.CutSuffix(image, ": not found")
-	return ok && found && !strings.Contains(name, " ")
 }
 
 func imageTagCommand() command {

@@ -36,7 +36,7 @@ func byID(ctx context.Context, c *client.Client, ref string, f func(id string) e
 	case 1:
 		return f(found[0])
 	}
-	return fmt.Errorf("container %s: %d ids begin like this; give more of it: %w", ref, len(found), errdefs.ErrInvalidArgument)
+	return fmt.Errorf("container %s: %d ids begin like this: %w", ref, len(found), errdefs.ErrInvalidArgument)
 }
 
 // lookup returns one container with what is known of it.

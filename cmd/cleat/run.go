@@ -142,7 +142,7 @@ func (r *runner) openStdio() (err error) {
 	attached := false
 	switch {
 	case r.log == "daemon" && r.tty:
-		return fmt.Errorf("log of a terminal: the daemon keeps none; use --log file:///PATH: %w", errdefs.ErrInvalidArgument)
+		return fmt.Errorf("log of a terminal: the daemon keeps none: %w", errdefs.ErrInvalidArgument)
 	case r.log == "daemon", r.log == "" && r.detach && !r.tty:
 		r.req.Log = true
 	case r.log == "":
@@ -192,10 +192,20 @@ func (r *runner) attend(ctx context.Context, started client.Started) error {
 	if !r.remove || !errors.As(err, &exit) {
 		return err
 	}
-	if rerr := r.c.Remove(ctx, started.ID, true); rerr != nil && !errdefs.IsNotFound(rerr) {
+	if rerr := r.c.Remove(ctx, started.ID, true); rerr != nil && !removesLater(rerr) {
 		return rerr
 	}
 	return err
+}
+
+// removesLater reports whether the daemon completes the removal of an ended container that it was to remove by
+// itself: it has done so already, or ended during the call and does it at its next start.
+func removesLater(err error) bool {
+	switch client.ReasonOf(err) {
+	case client.ReasonDaemonUnreachable, client.ReasonConnectionLost, client.ReasonDaemonStopping:
+		return true
+	}
+	return errdefs.IsNotFound(err)
 }
 
 // logPath is the file that output goes to and that this program can show.
@@ -229,7 +239,7 @@ func (r *runner) discard() {
 }
 
 func (r *runner) hint(err error) error {
-	if errdefs.IsAlreadyExists(err) {
+	if client.ReasonOf(err) == client.ReasonContainerExists {
 		return hinted(err, "cleat rm "+r.req.ID+" removes the container of that name; --name picks another")
 	}
 	return err

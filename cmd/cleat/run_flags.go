@@ -191,7 +191,7 @@ func (r *runFlags) storageLimit(fs *pflag.FlagSet) (int64, error) {
 	}
 	bytes, err := spec.ParseBytes(r.storageSize)
 	if err == nil && bytes == 0 { // which the daemon would take for no limit
-		err = fmt.Errorf("storage size %q: leave it out for no limit: %w", r.storageSize, errdefs.ErrInvalidArgument)
+		err = fmt.Errorf("storage size %q: want more than 0: %w", r.storageSize, errdefs.ErrInvalidArgument)
 	}
 	return bytes, err
 }

@@ -53,6 +53,9 @@ func main() {
 			os.Exit(1) //nolint:gocritic // the report says what there is to say
 		}
 		fmt.Fprintln(os.Stderr, "cleatd:", err)
+		if hint := daemon.Hint(err); hint != "" {
+			fmt.Fprintln(os.Stderr, "hint:", hint)
+		}
 		os.Exit(1) //nolint:gocritic // stop has nothing left to do
 	}
 }

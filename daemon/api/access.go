@@ -11,6 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/peer"
+
+	"github.com/cleatproject/cleat/proto/reason"
 )
 
 // Access says which namespaces a user may work in, by the uid of the process at the other end of a
@@ -92,15 +94,15 @@ func admit(ctx context.Context, namespace string) error {
 	if may(ctx, namespace) {
 		return nil
 	}
-	return fmt.Errorf("namespace %s: user %d may not work in it, see namespace_access in cleatd's configuration: %w",
-		namespace, peerOf(ctx).UID, errdefs.ErrPermissionDenied)
+	return fmt.Errorf("namespace %s: not accessible to user %d: %w",
+		namespace, peerOf(ctx).UID, reason.NamespaceDenied)
 }
 
 // admitAll refuses a request that is about all namespaces where its user is limited to some.
 func admitAll(ctx context.Context, what string) error {
 	if p := peerOf(ctx); p != nil && p.limited {
-		return fmt.Errorf("%s: user %d is limited to namespaces, see namespace_access in cleatd's configuration: %w",
-			what, p.UID, errdefs.ErrPermissionDenied)
+		return fmt.Errorf("%s: user %d is limited to namespaces: %w",
+			what, p.UID, reason.NamespaceDenied)
 	}
 	return nil
 }

@@ -71,7 +71,7 @@ func (e ownStore) source() (service.Store, error) {
 		return out, err
 	}
 	if e.Platform != "" && e.AllPlatforms {
-		return out, fmt.Errorf("image store: one platform and all of them: give one of both: %w", errdefs.ErrInvalidArgument)
+		return out, fmt.Errorf("image store: one platform and all of them: %w", errdefs.ErrInvalidArgument)
 	}
 	out.Referrers = e.Referrers
 	for _, name := range e.Names[min(1, len(e.Names)):] {
@@ -86,7 +86,7 @@ func (e ownStore) destination() (service.Store, error) {
 		return out, err
 	}
 	if len(e.Names) > 1 {
-		return out, fmt.Errorf("image store: %d names to store under, give one: %w", len(e.Names), errdefs.ErrInvalidArgument)
+		return out, fmt.Errorf("image store: %d names to store under, want one: %w", len(e.Names), errdefs.ErrInvalidArgument)
 	}
 	if out.Best = !e.AllPlatforms; e.AllPlatforms {
 		out.Choice.Platforms = nil

@@ -15,6 +15,7 @@ import (
 
 	"github.com/cleatproject/cleat/archive"
 	"github.com/cleatproject/cleat/content"
+	"github.com/cleatproject/cleat/proto/reason"
 	"github.com/cleatproject/cleat/proto/rpc"
 	"github.com/cleatproject/cleat/proto/runcopts"
 	"github.com/cleatproject/cleat/proto/types"
@@ -80,7 +81,7 @@ func (s *Service) Checkpoint(ctx context.Context, t *runtime.Task, options *type
 // findCRIU says early that the program is not there by which OCI runtimes do this.
 func findCRIU() error {
 	if _, err := exec.LookPath("criu"); err != nil {
-		return fmt.Errorf("criu is not installed: install it, and see `criu check`: %w: %w", err, errdefs.ErrFailedPrecondition)
+		return fmt.Errorf("criu is not installed: %w: %w", err, reason.ProgramMissing)
 	}
 	return nil
 }

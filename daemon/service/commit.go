@@ -101,7 +101,7 @@ func newName(name string) (string, error) {
 		return "", err
 	}
 	if ref.Digest != "" {
-		return "", fmt.Errorf("the new name %s is one by digest, give one with a tag: %w", ref, errdefs.ErrInvalidArgument)
+		return "", fmt.Errorf("the new name %s is a digest, want a tag: %w", ref, errdefs.ErrInvalidArgument)
 	}
 	return ref.String(), nil
 }
@@ -156,7 +156,7 @@ func (s *Service) commitBase(ctx context.Context, hold *metadata.Hold, namespace
 			return nil, fmt.Errorf("commit container %s: image %s: %w", c.ID, img.Name, err)
 		}
 	}
-	return nil, fmt.Errorf("commit container %s: the image that it was made of, %s, is not here any more with all its layers: pull or import that one again: %w",
+	return nil, fmt.Errorf("commit container %s: the image that it was made of, %s, is incomplete: %w",
 		c.ID, first(c.Image, "which has no name"), errdefs.ErrFailedPrecondition)
 }
 

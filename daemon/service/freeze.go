@@ -32,7 +32,7 @@ func (s *Service) freeze(ctx context.Context, u *undo.Stack, namespace, id strin
 		return nil
 	case types.Status_RUNNING:
 	default:
-		return fmt.Errorf("it is %s, and cannot be frozen now: try again, or do without: %w", StatusWord(t.Info()), errdefs.ErrUnavailable)
+		return fmt.Errorf("state %s cannot be frozen: %w", StatusWord(t.Info()), errdefs.ErrUnavailable)
 	}
 	if err := s.markFrozen(ctx, namespace, id, "true"); err != nil {
 		return err

@@ -15,6 +15,7 @@ import (
 	"github.com/cleatproject/cleat/image"
 	"github.com/cleatproject/cleat/metadata"
 	"github.com/cleatproject/cleat/proto/cleatapi"
+	"github.com/cleatproject/cleat/proto/reason"
 )
 
 // imageInfo is what Run needs to know of an image.
@@ -64,14 +65,14 @@ func (s *Service) resolve(ctx context.Context, namespace, ref string) (img metad
 		}
 		d, derr := digest.Parse(ref)
 		if derr != nil {
-			return fmt.Errorf("image %s: %w", ref, errdefs.ErrNotFound)
+			return fmt.Errorf("image %s: %w", ref, reason.ImageNotFound)
 		}
 		list, err := images.List("target.digest==" + d.String())
 		if err != nil {
 			return err
 		}
 		if len(list) == 0 {
-			return fmt.Errorf("image %s: %w", ref, errdefs.ErrNotFound)
+			return fmt.Errorf("image %s: %w", ref, reason.ImageNotFound)
 		}
 		img = list[0]
 		return nil

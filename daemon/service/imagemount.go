@@ -100,7 +100,7 @@ func (s *Service) targetFree(ctx context.Context, namespace, target, mountNamesp
 	}
 	for _, m := range list {
 		if m.rec.Labels[labelMount] == target && m.rec.Labels[labelMountNamespace] == mountNamespace {
-			return fmt.Errorf("mount image: on %s there is image %s already: unmount that first: %w", target, m.rec.Labels[labelMountImage], errdefs.ErrAlreadyExists)
+			return fmt.Errorf("mount image: on %s image %s is mounted: %w", target, m.rec.Labels[labelMountImage], errdefs.ErrAlreadyExists)
 		}
 	}
 	return nil

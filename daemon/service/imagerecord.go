@@ -7,11 +7,11 @@ import (
 	"strings"
 
 	apievents "github.com/containerd/containerd/api/events"
-	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 
 	"github.com/cleatproject/cleat/image"
 	"github.com/cleatproject/cleat/metadata"
+	"github.com/cleatproject/cleat/proto/reason"
 )
 
 // CreateImage records a name for content.
@@ -46,7 +46,7 @@ func (s *Service) DeleteImage(ctx context.Context, namespace, name string, targe
 				return err
 			}
 			if img.Target.Digest != target {
-				return fmt.Errorf("image %q is %s by now, not %s: %w", name, img.Target.Digest, target, errdefs.ErrNotFound)
+				return fmt.Errorf("image %q is %s by now, not %s: %w", name, img.Target.Digest, target, reason.ImageNotFound)
 			}
 		}
 		if err := tx.Images(namespace).Delete(name); err != nil {
@@ -88,7 +88,7 @@ func (s *Service) onlyName(ctx context.Context, namespace, ref string, img metad
 		return err
 	})
 	if err == nil && len(names) > 1 {
-		err = fmt.Errorf("image %s has several names, %s: remove it by each of them: %w", ref, strings.Join(names, ", "), errdefs.ErrFailedPrecondition)
+		err = fmt.Errorf("image %s has several names, %s: %w", ref, strings.Join(names, ", "), reason.ImageHasNames)
 	}
 	return err
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/cleatproject/cleat/content"
 	"github.com/cleatproject/cleat/image"
 	"github.com/cleatproject/cleat/metadata"
+	"github.com/cleatproject/cleat/proto/reason"
 )
 
 // labelShareable on a namespace lets every other one take up its blobs, as published.
@@ -110,7 +111,7 @@ func sharedBlob(tx *metadata.Tx, d digest.Digest) (metadata.Blob, error) {
 			return tx.Content(name).Get(d)
 		}
 	}
-	return metadata.Blob{}, fmt.Errorf("content %s: %w", d, errdefs.ErrNotFound)
+	return metadata.Blob{}, fmt.Errorf("content %s: %w", d, reason.ContentNotFound)
 }
 
 func contentResource(d digest.Digest) metadata.Resource {

@@ -12,6 +12,7 @@ import (
 	"github.com/cleatproject/cleat/image"
 	"github.com/cleatproject/cleat/image/registry"
 	"github.com/cleatproject/cleat/metadata"
+	"github.com/cleatproject/cleat/proto/reason"
 )
 
 // Reference is a further name for what is stored, or a way to find images. One that is no prefix is a name.
@@ -41,7 +42,7 @@ func (d *Store) complete(without string) error {
 		return err
 	}
 	if ref.Digest != "" {
-		return fmt.Errorf("image store: the new name %s is one by digest, give one with a tag: %w", ref, errdefs.ErrInvalidArgument)
+		return fmt.Errorf("image store: the new name %s is a digest, want a tag: %w", ref, errdefs.ErrInvalidArgument)
 	}
 	d.Name = ref.String()
 	return nil
@@ -108,7 +109,7 @@ func (d *Store) imported(list []image.Imported) ([]image.Imported, error) {
 		}
 	}
 	if len(out) == 0 {
-		return nil, fmt.Errorf("import: no image of the archive has a name that begins with a prefix given: ask for names by digest, or allow others: %w", errdefs.ErrNotFound)
+		return nil, fmt.Errorf("import: no image of the archive has a name with a requested prefix: %w", errdefs.ErrNotFound)
 	}
 	return out, nil
 }
@@ -196,7 +197,7 @@ func (s *Service) lookupPrefix(ctx context.Context, namespace string, r Referenc
 		}
 	}
 	if len(out) == 0 {
-		return nil, fmt.Errorf("image %s with any tag: %w", r.Name, errdefs.ErrNotFound)
+		return nil, fmt.Errorf("image %s with any tag: %w", r.Name, reason.ImageNotFound)
 	}
 	return out, nil
 }

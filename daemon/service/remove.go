@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cleatproject/cleat/metadata"
+	"github.com/cleatproject/cleat/proto/reason"
 	"github.com/cleatproject/cleat/proto/types"
 	"github.com/cleatproject/cleat/runtime"
 )
@@ -39,7 +40,7 @@ func (s *Service) Remove(ctx context.Context, namespace, id string, force bool, 
 			return err
 		}
 		if r == nil || r.Token != token {
-			return fmt.Errorf("container %s of another run: %w", id, errdefs.ErrNotFound)
+			return fmt.Errorf("container %s of another run: %w", id, reason.ContainerNotFound)
 		}
 	}
 	return s.removeLocked(ctx, namespace, c, force)
@@ -81,8 +82,8 @@ func (s *Service) removeTask(ctx context.Context, t *runtime.Task, force bool) e
 	info := t.Info()
 	if info.Status != types.Status_STOPPED {
 		if !force {
-			return fmt.Errorf("container %s is %s: stop it first, or remove with force: %w",
-				t.ID(), StatusWord(info), errdefs.ErrFailedPrecondition)
+			return fmt.Errorf("container %s is %s: %w",
+				t.ID(), StatusWord(info), reason.ContainerRunning)
 		}
 		return s.kill(ctx, t)
 	}

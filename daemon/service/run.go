@@ -15,6 +15,7 @@ import (
 	"github.com/cleatproject/cleat/internal/undo"
 	"github.com/cleatproject/cleat/metadata"
 	"github.com/cleatproject/cleat/proto/cleatapi"
+	"github.com/cleatproject/cleat/proto/reason"
 	"github.com/cleatproject/cleat/proto/types"
 	"github.com/cleatproject/cleat/runtime"
 	"github.com/cleatproject/cleat/snapshot"
@@ -139,7 +140,7 @@ func (s *Service) planRun(ctx context.Context, hold *metadata.Hold, namespace, i
 			r.container.Snapshotter = first(req.Snapshotter, snapshotter)
 		}
 		if _, err := tx.Containers(namespace).Get(id); err == nil {
-			return fmt.Errorf("container %s: %w", id, errdefs.ErrAlreadyExists)
+			return fmt.Errorf("container %s: %w", id, reason.ContainerExists)
 		}
 		return nil
 	})

@@ -153,7 +153,7 @@ func (s *Service) ShutdownSandbox(ctx context.Context, namespace, controller, id
 func (s *Service) joinSandbox(namespace, id string) (*runtime.Join, error) {
 	b, err := s.Runtime.Sandbox(namespace, id)
 	if err != nil {
-		return nil, fmt.Errorf("%w; start its sandbox first: %w", err, errdefs.ErrFailedPrecondition)
+		return nil, fmt.Errorf("%w; its sandbox is not running: %w", err, errdefs.ErrFailedPrecondition)
 	}
 	return b.Join()
 }

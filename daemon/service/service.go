@@ -30,6 +30,7 @@ import (
 	"github.com/cleatproject/cleat/internal/keylock"
 	"github.com/cleatproject/cleat/metadata"
 	"github.com/cleatproject/cleat/mount/activation"
+	"github.com/cleatproject/cleat/proto/reason"
 	"github.com/cleatproject/cleat/runtime"
 	"github.com/cleatproject/cleat/snapshot"
 )
@@ -153,10 +154,10 @@ func (s *Service) driver(name string) (snapshot.Driver, error) {
 		return d, nil
 	}
 	if why := s.Unavailable[name]; why != nil {
-		return nil, fmt.Errorf("snapshotter %s: %w", name, why)
+		return nil, reason.With(fmt.Errorf("snapshotter %s: %w", name, why), reason.SnapshotterUnavailable)
 	}
-	return nil, fmt.Errorf("snapshotter %q: there is none of that name: use one of %s: %w",
-		name, strings.Join(slices.Sorted(maps.Keys(s.Snapshotters)), ", "), errdefs.ErrInvalidArgument)
+	return nil, fmt.Errorf("snapshotter %q: no such snapshotter; available: %s: %w",
+		name, strings.Join(slices.Sorted(maps.Keys(s.Snapshotters)), ", "), reason.SnapshotterUnavailable)
 }
 
 // KnowsSnapshotter returns an error for a name that no driver has, working or not.

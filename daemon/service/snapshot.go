@@ -115,7 +115,7 @@ func (s *Service) Mounts(ctx context.Context, namespace, snapshotter, key string
 			return err
 		}
 		if rec.Kind == snapshot.KindCommitted {
-			return fmt.Errorf("snapshot %s is committed and has no mounts; make a view of it: %w", key, errdefs.ErrFailedPrecondition)
+			return fmt.Errorf("snapshot %s is committed and has no mounts: %w", key, errdefs.ErrFailedPrecondition)
 		}
 		parents, err = snaps.ParentIDs(rec.Parent)
 		return err

@@ -38,7 +38,7 @@ func storageSize(rec metadata.Snapshot) (int64, error) {
 func limited(d snapshot.Driver) (snapshot.Limited, error) {
 	l, ok := d.(snapshot.Limited)
 	if !ok {
-		return nil, fmt.Errorf("snapshotter %s cannot limit storage: use overlayfs or native: %w", d.Name(), errdefs.ErrFailedPrecondition)
+		return nil, fmt.Errorf("snapshotter %s cannot limit storage: %w", d.Name(), errdefs.ErrFailedPrecondition)
 	}
 	return l, nil
 }

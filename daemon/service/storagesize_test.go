@@ -181,12 +181,12 @@ func TestStorageSizeWhereThereIsNone(t *testing.T) {
 	s, end := stored(t, snapshottest.On(t, "ext4")(t), metadata.CollectOptions{})
 	defer end()
 	_, err := s.Prepare(t.Context(), "one", overlay.Name, sized("key", "10m"))
-	if !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), "prjquota") {
+	if !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), "project quotas") {
 		t.Errorf("got %v", err)
 	}
 	s.Snapshotters[btrfs.Name] = cannotLimit{s.Snapshotters[overlay.Name]}
 	_, err = s.Prepare(t.Context(), "one", btrfs.Name, sized("key", "10m"))
-	if !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), "use overlayfs or native") {
+	if !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), "cannot limit storage") {
 		t.Errorf("got %v", err)
 	}
 	left, err := filepath.Glob(filepath.Join(s.Root, "snapshots", "*"))

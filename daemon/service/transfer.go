@@ -118,7 +118,7 @@ func (d *Store) check() error {
 // single refuses several images where one is moved.
 func (d *Store) single() error {
 	if d.Loose && len(d.References) > 0 {
-		return fmt.Errorf("image store: it names several images, give one: %w", errdefs.ErrInvalidArgument)
+		return fmt.Errorf("image store: several images, want one: %w", errdefs.ErrInvalidArgument)
 	}
 	return nil
 }
@@ -129,7 +129,7 @@ func (d *Store) checkTarget() error {
 		return err
 	}
 	if len(d.named("")) == 0 {
-		return fmt.Errorf("image store: it names no image to store: give a name: %w", errdefs.ErrInvalidArgument)
+		return fmt.Errorf("image store: no name to store under: %w", errdefs.ErrInvalidArgument)
 	}
 	return nil
 }

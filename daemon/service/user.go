@@ -16,6 +16,7 @@ import (
 
 	"github.com/cleatproject/cleat/internal/inroot"
 	"github.com/cleatproject/cleat/mount"
+	"github.com/cleatproject/cleat/proto/reason"
 )
 
 // identity is who a process runs as. Its own group is the first of groups: one that is not there would be
@@ -109,7 +110,7 @@ func lookupUser(root *os.File, user string) (*identity, string, error) {
 	if isNumber {
 		return &identity{uid: uint32(number)}, "", nil
 	}
-	return nil, "", fmt.Errorf("user %s: not in the image's passwd file: %w", user, errdefs.ErrNotFound)
+	return nil, "", fmt.Errorf("user %s: not in the image's passwd file: %w", user, reason.UserNotFound)
 }
 
 func lookupGroup(root *os.File, group string) (uint32, error) {
@@ -136,7 +137,7 @@ func lookupGroup(root *os.File, group string) (uint32, error) {
 		return 0, err
 	}
 	if found == nil {
-		return 0, fmt.Errorf("group %s: not in the image's group file: %w", group, errdefs.ErrNotFound)
+		return 0, fmt.Errorf("group %s: not in the image's group file: %w", group, reason.UserNotFound)
 	}
 	return *found, nil
 }

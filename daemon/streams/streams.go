@@ -162,7 +162,7 @@ func (m *Manager) take(id string, scopes []string) (*Stream, error) {
 		}
 		return s, nil
 	}
-	return nil, fmt.Errorf("stream %s: it is not open: open it before the call, in the same namespace: %w", id, errdefs.ErrNotFound)
+	return nil, fmt.Errorf("stream %s: not open in this namespace: %w", id, errdefs.ErrNotFound)
 }
 
 // Stream is a stream that a call has taken. One may send while one other receives.

@@ -13,6 +13,8 @@ import (
 	"github.com/containerd/errdefs"
 	"oras.land/oras-go/v2/registry/remote/auth"
 	"oras.land/oras-go/v2/registry/remote/retry"
+
+	"github.com/cleatproject/cleat/proto/reason"
 )
 
 // Options of a Client. The zero value asks registries themselves, with no configuration.
@@ -104,7 +106,7 @@ func (c *Client) Repository(ref Reference, access Access) (*Repository, error) {
 		s, err := c.server(hosts[i], login)
 		if err != nil {
 			r.Close()
-			return nil, fmt.Errorf("configuration of registry %s: host %s: %w", ref.Host, hosts[i].base.Host, err)
+			return nil, fmt.Errorf("configuration of registry %s: host %s: %w", ref.Host, hosts[i].base.Host, reason.Default(err, reason.RegistryConfig))
 		}
 		r.servers = append(r.servers, s)
 	}
@@ -211,7 +213,7 @@ func (r *Repository) each(ctx context.Context, can capability, ask func(*server)
 		errs = append(errs, err)
 	}
 	if len(errs) == 0 {
-		return fmt.Errorf("registry %s: its hosts.toml has no host with that capability: %w", r.ref.Host, errdefs.ErrFailedPrecondition)
+		return fmt.Errorf("registry %s: its hosts.toml has no host with that capability: %w", r.ref.Host, reason.With(errdefs.ErrFailedPrecondition, reason.RegistryConfig))
 	}
 	// The registry itself comes last, and what it says counts; what mirrors said is told beside.
 	last := errs[len(errs)-1]

@@ -11,6 +11,8 @@ import (
 
 	"github.com/containerd/errdefs"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/cleatproject/cleat/proto/reason"
 )
 
 // tokens answers like a registry with an authority for tokens that wants the user.
@@ -54,7 +56,10 @@ func TestTokens(t *testing.T) {
 			t.Errorf("%s: %+v, %v", name, desc, err)
 		}
 		if !c.ok {
-			checkError(t, err, errdefs.IsUnauthorized, l.host(), "log in")
+			checkError(t, err, errdefs.IsUnauthorized, l.host())
+			if r := reason.Of(err); r != reason.RegistryUnauthorized {
+				t.Errorf("reason %q", r)
+			}
 		}
 	}
 	if scope != "repository:team/app:pull" {

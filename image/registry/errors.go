@@ -14,6 +14,8 @@ import (
 	"github.com/containerd/errdefs"
 	"oras.land/oras-go/v2/registry/remote/auth"
 	"oras.land/oras-go/v2/registry/remote/errcode"
+
+	"github.com/cleatproject/cleat/proto/reason"
 )
 
 // answerError is an answer that is an error.
@@ -74,39 +76,32 @@ func statusOf(err error) int {
 	return 0
 }
 
-// classify says what to do about an error, and gives it its class.
-func classify(err error) (advice string, class error) {
+// classify returns the class of an error about a server: a reason where there is one. It is nil for an error
+// that has its class already.
+func classify(err error) error {
 	switch status := statusOf(err); {
 	case errors.Is(err, context.Canceled):
-		return "", context.Canceled
+		return context.Canceled
 	case errors.Is(err, context.DeadlineExceeded):
-		return "it is too slow or not reachable; try again", errdefs.ErrUnavailable
-	case errors.Is(err, errAsk):
-		return "it has to answer on its stream for credentials", errdefs.ErrUnauthenticated
-	case status == http.StatusUnauthorized:
-		return "log in with --user or docker login, or check the name: registries say this of what is not there as well", errdefs.ErrUnauthenticated
+		return reason.RegistryUnreachable
+	case errors.Is(err, errAsk), status == http.StatusUnauthorized:
+		return reason.RegistryUnauthorized
 	case status == http.StatusForbidden:
-		return "this user, or an anonymous one, may not do that there", errdefs.ErrPermissionDenied
+		return reason.RegistryDenied
 	case status == http.StatusNotFound:
-		return "check name and tag", errdefs.ErrNotFound
+		return reason.RegistryNotFound
 	case status == http.StatusTooManyRequests:
-		return "it limits how much is asked of it; wait, or log in", errdefs.ErrResourceExhausted
-	case status == http.StatusRequestedRangeNotSatisfiable:
-		return "it has fewer bytes than it should; try again without what is here of it", errdefs.ErrFailedPrecondition
+		return reason.RegistryTooMany
 	case status >= http.StatusInternalServerError:
-		return "it has a problem of its own; try again later", errdefs.ErrUnavailable
+		return reason.RegistryFailed
 	case status != 0:
-		return "it refuses what is asked", errdefs.ErrFailedPrecondition
+		return errdefs.ErrFailedPrecondition
 	case hasClass(err):
-		return "", nil
-	case errors.Is(err, http.ErrSchemeMismatch):
-		return "if it is meant to speak plain HTTP, name it with http:// in its hosts.toml", errdefs.ErrUnavailable
-	case isTLSRefusal(err):
-		return "it refuses to speak TLS with us; if it wants a client's certificate, name one as client in its hosts.toml", errdefs.ErrUnavailable
-	case isTLSError(err):
-		return "name its authority as ca in its hosts.toml, or set skip_verify there", errdefs.ErrUnavailable
+		return nil
+	case errors.Is(err, http.ErrSchemeMismatch), isTLSRefusal(err), isTLSError(err):
+		return reason.RegistryTLS
 	default:
-		return "is its address right, and is it reachable from this host?", errdefs.ErrUnavailable
+		return reason.RegistryUnreachable
 	}
 }
 
@@ -123,17 +118,13 @@ type failure struct {
 func (e *failure) Error() string { return e.text }
 func (e *failure) Unwrap() error { return e.class }
 
-// fail says what was done with what at which server, and what to do about it.
+// fail says what was done with what at which server.
 func fail(verb, what string, h *host, err error) error {
-	advice, class := classify(err)
+	class := classify(err)
 	if class == nil {
 		return fmt.Errorf("%s %s at %s: %w", verb, what, h.base.Host, err)
 	}
-	text := fmt.Sprintf("%s %s at %s: %s", verb, what, h.base.Host, redact(err))
-	if advice != "" {
-		text += ": " + advice
-	}
-	return &failure{text: text, class: class}
+	return &failure{text: fmt.Sprintf("%s %s at %s: %s", verb, what, h.base.Host, redact(err)), class: class}
 }
 
 // redact words an error without the queries of URLs, which may be signed.

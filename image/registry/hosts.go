@@ -13,6 +13,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/cleatproject/cleat/proto/reason"
+
 	"github.com/containerd/errdefs"
 )
 
@@ -64,7 +66,7 @@ func (c *Client) hostsFor(configPath, registry, scheme string) ([]host, error) {
 		return certificatesOnly(dir, registry, scheme)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("read configuration of registry %s: %w", registry, err)
+		return nil, fmt.Errorf("read configuration of registry %s: %w", registry, reason.Default(err, reason.RegistryConfig))
 	}
 	hosts, unknown, err := parseHosts(raw, registry, dir, scheme)
 	if len(unknown) > 0 {
@@ -93,7 +95,7 @@ func configDir(configPath, registry string) (string, error) {
 			return dir, nil
 		}
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return "", fmt.Errorf("look for configuration of registry %s: %w", registry, err)
+			return "", fmt.Errorf("look for configuration of registry %s: %w", registry, reason.Default(err, reason.RegistryConfig))
 		}
 	}
 	return "", nil
@@ -104,7 +106,7 @@ func certificatesOnly(dir, registry, scheme string) ([]host, error) {
 	h := defaultHost(registry, scheme)
 	entries, err := os.ReadDir(dir)
 	if err != nil {
-		return nil, fmt.Errorf("read configuration of registry %s: %w", registry, err)
+		return nil, fmt.Errorf("read configuration of registry %s: %w", registry, reason.Default(err, reason.RegistryConfig))
 	}
 	for _, e := range entries {
 		path := filepath.Join(dir, e.Name())

@@ -16,6 +16,8 @@ import (
 	"github.com/containerd/errdefs"
 	digest "github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/cleatproject/cleat/proto/reason"
 )
 
 const password = "s3cret-pw"
@@ -109,14 +111,14 @@ func checkError(t *testing.T, err error, is func(error) bool, words ...string) {
 
 func TestAnswersThatAreErrors(t *testing.T) {
 	for status, want := range map[int]struct {
-		is    func(error) bool
-		words string
-		tries int64
+		is     func(error) bool
+		reason reason.Reason
+		tries  int64
 	}{
-		401: {errdefs.IsUnauthorized, "log in", 1}, 403: {errdefs.IsPermissionDenied, "may not", 1},
-		404: {errdefs.IsNotFound, "check name and tag", 1}, 429: {errdefs.IsResourceExhausted, "wait", maxTries + 1},
-		500: {errdefs.IsUnavailable, "later", maxTries + 1}, 503: {errdefs.IsUnavailable, "later", maxTries + 1},
-		418: {errdefs.IsFailedPrecondition, "418", 1},
+		401: {errdefs.IsUnauthorized, reason.RegistryUnauthorized, 1}, 403: {errdefs.IsPermissionDenied, reason.RegistryDenied, 1},
+		404: {errdefs.IsNotFound, reason.RegistryNotFound, 1}, 429: {errdefs.IsResourceExhausted, reason.RegistryTooMany, maxTries + 1},
+		500: {errdefs.IsUnavailable, reason.RegistryFailed, maxTries + 1}, 503: {errdefs.IsUnavailable, reason.RegistryFailed, maxTries + 1},
+		418: {errdefs.IsFailedPrecondition, reason.None, 1},
 	} {
 		t.Run(fmt.Sprint(status), func(t *testing.T) {
 			l := newLiar(t, func(w http.ResponseWriter, _ *http.Request) {
@@ -125,12 +127,18 @@ func TestAnswersThatAreErrors(t *testing.T) {
 			})
 			r := open(t, l.host(), "", Credential{Username: "u", Password: password})
 			_, err := r.Resolve(t.Context())
-			checkError(t, err, want.is, l.host(), "team/app:1", want.words)
+			checkError(t, err, want.is, l.host(), "team/app:1", fmt.Sprint(status))
+			if got := reason.Of(err); got != want.reason {
+				t.Errorf("resolve: reason %q, want %q", got, want.reason)
+			}
 			if n := l.requests.Load(); n != want.tries {
 				t.Errorf("asked %d times", n)
 			}
 			_, err = r.Fetch(t.Context(), describe("application/x", []byte("x")), 0)
-			checkError(t, err, want.is, "told by the registry", want.words)
+			checkError(t, err, want.is, "told by the registry")
+			if got := reason.Of(err); got != want.reason {
+				t.Errorf("fetch: reason %q, want %q", got, want.reason)
+			}
 		})
 	}
 }

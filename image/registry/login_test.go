@@ -96,5 +96,5 @@ func TestAHeaderIsSentToTheRegistryAlone(t *testing.T) {
 		return Credential{Authorization: "Custom wrong"}, nil
 	})
 	_, err = r.Resolve(t.Context())
-	checkError(t, err, errdefs.IsUnauthorized, "log in")
+	checkError(t, err, errdefs.IsUnauthorized, "refused")
 }

@@ -24,7 +24,7 @@ type Reference struct {
 // counts and the tag goes. Invalid argument if it is none.
 func Parse(text string) (Reference, error) {
 	if scheme, _, ok := strings.Cut(text, "://"); ok && scheme != "" {
-		return Reference{}, fmt.Errorf("reference %.256q: leave %q out: %w", text, scheme+"://", errdefs.ErrInvalidArgument)
+		return Reference{}, fmt.Errorf("reference %.256q: scheme %q: %w", text, scheme+"://", errdefs.ErrInvalidArgument)
 	}
 	named, err := reference.ParseDockerRef(text)
 	if err != nil {

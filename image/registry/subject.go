@@ -101,7 +101,7 @@ func (r *Repository) subjectIndex(ctx context.Context, s *server, tag string) (i
 	}
 	var there ocispec.Index
 	if err := json.Unmarshal(raw, &there); err != nil || there.MediaType != ocispec.MediaTypeImageIndex {
-		return index, fmt.Errorf("there is something else under that tag, which is left alone: remove it: %w", errdefs.ErrFailedPrecondition)
+		return index, fmt.Errorf("something else has that tag: %w", errdefs.ErrFailedPrecondition)
 	}
 	return there, nil
 }

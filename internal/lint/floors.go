@@ -41,7 +41,7 @@ func design() []floor {
 		{"runtime", append(slices.Clone(ground), "events")},
 		{"shim", ground},
 		{"image", stores},
-		{"image/registry", nil},
+		{"image/registry", []string{"proto/reason"}},
 		{"daemon/service", second},
 		{"daemon/streams", nil},
 		{"daemon/api", append(slices.Clone(second), "daemon/service", "daemon/streams")},

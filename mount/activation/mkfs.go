@@ -16,6 +16,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/cleatproject/cleat/mount"
+	"github.com/cleatproject/cleat/proto/reason"
 )
 
 // mkfsPrefix is before the options of the transform mkfs, which makes a file system in the file that is
@@ -114,7 +115,7 @@ func mkfsArgs(fsType, uuid string) ([]string, error) {
 			return append([]string{path}, args...), nil
 		}
 	}
-	return nil, fmt.Errorf("mkfs.%s is in none of %s: install it: %w", fsType, programDirs, errdefs.ErrFailedPrecondition)
+	return nil, fmt.Errorf("mkfs.%s is in none of %s: %w", fsType, programDirs, reason.ProgramMissing)
 }
 
 // checkUUID refuses what is not 32 hexadecimal digits in groups of 8, 4, 4, 4 and 12.

@@ -74,7 +74,7 @@ func planOf(mounts []mount.Mount, temporary bool) (plan, error) {
 			last--
 		}
 		if last < 0 {
-			return plan{}, fmt.Errorf("these mounts need nobody's help, mount them as they are: %w", errdefs.ErrNotImplemented)
+			return plan{}, fmt.Errorf("these mounts need no activation: %w", errdefs.ErrNotImplemented)
 		}
 	}
 	p := plan{temporary: temporary, rest: mounts[last+1:]}

@@ -3,6 +3,7 @@ package rpc
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"strings"
 
@@ -10,6 +11,8 @@ import (
 	"github.com/containerd/ttrpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"github.com/cleatproject/cleat/proto/reason"
 )
 
 // classes pairs each errdefs class with its code on the wire, in the order they are tried.
@@ -39,8 +42,8 @@ func classes() []struct {
 	}
 }
 
-// ToWire turns an error into the status that carries its class; nil stays nil, and a status that
-// came from further down stays what it is. Suits ttrpc and gRPC servers alike. Bytes that are no UTF-8
+// ToWire turns an error into the status that carries its class and its reason; nil stays nil, and a status
+// that came from further down stays what it is. Suits ttrpc and gRPC servers alike. Bytes that are no UTF-8
 // (names that were asked for are quoted in errors) become U+FFFD: a status that holds them cannot be
 // sent, and ttrpc would close the connection instead of answering.
 func ToWire(err error) error {
@@ -53,20 +56,38 @@ func ToWire(err error) error {
 	text := strings.ToValidUTF8(err.Error(), "\ufffd")
 	for _, c := range classes() {
 		if errors.Is(err, c.class) {
-			return status.Error(c.code, text)
+			return statusError(c.code, text, reason.Of(err))
 		}
 	}
-	return status.Error(codes.Unknown, text)
+	return statusError(codes.Unknown, text, reason.Of(err))
 }
 
-// wireError is an error as the other side worded it, with its class.
+// wireError is an error as the other side worded it, with its class and perhaps a reason.
 type wireError struct {
-	text  string
-	class error
+	text   string
+	class  error
+	reason reason.Reason
 }
 
 func (e *wireError) Error() string { return e.text }
 func (e *wireError) Unwrap() error { return e.class }
+
+// As finds the reason.
+func (e *wireError) As(target any) bool {
+	r, ok := target.(*reason.Reason)
+	if ok && e.reason != reason.None {
+		*r = e.reason
+		return true
+	}
+	return false
+}
+
+// errClosed is the class of errors that ConnectionClosed recognises.
+var errClosed = fmt.Errorf("connection closed: %w", errdefs.ErrUnavailable)
+
+// ConnectionClosed reports whether a call failed because its connection ended: whether the server acted is not
+// known.
+func ConnectionClosed(err error) bool { return errors.Is(err, errClosed) }
 
 // FromWire gives an error from a ttrpc or gRPC call its errdefs class back. A connection that is
 // gone is ErrUnavailable. io.EOF and nil stay what they are. Where ctx has ended, the error is
@@ -79,7 +100,7 @@ func FromWire(ctx context.Context, err error) error {
 		return &wireError{text: err.Error(), class: ctxErr}
 	}
 	if errors.Is(err, ttrpc.ErrClosed) || errors.Is(err, ttrpc.ErrServerClosed) {
-		return &wireError{text: err.Error(), class: errdefs.ErrUnavailable}
+		return &wireError{text: err.Error(), class: errClosed}
 	}
 	st, ok := status.FromError(err)
 	if !ok {
@@ -87,8 +108,8 @@ func FromWire(ctx context.Context, err error) error {
 	}
 	for _, c := range classes() {
 		if c.code == st.Code() {
-			return &wireError{text: st.Message(), class: c.class}
+			return &wireError{text: st.Message(), class: c.class, reason: reasonOf(st)}
 		}
 	}
-	return &wireError{text: st.Message(), class: errdefs.ErrUnknown}
+	return &wireError{text: st.Message(), class: errdefs.ErrUnknown, reason: reasonOf(st)}
 }

@@ -62,7 +62,7 @@ func probe(d *dirs.Dirs) (err error) {
 		return &os.PathError{Op: "statfs", Path: d.Root(), Err: err}
 	}
 	if st.Type != unix.BTRFS_SUPER_MAGIC {
-		return fmt.Errorf("it is not on btrfs: mount one there, or use the snapshotter overlayfs: %w", errdefs.ErrFailedPrecondition)
+		return fmt.Errorf("not on btrfs: %w", errdefs.ErrFailedPrecondition)
 	}
 	dir, err := d.Temp()
 	if err != nil {

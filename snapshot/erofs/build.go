@@ -16,6 +16,7 @@ import (
 
 	"github.com/cleatproject/cleat/internal/durable"
 	"github.com/cleatproject/cleat/mount"
+	"github.com/cleatproject/cleat/proto/reason"
 	"github.com/cleatproject/cleat/snapshot/internal/dirs"
 )
 
@@ -36,7 +37,7 @@ func (d *Driver) probe() (err error) {
 		}
 	}
 	if d.mkfs == "" {
-		return fmt.Errorf("mkfs.erofs is at none of %s: install erofs-utils: %w", strings.Join(builders(), ", "), errdefs.ErrFailedPrecondition)
+		return fmt.Errorf("mkfs.erofs is at none of %s: %w", strings.Join(builders(), ", "), reason.ProgramMissing)
 	}
 	if d.options, err = dirs.OverlayOptions(d.dirs); err != nil {
 		return err

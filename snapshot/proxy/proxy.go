@@ -139,7 +139,7 @@ func (d *Driver) prepare(ctx context.Context, id uint64, parents []uint64, kind 
 // where both see the same files.
 func (d *Driver) Mounts(ctx context.Context, id uint64, _ []uint64, kind snapshot.Kind) ([]mount.Mount, error) {
 	if id == 0 || kind != snapshot.KindActive && kind != snapshot.KindView {
-		return nil, fmt.Errorf("mounts of snapshot %d: a %s snapshot cannot be mounted: make a view of it: %w", id, kind, errdefs.ErrInvalidArgument)
+		return nil, fmt.Errorf("mounts of snapshot %d: a %s snapshot cannot be mounted: %w", id, kind, errdefs.ErrInvalidArgument)
 	}
 	ctx, cancel := d.call(ctx, lookLimit)
 	defer cancel()

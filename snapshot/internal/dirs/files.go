@@ -32,7 +32,7 @@ func Check(ctx context.Context, id uint64, kind snapshot.Kind) error {
 // CheckMounts refuses what has no mounts.
 func CheckMounts(id uint64, kind snapshot.Kind) error {
 	if id == 0 || kind != snapshot.KindActive && kind != snapshot.KindView {
-		return fmt.Errorf("mounts of snapshot %d: a %s snapshot cannot be mounted: make a view of it: %w", id, kind, errdefs.ErrInvalidArgument)
+		return fmt.Errorf("mounts of snapshot %d: a %s snapshot cannot be mounted: %w", id, kind, errdefs.ErrInvalidArgument)
 	}
 	return nil
 }

@@ -27,6 +27,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cleatproject/cleat/mount"
+	"github.com/cleatproject/cleat/proto/reason"
 )
 
 // Projects are numbered from lowest on: above what people and other programs use, by custom.
@@ -52,7 +53,7 @@ func Check(dir string) error {
 	})
 }
 
-// unsupported says what it takes to have limits in a directory.
+// unsupported returns the error of a directory without limits.
 func unsupported(dir string, cause error) error {
 	if errors.Is(cause, unix.EPERM) {
 		return fmt.Errorf("limit storage: this takes the capability to administer the host: %w: %w", cause, errdefs.ErrFailedPrecondition)
@@ -61,21 +62,12 @@ func unsupported(dir string, cause error) error {
 	if err != nil {
 		return errors.Join(fmt.Errorf("limit storage: %w", errdefs.ErrFailedPrecondition), cause, err)
 	}
-	var what string
-	switch m.Type {
-	case "xfs":
-		what = "mount it with the option prjquota (for the root file system: rootflags=prjquota on the kernel's command line)"
-	case "ext4":
-		what = "make it with mkfs.ext4 -O quota,project -E quotatype=prjquota, or change it, unmounted, with tune2fs -O quota,project -Q prjquota, and mount it with the option prjquota"
-	default:
-		what = "keep the daemon's root directory on xfs or ext4, mounted with the option prjquota"
-	}
 	why := ""
 	if cause != nil {
 		why = fmt.Sprintf(" (%v)", cause)
 	}
-	return fmt.Errorf("limit storage: the file system %s at %s does not keep project quotas%s: %s, on a kernel that has them: %w",
-		m.Type, m.Point, why, what, errdefs.ErrFailedPrecondition)
+	return fmt.Errorf("limit storage: the file system %s at %s does not keep project quotas%s: %w",
+		m.Type, m.Point, why, reason.QuotaUnavailable)
 }
 
 // Within calls fill and limits what that makes in dir, an empty directory, to a number of bytes. dir

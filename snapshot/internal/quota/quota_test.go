@@ -229,14 +229,14 @@ func TestWithoutProjectQuotas(t *testing.T) {
 		return
 	}
 	for fsType, want := range map[string]string{
-		"xfs": "mount it with the option prjquota", "ext4": "mkfs.ext4 -O quota,project", "btrfs": "on xfs or ext4",
+		"xfs": "project quotas", "ext4": "project quotas", "btrfs": "project quotas",
 	} {
 		root := snapshottest.Filesystem(t, fsType, 512, "", "-q")
 		refused(t, root, fsType, want)
 	}
 	refused(t, "/run", "tmpfs", "on xfs or ext4")
 	// Counted, and not enforced.
-	refused(t, snapshottest.Filesystem(t, "xfs", 512, "pqnoenforce", "-q"), "xfs", "mount it with the option prjquota")
+	refused(t, snapshottest.Filesystem(t, "xfs", 512, "pqnoenforce", "-q"), "xfs", "project quotas")
 	// Prepared for quotas, and mounted without.
 	refused(t, snapshottest.Filesystem(t, "ext4", 64, "", "-q", "-O", "quota,project", "-E", "quotatype=usrquota"), "ext4", "tune2fs -O quota,project")
 }
