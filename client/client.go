@@ -23,8 +23,11 @@ package client
 import (
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/cleatproject/cleat/client/internal/wire"
 	"github.com/cleatproject/cleat/proto/reason"
@@ -43,6 +46,9 @@ const ttrpcSuffix = ".ttrpc"
 
 // Options of Dial; the zero value is ready to use.
 type Options struct {
+	// TTRPCAddress is the path of the daemon's ttrpc socket; empty: the address with ".ttrpc" added, where the
+	// daemon has its socket or a link to it.
+	TTRPCAddress string
 	// Namespace that every call is made in; empty: DefaultNamespace.
 	Namespace string
 }
@@ -55,7 +61,7 @@ type Client struct {
 }
 
 // Dial connects to the daemon whose address, the gRPC socket's path, is given (empty:
-// DefaultAddress); the ttrpc socket is expected beside it, with ".ttrpc" at the end. A daemon that
+// DefaultAddress); Options has the ttrpc socket, where that is another. A daemon that
 // is not there is errdefs.ErrUnavailable. Close the client after use.
 func Dial(ctx context.Context, address string, opts Options) (*Client, error) {
 	if address == "" {
@@ -69,7 +75,13 @@ func Dial(ctx context.Context, address string, opts Options) (*Client, error) {
 	if opts.Namespace == "" {
 		opts.Namespace = DefaultNamespace
 	}
-	c := &Client{address: path, namespace: opts.Namespace, conns: newPool(path + ttrpcSuffix)}
+	socket := path + ttrpcSuffix
+	if opts.TTRPCAddress != "" {
+		if socket, err = rpc.SocketPath(opts.TTRPCAddress); err != nil {
+			return nil, err
+		}
+	}
+	c := &Client{address: path, namespace: opts.Namespace, conns: newPool(socket)}
 	conn, err := c.conns.take(ctx)
 	if err != nil {
 		return nil, err
@@ -85,8 +97,31 @@ func (c *Client) Close() error { return c.conns.close() }
 // Namespace returns the namespace that calls are made in.
 func (c *Client) Namespace() string { return c.namespace }
 
-// StdioRoot returns the directory below which this daemon's clients keep their FIFOs.
-func (c *Client) StdioRoot() string { return filepath.Join(filepath.Dir(c.address), "fifo") }
+// StdioRoot returns the directory below which this user keeps the FIFOs of its containers: for root next to the
+// daemon's socket, for others in the user's runtime directory (XDG_RUNTIME_DIR or /run/user/UID), or where there is
+// none, in a directory of the user's own below that of temporary files.
+func (c *Client) StdioRoot() string {
+	uid := os.Geteuid()
+	if uid == 0 {
+		return filepath.Join(filepath.Dir(c.address), "fifo")
+	}
+	for _, dir := range []string{os.Getenv("XDG_RUNTIME_DIR"), "/run/user/" + strconv.Itoa(uid)} {
+		if filepath.IsAbs(dir) && ownDirectory(dir, uid) {
+			return filepath.Join(dir, "cleat", "fifo")
+		}
+	}
+	return filepath.Join(os.TempDir(), "cleat-fifo-"+strconv.Itoa(uid))
+}
+
+// ownDirectory reports whether a directory exists and belongs to a user.
+func ownDirectory(dir string, uid int) bool {
+	info, err := os.Stat(dir)
+	if err != nil || !info.IsDir() {
+		return false
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	return ok && int(st.Uid) == uid
+}
 
 // outgoing returns ctx with the namespace that the daemon is to read.
 func (c *Client) outgoing(ctx context.Context) context.Context {

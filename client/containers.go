@@ -8,6 +8,7 @@ import (
 
 	"github.com/cleatproject/cleat/proto/cleatapi"
 	"github.com/cleatproject/cleat/proto/types"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
 // Stdio names where a process's stdio goes: FIFOs by path, file:// or binary:// URIs, or empty for
@@ -71,6 +72,29 @@ func (c *Client) Remove(ctx context.Context, id string, force bool) error {
 	_, err := call[cleatapi.RemoveResponse](ctx, c, cleatapi.ContainersService, "Remove",
 		&cleatapi.RemoveRequest{Id: id, Force: force})
 	return about("remove container", id, err)
+}
+
+// ReadLog reads a part of the log of a container: up to length bytes from offset, which counts from the end where it
+// is negative; 0 bytes is as much as one call returns. It returns where the data begins and how long the log is.
+// A container without a log is errdefs.ErrFailedPrecondition.
+func (c *Client) ReadLog(ctx context.Context, id string, offset, length int64) (data []byte, at, size int64, err error) {
+	resp, err := query[cleatapi.ReadLogResponse](ctx, c, cleatapi.ContainersService, "ReadLog",
+		&cleatapi.ReadLogRequest{Id: id, Offset: offset, Length: length})
+	if err != nil {
+		return nil, 0, 0, about("read log of", id, err)
+	}
+	return resp.Data, resp.Offset, resp.Size_, nil
+}
+
+// LookupUser finds USER[:GROUP], by name or number, in the passwd and group files of a running container. A name
+// that is not there is errdefs.ErrNotFound with the reason ReasonUserNotFound.
+func (c *Client) LookupUser(ctx context.Context, id, user string) (specs.User, error) {
+	resp, err := query[cleatapi.LookupUserResponse](ctx, c, cleatapi.ContainersService, "LookupUser",
+		&cleatapi.LookupUserRequest{Id: id, User: user})
+	if err != nil {
+		return specs.User{}, about("look up user", user, err)
+	}
+	return specs.User{UID: resp.Uid, GID: resp.Gid, AdditionalGids: resp.AdditionalGids}, nil
 }
 
 func container(m *cleatapi.Container) Container {

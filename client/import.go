@@ -44,10 +44,10 @@ func (c *Client) ImportImage(ctx context.Context, r io.Reader, opts ImportOption
 	}
 	if path := regularPath(r); path != "" {
 		images, err := c.importPath(ctx, path, to)
-		if !errdefs.IsNotFound(err) {
+		if !errdefs.IsNotFound(err) && ReasonOf(err) != ReasonPolicyDenied {
 			return images, about("import image", opts.Name, err)
 		}
-		// The daemon sees other mounts than this program, and not this file.
+		// The daemon sees other mounts than this program, and not this file, or may not read files for this user.
 	}
 	images, err := c.importPiped(ctx, r, to)
 	return images, about("import image", opts.Name, err)

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -16,6 +17,7 @@ import (
 	"github.com/pelletier/go-toml/v2"
 
 	"github.com/cleatproject/cleat/daemon/api"
+	"github.com/cleatproject/cleat/daemon/policy"
 	"github.com/cleatproject/cleat/internal/version"
 	"github.com/cleatproject/cleat/metadata"
 )
@@ -58,6 +60,9 @@ type Config struct {
 	EventsKeep int64 `toml:"events_keep"`
 	// NamespaceAccess limits users, by their numeric ids, to namespaces.
 	NamespaceAccess map[string][]string `toml:"namespace_access,omitempty"`
+	// Policy says what users, by their numeric ids, may ask for; those of NamespaceAccess are restricted without
+	// an entry here.
+	Policy map[string]PolicyConfig `toml:"policy,omitempty"`
 	// GC says when garbage is collected.
 	GC GCConfig `toml:"gc"`
 	// RegistryConfigPath is a directory with a folder for each registry, with a hosts.toml.
@@ -173,7 +178,8 @@ func (c *Config) complete() error {
 	return c.GC.check()
 }
 
-// access returns NamespaceAccess as the API asks for it.
+// access returns NamespaceAccess and Policy as the API asks for them. A user that is limited to namespaces has a
+// policy, the strictest unless the configuration has one.
 func (c *Config) access() (api.Access, error) {
 	a := make(api.Access)
 	for user, namespaces := range c.NamespaceAccess {
@@ -186,7 +192,18 @@ func (c *Config) access() (api.Access, error) {
 				return nil, fmt.Errorf("namespace_access.%s: %w", user, err)
 			}
 		}
-		a[uint32(uid)] = namespaces
+		a[uint32(uid)] = api.User{Namespaces: slices.Concat([]string{}, namespaces), Policy: &policy.Policy{UID: uint32(uid), Default: c.Runtime}}
+	}
+	for user, conf := range c.Policy {
+		uid, err := strconv.ParseUint(user, 10, 32)
+		if err != nil || uid == 0 {
+			return nil, fmt.Errorf("policy.%s: want a numeric user id other than root's: %w", user, errdefs.ErrInvalidArgument)
+		}
+		u := a[uint32(uid)]
+		if u.Policy, err = conf.policy(uint32(uid), c.Runtime); err != nil {
+			return nil, fmt.Errorf("policy.%s: %w", user, err)
+		}
+		a[uint32(uid)] = u
 	}
 	return a, nil
 }

@@ -17,15 +17,11 @@ type audited struct {
 
 // modes checks that nobody but root can look into, or write to, what the daemon keeps.
 func (d *doctor) modes() error {
-	socket := os.FileMode(0o600)
-	if d.cfg.Group != 0 {
-		socket = 0o660
-	}
 	list := []audited{
 		{d.cfg.Root, 0o700}, {filepath.Join(d.cfg.Root, "content"), 0o700},
 		{filepath.Join(d.cfg.Root, "snapshots"), 0o700}, {filepath.Join(d.cfg.Root, "logs"), 0o700},
 		{filepath.Join(d.cfg.Root, "events"), 0o700}, {d.database, 0o600},
-		{d.cfg.State, 0o711}, {d.cfg.Address, socket}, {d.cfg.TTRPCAddress, socket},
+		{d.cfg.State, 0o711}, {d.cfg.Address, socketMode}, {d.cfg.TTRPCAddress, socketMode},
 	}
 	bundles, err := filepath.Glob(filepath.Join(d.cfg.State, "io.containerd.runtime.v2.task", "*", "*"))
 	if err != nil {
@@ -40,8 +36,27 @@ func (d *doctor) modes() error {
 			return err
 		}
 	}
+	if err := errors.Join(d.socketGroup(d.cfg.Address), d.socketGroup(d.cfg.TTRPCAddress)); err != nil {
+		return err
+	}
 	if d.standing+d.mended == before {
 		d.fine(fmt.Sprintf("modes and owners of %d paths", len(list)))
+	}
+	return nil
+}
+
+// socketGroup checks that a socket belongs to the group of the configuration.
+func (d *doctor) socketGroup(path string) error {
+	info, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("check group: %w", err)
+	}
+	if st, ok := info.Sys().(*syscall.Stat_t); ok && int(st.Gid) != d.cfg.Group {
+		d.finding(fmt.Sprintf("%s belongs to group %d, the configuration says %d", path, st.Gid, d.cfg.Group),
+			"members of another group can use cleatd, which makes them equivalent to root", "restart cleatd, which sets the group of its sockets")
 	}
 	return nil
 }
@@ -63,7 +78,7 @@ func (d *doctor) mode(a audited) error {
 	}
 	what := fmt.Sprintf("%s has the mode %04o, more than %04o", a.path, have, a.most)
 	if !d.repair {
-		d.finding(what, "users other than root can reach into containers, or into what they are made of", fmt.Sprintf("chmod %o %s, or %s", a.most, a.path, runRepair))
+		d.finding(what, "users other than root can reach into containers, or into what they are made of", fmt.Sprintf("chmod %o %s", have&a.most, a.path))
 		return nil
 	}
 	if err := os.Chmod(a.path, have&a.most); err != nil {

@@ -56,8 +56,38 @@ func (s *servers) listen(cfg Config) error {
 		return errors.Join(err, s.grpcListener.Close())
 	}
 	s.paths = []string{cfg.Address, cfg.TTRPCAddress}
+	return s.link(cfg)
+}
+
+// link makes a link to a ttrpc socket of another name where clients look for it, which know the address of the gRPC
+// socket alone.
+func (s *servers) link(cfg Config) error {
+	name := cfg.Address + ".ttrpc"
+	if cfg.TTRPCAddress == name {
+		return nil
+	}
+	if info, err := os.Lstat(name); err == nil && info.Mode().Type() != os.ModeSymlink {
+		conn, err := rpc.DialSocket(context.Background(), name)
+		if err == nil {
+			err = conn.Close()
+		}
+		if err == nil || info.Mode().Type() != os.ModeSocket {
+			s.log.Warn("cannot link to the ttrpc socket: something else has that name", "path", name)
+			return nil
+		}
+	}
+	if err := os.Remove(name); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("remove stale link: %w", err)
+	}
+	if err := os.Symlink(cfg.TTRPCAddress, name); err != nil {
+		return fmt.Errorf("link to the ttrpc socket: %w", err)
+	}
+	s.paths = append(s.paths, name)
 	return nil
 }
+
+// socketMode is the mode of the sockets: for root and the configured group.
+const socketMode = 0o660
 
 func bind(path string, group int) (net.Listener, error) {
 	if conn, err := rpc.DialSocket(context.Background(), path); err == nil {
@@ -66,7 +96,7 @@ func bind(path string, group int) (net.Listener, error) {
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("remove stale socket: %w", err)
 	}
-	l, err := rpc.Listen(path, 0o660)
+	l, err := rpc.Listen(path, socketMode)
 	if err != nil {
 		return nil, err
 	}

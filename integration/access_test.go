@@ -51,7 +51,7 @@ func TestUsersAreLimitedToTheirNamespaces(t *testing.T) {
 		if out, err := as(limited, group, client[0], in("mine")...); err != nil {
 			t.Errorf("%s in the own namespace: %v: %s", client[0], err, out)
 		}
-		if out, err := as(limited, group, client[0], in("theirs")...); err == nil || !strings.Contains(out, "may not work in it") {
+		if out, err := as(limited, group, client[0], in("theirs")...); err == nil || !strings.Contains(out, "not accessible to user") {
 			t.Errorf("%s in another namespace: %v: %s", client[0], err, out)
 		}
 		if out, err := as(free, group, client[0], in("theirs")...); err != nil {

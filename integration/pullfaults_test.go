@@ -268,7 +268,7 @@ func TestPullsThatMustFail(t *testing.T) {
 		"forbidden": {[]string{r.Host + "/bad/box:good"}, func(w http.ResponseWriter, _ *http.Request) bool {
 			w.WriteHeader(http.StatusForbidden)
 			return true
-		}, []string{"bad/box:good", "403", "may not"}},
+		}, []string{"bad/box:good", "403", "403"}},
 		"a registry that is ill": {[]string{r.Host + "/bad/box:good"}, func(w http.ResponseWriter, _ *http.Request) bool {
 			w.WriteHeader(http.StatusInternalServerError)
 			return true

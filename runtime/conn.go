@@ -95,7 +95,7 @@ func callService[Resp any, PResp rpc.Pointer[Resp]](
 		ctx, cancel = context.WithTimeoutCause(ctx, limit, errSlow)
 		defer cancel()
 	}
-	resp, err := rpc.Call[Resp, PResp](ctx, c.client, service, method, req)
+	resp, err := rpc.Call[Resp, PResp](withOwner(ctx), c.client, service, method, req)
 	if err != nil && errors.Is(context.Cause(ctx), errSlow) {
 		return nil, fmt.Errorf("%s: no answer from the shim in %s: %w",
 			method, limit, reason.ShimSilent)

@@ -80,7 +80,7 @@ func (s *Server) restore(bundle string, h handle) *container {
 	c.runtime = &ociRuntime{
 		reaper: s.reaper, binary: h.Binary, root: h.Root, systemdCgroup: h.SystemdCgroup, bundle: bundle,
 	}
-	c.init = newProcess(c, "", stdioPaths{h.Stdin, h.Stdout, h.Stderr, h.Terminal}, created)
+	c.init = newProcess(c, "", stdioPaths{h.Stdin, h.Stdout, h.Stderr, h.Terminal, h.StdioOwner}, created)
 	return c
 }
 
@@ -191,6 +191,12 @@ func (s *Server) reopenStdio(c *container) *stdio {
 			s.log.warnf("adopt %s: %s: %v", c.id, what, err)
 		}
 	}
+	paths, release, err := paths.pinned()
+	if err != nil {
+		warn("stdio", err)
+		return io
+	}
+	defer release()
 	if !c.handle.StdinClosed {
 		warn("stdin", io.reopenInput(paths.stdin))
 	}

@@ -80,7 +80,7 @@ func (s *Server) tellCreated(p *process, req *task.CreateTaskRequest) {
 // create does the work of Create and Run; verb is the OCI runtime's. The init is left in creating,
 // unwatched.
 func (s *Server) create(ctx context.Context, req *task.CreateTaskRequest, verb string) (_ *process, err error) {
-	c, opts, err := s.prepare(req)
+	c, opts, err := s.prepare(req, stdioOwner(ctx))
 	if err != nil {
 		return nil, err
 	}
@@ -141,7 +141,7 @@ func (s *Server) create(ctx context.Context, req *task.CreateTaskRequest, verb s
 }
 
 // prepare checks the request and makes the container, known to nobody yet.
-func (s *Server) prepare(req *task.CreateTaskRequest) (*container, *runcopts.Options, error) {
+func (s *Server) prepare(req *task.CreateTaskRequest, owner string) (*container, *runcopts.Options, error) {
 	if err := validID(req.Id); err != nil {
 		return nil, nil, err
 	}
@@ -176,13 +176,13 @@ func (s *Server) prepare(req *task.CreateTaskRequest) (*container, *runcopts.Opt
 	}
 	c.handle = handle{
 		Version: 1, ID: c.id, Binary: c.runtime.binary, Root: c.runtime.root, SystemdCgroup: c.runtime.systemdCgroup,
-		Stdin: req.Stdin, Stdout: req.Stdout, Stderr: req.Stderr, Terminal: req.Terminal,
+		Stdin: req.Stdin, Stdout: req.Stdout, Stderr: req.Stderr, Terminal: req.Terminal, StdioOwner: owner,
 		IOUID: opts.IoUid, IOGID: opts.IoGid, ShimCgroup: opts.ShimCgroup,
 	}
 	if image != "" {
 		c.restore = restoreArgs(image, c, opts)
 	}
-	c.init = newProcess(c, "", stdioPaths{req.Stdin, req.Stdout, req.Stderr, req.Terminal}, creating)
+	c.init = newProcess(c, "", stdioPaths{req.Stdin, req.Stdout, req.Stderr, req.Terminal, owner}, creating)
 	return c, opts, nil
 }
 

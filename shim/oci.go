@@ -102,7 +102,7 @@ func (r *ociRuntime) run(ctx context.Context, c command) error {
 	}
 	child, err := r.reaper.Spawn(cmd)
 	if err != nil {
-		if errors.Is(err, exec.ErrNotFound) || errors.Is(err, os.ErrNotExist) {
+		if _, lookErr := exec.LookPath(r.binary); lookErr != nil {
 			err = fmt.Errorf("no OCI runtime %s on this host: %w: %w", r.binary, err, reason.RuntimeMissing)
 		}
 		return fmt.Errorf("OCI runtime %s failed: %w", c.args[0], err)

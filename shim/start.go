@@ -96,7 +96,7 @@ func (s *Server) startInit(ctx context.Context, p *process) error {
 }
 
 // Exec declares a process; Start runs it.
-func (s *Server) Exec(_ context.Context, req *task.ExecProcessRequest) (*types.Empty, error) {
+func (s *Server) Exec(ctx context.Context, req *task.ExecProcessRequest) (*types.Empty, error) {
 	c, err := s.container(req.Id)
 	if err != nil {
 		return nil, err
@@ -114,7 +114,7 @@ func (s *Server) Exec(_ context.Context, req *task.ExecProcessRequest) (*types.E
 	if st, _ := c.init.snapshot(); st != running && st != paused && st != pausing && st != created && st != starting {
 		return nil, fmt.Errorf("exec in container %s: it is %s: %w", c.id, st, errdefs.ErrFailedPrecondition)
 	}
-	p := newProcess(c, req.ExecId, stdioPaths{req.Stdin, req.Stdout, req.Stderr, req.Terminal}, created)
+	p := newProcess(c, req.ExecId, stdioPaths{req.Stdin, req.Stdout, req.Stderr, req.Terminal, stdioOwner(ctx)}, created)
 	p.spec = spec
 	if err := c.addExec(p); err != nil {
 		return nil, err

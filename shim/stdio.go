@@ -22,6 +22,8 @@ import (
 type stdioPaths struct {
 	stdin, stdout, stderr string
 	terminal              bool
+	// owner, where set, is the only user id whose FIFOs are taken; see pinned.
+	owner string
 }
 
 // stdio is the shim's part of a process's stdio: the files to be inherited, and what has to stay
@@ -92,6 +94,11 @@ func parseTarget(s string) (target, error) {
 // the console.
 func openStdio(ctx context.Context, env stdioEnv, paths stdioPaths) (_ *stdio, err error) {
 	s := &stdio{}
+	paths, release, err := paths.pinned()
+	if err != nil {
+		return nil, err
+	}
+	defer release()
 	var u undo.Stack
 	defer func() { err = errors.Join(err, u.Run()) }()
 	u.Push("close stdio", s.close)

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 )
 
@@ -20,6 +21,9 @@ func create(root string) (*Set, error) {
 		return nil, err
 	}
 	defer func() { _ = guard.Close() }() // which drops the lock; nothing was written
+	if err := checkOwn(guard, root); err != nil {
+		return nil, err
+	}
 	if err := flock(guard, unix.LOCK_SH); err != nil {
 		return nil, fmt.Errorf("lock %s: %w", root, err)
 	}
@@ -32,6 +36,19 @@ func create(root string) (*Set, error) {
 		return nil, errors.Join(err, os.Remove(dir))
 	}
 	return &Set{dir: dir, lock: lock}, nil
+}
+
+// checkOwn refuses a directory that another user can change: it may stand in a directory that all users share.
+func checkOwn(dir *os.File, path string) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(dir.Fd()), &st); err != nil {
+		return fmt.Errorf("look at %s: %w", path, err)
+	}
+	if int(st.Uid) != os.Geteuid() || st.Mode&0o022 != 0 {
+		return fmt.Errorf("use %s for FIFOs: mode %04o of user %d is not private to this user: %w",
+			path, st.Mode&0o7777, st.Uid, errdefs.ErrPermissionDenied)
+	}
+	return nil
 }
 
 // Collect removes the directories below root whose program is gone and whose FIFOs no container

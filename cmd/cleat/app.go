@@ -17,7 +17,7 @@ type app struct {
 	stdin, stdout, stderr *os.File
 	env                   func(string) string
 
-	address, namespace string
+	address, ttrpcAddress, namespace string
 }
 
 // command is one command. setup declares its flags and returns what to do with the arguments.
@@ -94,6 +94,8 @@ func (a *app) flagSet(name string) *pflag.FlagSet {
 	fs.SortFlags = false
 	fs.StringVar(&a.address, "address", or(a.address, a.env("CLEAT_ADDRESS"), client.DefaultAddress),
 		"`socket` of the daemon (CLEAT_ADDRESS)")
+	fs.StringVar(&a.ttrpcAddress, "ttrpc-address", or(a.ttrpcAddress, a.env("CLEAT_TTRPC_ADDRESS")),
+		"ttrpc `socket` of the daemon, where it has another name than --address with .ttrpc (CLEAT_TTRPC_ADDRESS)")
 	fs.StringVarP(&a.namespace, "namespace", "n", or(a.namespace, a.env("CLEAT_NAMESPACE"), client.DefaultNamespace),
 		"`namespace` to work in (CLEAT_NAMESPACE)")
 	return fs
@@ -106,7 +108,7 @@ func (discard) Write(p []byte) (int, error) { return len(p), nil }
 
 // dial connects to the daemon.
 func (a *app) dial(ctx context.Context) (*client.Client, error) {
-	return client.Dial(ctx, a.address, client.Options{Namespace: a.namespace})
+	return client.Dial(ctx, a.address, client.Options{Namespace: a.namespace, TTRPCAddress: a.ttrpcAddress})
 }
 
 // withClient runs f with a connection that is closed afterwards.

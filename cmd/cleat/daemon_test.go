@@ -12,8 +12,8 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/cleatproject/cleat/client/stdio"
 	"github.com/cleatproject/cleat/client"
+	"github.com/cleatproject/cleat/client/stdio"
 	"github.com/cleatproject/cleat/proto/cleatapi"
 	"github.com/cleatproject/cleat/proto/rpc"
 	"github.com/containerd/containerd/api/services/containers/v1"

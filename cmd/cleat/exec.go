@@ -185,11 +185,7 @@ func (x *execution) process(ctx context.Context, args []string) (*specs.Process,
 	if x.user == "" {
 		return p, nil
 	}
-	state, err := x.c.State(ctx, x.id, "")
-	if err != nil {
-		return nil, err
-	}
-	p.User, err = spec.LookupUser(fmt.Sprintf("/proc/%d/root", state.Pid), x.user)
+	p.User, err = x.c.LookupUser(ctx, x.id, x.user)
 	return p, err
 }
 

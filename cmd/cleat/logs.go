@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/url"
 	"os"
 	"strings"
@@ -42,14 +43,13 @@ func logsCommand() command {
 }
 
 func showLog(ctx context.Context, a *app, c *client.Client, box client.Container, tail int64, follow bool) error {
-	path := logFile(box)
-	if path == "" {
+	if logFile(box) == "" {
 		return hinted(fmt.Errorf("show log of %s: it has none: %w", box.ID, errdefs.ErrFailedPrecondition),
 			"run keeps a log with --detach, without --tty, and with --log file:///PATH")
 	}
-	f, err := os.Open(path)
+	f, err := openLog(ctx, c, box.ID, logFile(box))
 	if err != nil {
-		return fmt.Errorf("open log: %w", err)
+		return err
 	}
 	defer func() { _ = f.Close() }() // it was only read
 	if tail >= 0 {
@@ -79,6 +79,58 @@ func showLog(ctx context.Context, a *app, c *client.Client, box client.Container
 	}
 	return werr
 }
+
+// openLog opens the log of a container: the file, or where this user may not read that, what the daemon returns of it.
+func openLog(ctx context.Context, c *client.Client, id, path string) (io.ReadSeekCloser, error) {
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrPermission) {
+		return &remoteLog{ctx: ctx, c: c, id: id}, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open log: %w", err)
+	}
+	return f, nil
+}
+
+// remoteLog is a log that the daemon reads. A container that is removed meanwhile is the end of its log.
+type remoteLog struct {
+	ctx context.Context //nolint:containedctx // of the command that reads
+	c   *client.Client
+	id  string
+	at  int64
+}
+
+// Read implements io.Reader.
+func (l *remoteLog) Read(p []byte) (int, error) {
+	data, _, _, err := l.c.ReadLog(l.ctx, l.id, l.at, int64(len(p)))
+	switch {
+	case errdefs.IsNotFound(err), err == nil && len(data) == 0:
+		return 0, io.EOF
+	case err != nil:
+		return 0, err
+	}
+	l.at += int64(len(data))
+	return copy(p, data), nil
+}
+
+// Seek implements io.Seeker.
+func (l *remoteLog) Seek(offset int64, whence int) (int64, error) {
+	switch whence {
+	case io.SeekCurrent:
+		offset += l.at
+	case io.SeekEnd:
+		_, _, size, err := l.c.ReadLog(l.ctx, l.id, 0, 1)
+		if err != nil {
+			return 0, err
+		}
+		offset += size
+	}
+	l.at = max(offset, 0)
+	return l.at, nil
+}
+
+// Close implements io.Closer.
+func (l *remoteLog) Close() error { return nil }
 
 // logFile is the file that a container's output goes to, the daemon's or one that was named; empty where
 // there is none.
@@ -162,9 +214,9 @@ func seekTail(f io.ReadSeeker, n int64) error {
 
 // runWithLog is run for a process whose output goes to a log: it shows that.
 func (s *session) runWithLog(ctx context.Context, path string) error {
-	f, err := os.Open(path)
+	f, err := openLog(ctx, s.c, s.id, path)
 	if err != nil {
-		return fmt.Errorf("open log: %w", err)
+		return err
 	}
 	defer func() { _ = f.Close() }() // it was only read
 	ended := make(chan struct{})

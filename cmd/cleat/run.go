@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -97,7 +98,7 @@ func (r *runner) prepare(ctx context.Context, fs *pflag.FlagSet, args []string) 
 		id = newID()
 	}
 	r.req = client.RunRequest{
-		ID: id, User: r.user, Snapshotter: r.snapshotter, Runtime: r.runtime, AutoRemove: r.remove,
+		ID: id, User: r.user, Snapshotter: r.snapshotter, Runtime: r.runtime, AutoRemove: r.remove && !r.readsLogOfDaemon(),
 	}
 	var image spec.Image
 	if r.rootfs {
@@ -133,6 +134,10 @@ func (r *runner) prepare(ctx context.Context, fs *pflag.FlagSet, args []string) 
 	r.req.Labels, err = r.labelMap(image)
 	return err
 }
+
+// readsLogOfDaemon reports whether this program shows a log that it may only read through the daemon: it then removes
+// the container itself, once it has read all of it.
+func (r *runner) readsLogOfDaemon() bool { return r.log != "" && !r.detach && os.Geteuid() != 0 }
 
 // openStdio decides where the process's stdio goes and makes the FIFOs it needs.
 func (r *runner) openStdio() (err error) {

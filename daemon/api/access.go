@@ -12,15 +12,22 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/peer"
 
+	"github.com/cleatproject/cleat/daemon/policy"
+
 	"github.com/cleatproject/cleat/proto/reason"
 )
 
-// Access says which namespaces a user may work in, by the uid of the process at the other end of a
-// connection. Who is not listed may work in all of them.
-//
-// It keeps users from each other's names, not from the host: whoever may run containers can have them
-// mount anything.
-type Access map[uint32][]string
+// Access has the limits of users by the uid of the process at the other end of a connection. A user that is not
+// listed has none, and is equivalent to root.
+type Access map[uint32]User
+
+// User is what one user is limited to.
+type User struct {
+	// Namespaces are those that the user may work in; nil for all.
+	Namespaces []string
+	// Policy is what the user may ask for; nil for everything.
+	Policy *policy.Policy
+}
 
 // Peer is the process at the other end of a connection.
 type Peer struct {
@@ -30,6 +37,8 @@ type Peer struct {
 	// namespaces are those it may work in, where it is limited.
 	namespaces []string
 	limited    bool
+	// policy is what it may ask for; nil for everything.
+	policy *policy.Policy
 }
 
 var _ credentials.AuthInfo = (*Peer)(nil)
@@ -58,7 +67,8 @@ func (a Access) Identify(conn net.Conn, log *slog.Logger) (*Peer, error) {
 		return nil, fmt.Errorf("identify peer: %w", credErr)
 	}
 	p := &Peer{Pid: cred.Pid, UID: cred.Uid, GID: cred.Gid}
-	p.namespaces, p.limited = a[cred.Uid]
+	user := a[cred.Uid]
+	p.namespaces, p.limited, p.policy = user.Namespaces, user.Namespaces != nil, user.Policy
 	log.Debug("a client connects", "pid", p.Pid, "uid", p.UID, "gid", p.GID, "socket", conn.LocalAddr().String())
 	return p, nil
 }
@@ -105,6 +115,20 @@ func admitAll(ctx context.Context, what string) error {
 			what, p.UID, reason.NamespaceDenied)
 	}
 	return nil
+}
+
+// peerLimited reports whether the request's user has a policy.
+func peerLimited(ctx context.Context) bool {
+	p := peerOf(ctx)
+	return p != nil && p.policy != nil
+}
+
+// archiveOwner returns the only user whose FIFOs may be archives of the request; nil for no condition.
+func archiveOwner(ctx context.Context) *uint32 {
+	if !peerLimited(ctx) {
+		return nil
+	}
+	return &peerOf(ctx).UID
 }
 
 // within limits a subscription to the namespaces that its user may work in; nil for no limit.

@@ -21,6 +21,9 @@ func (s native) register(srv *ttrpc.Server) {
 		"List":   rpc.Unary(s.list),
 		"Wait":   rpc.Unary(s.wait),
 		"Remove": rpc.Unary(s.remove),
+
+		"ReadLog":    rpc.Unary(s.readLog),
+		"LookupUser": rpc.Unary(s.lookupUser),
 	}})
 	srv.RegisterService(cleatapi.ImagesService, &ttrpc.ServiceDesc{
 		Methods: map[string]ttrpc.Method{
@@ -80,6 +83,26 @@ func (s native) remove(ctx context.Context, req *cleatapi.RemoveRequest) (*cleat
 		return nil, err
 	}
 	return &cleatapi.RemoveResponse{}, s.svc.Remove(ctx, ns, req.Id, req.Force, req.Token)
+}
+
+func (s native) readLog(ctx context.Context, req *cleatapi.ReadLogRequest) (*cleatapi.ReadLogResponse, error) {
+	ns, err := namespaceOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	data, offset, size, err := s.svc.ReadLog(ctx, ns, req.Id, service.LogRange{
+		Offset: req.Offset, Length: req.Length, OwnOnly: peerLimited(ctx),
+	})
+	return &cleatapi.ReadLogResponse{Data: data, Offset: offset, Size_: size}, err
+}
+
+func (s native) lookupUser(ctx context.Context, req *cleatapi.LookupUserRequest) (*cleatapi.LookupUserResponse, error) {
+	ns, err := namespaceOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	u, err := s.svc.LookupUser(ctx, ns, req.Id, req.User)
+	return &cleatapi.LookupUserResponse{Uid: u.UID, Gid: u.GID, AdditionalGids: u.Groups}, err
 }
 
 func (s native) listImages(ctx context.Context, req *cleatapi.ListImagesRequest) (*cleatapi.ListImagesResponse, error) {

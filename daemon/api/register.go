@@ -1,7 +1,6 @@
 package api
 
 import (
-	"context"
 	"log/slog"
 	"time"
 
@@ -29,7 +28,6 @@ import (
 
 	"github.com/cleatproject/cleat/daemon/service"
 	"github.com/cleatproject/cleat/daemon/streams"
-	"github.com/cleatproject/cleat/proto/rpc"
 )
 
 // maxMessage is the size of a message that gRPC takes and gives, the same as the peer's.
@@ -46,13 +44,8 @@ func NewGRPC(svc *service.Service, open *streams.Manager, id Identity, access Ac
 		grpc.Creds(peerCredentials{access: access, log: log}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: pingsFrom, PermitWithoutStream: true}),
 		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage),
-		grpc.UnaryInterceptor(func(ctx context.Context, req any, _ *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
-			resp, err := handle(underLease(ctx), req)
-			return resp, rpc.ToWire(err)
-		}),
-		grpc.StreamInterceptor(func(srv any, ss grpc.ServerStream, _ *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
-			return handle(srv, leasedStream{ss, underLease(ss.Context())})
-		}),
+		grpc.UnaryInterceptor(newGuard(svc).unary),
+		grpc.StreamInterceptor(newGuard(svc).stream),
 	)
 	containersapi.RegisterContainersServer(srv, containersGRPC{containers: containers{svc}})
 	contentapi.RegisterContentServer(srv, contentGRPC{contentService: contentService{svc}})
@@ -77,11 +70,7 @@ func NewGRPC(svc *service.Service, open *streams.Manager, id Identity, access Ac
 // NewTTRPC returns a ttrpc server with every containerd service, the one that shims forward events
 // to, and the natives. The context that it serves a connection with is to come from WithPeer.
 func NewTTRPC(svc *service.Service, open *streams.Manager, id Identity) (*ttrpc.Server, error) {
-	srv, err := ttrpc.NewServer(ttrpc.WithUnaryServerInterceptor(
-		func(ctx context.Context, decode ttrpc.Unmarshaler, _ *ttrpc.UnaryServerInfo, method ttrpc.Method) (any, error) {
-			resp, err := method(ctx, decode)
-			return resp, rpc.ToWire(err)
-		}))
+	srv, err := ttrpc.NewServer(ttrpc.WithUnaryServerInterceptor(newGuard(svc).ttrpcUnary))
 	if err != nil {
 		return nil, err
 	}

@@ -99,17 +99,19 @@ func (e ownStore) destination() (service.Store, error) {
 	return out, nil
 }
 
-func (e archiveFile) path() (service.Archive, error) {
+func (e archiveFile) path(ctx context.Context) (service.Archive, error) {
 	if e.Path == "" {
 		return service.Archive{}, fmt.Errorf("archive file: it has no path: %w", errdefs.ErrInvalidArgument)
 	}
-	return service.Archive{Path: e.Path}, nil
+	return service.Archive{Path: e.Path, Owner: archiveOwner(ctx)}, nil
 }
 
-func (e archiveFile) read(context.Context, *transfer) (service.Archive, error) { return e.path() }
+func (e archiveFile) read(ctx context.Context, _ *transfer) (service.Archive, error) {
+	return e.path(ctx)
+}
 
-func (e archiveFile) write(_ context.Context, _ *transfer, from service.Store) (service.Archive, error) {
-	out, err := e.path()
+func (e archiveFile) write(ctx context.Context, _ *transfer, from service.Store) (service.Archive, error) {
+	out, err := e.path(ctx)
 	out.Export = exportOptions(from.Choice.Platforms)
 	return out, err
 }

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cleatproject/cleat/fifo"
+	"github.com/cleatproject/cleat/proto/reason"
 )
 
 // archiveFile is an archive that a client named by its path.
@@ -28,11 +29,17 @@ func (f *archiveFile) Close() error               { return f.close() }
 
 // openArchive opens the FIFO or regular file that a client wants imported, without waiting. Reading
 // a FIFO waits for its writer, and ends with ctx. Anything else is errdefs.ErrInvalidArgument, and
-// a path that leads nowhere errdefs.ErrNotFound.
-func openArchive(ctx context.Context, path string) (io.ReadCloser, error) {
+// a path that leads nowhere errdefs.ErrNotFound. With an owner, everything but a FIFO of
+// that user is reason.PolicyDenied.
+func openArchive(ctx context.Context, path string, owner *uint32) (io.ReadCloser, error) {
 	if !filepath.IsAbs(path) {
 		return nil, fmt.Errorf("open archive %q: its path is not absolute: %w", path, errdefs.ErrInvalidArgument)
 	}
+	path, release, err := ownedFIFO(path, owner)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil, archiveError(err)
@@ -45,6 +52,27 @@ func openArchive(ctx context.Context, path string) (io.ReadCloser, error) {
 	default:
 		return nil, notAnArchive(path)
 	}
+}
+
+// ownedFIFO returns a name by which the FIFO of a user is opened, whatever becomes of its path; release ends its use.
+// Without an owner that is the path itself.
+func ownedFIFO(path string, owner *uint32) (name string, release func(), err error) {
+	if owner == nil {
+		return path, func() {}, nil
+	}
+	// One answer for all: which paths exist is not for every user to know.
+	denied := fmt.Errorf("open archive %s: not a FIFO of user %d: %w", path, *owner, reason.PolicyDenied)
+	fd, err := unix.Open(path, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return "", nil, denied
+	}
+	release = func() { _ = unix.Close(fd) } // nothing was done with it
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFIFO || st.Uid != *owner {
+		release()
+		return "", nil, denied
+	}
+	return fmt.Sprintf("/proc/self/fd/%d", fd), release, nil
 }
 
 func openRegular(path string) (*os.File, error) {

@@ -22,7 +22,7 @@ func TestOpenArchive(t *testing.T) {
 		_ = os.WriteFile(pipe, []byte("piped"), 0) // the reader tells what came
 	}()
 	for path, want := range map[string]string{file: "archive", pipe: "piped"} {
-		f, err := openArchive(t.Context(), path)
+		f, err := openArchive(t.Context(), path, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -40,7 +40,7 @@ func TestOpenArchive(t *testing.T) {
 		file + "/under":    errdefs.IsNotFound,
 		"/proc/self/mem/x": errdefs.IsNotFound,
 	} {
-		if f, err := openArchive(t.Context(), path); !class(err) {
+		if f, err := openArchive(t.Context(), path, nil); !class(err) {
 			t.Errorf("%q: got %v, %v", path, f, err)
 		}
 	}
@@ -54,7 +54,7 @@ func TestArchiveOfAClientThatLeft(t *testing.T) {
 			t.Fatal(err)
 		}
 		ctx, cancel := context.WithCancel(t.Context())
-		f, err := openArchive(ctx, pipe)
+		f, err := openArchive(ctx, pipe, nil)
 		if err != nil {
 			t.Fatal(err)
 		}

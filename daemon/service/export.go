@@ -41,7 +41,7 @@ func (s *Service) ExportImages(ctx context.Context, namespace string, from Store
 		list = append(list, image.Imported{Name: img.Name, Target: img.Target})
 	}
 	if to.Path != "" {
-		f, err := createArchive(ctx, to.Path)
+		f, err := createArchive(ctx, to.Path, to.Owner)
 		if err != nil {
 			return err
 		}
@@ -84,8 +84,8 @@ func (w *archiveWriter) Close() error {
 	return w.File.Close()
 }
 
-func createArchive(ctx context.Context, path string) (*archiveWriter, error) {
-	f, err := openToWrite(path)
+func createArchive(ctx context.Context, path string, owner *uint32) (*archiveWriter, error) {
+	f, err := openToWrite(path, owner)
 	if err != nil {
 		return nil, err
 	}
@@ -103,10 +103,15 @@ func createArchive(ctx context.Context, path string) (*archiveWriter, error) {
 
 // openToWrite opens the FIFO or regular file that a client wants written, without waiting: a FIFO has
 // to have its reader. Anything else is invalid argument, and a path that leads nowhere not found.
-func openToWrite(path string) (*os.File, error) {
+func openToWrite(path string, owner *uint32) (*os.File, error) {
 	if !filepath.IsAbs(path) {
 		return nil, fmt.Errorf("open archive %q: its path is not absolute: %w", path, errdefs.ErrInvalidArgument)
 	}
+	path, release, err := ownedFIFO(path, owner)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
 	info, err := os.Stat(path)
 	if err != nil {
 		return nil, archiveError(err)

@@ -42,7 +42,7 @@ func (s *Service) ImportImages(ctx context.Context, namespace string, from Archi
 	if from.Path == "" {
 		return im.run(ctx, from.In)
 	}
-	f, err := openArchive(ctx, from.Path)
+	f, err := openArchive(ctx, from.Path, from.Owner)
 	if err != nil {
 		return err
 	}

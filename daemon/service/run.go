@@ -237,7 +237,7 @@ func (s *Service) runLog(u *undo.Stack, namespace string, r *plan, req *cleatapi
 			return fmt.Errorf("create log of %s: %w", r.container.ID, err)
 		}
 		u.Push("remove log", func() error { return os.RemoveAll(dir) })
-		r.run.LogPath = filepath.Join(dir, "container.log")
+		r.run.LogPath = filepath.Join(dir, logName)
 		f, err := os.OpenFile(r.run.LogPath, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
 		if err == nil {
 			err = f.Close()
@@ -252,6 +252,9 @@ func (s *Service) runLog(u *undo.Stack, namespace string, r *plan, req *cleatapi
 	r.run.Terminal, r.run.Stdin, r.run.Stdout, r.run.Stderr = req.Terminal, o.Stdin, o.Stdout, o.Stderr
 	return nil
 }
+
+// logName is the name of the file in logDir.
+const logName = "container.log"
 
 // logDir is where the daemon keeps the log of a container.
 func (s *Service) logDir(namespace, id string) string {

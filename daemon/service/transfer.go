@@ -73,8 +73,10 @@ type Unpack struct {
 type Archive struct {
 	// Path is a FIFO's or regular file's; where it is "" the bytes are in In, or go to Out.
 	Path string
-	In   io.Reader
-	Out  io.Writer
+	// Owner, where set, is the only user whose FIFO Path may lead to; files are refused then.
+	Owner *uint32
+	In    io.Reader
+	Out   io.Writer
 	// Compress packs the plain layers of an archive that says nothing of their digests.
 	Compress bool
 	// Export says what goes into it.

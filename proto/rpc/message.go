@@ -34,6 +34,14 @@ var _ protoreflect.ProtoMessage = (*wrapped)(nil)
 
 func wrap(m Message) *wrapped { return &wrapped{msg: m} }
 
+// Unwrap returns the Message that a server's decoder was given; anything else is returned as it is.
+func Unwrap(v any) any {
+	if w, ok := v.(*wrapped); ok {
+		return w.msg
+	}
+	return v
+}
+
 // ProtoReflect implements protoreflect.ProtoMessage.
 func (w *wrapped) ProtoReflect() protoreflect.Message { return w }
 

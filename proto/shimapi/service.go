@@ -2,3 +2,7 @@ package shimapi
 
 // Service is the name of the native shim service on the wire.
 const Service = "cleat.shim.v1.Shim"
+
+// StdioOwnerKey is the key of a call's metadata under which the daemon says whose FIFOs a task or process may have
+// for its stdio: a numeric user id.
+const StdioOwnerKey = "cleat-stdio-owner"

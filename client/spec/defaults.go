@@ -1,0 +1,15 @@
+package spec
+
+import specs "github.com/opencontainers/runtime-spec/specs-go"
+
+// DefaultCapabilities returns the capabilities of a container that asks for no others.
+func DefaultCapabilities() []string { return defaultCapabilities() }
+
+// DefaultSeccomp returns the system call filter of a container with the default capabilities.
+func DefaultSeccomp() *specs.LinuxSeccomp { return seccomp(defaultCapabilities()) }
+
+// MaskedPaths returns the paths that containers cannot look into.
+func MaskedPaths() []string { return maskedPaths() }
+
+// ReadonlyPaths returns the paths that containers cannot write to.
+func ReadonlyPaths() []string { return readonlyPaths() }

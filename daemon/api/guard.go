@@ -1,0 +1,107 @@
+package api
+
+import (
+	"context"
+	"errors"
+
+	"github.com/containerd/ttrpc"
+	"google.golang.org/grpc"
+
+	"github.com/cleatproject/cleat/daemon/policy"
+	"github.com/cleatproject/cleat/daemon/service"
+	"github.com/cleatproject/cleat/proto/rpc"
+	"github.com/cleatproject/cleat/runtime"
+)
+
+// guard enforces the policies of users on both transports, before a request reaches its service. A method without
+// a rule is refused.
+type guard struct {
+	svc   *service.Service
+	rules map[string]rule
+}
+
+func newGuard(svc *service.Service) guard { return guard{svc: svc, rules: rules()} }
+
+// rule is what a method asks of a user with a policy. It may replace parts of the request by their canonical form.
+type rule func(ctx context.Context, g guard, p *policy.Policy, req any) error
+
+// check checks a request, and returns the context to serve it with.
+func (g guard) check(ctx context.Context, method string, req any) (context.Context, error) {
+	peer := peerOf(ctx)
+	if peer == nil || peer.policy == nil {
+		return ctx, nil
+	}
+	check, ok := g.rules[method]
+	if !ok {
+		return ctx, peer.policy.Refuse(method, "")
+	}
+	err := check(ctx, g, peer.policy, rpc.Unwrap(req))
+	if errors.Is(err, errDenied) {
+		err = peer.policy.Refuse(method, "")
+	}
+	if err != nil {
+		return ctx, err
+	}
+	return runtime.WithStdioOwner(ctx, peer.UID), nil
+}
+
+// errDenied is the answer of deny.
+var errDenied = errors.New("denied")
+
+// firstError returns the first error: a request with many faults is refused for one.
+func firstError(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// unary is the interceptor of gRPC.
+func (g guard) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
+	ctx, err := g.check(underLease(ctx), info.FullMethod, req)
+	if err != nil {
+		return nil, rpc.ToWire(err)
+	}
+	resp, err := handle(ctx, req)
+	return resp, rpc.ToWire(err)
+}
+
+// stream is the interceptor of gRPC for streams. Each message that comes is checked.
+func (g guard) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
+	return handle(srv, guardedStream{leasedStream{ss, underLease(ss.Context())}, g, info.FullMethod})
+}
+
+type guardedStream struct {
+	grpc.ServerStream
+	guard  guard
+	method string
+}
+
+func (s guardedStream) RecvMsg(m any) error {
+	if err := s.ServerStream.RecvMsg(m); err != nil {
+		return err
+	}
+	if _, err := s.guard.check(s.Context(), s.method, m); err != nil {
+		return rpc.ToWire(err)
+	}
+	return nil
+}
+
+// ttrpcUnary is the interceptor of ttrpc. Its streams have none; rules gives them no conditions, see
+// TestStreamsHaveNoConditions.
+func (g guard) ttrpcUnary(ctx context.Context, decode ttrpc.Unmarshaler, info *ttrpc.UnaryServerInfo, method ttrpc.Method) (any, error) {
+	peer := peerOf(ctx)
+	if peer != nil && peer.policy != nil {
+		ctx = runtime.WithStdioOwner(ctx, peer.UID)
+	}
+	resp, err := method(ctx, func(v any) error {
+		if err := decode(v); err != nil {
+			return err
+		}
+		_, err := g.check(ctx, info.FullMethod, v)
+		return err
+	})
+	return resp, rpc.ToWire(err)
+}

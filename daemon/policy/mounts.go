@@ -1,0 +1,129 @@
+package policy
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+)
+
+// mounts checks the mounts of a spec. Recursive bind mounts become plain ones: what is mounted below an allowed
+// directory is not checked.
+func (p *Policy) mounts(list []specs.Mount) error {
+	for i := range list {
+		m := &list[i]
+		what := fmt.Sprintf("mounts: %.100q", m.Destination)
+		if len(m.UIDMappings) > 0 || len(m.GIDMappings) > 0 {
+			return p.Refuse(what, "id mappings")
+		}
+		if m.Type == "bind" || slices.Contains(m.Options, "bind") || slices.Contains(m.Options, "rbind") {
+			if err := p.bind(m); err != nil {
+				return fmt.Errorf("%s: %w", what, err)
+			}
+			continue
+		}
+		if err := p.system(m, what); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// system checks a mount that is not of the host's files.
+func (p *Policy) system(m *specs.Mount, what string) error {
+	at := path.Clean("/" + m.Destination)
+	readOnly := slices.Contains(m.Options, "ro") && !slices.Contains(m.Options, "rw")
+	switch m.Type {
+	case "tmpfs", "devpts", "mqueue":
+		return p.none(slices.ContainsFunc(m.Options, shared), what+": propagation")
+	case "proc":
+		return p.need(Unconfined, at != "/proc", what+": proc elsewhere than at /proc")
+	case "sysfs":
+		return p.need(Unconfined, at != "/sys" || !readOnly, what+": sysfs elsewhere than at /sys, or writable")
+	case "cgroup", "cgroup2":
+		return p.need(HostCgroup, !readOnly, what+": cgroups that are writable")
+	}
+	return p.Refuse(what, "type %.50q", m.Type)
+}
+
+func shared(option string) bool {
+	return slices.Contains([]string{"shared", "rshared", "unbindable", "runbindable"}, option)
+}
+
+// bind checks a mount of the host's files.
+func (p *Policy) bind(m *specs.Mount) error {
+	for i, o := range m.Options {
+		switch o {
+		case "rbind":
+			m.Options[i] = "bind"
+		case "bind", "ro", "rw", "nosuid", "nodev", "noexec", "noatime", "nodiratime", "relatime", "strictatime",
+			"private", "rprivate", "slave", "rslave":
+		default:
+			return p.Refuse("option", "%.50q", o)
+		}
+	}
+	if err := p.source(m.Source); err != nil {
+		return err
+	}
+	ro := slices.Contains(m.Options, "ro") && !slices.Contains(m.Options, "rw")
+	if ro || inert(m.Source) {
+		return nil
+	}
+	return p.Refuse("source", "%.200q is writable, and its file system is not mounted with nosuid and nodev", m.Source)
+}
+
+// HostDirectory checks a directory of the host that a container writes to.
+func (p *Policy) HostDirectory(dir string) error {
+	if err := p.source(dir); err != nil {
+		return err
+	}
+	if !inert(dir) {
+		return p.Refuse("source", "%.200q is writable, and its file system is not mounted with nosuid and nodev", dir)
+	}
+	return nil
+}
+
+// inert reports whether set-user-id programs and devices that a container makes in a directory have no effect on the
+// host.
+func inert(dir string) bool {
+	var st unix.Statfs_t
+	return unix.Statfs(dir, &st) == nil && st.Flags&unix.ST_NOSUID != 0 && st.Flags&unix.ST_NODEV != 0
+}
+
+// source checks a path of the host: below an allowed directory, without links, and no part of it can be replaced by
+// anyone but root between this check and its use.
+func (p *Policy) source(name string) error {
+	within := func(dir string) bool { return name == dir || strings.HasPrefix(name, strings.TrimSuffix(dir, "/")+"/") }
+	if !filepath.IsAbs(name) || filepath.Clean(name) != name || !slices.ContainsFunc(p.Mounts, within) {
+		return p.Refuse("source", "%.200q", name)
+	}
+	info, err := os.Lstat(name)
+	if err != nil {
+		return p.Refuse("source", "%.200q: %v", name, err)
+	}
+	if info.Mode().Type() == fs.ModeSymlink {
+		return p.Refuse("source", "%.200q is a link", name)
+	}
+	for dir := filepath.Dir(name); ; dir = filepath.Dir(dir) {
+		info, err := os.Lstat(dir)
+		if err != nil || !fixed(info) {
+			return p.Refuse("source", "%.200q: others than root can replace what %.200q holds", name, dir)
+		}
+		if dir == "/" {
+			return nil
+		}
+	}
+}
+
+// fixed reports whether root alone can change the entries of a directory.
+func fixed(info fs.FileInfo) bool {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	return ok && info.IsDir() && st.Uid == 0 && info.Mode().Perm()&0o022 == 0
+}

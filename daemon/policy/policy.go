@@ -1,0 +1,132 @@
+// Package policy decides what a user that is limited by the daemon's configuration may ask for. It is given
+// decoded requests and refuses, by the name of the field, whatever would make the user equivalent to root on
+// the host: paths of the host that the daemon or a runtime would use on the user's behalf, namespaces of the
+// host, devices, added capabilities, programs to run.
+//
+// A spec is checked by what is allowed, and not by what is known to be dangerous: a spec that passes is
+// replaced by its canonical form, so that a runtime reads nothing that was not checked. The package does no I/O
+// but to look at paths of allowed mounts and of FIFOs. docs/security.md states the rules.
+package policy
+
+import (
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/cleatproject/cleat/proto/reason"
+)
+
+// Flag is a privilege that a policy can allow.
+type Flag string
+
+// The flags. Each but HostUTS, Sysctls and Annotations makes the user equivalent to root.
+const (
+	HostNetwork  Flag = "host-network"
+	HostPID      Flag = "host-pid"
+	HostIPC      Flag = "host-ipc"
+	HostUTS      Flag = "host-uts"
+	HostCgroup   Flag = "host-cgroup"
+	Capabilities Flag = "capabilities"
+	Devices      Flag = "devices"
+	Unconfined   Flag = "unconfined"
+	Sysctls      Flag = "sysctls"
+	Annotations  Flag = "annotations"
+)
+
+// Flags returns every flag.
+func Flags() []Flag {
+	return []Flag{HostNetwork, HostPID, HostIPC, HostUTS, HostCgroup, Capabilities, Devices, Unconfined, Sysctls, Annotations}
+}
+
+// Policy is what one user may do. The zero value is restricted and allows no exceptions. It is not changed after
+// its making, and safe for concurrent use.
+type Policy struct {
+	// UID is the user's.
+	UID uint32
+	// Mounts are directories of the host that containers may have mounts from.
+	Mounts []string
+	// Runtimes are runtime names, paths of shims and of OCI runtimes that may be named in requests. The
+	// daemon's default and the names of cleat's own shim are always allowed.
+	Runtimes []string
+	// Flags are the privileges that are allowed.
+	Flags []Flag
+	// Default is the daemon's default runtime.
+	Default string
+}
+
+// Check returns an error for a policy that cannot be meant.
+func (p *Policy) Check() error {
+	for _, dir := range p.Mounts {
+		if !filepath.IsAbs(dir) || filepath.Clean(dir) != dir {
+			return fmt.Errorf("mounts: %q: want a clean absolute path: %w", dir, errdefs.ErrInvalidArgument)
+		}
+	}
+	for _, f := range p.Flags {
+		if !slices.Contains(Flags(), f) {
+			return fmt.Errorf("flags: %q: want one of %v: %w", f, Flags(), errdefs.ErrInvalidArgument)
+		}
+	}
+	return nil
+}
+
+// has reports whether a flag is allowed.
+func (p *Policy) has(f Flag) bool { return slices.Contains(p.Flags, f) }
+
+// Refuse returns the error for a part of a request. what is the name of its field.
+func (p *Policy) Refuse(what, format string, args ...any) error {
+	text := what
+	if format != "" {
+		text += ": " + fmt.Sprintf(format, args...)
+	}
+	return fmt.Errorf("%s: not allowed by the policy of user %d: %w", text, p.UID, reason.PolicyDenied)
+}
+
+// need refuses what is there unless a flag allows it.
+func (p *Policy) need(f Flag, there bool, what string) error {
+	if !there || p.has(f) {
+		return nil
+	}
+	return p.Refuse(what, "")
+}
+
+// none refuses what is there; no flag allows it.
+func (p *Policy) none(there bool, what string) error {
+	if !there {
+		return nil
+	}
+	return p.Refuse(what, "")
+}
+
+// first returns the first error: a request with many faults is refused for one.
+func first(errs ...error) error {
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Runtime checks the name of a runtime; empty is the daemon's default.
+func (p *Policy) Runtime(name string) error {
+	if slices.Contains([]string{"", p.Default, "io.containerd.cleat.v2", "io.containerd.runc.v2"}, name) || slices.Contains(p.Runtimes, name) {
+		return nil
+	}
+	return p.Refuse("runtime", "%.200q", name)
+}
+
+// Labels checks the labels of an object: those by which the daemon itself acts with its own rights are refused.
+func (p *Policy) Labels(labels map[string]string) error {
+	for key := range labels {
+		switch {
+		case key == "cleat.io/stop-signal":
+		case strings.HasPrefix(key, "cleat.io/"), strings.HasPrefix(key, "containerd.io/restart.log"),
+			strings.HasPrefix(key, "containerd.io/defaults/"), strings.HasPrefix(key, "containerd.io/namespace."):
+			return p.Refuse("labels", "%s", key)
+		}
+	}
+	return nil
+}

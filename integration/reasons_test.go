@@ -1,0 +1,170 @@
+package integration
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// A host without runc is a failure of the host, and not of the image.
+func TestRunWithoutOCIRuntime_ExitsWith125(t *testing.T) {
+	bin := t.TempDir()
+	for _, name := range []string{"mount", "umount"} {
+		path, err := exec.LookPath(name)
+		must(t, err)
+		must(t, os.Symlink(path, filepath.Join(bin, name)))
+	}
+	t.Setenv("PATH", bin)
+	d := Start(t)
+	d.Busybox()
+	_, stderr, code := d.Try("run", "--rm", "busybox", "true")
+	if code != 125 || !strings.Contains(stderr, "no OCI runtime runc on this host") || !strings.Contains(stderr, "\nhint: install runc") {
+		t.Errorf("code %d, %s", code, stderr)
+	}
+}
+
+// Failures of cleat and its host exit with 125, those in the container with 126 and 127.
+func TestExitCodesOfRunAndExec(t *testing.T) {
+	d := Start(t)
+	d.Busybox()
+	d.Cleat("run", "--detach", "--name", "one", "busybox", "sleep", "1000")
+	for _, c := range []struct {
+		args []string
+		code int
+		hint string
+	}{
+		{[]string{"busybox", "nope"}, 127, "must exist in the image"},
+		{[]string{"busybox", "/nope"}, 127, "must exist in the image"},
+		{[]string{"busybox", "/etc"}, 126, "executable file"},
+		{[]string{"--user", "nosuch", "busybox", "true"}, 125, "a number need not"},
+		{[]string{"--volume", "/no/such/source:/x", "busybox", "true"}, 125, ""},
+		{[]string{"--runtime", "io.containerd.nope.v2", "busybox", "true"}, 125, "install the shim"},
+		{[]string{"--snapshotter", "nope", "busybox", "true"}, 125, "cleat doctor"},
+		{[]string{"--detach", "--log", "binary:///no/such/logger", "busybox", "true"}, 125, "the logger of --log"},
+		{[]string{"--name", "one", "busybox", "true"}, 125, "cleat rm one"},
+		{[]string{"no/such:image", "true"}, 125, "cleat image ls"},
+	} {
+		_, stderr, code := d.Try(append([]string{"run", "--rm"}, c.args...)...)
+		checkHint(t, fmt.Sprintf("run %q", c.args), stderr, code, c.code, c.hint)
+	}
+	for _, c := range []struct {
+		args []string
+		code int
+		hint string
+	}{
+		{[]string{"one", "nope"}, 127, "must exist in the image"},
+		{[]string{"one", "/etc"}, 126, "executable file"},
+		{[]string{"--workdir", "/nope", "one", "true"}, 126, "working directory"},
+		{[]string{"--user", "nosuch", "one", "true"}, 125, "a number need not"},
+		{[]string{"two", "true"}, 125, "cleat ps --all"},
+	} {
+		_, stderr, code := d.Try(append([]string{"exec"}, c.args...)...)
+		checkHint(t, fmt.Sprintf("exec %q", c.args), stderr, code, c.code, c.hint)
+	}
+	d.Cleat("rm", "--force", "one")
+}
+
+func checkHint(t *testing.T, what, stderr string, code, wantCode int, hint string) {
+	t.Helper()
+	_, got, ok := strings.Cut(stderr, "\nhint: ")
+	if code != wantCode || ok != (hint != "") || !strings.Contains(got, hint) {
+		t.Errorf("%s: code %d, want %d with the hint %q: %s", what, code, wantCode, hint, stderr)
+	}
+}
+
+func TestDeniedSocket_HintIsAboutTheSocket(t *testing.T) {
+	base, err := os.MkdirTemp("", "cleat-it")
+	must(t, err)
+	must(t, os.Chmod(base, 0o711))
+	must(t, os.Chmod(binaries, 0o711))
+	d := StartAt(t, base)
+	var stderr bytes.Buffer
+	cmd := d.Command("ps")
+	cmd.Dir, cmd.Stderr = "/", &stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 12345, Gid: 12345}}
+	err = cmd.Run()
+	if err == nil || !strings.Contains(stderr.String(), "permission denied") || !strings.Contains(stderr.String(), "hint: the socket is for root and the group") {
+		t.Errorf("%v: %s", err, stderr.String())
+	}
+}
+
+// The daemon is killed at each step of the removal of a container that has ended; it completes the removal at its
+// next start. The command exits with the container's code.
+func TestRunRemove_DaemonKilledAtEachStep_ReturnsCodeOfContainer(t *testing.T) {
+	d := Start(t)
+	d.Busybox()
+	reached := 0
+	for n := 1; ; n++ {
+		if !d.removalKilledAt(n) {
+			break
+		}
+		reached = n
+	}
+	if reached < 5 {
+		t.Errorf("the removal has %d steps, which is too few to be it", reached)
+	}
+	d.Eventually("every container is removed", func() error {
+		if left := d.Cleat("ps", "--all", "--quiet"); left != "" {
+			return fmt.Errorf("left: %s", left)
+		}
+		return nil
+	})
+}
+
+// removalKilledAt runs a container with --rm and kills the daemon at the nth step after its end. It reports whether
+// there were that many.
+func (d *Daemon) removalKilledAt(n int) (reached bool) {
+	d.t.Helper()
+	name := fmt.Sprintf("rm%d", n)
+	cmd := d.Command("run", "--rm", "--interactive", "--name", name, "busybox", "sh", "-c", "echo begun; read line; exit 7")
+	stdin, err := cmd.StdinPipe()
+	must(d.t, err)
+	stdout, err := cmd.StdoutPipe()
+	must(d.t, err)
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	must(d.t, cmd.Start())
+	_, err = io.ReadFull(stdout, make([]byte, len("begun\n")))
+	must(d.t, err)
+	killed := make(chan struct{})
+	pid := d.cmd.Process.Pid
+	s := watchSteps(d.t, n, func() {
+		_ = unix.Kill(pid, unix.SIGKILL) // it is this test's own, and not waited for yet
+		close(killed)
+	}, d.watched()...)
+	must(d.t, stdin.Close())
+	ended := make(chan error, 1)
+	go func() { ended <- cmd.Wait() }()
+	select {
+	case <-killed:
+		<-d.exited
+		d.Begin()
+		err = <-ended
+		reached = true
+	case err = <-ended:
+	}
+	steps := s.stop(d.t)
+	select {
+	case <-killed: // by a step after the answer
+		if !reached {
+			<-d.exited
+			d.Begin()
+		}
+		reached = true
+	default:
+	}
+	var exit *exec.ExitError
+	if !errors.As(err, &exit) || exit.ExitCode() != 7 || stderr.Len() > 0 {
+		d.t.Errorf("killed at step %d of %q: %v: %s", n, steps, err, stderr.String())
+	}
+	return reached
+}
