@@ -11,7 +11,7 @@ import (
 // Of a type that is not known here only that is told, as "type".
 func (e Event) Fields() map[string]any {
 	name := e.TypeURL[strings.LastIndexByte(e.TypeURL, '/')+1:]
-	known := fieldNames(strings.TrimPrefix(name, "containerd.events."))
+	known := fieldNames(name[strings.LastIndexByte(name, '.')+1:]) // those of images are in a package of their own
 	if known == nil {
 		return map[string]any{"type": name}
 	}
@@ -142,6 +142,10 @@ func fieldNames(event string) []string {
 		return []string{"key", "parent", "", "", "snapshotter"}
 	case "SnapshotCommit":
 		return []string{"key", "name", "", "", "snapshotter"}
+	case "SandboxCreate", "SandboxStart":
+		return []string{"sandbox_id"}
+	case "SandboxExit":
+		return []string{"sandbox_id", "exit_status", "exited_at@"}
 	case "SnapshotRemove":
 		return []string{"key", "", "", "", "snapshotter"}
 	}

@@ -16,7 +16,7 @@ const gcPlugin = "io.containerd.gc.v1.scheduler"
 // isContainerdFile reports whether a decoded file is containerd's: by its version, or, as older ones
 // say none, by tables that cleat's own does not have.
 func isContainerdFile(doc map[string]any) bool {
-	if v, ok := doc["version"].(int64); ok && (v == 2 || v == 3) {
+	if v, ok := doc["version"].(int64); ok && v >= 2 && v <= 4 {
 		return true
 	}
 	for _, key := range []string{"grpc", "ttrpc", "debug", "plugins", "disabled_plugins"} {

@@ -136,7 +136,7 @@ func assemble(ctx context.Context, cfg Config, log *slog.Logger) (_ *daemon, err
 		return nil, err
 	}
 	d.servers, err = newServers(d.svc, api.Identity{
-		Version: version.Version(), Revision: version.Revision(), UUID: uuid,
+		Version: version.API(), Revision: version.Revision(), UUID: uuid,
 		Snapshotters: slices.Sorted(maps.Keys(drivers.working)), Unavailable: drivers.failed, Root: cfg.Root,
 	}, access, log)
 	return d, err

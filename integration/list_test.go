@@ -16,8 +16,7 @@ import (
 func TestListsForPrograms(t *testing.T) {
 	d := Start(t)
 	d.Busybox()
-	_, version, _ := strings.Cut(strings.Split(d.Cleat("version"), "\n")[0], " ")
-	version = strings.TrimSpace(version)
+	version := strings.Fields(d.Cleat("version"))[1]
 	d.Cleat("run", "-d", "--name", "on", "busybox", "sleep", "1000")
 	d.Cleat("run", "-d", "--name", "off", "busybox", "sh", "-c", "exit 7")
 	d.Cleat("wait", "off")

@@ -3,6 +3,7 @@ package spec
 import (
 	"math"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -79,6 +80,11 @@ func complete(m specs.Mount, readOnly bool, extra []string, text string) (specs.
 	m.Destination = filepath.Clean(m.Destination)
 	switch m.Type {
 	case "bind":
+		for _, o := range extra {
+			if !slices.Contains(bindOptions(), o) {
+				return m, invalid("mount %q: unknown option %q: want one of %s", text, o, strings.Join(bindOptions(), ", "))
+			}
+		}
 		if !filepath.IsAbs(m.Source) {
 			return m, invalid("mount %q: source %q: want an absolute path", text, m.Source)
 		}
@@ -100,6 +106,15 @@ func complete(m specs.Mount, readOnly bool, extra []string, text string) (specs.
 	}
 	m.Options = append(m.Options, extra...)
 	return m, nil
+}
+
+// bindOptions are the options that a bind mount takes besides ro and rw.
+func bindOptions() []string {
+	return []string{
+		"private", "rprivate", "shared", "rshared", "slave", "rslave", "unbindable", "runbindable",
+		"nosuid", "suid", "nodev", "dev", "noexec", "exec", "atime", "noatime", "diratime", "nodiratime",
+		"relatime", "norelatime", "strictatime", "nostrictatime", "sync", "async", "bind", "rbind", "idmap", "ridmap",
+	}
 }
 
 func hasPropagation(options []string) bool {

@@ -103,6 +103,7 @@ func TestParseMount(t *testing.T) {
 		"over root":   {text: "src=/a,dst=/..", bad: true},
 		"relative":    {text: "src=a,dst=/b", bad: true},
 		"bad type":    {text: "type=overlay,src=/a,dst=/b", bad: true},
+		"bad option":  {text: "type=bind,src=/a,dst=/b,options=colour", bad: true},
 		"bad flag":    {text: "src=/a,dst=/b,ro=perhaps", bad: true},
 	}
 	for name, tt := range tests {
@@ -121,7 +122,7 @@ func TestParseVolume(t *testing.T) {
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, %v; want %+v", got, err, want)
 	}
-	for _, text := range []string{"", "/a", "a:/b", "/a:b", ":/b"} {
+	for _, text := range []string{"", "/a", "a:/b", "/a:b", ":/b", "/a:/b:bogus", "/a:/b:ro,z", "/a:/b:"} {
 		if _, err := spec.ParseVolume(text); !errdefs.IsInvalidArgument(err) {
 			t.Errorf("%q: got %v, want invalid argument", text, err)
 		}

@@ -74,7 +74,7 @@ func (a *app) runCommand(ctx context.Context, cmd *command, args []string) int {
 	flags.SetInterspersed(!cmd.ordered)
 	act := cmd.setup(flags)
 	err := flags.Parse(args)
-	if errors.Is(err, pflag.ErrHelp) {
+	if errors.Is(err, pflag.ErrHelp) || wantsHelp(err) {
 		return a.printed(a.commandHelp(cmd))
 	}
 	if err != nil {
@@ -84,6 +84,13 @@ func (a *app) runCommand(ctx context.Context, cmd *command, args []string) int {
 		return a.fail(usage("cleat "+cmd.name, fmt.Errorf("%d arguments given; want: cleat %s %s", n, cmd.name, cmd.args)), failure)
 	}
 	return a.fail(act(ctx, a, flags.Args()), failure)
+}
+
+// wantsHelp reports whether an error is about -h as the last argument: of run, where it takes a host name, it asks
+// for help there as of any other command.
+func wantsHelp(err error) bool {
+	var missing *pflag.ValueRequiredError
+	return errors.As(err, &missing) && missing.GetSpecifiedShortnames() == "h"
 }
 
 // flagSet has the flags that every command takes.

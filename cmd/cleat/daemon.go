@@ -25,23 +25,35 @@ func versionCommand() command {
 					server, err = c.Version(ctx)
 					return err
 				})
+				cleat, containerd := version.Split(server.Version)
 				if *format == "json" {
 					if err != nil {
 						return err
 					}
 					return writeJSON(a.stdout, map[string]string{
-						"client": version.Version(), "server": server.Version, "revision": server.Revision,
+						"client": version.Version(), "client_containerd": version.Containerd,
+						"server": cleat, "server_containerd": containerd, "revision": server.Revision,
 					})
 				}
-				a.printed("client  " + version.Version() + "\n")
+				a.printed(versionLine("client", version.Version(), version.Containerd, ""))
 				if err != nil {
 					return err
 				}
-				a.printed("server  " + server.Version + " " + server.Revision + "\n")
+				a.printed(versionLine("server", cleat, containerd, server.Revision))
 				return nil
 			}
 		},
 	}
+}
+
+// versionLine is a line of version: cleat's version, the one of containerd that it is compatible with, and the
+// revision, where that is known.
+func versionLine(side, cleat, containerd, revision string) string {
+	line := fmt.Sprintf("%s  %s  containerd %s", side, or(cleat, "-"), containerd)
+	if revision != "" {
+		line += "  revision " + revision
+	}
+	return line + "\n"
 }
 
 // shimJSON is a shim for programs.

@@ -122,7 +122,7 @@ func (r *runFlags) declare(fs *pflag.FlagSet) {
 	fs.StringVar(&r.name, "name", "", "`id` of the container; one is made up where none is given")
 	fs.BoolVar(&r.remove, "rm", false, "remove the container once it has ended")
 	fs.StringVar(&r.entrypoint, "entrypoint", "", "`program` to run in place of the image's; empty for none")
-	fs.StringVar(&r.hostname, "hostname", "", "host `name` inside; the first letters of the id where not given")
+	fs.StringVarP(&r.hostname, "hostname", "h", "", "host `name` inside; the first letters of the id where not given")
 	fs.StringVar(&r.network, "net", "none", "`network`: none, host, or ns:PATH to join one")
 	fs.StringVar(&r.network, "network", "none", "the same as --net")
 	fs.StringArrayVarP(&r.volumes, "volume", "v", nil, "`SRC:DST[:ro]`, a host path to see inside; may be repeated")
