@@ -251,7 +251,7 @@ func (d *differ) more(f *os.File, left int64) (int, error) {
 	case isEnd(err) && d.opts.Live:
 		clear(buf[n:])
 	case isEnd(err):
-		return 0, fmt.Errorf("read %s: it has become shorter meanwhile; let nobody write to it, and try again: %w", f.Name(), errdefs.ErrAborted)
+		return 0, fmt.Errorf("read %s: the file became shorter: %w", f.Name(), errdefs.ErrAborted)
 	case err != nil:
 		return 0, err
 	}

@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -192,7 +191,7 @@ func (c *Config) access() (api.Access, error) {
 				return nil, fmt.Errorf("namespace_access.%s: %w", user, err)
 			}
 		}
-		a[uint32(uid)] = api.User{Namespaces: slices.Concat([]string{}, namespaces), Policy: &policy.Policy{UID: uint32(uid), Default: c.Runtime}}
+		a[uint32(uid)] = api.User{Namespaces: append([]string{}, namespaces...), Policy: &policy.Policy{UID: uint32(uid), Default: c.Runtime}}
 	}
 	for user, conf := range c.Policy {
 		uid, err := strconv.ParseUint(user, 10, 32)

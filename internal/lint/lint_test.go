@@ -38,17 +38,20 @@ func TestFloors(t *testing.T) {
 
 func TestRules(t *testing.T) {
 	for src, want := range map[string]string{
-		`func f() { os.Rename("a", "b") }`:              "internal/durable",
-		`func f() { time.Sleep(1) }`:                    "wait for what you wait for",
-		`func f() { panic("x") }`:                       "return an error",
-		`func init() {}`:                                "no init()",
-		`var table = map[string]int{}`:                  "package variable table",
-		`var errX = errors.New("x")`:                    "",
-		`var _ I = (*T)(nil)`:                           "",
-		"// " + "TODO: later\nfunc f() {}":              "without an issue's number",
-		"// " + "TODO(#7): later\nfunc f() {}":          "",
-		`var v string //nolint:gochecknoglobals // why`: "",
-		`func (t T) init() { t.panic("x") }`:            "",
+		`func f() { os.Rename("a", "b") }`:                "internal/durable",
+		`func f() { time.Sleep(1) }`:                      "wait for what you wait for",
+		`func f() { panic("x") }`:                         "return an error",
+		`func f() { fmt.Errorf("x: install it: %w", e) }`: "advice in an error",
+		`func f() { errors.New("x is busy; try again") }`: "advice in an error",
+		`func f() { fmt.Errorf("start task %s: %w", e) }`: "",
+		`func init() {}`:                                  "no init()",
+		`var table = map[string]int{}`:                    "package variable table",
+		`var errX = errors.New("x")`:                      "",
+		`var _ I = (*T)(nil)`:                             "",
+		"// " + "TODO: later\nfunc f() {}":                "without an issue's number",
+		"// " + "TODO(#7): later\nfunc f() {}":            "",
+		`var v string //nolint:gochecknoglobals // why`:   "",
+		`func (t T) init() { t.panic("x") }`:              "",
 	} {
 		fset := token.NewFileSet()
 		file, err := parser.ParseFile(fset, "x.go", "package x\n"+src, parser.ParseComments)

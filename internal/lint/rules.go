@@ -130,6 +130,7 @@ func (c *checker) call(call *ast.CallExpr) {
 	default:
 		return
 	}
+	c.errorText(call, pkg, name)
 	for _, f := range calls() {
 		if f.pkg != pkg || f.name != name || c.test && !f.inTests {
 			continue

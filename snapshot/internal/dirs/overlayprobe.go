@@ -52,7 +52,7 @@ func (p *overlayProbe) options(userNamespace bool) ([]string, error) {
 	}
 	options, found, err := p.best(append([]string{"index=off"}, wanted...), wanted, nil)
 	if err != nil {
-		return nil, fmt.Errorf("overlay does not work here (is it in the kernel, and is this a file system it can write to, such as ext4 or xfs?): %w: %w", err, errdefs.ErrFailedPrecondition)
+		return nil, fmt.Errorf("overlay does not work on this kernel and file system: %w: %w", err, errdefs.ErrFailedPrecondition)
 	}
 	if !found.metacopy && !found.redirect {
 		return options, nil
@@ -62,7 +62,7 @@ func (p *overlayProbe) options(userNamespace bool) ([]string, error) {
 		return nil, err
 	}
 	if found.metacopy || found.redirect {
-		return nil, fmt.Errorf("this kernel's overlay makes upper directories that mean nothing by themselves, whatever it is told: unload it, or load it with metacopy=off redirect_dir=off: %w", errdefs.ErrFailedPrecondition)
+		return nil, fmt.Errorf("this kernel's overlay makes incomplete upper directories with every option (metacopy or redirect_dir): %w", errdefs.ErrFailedPrecondition)
 	}
 	return options, nil
 }

@@ -1,0 +1,52 @@
+package daemon
+
+import (
+	"testing"
+
+	"github.com/cleatproject/cleat/daemon/policy"
+)
+
+func TestUsersOfTheConfiguration(t *testing.T) {
+	c := DefaultConfiguration()
+	c.NamespaceAccess = map[string][]string{"1000": {"mine"}, "1001": {}, "1002": {"free"}}
+	c.Policy = map[string]PolicyConfig{
+		"1002": {Mode: "unrestricted"}, "1003": {Mounts: []string{"/srv"}, Flags: []string{"devices"}},
+	}
+	users, err := c.access()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if u := users[1000]; len(u.Namespaces) != 1 || u.Policy == nil || u.Policy.UID != 1000 || len(u.Policy.Flags) > 0 {
+		t.Errorf("a listed user: %+v", u)
+	}
+	if u := users[1001]; u.Namespaces == nil || len(u.Namespaces) > 0 || u.Policy == nil {
+		t.Errorf("a user of no namespace: %+v", u)
+	}
+	if u := users[1002]; len(u.Namespaces) != 1 || u.Policy != nil {
+		t.Errorf("an unrestricted user: %+v", u)
+	}
+	if u := users[1003]; u.Namespaces != nil || u.Policy == nil || u.Policy.Flags[0] != policy.Devices || u.Policy.Mounts[0] != "/srv" {
+		t.Errorf("a user with a policy alone: %+v", u)
+	}
+	if _, ok := users[1004]; ok {
+		t.Error("a user that is not listed is limited")
+	}
+}
+
+func TestPoliciesThatAreRefused(t *testing.T) {
+	for name, p := range map[string]map[string]PolicyConfig{
+		"root":         {"0": {}},
+		"a name":       {"alice": {}},
+		"mode":         {"1000": {Mode: "generous"}},
+		"exceptions":   {"1000": {Mode: "unrestricted", Flags: []string{"devices"}}},
+		"flag":         {"1000": {Flags: []string{"everything"}}},
+		"relative":     {"1000": {Mounts: []string{"srv"}}},
+		"is not clean": {"1000": {Mounts: []string{"/srv/../etc"}}},
+	} {
+		c := DefaultConfiguration()
+		c.Policy = p
+		if _, err := c.access(); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+}
