@@ -107,7 +107,7 @@ func TestDiffOfAFileThatShrinks(t *testing.T) {
 			}
 		}})
 		if !live {
-			if !errdefs.IsAborted(err) || !strings.Contains(err.Error(), "read f: it has become shorter") {
+			if !errdefs.IsAborted(err) || !strings.Contains(err.Error(), "read f: the file became shorter") {
 				t.Errorf("%v", err)
 			}
 			continue
