@@ -3,6 +3,7 @@ package goclient
 import (
 	"context"
 	"errors"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -12,6 +13,7 @@ import (
 	eventsapi "github.com/containerd/containerd/api/events"
 	"github.com/containerd/containerd/v2/core/events"
 	"github.com/containerd/containerd/v2/pkg/cio"
+	"github.com/containerd/errdefs"
 	"github.com/containerd/typeurl/v2"
 
 	"github.com/cleatproject/cleat/integration/goclient/harness"
@@ -125,8 +127,12 @@ func TestServerTellsOfItself(t *testing.T) {
 	}
 	v, err := f.client.Version(f.ctx)
 	f.must(err)
-	if v.Version == "" {
-		t.Error("no version")
+	if !regexp.MustCompile(`^\d+\.\d+\.\d+\+cleat\.[0-9A-Za-z.-]+$`).MatchString(v.Version) {
+		t.Errorf("version %q does not name containerd's and cleat's", v.Version)
+	}
+	// The reason in an error's details is no part of its text.
+	if _, err := f.client.GetImage(f.ctx, "no/such:image"); !errdefs.IsNotFound(err) || strings.Contains(err.Error(), "IMAGE_NOT_FOUND") || strings.Contains(err.Error(), "google") {
+		t.Errorf("image that does not exist: %v", err)
 	}
 	first, err := f.client.Server(f.ctx)
 	f.must(err)
