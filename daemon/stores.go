@@ -24,7 +24,8 @@ func openStores(cfg Config, log *slog.Logger, closing *undo.Stack) (s stores, er
 	}
 	s.events, err = events.Open(filepath.Join(cfg.Root, "events"), events.Options{
 		Keep:        cfg.EventsKeep,
-		OnSyncError: func(err error) { log.Error("cannot sync the event log", "error", err) },
+		OnError: func(err error) { log.Error("event log", "error", err) },
+		OnHold:  func(h events.Hold) { logHold(log, h) },
 	})
 	if err != nil {
 		return s, err
@@ -35,4 +36,16 @@ func openStores(cfg Config, log *slog.Logger, closing *undo.Stack) (s stores, er
 	}
 	closing.Push("close metadata", s.db.Close)
 	return s, nil
+}
+
+// logHold reports that events are held in memory, or that they have been written.
+func logHold(log *slog.Logger, h events.Hold) {
+	switch {
+	case h.Cause != nil:
+		log.Warn("cannot write events; they are kept in memory until they can be written", "error", h.Cause)
+	case h.Lost > 0:
+		log.Warn("events are written again; some were lost", "written", h.Events, "lost", h.Lost)
+	default:
+		log.Info("events are written again", "written", h.Events)
+	}
 }

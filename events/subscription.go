@@ -37,18 +37,26 @@ func (s *Subscription) Next(ctx context.Context) (Event, error) {
 			s.after = e.Cursor
 			return e, nil
 		}
-		seg, limit, news, err := s.log.nextSegment(s.after)
+		at, err := s.log.next(s.after)
 		if err != nil {
 			return Event{}, err
 		}
-		if seg == nil {
-			if err := wait(ctx, news); err != nil {
+		switch {
+		case at.held != nil:
+			e, err := decode(at.held)
+			if err != nil {
+				return Event{}, fmt.Errorf("read event after %d: %w", s.after, err)
+			}
+			s.after = e.Cursor
+			return e, nil
+		case at.seg == nil:
+			if err := wait(ctx, at.news); err != nil {
 				return Event{}, err
 			}
-			continue
-		}
-		if err := s.enter(seg, limit); err != nil {
-			return Event{}, err
+		default:
+			if err := s.enter(at.seg, at.limit); err != nil {
+				return Event{}, err
+			}
 		}
 	}
 }
@@ -116,15 +124,14 @@ func (s *Subscription) Close() error {
 	return err
 }
 
-// scan walks a segment's records, sets its size and sequence by the whole ones, cuts off the rest and returns
-// the last cursor.
-func scan(seg *segment) (uint64, error) {
-	f, err := os.OpenFile(seg.path, os.O_RDWR, 0)
+// scan walks a segment's records, sets its size, sequence, last cursor and last time by the whole ones,
+// and cuts off the rest. It is no error if that cannot be done: no record follows it there.
+func (l *Log) scan(seg *segment) error {
+	f, err := os.Open(seg.path)
 	if err != nil {
-		return 0, fmt.Errorf("scan segment: %w", err)
+		return fmt.Errorf("scan segment: %w", err)
 	}
-	defer f.Close() //nolint:errcheck // nothing was written through it but a cut
-	last := uint64(0)
+	defer f.Close() //nolint:errcheck // only read
 	r := bufio.NewReaderSize(f, 256<<10)
 	for {
 		rec, err := readRecord(r)
@@ -135,14 +142,32 @@ func scan(seg *segment) (uint64, error) {
 		if err != nil {
 			break
 		}
-		last = e.Cursor
+		seg.last, seg.lastTime = e.Cursor, e.Timestamp
 		seg.sequence = max(seg.sequence, e.Sequence)
 		seg.size += int64(len(rec))
 	}
-	if err := f.Truncate(seg.size); err != nil {
-		return 0, fmt.Errorf("cut segment: %w", err)
+	info, err := f.Stat()
+	if err != nil {
+		return fmt.Errorf("scan segment: %w", err)
 	}
-	return last, nil
+	if info.Size() > seg.size {
+		if err := l.cut(seg); err != nil {
+			l.opts.OnError(err)
+		}
+	}
+	return nil
+}
+
+// cut removes what follows the whole records of a segment.
+func (l *Log) cut(seg *segment) error {
+	f, err := l.disk.OpenFile(seg.path, os.O_WRONLY, 0)
+	if err != nil {
+		return fmt.Errorf("cut segment: %w", err)
+	}
+	if err := errors.Join(f.Truncate(seg.size), f.Close()); err != nil {
+		return fmt.Errorf("cut segment: %w", err)
+	}
+	return nil
 }
 
 // readRecord reads one record's bytes.
