@@ -53,7 +53,7 @@ func (w *Writer) open(ctx context.Context, opts WriterOptions) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	meta, err := w.store.readMeta(w.dir)
+	meta, err := w.store.settled(w.dir)
 	if err == nil {
 		_, err = os.Stat(filepath.Join(w.dir, dataFile))
 	}

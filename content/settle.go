@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/cleatproject/cleat/internal/durable"
 )
@@ -20,11 +21,34 @@ func (s *Store) settle() error {
 	}
 	for _, e := range entries {
 		dir := filepath.Join(s.ingests(), e.Name())
-		if err := s.settleIngest(dir); err != nil {
+		// On a disk that takes no writes it is settled when it is opened (Writer.open).
+		if err := s.settleIngest(dir); err != nil && !takesNoWrites(err) {
 			return fmt.Errorf("settle ingest %s: %w", dir, err)
 		}
 	}
 	return nil
+}
+
+// takesNoWrites reports whether err is of a disk that is full, read-only or broken.
+func takesNoWrites(err error) bool {
+	for _, e := range []error{syscall.ENOSPC, syscall.EDQUOT, syscall.EROFS, syscall.EIO} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// settled returns the meta file of an ingest that was there at open, settled if it could not be then.
+func (s *Store) settled(dir string) (ingestMeta, error) {
+	meta, err := s.readMeta(dir)
+	if err != nil || s.boot == "" || meta.Boot == s.boot {
+		return meta, err
+	}
+	if err := s.settleIngest(dir); err != nil {
+		return meta, err
+	}
+	return s.readMeta(dir)
 }
 
 func (s *Store) settleIngest(dir string) error {

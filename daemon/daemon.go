@@ -189,17 +189,29 @@ func makeDirs(cfg Config) error {
 		cfg.Root: 0o700, cfg.State: 0o711,
 		filepath.Join(cfg.Root, "snapshots"): 0o700, filepath.Join(cfg.Root, "logs"): 0o700,
 	} {
-		if err := os.MkdirAll(dir, mode); err != nil {
-			return fmt.Errorf("create directory: %w", err)
-		}
-		if err := os.Chmod(dir, mode); err != nil {
-			return fmt.Errorf("set mode of directory: %w", err)
+		if err := makeDir(dir, mode); err != nil {
+			return err
 		}
 	}
 	for _, addr := range []string{cfg.Address, cfg.TTRPCAddress} {
 		if err := os.MkdirAll(filepath.Dir(addr), 0o711); err != nil {
 			return fmt.Errorf("create directory of socket: %w", err)
 		}
+	}
+	return nil
+}
+
+// makeDir makes a directory, or gives the one that exists its mode: one that has it may be on a file
+// system that takes no writes.
+func makeDir(dir string, mode os.FileMode) error {
+	if err := os.MkdirAll(dir, mode); err != nil {
+		return fmt.Errorf("create directory: %w", err)
+	}
+	if info, err := os.Stat(dir); err == nil && info.Mode().Perm() == mode {
+		return nil
+	}
+	if err := os.Chmod(dir, mode); err != nil {
+		return fmt.Errorf("set mode of directory: %w", err)
 	}
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"github.com/containerd/errdefs"
 
@@ -21,32 +22,56 @@ const (
 	uuidName     = "uuid"
 )
 
-// openMetadata opens the database. A damaged one does not keep the daemon from starting: tasks are
-// looked after without it, and whoever asks for a record is told what to do. Nothing of it is
-// changed or moved, and nothing is removed for want of a record.
+// openMetadata opens the database. One that is damaged or cannot be read does not keep the daemon from starting: tasks are
+// managed without it, and requests for a record are answered with the reason. Nothing of it is
+// changed or moved, and nothing is removed for want of a record. On a read-only file system records can be read.
 func openMetadata(root string, outlet *events.Log, log *slog.Logger) (*metadata.DB, error) {
 	path := filepath.Join(root, databaseName)
 	if err := lostDatabase(root, path); err != nil {
 		log.Error("starting without metadata", "error", err, "hint", Hint(err))
 		return metadata.Unavailable(err), nil
 	}
-	db, err := metadata.OpenWith(path, metadata.Options{
+	opts := metadata.Options{
 		Outlet:        outlet,
 		OnOutletError: func(err error) { log.Error("cannot publish an event, it is kept for later", "error", err) },
-	})
-	if errdefs.IsDataLoss(err) {
-		log.Error("starting without metadata", "error", err, "hint", Hint(err))
-		return metadata.Unavailable(err), nil
 	}
-	return db, err
+	db, err := metadata.OpenWith(path, opts)
+	if errors.Is(err, syscall.EROFS) {
+		log.Warn("starting with read-only metadata; restart cleatd once its root directory is writable", "error", err)
+		opts.ReadOnly = true
+		db, err = metadata.OpenWith(path, opts)
+	}
+	if err == nil || errdefs.IsUnavailable(err) && !diskFault(err) || errdefs.IsFailedPrecondition(err) {
+		return db, err // another process holds it, or it is of a newer version
+	}
+	if !inUse(root) {
+		return nil, err // nothing depends on this daemon yet
+	}
+	log.Error("starting without metadata", "error", err, "hint", Hint(err))
+	return metadata.Unavailable(err), nil
+}
+
+// diskFault reports whether err is of a disk that takes no writes or cannot be read.
+func diskFault(err error) bool {
+	for _, e := range []error{syscall.ENOSPC, syscall.EDQUOT, syscall.EROFS, syscall.EIO} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// inUse reports whether a daemon has used a root directory before.
+func inUse(root string) bool {
+	_, err := os.Stat(filepath.Join(root, uuidName))
+	return err == nil
 }
 
 // lostDatabase tells that a root directory which was in use has no database any more. A new one
 // would make everything there look like left-overs.
 func lostDatabase(root, path string) error {
-	_, err := os.Stat(filepath.Join(root, uuidName))
-	if err != nil {
-		return nil //nolint:nilerr // never in use
+	if !inUse(root) {
+		return nil
 	}
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("metadata %s is missing from a directory that was in use: %w", path, reason.MetadataDamaged)

@@ -23,7 +23,7 @@ func openStores(cfg Config, log *slog.Logger, closing *undo.Stack) (s stores, er
 		return s, err
 	}
 	s.events, err = events.Open(filepath.Join(cfg.Root, "events"), events.Options{
-		Keep:        cfg.EventsKeep,
+		Keep:    cfg.EventsKeep,
 		OnError: func(err error) { log.Error("event log", "error", err) },
 		OnHold:  func(h events.Hold) { logHold(log, h) },
 	})

@@ -10,6 +10,7 @@ import (
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -57,6 +58,7 @@ type DB struct {
 	readOnly bool
 	queue
 	outbox outbox
+	room   room
 
 	// What garbage collection needs; see gc.go.
 	collecting sync.Mutex
@@ -184,10 +186,14 @@ func (db *DB) open(lockWait time.Duration) (err error) {
 		FreelistType:    bolt.FreelistMapType,
 		InitialMmapSize: mapped,
 	})
-	if err == nil {
-		db.bolt.AllocSize = growth
+	if err != nil {
+		return db.openError(err)
 	}
-	return db.openError(err)
+	db.bolt.AllocSize = growth
+	if err := db.openRoom(); err != nil {
+		return errors.Join(err, db.Close())
+	}
+	return nil
 }
 
 func (db *DB) openError(err error) error {
@@ -234,7 +240,7 @@ func (db *DB) Close() (err error) {
 		return nil
 	}
 	defer db.shield(&err)()
-	if err := db.bolt.Close(); err != nil {
+	if err := errors.Join(db.bolt.Close(), db.closeRoom()); err != nil {
 		return fmt.Errorf("close metadata %s: %w", db.path, err)
 	}
 	return nil
@@ -262,8 +268,13 @@ func (db *DB) transact(writable bool, fn func(*bolt.Tx) error) (err error) {
 	} else {
 		err = db.bolt.View(fn)
 	}
-	if errors.Is(err, berrors.ErrDatabaseNotOpen) {
+	switch {
+	case errors.Is(err, berrors.ErrDatabaseNotOpen):
 		return fmt.Errorf("metadata %s is closed: %w", db.path, errdefs.ErrUnavailable)
+	case errors.Is(err, berrors.ErrDatabaseReadOnly):
+		return fmt.Errorf("write metadata %s: %w: %w", db.path, syscall.EROFS, errdefs.ErrUnavailable)
+	case err != nil && writable:
+		return diskError(err)
 	}
 	return err
 }

@@ -40,6 +40,8 @@ type Tx struct {
 	outbox *outbox
 	// written is set by the first change, deleted by the first deletion.
 	written, deleted bool
+	// grown is by how many bytes the records have grown.
+	grown int64
 	// barrier notes the changes while a collection runs; nil otherwise.
 	barrier *barrier
 	// lease holds what the transaction makes; see WithLease.
@@ -180,7 +182,9 @@ func (t *table[T]) put(key string, v *T) error {
 	if err != nil {
 		return t.errorf(key, err)
 	}
-	if err := b.Put([]byte(key), t.scope().seal(key, t.encode(v))); err != nil {
+	data := t.scope().seal(key, t.encode(v))
+	t.tx.grown += int64(len(data) - len(b.Get([]byte(key))))
+	if err := b.Put([]byte(key), data); err != nil {
 		return t.errorf(key, putError(err))
 	}
 	t.tx.touch(t.ns, t.path, key)

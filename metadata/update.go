@@ -58,7 +58,7 @@ func (db *DB) alone(fn func(btx *bolt.Tx) error, after func()) error {
 	u := &request{done: make(chan bool, 1)}
 	u.solo = func() error {
 		err := db.transact(true, func(btx *bolt.Tx) error {
-			if err := db.outbox.begin(btx); err != nil {
+			if err := db.begin(btx); err != nil {
 				return err
 			}
 			if err := fn(btx); err != nil {
@@ -127,12 +127,12 @@ func (db *DB) commit(batch []*request) {
 	for len(shared) > 1 {
 		failed := -1
 		err := db.transact(true, func(btx *bolt.Tx) error {
-			if err := db.outbox.begin(btx); err != nil {
+			if err := db.begin(btx); err != nil {
 				return err
 			}
 			for i, u := range shared {
 				tx := db.tx(btx)
-				u.err = u.run(tx)
+				u.err = db.run(u, tx)
 				if u.err != nil && tx.written {
 					failed = i
 					return errRetry
@@ -156,10 +156,10 @@ func (db *DB) commit(batch []*request) {
 	}
 	for _, u := range alone {
 		u.err = db.transact(true, func(btx *bolt.Tx) error {
-			if err := db.outbox.begin(btx); err != nil {
+			if err := db.begin(btx); err != nil {
 				return err
 			}
-			if err := u.run(db.tx(btx)); err != nil {
+			if err := db.run(u, db.tx(btx)); err != nil {
 				return err
 			}
 			db.outbox.step(stepCommit)
@@ -169,6 +169,20 @@ func (db *DB) commit(batch []*request) {
 			db.outbox.committed()
 		}
 	}
+}
+
+// begin readies the database for a transaction.
+func (db *DB) begin(btx *bolt.Tx) error {
+	db.room.ensure(db.bolt, btx)
+	return db.outbox.begin(btx)
+}
+
+// run runs the closure of an update, which is refused if there is no room for what it adds.
+func (db *DB) run(u *request, tx *Tx) error {
+	if err := u.run(tx); err != nil {
+		return err
+	}
+	return db.room.refuse(db.bolt, tx)
 }
 
 func (u *request) run(tx *Tx) error {

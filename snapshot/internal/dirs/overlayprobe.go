@@ -26,6 +26,16 @@ import (
 //
 // It is a failed precondition where overlay does not work.
 func OverlayOptions(d *Dirs) (options []string, err error) {
+	options, err = probeOverlay(d)
+	if err != nil && takesNoWrites(err) {
+		if assumed, ok := assumedOptions(overlayParameters, inUserNamespace()); ok {
+			return assumed, nil
+		}
+	}
+	return options, err
+}
+
+func probeOverlay(d *Dirs) (options []string, err error) {
 	dir, err := d.Temp()
 	if err != nil {
 		return nil, fmt.Errorf("probe overlay: %w", err)
@@ -36,6 +46,44 @@ func OverlayOptions(d *Dirs) (options []string, err error) {
 		return nil, fmt.Errorf("probe overlay: %w", err)
 	}
 	return options, nil
+}
+
+// takesNoWrites reports whether err is of a disk that is full, read-only or broken, where nothing can
+// be tried out. Snapshots that are there can still be mounted, and removed.
+func takesNoWrites(err error) bool {
+	for _, e := range []error{unix.ENOSPC, unix.EDQUOT, unix.EROFS, unix.EIO} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// overlayParameters is where the kernel's overlay shows its settings.
+const overlayParameters = "/sys/module/overlay/parameters"
+
+// assumedOptions returns the options that trying would find, by the settings of the kernel's overlay;
+// false if it has none to see.
+func assumedOptions(parameters string, userNamespace bool) (options []string, ok bool) {
+	if _, err := os.Stat(parameters); err != nil {
+		return nil, false
+	}
+	set := func(name string) (known, on bool) {
+		data, err := os.ReadFile(filepath.Join(parameters, name))
+		return err == nil, strings.HasPrefix(string(data), "Y")
+	}
+	if known, _ := set("index"); known {
+		options = append(options, "index=off")
+	}
+	if userNamespace {
+		options = append(options, "userxattr")
+	}
+	_, metacopy := set("metacopy")
+	_, redirect := set("redirect_dir")
+	if metacopy || redirect {
+		options = append(options, "metacopy=off", "redirect_dir=off")
+	}
+	return options, true
 }
 
 // overlayProbe tries mounts in a directory, each in another below it.

@@ -1,0 +1,67 @@
+package dirs
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestOverlayOptions_DiskTakesNoWrites_EqualThoseFoundByTrying opens the same directory with room, full,
+// without inodes and read-only.
+func TestOverlayOptions_DiskTakesNoWrites_EqualThoseFoundByTrying(t *testing.T) {
+	for name, spoil := range map[string]struct {
+		options string
+		fill    func(t *testing.T, dir string)
+	}{
+		"full": {"size=64k", func(t *testing.T, dir string) {
+			f, err := os.Create(filepath.Join(dir, "fill"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func() { _ = f.Close() }()
+			for err == nil {
+				_, err = f.Write(make([]byte, 4096))
+			}
+		}},
+		"no inodes": {"nr_inodes=20", func(t *testing.T, dir string) {
+			for err := error(nil); err == nil; {
+				_, err = os.MkdirTemp(dir, "x")
+			}
+		}},
+		"read-only": {"", func(t *testing.T, dir string) {
+			if err := unix.Mount("", dir, "", unix.MS_REMOUNT|unix.MS_RDONLY, ""); err != nil {
+				t.Fatal(err)
+			}
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			if err := unix.Mount("none", dir, "tmpfs", 0, spoil.options); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() {
+				if err := unix.Unmount(dir, unix.MNT_DETACH); err != nil {
+					t.Error(err)
+				}
+			})
+			d, err := Open(filepath.Join(dir, "d"), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			want, err := OverlayOptions(d)
+			if err != nil {
+				t.Fatal(err)
+			}
+			spoil.fill(t, dir)
+			if _, err := probeOverlay(d); err == nil {
+				t.Fatal("the disk takes writes")
+			}
+			if got, err := OverlayOptions(d); err != nil || !slices.Equal(got, want) {
+				t.Errorf("options %q, %v; want %q", got, err, want)
+			}
+		})
+	}
+}
