@@ -156,6 +156,7 @@ func openRuntime(
 		State: cfg.State, Root: cfg.Root, Address: cfg.Address, TTRPCAddress: cfg.TTRPCAddress,
 		Binary: binary, Runtimes: cfg.Runtimes, Debug: to.Enabled(ctx, slog.LevelDebug), Reaper: children, Attributes: attributes,
 		Publish: func(e events.Event) error { _, err := log.Append(e); return err },
+		Written: log.Written,
 		Log:     to,
 	})
 	if err != nil {

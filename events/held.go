@@ -152,10 +152,11 @@ func (l *Log) retry() {
 // syncWritten puts what is in the last segment on disk.
 func (l *Log) syncWritten() {
 	l.mu.Lock()
-	if len(l.segments) == 0 || l.closed {
+	if len(l.segments) == 0 || l.closed || !l.unsynced {
 		l.mu.Unlock()
 		return
 	}
+	l.unsynced = false
 	// Opened anew: the writer's own descriptor may be closed at any time.
 	path, written := l.segments[len(l.segments)-1].path, l.writtenLocked()
 	l.mu.Unlock()

@@ -80,6 +80,7 @@ type Log struct {
 	reserved uint64        // cursors up to here are safe to give out
 	sequence uint64        // the highest Event.Sequence ever appended
 	settled  uint64        // the same of what is on disk
+	unsynced bool          // records were written since the last sync began
 	doubtful bool          // a sync failed: what is on disk is not certain until the log is opened again
 	grown    chan struct{} // closed and replaced when a record is added
 	closed   bool

@@ -247,5 +247,6 @@ func (l *Log) writeLocked(r record) error {
 	seg.last = r.cursor
 	seg.sequence = max(seg.sequence, r.sequence)
 	seg.size += int64(len(r.data))
+	l.unsynced = true
 	return nil
 }

@@ -76,16 +76,25 @@ func (r *room) ensure(db *bolt.DB, tx *bolt.Tx) {
 		r.allocated, r.cause = want, nil
 	case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.ENOSYS):
 		r.file, r.cause = nil, errors.Join(r.file.Close()) // the file system has no such thing
-	case r.allocated == 0: // at open: of what is in the file, the pages in use have blocks
-		r.allocated, r.cause = tx.Size(), err
+	case r.allocated == 0: // since the file was opened
+		r.allocated, r.cause = r.blocks(), err
 	default:
 		r.cause = err
 	}
 }
 
+// blocks returns how many bytes of the file have blocks, at most.
+func (r *room) blocks() int64 {
+	var st unix.Stat_t
+	if err := unix.Fstat(int(r.file.Fd()), &st); err != nil {
+		return 0
+	}
+	return min(st.Size, st.Blocks*512)
+}
+
 // refuse returns an error if tx adds records although the reserve cannot be had.
 func (r *room) refuse(db *bolt.DB, tx *Tx) error {
-	if r.cause == nil || tx.deleted || tx.grown <= smallGrowth || r.free(db, tx.bolt) >= 2*reserve {
+	if r.cause == nil || tx.deleted || tx.grown <= smallGrowth || r.free(db, tx.bolt) >= reserve {
 		return nil
 	}
 	return fmt.Errorf("write metadata: the room that is left is kept for removals: %w: %w", r.cause, errdefs.ErrResourceExhausted)

@@ -27,6 +27,7 @@ const (
 	pendingFile    = "pending"          // present until Commit
 	announcedFile  = "exit-announced"   // the exit of a dead shim's container was announced
 	toldFile       = "exit-told"        // the exit that a shim told of was announced
+	heldFile       = "exit-held"        // the same, but the event is kept in memory only
 	createdFile    = "create-told"      // the create was announced while the bundle was pending
 	deletedFile    = "delete-told"      // the delete was announced
 	revivedFile    = "shim-revived"     // a shim was started in the place of one before, and has not said yet that it has the container

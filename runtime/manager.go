@@ -42,6 +42,9 @@ type Config struct {
 	// Publish announces an event on behalf of a shim that died; Observe must not be called
 	// for it.
 	Publish func(events.Event) error
+	// Written reports whether all that was published outlives this process; nil means always. An exit
+	// of which that is not certain is announced again by the next daemon.
+	Written func() bool
 	Log     *slog.Logger
 }
 

@@ -119,12 +119,12 @@ func (m *Manager) watch(t *Task, c *conn) {
 	})
 }
 
-// apply takes over a shim's own account of its init. The exit that a foreign one tells of is announced here:
-// it may have given up forwarding it.
+// apply takes over a shim's own account of its init. The exit that a foreign one reports is announced here:
+// it may have given up forwarding it. So is one that an earlier daemon had in memory only.
 func (t *Task) apply(p *shimProcess) error {
 	if p.status == types.Status_STOPPED {
 		exit := Exit{Pid: p.pid, Status: p.exitStatus, At: p.exitedAt}
-		if t.foreign {
+		if t.foreign || t.bundle.has(heldFile) {
 			if err := t.announceExit(exit); err != nil {
 				return err
 			}

@@ -37,6 +37,9 @@ func (t *Task) announce(e events.Event, exit Exit) error {
 		return err
 	}
 	t.announced = true
+	if t.m.cfg.Written != nil && !t.m.cfg.Written() {
+		return t.note(heldFile)
+	}
 	return t.note(toldFile)
 }
 

@@ -81,8 +81,8 @@ func (r *ociRuntime) run(ctx context.Context, c command) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("OCI runtime %s: %w", c.args[0], err)
 	}
-	log := r.temp("runtime", ".json")
-	defer func() { _ = os.Remove(log) }() // the runtime may not have made it
+	log, removeLog := r.logFile()
+	defer removeLog()
 	args := []string{"--root", r.root, "--log", log, "--log-format", "json"}
 	if r.systemdCgroup {
 		args = append(args, "--systemd-cgroup")
@@ -116,6 +116,18 @@ func (r *ociRuntime) run(ctx context.Context, c command) error {
 	}
 	msg := lastError(log)
 	return reason.With(&runtimeError{verb: c.args[0], status: exit.Status, msg: msg, class: classOf(msg)}, reason.FromRuntime(msg))
+}
+
+// logFile makes a file for the runtime's log. If there is no room for one the log goes nowhere: a
+// runtime that cannot open its log does nothing at all.
+func (r *ociRuntime) logFile() (path string, remove func()) {
+	path = r.temp("runtime", ".json")
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY, 0o600)
+	if err != nil {
+		return os.DevNull, func() {}
+	}
+	_ = f.Close()                               // nothing was written
+	return path, func() { _ = os.Remove(path) } // in a bundle that goes
 }
 
 // settle waits for a command that should not be cut short.

@@ -52,10 +52,12 @@ func (s *Service) finish(ctx context.Context, namespace, id string) error {
 	if err != nil {
 		return ignore(err, errdefs.ErrNotFound)
 	}
-	info := t.Info()
-	exit := &runExit{Status: info.Exit.Status, At: info.Exit.At, Pid: info.Exit.Pid, OOM: info.OOMKilled}
-	if err := s.recordExit(ctx, namespace, c, r, exit); err != nil {
-		return err
+	// What is on record stands: its shim may have left since, without a record of its own.
+	if info := t.Info(); r.Exit == nil || info.Exit.Pid != 0 && info.Exit.Pid != r.Exit.Pid {
+		exit := &runExit{Status: info.Exit.Status, At: info.Exit.At, Pid: info.Exit.Pid, OOM: info.OOMKilled}
+		if err := s.recordExit(ctx, namespace, c, r, exit); err != nil {
+			return err
+		}
 	}
 	_, err = t.Delete(context.WithoutCancel(ctx))
 	return ignore(err, errdefs.ErrNotFound)

@@ -48,7 +48,7 @@ var _ snapshot.Driver = (*Driver)(nil)
 func Open(root string) (*Driver, error) {
 	d, err := dirs.Open(root, remove)
 	if err == nil {
-		err = probe(d)
+		err = d.Untried(probe(d))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open btrfs snapshots in %s: %w", root, err)

@@ -61,7 +61,7 @@ func Open(root string) (*Driver, error) {
 	d := &Driver{}
 	var err error
 	if d.dirs, err = dirs.Open(root, remove); err == nil {
-		err = d.probe()
+		err = d.dirs.Untried(d.probe())
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open erofs snapshots in %s: %w", root, err)

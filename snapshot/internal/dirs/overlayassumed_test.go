@@ -56,8 +56,15 @@ func TestOverlayOptions_DiskTakesNoWrites_EqualThoseFoundByTrying(t *testing.T) 
 				t.Fatal(err)
 			}
 			spoil.fill(t, dir)
-			if _, err := probeOverlay(d); err == nil {
+			_, err = probeOverlay(d)
+			if err == nil {
 				t.Fatal("the disk takes writes")
+			}
+			if d.Untried(err) == nil {
+				t.Error("a driver without snapshots counts as one that works")
+			}
+			if !takesNoWrites(err) || d.Untried(os.ErrInvalid) == nil {
+				t.Errorf("the probe's error %v does not count as the disk's", err)
 			}
 			if got, err := OverlayOptions(d); err != nil || !slices.Equal(got, want) {
 				t.Errorf("options %q, %v; want %q", got, err, want)

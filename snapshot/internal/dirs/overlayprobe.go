@@ -48,17 +48,6 @@ func probeOverlay(d *Dirs) (options []string, err error) {
 	return options, nil
 }
 
-// takesNoWrites reports whether err is of a disk that is full, read-only or broken, where nothing can
-// be tried out. Snapshots that are there can still be mounted, and removed.
-func takesNoWrites(err error) bool {
-	for _, e := range []error{unix.ENOSPC, unix.EDQUOT, unix.EROFS, unix.EIO} {
-		if errors.Is(err, e) {
-			return true
-		}
-	}
-	return false
-}
-
 // overlayParameters is where the kernel's overlay shows its settings.
 const overlayParameters = "/sys/module/overlay/parameters"
 

@@ -1,0 +1,249 @@
+package integration
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	tasksapi "github.com/containerd/containerd/api/services/tasks/v1"
+	tasktypes "github.com/containerd/containerd/api/types/task"
+	"golang.org/x/sys/unix"
+)
+
+// mounted mounts a file system until the test ends.
+func mounted(t *testing.T, source, dir, fs, options string) {
+	t.Helper()
+	must(t, os.MkdirAll(dir, 0o711))
+	must(t, unix.Mount(source, dir, fs, 0, options))
+	t.Cleanup(func() { must(t, unix.Unmount(dir, unix.MNT_DETACH)) })
+}
+
+// startIn starts a daemon below a directory that the caller removes, after the mounts in it.
+func startIn(t *testing.T, base string, args ...string) *Daemon {
+	t.Helper()
+	d := &Daemon{
+		t: t, Root: filepath.Join(base, "root"), State: filepath.Join(base, "state"),
+		Address: filepath.Join(base, "state", "cleat.sock"), args: args, log: filepath.Join(base, "cleatd.log"),
+	}
+	t.Cleanup(d.cleanup)
+	d.Begin()
+	return d
+}
+
+// fill writes a file until the disk takes no more.
+func fill(t *testing.T, path string) {
+	t.Helper()
+	f, err := os.Create(path)
+	must(t, err)
+	defer f.Close()
+	for _, size := range []int{64 << 10, 1 << 10, 1} {
+		for err = nil; err == nil; {
+			_, err = f.Write(make([]byte, size))
+		}
+	}
+	if !errors.Is(err, syscall.ENOSPC) {
+		t.Fatal(err)
+	}
+}
+
+// fillInodes makes files below dir until there is no inode left.
+func fillInodes(t *testing.T, dir string) {
+	t.Helper()
+	must(t, os.Mkdir(dir, 0o700))
+	for i := 0; ; i++ {
+		if err := os.WriteFile(filepath.Join(dir, fmt.Sprint(i)), nil, 0o600); err != nil {
+			if !errors.Is(err, syscall.ENOSPC) {
+				t.Fatal(err)
+			}
+			return
+		}
+	}
+}
+
+// faultyDisk is one way in which the disk below a daemon takes no writes.
+type faultyDisk struct {
+	// root and state are the options of the tmpfs below each; "" leaves the directory where it is.
+	root, state string
+	// spoil makes it take no writes, mend undoes that.
+	spoil, mend func(t *testing.T, d *Daemon)
+	// frozen says that nothing can be removed before it is mended.
+	frozen bool
+}
+
+func faultyDisks() map[string]faultyDisk {
+	removeFill := func(dir func(*Daemon) string) func(*testing.T, *Daemon) {
+		return func(t *testing.T, d *Daemon) { must(t, os.RemoveAll(filepath.Join(dir(d), "fill"))) }
+	}
+	root := func(d *Daemon) string { return d.Root }
+	state := func(d *Daemon) string { return d.State }
+	return map[string]faultyDisk{
+		"full root": {
+			root: "size=64m", mend: removeFill(root),
+			spoil: func(t *testing.T, d *Daemon) { fill(t, filepath.Join(d.Root, "fill")) },
+		},
+		"root without inodes": {
+			root: "nr_inodes=2k", mend: removeFill(root),
+			spoil: func(t *testing.T, d *Daemon) { fillInodes(t, filepath.Join(d.Root, "fill")) },
+		},
+		"full state": {
+			state: "size=16m", mend: removeFill(state),
+			spoil: func(t *testing.T, d *Daemon) { fill(t, filepath.Join(d.State, "fill")) },
+		},
+		"state without inodes": {
+			state: "nr_inodes=500", mend: removeFill(state),
+			spoil: func(t *testing.T, d *Daemon) { fillInodes(t, filepath.Join(d.State, "fill")) },
+		},
+		"read-only root": {
+			root: "size=64m", frozen: true,
+			spoil: func(t *testing.T, d *Daemon) {
+				d.Kill9()
+				must(t, unix.Mount(d.Root, d.Root, "", unix.MS_BIND, ""))
+				must(t, unix.Mount("", d.Root, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, ""))
+			},
+			mend: func(t *testing.T, d *Daemon) { must(t, unix.Unmount(d.Root, unix.MNT_DETACH)) },
+		},
+	}
+}
+
+// TestDaemonOnFaultyDisk_ManagesTasksAndRecovers kills a daemon whose disk takes no writes. It comes back,
+// adopts, lists, stops and removes; events are kept in memory and reach the disk once it takes writes.
+func TestDaemonOnFaultyDisk_ManagesTasksAndRecovers(t *testing.T) {
+	for name, disk := range faultyDisks() {
+		t.Run(name, func(t *testing.T) {
+			base, err := os.MkdirTemp("", "cleat-it")
+			must(t, err)
+			t.Cleanup(func() { must(t, os.RemoveAll(base)) })
+			if disk.root != "" {
+				mounted(t, "none", filepath.Join(base, "root"), "tmpfs", disk.root)
+			}
+			if disk.state != "" {
+				mounted(t, "none", filepath.Join(base, "state"), "tmpfs", disk.state)
+			}
+			testFaultyDisk(t, startIn(t, base), disk)
+		})
+	}
+}
+
+func testFaultyDisk(t *testing.T, d *Daemon, disk faultyDisk) {
+	d.Busybox()
+	d.Cleat("image", "tag", "busybox", "other")
+	for _, id := range []string{"one", "two", "three"} {
+		d.Cleat("run", "-d", "--name", id, "busybox", "sh", "-c", trapping(7))
+		d.ready(id)
+	}
+	pid := d.ps("one").Pid
+	before := d.lastCursor()
+	disk.spoil(t, d)
+	for range 2 {
+		d.Restart()
+		if c := d.status("one", "running"); c.Pid != pid {
+			t.Fatalf("pid was %d, is %d", pid, c.Pid)
+		}
+	}
+	d.Cleat("stop", "one")
+	if c := d.status("one", "stopped"); c.ExitCode != 7 {
+		t.Errorf("exit code %d", c.ExitCode)
+	}
+	d.Kill9()
+	logged := len(d.Log())
+	d.Begin()
+	if c := d.status("one", "stopped"); c.ExitCode != 7 {
+		t.Errorf("exit code %d after a restart", c.ExitCode)
+	}
+	if !disk.frozen {
+		d.Cleat("rm", "one")
+		d.Cleat("rm", "--force", "two")
+		d.Cleat("image", "rm", "other")
+	}
+	if log := d.Log(); disk.root != "" && !strings.Contains(log, "kept in memory") {
+		t.Errorf("the daemon does not warn that events are kept in memory:\n%s", log)
+	}
+	disk.mend(t, d)
+	d.Eventually("events are written", func() error {
+		log := d.Log()[logged:]
+		if strings.LastIndex(log, "kept in memory") > strings.LastIndex(log, "events are written again") {
+			return errors.New("they are not")
+		}
+		return nil
+	})
+	if disk.frozen { // metadata is read-only until the next start
+		d.Restart()
+		d.Cleat("rm", "one")
+	}
+	d.Cleat("rm", "--force", "three")
+	d.Cleat("run", "--rm", "busybox", "true")
+	after := d.lastCursor()
+	if after <= before {
+		t.Errorf("cursor %d after %d", after, before)
+	}
+	d.Restart()
+	if now := d.lastCursor(); now <= after {
+		t.Errorf("cursor %d after %d and a restart", now, after)
+	}
+}
+
+// TestDaemonOnBrokenDisk_ManagesTasks has the root on a disk that answers with I/O errors: a file system on
+// a file that cannot grow, because the disk below it is full.
+func TestDaemonOnBrokenDisk_ManagesTasks(t *testing.T) {
+	base, err := os.MkdirTemp("", "cleat-it")
+	must(t, err)
+	t.Cleanup(func() { must(t, os.RemoveAll(base)) })
+	below := filepath.Join(base, "below")
+	mounted(t, "none", below, "tmpfs", "size=48m")
+	image := filepath.Join(below, "image")
+	run := func(name string, args ...string) {
+		t.Helper()
+		if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
+			t.Fatalf("%s %q: %v: %s", name, args, err, out)
+		}
+	}
+	must(t, os.WriteFile(image, nil, 0o600))
+	must(t, os.Truncate(image, 256<<20))
+	run("mkfs.ext4", "-q", "-F", image)
+	root := filepath.Join(base, "root")
+	must(t, os.Mkdir(root, 0o711))
+	run("mount", "-o", "loop", image, root)
+	t.Cleanup(func() { run("umount", "-l", root) })
+
+	d := startIn(t, base)
+	d.Busybox()
+	d.Cleat("run", "-d", "--name", "one", "busybox", "sh", "-c", trapping(7))
+	d.ready("one")
+	pid := d.ps("one").Pid
+	fill(t, filepath.Join(below, "fill"))
+	for i := 0; ; i++ { // until an error has reached the file system
+		f, err := os.Create(filepath.Join(root, fmt.Sprint("junk", i)))
+		if err != nil {
+			break
+		}
+		_, err = f.Write(make([]byte, 1<<20))
+		if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+			break
+		}
+	}
+	for range 2 {
+		d.Restart()
+	}
+	ctx, conn := d.grpc()
+	tasks := tasksapi.NewTasksClient(conn)
+	got, err := tasks.Get(ctx, &tasksapi.GetRequest{ContainerID: "one"})
+	if err != nil || int(got.GetProcess().GetPid()) != pid || got.GetProcess().GetStatus() != tasktypes.Status_RUNNING {
+		t.Fatalf("the task is %v, %v; its pid was %d", got, err, pid)
+	}
+	_, err = tasks.Kill(ctx, &tasksapi.KillRequest{ContainerID: "one", Signal: uint32(unix.SIGTERM)})
+	must(t, err)
+	d.waitTask(ctx, tasks, "one", 7)
+	_, err = tasks.Delete(ctx, &tasksapi.DeleteTaskRequest{ContainerID: "one"})
+	must(t, err)
+	d.Kill9()
+	run("umount", "-l", root)
+	must(t, os.Remove(filepath.Join(below, "fill")))
+	run("mount", "-o", "loop", image, root)
+	d.Begin()
+	d.Cleat("run", "--rm", "busybox", "true")
+}
