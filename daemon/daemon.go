@@ -107,7 +107,8 @@ func assemble(ctx context.Context, cfg Config, log *slog.Logger) (_ *daemon, err
 	drivers := openSnapshotters(cfg.Root, uuid, cfg.ProxyPlugins, log, &d.close)
 
 	attributes, defaults := detach(log)
-	tasks, err := openRuntime(ctx, cfg, kept.events, attributes, log, &d.close)
+	gone := func() { d.svc.TaskGone() } // there are no tasks before there is a service
+	tasks, err := openRuntime(ctx, cfg, kept.events, attributes, gone, log, &d.close)
 	if err != nil {
 		return nil, err
 	}
@@ -144,7 +145,7 @@ func assemble(ctx context.Context, cfg Config, log *slog.Logger) (_ *daemon, err
 
 // openRuntime makes the manager of tasks with the reaper of its shims.
 func openRuntime(
-	ctx context.Context, cfg Config, log *events.Log, attributes hostproc.Attributes, to *slog.Logger, closing *undo.Stack,
+	ctx context.Context, cfg Config, log *events.Log, attributes hostproc.Attributes, gone func(), to *slog.Logger, closing *undo.Stack,
 ) (*runtime.Manager, error) {
 	children := reaper.NewOwn()
 	closing.Push("close reaper", children.Close)
@@ -156,8 +157,8 @@ func openRuntime(
 		State: cfg.State, Root: cfg.Root, Address: cfg.Address, TTRPCAddress: cfg.TTRPCAddress,
 		Binary: binary, Runtimes: cfg.Runtimes, Debug: to.Enabled(ctx, slog.LevelDebug), Reaper: children, Attributes: attributes,
 		Publish: func(e events.Event) error { _, err := log.Append(e); return err },
-		Written: log.Written,
-		Log:     to,
+		Written: log.Written, Gone: gone,
+		Log: to,
 	})
 	if err != nil {
 		return nil, err

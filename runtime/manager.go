@@ -45,7 +45,9 @@ type Config struct {
 	// Written reports whether all that was published outlives this process; nil means always. An exit
 	// of which that is not certain is announced again by the next daemon.
 	Written func() bool
-	Log     *slog.Logger
+	// Gone is called when a task was taken away; optional. It must not block.
+	Gone func()
+	Log  *slog.Logger
 }
 
 // key names a task.
@@ -249,10 +251,13 @@ func (m *Manager) hide(t *Task) {
 // forget removes a task from the table.
 func (m *Manager) forget(t *Task) {
 	m.mu.Lock()
-	defer m.mu.Unlock()
 	k := key{t.namespace, t.id}
 	if m.tasks[k] == t {
 		delete(m.tasks, k)
+	}
+	m.mu.Unlock()
+	if m.cfg.Gone != nil {
+		m.cfg.Gone()
 	}
 }
 

@@ -208,6 +208,7 @@ func (s *Service) Tidy(ctx context.Context) error {
 func (s *Service) Begin() {
 	s.wg.Go(func() { s.gc.loop(s.ctx) })
 	s.wg.Go(func() { s.monitorRestarts(s.ctx) })
+	s.wg.Go(func() { s.tendCgroups(s.ctx) })
 	s.wg.Go(func() {
 		for what, f := range map[string]func(context.Context) error{
 			"take up containers": s.Resume, "clean up snapshots": s.CleanSnapshots, "restore storage limits": s.restoreLimits,

@@ -46,6 +46,7 @@ func (s *Service) DeleteNamespace(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
+	s.removeNamespaceCgroups(name)
 	if err := s.dropIngests(context.WithoutCancel(ctx), name); err != nil {
 		s.Log.Warn("cannot drop the uploads of a namespace that is gone", "namespace", name, "error", err)
 	}

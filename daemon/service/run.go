@@ -58,6 +58,7 @@ func (s *Service) Run(ctx context.Context, namespace string, req *cleatapi.RunRe
 			return err
 		},
 	}
+	defer s.cgroups.enter(namespace)()
 	t, err := s.Runtime.Run(ctx, namespace, r.create)
 	if err != nil {
 		return nil, err

@@ -94,6 +94,8 @@ type Service struct {
 	ctx    context.Context //nolint:containedctx // the life of the Service's own goroutines
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
+
+	cgroups cgroups
 }
 
 // New returns a Service; Close it.
@@ -101,6 +103,7 @@ func New(cfg Config) *Service {
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &Service{Config: cfg, ctx: ctx, cancel: cancel, away: away{started: time.Now(), cursor: cfg.Events.Cursor()}}
 	s.removals = gate.New("remove a container", removalsAtOnce*goruntime.GOMAXPROCS(0), killLimit)
+	s.cgroups.gone = make(chan struct{}, 1)
 	s.gc = newCollector(cfg.GC, cfg.Log, s.collectGarbage)
 	cfg.DB.Watch(s.gc.note)
 	return s

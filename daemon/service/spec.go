@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 
 	"github.com/containerd/errdefs"
@@ -123,27 +122,6 @@ func (s *Service) completeSpec(p parsedSpec, namespace, id, rootfs string) ([]by
 		return nil, err
 	}
 	return json.Marshal(p.all)
-}
-
-// removeEmptyCgroups removes the cgroups below this daemon's own that hold nothing any more, and
-// then its own. Only while no container can be created.
-func (s *Service) removeEmptyCgroups() {
-	controllers, err := filepath.Glob("/sys/fs/cgroup/*")
-	if err != nil {
-		return
-	}
-	for _, base := range append(controllers, "/sys/fs/cgroup") {
-		own := filepath.Join(base, s.CgroupParent)
-		namespaces, err := filepath.Glob(filepath.Join(own, "*"))
-		if err != nil {
-			return
-		}
-		for _, dir := range append(namespaces, own) {
-			if info, err := os.Lstat(dir); err == nil && info.IsDir() {
-				_ = os.Remove(dir) // rmdir refuses what is in use, which is the point
-			}
-		}
-	}
 }
 
 // specArgs returns the command of a spec's process, for listings.

@@ -52,6 +52,7 @@ func (s *Service) CreateTask(ctx context.Context, namespace string, o runtime.Cr
 	if o.Rootfs, err = s.taskMounts(ctx, &u, namespace, o.ID, o.Rootfs); err != nil {
 		return nil, fmt.Errorf("create task %s: %w", o.ID, err)
 	}
+	defer s.cgroups.enter(namespace)()
 	t, err := s.Runtime.Create(ctx, namespace, o)
 	if err != nil {
 		return nil, err
