@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -334,7 +335,11 @@ func (m *Manager) bury(ctx context.Context, t *Task) error {
 		}
 		if err != nil { // no record: the shim died before its container
 			rec = exitrecord.Record{ID: t.id, Pid: int(resp.Pid), Status: int(resp.ExitStatus), ExitedAt: resp.ExitedAt.Time()}
-			if werr := exitrecord.Write(t.bundle.path, rec); werr != nil {
+			if i := t.Info(); i.Status == types.Status_STOPPED { // as the shim has reported
+				rec.Pid, rec.Status, rec.ExitedAt = int(i.Exit.Pid), int(i.Exit.Status), i.Exit.At
+			}
+			// A bundle that was removed takes no record, and needs none.
+			if werr := exitrecord.Write(t.bundle.path, rec); werr != nil && !errors.Is(werr, fs.ErrNotExist) {
 				return werr
 			}
 		}

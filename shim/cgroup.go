@@ -135,6 +135,19 @@ func (c cgroup) dir() string {
 	return ""
 }
 
+// dirs returns all directories of the container, without those that are roots of their hierarchies.
+func (c cgroup) dirs() (dirs []string) {
+	if c.unified != "" && c.unified != cgroupMount {
+		dirs = append(dirs, c.unified)
+	}
+	for controller, dir := range c.v1 {
+		if dir != filepath.Join(cgroupMount, strings.TrimPrefix(controller, "name=")) {
+			dirs = append(dirs, dir)
+		}
+	}
+	return dirs
+}
+
 // pids lists the processes in the cgroup and below it, in ascending order.
 func (c cgroup) pids() ([]int, error) {
 	root := c.dir()

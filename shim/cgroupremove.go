@@ -51,6 +51,11 @@ func removeCgroups(ctx context.Context, bundle string) error {
 	if err != nil {
 		return fmt.Errorf("find cgroup %s: %w", path, err)
 	}
+	return removeCgroupDirs(ctx, dirs)
+}
+
+// removeCgroupDirs removes the cgroups at dirs, once no process is in them, which it waits for.
+func removeCgroupDirs(ctx context.Context, dirs []string) error {
 	ctx, cancel := context.WithTimeout(ctx, cgroupGrace)
 	defer cancel()
 	tick := time.NewTicker(cgroupRetry)

@@ -80,6 +80,9 @@ func (s *Server) exited(p *process, e reaper.Exit) {
 		close(p.exited)
 	}
 	p.mu.Unlock()
+	if p.execID == "" {
+		s.watchOrphan()
+	}
 	s.worked()
 }
 

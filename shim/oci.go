@@ -88,7 +88,9 @@ func (r *ociRuntime) run(ctx context.Context, c command) error {
 		args = append(args, "--systemd-cgroup")
 	}
 	cmd := exec.Command(r.binary, append(args, c.args...)...) //nolint:noctx // see runtimeGrace
-	cmd.Dir = r.bundle
+	if exists(r.bundle) {                                     // else it can still be asked to forget the container
+		cmd.Dir = r.bundle
+	}
 	cmd.Env = runtimeEnv(os.Environ())
 	// A nil *os.File in an io.Reader is not nil.
 	if c.stdin != nil {

@@ -44,6 +44,7 @@ func serve(cfg Config, env environment) (err error) {
 	events := newPublisher(cfg.Namespace, env.ttrpcAddress, cfg.Address, cfg.PublishBinary, r, log)
 	defer events.close()
 	s := newServer(cfg.Namespace, cfg.Version, r, events, log)
+	s.socket = socketFile(listener)
 
 	server, err := ttrpc.NewServer(ttrpc.WithServerHandshaker(counter{s}))
 	if err != nil {
@@ -81,6 +82,7 @@ func (s *Server) finishUp(server *ttrpc.Server) error {
 	}
 	s.idle.Stop()
 	s.trim.Stop()
+	s.orphan.Stop()
 	s.letGo(ctx)
 	if err := server.Shutdown(ctx); err != nil && !errors.Is(err, net.ErrClosed) {
 		s.log.debugf("shut down: %v", err)
@@ -130,13 +132,22 @@ func inherit(fd int) (*net.UnixListener, error) {
 	return u, nil
 }
 
-// removeSocket removes the socket's file where its name is an ordinary path.
-func removeSocket(l *net.UnixListener) error {
+// socketFile returns the path of a socket, or "" if its name is not an ordinary path.
+func socketFile(l *net.UnixListener) string {
 	addr, ok := l.Addr().(*net.UnixAddr)
 	if !ok || addr.Name == "" || addr.Name[0] != '/' {
+		return ""
+	}
+	return addr.Name
+}
+
+// removeSocket removes the socket's file.
+func removeSocket(l *net.UnixListener) error {
+	path := socketFile(l)
+	if path == "" {
 		return nil
 	}
-	if err := os.Remove(addr.Name); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("remove socket: %w", err)
 	}
 	return nil

@@ -40,6 +40,9 @@ type Server struct {
 	conns      int
 	idle       *time.Timer
 	trim       *time.Timer
+	orphan     *time.Timer // see orphan.go
+	orphanWait time.Duration
+	socket     string       // where it listens; "" if that is not a file
 	calls      atomic.Int32 // since memory was last given back
 }
 
@@ -52,6 +55,8 @@ func newServer(namespace, version string, r *reaper.Reaper, events *publisher, l
 	s.idle = time.AfterFunc(idleLimit, s.idled)
 	s.trim = time.AfterFunc(trimDelay, s.collect)
 	s.trim.Stop()
+	s.orphan = time.AfterFunc(orphanLast, s.lookOrphan)
+	s.orphan.Stop()
 	return s
 }
 

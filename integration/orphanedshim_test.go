@@ -1,0 +1,101 @@
+package integration
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+	"testing"
+
+	tasksapi "github.com/containerd/containerd/api/services/tasks/v1"
+)
+
+// wipe removes the files below dir, but for what is mounted and the daemon's log.
+func wipe(t *testing.T, dir string) {
+	t.Helper()
+	entries, err := os.ReadDir(dir)
+	must(t, err)
+	for _, e := range entries {
+		path := filepath.Join(dir, e.Name())
+		if e.Name() == "rootfs" {
+			continue
+		}
+		if e.IsDir() {
+			wipe(t, path)
+		}
+		_ = os.Remove(path) // a directory that holds a rootfs stays
+	}
+}
+
+// TestOrphanedShim_LeavesOnceItsContainerHasEnded takes bundle, socket or all of the state directory away
+// from a shim.
+func TestOrphanedShim_LeavesOnceItsContainerHasEnded(t *testing.T) {
+	bundle := func(d *Daemon) string { return filepath.Join(d.State, "io.containerd.runtime.v2.task", "default", "c") }
+	sockets := func(d *Daemon) string { return filepath.Join(d.State, "s") }
+	state := func(d *Daemon) string { return d.State }
+	for name, tc := range map[string]struct {
+		gone        func(*Daemon) string
+		serving     bool // the daemon lives
+		afterTheEnd bool // the container has ended already
+	}{
+		"bundle":                      {gone: bundle},
+		"bundle, after the end":       {gone: bundle, afterTheEnd: true},
+		"bundle, daemon lives":        {gone: bundle, serving: true},
+		"bundle, later, daemon lives": {gone: bundle, serving: true, afterTheEnd: true},
+		"socket":                      {gone: sockets},
+		"socket, after the end":       {gone: sockets, afterTheEnd: true},
+		"state directory":             {gone: state},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := Start(t)
+			ctx, tasks := d.createTask("c", busyboxSpec(t, "sleep", "1000"), "")
+			pid := d.startTask(ctx, tasks, "c")
+			if !tc.serving {
+				d.Kill9()
+			}
+			end := func() {
+				must(t, syscall.Kill(pid, syscall.SIGKILL))
+				d.Eventually("the container has ended", func() error {
+					if alive(pid) {
+						return fmt.Errorf("process %d lives", pid)
+					}
+					return nil
+				})
+			}
+			if tc.afterTheEnd {
+				end()
+			}
+			wipe(t, tc.gone(d))
+			if !tc.afterTheEnd {
+				if n := len(d.shimProcesses()); n != 1 {
+					t.Fatalf("%d shims while the container runs", n)
+				}
+				end()
+			}
+			d.Eventually("the shim leaves", func() error {
+				if pids := d.shimProcesses(); len(pids) > 0 {
+					return fmt.Errorf("it lives: %d", pids)
+				}
+				return nil
+			})
+			if !tc.serving {
+				d.Begin()
+			}
+			ctx, conn := d.grpc()
+			tasks = tasksapi.NewTasksClient(conn)
+			if name == "socket" || name == "socket, after the end" {
+				d.waitTask(ctx, tasks, "c", 137) // the exit is readable
+			}
+			// Whatever the daemon knows of it can be deleted.
+			d.Eventually("the task is gone", func() error {
+				_, _ = tasks.Delete(ctx, &tasksapi.DeleteTaskRequest{ContainerID: "c"})
+				list, err := tasks.List(ctx, &tasksapi.ListTasksRequest{})
+				if err == nil && len(list.GetTasks()) > 0 {
+					err = fmt.Errorf("there is %v", list.GetTasks())
+				}
+				return err
+			})
+		})
+	}
+}
