@@ -46,6 +46,8 @@ type Config struct {
 	Runtimes map[string]string `toml:"runtimes"`
 	// CgroupParent is the cgroup of containers that choose none.
 	CgroupParent string `toml:"cgroup_parent"`
+	// Cgroup is where the daemon itself is.
+	Cgroup CgroupConfig `toml:"cgroup"`
 	// DecompressHelpers lets programs of the system decompress layers, where there are faster ones
 	// than cleatd itself.
 	DecompressHelpers bool `toml:"decompress_helpers"`
@@ -164,6 +166,9 @@ func (c *Config) complete() error {
 	}
 	if c.RegistryConfigPath != "" && !filepath.IsAbs(c.RegistryConfigPath) {
 		return fmt.Errorf("registry_config_path %q: want an absolute path: %w", c.RegistryConfigPath, errdefs.ErrInvalidArgument)
+	}
+	if err := c.Cgroup.check(); err != nil {
+		return err
 	}
 	if !filepath.IsAbs(c.CgroupParent) {
 		return fmt.Errorf("cgroup_parent %q: want an absolute path: %w", c.CgroupParent, errdefs.ErrInvalidArgument)

@@ -78,6 +78,8 @@ func (p *peerFile) top(key string, v any) {
 		p.table(key, v, p.grpc)
 	case "ttrpc":
 		p.table(key, v, p.ttrpc)
+	case "cgroup":
+		p.table(key, v, p.cgroup)
 	case "debug":
 		p.table(key, v, p.debug)
 	case "plugins":
@@ -117,6 +119,20 @@ func (p *peerFile) ttrpc(name, key string, v any) {
 	default:
 		p.ignore(name, v)
 	}
+}
+
+func (p *peerFile) cgroup(name, key string, v any) {
+	if key != "path" {
+		p.ignore(name, v)
+		return
+	}
+	own := CgroupConfig{}
+	p.text(name, v, &own.Path)
+	if err := own.check(); err != nil {
+		p.warn(name, err.Error())
+		return
+	}
+	p.cfg.Cgroup = own
 }
 
 func (p *peerFile) debug(name, key string, v any) {

@@ -106,6 +106,9 @@ func assemble(ctx context.Context, cfg Config, log *slog.Logger) (_ *daemon, err
 	}
 	drivers := openSnapshotters(cfg.Root, uuid, cfg.ProxyPlugins, log, &d.close)
 
+	if err := joinCgroup(cfg.Cgroup.Path); err != nil {
+		return nil, err
+	}
 	attributes, defaults := detach(log)
 	gone := func() { d.svc.TaskGone() } // there are no tasks before there is a service
 	tasks, err := openRuntime(ctx, cfg, kept.events, attributes, gone, log, &d.close)

@@ -1,16 +1,19 @@
 package runtime
 
 import (
-	"bufio"
 	"context"
 	"os"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
 
-// followLog copies the lines that a foreign shim writes to its log FIFO into the daemon's log,
-// until the bundle's shim is gone or the Manager closes. Opened for reading and writing, as
-// published: the shim's writes never meet a missing reader while the daemon lives.
+// logChunk is how much is read from a log FIFO at once: what a pipe holds.
+const logChunk = 64 << 10
+
+// followLog copies what is written to the log FIFO of a foreign shim's bundle into the daemon's log,
+// a record a line, until the bundle's shim is gone or the Manager closes. Opened for reading and
+// writing, as published: the shim's writes never meet a missing reader while the daemon lives.
 func (m *Manager) followLog(b *bundle) {
 	f, err := os.OpenFile(b.file(logFile), os.O_RDWR|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
 	if err != nil {
@@ -24,9 +27,25 @@ func (m *Manager) followLog(b *bundle) {
 		if t != nil {
 			t.onGone(end)
 		}
-		lines := bufio.NewScanner(f)
-		for lines.Scan() {
-			m.cfg.Log.Info("shim: "+lines.Text(), "id", b.id, "namespace", b.namespace)
+		buffer := make([]byte, logChunk)
+		for {
+			n, err := f.Read(buffer)
+			if err != nil {
+				return
+			}
+			// A line that ends later begins another record: its end may never come.
+			for line := range strings.Lines(string(buffer[:n])) {
+				if line = strings.TrimRight(line, "\r\n"); line != "" {
+					m.cfg.Log.Info("shim: "+line, "id", b.id, "namespace", b.namespace)
+				}
+			}
 		}
 	})
+}
+
+// resumeLog is followLog for a bundle of an earlier daemon, if its shim logs to a FIFO.
+func (m *Manager) resumeLog(b *bundle) {
+	if info, err := os.Lstat(b.file(logFile)); err == nil && info.Mode()&os.ModeNamedPipe != 0 {
+		m.followLog(b)
+	}
 }

@@ -116,7 +116,21 @@ func (m *Manager) watch(t *Task, c *conn) {
 			}
 			c = m.connect(ctx, t)
 		}
+		if ctx.Err() == nil {
+			m.removeAbandoned(t)
+		}
 	})
+}
+
+// removeAbandoned removes what is left of a task whose shim deleted it unasked and left: it found
+// itself without a bundle. The task is invisible since, so no request comes for it.
+func (m *Manager) removeAbandoned(t *Task) {
+	if t.recovered || t.isRemoving() || t.Info().Link != Dead || !t.wasDeleted() {
+		return
+	}
+	if _, err := t.deleteDead(); err != nil {
+		m.cfg.Log.Error("cannot remove what is left of a task", "id", t.id, "namespace", t.namespace, "error", err)
+	}
 }
 
 // apply takes over a shim's own account of its init. The exit that a foreign one reports is announced here:

@@ -43,6 +43,7 @@ func (m *Manager) Recover(made func(namespace, id string) bool) error {
 		if !pending {
 			m.show(t)
 		}
+		m.resumeLog(b)
 		m.spawn(func(ctx context.Context) {
 			c := m.connect(ctx, t)
 			if pending && ctx.Err() == nil {

@@ -18,6 +18,7 @@ const usage = `Usage: cleatd [flags]
        cleatd [flags] doctor [--repair]
        cleatd [flags] config default|dump|migrate
        cleatd [flags] publish --namespace NAMESPACE --topic TOPIC
+       cleatd oci-hook [--] PROGRAM [ARG...]
 
 cleatd manages containers. It starts a shim for each, and may be stopped, killed, restarted or
 upgraded while every container runs on.
@@ -31,6 +32,9 @@ and the flags come to, migrate what the file comes to; of a file of containerd's
 follow goes to standard error.
 
 publish sends the daemon an event, a protobuf Any on standard input; it is for shims.
+
+oci-hook runs PROGRAM as a hook of an OCI runtime, with the container's state, which it reads from standard
+input, in the arguments: {{id}}, {{pid}}, {{status}}, {{bundle}}, {{rootfs}}, {{annotation "NAME"}}.
 
 Flags (each overrides the configuration file; of names with one letter, the long one is beside it):
 `
@@ -126,8 +130,11 @@ func run(ctx context.Context, args []string, s streams) error {
 		command, rest = rest[0], rest[1:]
 	}
 	cfg := daemon.DefaultConfiguration()
-	if command == "config" {
+	switch command {
+	case "config":
 		return configure(cfg, o, rest, s)
+	case "oci-hook": // needs no configuration, and may be run where the file is not to be read
+		return daemon.OCIHook(rest, s.in)
 	}
 	if err := o.load(&cfg); err != nil {
 		return err

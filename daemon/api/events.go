@@ -2,11 +2,13 @@ package api
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	api "github.com/containerd/containerd/api/services/events/v1"
 	ttrpcapi "github.com/containerd/containerd/api/services/ttrpc/events/v1"
 	apitypes "github.com/containerd/containerd/api/types"
+	"github.com/containerd/errdefs"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/emptypb"
 
@@ -33,6 +35,9 @@ func (s eventsService) Publish(ctx context.Context, req *api.PublishRequest) (*e
 func (s eventsService) forward(ctx context.Context, e *apitypes.Envelope) error {
 	if err := admit(ctx, e.GetNamespace()); err != nil {
 		return err
+	}
+	if e.GetEvent() == nil {
+		return fmt.Errorf("forward %s: envelope without an event: %w", e.GetTopic(), errdefs.ErrInvalidArgument)
 	}
 	return s.svc.Forward(events.Event{
 		Timestamp: e.GetTimestamp().AsTime(), Namespace: e.GetNamespace(), Topic: e.GetTopic(),

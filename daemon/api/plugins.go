@@ -1,6 +1,7 @@
 package api
 
 import (
+	"fmt"
 	"maps"
 	"path/filepath"
 	"slices"
@@ -8,6 +9,7 @@ import (
 
 	api "github.com/containerd/containerd/api/services/introspection/v1"
 	apitypes "github.com/containerd/containerd/api/types"
+	"github.com/containerd/errdefs"
 	"github.com/containerd/errdefs/pkg/errgrpc"
 	"github.com/containerd/platforms"
 	statuspb "google.golang.org/genproto/googleapis/rpc/status"
@@ -96,11 +98,17 @@ func pluginFields(p *api.Plugin) filters.Adaptor {
 	})
 }
 
-// initError tells why something does not work; a precondition that fails is what clients show as
-// skipped.
+// skipPlugin is the text by which clients recognise a plugin that cannot work on this host. They take any
+// other error for a broken daemon.
+const skipPlugin = "skip plugin"
+
+// initError reports why something does not work; a failed precondition is the host's.
 func initError(err error) *statuspb.Status {
 	if err == nil {
 		return nil
+	}
+	if errdefs.IsFailedPrecondition(err) {
+		err = fmt.Errorf("%w: %s", err, skipPlugin)
 	}
 	return status.Convert(errgrpc.ToGRPC(err)).Proto()
 }

@@ -60,9 +60,6 @@ func validEvent(e events.Event) error {
 			return fmt.Errorf("event topic %q: %w", e.Topic, err)
 		}
 	}
-	if e.TypeURL == "" {
-		return fmt.Errorf("event %s: it has no type: %w", e.Topic, errdefs.ErrInvalidArgument)
-	}
 	return nil
 }
 
@@ -71,13 +68,16 @@ func (s *Service) Publish(e events.Event) error {
 	if err := validEvent(e); err != nil {
 		return fmt.Errorf("publish: %w", err)
 	}
+	if e.TypeURL == "" {
+		return fmt.Errorf("publish %s: event without a type: %w", e.Topic, errdefs.ErrInvalidArgument)
+	}
 	if _, err := s.Events.Append(e); err != nil {
 		return fmt.Errorf("publish %s: %w", e.Topic, err)
 	}
 	return nil
 }
 
-// Forward takes an event from a shim.
+// Forward takes an event from a shim. Its payload may be empty: only the topics of tasks say more of it.
 func (s *Service) Forward(e events.Event) error {
 	if err := validEvent(e); err != nil {
 		return fmt.Errorf("forward: %w", err)

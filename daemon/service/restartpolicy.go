@@ -69,9 +69,7 @@ func decideRestart(labels map[string]string, now taskNow) (restartAction, error)
 	switch {
 	case limited && name != "on-failure":
 		return restartNothing, fmt.Errorf("label %s=%s: only on-failure takes a number: %w", labelRestartPolicy, labels[labelRestartPolicy], errdefs.ErrInvalidArgument)
-	case name == "" || name == "always":
-		start = true
-	case name == "unless-stopped":
+	case name == "", name == "always", name == "unless-stopped":
 		start = labels[labelRestartStopped] != "true"
 	case name == "on-failure":
 		start = now.ended && now.status != 0 && (most == 0 || count < most)
