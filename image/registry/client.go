@@ -2,8 +2,6 @@ package registry
 
 import (
 	"context"
-	"crypto/tls"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -28,6 +26,8 @@ type Options struct {
 	Backoff time.Duration
 	// Idle is how long a transfer may bring nothing; 0 for a minute.
 	Idle time.Duration
+	// Probe is how long a server on loopback may take to begin TLS before it is asked without; 0 for 5 s.
+	Probe time.Duration
 	// Chunk is the size in bytes above which a blob is uploaded by chunks of that size; 0 for never.
 	Chunk int64
 	// Ranges say when a blob is fetched by several requests.
@@ -79,8 +79,11 @@ type server struct {
 	host
 	auth      *auth.Client
 	transport *http.Transport
+	once      http.RoundTripper // without retries and credentials
 	plain     http.RoundTripper // with retries, without credentials
 	login     *login            // nil for a mirror
+
+	probeTimeout time.Duration // 0 for the default
 
 	mu     sync.Mutex
 	probed bool
@@ -118,11 +121,12 @@ func (c *Client) server(h host, login *login) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &server{host: h, transport: transport, probed: !h.guess}
+	s := &server{host: h, transport: transport, probed: !h.guess, probeTimeout: c.opts.Probe}
 	if h.own { // no mirror sees a credential
 		s.login = login
 	}
 	once := headers{transport, &s.base, h.header, s.login}
+	s.once = once
 	s.plain = retrying{&retry.Transport{Base: once, Policy: retryPolicy(c.opts.Backoff, maxWait, maxTries)}, once}
 	s.auth = &auth.Client{
 		Client: &http.Client{Transport: s.plain, CheckRedirect: checkRedirect},
@@ -143,32 +147,8 @@ func (r *Repository) Close() {
 // Reference returns what the repository was opened for.
 func (r *Repository) Reference() Reference { return r.ref }
 
-// ready finds out whether a server that nobody told of speaks TLS. Only one on loopback may not.
-func (s *server) ready(ctx context.Context) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.probed {
-		return nil
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, s.base.String()+"/", nil)
-	if err != nil {
-		return err
-	}
-	resp, err := s.plain.RoundTrip(req)
-	var notTLS tls.RecordHeaderError
-	switch {
-	case errors.As(err, &notTLS) && string(notTLS.RecordHeader[:]) == "HTTP/":
-		s.base.Scheme = "http"
-	case err != nil:
-		return err
-	default:
-		_ = resp.Body.Close() // whatever it says
-	}
-	s.probed = true
-	return nil
-}
-
-// request makes a request below the API's root; path begins with a slash.
+// request makes a request below the API's root; path begins with a slash and may have a query. A mirror is
+// informed which registry is meant.
 func (s *server) request(ctx context.Context, method, path string, header http.Header) (*http.Request, error) {
 	if err := s.ready(ctx); err != nil {
 		return nil, err
@@ -176,6 +156,10 @@ func (s *server) request(ctx context.Context, method, path string, header http.H
 	req, err := http.NewRequestWithContext(ctx, method, s.base.String()+path, nil)
 	if err != nil {
 		return nil, err
+	}
+	if q := req.URL.Query(); s.ns != "" && !q.Has("ns") {
+		q.Set("ns", s.ns)
+		req.URL.RawQuery = q.Encode()
 	}
 	for name, values := range header {
 		req.Header[name] = values

@@ -99,7 +99,24 @@ func (r *Repository) open(ctx context.Context, desc ocispec.Descriptor, at span)
 	return rc, partial, err
 }
 
+// openAt asks one server; for the blob from its beginning if it answers the request for a part in no usable
+// way.
 func (r *Repository) openAt(ctx context.Context, s *server, path string, header http.Header, desc ocispec.Descriptor, at span) (io.ReadCloser, bool, error) {
+	rc, partial, err := r.openSpan(ctx, s, path, header, desc, at)
+	if at.begin == 0 && at.end == 0 || !errors.Is(err, errOtherRange) && statusOf(err) != http.StatusRequestedRangeNotSatisfiable {
+		return rc, partial, err
+	}
+	all, _, aerr := r.openSpan(ctx, s, path, header, desc, span{})
+	if aerr != nil {
+		return nil, false, err
+	}
+	if _, aerr := io.CopyN(io.Discard, all, at.begin); aerr != nil {
+		return nil, false, errors.Join(err, all.Close())
+	}
+	return all, false, nil
+}
+
+func (r *Repository) openSpan(ctx context.Context, s *server, path string, header http.Header, desc ocispec.Descriptor, at span) (io.ReadCloser, bool, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	req, err := s.request(ctx, http.MethodGet, path, header)
 	if err == nil {
@@ -108,7 +125,7 @@ func (r *Repository) openAt(ctx context.Context, s *server, path string, header 
 		if resp, err = s.do(req); err == nil {
 			partial := at.end > 0 && resp.StatusCode == http.StatusPartialContent
 			var rc io.ReadCloser
-			if rc, err = bodyOf(resp, desc.Size, at.begin); err == nil {
+			if rc, err = bodyOf(resp, desc.Size, at); err == nil {
 				return newStalling(cancel, rc, r.client.opts.Idle), partial, nil
 			}
 		}
@@ -127,36 +144,51 @@ func (at span) ask(req *http.Request) {
 	}
 }
 
-// bodyOf returns the body of an answer at the offset, and closes it otherwise.
-func bodyOf(resp *http.Response, size, offset int64) (io.ReadCloser, error) {
+// errOtherRange is for an answer that cannot be used for the range that was asked for.
+var errOtherRange = fmt.Errorf("answer with another range than requested: %w", errdefs.ErrFailedPrecondition)
+
+// bodyOf returns the body of an answer from the beginning of the span, and closes it otherwise.
+func bodyOf(resp *http.Response, size int64, at span) (io.ReadCloser, error) {
 	begins := int64(0)
-	switch resp.StatusCode {
-	case http.StatusOK:
-		if resp.ContentLength >= 0 && resp.ContentLength != size {
-			_ = resp.Body.Close()
-			return nil, wrongSize(resp.ContentLength, size)
-		}
-	case http.StatusPartialContent:
+	switch {
+	case resp.StatusCode == http.StatusPartialContent:
 		var total int64
 		var ok bool
-		if begins, total, ok = contentRange(resp.Header.Get("Content-Range")); !ok || begins > offset {
+		begins, total, ok = contentRange(resp.Header.Get("Content-Range"))
+		if !ok && resp.Header.Get("Content-Range") == "" && resp.ContentLength == at.length(size) {
+			begins, total, ok = at.begin, -1, true // the length is that of the span
+		}
+		if !ok || begins > at.begin {
 			_ = resp.Body.Close()
-			return nil, fmt.Errorf("it answers with another range than what was asked for: %w", errdefs.ErrFailedPrecondition)
+			return nil, errOtherRange
 		}
 		if total >= 0 && total != size {
 			_ = resp.Body.Close()
 			return nil, wrongSize(total, size)
 		}
+	case succeeded(resp):
+		if resp.ContentLength >= 0 && resp.ContentLength != size {
+			_ = resp.Body.Close()
+			return nil, wrongSize(resp.ContentLength, size)
+		}
 	default:
 		return nil, readError(resp)
 	}
-	if skip := offset - begins; skip > 0 { // a server that knows no ranges
+	if skip := at.begin - begins; skip > 0 { // a server that knows no ranges
 		if _, err := io.CopyN(io.Discard, resp.Body, skip); err != nil {
 			_ = resp.Body.Close()
 			return nil, fmt.Errorf("%w: %w", errShort, err)
 		}
 	}
 	return resp.Body, nil
+}
+
+// length is how many bytes of a blob of that size the span has.
+func (at span) length(size int64) int64 {
+	if at.end > 0 {
+		return at.end - at.begin
+	}
+	return size - at.begin
 }
 
 func wrongSize(got, want int64) error {

@@ -75,7 +75,7 @@ func get(ctx context.Context, client *http.Client, u *url.URL, agent string, siz
 	if err != nil {
 		return nil, err
 	}
-	return bodyOf(resp, size, offset)
+	return bodyOf(resp, size, span{offset, 0})
 }
 
 // closing closes a body's connections with it.

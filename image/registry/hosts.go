@@ -45,6 +45,9 @@ type host struct {
 	own bool
 	// guess says that nobody told whether it speaks TLS: one on loopback, which may be plain.
 	guess bool
+	// ns is the registry that a mirror is asked for, "" for the registry itself: the query that each of
+	// its requests carries.
+	ns string
 }
 
 const hostsFile = "hosts.toml"
@@ -74,6 +77,11 @@ func (c *Client) hostsFor(configPath, registry, scheme string) ([]host, error) {
 	}
 	if err != nil {
 		return nil, fmt.Errorf("configuration %s: %w", filepath.Join(dir, hostsFile), err)
+	}
+	for i := range hosts {
+		if at := hosts[i].base.Host; at != registry && at != registryHost(registry) {
+			hosts[i].ns = registry
+		}
 	}
 	return hosts, nil
 }
@@ -120,12 +128,17 @@ func certificatesOnly(dir, registry, scheme string) ([]host, error) {
 	return []host{h}, nil
 }
 
+// registryHost returns the address of a registry by its name.
+func registryHost(registry string) string {
+	if registry == "docker.io" {
+		return "registry-1.docker.io"
+	}
+	return registry
+}
+
 // defaultHost is the registry itself where nothing is configured.
 func defaultHost(registry, scheme string) host {
-	at := registry
-	if registry == "docker.io" {
-		at = "registry-1.docker.io"
-	}
+	at := registryHost(registry)
 	h := host{
 		base: url.URL{Scheme: "https", Host: at, Path: "/v2"}, can: canAll, own: true, guess: isLoopback(at),
 	}

@@ -82,7 +82,7 @@ func parseHosts(raw []byte, registry, dir, scheme string) (hosts []host, unknown
 		return nil, unknown, err
 	}
 	h.own = true
-	h.guess = table.Server == "" && own.guess
+	h.guess = h.guess || table.Server == "" && own.guess
 	for i := range hosts {
 		if hosts[i].base.Host == h.base.Host && hosts[i].base.Path == h.base.Path &&
 			(hosts[i].base.Scheme == h.base.Scheme || table.Server == "") {
@@ -123,6 +123,7 @@ func (t hostTable) host(server, dir string) (h host, err error) {
 	if h.base, err = parseServer(server, t.OverridePath); err != nil {
 		return h, err
 	}
+	h.guess = !strings.Contains(server, "://") && isLoopback(h.base.Host)
 	h.skipVerify = t.SkipVerify
 	if h.can, err = capabilities(t.Capabilities); err != nil {
 		return h, err

@@ -115,10 +115,10 @@ func TestAnswersThatAreErrors(t *testing.T) {
 		reason reason.Reason
 		tries  int64
 	}{
-		401: {errdefs.IsUnauthorized, reason.RegistryUnauthorized, 1}, 403: {errdefs.IsPermissionDenied, reason.RegistryDenied, 1},
+		401: {errdefs.IsUnauthorized, reason.RegistryUnauthorized, 1}, 403: {errdefs.IsPermissionDenied, reason.RegistryDenied, 2},
 		404: {errdefs.IsNotFound, reason.RegistryNotFound, 1}, 429: {errdefs.IsResourceExhausted, reason.RegistryTooMany, maxTries + 1},
 		500: {errdefs.IsUnavailable, reason.RegistryFailed, maxTries + 1}, 503: {errdefs.IsUnavailable, reason.RegistryFailed, maxTries + 1},
-		418: {errdefs.IsFailedPrecondition, reason.None, 1},
+		418: {errdefs.IsFailedPrecondition, reason.None, 2},
 	} {
 		t.Run(fmt.Sprint(status), func(t *testing.T) {
 			l := newLiar(t, func(w http.ResponseWriter, _ *http.Request) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
+	"strings"
 
 	"github.com/containerd/errdefs"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -47,34 +48,39 @@ func (r *Repository) Exists(ctx context.Context, desc ocispec.Descriptor) (there
 		if err != nil {
 			return err
 		}
-		switch resp.StatusCode {
-		case http.StatusOK:
+		switch {
+		case succeeded(resp):
 			there = true
-		case http.StatusNotFound:
-		default:
+		case resp.StatusCode == http.StatusUnauthorized, resp.StatusCode == http.StatusTooManyRequests, resp.StatusCode >= http.StatusInternalServerError:
 			return readError(resp)
 		}
+		// Some servers refuse HEAD, or their storage does: an upload shows what is allowed.
 		return resp.Body.Close()
 	})
 	return there, err
 }
 
-// PushBlob puts a blob into the repository: from another repository of the same registry where from names
-// one that has it, else by its bytes. It tells whether no byte was sent.
+// succeeded reports whether an answer is a success: servers differ in which one.
+func succeeded(resp *http.Response) bool { return resp.StatusCode >= 200 && resp.StatusCode < 300 }
+
+// PushBlob puts a blob into the repository: from another repository of the same registry if from names
+// one that has it and the registry permits it, else by its bytes. It reports whether no byte was sent.
 func (r *Repository) PushBlob(ctx context.Context, desc ocispec.Descriptor, from string, content Blob) (mounted bool, err error) {
-	var more []string
-	if from != "" {
-		more = []string{from}
-	}
-	ctx = r.pushScope(ctx, more...)
 	err = r.pushTo(ctx, "push", desc.Digest.String(), func(s *server) error {
-		location, err := r.begin(ctx, s, desc, from)
-		if err != nil {
-			return err
+		var location *url.URL
+		if from != "" && from != r.ref.Repository {
+			if mounted, location = r.mount(r.pushScope(ctx, from), s, desc, from); mounted {
+				return nil
+			}
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
 		}
+		ctx := r.pushScope(ctx)
 		if location == nil {
-			mounted = true
-			return nil
+			if location, err = r.begin(ctx, s, desc); err != nil {
+				return err
+			}
 		}
 		u := &upload{repository: r, server: s, desc: desc, content: content, location: location}
 		return u.send(ctx)
@@ -82,35 +88,69 @@ func (r *Repository) PushBlob(ctx context.Context, desc ocispec.Descriptor, from
 	return mounted, err
 }
 
-// begin asks for an upload, or for a mount, which needs none: the location is nil then.
-func (r *Repository) begin(ctx context.Context, s *server, desc ocispec.Descriptor, from string) (*url.URL, error) {
-	path := "/" + r.ref.Repository + blobsPrefix + "uploads/"
-	if from != "" {
-		path += "?" + url.Values{"mount": {desc.Digest.String()}, "from": {from}}.Encode()
+// mount asks for a blob of another repository. A registry that does not mount it may begin an upload at the
+// returned location; whatever else it answers, an upload of its own says what is wrong.
+func (r *Repository) mount(ctx context.Context, s *server, desc ocispec.Descriptor, from string) (mounted bool, location *url.URL) {
+	// Once: what is refused by a server that is busy is uploaded.
+	ctx = context.WithValue(ctx, onceKey{}, true)
+	resp, err := r.post(ctx, s, "?"+url.Values{"mount": {desc.Digest.String()}, "from": {from}}.Encode())
+	if err != nil {
+		return false, nil
 	}
-	req, err := s.request(ctx, http.MethodPost, path, nil)
+	_ = resp.Body.Close() // its status is all that counts
+	if !succeeded(resp) {
+		return false, nil
+	}
+	location = r.uploadLocation(s, resp)
+	switch {
+	case location != nil && strings.HasSuffix(location.Path, "/"+desc.Digest.String()):
+		return resp.StatusCode != http.StatusAccepted, nil
+	case location != nil:
+		return false, location // an upload has begun, whatever the status
+	}
+	return resp.StatusCode == http.StatusCreated, nil
+}
+
+// begin asks for an upload and returns where it goes.
+func (r *Repository) begin(ctx context.Context, s *server, desc ocispec.Descriptor) (*url.URL, error) {
+	resp, err := r.post(ctx, s, "")
 	if err != nil {
 		return nil, err
 	}
-	resp, err := s.do(req)
-	if err != nil {
-		return nil, err
-	}
-	switch resp.StatusCode {
-	case http.StatusCreated:
-		return nil, resp.Body.Close()
-	case http.StatusAccepted:
-	default:
+	if !succeeded(resp) {
 		return nil, readError(resp)
 	}
 	if err := resp.Body.Close(); err != nil {
 		return nil, err
 	}
-	location, err := resp.Location()
-	if err != nil {
-		return nil, fmt.Errorf("it names no place to upload to: %w", errdefs.ErrFailedPrecondition)
+	location := r.uploadLocation(s, resp)
+	if location == nil {
+		return nil, fmt.Errorf("upload of %s: answer without a location: %w", desc.Digest, errdefs.ErrFailedPrecondition)
 	}
 	return location, nil
+}
+
+// post begins an upload, or asks for what the query says instead.
+func (r *Repository) post(ctx context.Context, s *server, query string) (*http.Response, error) {
+	req, err := s.request(ctx, http.MethodPost, "/"+r.ref.Repository+blobsPrefix+"uploads/"+query, nil)
+	if err != nil {
+		return nil, err
+	}
+	return s.do(req)
+}
+
+// uploadLocation returns where an upload goes on: at the answer's Location or, if there is none, at the
+// upload whose id it names; nil if it names neither.
+func (r *Repository) uploadLocation(s *server, resp *http.Response) *url.URL {
+	if location, err := resp.Location(); err == nil {
+		return location
+	}
+	if id := resp.Header.Get("Docker-Upload-Uuid"); id != "" {
+		location := s.base
+		location.Path += "/" + r.ref.Repository + blobsPrefix + "uploads/" + id
+		return &location
+	}
+	return nil
 }
 
 // PushManifest puts a document whose parts are there: under its digest, or under the reference's tag as

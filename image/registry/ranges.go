@@ -18,9 +18,18 @@ type Ranges struct {
 	AtOnce int
 	// Loopback has servers on this machine asked so too, for tests: nothing is gained by it.
 	Loopback bool
+	// Piece is how many bytes one request asks for; 0 for 4 MiB. AtOnce of them are in memory for a blob.
+	Piece int64
 }
 
-// pieceSize is how much is asked for at a time. AtOnce of them are in memory for a blob.
+// piece returns the size of a piece in bytes.
+func (o Ranges) piece() int64 {
+	if o.Piece > 0 {
+		return o.Piece
+	}
+	return pieceSize
+}
+
 const pieceSize = 4 << 20
 
 // Limit bounds the requests for content that are under way at the same time. Before the first.
@@ -54,7 +63,7 @@ func (s slotted) Close() error {
 // byRanges tells whether so many bytes are fetched by several requests.
 func (r *Repository) byRanges(missing int64) bool {
 	o := r.client.opts.Ranges
-	if o.AtOnce < 2 || o.From <= 0 || missing < o.From || missing <= pieceSize {
+	if o.AtOnce < 2 || o.From <= 0 || missing < o.From || missing <= o.piece() {
 		return false
 	}
 	for _, s := range r.servers {
@@ -72,6 +81,7 @@ var errNoRanges = errors.New("it answers with all where a part was asked for")
 // use.
 type ranges struct {
 	size   int64
+	length int64 // of a piece
 	atOnce int
 	// slot waits for one, piece makes a transfer of a part that has not begun, and single is the rest by
 	// one request.
@@ -102,7 +112,7 @@ type piece struct {
 // fetchRanges fetches by several requests, where the server answers the first with a range; else that is
 // the only one.
 func (r *Repository) fetchRanges(ctx context.Context, desc ocispec.Descriptor, offset int64, release func()) (io.ReadCloser, error) {
-	at := span{offset, min(offset+pieceSize, desc.Size)}
+	at := span{offset, min(offset+r.client.opts.Ranges.piece(), desc.Size)}
 	rctx, cancel := context.WithCancel(ctx)
 	rc, partial, err := r.open(rctx, desc, at)
 	if err != nil {
@@ -115,7 +125,7 @@ func (r *Repository) fetchRanges(ctx context.Context, desc ocispec.Descriptor, o
 		return slotted{cancelling{b, cancel}, release}, nil
 	}
 	g := &ranges{
-		size: desc.Size, atOnce: r.client.opts.Ranges.AtOnce, next: offset, offset: offset, cancel: cancel,
+		size: desc.Size, length: r.client.opts.Ranges.piece(), atOnce: r.client.opts.Ranges.AtOnce, next: offset, offset: offset, cancel: cancel,
 		slot:  func() (func(), error) { return r.slot(rctx) },
 		piece: func(at span) *body { return r.pieceOf(rctx, desc, at) },
 		single: func(offset int64) (io.ReadCloser, error) {
@@ -162,11 +172,11 @@ func (c cancelling) Close() error {
 
 // start begins the next piece. current and release are of one whose request has been answered; nil.
 func (g *ranges) start(current io.ReadCloser, release func()) {
-	p := &piece{at: span{g.next, min(g.next+pieceSize, g.size)}, done: make(chan struct{})}
+	p := &piece{at: span{g.next, min(g.next+g.length, g.size)}, done: make(chan struct{})}
 	if n := len(g.free); n > 0 {
 		p.buf, g.free = g.free[n-1], g.free[:n-1]
 	} else {
-		p.buf = make([]byte, pieceSize)
+		p.buf = make([]byte, g.length)
 	}
 	p.buf = p.buf[:p.at.end-p.at.begin]
 	g.next = p.at.end
@@ -220,7 +230,7 @@ func (g *ranges) Read(p []byte) (int, error) {
 // take waits for the next piece, having asked for those after it.
 func (g *ranges) take() error {
 	if g.buf != nil {
-		g.free, g.buf = append(g.free, g.buf[:pieceSize]), nil
+		g.free, g.buf = append(g.free, g.buf[:g.length]), nil
 	}
 	for len(g.queue) < g.atOnce && g.next < g.size {
 		g.start(nil, nil)

@@ -90,7 +90,7 @@ func (r *Repository) referrersPage(ctx context.Context, s *server, path string) 
 	if err != nil {
 		return nil, "", err
 	}
-	if resp.StatusCode != http.StatusOK {
+	if !succeeded(resp) {
 		return nil, "", readError(resp)
 	}
 	defer func() { _ = resp.Body.Close() }() // it was only read

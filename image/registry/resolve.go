@@ -2,6 +2,7 @@ package registry
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -45,8 +46,8 @@ func (r *Repository) Resolve(ctx context.Context) (desc ocispec.Descriptor, err 
 
 func (r *Repository) resolveAt(ctx context.Context, s *server) (ocispec.Descriptor, error) {
 	desc, err := r.ask(ctx, s, http.MethodHead)
-	// Some servers answer HEAD without what is wanted, or with an error that has no words.
-	if err != nil && statusOf(err) == http.StatusMethodNotAllowed || err == nil && (desc.Digest == "" || desc.Size <= 0) {
+	// Some servers answer HEAD without what is wanted, or refuse it, for which there are no words.
+	if headRefused(statusOf(err)) || err == nil && (desc.Digest == "" || desc.Size <= 0 || !isDocument(desc.MediaType) && !isSchema1(desc.MediaType)) {
 		desc, err = r.ask(ctx, s, http.MethodGet)
 	}
 	if err != nil {
@@ -55,13 +56,26 @@ func (r *Repository) resolveAt(ctx context.Context, s *server) (ocispec.Descript
 	if r.ref.Digest != "" && desc.Digest != r.ref.Digest {
 		return desc, fmt.Errorf("it answers with %s: the registry is wrong about its content: %w", desc.Digest, errdefs.ErrFailedPrecondition)
 	}
-	if desc.MediaType == schema1 || desc.MediaType == schema1Signed {
-		return desc, fmt.Errorf("the image has the old format schema 1, which is not supported; have it pushed again by a client of today: %w", errdefs.ErrNotImplemented)
+	if isSchema1(desc.MediaType) {
+		return desc, fmt.Errorf("image format schema 1 is not supported, it must be pushed again by a current client: %w", errdefs.ErrNotImplemented)
 	}
 	return desc, nil
 }
 
-// ask asks for the manifest, and with GET reads it to find digest and size.
+func isSchema1(mediaType string) bool { return mediaType == schema1 || mediaType == schema1Signed }
+
+// headRefused reports whether GET may do better than a HEAD of that status. Of what is not there, and of a
+// user that is not known, it will not.
+func headRefused(status int) bool {
+	switch status {
+	case http.StatusUnauthorized, http.StatusNotFound, http.StatusTooManyRequests:
+		return false
+	}
+	return status >= 400 && status < 500 || status == http.StatusNotImplemented
+}
+
+// ask asks for the manifest, and with GET reads it to find digest, size and, if the server does not know it,
+// its media type.
 func (r *Repository) ask(ctx context.Context, s *server, method string) (ocispec.Descriptor, error) {
 	var desc ocispec.Descriptor
 	req, err := s.request(ctx, method, "/"+r.ref.Repository+manifestsPrefix+r.ref.target(), accept())
@@ -72,13 +86,12 @@ func (r *Repository) ask(ctx context.Context, s *server, method string) (ocispec
 	if err != nil {
 		return desc, err
 	}
-	if resp.StatusCode != http.StatusOK {
+	if !succeeded(resp) {
 		return desc, readError(resp)
 	}
 	defer func() { _ = resp.Body.Close() }()
-	desc.MediaType, _, err = mime.ParseMediaType(resp.Header.Get("Content-Type"))
-	if err != nil {
-		return desc, fmt.Errorf("it names no media type: is this a registry? %w", errdefs.ErrFailedPrecondition)
+	if mediaType, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type")); err == nil {
+		desc.MediaType = mediaType
 	}
 	if method == http.MethodHead {
 		if d, err := digest.Parse(resp.Header.Get(contentDigest)); err == nil {
@@ -90,12 +103,47 @@ func (r *Repository) ask(ctx context.Context, s *server, method string) (ocispec
 	if err != nil {
 		return desc, err
 	}
+	if desc.MediaType, err = documentType(desc.MediaType, raw); err != nil {
+		return desc, err
+	}
 	algorithm := digest.Canonical
 	if r.ref.Digest != "" {
 		algorithm = r.ref.Digest.Algorithm()
 	}
 	desc.Digest, desc.Size = algorithm.FromBytes(raw), int64(len(raw))
 	return desc, nil
+}
+
+// documentType returns the media type of a document: the server's if that is one of a document, else what
+// the document states or, by its fields, must be.
+func documentType(said string, raw []byte) (string, error) {
+	if isDocument(said) || isSchema1(said) {
+		return said, nil
+	}
+	var doc struct {
+		MediaType string `json:"mediaType"`
+		Config    *struct {
+			MediaType string `json:"mediaType"`
+		} `json:"config"`
+		Manifests json.RawMessage `json:"manifests"`
+		FSLayers  json.RawMessage `json:"fsLayers"`
+	}
+	if err := json.Unmarshal(raw, &doc); err != nil {
+		return "", fmt.Errorf("answer of the media type %.100q is not a manifest: is this a registry? %w", said, errdefs.ErrFailedPrecondition)
+	}
+	switch {
+	case isDocument(doc.MediaType):
+		return doc.MediaType, nil
+	case doc.Config != nil && strings.HasPrefix(doc.Config.MediaType, "application/vnd.docker."):
+		return dockerManifest, nil
+	case doc.Config != nil:
+		return ocispec.MediaTypeImageManifest, nil
+	case doc.Manifests != nil:
+		return ocispec.MediaTypeImageIndex, nil
+	case doc.FSLayers != nil:
+		return schema1, nil
+	}
+	return "", fmt.Errorf("answer of the media type %.100q is not a manifest: is this a registry? %w", said, errdefs.ErrFailedPrecondition)
 }
 
 // readManifest reads a document, which is not larger than any that is taken.

@@ -87,11 +87,10 @@ func (r *Repository) subjectIndex(ctx context.Context, s *server, tag string) (i
 	if err != nil {
 		return index, err
 	}
-	switch resp.StatusCode {
-	case http.StatusOK:
-	case http.StatusNotFound:
+	switch {
+	case resp.StatusCode == http.StatusNotFound:
 		return index, resp.Body.Close()
-	default:
+	case !succeeded(resp):
 		return index, readError(resp)
 	}
 	defer func() { _ = resp.Body.Close() }()
@@ -120,7 +119,7 @@ func (r *Repository) putManifest(ctx context.Context, s *server, target, mediaTy
 	if err != nil {
 		return nil, err
 	}
-	if resp.StatusCode != http.StatusCreated {
+	if !succeeded(resp) {
 		return nil, readError(resp)
 	}
 	return resp, nil

@@ -92,7 +92,11 @@ type headers struct {
 
 func (t headers) RoundTrip(req *http.Request) (*http.Response, error) {
 	if req.URL.Scheme != t.base.Scheme || req.URL.Host != t.base.Host {
-		return t.RoundTripper.RoundTrip(req)
+		resp, err := t.RoundTripper.RoundTrip(req)
+		if err == nil {
+			keepMethod(resp)
+		}
+		return resp, err
 	}
 	authorization := t.login.authorization()
 	if len(t.header) > 0 || authorization != "" {
@@ -105,10 +109,29 @@ func (t headers) RoundTrip(req *http.Request) (*http.Response, error) {
 		req.Header.Set("Authorization", authorization)
 	}
 	resp, err := t.RoundTripper.RoundTrip(req)
-	if err == nil && resp.StatusCode == http.StatusUnauthorized {
-		t.login.challenged(resp.Header.Values("Www-Authenticate"))
+	if err != nil {
+		return nil, err
 	}
-	return resp, err
+	if resp.StatusCode == http.StatusUnauthorized {
+		t.login.challenged(resp.Header.Values("Www-Authenticate"))
+		oneChallenge(resp)
+	}
+	keepMethod(resp)
+	return resp, nil
+}
+
+// keepMethod makes a redirect of a request that is not a read one that keeps its method and body, as
+// registries mean it: by the statuses 301 and 302 the HTTP client would turn an upload into a GET.
+func keepMethod(resp *http.Response) {
+	if resp.Request == nil || resp.Request.Method == http.MethodGet || resp.Request.Method == http.MethodHead {
+		return
+	}
+	switch resp.StatusCode {
+	case http.StatusMovedPermanently:
+		resp.StatusCode = http.StatusPermanentRedirect
+	case http.StatusFound:
+		resp.StatusCode = http.StatusTemporaryRedirect
+	}
 }
 
 // retryPolicy is what to try again, and when.

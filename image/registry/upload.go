@@ -56,15 +56,16 @@ func (u *upload) send(ctx context.Context) error {
 // begin begins it anew.
 func (u *upload) begin(ctx context.Context) (err error) {
 	u.offset = 0
-	u.location, err = u.repository.begin(ctx, u.server, u.desc, "")
-	if err == nil && u.location == nil {
-		err = fmt.Errorf("it names no place to upload to: %w", errdefs.ErrFailedPrecondition)
-	}
+	u.location, err = u.repository.begin(ctx, u.server, u.desc)
 	return err
 }
 
-// request makes a request of an upload. Its location may be anywhere, but not out of TLS.
+// request makes a request of an upload. Its location may be anywhere, but not out of TLS: one without TLS at
+// the registry's own host, as servers behind a proxy name it, is used with TLS.
 func (u *upload) request(ctx context.Context, method string) (*http.Request, error) {
+	if base := u.server.base; base.Scheme == "https" && u.location.Scheme == "http" && u.location.Hostname() == base.Hostname() {
+		u.location.Scheme, u.location.Host = base.Scheme, base.Host
+	}
 	if u.server.base.Scheme == "https" && u.location.Scheme != "https" {
 		return nil, fmt.Errorf("it has uploads go out of TLS, which is not safe: %w", errdefs.ErrFailedPrecondition)
 	}
@@ -100,7 +101,7 @@ func (u *upload) finish(ctx context.Context, content Blob, size int64) error {
 	if err != nil {
 		return err
 	}
-	if resp.StatusCode != http.StatusCreated {
+	if !succeeded(resp) {
 		return readError(resp)
 	}
 	return resp.Body.Close()
@@ -163,7 +164,7 @@ func (u *upload) chunk(ctx context.Context, n int64) error {
 	if err != nil {
 		return err
 	}
-	if resp.StatusCode != http.StatusAccepted {
+	if !succeeded(resp) {
 		return readError(resp)
 	}
 	return u.stands(resp, at+n)
@@ -174,8 +175,8 @@ type limited struct {
 	io.Closer
 }
 
-// stands takes from an answer where the upload goes on; otherwise is what the registry has where it does
-// not say.
+// stands takes from an answer where the upload goes on; otherwise is what the registry has if it does not
+// say so in a form that is known.
 func (u *upload) stands(resp *http.Response, otherwise int64) error {
 	if err := resp.Body.Close(); err != nil {
 		return err
@@ -184,9 +185,9 @@ func (u *upload) stands(resp *http.Response, otherwise int64) error {
 		u.location = location
 	}
 	u.offset = otherwise
-	if text := resp.Header.Get("Range"); text != "" {
-		has, ok := uploadRange(text)
-		if !ok || has > u.desc.Size {
+	text := resp.Header.Get("Range")
+	if has, ok := uploadRange(text); ok {
+		if has > u.desc.Size {
 			return fmt.Errorf("it says that it has %.64q of %d bytes: %w", text, u.desc.Size, errdefs.ErrFailedPrecondition)
 		}
 		u.offset = has
@@ -227,7 +228,7 @@ func (u *upload) recover(ctx context.Context, failure error) error {
 	}
 	was := u.offset
 	err := u.status(ctx)
-	if statusOf(err) == http.StatusNotFound && u.anew < maxAnew {
+	if refused(err) && u.anew < maxAnew { // it does not know the upload, or cannot say where it is
 		u.anew++
 		return u.begin(ctx)
 	}
@@ -250,7 +251,7 @@ func (u *upload) status(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if resp.StatusCode != http.StatusNoContent {
+	if !succeeded(resp) {
 		return readError(resp)
 	}
 	return u.stands(resp, 0)
