@@ -20,6 +20,9 @@ type RunRequest struct {
 	ID string
 	// Image reference or digest; empty with RootFS set.
 	Image string
+	// Platform of the image's files, os/arch[/variant]; empty: this host's. It must be the one that the
+	// image's configuration was read for.
+	Platform string
 	// RootFS is a directory to use instead of an image.
 	RootFS string
 	// Spec is the OCI runtime spec; the daemon fills in root.path, and the cgroup's path where
@@ -74,7 +77,7 @@ func (c *Client) Run(ctx context.Context, r RunRequest) (Started, error) {
 	}
 	token := randomHex(16)
 	resp, err := call[cleatapi.RunResponse](ctx, c, cleatapi.ContainersService, "Run", &cleatapi.RunRequest{
-		Id: r.ID, Image: r.Image, Rootfs: r.RootFS, Spec: spec, User: r.User,
+		Id: r.ID, Image: r.Image, Platform: r.Platform, Rootfs: r.RootFS, Spec: spec, User: r.User,
 		Snapshotter: r.Snapshotter, Runtime: r.Runtime, Labels: r.Labels,
 		Terminal: r.Stdio.Terminal, Stdin: r.Stdio.Stdin, Stdout: r.Stdio.Stdout, Stderr: r.Stdio.Stderr,
 		Log: r.Log, AutoRemove: r.AutoRemove, Token: token, StorageSize: r.StorageSize,

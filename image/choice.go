@@ -71,13 +71,13 @@ func (c *Choice) pick(found []ocispec.Descriptor) []ocispec.Descriptor {
 }
 
 func pickFor(found []ocispec.Descriptor, p ocispec.Platform) []ocispec.Descriptor {
-	exactly, suits := platforms.NewMatcher(p), platforms.Only(p)
+	exactly, only := platforms.NewMatcher(p), platforms.Only(p)
 	var exact, best []ocispec.Descriptor
 	for _, d := range found {
 		switch {
 		case exactly.Match(*d.Platform):
 			exact = append(exact, d)
-		case suits.Match(*d.Platform) && (best == nil || suits.Less(*d.Platform, *best[0].Platform)):
+		case suits(only, *d.Platform) && (best == nil || only.Less(*d.Platform, *best[0].Platform)):
 			best = []ocispec.Descriptor{d}
 		}
 	}

@@ -177,18 +177,13 @@ func ReadManifest(ctx context.Context, p Provider, desc ocispec.Descriptor) (oci
 
 // readConfig returns the configuration that desc names.
 func readConfig(ctx context.Context, p Provider, desc ocispec.Descriptor) (ocispec.Image, error) {
-	var config ocispec.Image
 	raw, err := readDocument(ctx, p, desc)
 	if err != nil {
-		return config, err
+		return ocispec.Image{}, err
 	}
-	if err := json.Unmarshal(raw, &config); err != nil {
-		return config, invalidf("read configuration %s: %w", desc.Digest, err)
-	}
-	for _, d := range config.RootFS.DiffIDs {
-		if err := d.Validate(); err != nil {
-			return config, invalidf("configuration %s: layer digest %.160q: %w", desc.Digest, d, err)
-		}
+	config, err := parseConfig(raw)
+	if err != nil {
+		return config, fmt.Errorf("configuration %s: %w", desc.Digest, err)
 	}
 	return config, nil
 }

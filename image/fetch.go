@@ -178,19 +178,19 @@ func (f *Fetching) candidates(ctx context.Context, desc ocispec.Descriptor, dept
 	for _, d := range index.Manifests {
 		f.found(d, desc)
 		switch {
-		case IsIndex(d.MediaType) && (d.Platform == nil || f.opts.Platform.Match(*d.Platform)):
+		case IsIndex(d.MediaType) && (!namesPlatform(d) || f.opts.Platform.Match(*d.Platform)):
 			if err := f.candidates(ctx, d, depth+1, found, others); err != nil {
 				return err
 			}
 			continue
 		case !IsManifest(d.MediaType):
 			continue
-		case d.Platform == nil:
+		case !namesPlatform(d):
 			if d.Platform, err = f.platformOf(ctx, d); err != nil {
 				return err
 			}
 		}
-		if d.Platform != nil && f.opts.Platform.Match(*d.Platform) {
+		if d.Platform != nil && suits(f.opts.Platform, *d.Platform) {
 			*found = append(*found, d)
 		} else if d.Platform != nil {
 			*others = append(*others, d)

@@ -81,7 +81,7 @@ func gather(ctx context.Context, p Provider, desc ocispec.Descriptor, match plat
 		return err
 	}
 	for _, d := range index.Manifests {
-		if !IsManifest(d.MediaType) && !IsIndex(d.MediaType) || d.Platform != nil && !match.Match(*d.Platform) {
+		if !IsManifest(d.MediaType) && !IsIndex(d.MediaType) || namesPlatform(d) && !match.Match(*d.Platform) {
 			continue
 		}
 		if err := gather(ctx, p, d, match, depth+1, found); err != nil && !errdefs.IsNotFound(err) {
@@ -98,7 +98,7 @@ func matching(ctx context.Context, p Provider, desc ocispec.Descriptor, match pl
 		return candidate{}, false, err
 	}
 	c := candidate{desc: desc, manifest: manifest}
-	if desc.Platform != nil {
+	if namesPlatform(desc) {
 		c.platform = *desc.Platform
 		return c, match.Match(c.platform), nil
 	}
@@ -110,7 +110,16 @@ func matching(ctx context.Context, p Provider, desc ocispec.Descriptor, match pl
 		return c, false, err
 	}
 	c.platform = platforms.Normalize(config.Platform)
-	return c, match.Match(c.platform), nil
+	return c, suits(match, c.platform), nil
+}
+
+// namesPlatform reports whether a descriptor says which platform it is for.
+func namesPlatform(d ocispec.Descriptor) bool { return d.Platform != nil && d.Platform.Architecture != "" }
+
+// suits reports whether a platform matches. One without an architecture, of a configuration that names none,
+// matches all: nothing else is known of the image.
+func suits(match platforms.Matcher, p ocispec.Platform) bool {
+	return p.Architecture == "" || match.Match(p)
 }
 
 // ReadConfig returns the configuration of the image for the platform; a nil matcher is

@@ -15,6 +15,7 @@ package spec
 import (
 	"fmt"
 	"os"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -155,10 +156,7 @@ func process(image Image, o Options) (*specs.Process, error) {
 	}
 	dir := o.WorkDir
 	if dir == "" {
-		dir = image.WorkingDir
-	}
-	if dir == "" {
-		dir = "/"
+		dir = path.Join("/", image.WorkingDir) // images have relative ones
 	}
 	if !strings.HasPrefix(dir, "/") {
 		return nil, invalid("working directory %q: want an absolute path", dir)
@@ -229,14 +227,14 @@ func namespaces(network string) ([]specs.LinuxNamespace, error) {
 	if _, err := os.Stat("/proc/self/ns/cgroup"); err == nil {
 		ns = append(ns, specs.LinuxNamespace{Type: specs.CgroupNamespace})
 	}
-	path, joins := strings.CutPrefix(network, "ns:")
+	file, joins := strings.CutPrefix(network, "ns:")
 	switch {
 	case network == "host":
 		return ns, nil
 	case network == "" || network == "none":
 		return append(ns, specs.LinuxNamespace{Type: specs.NetworkNamespace}), nil
-	case joins && strings.HasPrefix(path, "/"):
-		return append(ns, specs.LinuxNamespace{Type: specs.NetworkNamespace, Path: path}), nil
+	case joins && strings.HasPrefix(file, "/"):
+		return append(ns, specs.LinuxNamespace{Type: specs.NetworkNamespace, Path: file}), nil
 	default:
 		return nil, invalid("network %q: want host, none or ns:/PATH", network)
 	}

@@ -161,3 +161,31 @@ func FuzzParseBytes(f *testing.F) {
 		}
 	})
 }
+
+func TestParseImage_FieldsThatDockerTolerates(t *testing.T) {
+	for config, want := range map[string]spec.Image{
+		`{}`:                                {},
+		`{"config":null}`:                   {},
+		`{"config":[]}`:                     {},
+		`{"config":"x"}`:                    {},
+		`{"config":{"Entrypoint":[""]}}`:    {},
+		`{"config":{"Entrypoint":["",""]}}`: {Entrypoint: []string{"", ""}},
+		`{"config":{"Entrypoint":"/bin/sh","Cmd":"-l"}}`:                                                        {Entrypoint: []string{"/bin/sh"}, Cmd: []string{"-l"}},
+		`{"config":{"Entrypoint":"","Cmd":""}}`:                                                                 {},
+		`{"config":{"Entrypoint":null,"Cmd":null,"Env":null,"Volumes":null,"ExposedPorts":null,"Labels":null}}`: {},
+		`{"config":{"Entrypoint":{},"Cmd":7,"User":"www"}}`:                                                     {Cmd: []string{"7"}, User: "www"},
+		`{"config":{"User":1000,"StopSignal":15}}`:                                                              {User: "1000", StopSignal: "15"},
+		`{"config":{"User":null,"WorkingDir":null,"StopSignal":null}}`:                                          {},
+		`{"config":{"Volumes":["/a"],"Env":"A=b"}}`:                                                             {Volumes: map[string]struct{}{"/a": {}}, Env: []string{"A=b"}},
+		`{"config":{"Volumes":{"/a":null}}}`:                                                                    {Volumes: map[string]struct{}{"/a": {}}},
+		`{"created":"yesterday","history":7,"config":{"Cmd":["a"]}}`:                                            {Cmd: []string{"a"}},
+	} {
+		if got, err := spec.ParseImage([]byte(config)); err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: %+v, %v, want %+v", config, got, err, want)
+		}
+	}
+	s, err := spec.Generate(spec.Image{Cmd: []string{"a"}, WorkingDir: "srv/app"}, spec.Options{})
+	if err != nil || s.Process.Cwd != "/srv/app" {
+		t.Errorf("%+v, %v", s, err)
+	}
+}

@@ -115,7 +115,7 @@ func (r *runner) prepare(ctx context.Context, fs *pflag.FlagSet, args []string) 
 		if image, err = spec.ParseImage(details.Config); err != nil {
 			return err
 		}
-		r.req.Image = args[0]
+		r.req.Image, r.req.Platform = args[0], r.platform
 		r.req.User = or(r.user, image.User)
 	}
 	o, err := r.options(fs, id, args[1:])

@@ -15,7 +15,6 @@ import (
 	"github.com/cleatproject/cleat/image"
 	"github.com/cleatproject/cleat/metadata"
 	"github.com/cleatproject/cleat/proto/cleatapi"
-	"github.com/cleatproject/cleat/proto/reason"
 )
 
 // imageInfo is what Run needs to know of an image.
@@ -25,70 +24,51 @@ type imageInfo struct {
 	user    string
 }
 
-// imageCache remembers what the documents of images say, by digest: they never change. It is
-// bounded by forgetting everything now and then.
+// imageKey is what decides what an image's documents say: they never change.
+type imageKey struct {
+	target   digest.Digest
+	platform string // as it was asked for, "" for this host's
+}
+
+// imageCache remembers what the documents of images say. It is bounded by forgetting everything now and
+// then.
 type imageCache struct {
 	mu   sync.Mutex
-	seen map[digest.Digest]imageInfo
+	seen map[imageKey]imageInfo
 }
 
 const imageCacheSize = 1000
 
-func (c *imageCache) get(d digest.Digest) (imageInfo, bool) {
+func (c *imageCache) get(k imageKey) (imageInfo, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	i, ok := c.seen[d]
+	i, ok := c.seen[k]
 	return i, ok
 }
 
-func (c *imageCache) put(d digest.Digest, i imageInfo) {
+func (c *imageCache) put(k imageKey, i imageInfo) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.seen == nil || len(c.seen) >= imageCacheSize {
-		c.seen = make(map[digest.Digest]imageInfo)
+		c.seen = make(map[imageKey]imageInfo)
 	}
-	c.seen[d] = i
+	c.seen[k] = i
 }
 
-// resolve finds an image by the name as stored, by the name as people shorten it, or by digest.
-func (s *Service) resolve(ctx context.Context, namespace, ref string) (img metadata.Image, err error) {
-	full, nameErr := image.NormalizeName(ref)
-	err = s.DB.View(ctx, func(tx *metadata.Tx) error {
-		images := tx.Images(namespace)
-		if img, err = images.Get(ref); err == nil || !errors.Is(err, errdefs.ErrNotFound) {
-			return err
-		}
-		if nameErr == nil {
-			if img, err = images.Get(full); err == nil || !errors.Is(err, errdefs.ErrNotFound) {
-				return err
-			}
-		}
-		d, derr := digest.Parse(ref)
-		if derr != nil {
-			return fmt.Errorf("image %s: %w", ref, reason.ImageNotFound)
-		}
-		list, err := images.List("target.digest==" + d.String())
-		if err != nil {
-			return err
-		}
-		if len(list) == 0 {
-			return fmt.Errorf("image %s: %w", ref, reason.ImageNotFound)
-		}
-		img = list[0]
-		return nil
-	})
-	return img, err
-}
-
-// unpacked returns an image of a namespace with its layers unpacked, unpacking what is missing. What
-// it returned stays as long as hold does.
-func (s *Service) unpacked(ctx context.Context, hold *metadata.Hold, namespace, ref, snapshotter string) (*imageInfo, error) {
+// unpacked returns an image of a namespace for a platform, "" for this host's, with its layers unpacked,
+// unpacking what is missing. What it returned stays as long as hold does.
+func (s *Service) unpacked(ctx context.Context, hold *metadata.Hold, namespace, ref, platform, snapshotter string) (*imageInfo, error) {
+	match, err := parsePlatform(platform)
+	if err != nil {
+		return nil, err
+	}
 	img, err := s.resolve(ctx, namespace, ref)
 	if err != nil {
 		return nil, err
 	}
 	hold.Content(img.Target.Digest.String())
-	if info, ok := s.images.get(img.Target.Digest); ok {
+	key := imageKey{img.Target.Digest, platform}
+	if info, ok := s.images.get(key); ok {
 		info.name = img.Name
 		if info.chainID == "" {
 			return &info, nil
@@ -98,12 +78,12 @@ func (s *Service) unpacked(ctx context.Context, hold *metadata.Hold, namespace, 
 			return &info, err
 		}
 	}
-	u, err := s.unpack(ctx, hold, namespace, img.Target, snapshotter, nil, nil)
+	u, err := s.unpack(ctx, hold, namespace, img.Target, snapshotter, match, nil)
 	if err != nil {
 		return nil, fmt.Errorf("image %s: %w", img.Name, err)
 	}
 	info := imageInfo{chainID: u.Snapshot, user: u.Config.Config.User}
-	s.images.put(img.Target.Digest, info)
+	s.images.put(key, info)
 	info.name = img.Name
 	return &info, nil
 }

@@ -56,14 +56,20 @@ func (s *Service) DeleteImage(ctx context.Context, namespace, name string, targe
 	})
 }
 
-// RemoveImage deletes a name as people write it; what only it referred to goes with it.
+// RemoveImage deletes a name as people write it; what only it referred to goes with it. A digest that several
+// names have is a failed precondition: it does not say which one is meant.
 func (s *Service) RemoveImage(ctx context.Context, namespace, ref string) error {
-	img, err := s.resolve(ctx, namespace, ref)
+	found, err := s.resolveAll(ctx, namespace, ref)
 	if err != nil {
 		return err
 	}
-	if err := s.onlyName(ctx, namespace, ref, img); err != nil {
-		return err
+	img := found[0]
+	if len(found) > 1 {
+		names := make([]string, len(found))
+		for i, f := range found {
+			names[i] = f.Name
+		}
+		return fmt.Errorf("image %s has several names, %s: %w", ref, strings.Join(names, ", "), reason.ImageHasNames)
 	}
 	if err := s.DeleteImage(ctx, namespace, img.Name, ""); err != nil {
 		return err
@@ -72,25 +78,6 @@ func (s *Service) RemoveImage(ctx context.Context, namespace, ref string) error 
 		return fmt.Errorf("image %s is removed, its content is not: %w", img.Name, err)
 	}
 	return nil
-}
-
-// onlyName refuses a digest that has several names: which of them is meant?
-func (s *Service) onlyName(ctx context.Context, namespace, ref string, img metadata.Image) error {
-	if ref != img.Target.Digest.String() || ref == img.Name {
-		return nil
-	}
-	var names []string
-	err := s.DB.View(ctx, func(tx *metadata.Tx) error {
-		list, err := tx.Images(namespace).List("target.digest==" + ref)
-		for _, i := range list {
-			names = append(names, i.Name)
-		}
-		return err
-	})
-	if err == nil && len(names) > 1 {
-		err = fmt.Errorf("image %s has several names, %s: %w", ref, strings.Join(names, ", "), reason.ImageHasNames)
-	}
-	return err
 }
 
 // TagImages gives an image further names. A name that exists is moved.

@@ -35,7 +35,7 @@ func (s *Service) PushImage(ctx context.Context, namespace string, from Store, t
 	if err := from.single(); err != nil {
 		return err
 	}
-	if p.img, err = s.resolve(ctx, namespace, first(from.Name, to.Reference)); err != nil {
+	if p.img, err = s.pushed(ctx, namespace, from.Name, to.Reference); err != nil {
 		return err
 	}
 	if p.options.Platform, err = s.pushPlatform(ctx, namespace, p.img, from.Choice); err != nil {
@@ -55,6 +55,22 @@ func (s *Service) PushImage(ctx context.Context, namespace string, from Store, t
 		return fmt.Errorf("push %s: the image is %s: %w", p.ref, p.img.Target.Digest, errdefs.ErrInvalidArgument)
 	}
 	return p.run(ctx, watch)
+}
+
+// pushed returns the image to push: of the name or, if there is none, of the reference. That is a name as well,
+// and not an id, under which nothing can be pushed.
+func (s *Service) pushed(ctx context.Context, namespace, name, reference string) (metadata.Image, error) {
+	if id, ok := parseImageID(reference); name == "" && ok && id.repository == "" {
+		found, _, err := s.resolveName(ctx, namespace, reference)
+		if err == nil && len(found) == 0 {
+			err = noImage(reference)
+		}
+		if err != nil {
+			return metadata.Image{}, err
+		}
+		return found[0], nil
+	}
+	return s.resolve(ctx, namespace, first(name, reference))
 }
 
 // pushPlatform returns the platform to push a manifest of, or nil for the whole image: a registry takes an

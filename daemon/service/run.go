@@ -114,6 +114,9 @@ func checkRun(req *cleatapi.RunRequest, id string) error {
 	if req.Rootfs != "" && !filepath.IsAbs(req.Rootfs) {
 		return fmt.Errorf("run %s: rootfs %q is not an absolute path: %w", id, req.Rootfs, errdefs.ErrInvalidArgument)
 	}
+	if req.Rootfs != "" && req.Platform != "" {
+		return fmt.Errorf("run %s: a rootfs directory has no platform to choose: %w", id, errdefs.ErrInvalidArgument)
+	}
 	if req.Log && (req.Stdout != "" || req.Stderr != "" || req.Terminal) {
 		return fmt.Errorf("run %s: a log file excludes stdout, stderr and terminal: %w", id, errdefs.ErrInvalidArgument)
 	}
@@ -148,7 +151,7 @@ func (s *Service) planRun(ctx context.Context, hold *metadata.Hold, namespace, i
 	if err != nil || req.Image == "" {
 		return r, err
 	}
-	r.image, err = s.unpacked(ctx, hold, namespace, req.Image, r.container.Snapshotter)
+	r.image, err = s.unpacked(ctx, hold, namespace, req.Image, req.Platform, r.container.Snapshotter)
 	if err != nil {
 		return nil, err
 	}

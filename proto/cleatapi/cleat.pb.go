@@ -20,7 +20,7 @@ var _ = math.Inf
 type RunRequest struct {
 	// Identifier of the container; empty: the daemon picks 64 hex digits.
 	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	// Image reference as stored, or a digest; empty with rootfs set.
+	// Image by name, digest or the beginning of one; empty with rootfs set.
 	Image string `protobuf:"bytes,2,opt,name=image,proto3" json:"image,omitempty"`
 	// The OCI runtime spec as JSON; root.path is filled in by the daemon.
 	Spec []byte `protobuf:"bytes,3,opt,name=spec,proto3" json:"spec,omitempty"`
@@ -51,6 +51,8 @@ type RunRequest struct {
 	Token string `protobuf:"bytes,16,opt,name=token,proto3" json:"token,omitempty"`
 	// What the container may hold on disk beside its image, in bytes; 0: no limit.
 	StorageSize int64 `protobuf:"varint,17,opt,name=storage_size,json=storageSize,proto3" json:"storage_size,omitempty"`
+	// os/arch[/variant] of the image's files; empty: this host's.
+	Platform string `protobuf:"bytes,18,opt,name=platform,proto3" json:"platform,omitempty"`
 }
 
 func (m *RunRequest) Reset()      { *m = RunRequest{} }
@@ -743,6 +745,15 @@ func (m *RunRequest) MarshalToSizedBuffer(dAtA []byte) (int, error) {
 	_ = i
 	var l int
 	_ = l
+	if len(m.Platform) > 0 {
+		i -= len(m.Platform)
+		copy(dAtA[i:], m.Platform)
+		i = encodeVarintCleat(dAtA, i, uint64(len(m.Platform)))
+		i--
+		dAtA[i] = 0x1
+		i--
+		dAtA[i] = 0x92
+	}
 	if m.StorageSize != 0 {
 		i = encodeVarintCleat(dAtA, i, uint64(m.StorageSize))
 		i--
@@ -4009,6 +4020,10 @@ func (m *RunRequest) Size() (n int) {
 	if m.StorageSize != 0 {
 		n += 2 + sovCleat(uint64(m.StorageSize))
 	}
+	l = len(m.Platform)
+	if l > 0 {
+		n += 2 + l + sovCleat(uint64(l))
+	}
 	return n
 }
 
@@ -5999,6 +6014,38 @@ func (m *RunRequest) Unmarshal(dAtA []byte) error {
 					break
 				}
 			}
+		case 18:
+			if wireType != 2 {
+				return fmt.Errorf("proto: wrong wireType = %d for field Platform", wireType)
+			}
+			var stringLen uint64
+			for shift := uint(0); ; shift += 7 {
+				if shift >= 64 {
+					return ErrIntOverflowCleat
+				}
+				if iNdEx >= l {
+					return io.ErrUnexpectedEOF
+				}
+				b := dAtA[iNdEx]
+				iNdEx++
+				stringLen |= uint64(b&0x7F) << shift
+				if b < 0x80 {
+					break
+				}
+			}
+			intStringLen := int(stringLen)
+			if intStringLen < 0 {
+				return ErrInvalidLengthCleat
+			}
+			postIndex := iNdEx + intStringLen
+			if postIndex < 0 {
+				return ErrInvalidLengthCleat
+			}
+			if postIndex > l {
+				return io.ErrUnexpectedEOF
+			}
+			m.Platform = string(dAtA[iNdEx:postIndex])
+			iNdEx = postIndex
 		default:
 			iNdEx = preIndex
 			skippy, err := skipCleat(dAtA[iNdEx:])
