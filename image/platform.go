@@ -114,7 +114,9 @@ func matching(ctx context.Context, p Provider, desc ocispec.Descriptor, match pl
 }
 
 // namesPlatform reports whether a descriptor says which platform it is for.
-func namesPlatform(d ocispec.Descriptor) bool { return d.Platform != nil && d.Platform.Architecture != "" }
+func namesPlatform(d ocispec.Descriptor) bool {
+	return d.Platform != nil && d.Platform.Architecture != ""
+}
 
 // suits reports whether a platform matches. One without an architecture, of a configuration that names none,
 // matches all: nothing else is known of the image.

@@ -198,13 +198,17 @@ func environment(image Image, o Options) []string {
 	return MergeEnv(MergeEnv(env, image.Env), o.Env)
 }
 
-// MergeEnv returns base with the variables of over added or replaced; a bare NAME removes the variable. Each comes
+// MergeEnv returns base with the variables of over added or replaced; a bare NAME removes the variable, and one
+// without a name is dropped. Each comes
 // once.
 func MergeEnv(base, over []string) []string {
 	out := make([]string, 0, len(base)+len(over))
 	at := make(map[string]int, cap(out)) // where a name's variable is
 	for _, kv := range slices.Concat(base, over) {
 		name, _, hasValue := strings.Cut(kv, "=")
+		if name == "" {
+			continue // an OCI runtime refuses it
+		}
 		i, have := at[name]
 		switch {
 		case have && hasValue:

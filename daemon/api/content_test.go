@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	api "github.com/containerd/containerd/api/services/content/v1"
 	"github.com/containerd/errdefs"
@@ -297,4 +298,41 @@ func TestContentWriteSession(t *testing.T) {
 	if err != nil || resp.Info.Labels["l"] != "v" || resp.Info.Size != 5 {
 		t.Errorf("%+v, %v", resp, err)
 	}
+}
+
+// TestContentWrite_EachAnswerIsWhole has every answer carry all that is published of it.
+func TestContentWrite_EachAnswerIsWhole(t *testing.T) {
+	s := serve(t, "ns")
+	c := s.content("ns")
+	var w *remoteWriter
+	written := ""
+	for i, step := range []struct {
+		req     api.WriteContentRequest
+		written string
+	}{
+		{api.WriteContentRequest{Action: api.WriteAction_STAT, Ref: "r"}, ""},
+		{api.WriteContentRequest{Action: api.WriteAction_WRITE, Ref: "r", Total: 9}, ""},
+		{api.WriteContentRequest{Action: api.WriteAction_WRITE, Data: []byte("wrong")}, "wrong"},
+		{api.WriteContentRequest{Action: api.WriteAction_WRITE}, "wrong"},
+		{api.WriteContentRequest{Action: api.WriteAction_STAT}, "wrong"},
+		{api.WriteContentRequest{Action: api.WriteAction_WRITE, Offset: 5, Data: []byte("er")}, "wronger"},
+		{api.WriteContentRequest{Action: api.WriteAction_WRITE, Data: []byte("ri")}, "ri"},
+		{api.WriteContentRequest{Action: api.WriteAction_COMMIT, Offset: 2, Data: []byte("ght"), Total: 5}, "right"},
+	} {
+		var err error
+		if w == nil {
+			w, err = c.open(c.ctx, &step.req)
+		} else {
+			err = w.send(&step.req)
+		}
+		must(t, err)
+		written = step.written
+		r := w.last
+		if r.Action != step.req.Action || r.Offset != int64(len(written)) || r.Digest != digest.FromString(written).String() ||
+			r.StartedAt.AsTime().Before(time.Now().Add(-time.Hour)) || r.UpdatedAt.AsTime().Before(r.StartedAt.AsTime()) ||
+			(r.Total != 0) != (i > 0) {
+			t.Errorf("step %d, %q written: %+v", i, written, r)
+		}
+	}
+	must(t, w.Close())
 }

@@ -87,15 +87,13 @@ func (s *writeSession) handle(ctx context.Context, req *api.WriteContentRequest)
 		return nil, fmt.Errorf("write %s: unknown action %d: %w", s.ref, req.GetAction(), errdefs.ErrInvalidArgument)
 	}
 	st := s.w.Status()
+	// Clients take the digest of a blob from the last answer before the commit, which may find that the blob
+	// exists and then has no answer.
 	resp := &api.WriteContentResponse{
 		Action: req.GetAction(), StartedAt: stamp(st.StartedAt), UpdatedAt: stamp(st.UpdatedAt),
-		Offset: st.Offset, Total: s.total,
+		Offset: st.Offset, Total: s.total, Digest: s.w.Digest().String(),
 	}
-	switch req.GetAction() {
-	case api.WriteAction_WRITE:
-		return resp, nil // the digest would have to be waited for: it is computed behind the write
-	case api.WriteAction_STAT:
-		resp.Digest = s.w.Digest().String()
+	if req.GetAction() != api.WriteAction_COMMIT {
 		return resp, nil
 	}
 	blob, err := s.w.CommitLabelled(ctx, s.total, s.expected, req.GetLabels())

@@ -41,17 +41,15 @@ func (s *Service) resolveAll(ctx context.Context, namespace, ref string) ([]meta
 	if !ok {
 		return nil, noImage(ref)
 	}
-	found, err := s.matchID(ctx, namespace, list, id)
+	found, ids, err := s.matchID(ctx, namespace, list, id)
 	if err != nil {
 		return nil, err
 	}
 	if len(found) == 0 {
 		return nil, noImage(ref)
 	}
-	for _, img := range found {
-		if img.Target.Digest != found[0].Target.Digest {
-			return nil, fmt.Errorf("image %s: several images have an id that begins with it: %w", ref, errdefs.ErrInvalidArgument)
-		}
+	if len(ids) > 1 && slices.ContainsFunc(found, func(img metadata.Image) bool { return img.Target.Digest != found[0].Target.Digest }) {
+		return nil, fmt.Errorf("image %s: several images have an id that begins with it: %w", ref, errdefs.ErrInvalidArgument)
 	}
 	if i := slices.IndexFunc(found, func(img metadata.Image) bool { return id.tag != "" && sameName(img.Name, id.tag) }); i >= 0 {
 		return found[i : i+1], nil
@@ -156,32 +154,36 @@ func (id imageID) inRepository(stored string) bool {
 	return err == nil && r.Host+"/"+r.Repository == id.repository
 }
 
-// matchID returns the images that an id stands for: by their own digests or, if there are none, by those of
-// their manifests and configurations, which other engines show as an image's id.
-func (s *Service) matchID(ctx context.Context, namespace string, list []metadata.Image, id imageID) (found []metadata.Image, err error) {
+// matchID returns the images that an id stands for, and the digests that it is the beginning of: by their own
+// digests or, if there are none, by those of their manifests and configurations, which other engines show as
+// an image's id.
+func (s *Service) matchID(ctx context.Context, namespace string, list []metadata.Image, id imageID) (found []metadata.Image, ids map[digest.Digest]bool, err error) {
+	ids = make(map[digest.Digest]bool)
 	for _, img := range list {
 		if id.inRepository(img.Name) && id.matches(img.Target.Digest) {
 			found = append(found, img)
+			ids[img.Target.Digest] = true
 		}
 	}
 	if len(found) > 0 {
-		return found, nil
+		return found, ids, nil
 	}
 	blobs := s.Blobs(namespace)
 	for _, img := range list {
 		if !id.inRepository(img.Name) {
 			continue
 		}
-		ids, err := image.IDs(ctx, blobs, img.Target)
+		parts, err := image.IDs(ctx, blobs, img.Target)
+		if ctx.Err() != nil {
+			return nil, nil, ctx.Err()
+		}
 		if err != nil {
-			if ctx.Err() != nil {
-				return nil, ctx.Err()
-			}
 			continue // damaged content must not hide other images
 		}
-		if slices.ContainsFunc(ids, id.matches) {
+		if i := slices.IndexFunc(parts, id.matches); i >= 0 {
 			found = append(found, img)
+			ids[parts[i]] = true
 		}
 	}
-	return found, nil
+	return found, ids, nil
 }
