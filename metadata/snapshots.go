@@ -68,6 +68,14 @@ func (s Snapshots) validate(key string, labels map[string]string) error {
 	return ValidateLabels(labels)
 }
 
+// Hold puts a snapshot under the transaction's lease, if it has one. Not found if there is no such snapshot.
+func (s Snapshots) Hold(key string) error {
+	if _, err := s.table.get(key); err != nil {
+		return err
+	}
+	return s.lease(key)
+}
+
 // Stat returns a snapshot, or not found.
 func (s Snapshots) Stat(key string) (Snapshot, error) { return s.table.get(key) }
 
@@ -176,7 +184,8 @@ func (s Snapshots) commit(
 	}
 	v.Key, v.Kind, v.Labels = name, snapshot.KindCommitted, labels
 	v.Size, v.Inodes = usage.Size, usage.Inodes
-	v.UpdatedAt = s.table.tx.time()
+	v.CreatedAt = s.table.tx.time() // it is a new one
+	v.UpdatedAt = v.CreatedAt
 	if err := s.table.put(name, &v); err != nil {
 		return v, err
 	}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 
 	api "github.com/containerd/containerd/api/services/snapshots/v1"
-	apitypes "github.com/containerd/containerd/api/types"
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/cleatproject/cleat/daemon/service"
@@ -17,30 +16,26 @@ import (
 // snapshots is containerd.services.snapshots.v1.
 type snapshots struct{ svc *service.Service }
 
-func (s snapshots) prepare(ctx context.Context, snapshotter string, rec metadata.Snapshot) ([]*apitypes.Mount, error) {
+func (s snapshots) Prepare(ctx context.Context, req *api.PrepareSnapshotRequest) (*api.PrepareSnapshotResponse, error) {
 	ns, err := namespaceOf(ctx)
 	if err != nil {
 		return nil, err
 	}
-	mounts, err := s.svc.Prepare(ctx, ns, snapshotter, rec)
-	if err != nil {
-		return nil, err
-	}
-	return apiMounts(mounts), nil
-}
-
-func (s snapshots) Prepare(ctx context.Context, req *api.PrepareSnapshotRequest) (*api.PrepareSnapshotResponse, error) {
-	mounts, err := s.prepare(ctx, req.GetSnapshotter(), metadata.Snapshot{
+	mounts, err := s.svc.PrepareLayer(ctx, ns, req.GetSnapshotter(), metadata.Snapshot{
 		Key: req.GetKey(), Parent: req.GetParent(), Kind: snapshot.KindActive, Labels: req.GetLabels(),
 	})
-	return &api.PrepareSnapshotResponse{Mounts: mounts}, err
+	return &api.PrepareSnapshotResponse{Mounts: apiMounts(mounts)}, err
 }
 
 func (s snapshots) View(ctx context.Context, req *api.ViewSnapshotRequest) (*api.ViewSnapshotResponse, error) {
-	mounts, err := s.prepare(ctx, req.GetSnapshotter(), metadata.Snapshot{
+	ns, err := namespaceOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	mounts, err := s.svc.Prepare(ctx, ns, req.GetSnapshotter(), metadata.Snapshot{
 		Key: req.GetKey(), Parent: req.GetParent(), Kind: snapshot.KindView, Labels: req.GetLabels(),
 	})
-	return &api.ViewSnapshotResponse{Mounts: mounts}, err
+	return &api.ViewSnapshotResponse{Mounts: apiMounts(mounts)}, err
 }
 
 func (s snapshots) Mounts(ctx context.Context, req *api.MountsRequest) (*api.MountsResponse, error) {

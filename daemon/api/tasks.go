@@ -89,7 +89,7 @@ func (s tasks) Delete(ctx context.Context, req *api.DeleteTaskRequest) (*api.Del
 	if err != nil {
 		return nil, err
 	}
-	e, err := t.Delete(ctx)
+	e, err := s.svc.DeleteTask(ctx, t)
 	if err != nil {
 		return nil, err
 	}

@@ -59,7 +59,7 @@ func (s *Service) finish(ctx context.Context, namespace, id string) error {
 			return err
 		}
 	}
-	_, err = t.Delete(context.WithoutCancel(ctx))
+	_, err = s.deleteTaskLocked(context.WithoutCancel(ctx), t)
 	return ignore(err, errdefs.ErrNotFound)
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/cleatproject/cleat/metadata"
 	"github.com/cleatproject/cleat/mount"
 	"github.com/cleatproject/cleat/mount/activation"
+	"github.com/cleatproject/cleat/runtime"
 )
 
 // labelBackReference on an activation names what it is for: the kind, for a snapshot the snapshotter, and
@@ -21,8 +22,12 @@ import (
 // deactivated.
 const labelBackReference = "containerd.io/gc.bref."
 
-// taskActivation is the name of the activation of a container's root file system.
-func taskActivation(id string) string { return "task/" + id }
+// ofTask reports whether an activation is that of a container's root file system. It has the container's id as its
+// name, by which clients ask for it, and a label by which it is not one that a client made; older versions named
+// it otherwise.
+func ofTask(a activation.Activation, id string) bool {
+	return a.Labels[labelBackReference+"container"] == id && (a.Name == id || a.Name == "task/"+id)
+}
 
 // ActivateMounts is called by daemon/api/mounts.go and performs mounts under the request's lease.
 func (s *Service) ActivateMounts(ctx context.Context, namespace, name string, mounts []mount.Mount, o activation.Options) (activation.Activation, error) {
@@ -47,22 +52,67 @@ func (s *Service) taskMounts(ctx context.Context, u *undo.Stack, namespace, id s
 	if !activation.Handles(mounts) {
 		return mounts, nil
 	}
-	name := taskActivation(id)
 	if _, err := s.Runtime.Get(namespace, id); err == nil {
 		return nil, fmt.Errorf("task %s: %w", id, errdefs.ErrAlreadyExists)
 	}
-	// That of an earlier task.
-	if err := ignore(s.Config.Mounts.Deactivate(ctx, namespace, name), errdefs.ErrNotFound); err != nil {
+	if err := s.releaseTaskMounts(ctx, namespace, id); err != nil { // those of an earlier task
 		return nil, err
 	}
-	a, err := s.Config.Mounts.Activate(ctx, namespace, name, mounts, activation.Options{
+	a, err := s.Config.Mounts.Activate(ctx, namespace, id, mounts, activation.Options{
 		Labels: map[string]string{labelBackReference + "container": id},
 	})
 	if err != nil {
 		return nil, err
 	}
-	u.Push("deactivate mounts", func() error { return s.Config.Mounts.Deactivate(context.WithoutCancel(ctx), namespace, name) })
+	u.Push("deactivate mounts", func() error { return s.Config.Mounts.Deactivate(context.WithoutCancel(ctx), namespace, id) })
 	return a.System, nil
+}
+
+// taskActivations returns those of a container's root file system: one, or none.
+func (s *Service) taskActivations(namespace, id string) (out []activation.Activation) {
+	for _, name := range []string{id, "task/" + id} {
+		if a, err := s.Config.Mounts.Info(namespace, name); err == nil && ofTask(a, id) {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
+// releaseTaskMounts undoes taskMounts, under the container's lock.
+func (s *Service) releaseTaskMounts(ctx context.Context, namespace, id string) (err error) {
+	for _, a := range s.taskActivations(namespace, id) {
+		err = errors.Join(err, ignore(s.Config.Mounts.Deactivate(ctx, namespace, a.Name), errdefs.ErrNotFound))
+	}
+	return err
+}
+
+// DeleteTask is called by daemon/api/tasks.go and deletes a stopped task with what was mounted for it.
+func (s *Service) DeleteTask(ctx context.Context, t *runtime.Task) (runtime.Exit, error) {
+	if len(s.taskActivations(t.Namespace(), t.ID())) == 0 {
+		return t.Delete(ctx)
+	}
+	unlock, err := s.locks.Lock(ctx, t.Namespace()+"/"+t.ID()) // so that no new task has mounts of that name
+	if err != nil {
+		return runtime.Exit{}, err
+	}
+	defer unlock()
+	return s.deleteTaskLocked(ctx, t)
+}
+
+// deleteTaskLocked is DeleteTask under the container's lock. What cannot be unmounted is no error of the
+// request: it is tried again with the next task, and when the container is gone.
+func (s *Service) deleteTaskLocked(ctx context.Context, t *runtime.Task) (runtime.Exit, error) {
+	exit, err := t.Delete(ctx)
+	if err == nil {
+		s.releaseDeleted(ctx, t)
+	}
+	return exit, err
+}
+
+func (s *Service) releaseDeleted(ctx context.Context, t *runtime.Task) {
+	if err := s.releaseTaskMounts(context.WithoutCancel(ctx), t.Namespace(), t.ID()); err != nil {
+		s.Log.Warn("cannot unmount the root file system of a deleted task, left to the next collection", "id", t.ID(), "namespace", t.Namespace(), "error", err)
+	}
 }
 
 // releaseMounts deactivates what nothing refers to any more: a part of each garbage collection.
@@ -74,7 +124,7 @@ func (s *Service) releaseMounts(ctx context.Context) (err error) {
 }
 
 func (s *Service) releaseMount(ctx context.Context, a activation.Activation) error {
-	if id := a.Labels[labelBackReference+"container"]; a.Name == taskActivation(id) {
+	if id := a.Labels[labelBackReference+"container"]; ofTask(a, id) {
 		unlock, err := s.locks.Lock(ctx, a.Namespace+"/"+id) // whose record may be about to be made
 		if err != nil {
 			return err

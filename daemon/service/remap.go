@@ -22,7 +22,8 @@ import (
 	"github.com/cleatproject/cleat/snapshot"
 )
 
-// Labels by which a snapshot is made for a user namespace, "CONTAINER:HOST:SIZE", as published.
+// Labels by which a snapshot is made for a user namespace, "CONTAINER:HOST:SIZE" or several of these separated
+// by commas, as published.
 const (
 	labelUIDMapping = "containerd.io/snapshot/uidmapping"
 	labelGIDMapping = "containerd.io/snapshot/gidmapping"
@@ -30,23 +31,33 @@ const (
 
 // ownerMap maps the ids of an image's files to those that a user namespace gives its users.
 type ownerMap struct {
-	uid, gid idRange
+	uid, gid idRanges
 	options  []string // by which a mount does it
 }
 
 type idRange struct{ inside, outside, size uint32 }
 
-// to returns what an id is outside; ids beyond the range stay.
-func (r idRange) to(id uint32) uint32 {
-	if id < r.inside || id-r.inside >= r.size {
-		return id
+// idRanges do not overlap, neither inside nor outside.
+type idRanges []idRange
+
+// to returns what an id is outside; ids beyond the ranges stay.
+func (rs idRanges) to(id uint32) uint32 {
+	for _, r := range rs {
+		if id >= r.inside && id-r.inside < r.size {
+			return r.outside + (id - r.inside)
+		}
 	}
-	return r.outside + (id - r.inside)
+	return id
 }
 
 // back undoes to.
-func (r idRange) back(id uint32) uint32 {
-	return idRange{inside: r.outside, outside: r.inside, size: r.size}.to(id)
+func (rs idRanges) back(id uint32) uint32 {
+	for _, r := range rs {
+		if id >= r.outside && id-r.outside < r.size {
+			return r.inside + (id - r.outside)
+		}
+	}
+	return id
 }
 
 // ownersOf reads the labels of a snapshot; nil where it is not made for a user namespace.
@@ -57,8 +68,8 @@ func ownersOf(labels map[string]string) (*ownerMap, error) {
 	}
 	o := &ownerMap{options: []string{"uidmap=" + uid, "gidmap=" + gid}}
 	var err error
-	if o.uid, err = parseRange(uid); err == nil {
-		o.gid, err = parseRange(gid)
+	if o.uid, err = parseRanges(uid); err == nil {
+		o.gid, err = parseRanges(gid)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("labels %s and %s: %w", labelUIDMapping, labelGIDMapping, err)
@@ -83,14 +94,39 @@ func ownerLabels(spec []byte) (map[string]string, error) {
 		if err := p.linux.get(member, &list); err != nil {
 			return nil, err
 		}
-		if len(list) > 1 {
-			return nil, fmt.Errorf("OCI spec member %s: an image's files can be given to one range of ids, not %d: %w", member, len(list), errdefs.ErrNotImplemented)
-		}
+		var ranges []string
 		for _, m := range list {
-			labels[label] = fmt.Sprintf("%d:%d:%d", m.ContainerID, m.HostID, m.Size)
+			ranges = append(ranges, fmt.Sprintf("%d:%d:%d", m.ContainerID, m.HostID, m.Size))
+		}
+		if len(ranges) > 0 {
+			labels[label] = strings.Join(ranges, ",")
 		}
 	}
 	return labels, nil
+}
+
+// maxRanges is how many the kernel takes.
+const maxRanges = 340
+
+// parseRanges reads the value of a label.
+func parseRanges(text string) (rs idRanges, err error) {
+	parts := strings.Split(text, ",")
+	if len(parts) > maxRanges {
+		return nil, fmt.Errorf("%d ranges of ids, at most %d are possible: %w", len(parts), maxRanges, errdefs.ErrInvalidArgument)
+	}
+	for _, part := range parts {
+		r, err := parseRange(strings.TrimSpace(part))
+		if err != nil {
+			return nil, err
+		}
+		for _, o := range rs {
+			if r.inside < o.inside+o.size && o.inside < r.inside+r.size || r.outside < o.outside+o.size && o.outside < r.outside+r.size {
+				return nil, fmt.Errorf("%q: two ranges of ids overlap: %w", text, errdefs.ErrInvalidArgument)
+			}
+		}
+		rs = append(rs, r)
+	}
+	return rs, nil
 }
 
 func parseRange(text string) (r idRange, err error) {

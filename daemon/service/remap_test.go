@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -89,6 +90,8 @@ func TestOwnersAreMappedBelowAnOverlay(t *testing.T) {
 func TestBadOwnerLabels(t *testing.T) {
 	for _, labels := range []map[string]string{
 		{labelUIDMapping: "0:1:1"}, {labelUIDMapping: "0:1", labelGIDMapping: "0:1:1"}, {labelUIDMapping: "0:1:0", labelGIDMapping: "0:1:1"},
+		{labelUIDMapping: "0:1:1,", labelGIDMapping: "0:1:1"}, {labelUIDMapping: "0:10:5,4:20:5", labelGIDMapping: "0:1:1"},
+		{labelUIDMapping: "0:10:5,5:14:5", labelGIDMapping: "0:1:1"}, {labelUIDMapping: strings.Repeat("0:1:1,", 400) + "0:1:1", labelGIDMapping: "0:1:1"},
 		{labelUIDMapping: "0:4294967295:1", labelGIDMapping: "0:1:1"}, {labelUIDMapping: "a:b:c", labelGIDMapping: "0:1:1"},
 	} {
 		if _, err := ownersOf(labels); !errdefs.IsInvalidArgument(err) {
@@ -122,5 +125,28 @@ func TestOwnersComeBack(t *testing.T) {
 		if uid != c.wantUID || gid != c.wantGID || caps != c.wantCaps {
 			t.Errorf("%d:%d %q is %d:%d %q", c.uid, c.gid, c.caps, uid, gid, caps)
 		}
+	}
+}
+
+func TestOwnersOfSeveralRanges(t *testing.T) {
+	labels := map[string]string{labelUIDMapping: "0:100000:10,1000:1000:1,10:100010:90", labelGIDMapping: "0:200000:5, 5:300000:5"}
+	o, err := ownersOf(labels)
+	must(t, err)
+	if o.options[0] != "uidmap="+labels[labelUIDMapping] {
+		t.Errorf("options are %q", o.options)
+	}
+	for _, c := range []struct{ uid, gid, wantUID, wantGID uint32 }{
+		{0, 0, 100000, 200000}, {9, 4, 100009, 200004}, {10, 5, 100010, 300000}, {99, 9, 100099, 300004}, {1000, 10, 1000, 10}, {100, 11, 100, 11},
+	} {
+		if uid, gid := o.uid.to(c.uid), o.gid.to(c.gid); uid != c.wantUID || gid != c.wantGID {
+			t.Errorf("%d:%d is given to %d:%d", c.uid, c.gid, uid, gid)
+		}
+		if uid, gid := o.uid.back(c.wantUID), o.gid.back(c.wantGID); uid != c.uid || gid != c.gid {
+			t.Errorf("%d:%d comes back as %d:%d", c.wantUID, c.wantGID, uid, gid)
+		}
+	}
+	made, err := ownerLabels([]byte(`{"linux":{"uidMappings":[{"containerID":0,"hostID":5,"size":1},{"containerID":1,"hostID":9,"size":2}],"gidMappings":[{"containerID":0,"hostID":5,"size":3}]}}`))
+	if err != nil || made[labelUIDMapping] != "0:5:1,1:9:2" || made[labelGIDMapping] != "0:5:3" {
+		t.Errorf("%v, %v", made, err)
 	}
 }

@@ -93,7 +93,7 @@ func (s *Service) removeTask(ctx context.Context, t *runtime.Task, force bool) e
 // deleteTask deletes a stopped task; its exit stays known for those who are about to ask.
 func (s *Service) deleteTask(ctx context.Context, t *runtime.Task) error {
 	s.exits.put(t.Namespace()+"/"+t.ID(), t.Info().Exit)
-	_, err := t.Delete(ctx)
+	_, err := s.deleteTaskLocked(ctx, t)
 	return err
 }
 
@@ -124,7 +124,11 @@ func (s *Service) kill(ctx context.Context, t *runtime.Task) error {
 		return nil
 	}
 	s.Log.Warn("shim did not delete a killed container; removing it with its shim", "id", t.ID(), "namespace", t.Namespace(), "error", err)
-	return t.Abandon(context.WithoutCancel(ctx))
+	if err := t.Abandon(context.WithoutCancel(ctx)); err != nil {
+		return err
+	}
+	s.releaseDeleted(ctx, t)
+	return nil
 }
 
 // removeRecords deletes what is on record, then what is on disk.

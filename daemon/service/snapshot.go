@@ -82,9 +82,33 @@ func (s *Service) Prepare(ctx context.Context, namespace, snapshotter string, re
 	return p.mounts, nil
 }
 
-// recordSnapshot puts a prepared snapshot on record.
+// labelSnapshotRef on an active snapshot that is asked for names the committed one that it is to become, as
+// published.
+const labelSnapshotRef = "containerd.io/snapshot.ref"
+
+// PrepareLayer is called by daemon/api/snapshots.go: Prepare of an active snapshot, which may be for a layer. Already
+// exists if that was unpacked before, which spares the client its fetch; the lease then holds it.
+func (s *Service) PrepareLayer(ctx context.Context, namespace, snapshotter string, rec metadata.Snapshot) ([]mount.Mount, error) {
+	if target := rec.Labels[labelSnapshotRef]; target != "" {
+		if err := s.KnowsSnapshotter(snapshotter); err != nil {
+			return nil, err
+		}
+		err := s.DB.Update(ctx, func(tx *metadata.Tx) error {
+			return tx.Snapshots(namespace, snapshotter).Hold(target)
+		})
+		if err == nil {
+			return nil, fmt.Errorf("target snapshot %q: %w", target, errdefs.ErrAlreadyExists)
+		}
+		if !errors.Is(err, errdefs.ErrNotFound) {
+			return nil, err
+		}
+	}
+	return s.Prepare(ctx, namespace, snapshotter, rec)
+}
+
+// recordSnapshot puts a prepared snapshot on record. A view is not announced, as no client is to unpack to it.
 func recordSnapshot(tx *metadata.Tx, namespace, snapshotter string, rec metadata.Snapshot) error {
-	if _, err := tx.Snapshots(namespace, snapshotter).Create(rec); err != nil {
+	if _, err := tx.Snapshots(namespace, snapshotter).Create(rec); err != nil || rec.Kind == snapshot.KindView {
 		return err
 	}
 	return announce(tx, namespace, "/snapshot/prepare", &apievents.SnapshotPrepare{
