@@ -40,7 +40,7 @@ func (im *importer) fromDockerSave(ctx context.Context) ([]Imported, error) {
 			if err != nil {
 				return nil, err
 			}
-			images = append(images, Imported{Name: name, Target: target})
+			images = append(images, Imported{Name: name, Stated: name, Target: target})
 		}
 	}
 	return images, nil

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path"
 
 	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
@@ -145,12 +146,30 @@ func (e *export) write(ctx context.Context, w io.Writer) error {
 		}
 	}
 	buf := make([]byte, copyBuffer)
+	made := make(map[string]bool)
 	for _, d := range e.blobs {
+		if err := e.writeDirectories(tw, d, made); err != nil {
+			return err
+		}
 		if err := e.writeBlob(ctx, tw, d, buf); err != nil {
 			return err
 		}
 	}
 	return tw.Close()
+}
+
+// writeDirectories writes the entries of the directories above a blob that were not made yet.
+func (e *export) writeDirectories(tw *tar.Writer, d ocispec.Descriptor, made map[string]bool) error {
+	for _, dir := range []string{ocispec.ImageBlobsDir + "/", path.Dir(blobPath(d.Digest)) + "/"} {
+		if made[dir] {
+			continue
+		}
+		made[dir] = true
+		if err := tw.WriteHeader(&tar.Header{Name: dir, Typeflag: tar.TypeDir, Mode: 0o755}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func entry(name string, size int64) *tar.Header {

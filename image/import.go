@@ -33,8 +33,8 @@ type ImportOptions struct {
 	Name string
 	// Repository completes names in an OCI layout that are only a tag.
 	Repository string
-	// Whole also wants what stands for all that the archive holds, as the last, with Whole set and no
-	// name: its image, or an index where there are several.
+	// Whole also returns, as the last with Whole set, the index of all that the archive holds. Images then
+	// have no normalised names.
 	Whole bool
 	// Compress packs layers with gzip that an archive from docker save has plain. Those of an OCI layout
 	// stay as they are: their digests are in its documents.
@@ -46,8 +46,8 @@ type Imported struct {
 	// Name is normalised; "" if the archive names nothing.
 	Name   string
 	Target ocispec.Descriptor
-	// Tag is what the archive calls it where that is only a tag; Name then takes it for a name.
-	Tag string
+	// Stated is the name as the archive writes it, Tag what it writes if that is only a tag.
+	Stated, Tag string
 	// Whole says that it is all of the archive.
 	Whole bool
 }

@@ -26,9 +26,10 @@ func (im *importer) fromLayout(ctx context.Context, opts ImportOptions) ([]Impor
 		if !whole {
 			return nil, invalidf("archive lacks blobs of the image %s: is it cut short?", d.Digest)
 		}
-		img := Imported{Target: plainTarget(d)}
-		if opts.Name == "" {
-			if img.Name, img.Tag, err = nameOf(d, opts.Repository); err != nil {
+		says := statedName(d)
+		img := Imported{Target: plainTarget(d), Stated: says.name, Tag: says.tag}
+		if opts.Name == "" && !opts.Whole {
+			if img.Name, err = nameOf(d, opts.Repository); err != nil {
 				return nil, err
 			}
 		}

@@ -20,27 +20,44 @@ func NormalizeName(name string) (string, error) {
 	return ref.String(), nil
 }
 
-// nameOf returns the name that an index gives one of its manifests, or "". A ref name
-// without "/" and ":" is a tag of the repository, where one is given; where none is, it is told beside.
-func nameOf(d ocispec.Descriptor, repository string) (name, tag string, err error) {
-	if name := d.Annotations[annotationName]; name != "" {
-		name, err = NormalizeName(name)
-		return name, "", err
-	}
-	ref := d.Annotations[ocispec.AnnotationRefName]
-	if ref == "" {
-		return "", "", nil
-	}
-	if !strings.ContainsAny(ref, "/:@") {
-		if repository != "" {
-			name, err = NormalizeName(repository + ":" + ref)
-			return name, "", err
+// stated is what an index says of the name of one of its manifests.
+type stated struct {
+	// name is the name as it is written; "" if there is none.
+	name string
+	// tag is a ref name that is only a tag, and so the tag of a repository that the index does not name.
+	tag string
+}
+
+// namesName reports whether a text is more than a word.
+func namesName(text string) bool { return strings.ContainsAny(text, "/:@") }
+
+// statedName reads the annotations of an index's manifest. A word in place of a name says nothing.
+func statedName(d ocispec.Descriptor) stated {
+	if name, ok := d.Annotations[annotationName]; ok && name != "" {
+		if namesName(name) {
+			return stated{name: name}
 		}
-		tag = ref
+		return stated{}
 	}
-	name, err = NormalizeName(ref)
-	if err != nil && tag != "" {
-		err = nil // a tag such as 1.0_RC1 that is no name
+	switch ref := d.Annotations[ocispec.AnnotationRefName]; {
+	case namesName(ref):
+		return stated{name: ref}
+	default:
+		return stated{tag: ref}
 	}
-	return name, tag, err
+}
+
+// nameOf returns the full name that an index gives one of its manifests, or "". A ref name that is only a tag
+// is one of the repository, and says nothing if that is "": it is not the name of a repository.
+func nameOf(d ocispec.Descriptor, repository string) (name string, err error) {
+	if name := d.Annotations[annotationName]; name != "" {
+		return NormalizeName(name)
+	}
+	switch s := statedName(d); {
+	case s.name != "":
+		return NormalizeName(s.name)
+	case s.tag != "" && repository != "":
+		return NormalizeName(repository + ":" + s.tag)
+	}
+	return "", nil
 }

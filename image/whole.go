@@ -17,8 +17,7 @@ import (
 	"github.com/cleatproject/cleat/content"
 )
 
-// whole returns what stands for all images of an archive: the only one, or an index of them, which for an
-// OCI layout is its own.
+// whole returns the index of all that an archive holds: an OCI layout's own, or one that is made.
 func (im *importer) whole(ctx context.Context, images []Imported) (ocispec.Descriptor, error) {
 	index := ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex}
 	seen := make(map[digest.Digest]bool)
@@ -27,9 +26,6 @@ func (im *importer) whole(ctx context.Context, images []Imported) (ocispec.Descr
 			seen[img.Target.Digest] = true
 			index.Manifests = append(index.Manifests, img.Target)
 		}
-	}
-	if len(index.Manifests) == 1 {
-		return index.Manifests[0], nil
 	}
 	raw := im.index
 	if raw == nil || !im.layout {

@@ -307,23 +307,23 @@ func TestContentWrite_EachAnswerIsWhole(t *testing.T) {
 	var w *remoteWriter
 	written := ""
 	for i, step := range []struct {
-		req     api.WriteContentRequest
+		req     *api.WriteContentRequest
 		written string
 	}{
-		{api.WriteContentRequest{Action: api.WriteAction_STAT, Ref: "r"}, ""},
-		{api.WriteContentRequest{Action: api.WriteAction_WRITE, Ref: "r", Total: 9}, ""},
-		{api.WriteContentRequest{Action: api.WriteAction_WRITE, Data: []byte("wrong")}, "wrong"},
-		{api.WriteContentRequest{Action: api.WriteAction_WRITE}, "wrong"},
-		{api.WriteContentRequest{Action: api.WriteAction_STAT}, "wrong"},
-		{api.WriteContentRequest{Action: api.WriteAction_WRITE, Offset: 5, Data: []byte("er")}, "wronger"},
-		{api.WriteContentRequest{Action: api.WriteAction_WRITE, Data: []byte("ri")}, "ri"},
-		{api.WriteContentRequest{Action: api.WriteAction_COMMIT, Offset: 2, Data: []byte("ght"), Total: 5}, "right"},
+		{&api.WriteContentRequest{Action: api.WriteAction_STAT, Ref: "r"}, ""},
+		{&api.WriteContentRequest{Action: api.WriteAction_WRITE, Ref: "r", Total: 9}, ""},
+		{&api.WriteContentRequest{Action: api.WriteAction_WRITE, Data: []byte("wrong")}, "wrong"},
+		{&api.WriteContentRequest{Action: api.WriteAction_WRITE}, "wrong"},
+		{&api.WriteContentRequest{Action: api.WriteAction_STAT}, "wrong"},
+		{&api.WriteContentRequest{Action: api.WriteAction_WRITE, Offset: 5, Data: []byte("er")}, "wronger"},
+		{&api.WriteContentRequest{Action: api.WriteAction_WRITE, Data: []byte("ri")}, "ri"},
+		{&api.WriteContentRequest{Action: api.WriteAction_COMMIT, Offset: 2, Data: []byte("ght"), Total: 5}, "right"},
 	} {
 		var err error
 		if w == nil {
-			w, err = c.open(c.ctx, &step.req)
+			w, err = c.open(c.ctx, step.req)
 		} else {
-			err = w.send(&step.req)
+			err = w.send(step.req)
 		}
 		must(t, err)
 		written = step.written

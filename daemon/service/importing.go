@@ -32,7 +32,7 @@ func (s *Service) ImportImages(ctx context.Context, namespace string, from Archi
 	if to.Loose { // it takes the place of the archive's own name
 		im.options.Name, im.to.Name = to.Name, ""
 	}
-	im.options.Whole = im.to.wantsWhole()
+	im.options.Whole = !to.Loose
 	if err := to.checkReferences(); err != nil {
 		return err
 	}
@@ -68,10 +68,7 @@ func (im *importing) run(ctx context.Context, r io.Reader) (err error) {
 			return fmt.Errorf("import image %s: %w: %w", img.Name, err, errdefs.ErrInvalidArgument)
 		}
 	}
-	list, err := im.to.imported(held)
-	if err != nil {
-		return err
-	}
+	list := im.to.imported(held)
 	if err := im.unpack(ctx, list, hold); err != nil {
 		return err
 	}

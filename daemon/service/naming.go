@@ -75,75 +75,79 @@ func unique(names []string) []string {
 	return out
 }
 
-// bare reports whether nothing is said of names, so that an archive's own are taken.
-func (d *Store) bare() bool { return d.Name == "" && len(d.References) == 0 }
-
-// wantsWhole reports whether a name is for all that an archive holds.
-func (d *Store) wantsWhole() bool {
-	return d.Name != "" || slices.ContainsFunc(d.References, func(r Reference) bool { return !r.Prefix })
-}
-
-// imported returns what an archive held under the names it gets here. Where prefixes are given, an image
-// whose own name suits none of them gets none.
-func (d *Store) imported(list []image.Imported) ([]image.Imported, error) {
+// imported returns what an archive held under the names it gets here. A store that completes names takes the
+// archive's own; of any other, the whole gets the names and the images those that the prefixes make, which may
+// be none.
+func (d *Store) imported(list []image.Imported) []image.Imported {
 	var out []image.Imported
-	add := func(img image.Imported, names ...string) {
+	for _, img := range list {
+		var names []string
+		switch {
+		case d.Loose:
+			names = []string{first(img.Name, "import-"+img.Target.Digest.Algorithm().String()+"@"+img.Target.Digest.String())}
+		case img.Whole:
+			names = d.ofWhole(img.Target.Digest)
+		default:
+			names = d.prefixed(img)
+		}
 		for _, n := range unique(names) {
 			out = append(out, image.Imported{Name: n, Target: img.Target})
 		}
 	}
-	for _, img := range list {
+	return out
+}
+
+// ofWhole returns the names for the index of all that an archive holds.
+func (d *Store) ofWhole(target digest.Digest) []string {
+	var names []string
+	if d.Name != "" {
+		names = append(names, d.Name)
+	}
+	for _, r := range d.References {
 		switch {
-		case img.Whole:
-			names := []string{d.Name}
-			for _, r := range d.References {
-				if !r.Prefix {
-					names = append(names, r.Name)
-				}
-			}
-			add(img, slices.DeleteFunc(names, func(n string) bool { return n == "" })...)
-		case d.bare():
-			add(img, first(img.Name, "import-"+img.Target.Digest.Algorithm().String()+"@"+img.Target.Digest.String()))
-		default:
-			add(img, d.prefixed(img)...)
+		case !r.Prefix:
+			names = append(names, r.Name)
+		case r.Digest:
+			names = append(names, r.Name+"@"+target.String())
 		}
 	}
-	if len(out) == 0 {
-		return nil, fmt.Errorf("import: no image of the archive has a name with a requested prefix: %w", errdefs.ErrNotFound)
-	}
-	return out, nil
+	return names
 }
 
 // prefixed returns the names that the prefixes make for an image of an archive.
 func (d *Store) prefixed(img image.Imported) []string {
 	var names []string
 	for _, r := range d.References {
-		if r.Prefix {
-			if n := r.nameFor(img); n != "" {
-				names = append(names, n)
-			}
+		if !r.Prefix {
+			continue
 		}
-	}
-	named := len(names) > 0
-	for _, r := range d.References {
-		if r.Prefix && r.Digest && (!r.SkipNamed || !named) {
+		name := r.nameFor(img)
+		if name != "" {
+			names = append(names, name)
+		}
+		if r.Digest && (!r.SkipNamed || name == "") {
 			names = append(names, r.Name+"@"+img.Target.Digest.String())
 		}
 	}
 	return names
 }
 
-// nameFor returns the name with a tag that a prefix makes for an image, or "".
+// nameFor returns the name that a prefix makes for an image, or "": of a tag, or the image's own as it is
+// written if that is one of the prefix or any is allowed.
 func (r Reference) nameFor(img image.Imported) string {
 	switch {
 	case img.Tag != "":
 		return r.Name + ":" + img.Tag
-	case img.Name == "":
-		return ""
-	case r.Overwrite || strings.HasPrefix(img.Name, r.Name):
-		return img.Name
+	case r.Overwrite || r.isPrefixOf(img.Stated):
+		return img.Stated
 	}
 	return ""
+}
+
+// isPrefixOf reports whether a name is the prefix with a tag, a digest, a further path or nothing after it.
+func (r Reference) isPrefixOf(name string) bool {
+	rest, ok := strings.CutPrefix(name, r.Name)
+	return ok && (rest == "" || strings.IndexByte(":@/", rest[0]) >= 0)
 }
 
 // lookup returns the images that a source names.
