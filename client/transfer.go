@@ -142,7 +142,7 @@ func answer(ctx context.Context, s *duplex, c Credential) {
 
 // answer is the part of a credential that suits what a registry wants.
 func (c Credential) answer(challenges []string) *wire.AuthResponse {
-	basic := len(challenges) > 0 && strings.HasPrefix(strings.ToLower(challenges[0]), "basic")
+	basic := len(challenges) > 0 && !strings.Contains(strings.ToLower(strings.Join(challenges, ",")), "bearer ")
 	switch {
 	case basic && c.Username != "" && c.Password != "":
 	case c.RegistryToken != "":

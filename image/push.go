@@ -121,6 +121,7 @@ func (w *pushing) gather(ctx context.Context, desc ocispec.Descriptor, depth int
 	if err != nil {
 		return incomplete(desc, err)
 	}
+	w.opts.Watch(desc, StateWaiting, 0) // before its parts
 	for _, c := range children {
 		if len(c.URLs) > 0 && w.here(ctx, c) != nil {
 			continue // a layer that registries do not keep

@@ -46,8 +46,12 @@ func TestTransfersBetweenEndsOfBothKinds(t *testing.T) {
 	if got := r.digest("copy/box:1"); got != index {
 		t.Errorf("pushed %s, want %s", got, index)
 	}
-	must(t, move(archive, named(&transfertypes.ImageStore{Name: "back:1"})))
-	if img := d.image("default", "back:1"); img.GetTarget().GetDigest() != index {
+	must(t, move(archive, named(archiveNames())))
+	if img := d.image("default", "exactly"); img != nil {
+		t.Errorf("a word came back as a name: %v", img)
+	}
+	must(t, move(archive, store(&cleatapi.ImageStore{Names: []string{"back:1"}})))
+	if img := d.image("default", "docker.io/library/back:1"); img.GetTarget().GetDigest() != index {
 		t.Errorf("back is %v, went %s", img, index)
 	}
 

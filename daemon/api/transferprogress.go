@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -121,8 +122,31 @@ func (w *watcher) Pushed(name string, desc ocispec.Descriptor) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	desc.Annotations = map[string]string{cleatapi.NameAnnotation: name}
-	w.putLocked(&transfertypes.Progress{Event: "Completed push to " + name, Desc: apiDescriptor(desc)}, nil)
+	w.putLocked(&transfertypes.Progress{Event: "Completed push to OCI Registry (" + name + ")", Desc: apiDescriptor(desc)}, nil)
 }
+
+// Named implements service.Watcher. cleat's own client looks at parts alone, and at the names that are saved.
+func (w *watcher) Named(event, name string, desc ocispec.Descriptor) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	p := w.parts[desc.Digest]
+	if p == nil {
+		p = &part{}
+		w.parts[desc.Digest] = p
+	}
+	if !slices.Contains(p.parents, name) && event != eventSaved {
+		p.parents = append(p.parents, name)
+	}
+	switch {
+	case !w.own:
+		w.putLocked(&transfertypes.Progress{Event: event, Name: name, Desc: apiDescriptor(desc)}, nil)
+	case event == eventSaved:
+		w.putLocked(&transfertypes.Progress{Event: event, Name: name}, nil)
+	}
+}
+
+// eventSaved is what becomes of a name in the end.
+const eventSaved = "saved"
 
 // Found implements service.Watcher.
 func (w *watcher) Found(desc, parent ocispec.Descriptor) {
@@ -133,7 +157,7 @@ func (w *watcher) Found(desc, parent ocispec.Descriptor) {
 		p = &part{}
 		w.parts[desc.Digest] = p
 	}
-	if parent.Digest != "" {
+	if parent.Digest != "" && !slices.Contains(p.parents, partName(parent)) {
 		p.parents = append(p.parents, partName(parent))
 	}
 }

@@ -71,7 +71,7 @@ func TestProgressKeepsStatesAndJoinsAmounts(t *testing.T) {
 		}
 		w.Part(layer, image.StateFetched, 1000)
 		w.Part(layer, image.StateUnpacked, 1000)
-		w.Event("saved", "a:1")
+		w.Named("saved", "a:1", layer)
 		var got []string
 		done := make(chan struct{})
 		go func() {
@@ -138,7 +138,7 @@ func TestProgressOfAClientThatLeaves(t *testing.T) {
 	leave()
 	w.Event("Importing", "")
 	w.wg.Wait() // it sends no more
-	w.Event("saved", "a:1")
+	w.Named("saved", "a:1", ocispec.Descriptor{})
 	w.close(t.Context())
 	if err := <-ended; err != nil {
 		t.Error(err)

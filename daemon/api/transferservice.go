@@ -3,6 +3,7 @@ package api
 import (
 	"context"
 	"fmt"
+	"io"
 	"slices"
 
 	api "github.com/containerd/containerd/api/services/transfer/v1"
@@ -78,8 +79,11 @@ func (t *transfer) run(ctx context.Context, source, destination end, watch servi
 			return t.pull(ctx, from, to, watch)
 		}
 	case readEnd:
-		if to, ok := destination.(storeEnd); ok {
+		switch to := destination.(type) {
+		case storeEnd:
 			return t.importImages(ctx, from, to, watch)
+		case writeEnd:
+			return t.echo(ctx, from, to)
 		}
 	case storeEnd:
 		store, err := from.source()
@@ -128,6 +132,25 @@ func (t *transfer) importImages(ctx context.Context, from readEnd, to storeEnd, 
 		return err
 	}
 	return t.svc.ImportImages(ctx, t.namespace, archive, store, watch)
+}
+
+// echo sends the bytes of one stream on another, whatever they are.
+func (t *transfer) echo(ctx context.Context, from readEnd, to writeEnd) error {
+	in, err := from.read(ctx, t)
+	if err != nil {
+		return err
+	}
+	out, err := to.write(ctx, t, service.Store{})
+	if err != nil {
+		return err
+	}
+	if in.In == nil || out.Out == nil {
+		return fmt.Errorf("transfer of an archive that is a file: name the images of the store: %w", errdefs.ErrNotImplemented)
+	}
+	if _, err := io.Copy(out.Out, in.In); err != nil {
+		return fmt.Errorf("echo stream: %w", err)
+	}
+	return nil
 }
 
 func (t *transfer) export(ctx context.Context, from service.Store, to writeEnd, watch service.Watcher) error {

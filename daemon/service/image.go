@@ -166,7 +166,7 @@ func (s *Service) saveImages(ctx context.Context, namespace string, list []image
 		return err
 	}
 	for _, img := range recorded {
-		watch.Event("saved", img.Name)
+		watch.Named("saved", img.Name, img.Target)
 	}
 	return nil
 }

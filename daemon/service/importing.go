@@ -87,14 +87,36 @@ func (im *importing) unpack(ctx context.Context, list []image.Imported, hold *me
 			continue
 		}
 		done[img.Target.Digest] = true
-		im.watch.Found(img.Target, ocispec.Descriptor{})
+		if len(im.unpacks) > 0 {
+			im.watch.Named("unpacking", img.Name, img.Target)
+			if err := foundBelow(ctx, im.s.Blobs(im.namespace), img.Target, im.watch); err != nil {
+				return err
+			}
+		}
 		for _, u := range im.unpacks {
 			if err := im.s.unpackFor(ctx, hold, im.namespace, img.Target, u, u.required, &arrivals{watcher: im.watch}); err != nil {
 				return fmt.Errorf("unpack %s: %w", img.Name, err)
 			}
 		}
+		if len(im.unpacks) > 0 {
+			im.watch.Part(img.Target, image.StateUnpacked, img.Target.Size)
+		}
 	}
 	return nil
+}
+
+// foundBelow reports the parts of an image that are present, each with what names it.
+func foundBelow(ctx context.Context, blobs *Blobs, target ocispec.Descriptor, watch Watcher) error {
+	return image.Walk(ctx, blobs, target, func(d ocispec.Descriptor) error {
+		children, err := image.Children(ctx, blobs, d)
+		if len(children) > 0 {
+			watch.Part(d, image.StateUnpacking, d.Size)
+		}
+		for _, c := range children {
+			watch.Found(c, d)
+		}
+		return err
+	})
 }
 
 // settling finishes each commit that has begun, whoever cancels meanwhile: half of one is a blob in

@@ -77,7 +77,7 @@ func (p *pull) run(ctx context.Context) (err error) {
 	}
 	defer repo.Close()
 	repo.Limit(image.Downloads(p.options.Parallel))
-	p.watch.Event("Resolving from "+p.ref.String(), "")
+	p.watch.Event("Resolving from "+registryText(p.ref), "")
 	if p.target, err = repo.Resolve(ctx); err != nil {
 		return err
 	}
@@ -88,8 +88,8 @@ func (p *pull) run(ctx context.Context) (err error) {
 	p.hold = s.DB.Hold(p.namespace)
 	defer func() { err = errors.Join(err, s.endPull(ctx, p, lease, err)) }()
 	ctx = metadata.WithLease(ctx, lease)
-	p.watch.Event("Pulling from "+p.ref.String(), "")
-	p.watch.Found(p.target, ocispec.Descriptor{})
+	p.watch.Event("Pulling from "+registryText(p.ref), "")
+	p.watch.Named("fetching image content", p.ref.String(), p.target)
 	if err := p.fetch(ctx, repo); err != nil {
 		return err
 	}
@@ -100,9 +100,12 @@ func (p *pull) run(ctx context.Context) (err error) {
 	if err := s.saveImages(ctx, p.namespace, list, p.to.Labels, p.watch); err != nil {
 		return err
 	}
-	p.watch.Event("Completed pull from "+p.ref.String(), "")
+	p.watch.Event("Completed pull from "+registryText(p.ref), "")
 	return nil
 }
+
+// registryText names a registry's image in the text of an event, as clients know it.
+func registryText(ref registry.Reference) string { return "OCI Registry (" + ref.String() + ")" }
 
 // fetch fetches the image and unpacks each layer once that and those below it are there.
 func (p *pull) fetch(ctx context.Context, repo *registry.Repository) error {

@@ -8,7 +8,6 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
 	"github.com/opencontainers/go-digest"
-	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/cleatproject/cleat/image"
 	"github.com/cleatproject/cleat/image/registry"
@@ -106,8 +105,8 @@ func (p *push) run(ctx context.Context, watch Watcher) error {
 	for _, d := range p.options.Referrers {
 		hold.Content(d.Digest.String())
 	}
-	watch.Event("Pushing to "+p.ref.String(), "")
-	watch.Found(p.img.Target, ocispec.Descriptor{})
+	watch.Event("Pushing to "+registryText(p.ref), "")
+	watch.Named("pushing content", p.img.Name, p.img.Target)
 	blobs := p.s.Blobs(p.namespace)
 	p.options.Watch, p.options.Found = watch.Part, watch.Found
 	p.options.From = func(d digest.Digest) string { return p.s.sourceOf(ctx, blobs, d, p.ref) }
@@ -115,6 +114,7 @@ func (p *push) run(ctx context.Context, watch Watcher) error {
 	if err != nil {
 		return fmt.Errorf("push %s: %w", p.ref, err)
 	}
+	watch.Named("pushed content", p.img.Name, p.img.Target)
 	watch.Pushed(p.ref.String(), target)
 	return nil
 }

@@ -19,6 +19,8 @@ import (
 type Watcher interface {
 	// Event tells what is being done: about a name, or about the whole with "".
 	Event(event, name string)
+	// Named reports what is done to the image of a name, and that its parts are those of desc.
+	Named(event, name string, desc ocispec.Descriptor)
 	// Found tells of a part, and what names it, before anything else is told about the part.
 	Found(desc, parent ocispec.Descriptor)
 	// Part tells how far a part has come, in bytes.

@@ -67,18 +67,20 @@ type login struct {
 
 	mu         sync.Mutex
 	challenges []string
+	basic      bool // the challenge that is answered wants a password
 	asked      bool
 	credent    Credential
 }
 
-// challenged notes what the registry says it wants.
-func (l *login) challenged(headers []string) {
+// challenged notes what the registry says it wants, and which of it is answered.
+func (l *login) challenged(headers []string, answered string) {
 	if l == nil {
 		return
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.challenges = headers
+	l.basic = strings.HasPrefix(strings.ToLower(answered), "basic")
 }
 
 // authorization returns the header to send, or "".
@@ -112,7 +114,7 @@ func (l *login) credential(ctx context.Context, host string) (auth.Credential, e
 		return auth.EmptyCredential, errAuthorize
 	}
 	token := c.IdentityToken != "" || c.RegistryToken != ""
-	if token && (c.Username == "" || c.Password == "") && len(l.challenges) > 0 && strings.HasPrefix(strings.ToLower(l.challenges[0]), "basic") {
+	if token && (c.Username == "" || c.Password == "") && l.basic {
 		return auth.EmptyCredential, errNotBasic
 	}
 	return auth.Credential{

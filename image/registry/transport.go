@@ -113,8 +113,9 @@ func (t headers) RoundTrip(req *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	if resp.StatusCode == http.StatusUnauthorized {
-		t.login.challenged(resp.Header.Values("Www-Authenticate"))
+		all := resp.Header.Values("Www-Authenticate")
 		oneChallenge(resp)
+		t.login.challenged(all, resp.Header.Get("Www-Authenticate"))
 	}
 	keepMethod(resp)
 	return resp, nil
