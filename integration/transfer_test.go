@@ -46,10 +46,9 @@ func onLinux(arch ...string) (list []*apitypes.Platform) {
 func order(events []*transfertypes.Progress) map[string][]string {
 	out := make(map[string][]string)
 	for _, e := range events {
-		kind, _, _ := strings.Cut(e.GetName(), "-sha256:")
-		key := kind
-		if e.GetDesc() != nil && e.GetName() != "" { // what has none is of the whole
-			key = e.GetDesc().GetDigest()
+		key := e.GetName() // of an image; what has none is of the whole
+		if e.GetDesc() != nil && strings.Contains(key, "-sha256:") {
+			key = e.GetDesc().GetDigest() // a part
 		}
 		if l := out[key]; len(l) == 0 || l[len(l)-1] != e.GetEvent() {
 			out[key] = append(out[key], e.GetEvent())
