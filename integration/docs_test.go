@@ -151,7 +151,9 @@ func TestCommandsOfTheDocumentationWork(t *testing.T) {
 }
 
 // layerOf is a layer with one file.
-func layerOf(t *testing.T) []byte { return tarOf(t, []file{{name: "file", body: "here\n", mode: 0o644}}) }
+func layerOf(t *testing.T) []byte {
+	return tarOf(t, []file{{name: "file", body: "here\n", mode: 0o644}})
+}
 
 // session runs the commands of a page.
 type session struct {

@@ -57,10 +57,10 @@ func TestMirrorsAreAskedForTheirRegistry(t *testing.T) {
 			[]byte("[host.\"http://"+mirror.Host+"\"]\ncapabilities = [\"pull\", \"resolve\"]\n"), 0o600))
 	}
 	for ref, ns := range map[string]string{
-		"quay.example/library/zz:1":                          "quay.example",
-		"quay.example:5000/library/zz:1":                     "quay.example%3A5000",
-		"other.example/library/zz@" + desc.Digest.String():   "other.example",
-		"zz:1":                                               "docker.io",
+		"quay.example/library/zz:1":                        "quay.example",
+		"quay.example:5000/library/zz:1":                   "quay.example%3A5000",
+		"other.example/library/zz@" + desc.Digest.String(): "other.example",
+		"zz:1": "docker.io",
 		"index.docker.io/library/zz@" + desc.Digest.String(): "docker.io",
 	} {
 		before := len(mirror.Requests())

@@ -14,7 +14,6 @@ import (
 	eventsapi "github.com/containerd/containerd/api/services/events/v1"
 	tasksapi "github.com/containerd/containerd/api/services/tasks/v1"
 	"github.com/containerd/containerd/api/types/task"
-	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 )
@@ -30,7 +29,7 @@ type engine struct {
 }
 
 // follow reads exit events until the stream ends.
-func (e *engine) follow(ctx context.Context, stream grpc.ServerStreamingClient[eventsapi.Envelope], mark func()) {
+func (e *engine) follow(ctx context.Context, stream eventsapi.Events_SubscribeClient, mark func()) {
 	var reading sync.WaitGroup
 	defer reading.Wait()
 	for {

@@ -145,7 +145,7 @@ func (t *transfer) echo(ctx context.Context, from readEnd, to writeEnd) error {
 		return err
 	}
 	if in.In == nil || out.Out == nil {
-		return fmt.Errorf("transfer of an archive that is a file: name the images of the store: %w", errdefs.ErrNotImplemented)
+		return fmt.Errorf("transfer of an archive that is a file: only streams are echoed: %w", errdefs.ErrNotImplemented)
 	}
 	if _, err := io.Copy(out.Out, in.In); err != nil {
 		return fmt.Errorf("echo stream: %w", err)

@@ -151,7 +151,8 @@ func (r *Registry) Requests() []string {
 func (r *Registry) serve(w http.ResponseWriter, req *http.Request) {
 	body, err := io.ReadAll(req.Body)
 	if err != nil {
-		panic(http.ErrAbortHandler) // the documented way to cut a connection
+		cut(w)
+		return
 	}
 	x := r.answer(req, body)
 	if r.quirk.Change != nil {
@@ -180,9 +181,17 @@ func send(w http.ResponseWriter, x *Exchange) {
 	if x.Break {
 		_, _ = w.Write(x.Body[:len(x.Body)/2])
 		_ = http.NewResponseController(w).Flush()
-		panic(http.ErrAbortHandler)
+		cut(w)
+		return
 	}
 	_, _ = w.Write(x.Body) // to a client that is gone
+}
+
+// cut closes the connection without ending the response.
+func cut(w http.ResponseWriter) {
+	if conn, _, err := http.NewResponseController(w).Hijack(); err == nil {
+		_ = conn.Close() // what is lost is the point
+	}
 }
 
 // answer makes the answer of a registry without quirks.
