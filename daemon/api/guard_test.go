@@ -130,7 +130,7 @@ func names(f protoreflect.FieldDescriptor, prefix string) []string {
 // The same for cleat's own Run, whose messages have no descriptors.
 func TestEveryFieldOfRunIsJudged(t *testing.T) {
 	checked := []string{"Spec", "Labels", "Runtime", "Options", "Stdin", "Stdout", "Stderr", "Rootfs"}
-	harmless := []string{"Id", "Image", "User", "Snapshotter", "Terminal", "Log", "AutoRemove", "Token", "StorageSize"}
+	harmless := []string{"Id", "Image", "Platform", "User", "Snapshotter", "Terminal", "Log", "AutoRemove", "Token", "StorageSize"}
 	judged := append(checked, harmless...)
 	typ := reflect.TypeFor[cleatapi.RunRequest]()
 	for i := range typ.NumField() {
