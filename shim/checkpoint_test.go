@@ -1,9 +1,12 @@
 package shim_test
 
 import (
+	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 
@@ -86,6 +89,13 @@ func TestRestore(t *testing.T) {
 	looking.Wait()
 	if st := must[task.StateResponse](ctx, s, "State", &task.StateRequest{Id: s.id}); pid == 0 || st.Pid != pid || st.Status != types.Status_RUNNING {
 		t.Errorf("restored as %d, state %+v", pid, st)
+	}
+	for cmdline := ""; !strings.HasPrefix(cmdline, "sleep\x00"); { // it has written its output by then
+		data, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+		if err != nil || ctx.Err() != nil {
+			t.Fatalf("the restored process is %q: %v", cmdline, errors.Join(err, ctx.Err()))
+		}
+		cmdline = string(data)
 	}
 	s.kill9()
 	s.adopt() // as any other
