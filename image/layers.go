@@ -144,6 +144,13 @@ func (f *filling) fill(ctx context.Context, p Provider, opts UnpackOptions) erro
 	if err := opts.check(f.desc.MediaType); err != nil {
 		return err
 	}
+	if opts.Gate != nil {
+		leave, err := opts.Gate.Enter(ctx)
+		if err != nil {
+			return err
+		}
+		defer leave()
+	}
 	if opts.Stream != nil {
 		if done, err := f.fillBeside(ctx, opts); done || err != nil {
 			return err

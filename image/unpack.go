@@ -9,6 +9,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/cleatproject/cleat/content"
+	"github.com/cleatproject/cleat/internal/gate"
 )
 
 // UnpackOptions change how an image is unpacked. The zero value is right for running it
@@ -20,6 +21,8 @@ type UnpackOptions struct {
 	// AtOnce bounds the layers that are unpacked at the same time; 0 means one a processor, at
 	// least two.
 	AtOnce int
+	// Gate bounds the layers that several unpacks fill at the same time; nil for no common bound.
+	Gate *gate.Gate
 	// Wait returns once a layer's content is here, for an image that is being fetched; nil where all
 	// is here.
 	Wait func(ctx context.Context, desc ocispec.Descriptor) error

@@ -103,7 +103,7 @@ func (s *Service) unpack(
 		return image.Unpacked{}, err
 	}
 	defer unlock()
-	opts := image.UnpackOptions{Platform: match, ApplyOptions: image.ApplyOptions{Helpers: s.Helpers, Processors: s.Processors, Limits: s.Limits}}
+	opts := image.UnpackOptions{Platform: match, Gate: s.unpacking, ApplyOptions: image.ApplyOptions{Helpers: s.Helpers, Processors: s.Processors, Limits: s.Limits}}
 	if fetching != nil {
 		opts.Wait, opts.Stream, opts.Watch = fetching.wait, fetching.stream, fetching.watch
 	}

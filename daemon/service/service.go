@@ -73,6 +73,13 @@ type Config struct {
 // removalsAtOnce is how many running containers are removed by force at the same time, for each processor.
 const removalsAtOnce = 4
 
+// unpacksAtOnce is how many layers are unpacked at the same time, for each processor. One that takes longer than
+// unpackLease waits for its download or for the disk, and no longer counts.
+const (
+	unpacksAtOnce = 2
+	unpackLease   = 20 * time.Second
+)
+
 // Service is the use cases. Its methods may be called concurrently.
 type Service struct {
 	Config
@@ -83,8 +90,10 @@ type Service struct {
 	away   away
 	// removals bounds how many running containers are removed by force at the same time.
 	removals *gate.Gate
-	gc       *collector
-	gcState  gcState // of the collector's goroutine
+	// unpacking bounds the layers that all pulls and imports unpack at the same time.
+	unpacking *gate.Gate
+	gc        *collector
+	gcState   gcState // of the collector's goroutine
 	// sweeping is held for reading while a blob is committed whose record is to follow, and
 	// for writing while a blob is deleted whose last record went.
 	sweeping sync.RWMutex
@@ -104,6 +113,7 @@ func New(cfg Config) *Service {
 	s := &Service{Config: cfg, ctx: ctx, cancel: cancel, away: away{started: time.Now(), cursor: cfg.Events.Cursor()}}
 	s.removals = gate.New("remove a container", removalsAtOnce*goruntime.GOMAXPROCS(0), killLimit)
 	s.cgroups.gone = make(chan struct{}, 1)
+	s.unpacking = gate.New("unpack a layer", unpacksAtOnce*goruntime.GOMAXPROCS(0), unpackLease)
 	s.gc = newCollector(cfg.GC, cfg.Log, s.collectGarbage)
 	cfg.DB.Watch(s.gc.note)
 	return s
