@@ -2,6 +2,7 @@ package registry
 
 import (
 	"bytes"
+	"fmt"
 	"log/slog"
 	"net/http"
 	"net/url"
@@ -114,6 +115,25 @@ func TestPlainHTTPIsGuessedForLoopbackOnly(t *testing.T) {
 		if err != nil || hosts[0].guess != want || hosts[0].base.Scheme != "https" {
 			t.Errorf("%s: %+v, %v", registry, hosts, err)
 		}
+	}
+}
+
+func TestMirrorsAreToldTheRegistry(t *testing.T) {
+	for registry, hosts := range map[string]map[string]string{ // the registry that each is told of
+		"x.example":      {"https://mirror.example": "x.example", "https://x.example": "", "127.0.0.1:5000": "x.example"},
+		"docker.io":      {"https://mirror.example": "docker.io", "https://registry-1.docker.io": "", "https://docker.io": ""},
+		"localhost:5000": {"http://localhost:5000": "", "http://localhost:5001": "localhost:5000"},
+	} {
+		for host, want := range hosts {
+			got, err := New(Options{}).hostsFor(configured(t, registry, fmt.Sprintf("[host.%q]\n", host)), registry, "")
+			if err != nil || len(got) != 2 || got[0].ns != want || got[1].ns != "" || got[0].guess != (host == "127.0.0.1:5000") {
+				t.Errorf("%s, host %s: %+v, %v", registry, host, got, err)
+			}
+		}
+	}
+	got, err := New(Options{}).hostsFor(configured(t, "x.example", `server = "https://other.example"`), "x.example", "")
+	if err != nil || len(got) != 1 || got[0].ns != "x.example" {
+		t.Errorf("another server: %+v, %v", got, err)
 	}
 }
 
