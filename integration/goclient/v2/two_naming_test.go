@@ -17,6 +17,7 @@ import (
 	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/transfer/archive"
 	"github.com/containerd/containerd/v2/core/transfer/image"
+	"github.com/containerd/containerd/v2/core/transfer/registry"
 	"github.com/containerd/containerd/v2/pkg/namespaces"
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
@@ -176,7 +177,38 @@ func namingTable(ctx context.Context, t *testing.T, c *containerd.Client) []stri
 			table = append(table, line+namesIn(in, t, c, known))
 		}
 	}
+	table = append(table, movedTable(ctx, t, c)...)
 	sort.Strings(table)
+	return table
+}
+
+// movedTable pulls an image, and tags one, into each store.
+func movedTable(ctx context.Context, t *testing.T, c *containerd.Client) (table []string) {
+	t.Helper()
+	host := harness.Registry(t)
+	raw, known := nameArchive(t, []map[string]string{{fullName: "example.com/box:1"}})
+	remote, err := registry.NewOCIRegistry(ctx, host+"/team/box:1", registry.WithDefaultScheme("http"))
+	harness.Must(t, err)
+	seed := namespaces.WithNamespace(ctx, "names-seed")
+	harness.Must(t, c.Transfer(seed, archive.NewImageImportStream(bytes.NewReader(raw), ""), image.NewStore("", image.WithNamedPrefix("import", true))))
+	harness.Must(t, c.Transfer(seed, image.NewStore("example.com/box:1"), remote))
+	n := 0
+	for how, store := range namingStores() {
+		n++
+		in := namespaces.WithNamespace(ctx, fmt.Sprintf("names-pull-%d", n))
+		line := "pull into " + how + ":"
+		if err := c.Transfer(in, remote, store); err != nil {
+			line += " fails"
+		}
+		table = append(table, line+namesIn(in, t, c, known))
+		in = namespaces.WithNamespace(ctx, fmt.Sprintf("names-tag-%d", n))
+		harness.Must(t, c.Transfer(in, archive.NewImageImportStream(bytes.NewReader(raw), ""), image.NewStore("", image.WithNamedPrefix("import", true))))
+		line = "tag into " + how + ":"
+		if err := c.Transfer(in, image.NewStore("example.com/box:1"), store); err != nil {
+			line += " fails"
+		}
+		table = append(table, line+namesIn(in, t, c, known))
+	}
 	return table
 }
 
