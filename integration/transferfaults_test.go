@@ -131,8 +131,8 @@ func TestTransferWithTheClientsConfiguration(t *testing.T) {
 	if header != "1" {
 		t.Errorf("the header came as %q", header)
 	}
-	if !strings.Contains(d.Log(), "http_debug") {
-		t.Error("nothing was said of what is not done")
+	if log := d.Log(); !strings.Contains(log, "X-Mine: 1") || !strings.Contains(log, "first byte of the answer") {
+		t.Errorf("the requests are not in the daemon's log:\n%s", log)
 	}
 	d.Cleat("image", "rm", "box:1")
 	d.nothingMade("pulls with a configuration")

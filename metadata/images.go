@@ -2,17 +2,21 @@ package metadata
 
 import (
 	"fmt"
+	"time"
 
 	"github.com/containerd/errdefs"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
 // Images are the images of a namespace.
-type Images struct{ table table[Image] }
+type Images struct {
+	table table[Image]
+	at    time.Time // see At
+}
 
 // Images returns the images of the namespace ns.
 func (tx *Tx) Images(ns string) Images {
-	return Images{table[Image]{tx, ns, []string{imagesBucket}, "image", "name", imageColumn, encodeImage, decodeImage}}
+	return Images{table: table[Image]{tx, ns, []string{imagesBucket}, "image", "name", imageColumn, encodeImage, decodeImage}}
 }
 
 // Create records an image and returns it with its times. The name must be free.
@@ -20,10 +24,25 @@ func (i Images) Create(v Image) (Image, error) {
 	if err := v.validate(); err != nil {
 		return v, fmt.Errorf("create image: %w", err)
 	}
-	v.CreatedAt = i.table.tx.time()
+	v.CreatedAt = i.time()
 	v.UpdatedAt = v.CreatedAt
 	v.unknown = nil
 	return v, i.table.create(v.Name, &v)
+}
+
+// At returns i with a given time in the place of the clock's, for records that can be reproduced; the zero
+// time for the clock's.
+func (i Images) At(t time.Time) Images {
+	i.at = t
+	return i
+}
+
+// time is when a change is made.
+func (i Images) time() time.Time {
+	if !i.at.IsZero() {
+		return i.at.UTC().Round(0)
+	}
+	return i.table.tx.time()
 }
 
 // Get returns an image, or not found.
@@ -82,7 +101,7 @@ func (i Images) Update(v Image, paths ...string) (Image, error) {
 	if err := old.validate(); err != nil {
 		return old, i.table.errorf(v.Name, err)
 	}
-	old.UpdatedAt = i.table.tx.time()
+	old.UpdatedAt = i.time()
 	return old, i.table.put(old.Name, &old)
 }
 

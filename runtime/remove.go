@@ -338,9 +338,10 @@ func (m *Manager) bury(ctx context.Context, t *Task) error {
 			if i := t.Info(); i.Status == types.Status_STOPPED { // as the shim has reported
 				rec.Pid, rec.Status, rec.ExitedAt = int(i.Exit.Pid), int(i.Exit.Status), i.Exit.At
 			}
-			// A bundle that was removed takes no record, and needs none.
+			// A bundle that was removed takes no record, and needs none. On a full disk the exit is
+			// known for as long as this daemon lives.
 			if werr := exitrecord.Write(t.bundle.path, rec); werr != nil && !errors.Is(werr, fs.ErrNotExist) {
-				return werr
+				m.cfg.Log.Warn("cannot record an exit", "id", t.id, "namespace", t.namespace, "error", werr)
 			}
 		}
 	}

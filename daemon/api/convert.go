@@ -22,6 +22,14 @@ func stamp(t time.Time) *timestamppb.Timestamp {
 	return timestamppb.New(t)
 }
 
+// given returns a time that a request may have; the zero time if it has none.
+func given(t *timestamppb.Timestamp) time.Time {
+	if t == nil {
+		return time.Time{}
+	}
+	return t.AsTime()
+}
+
 func recordAny(a *anypb.Any) *metadata.Any {
 	if a == nil {
 		return nil

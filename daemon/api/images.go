@@ -63,7 +63,7 @@ func (s images) Create(ctx context.Context, req *api.CreateImageRequest) (*api.C
 	if err != nil {
 		return nil, err
 	}
-	img, err := s.svc.CreateImage(ctx, ns, recordImage(req.GetImage()))
+	img, err := s.svc.CreateImage(ctx, ns, recordImage(req.GetImage()), given(req.GetSourceDateEpoch()))
 	if err != nil {
 		return nil, err
 	}
@@ -75,7 +75,7 @@ func (s images) Update(ctx context.Context, req *api.UpdateImageRequest) (*api.U
 	if err != nil {
 		return nil, err
 	}
-	img, err := s.svc.UpdateImage(ctx, ns, recordImage(req.GetImage()), req.GetUpdateMask().GetPaths())
+	img, err := s.svc.UpdateImage(ctx, ns, recordImage(req.GetImage()), req.GetUpdateMask().GetPaths(), given(req.GetSourceDateEpoch()))
 	if err != nil {
 		return nil, err
 	}

@@ -55,6 +55,19 @@ func (s snapshots) Commit(ctx context.Context, req *api.CommitSnapshotRequest) (
 	if err != nil {
 		return nil, err
 	}
+	if p := req.GetParent(); p != "" { // to rebase a snapshot, which the drivers do not say that they can
+		var rec metadata.Snapshot
+		err := s.svc.DB.View(ctx, func(tx *metadata.Tx) (err error) {
+			rec, err = tx.Snapshots(ns, req.GetSnapshotter()).Stat(req.GetKey())
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+		if rec.Parent != p {
+			return nil, unsupported("commit snapshot "+req.GetKey(), "parent")
+		}
+	}
 	return &emptypb.Empty{}, s.svc.Commit(ctx, ns, req.GetSnapshotter(), req.GetName(), req.GetKey(), req.GetLabels())
 }
 
@@ -140,8 +153,8 @@ func (s snapshots) Usage(ctx context.Context, req *api.UsageRequest) (*api.Usage
 	return &api.UsageResponse{Size: u.Size, Inodes: u.Inodes}, nil
 }
 
-func (s snapshots) Cleanup(ctx context.Context, _ *api.CleanupRequest) (*emptypb.Empty, error) {
-	return &emptypb.Empty{}, s.svc.CleanSnapshots(ctx)
+func (s snapshots) Cleanup(ctx context.Context, req *api.CleanupRequest) (*emptypb.Empty, error) {
+	return &emptypb.Empty{}, s.svc.CleanSnapshotter(ctx, req.GetSnapshotter())
 }
 
 type snapshotsGRPC struct {

@@ -45,9 +45,9 @@ func (s tasks) Create(ctx context.Context, req *api.CreateTaskRequest) (*api.Cre
 	if err != nil {
 		return nil, err
 	}
-	var join *runtime.Join
-	if at := req.GetTaskApiAddress(); at != "" {
-		join = &runtime.Join{Address: at, Version: req.GetTaskApiVersion()}
+	join, err := joinOf(req)
+	if err != nil {
+		return nil, err
 	}
 	o := runtime.CreateOptions{
 		ID: req.GetContainerID(), Rootfs: recordMounts(req.GetRootfs()),
@@ -138,14 +138,22 @@ func first(a, b string) string {
 	return b
 }
 
-func (s tasks) List(ctx context.Context, _ *api.ListTasksRequest) (*api.ListTasksResponse, error) {
+// List lists the tasks that match the filter, whose fields are id, container, pid, status and runtime.
+func (s tasks) List(ctx context.Context, req *api.ListTasksRequest) (*api.ListTasksResponse, error) {
 	ns, err := namespaceOf(ctx)
+	if err != nil {
+		return nil, err
+	}
+	match, err := filters.ParseAll(nonEmpty(req.GetFilter())...)
 	if err != nil {
 		return nil, err
 	}
 	resp := &api.ListTasksResponse{}
 	for _, t := range s.svc.Runtime.List(ns) {
 		i := t.Info()
+		if !match.Match(taskFields(i)) {
+			continue
+		}
 		resp.Tasks = append(resp.Tasks, &apitask.Process{
 			ContainerID: i.ID, ID: i.ID, Pid: i.Pid, Status: apitask.Status(i.Status),
 			Stdin: i.Stdin, Stdout: i.Stdout, Stderr: i.Stderr, Terminal: i.Terminal,
@@ -187,6 +195,10 @@ func (s tasks) CloseIO(ctx context.Context, req *api.CloseIORequest) (*emptypb.E
 	if err != nil {
 		return nil, err
 	}
+	if !req.GetStdin() { // there is nothing else to close
+		_, err := t.State(ctx, req.GetExecID())
+		return &emptypb.Empty{}, err
+	}
 	return &emptypb.Empty{}, t.CloseIO(ctx, req.GetExecID())
 }
 
@@ -223,6 +235,9 @@ func (s tasks) ListPids(ctx context.Context, req *api.ListPidsRequest) (*api.Lis
 }
 
 func (s tasks) Checkpoint(ctx context.Context, req *api.CheckpointTaskRequest) (*api.CheckpointTaskResponse, error) {
+	if req.GetParentCheckpoint() != "" {
+		return nil, unsupported("checkpoint task", "parent_checkpoint")
+	}
 	t, err := s.get(ctx, req.GetContainerID())
 	if err != nil {
 		return nil, err

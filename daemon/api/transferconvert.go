@@ -48,22 +48,9 @@ func (r ociRegistry) remote(ctx context.Context, t *transfer) (service.Remote, e
 		}
 		remote.Access.Ask = asker(s)
 	}
-	return remote, t.ignoreDebug(ctx, resolver)
-}
-
-// ignoreDebug warns of what is not done.
-func (t *transfer) ignoreDebug(ctx context.Context, resolver *transfertypes.RegistryResolver) error {
-	if resolver.GetHttpDebug() != transfertypes.HTTPDebug_DISABLED {
-		t.svc.Log.Warn("a client asks for a log of its requests to a registry, which is not kept", "http_debug", resolver.GetHttpDebug().String(), "namespace", t.namespace)
-	}
-	if id := resolver.GetLogsStream(); id != "" {
-		s, err := t.take(ctx, id)
-		if err != nil {
-			return err
-		}
-		s.Close(nil) // nothing comes
-	}
-	return nil
+	var err error
+	remote.Access.Trace, err = t.trace(ctx, resolver)
+	return remote, err
 }
 
 // asker asks a client for a credential. Requests of one registry come one by one.
@@ -132,7 +119,7 @@ func recordPlatforms(list []*apitypes.Platform) []ocispec.Platform {
 
 func recordPlatform(p *apitypes.Platform) ocispec.Platform {
 	return platforms.Normalize(ocispec.Platform{
-		OS: p.GetOS(), Architecture: p.GetArchitecture(), Variant: p.GetVariant(), OSVersion: p.GetOsVersion(),
+		OS: p.GetOS(), Architecture: p.GetArchitecture(), Variant: p.GetVariant(), OSVersion: p.GetOsVersion(), OSFeatures: p.GetOsFeatures(),
 	})
 }
 

@@ -3,6 +3,7 @@ package service
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/cleatproject/cleat/metadata"
 	"github.com/cleatproject/cleat/proto/cleatapi"
@@ -19,7 +20,7 @@ func (s *Service) LabelImage(ctx context.Context, namespace, ref string, labels 
 		for key := range labels {
 			paths = append(paths, "labels."+key)
 		}
-		if img, err = s.UpdateImage(ctx, namespace, metadata.Image{Name: img.Name, Labels: labels}, paths); err != nil {
+		if img, err = s.UpdateImage(ctx, namespace, metadata.Image{Name: img.Name, Labels: labels}, paths, time.Time{}); err != nil {
 			return nil, fmt.Errorf("label image %s: %w", ref, err)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	apievents "github.com/containerd/containerd/api/events"
 	"github.com/opencontainers/go-digest"
@@ -15,9 +16,9 @@ import (
 )
 
 // CreateImage records a name for content.
-func (s *Service) CreateImage(ctx context.Context, namespace string, v metadata.Image) (img metadata.Image, err error) {
+func (s *Service) CreateImage(ctx context.Context, namespace string, v metadata.Image, epoch time.Time) (img metadata.Image, err error) {
 	err = s.DB.Update(ctx, func(tx *metadata.Tx) (err error) {
-		if img, err = tx.Images(namespace).Create(v); err != nil {
+		if img, err = tx.Images(namespace).At(epoch).Create(v); err != nil {
 			return err
 		}
 		return announceImage(tx, namespace, img, true)
@@ -26,9 +27,9 @@ func (s *Service) CreateImage(ctx context.Context, namespace string, v metadata.
 }
 
 // UpdateImage changes the fields that paths name.
-func (s *Service) UpdateImage(ctx context.Context, namespace string, v metadata.Image, paths []string) (img metadata.Image, err error) {
+func (s *Service) UpdateImage(ctx context.Context, namespace string, v metadata.Image, paths []string, epoch time.Time) (img metadata.Image, err error) {
 	err = s.DB.Update(ctx, func(tx *metadata.Tx) (err error) {
-		if img, err = tx.Images(namespace).Update(v, paths...); err != nil {
+		if img, err = tx.Images(namespace).At(epoch).Update(v, paths...); err != nil {
 			return err
 		}
 		return announceImage(tx, namespace, img, false)

@@ -254,21 +254,31 @@ func (s *Service) SnapshotUsage(ctx context.Context, namespace, snapshotter, key
 	return u, nil
 }
 
-// CleanSnapshots removes directories that no record speaks of; at start, after crashes.
+// CleanSnapshots removes directories of every snapshotter that have no record; at start, after crashes.
 func (s *Service) CleanSnapshots(ctx context.Context) error {
 	var errs error
-	for name, d := range s.Snapshotters {
-		live, err := s.DB.LiveSnapshots(ctx, name)
-		if err == nil {
-			var gone []uint64
-			gone, err = d.Cleanup(ctx, live)
-			if len(gone) > 0 {
-				s.Log.Info("removed snapshots that no record speaks of", "snapshotter", name, "count", len(gone))
-			}
-		}
-		if err != nil {
-			errs = errors.Join(errs, fmt.Errorf("clean up snapshotter %s: %w", name, err))
-		}
+	for name := range s.Snapshotters {
+		errs = errors.Join(errs, s.CleanSnapshotter(ctx, name))
 	}
 	return errs
+}
+
+// CleanSnapshotter removes directories of one snapshotter that have no record.
+func (s *Service) CleanSnapshotter(ctx context.Context, name string) error {
+	d, err := s.driver(name)
+	if err != nil {
+		return err
+	}
+	live, err := s.DB.LiveSnapshots(ctx, name)
+	var gone []uint64
+	if err == nil {
+		gone, err = d.Cleanup(ctx, live)
+	}
+	if len(gone) > 0 {
+		s.Log.Info("removed snapshots that have no record", "snapshotter", name, "count", len(gone))
+	}
+	if err != nil {
+		return fmt.Errorf("clean up snapshotter %s: %w", name, err)
+	}
+	return nil
 }

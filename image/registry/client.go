@@ -125,7 +125,7 @@ func (c *Client) server(h host, login *login) (*server, error) {
 	if h.own { // no mirror sees a credential
 		s.login = login
 	}
-	once := headers{transport, &s.base, h.header, s.login}
+	once := headers{traced(transport, login.access.Trace), &s.base, h.header, s.login}
 	s.once = once
 	s.plain = retrying{&retry.Transport{Base: once, Policy: retryPolicy(c.opts.Backoff, maxWait, maxTries)}, once}
 	s.auth = &auth.Client{

@@ -48,6 +48,8 @@ type Access struct {
 	ConfigPath string
 	// Scheme is http or https for a registry whose configuration names none; "" has it found out.
 	Scheme string
+	// Trace reports the requests; nil: they are not.
+	Trace *Trace
 }
 
 // errAuthorize has a request made again, now that there is a header for it; where there was one, the
