@@ -163,6 +163,7 @@ func TestFieldsOfTasks_AreHonoured(t *testing.T) {
 		t.Errorf("close of nothing of a task that is not there: %v", err)
 	}
 	_, conn := d.grpc()
+	//lint:ignore SA1019 deprecated, and sent by older clients
 	options, err := anypb.New(&runcoptions.Options{TaskApiAddress: "ttrpc+unix:///nonexistent", TaskApiVersion: 3})
 	must(t, err)
 	_, err = containersapi.NewContainersClient(conn).Create(ctx, &containersapi.CreateContainerRequest{Container: &containersapi.Container{
