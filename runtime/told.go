@@ -153,10 +153,24 @@ func (t *Task) noteDeleted() error {
 // note puts an empty file into the bundle, unless that has been removed.
 func (t *Task) note(name string) error {
 	err := t.keep(func() error { return writeEmpty(t.bundle.file(name)) })
+	if takesNoWrites(err) { // the task must be managed all the same
+		t.m.cfg.Log.Warn("cannot write marker; an event may be published twice", "id", t.id, "namespace", t.namespace, "marker", name, "error", err)
+		return nil
+	}
 	if err != nil {
 		return fmt.Errorf("note %s of task %s: %w", name, t.id, err)
 	}
 	return nil
+}
+
+// takesNoWrites reports whether err is of a disk that is full, read-only or broken.
+func takesNoWrites(err error) bool {
+	for _, e := range []error{unix.ENOSPC, unix.EDQUOT, unix.EROFS, unix.EIO} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
 }
 
 // keep has something written into the bundle, unless that has been removed: nobody will ask then, and what stands

@@ -8,7 +8,7 @@
 //
 // status is the exit code, or 128 plus the signal that killed the init; exited_at is RFC 3339 with
 // nanoseconds, UTC; oom says that the kernel killed a process of the container for want of memory.
-// Readers ignore fields they do not know.
+// Readers ignore fields they do not know, and blanks after the object.
 package exitrecord
 
 import (
@@ -18,6 +18,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/cleatproject/cleat/internal/durable"
@@ -47,9 +48,43 @@ func Write(bundle string, r Record) error {
 		return fmt.Errorf("encode exit of %s: %w", r.ID, err)
 	}
 	if err := durable.WriteFile(filepath.Join(bundle, FileName), data, 0o600); err != nil {
+		if noRoom(err) && reuse(bundle, data) == nil {
+			return nil
+		}
 		return fmt.Errorf("record exit of %s: %w", r.ID, err)
 	}
 	return nil
+}
+
+// spareFile is a file of the bundle whose room a record may take: the init's pid means nothing once the
+// init has ended.
+const spareFile = "init.pid"
+
+// noRoom reports whether err is of a disk that has no room for another file.
+func noRoom(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+}
+
+// reuse writes the record over the spare file, which needs neither a block nor an inode, and gives it the
+// record's name.
+func reuse(bundle string, data []byte) error {
+	spare := filepath.Join(bundle, spareFile)
+	f, err := os.OpenFile(spare, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	// What was longer than the record stays as blanks.
+	if info, serr := f.Stat(); serr == nil {
+		for int64(len(data)) < info.Size() {
+			data = append(data, ' ')
+		}
+	}
+	_, err = f.Write(data)
+	err = errors.Join(err, f.Sync(), f.Close())
+	if err != nil {
+		return err
+	}
+	return durable.Rename(spare, filepath.Join(bundle, FileName))
 }
 
 // Read returns the bundle's record. Where there is none the error is fs.ErrNotExist; a file that
