@@ -42,7 +42,7 @@ func TestTransferWhoseClientLeavesWhenItIsAsked(t *testing.T) {
 	id, s = m.stream("auth")
 	must(t, s.CloseSend())
 	_, err = m.move(m.ctx, &transfertypes.OCIRegistry{Reference: r.Host + "/a/b:1", Resolver: &transfertypes.RegistryResolver{AuthStream: id}}, &transfertypes.ImageStore{Name: "b:1"})
-	if status.Code(err) != codes.Unauthenticated || !strings.Contains(err.Error(), "stream") {
+	if status.Code(err) != codes.Unauthenticated || !strings.Contains(err.Error(), "ask the client for a credential") {
 		t.Errorf("without an answer: %v", err)
 	}
 	d.nothingMade("transfers that ask")
@@ -150,8 +150,8 @@ func TestTransfersThatAreRefused(t *testing.T) {
 			"a registry to a registry":  {remote, remote, codes.Unimplemented, "OCIRegistry to OCIRegistry"},
 			"an import to a registry":   {&transfertypes.ImageImportStream{Stream: "x"}, remote, codes.Unimplemented, "ImageImportStream"},
 			"a path":                    {&transfertypes.ContainerPath{}, store, codes.Unimplemented, "ContainerPath"},
-			"a store without a name":    {remote, &transfertypes.ImageStore{}, codes.InvalidArgument, "names no image"},
-			"a prefix alone":            {remote, &transfertypes.ImageStore{ExtraReferences: []*transfertypes.ImageReference{{Name: "p", IsPrefix: true}}}, codes.InvalidArgument, "names no image"},
+			"a store without a name":    {remote, &transfertypes.ImageStore{}, codes.InvalidArgument, "no name to store"},
+			"a prefix alone":            {remote, &transfertypes.ImageStore{ExtraReferences: []*transfertypes.ImageReference{{Name: "p", IsPrefix: true}}}, codes.InvalidArgument, "no name to store"},
 			"a reference that is none":  {&transfertypes.OCIRegistry{Reference: "A B"}, store, codes.InvalidArgument, "A B"},
 			"an image that is not here": {store, &transfertypes.ImageStore{Name: "b:1"}, codes.NotFound, "a:1"},
 			"an unknown stream":         {&transfertypes.ImageImportStream{Stream: "nosuch"}, store, codes.NotFound, "nosuch"},

@@ -103,7 +103,7 @@ func TestOptionsThatAKernelDoesNotKnow(t *testing.T) {
 		t.Errorf("without userxattr: %q, %v; want %q", got, err, off)
 	}
 	p = overlayProbe{dir: t.TempDir(), mount: knowing("", "redirect_dir=off")}
-	if got, err := p.options(false); !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), "whatever it is told") {
+	if got, err := p.options(false); !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), "with every option") {
 		t.Errorf("one that redirects all the same: %q, %v", got, err)
 	}
 	tried := 0

@@ -234,11 +234,11 @@ func TestWithoutProjectQuotas(t *testing.T) {
 		root := snapshottest.Filesystem(t, fsType, 512, "", "-q")
 		refused(t, root, fsType, want)
 	}
-	refused(t, "/run", "tmpfs", "on xfs or ext4")
+	refused(t, "/run", "tmpfs", "project quotas")
 	// Counted, and not enforced.
 	refused(t, snapshottest.Filesystem(t, "xfs", 512, "pqnoenforce", "-q"), "xfs", "project quotas")
 	// Prepared for quotas, and mounted without.
-	refused(t, snapshottest.Filesystem(t, "ext4", 64, "", "-q", "-O", "quota,project", "-E", "quotatype=usrquota"), "ext4", "tune2fs -O quota,project")
+	refused(t, snapshottest.Filesystem(t, "ext4", 64, "", "-q", "-O", "quota,project", "-E", "quotatype=usrquota"), "ext4", "project quotas")
 }
 
 func refused(t *testing.T, root, fsType, want string) {
