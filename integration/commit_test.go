@@ -180,7 +180,7 @@ func TestCommitsThatAreRefused(t *testing.T) {
 	d.Cleat("rm", "-f", "dir")
 	// Without its image there is nothing to put a layer on.
 	d.Cleat("image", "rm", "busybox")
-	if _, stderr, code := d.Try("commit", "c", "x"); code != 1 || !strings.Contains(stderr, "pull or import") {
+	if _, stderr, code := d.Try("commit", "c", "x"); code != 1 || !strings.Contains(stderr, "pull or import the image again") {
 		t.Errorf("without its image: %d, %s", code, stderr)
 	}
 	if s := d.all()["c"].Status; s != "running" {

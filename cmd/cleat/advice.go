@@ -86,7 +86,7 @@ func objectHints() map[client.Reason]string {
 		client.ReasonContainerExists:   "cleat rm removes the container of that name; --name selects another",
 		client.ReasonContainerRunning:  "cleat stop stops it; cleat rm --force kills and removes it",
 		client.ReasonImageNotFound:     images,
-		client.ReasonImageIncomplete:   "pull the image again, with all its platforms or with --platform for one",
+		client.ReasonImageIncomplete:   "pull or import the image again, with all its platforms or with --platform for one",
 		client.ReasonPlatformNotFound:  "select one of its platforms with --platform, or only store it with --no-unpack",
 		client.ReasonImageHasNames:     "remove it by each of its names",
 		client.ReasonNamespaceNotFound: "cleat namespace ls lists the namespaces",

@@ -15,6 +15,7 @@ import (
 	"github.com/cleatproject/cleat/internal/undo"
 	"github.com/cleatproject/cleat/metadata"
 	"github.com/cleatproject/cleat/proto/cleatapi"
+	"github.com/cleatproject/cleat/proto/reason"
 	"github.com/cleatproject/cleat/snapshot"
 )
 
@@ -156,8 +157,8 @@ func (s *Service) commitBase(ctx context.Context, hold *metadata.Hold, namespace
 			return nil, fmt.Errorf("commit container %s: image %s: %w", c.ID, img.Name, err)
 		}
 	}
-	return nil, fmt.Errorf("commit container %s: the image that it was made of, %s, is incomplete: %w",
-		c.ID, first(c.Image, "which has no name"), errdefs.ErrFailedPrecondition)
+	return nil, reason.With(fmt.Errorf("commit container %s: the image that it was made of, %s, is incomplete: %w",
+		c.ID, first(c.Image, "which has no name"), errdefs.ErrFailedPrecondition), reason.ImageIncomplete)
 }
 
 // commandOf is what a container was made to run, for its image's history.
