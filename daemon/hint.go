@@ -1,6 +1,11 @@
 package daemon
 
-import "github.com/cleatproject/cleat/proto/reason"
+import (
+	"errors"
+	"io/fs"
+
+	"github.com/cleatproject/cleat/proto/reason"
+)
 
 // Hint returns what an administrator can do about an error of the daemon's start or of doctor, or "".
 func Hint(err error) string {
@@ -15,6 +20,9 @@ func Hint(err error) string {
 		return "stop the other cleatd, or give this one its own --root and --state"
 	case reason.DiskFull:
 		return "free some space on the file system of the daemon's root directory"
+	}
+	if errors.Is(err, fs.ErrPermission) {
+		return "cleatd needs the rights of root"
 	}
 	return ""
 }

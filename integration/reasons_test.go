@@ -97,20 +97,19 @@ func TestDeniedSocket_HintIsAboutTheSocket(t *testing.T) {
 	}
 }
 
-// The daemon is killed at each step of the removal of a container that has ended; it completes the removal at its
-// next start. The command exits with the container's code.
-func TestRunRemove_DaemonKilledAtEachStep_ReturnsCodeOfContainer(t *testing.T) {
+// The daemon is killed, or told to stop, at each step of the removal of a container that has ended; it completes the
+// removal at its next start. The command exits with the container's code.
+func TestRunRemove_DaemonEndsAtEachStep_ReturnsCodeOfContainer(t *testing.T) {
 	d := Start(t)
 	d.Busybox()
-	reached := 0
-	for n := 1; ; n++ {
-		if !d.removalKilledAt(n) {
-			break
+	for _, sig := range []syscall.Signal{syscall.SIGKILL, syscall.SIGTERM} {
+		reached := 0
+		for n := 1; d.removalEndedAt(n, sig); n++ {
+			reached = n
 		}
-		reached = n
-	}
-	if reached < 5 {
-		t.Errorf("the removal has %d steps, which is too few to be it", reached)
+		if reached < 5 {
+			t.Errorf("%s: the removal has %d steps, which is too few to be it", sig, reached)
+		}
 	}
 	d.Eventually("every container is removed", func() error {
 		if left := d.Cleat("ps", "--all", "--quiet"); left != "" {
@@ -120,11 +119,11 @@ func TestRunRemove_DaemonKilledAtEachStep_ReturnsCodeOfContainer(t *testing.T) {
 	})
 }
 
-// removalKilledAt runs a container with --rm and kills the daemon at the nth step after its end. It reports whether
+// removalEndedAt runs a container with --rm and signals the daemon at the nth step after its end. It reports whether
 // there were that many.
-func (d *Daemon) removalKilledAt(n int) (reached bool) {
+func (d *Daemon) removalEndedAt(n int, sig syscall.Signal) (reached bool) {
 	d.t.Helper()
-	name := fmt.Sprintf("rm%d", n)
+	name := fmt.Sprintf("rm%d-%d", sig, n)
 	cmd := d.Command("run", "--rm", "--interactive", "--name", name, "busybox", "sh", "-c", "echo begun; read line; exit 7")
 	stdin, err := cmd.StdinPipe()
 	must(d.t, err)
@@ -138,7 +137,7 @@ func (d *Daemon) removalKilledAt(n int) (reached bool) {
 	killed := make(chan struct{})
 	pid := d.cmd.Process.Pid
 	s := watchSteps(d.t, n, func() {
-		_ = unix.Kill(pid, unix.SIGKILL) // it is this test's own, and not waited for yet
+		_ = unix.Kill(pid, sig) // it is this test's own, and not waited for yet
 		close(killed)
 	}, d.watched()...)
 	must(d.t, stdin.Close())
@@ -164,7 +163,7 @@ func (d *Daemon) removalKilledAt(n int) (reached bool) {
 	}
 	var exit *exec.ExitError
 	if !errors.As(err, &exit) || exit.ExitCode() != 7 || stderr.Len() > 0 {
-		d.t.Errorf("killed at step %d of %q: %v: %s", n, steps, err, stderr.String())
+		d.t.Errorf("%s at step %d of %q: %v: %s", sig, n, steps, err, stderr.String())
 	}
 	return reached
 }

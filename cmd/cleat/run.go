@@ -197,7 +197,7 @@ func (r *runner) attend(ctx context.Context, started client.Started) error {
 	if !r.remove || !errors.As(err, &exit) {
 		return err
 	}
-	if rerr := r.c.Remove(ctx, started.ID, true); rerr != nil && !removesLater(rerr) {
+	if rerr := r.c.Remove(ctx, started.ID, true); rerr != nil && !removesLater(ctx, rerr) {
 		return rerr
 	}
 	return err
@@ -205,12 +205,13 @@ func (r *runner) attend(ctx context.Context, started client.Started) error {
 
 // removesLater reports whether the daemon completes the removal of an ended container that it was to remove by
 // itself: it has done so already, or ended during the call and does it at its next start.
-func removesLater(err error) bool {
+func removesLater(ctx context.Context, err error) bool {
 	switch client.ReasonOf(err) {
 	case client.ReasonDaemonUnreachable, client.ReasonConnectionLost, client.ReasonDaemonStopping:
 		return true
 	}
-	return errdefs.IsNotFound(err)
+	cut := errors.Is(err, context.Canceled) && ctx.Err() == nil // by a daemon that stops
+	return cut || errdefs.IsNotFound(err)
 }
 
 // logPath is the file that output goes to and that this program can show.

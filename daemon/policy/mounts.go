@@ -38,11 +38,16 @@ func (p *Policy) mounts(list []specs.Mount) error {
 
 // system checks a mount that is not of the host's files.
 func (p *Policy) system(m *specs.Mount, what string) error {
+	for _, o := range m.Options {
+		if !harmlessOption(o) {
+			return p.Refuse(what, "option %.50q", o)
+		}
+	}
 	at := path.Clean("/" + m.Destination)
 	readOnly := slices.Contains(m.Options, "ro") && !slices.Contains(m.Options, "rw")
 	switch m.Type {
 	case "tmpfs", "devpts", "mqueue":
-		return p.none(slices.ContainsFunc(m.Options, shared), what+": propagation")
+		return nil
 	case "proc":
 		return p.need(Unconfined, at != "/proc", what+": proc elsewhere than at /proc")
 	case "sysfs":
@@ -53,8 +58,20 @@ func (p *Policy) system(m *specs.Mount, what string) error {
 	return p.Refuse(what, "type %.50q", m.Type)
 }
 
-func shared(option string) bool {
-	return slices.Contains([]string{"shared", "rshared", "unbindable", "runbindable"}, option)
+// harmlessOption reports whether a mount that is not of the host's files may have an option. One that changes another
+// mount is not harmless: by remount, a read-only one below becomes writable.
+func harmlessOption(option string) bool {
+	name, _, hasValue := strings.Cut(option, "=")
+	if hasValue {
+		return slices.Contains([]string{
+			"mode", "size", "uid", "gid", "nr_inodes", "nr_blocks", "huge", "ptmxmode", "max", "hidepid", "subset",
+		}, name)
+	}
+	return slices.Contains([]string{
+		"ro", "rw", "nosuid", "nodev", "noexec", "exec", "atime", "noatime", "diratime", "nodiratime", "relatime", "norelatime",
+		"strictatime", "nostrictatime", "sync", "async", "defaults", "newinstance", "tmpcopyup", "inode64", "inode32",
+		"private", "rprivate", "slave", "rslave",
+	}, name)
 }
 
 // bind checks a mount of the host's files.
