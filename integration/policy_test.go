@@ -471,3 +471,53 @@ func TestPolicy_AllowsWhatIsConfigured(t *testing.T) {
 		checkHint(t, fmt.Sprintf("%q", args), stderr, code, 125, "docs/security.md")
 	}
 }
+
+// A client of containerd's API works with a limited user's rights: it prepares a snapshot, gives its mounts back as
+// the root file system, and sends a spec without a seccomp profile.
+func TestPolicy_ClientsOfTheAPICanWork(t *testing.T) {
+	d, own := startWithPolicy(t, "")
+	archive := filepath.Join(filepath.Dir(own), "busybox.tar")
+	d.Cleat("image", "export", "--output", archive, "busybox")
+	d.Cleat("--namespace", policySpace, "image", "import", archive)
+	details, err := d.Client().Inspect(t.Context(), "busybox", "")
+	must(t, err)
+	var config struct {
+		RootFS struct {
+			DiffIDs []string `json:"diff_ids"`
+		} `json:"rootfs"`
+	}
+	must(t, json.Unmarshal(details.Config, &config))
+	const snapshots = "containerd.services.snapshots.v1.Snapshots"
+	for transport, call := range d.callers() { // the snapshots go with the next collection
+		id := "by-" + strings.ToLower(transport)
+		out := filepath.Join(own, id)
+		must(t, unix.Mkfifo(out, 0o600))
+		must(t, os.Chown(out, policyUser, policyUser))
+		read, err := os.OpenFile(out, os.O_RDWR|unix.O_NONBLOCK, 0)
+		must(t, err)
+		var prepared snapshotsapi.PrepareSnapshotResponse
+		must(t, call(snapshots, "Prepare", &snapshotsapi.PrepareSnapshotRequest{
+			Snapshotter: "overlayfs", Key: id, Parent: config.RootFS.DiffIDs[0],
+		}, &prepared))
+		without := specOf(t, func(m map[string]any) {
+			delete(m["linux"].(map[string]any), "seccomp")
+			m["process"].(map[string]any)["args"] = []string{"sh", "-c", "while read name value; do case $name in Seccomp:) echo $value;; esac; done < /proc/self/status"}
+		})
+		must(t, call(containersService, "Create", &containersapi.CreateContainerRequest{Container: &containersapi.Container{
+			ID: id, Spec: without, Snapshotter: "overlayfs", SnapshotKey: id,
+			Runtime: &containersapi.Container_Runtime{Name: "io.containerd.runc.v2"},
+		}}, &containersapi.CreateContainerResponse{}))
+		must(t, call(tasksService, "Create", &tasksapi.CreateTaskRequest{ContainerID: id, Rootfs: prepared.Mounts, Stdout: out}, &tasksapi.CreateTaskResponse{}))
+		must(t, call(tasksService, "Start", &tasksapi.StartRequest{ContainerID: id}, &tasksapi.StartResponse{}))
+		var exit tasksapi.WaitResponse
+		must(t, call(tasksService, "Wait", &tasksapi.WaitRequest{ContainerID: id}, &exit))
+		buf := make([]byte, 100)
+		n, err := read.Read(buf)
+		if exit.ExitStatus != 0 || err != nil || strings.TrimSpace(string(buf[:n])) != "2" {
+			t.Errorf("%s: code %d, %q, %v", transport, exit.ExitStatus, buf[:n], err)
+		}
+		must(t, read.Close())
+		must(t, call(tasksService, "Delete", &tasksapi.DeleteTaskRequest{ContainerID: id}, &tasksapi.DeleteResponse{}))
+		must(t, call(containersService, "Delete", &containersapi.DeleteContainerRequest{ID: id}, &emptypb.Empty{}))
+	}
+}
