@@ -12,7 +12,14 @@ import (
 	"syscall"
 	"testing"
 
+	containersapi "github.com/containerd/containerd/api/services/containers/v1"
+	tasksapi "github.com/containerd/containerd/api/services/tasks/v1"
 	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/cleatproject/cleat/proto/reason"
+	"github.com/cleatproject/cleat/proto/rpc"
+	"github.com/cleatproject/cleat/proto/runcopts"
 )
 
 // A host without runc is a failure of the host, and not of the image.
@@ -166,4 +173,46 @@ func (d *Daemon) removalEndedAt(n int, sig syscall.Signal) (reached bool) {
 		d.t.Errorf("%s at step %d of %q: %v: %s", sig, n, steps, err, stderr.String())
 	}
 	return reached
+}
+
+// What runtimes print becomes a reason, whichever runtime and shim it is.
+func TestReasonsOfRuntimes(t *testing.T) {
+	runsc, err := exec.LookPath("runsc")
+	must(t, err)
+	binary := filepath.Join(t.TempDir(), "runsc")
+	must(t, os.WriteFile(binary, []byte("#!/bin/sh\nexec "+runsc+` --platform=ptrace --ignore-cgroups --network=none "$@"`+"\n"), 0o755))
+	gvisor, err := rpc.Marshal(&runcopts.Options{BinaryName: binary})
+	must(t, err)
+	shim, err := exec.LookPath("containerd-shim-runc-v2")
+	must(t, err)
+	d := Start(t)
+	ctx, conn := d.grpc()
+	containers, tasks := containersapi.NewContainersClient(conn), tasksapi.NewTasksClient(conn)
+	for name, runtime := range map[string]*containersapi.Container_Runtime{
+		"runc":             {Name: "io.containerd.runc.v2"},
+		"runsc":            {Name: "io.containerd.runc.v2", Options: &anypb.Any{TypeUrl: "containerd.runc.v1.Options", Value: gvisor}},
+		"a shim of others": {Name: shim},
+	} {
+		for program, want := range map[string]reason.Reason{
+			"nope": reason.CommandNotFound, "/nope": reason.CommandNotFound, "/etc": reason.CommandNotExecutable,
+		} {
+			id := "c" + strings.Trim(strings.ReplaceAll(name+program, " ", ""), "/")
+			id = strings.ReplaceAll(id, "/", "-")
+			_, err := containers.Create(ctx, &containersapi.CreateContainerRequest{Container: &containersapi.Container{
+				ID: id, Spec: apiSpec(t, busyboxSpec(t, program)), Runtime: runtime,
+			}})
+			must(t, err)
+			_, err = tasks.Create(ctx, &tasksapi.CreateTaskRequest{ContainerID: id, Rootfs: d.rootfs()})
+			if err == nil {
+				_, err = tasks.Start(ctx, &tasksapi.StartRequest{ContainerID: id})
+				_, derr := tasks.Delete(ctx, &tasksapi.DeleteTaskRequest{ContainerID: id})
+				must(t, derr)
+			}
+			if got := reason.Of(rpc.FromWire(ctx, err)); got != want {
+				t.Errorf("%s, %s: reason %q, want %q: %v", name, program, got, want, err)
+			}
+			_, err = containers.Delete(ctx, &containersapi.DeleteContainerRequest{ID: id})
+			must(t, err)
+		}
+	}
 }
