@@ -47,7 +47,7 @@ func TestCgroupV2(t *testing.T) {
 	ctx, tasks := d.createTask("c", limited(t, "c", 64, "sleep", "1000"), "")
 	pid := d.startTask(ctx, tasks, "c")
 	group := unifiedGroup(t, pid)
-	if group != d.cgroup()+"/default/c" {
+	if group != "/default/c" { // as the spec says
 		t.Errorf("the container is in %s", group)
 	}
 	file := func(name string) string {
@@ -118,6 +118,16 @@ func TestCgroupV2(t *testing.T) {
 	d.deleteTask(ctx, tasks, "c")
 	if _, err := os.Stat(filepath.Join("/sys/fs/cgroup", group)); err == nil {
 		t.Errorf("cgroup %s is left", group)
+	}
+
+	// What OCI runtimes leave of a namespace goes with it.
+	d.Cleat("namespace", "create", "extra")
+	for _, parent := range []string{"", d.cgroup()} {
+		must(t, os.MkdirAll(filepath.Join("/sys/fs/cgroup", parent, "extra"), 0o755))
+	}
+	d.Cleat("namespace", "rm", "extra")
+	if left := d.cgroupsNamed("extra"); len(left) > 0 {
+		t.Errorf("cgroups of the namespace are left: %q", left)
 	}
 }
 

@@ -173,6 +173,7 @@ func testFaultyDisk(t *testing.T, d *Daemon, disk faultyDisk) {
 	})
 	if disk.frozen { // metadata is read-only until the next start
 		d.Restart()
+		d.status("one", "stopped")
 		d.Cleat("rm", "one")
 	}
 	d.Cleat("rm", "--force", "three")
