@@ -7,9 +7,10 @@
 // then what comes.
 //
 // Guarantees. Events are read in the order they were appended, each exactly once per
-// subscription; cursors grow and time stamps do not decrease in that order. An event that Append accepted survives the end of the process, in whatever way;
-// it is synced to disk in the background within a fraction of a second, and a power loss may take
-// those last events (the containers they speak of are gone as well). Events that come with a
+// subscription; cursors grow and time stamps do not decrease in that order. An event that Append
+// accepted survives the end of the process, in whatever way; it is synced to disk in the background
+// within a fraction of a second, and a power loss may take those last events (the containers they
+// speak of are gone as well). Events that come with a
 // Sequence are kept by their sender until Log.Sequence says that they are on disk, and sent again
 // after a power loss. No cursor is given out twice, not even after a power loss.
 //
