@@ -1,0 +1,162 @@
+package integration
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	containersapi "github.com/containerd/containerd/api/services/containers/v1"
+	snapshotsapi "github.com/containerd/containerd/api/services/snapshots/v1"
+	tasksapi "github.com/containerd/containerd/api/services/tasks/v1"
+	"golang.org/x/sys/unix"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/emptypb"
+
+	"github.com/cleatproject/cleat/proto/reason"
+	"github.com/cleatproject/cleat/proto/rpc"
+)
+
+// The shim checks the FIFO that it has opened: a path whose FIFO is exchanged after the daemon's look at it leads
+// nowhere else.
+func TestPolicy_ExchangedFIFOIsRefused(t *testing.T) {
+	d, own := startWithPolicy(t, "")
+	archive := filepath.Join(filepath.Dir(own), "busybox.tar")
+	d.Cleat("image", "export", "--output", archive, "busybox")
+	d.Cleat("--namespace", policySpace, "image", "import", archive)
+	d.Cleat("--namespace", policySpace, "run", "--detach", "--name", "good", "busybox", "sleep", "1000")
+	call := d.callers()["gRPC"]
+	path := filepath.Join(own, "out")
+	must(t, unix.Mkfifo(path, 0o600))
+	must(t, os.Chown(path, policyUser, policyUser))
+	must(t, call(tasksService, "Exec", &tasksapi.ExecProcessRequest{
+		ContainerID: "good", ExecID: "x", Stdout: path, Spec: &anypb.Any{Value: []byte(`{"args":["id"],"cwd":"/"}`)},
+	}, &emptypb.Empty{}))
+	must(t, os.Remove(path))
+	must(t, unix.Mkfifo(path, 0o600)) // root's
+	err := call(tasksService, "Start", &tasksapi.StartRequest{ContainerID: "good", ExecID: "x"}, &tasksapi.StartResponse{})
+	if reason.Of(rpc.FromWire(t.Context(), err)) != reason.PolicyDenied {
+		t.Errorf("a FIFO of root was opened: %v", err)
+	}
+	d.Cleat("--namespace", policySpace, "rm", "--force", "good")
+}
+
+// What people do with containers works for members of the group, limited or not.
+func TestMembersOfTheGroupCanWork(t *testing.T) {
+	d, own := startWithPolicy(t, "")
+	free := filepath.Join(filepath.Dir(own), "free")
+	must(t, os.Mkdir(free, 0o700))
+	must(t, os.Chown(free, policyUser+1, policyUser+1))
+	archive := filepath.Join(filepath.Dir(own), "busybox.tar")
+	d.Cleat("image", "export", "--output", archive, "busybox")
+	must(t, os.Chmod(archive, 0o644))
+	cleat := filepath.Join(binaries, "cleat")
+	for uid, dir := range map[uint32]string{policyUser: own, policyUser + 1: free} {
+		do := func(want string, args ...string) {
+			t.Helper()
+			stdout, stderr, code := d.as(uid, dir, cleat, args...)
+			if code != 0 || !strings.Contains(stdout, want) {
+				t.Errorf("user %d, %q: code %d, %s%s", uid, args, code, stdout, stderr)
+			}
+		}
+		out := filepath.Join(dir, "out.tar")
+		do("busybox", "image", "import", archive)
+		do("hi", "run", "--rm", "busybox", "echo", "hi")
+		do("logged", "run", "--rm", "--log", "daemon", "busybox", "echo", "logged")
+		do("one", "run", "--detach", "--name", "one", "busybox", "sh", "-c", "echo first; echo last; exec sleep 1000")
+		do("first", "exec", "one", "echo", "first")
+		do("uid=0", "exec", "--user", "root", "one", "id")
+		d.Eventually("the log is read", func() error {
+			if stdout, stderr, _ := d.as(uid, dir, cleat, "logs", "--tail", "1", "one"); stdout != "last\n" {
+				return fmt.Errorf("%q, %s", stdout, stderr)
+			}
+			return nil
+		})
+		do("one:new", "commit", "one", "one:new")
+		do("", "image", "export", "--output", out, "one:new")
+		do("one:new", "image", "import", out)
+		do("one", "stop", "--time", "0", "one")
+		do("one", "rm", "one")
+		do("two", "run", "--detach", "--tty", "--interactive", "--name", "two", "busybox", "sleep", "1")
+		do("", "attach", "--no-stdin", "two")
+		do("two", "rm", "two")
+	}
+}
+
+// The configuration can allow what the default refuses.
+func TestPolicy_AllowsWhatIsConfigured(t *testing.T) {
+	shared, err := os.MkdirTemp("/root", "cleat-it")
+	must(t, err)
+	t.Cleanup(func() { _ = os.RemoveAll(shared) })
+	must(t, os.WriteFile(filepath.Join(shared, "file"), []byte("shared\n"), 0o644))
+	d, own := startWithPolicy(t, fmt.Sprintf("[policy.%d]\nmounts = [%q]\nflags = [\"host-network\", \"capabilities\"]\n", policyUser, shared))
+	archive := filepath.Join(filepath.Dir(own), "busybox.tar")
+	d.Cleat("image", "export", "--output", archive, "busybox")
+	d.Cleat("--namespace", policySpace, "image", "import", archive)
+	cleat := filepath.Join(binaries, "cleat")
+	for want, args := range map[string][]string{
+		"shared": {"--volume", shared + ":/x:ro", "busybox", "cat", "/x/file"},
+		"added":  {"--cap-add", "SYS_ADMIN", "busybox", "echo", "added"},
+	} {
+		if stdout, stderr, code := d.as(policyUser, own, cleat, append([]string{"run", "--rm"}, args...)...); code != 0 || strings.TrimSpace(stdout) != want {
+			t.Errorf("%q: code %d, %s%s", args, code, stdout, stderr)
+		}
+	}
+	for _, args := range [][]string{{"--volume", shared + ":/x"}, {"--volume", "/etc:/x:ro"}, {"--privileged"}} {
+		args = append(append([]string{"run", "--rm"}, args...), "busybox", "true")
+		_, stderr, code := d.as(policyUser, own, cleat, args...)
+		checkHint(t, fmt.Sprintf("%q", args), stderr, code, 125, "docs/security.md")
+	}
+}
+
+// A client of containerd's API works with a limited user's rights: it prepares a snapshot, gives its mounts back as
+// the root file system, and sends a spec without a seccomp profile.
+func TestPolicy_ClientsOfTheAPICanWork(t *testing.T) {
+	d, own := startWithPolicy(t, "")
+	archive := filepath.Join(filepath.Dir(own), "busybox.tar")
+	d.Cleat("image", "export", "--output", archive, "busybox")
+	d.Cleat("--namespace", policySpace, "image", "import", archive)
+	details, err := d.Client().Inspect(t.Context(), "busybox", "")
+	must(t, err)
+	var config struct {
+		RootFS struct {
+			DiffIDs []string `json:"diff_ids"`
+		} `json:"rootfs"`
+	}
+	must(t, json.Unmarshal(details.Config, &config))
+	const snapshots = "containerd.services.snapshots.v1.Snapshots"
+	for transport, call := range d.callers() { // the snapshots go with the next collection
+		id := "by-" + strings.ToLower(transport)
+		out := filepath.Join(own, id)
+		must(t, unix.Mkfifo(out, 0o600))
+		must(t, os.Chown(out, policyUser, policyUser))
+		read, err := os.OpenFile(out, os.O_RDWR|unix.O_NONBLOCK, 0)
+		must(t, err)
+		var prepared snapshotsapi.PrepareSnapshotResponse
+		must(t, call(snapshots, "Prepare", &snapshotsapi.PrepareSnapshotRequest{
+			Snapshotter: "overlayfs", Key: id, Parent: config.RootFS.DiffIDs[0],
+		}, &prepared))
+		without := specOf(t, func(m map[string]any) {
+			delete(m["linux"].(map[string]any), "seccomp")
+			m["process"].(map[string]any)["args"] = []string{"sh", "-c", "while read name value; do case $name in Seccomp:) echo $value;; esac; done < /proc/self/status"}
+		})
+		must(t, call(containersService, "Create", &containersapi.CreateContainerRequest{Container: &containersapi.Container{
+			ID: id, Spec: without, Snapshotter: "overlayfs", SnapshotKey: id,
+			Runtime: &containersapi.Container_Runtime{Name: "io.containerd.runc.v2"},
+		}}, &containersapi.CreateContainerResponse{}))
+		must(t, call(tasksService, "Create", &tasksapi.CreateTaskRequest{ContainerID: id, Rootfs: prepared.Mounts, Stdout: out}, &tasksapi.CreateTaskResponse{}))
+		must(t, call(tasksService, "Start", &tasksapi.StartRequest{ContainerID: id}, &tasksapi.StartResponse{}))
+		var exit tasksapi.WaitResponse
+		must(t, call(tasksService, "Wait", &tasksapi.WaitRequest{ContainerID: id}, &exit))
+		buf := make([]byte, 100)
+		n, err := read.Read(buf)
+		if exit.ExitStatus != 0 || err != nil || strings.TrimSpace(string(buf[:n])) != "2" {
+			t.Errorf("%s: code %d, %q, %v", transport, exit.ExitStatus, buf[:n], err)
+		}
+		must(t, read.Close())
+		must(t, call(tasksService, "Delete", &tasksapi.DeleteTaskRequest{ContainerID: id}, &tasksapi.DeleteResponse{}))
+		must(t, call(containersService, "Delete", &containersapi.DeleteContainerRequest{ID: id}, &emptypb.Empty{}))
+	}
+}
