@@ -109,7 +109,8 @@ func TestPublishedEventsComeBack(t *testing.T) {
 			if x, ok := back.(*eventsapi.ContainerCreate); !ok || x.ID != "x" || e.Namespace != ns {
 				t.Errorf("came back: %+v", e)
 			}
-			if ns == "elsewhere" && !e.Timestamp.Equal(at) {
+			// Its time, or a later one: those of events do not decrease.
+			if ns == "elsewhere" && e.Timestamp.Before(at) {
 				t.Errorf("forwarded at %s, came at %s", at, e.Timestamp)
 			}
 		case err := <-errs:
