@@ -225,6 +225,26 @@ func inMemory(t *testing.T) string {
 	return dir
 }
 
+// A logger that ends at once may have forked, or want nothing: the container is created all the same.
+func TestLogger_ThatExitsAtOnceDoesNotFailCreate(t *testing.T) {
+	d := newDaemon(t)
+	for name, status := range map[string]string{"well": "0", "badly": "7"} {
+		script := filepath.Join(d.state, name)
+		if err := os.WriteFile(script, []byte("#!/bin/busybox sh\nexit "+status+"\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		s := launch(t, d, "logger-"+name, args("sh", "-c", "exit 5"))
+		req := s.request()
+		req.Stdout = "binary://" + script
+		req.Stderr = req.Stdout
+		s.run(req)
+		if code := s.wait(); code != 5 {
+			t.Errorf("%s: exit code %d", name, code)
+		}
+		s.remove()
+	}
+}
+
 func TestLogger(t *testing.T) {
 	d := newDaemon(t)
 	script := filepath.Join(d.state, "logger")
