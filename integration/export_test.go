@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"os/exec"
+	"slices"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -30,6 +31,15 @@ func TestExportAndImportGiveTheSameDigests(t *testing.T) {
 	must(t, err)
 	if !bytes.Equal(first, out) {
 		t.Errorf("a file gets %d bytes, a pipe %d", len(first), len(out))
+	}
+	listed, err := exec.Command("tar", "-tf", file).Output()
+	must(t, err)
+	names := strings.Fields(string(listed))
+	for _, dir := range []string{"blobs/", "blobs/sha256/"} { // each before what is in it
+		if !slices.Contains(names, dir) ||
+			slices.Index(names, dir) > slices.IndexFunc(names, func(n string) bool { return n != dir && strings.HasPrefix(n, dir) }) {
+			t.Errorf("no entry %s before its files in %v", dir, names)
+		}
 	}
 	d.Cleat("image", "prune", "--all")
 	d.nothingMade("export")
