@@ -71,7 +71,7 @@ func (e ownStore) source() (service.Store, error) {
 		return out, err
 	}
 	if e.Platform != "" && e.AllPlatforms {
-		return out, fmt.Errorf("image store: one platform and all of them: %w", errdefs.ErrInvalidArgument)
+		return out, fmt.Errorf("image store: platform and all-platforms exclude each other: %w", errdefs.ErrInvalidArgument)
 	}
 	out.Referrers = e.Referrers
 	for _, name := range e.Names[min(1, len(e.Names)):] {

@@ -54,7 +54,7 @@ func (s *Service) planConvert(req *cleatapi.ConvertRequest) (opts image.ConvertO
 		return opts, fmt.Errorf("format %q: want oci or docker: %w", req.Format, errdefs.ErrInvalidArgument)
 	}
 	if req.Platform != "" && req.AllPlatforms {
-		return opts, fmt.Errorf("one platform and all of them: %w", errdefs.ErrInvalidArgument)
+		return opts, fmt.Errorf("platform and all-platforms exclude each other: %w", errdefs.ErrInvalidArgument)
 	}
 	if opts.Platform, err = parsePlatform(req.Platform); err != nil {
 		return opts, err
