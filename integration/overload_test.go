@@ -62,7 +62,7 @@ func (d *Daemon) byClients(ids []string, clients int, what string, f func(ctx co
 }
 
 // TestManyContainersAtOnce removes, stops, kills and pauses a crowd by one command and by many
-// clients, on a free and on a busy host: every request succeeds, and nothing is taken for broken.
+// clients, on a free and on a busy host: every request succeeds, and no shim is treated as stuck.
 func TestManyContainersAtOnce(t *testing.T) {
 	n, clients := size(48, 1000), size(24, 100)
 	for _, busy := range []bool{false, true} {

@@ -10,7 +10,7 @@ import (
 
 // How deadlines of calls to shims are measured.
 //
-// A deadline tells a stuck shim from a working one. On an overloaded host time passes without a shim
+// A deadline distinguishes a stuck shim from a working one. On an overloaded host time passes without a shim
 // having had a chance to answer, so a limit does not expire while the shim, or the OCI runtime that
 // it waits for, runs or waits for a processor or a disk. A shim that is stopped, or sleeps, could
 // answer and does not.

@@ -22,9 +22,6 @@ import (
 // destroyLimit is how long a shim may take to undo its container before it is killed itself.
 const destroyLimit = 20 * time.Second
 
-// shutdownLimit is how long a shim may take to leave once it holds nothing.
-const shutdownLimit = 10 * time.Second
-
 // deleteTries is how many shims of a task Delete asks, one after the other, where they die meanwhile.
 const deleteTries = 3
 
@@ -132,62 +129,6 @@ func (t *Task) deleteDead() (Exit, error) {
 	return e, nil
 }
 
-// shutdown tells a shim that holds nothing to leave, and sees to it beside the caller.
-func (t *Task) shutdown(ctx context.Context, c *conn) error {
-	if c.joined {
-		return c.client.Close()
-	}
-	_, err := call[types.Empty](ctx, c, quickCall, "Shutdown", &task.ShutdownRequest{Id: t.id, Now: true})
-	if err != nil && c.isClosed() {
-		err = nil // it left before it answered
-	}
-	addr := t.Info().ShimAddress
-	t.m.wg.Go(func() {
-		if !t.gone(c.closed) {
-			t.m.cfg.Log.Warn("killing a shim that did not leave", "id", t.id, "namespace", t.namespace)
-			if err := t.killShim(c); err != nil {
-				t.m.cfg.Log.Error("cannot kill a shim", "id", t.id, "namespace", t.namespace, "error", err)
-			}
-		}
-		if err := errors.Join(c.client.Close(), removeSocket(addr)); err != nil {
-			t.m.cfg.Log.Warn("cannot clean up after a shim", "id", t.id, "namespace", t.namespace, "error", err)
-		}
-	})
-	return err
-}
-
-// killShim kills the shim, and only it: while its connection stands, its pid is its own. A sandbox's
-// is spared.
-func (t *Task) killShim(c *conn) error {
-	if c.joined {
-		return nil
-	}
-	t.mu.Lock()
-	child, pid := t.child, t.info.ShimPid
-	t.mu.Unlock()
-	if child != nil {
-		return child.Signal(unix.SIGKILL)
-	}
-	return killPid(int(pid), c)
-}
-
-// killPid kills the process at the other end of a connection, which its pid is taken for as long as
-// the connection stands.
-func killPid(pid int, c *conn) error {
-	fd, err := unix.PidfdOpen(pid, 0)
-	if err != nil {
-		if errors.Is(err, unix.ESRCH) {
-			return nil
-		}
-		return fmt.Errorf("open shim process %d: %w", pid, err)
-	}
-	defer unix.Close(fd) //nolint:errcheck // a pidfd
-	if c.isClosed() {
-		return nil
-	}
-	return unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
-}
-
 // destroy takes away whatever there is of a task: its processes, the OCI runtime's state, mounts
 // and the shim. The bundle stays for the caller to remove. What became of the task is announced, if anybody was
 // told of it: by the shim, or in its stead.
@@ -270,48 +211,6 @@ func (t *Task) dismantle(ctx context.Context, c *conn) error {
 		return nil
 	}
 	return err
-}
-
-// awaitGone waits for the end of a shim that was told to leave, and brings it about if need be.
-func (t *Task) awaitGone(c *conn, s *shim) error {
-	if c.joined {
-		return c.client.Close()
-	}
-	var err error
-	gone := c.closed
-	if s.child != nil {
-		// A shim lingers for its clients, so do not be one; its own end is the news.
-		err = c.client.Close()
-		gone = s.child.Done()
-	}
-	if !t.gone(gone) {
-		err = errors.Join(err, t.killShim(c))
-	}
-	return errors.Join(err, c.client.Close(), removeSocket(s.address.Address))
-}
-
-// gone waits for the end of a shim, and returns false if it did not end in shutdownLimit.
-func (t *Task) gone(end <-chan struct{}) bool {
-	ctx, stop := withPatience(context.Background(), shutdownLimit, t.shimPid)
-	defer stop()
-	select {
-	case <-end:
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}
-
-// removeSocket removes a shim's socket file. Nobody else uses the name again: it is random.
-func removeSocket(addr string) error {
-	if addr == "" {
-		return nil
-	}
-	path, err := rpc.SocketPath(addr)
-	if err != nil {
-		return nil //nolint:nilerr // no file then
-	}
-	return removeFile(path)
 }
 
 // bury cleans up after a shim that died: once, the OCI runtime's state and the mounts; then its

@@ -6,7 +6,7 @@
 //
 // A pass expires: work that takes unusually long waits for something else than the host, such as a
 // stopped process, and must not keep others out. Admitted numbers are therefore a bound on load,
-// not on concurrency, and a Gate is no lock.
+// not on concurrency, and a Gate is not a lock.
 package gate
 
 import (

@@ -63,7 +63,7 @@ func TestDetailsOfTasks(t *testing.T) {
 	f.remove(c)
 }
 
-// TestBeginningsOfErrors covers the texts by which clients tell apart what failed.
+// TestBeginningsOfErrors covers the texts by which clients distinguish failures.
 func TestBeginningsOfErrors(t *testing.T) {
 	f := start(t)
 	for name, c := range map[string]struct {
