@@ -213,7 +213,7 @@ func (l *Log) dropLocked() error {
 }
 
 // keepSequenceLocked writes down the last sequence where the oldest segment, about to be
-// dropped, is the one that tells it.
+// dropped, is the one that records it.
 func (l *Log) keepSequenceLocked() error {
 	if s := l.segments[0].sequence; s == 0 || s < l.writtenLocked() {
 		return nil

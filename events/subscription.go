@@ -125,7 +125,7 @@ func (s *Subscription) Close() error {
 }
 
 // scan walks a segment's records, sets its size, sequence, last cursor and last time by the whole ones,
-// and cuts off the rest. It is no error if that cannot be done: no record follows it there.
+// and cuts off the rest. A failure to do so is not an error: no record follows it there.
 func (l *Log) scan(seg *segment) error {
 	f, err := os.Open(seg.path)
 	if err != nil {

@@ -34,7 +34,7 @@ func parseConfig(raw []byte) (ocispec.Image, error) {
 	} {
 		_ = json.Unmarshal(f.raw, f.into) // else it counts as missing
 	}
-	_ = json.Unmarshal(fields.Config, &config.Config) // which goes on after a field of another type
+	_ = json.Unmarshal(fields.Config, &config.Config) // which continues after a field of another type
 	var number struct{ User json.Number }
 	if config.Config.User == "" && json.Unmarshal(fields.Config, &number) == nil {
 		config.Config.User = number.User.String()

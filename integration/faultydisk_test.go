@@ -51,7 +51,7 @@ func fill(t *testing.T, path string) {
 	}
 }
 
-// fillInodes makes files below dir until there is no inode left.
+// fillInodes makes files below dir until no inode is left.
 func fillInodes(t *testing.T, dir string) {
 	t.Helper()
 	must(t, os.Mkdir(dir, 0o700))
@@ -69,9 +69,9 @@ func fillInodes(t *testing.T, dir string) {
 type faultyDisk struct {
 	// root and state are the options of the tmpfs below each; "" leaves the directory where it is.
 	root, state string
-	// spoil makes it take no writes, mend undoes that.
-	spoil, mend func(t *testing.T, d *Daemon)
-	// frozen says that nothing can be removed before it is mended.
+	// spoil makes it take no writes, repair undoes that.
+	spoil, repair func(t *testing.T, d *Daemon)
+	// frozen says that nothing can be removed before it is repaired.
 	frozen bool
 }
 
@@ -83,19 +83,19 @@ func faultyDisks() map[string]faultyDisk {
 	state := func(d *Daemon) string { return d.State }
 	return map[string]faultyDisk{
 		"full root": {
-			root: "size=64m", mend: removeFill(root),
+			root: "size=64m", repair: removeFill(root),
 			spoil: func(t *testing.T, d *Daemon) { fill(t, filepath.Join(d.Root, "fill")) },
 		},
 		"root without inodes": {
-			root: "nr_inodes=2k", mend: removeFill(root),
+			root: "nr_inodes=2k", repair: removeFill(root),
 			spoil: func(t *testing.T, d *Daemon) { fillInodes(t, filepath.Join(d.Root, "fill")) },
 		},
 		"full state": {
-			state: "size=16m", mend: removeFill(state),
+			state: "size=16m", repair: removeFill(state),
 			spoil: func(t *testing.T, d *Daemon) { fill(t, filepath.Join(d.State, "fill")) },
 		},
 		"state without inodes": {
-			state: "nr_inodes=500", mend: removeFill(state),
+			state: "nr_inodes=500", repair: removeFill(state),
 			spoil: func(t *testing.T, d *Daemon) { fillInodes(t, filepath.Join(d.State, "fill")) },
 		},
 		"read-only root": {
@@ -105,7 +105,7 @@ func faultyDisks() map[string]faultyDisk {
 				must(t, unix.Mount(d.Root, d.Root, "", unix.MS_BIND, ""))
 				must(t, unix.Mount("", d.Root, "", unix.MS_REMOUNT|unix.MS_BIND|unix.MS_RDONLY, ""))
 			},
-			mend: func(t *testing.T, d *Daemon) { must(t, unix.Unmount(d.Root, unix.MNT_DETACH)) },
+			repair: func(t *testing.T, d *Daemon) { must(t, unix.Unmount(d.Root, unix.MNT_DETACH)) },
 		},
 	}
 }
@@ -163,7 +163,7 @@ func testFaultyDisk(t *testing.T, d *Daemon, disk faultyDisk) {
 	if log := d.Log(); disk.root != "" && !strings.Contains(log, "kept in memory") {
 		t.Errorf("the daemon does not warn that events are kept in memory:\n%s", log)
 	}
-	disk.mend(t, d)
+	disk.repair(t, d)
 	d.Eventually("events are written", func() error {
 		log := d.Log()[logged:]
 		if strings.LastIndex(log, "kept in memory") > strings.LastIndex(log, "events are written again") {

@@ -90,7 +90,7 @@ func dialAs(ctx context.Context, path string) (net.Conn, error) {
 	}
 	conn, err := net.DialUnix("unix", nil, &net.UnixAddr{Name: path, Net: "unix"})
 	if back := errors.Join(set(unix.SYS_SETRESUID, 0), set(unix.SYS_SETRESGID, 0)); back != nil {
-		panic(back) // the thread would go on as somebody else
+		panic(back) // the thread would continue with other credentials
 	}
 	return conn, err
 }

@@ -104,7 +104,7 @@ func TestDeniedSocket_HintIsAboutTheSocket(t *testing.T) {
 	}
 }
 
-// The daemon is killed, or told to stop, at each step of the removal of a container that has ended; it completes the
+// The daemon is killed, or stopped, at each step of the removal of a container that has ended; it completes the
 // removal at its next start. The command exits with the container's code.
 func TestRunRemove_DaemonEndsAtEachStep_ReturnsCodeOfContainer(t *testing.T) {
 	d := Start(t)

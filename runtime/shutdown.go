@@ -87,8 +87,8 @@ func (t *Task) killShim(c *conn) error {
 	return killPid(int(pid), c)
 }
 
-// killPid kills the process at the other end of a connection, which its pid is taken for as long as
-// the connection stands.
+// killPid kills the process at the other end of a connection. While the connection is open, the pid
+// is that process's.
 func killPid(pid int, c *conn) error {
 	fd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {

@@ -120,7 +120,7 @@ func (r *ociRuntime) run(ctx context.Context, c command) error {
 	return reason.With(&runtimeError{verb: c.args[0], status: exit.Status, msg: msg, class: classOf(msg)}, reason.FromRuntime(msg))
 }
 
-// logFile makes a file for the runtime's log. If there is no room for one the log goes nowhere: a
+// logFile makes a file for the runtime's log. If the disk is full the log goes nowhere: a
 // runtime that cannot open its log does nothing at all.
 func (r *ociRuntime) logFile() (path string, remove func()) {
 	path = r.temp("runtime", ".json")

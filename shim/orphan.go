@@ -9,8 +9,8 @@ import (
 	"github.com/cleatproject/cleat/proto/task"
 )
 
-// A shim stays after its container's end, because the exit has to be readable until somebody deletes
-// the container. It would stay forever if nobody can: its bundle was removed under it, or its socket
+// A shim stays after its container's end, because the exit has to be readable until the container is
+// deleted. It would stay forever if no client can delete it: its bundle was removed under it, or its socket
 // was, and no client is connected. That is looked for from the end of the container on, never before.
 
 const (

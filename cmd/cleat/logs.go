@@ -92,7 +92,7 @@ func openLog(ctx context.Context, c *client.Client, id, path string) (io.ReadSee
 	return f, nil
 }
 
-// remoteLog is a log that the daemon reads. A container that is removed meanwhile is the end of its log.
+// remoteLog is a log that the daemon reads. The removal of the container ends it.
 type remoteLog struct {
 	ctx context.Context //nolint:containedctx // of the command that reads
 	c   *client.Client

@@ -133,7 +133,7 @@ func TestEveryRequestFieldIsHandled(t *testing.T) {
 	}
 	for _, f := range slices.Sorted(keysOf(fields)) {
 		if !rows[f] {
-			t.Errorf("the table lacks %s (%s)", f, fields[f])
+			t.Errorf("the table has no row for %s (%s)", f, fields[f])
 		}
 	}
 }

@@ -27,7 +27,7 @@ func rules() map[string]rule {
 	add(leases, labelled, "Create")
 	add(namespaces, allow, "Delete", "Get", "List")
 	add(namespaces, namespaceLabels, "Create", "Update")
-	// Events that anyone could publish would be taken for those of shims.
+	// Events that anyone could publish would be mistaken for those of shims.
 	add("containerd.services.events.v1.Events", deny, "Forward", "Publish")
 	add("containerd.services.events.v1.Events", allow, "Subscribe")
 	add("containerd.services.events.ttrpc.v1.Events", deny, "Forward")

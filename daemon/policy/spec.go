@@ -153,7 +153,7 @@ func (p *Policy) protection(l *specs.Linux) error {
 	)
 }
 
-// missing refuses a list that lacks one of those that are required.
+// missing returns an error if one of the required entries is not in the list.
 func (p *Policy) missing(what string, list, required []string) error {
 	for _, want := range required {
 		if !slices.Contains(list, want) {

@@ -99,7 +99,7 @@ func (s *Service) DeleteTask(ctx context.Context, t *runtime.Task) (runtime.Exit
 	return s.deleteTaskLocked(ctx, t)
 }
 
-// deleteTaskLocked is DeleteTask under the container's lock. What cannot be unmounted is no error of the
+// deleteTaskLocked is DeleteTask under the container's lock. A failed unmount is not an error of the
 // request: it is tried again with the next task, and when the container is gone.
 func (s *Service) deleteTaskLocked(ctx context.Context, t *runtime.Task) (runtime.Exit, error) {
 	exit, err := t.Delete(ctx)

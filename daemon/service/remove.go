@@ -108,7 +108,7 @@ func (s *Service) kill(ctx context.Context, t *runtime.Task) error {
 	defer leave()
 	ctx, stop := t.Patience(ctx, killLimit)
 	defer stop()
-	err = ignore(t.Kill(ctx, "", uint32(unix.SIGKILL), true), errdefs.ErrNotFound) // it may have ended meanwhile
+	err = ignore(t.Kill(ctx, "", uint32(unix.SIGKILL), true), errdefs.ErrNotFound) // it may have ended concurrently
 	if err == nil {
 		if t.Info().Status == types.Status_PAUSED {
 			// A frozen process takes no signal, but runc's kill thaws it, and then it may be gone. What an

@@ -119,7 +119,7 @@ func TestPlainHTTPIsGuessedForLoopbackOnly(t *testing.T) {
 }
 
 func TestMirrorsAreToldTheRegistry(t *testing.T) {
-	for registry, hosts := range map[string]map[string]string{ // the registry that each is told of
+	for registry, hosts := range map[string]map[string]string{ // the registry that is passed to each
 		"x.example":      {"https://mirror.example": "x.example", "https://x.example": "", "127.0.0.1:5000": "x.example"},
 		"docker.io":      {"https://mirror.example": "docker.io", "https://registry-1.docker.io": "", "https://docker.io": ""},
 		"localhost:5000": {"http://localhost:5000": "", "http://localhost:5001": "localhost:5000"},

@@ -42,7 +42,7 @@ func (s *server) answers(ctx context.Context, scheme string) error {
 	if timeout == 0 {
 		timeout = probeTimeout
 	}
-	// The cause tells the end of the probe from that of the request.
+	// The cause distinguishes the end of the probe from that of the request.
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, errSilent)
 	defer cancel()
 	at := url.URL{Scheme: scheme, Host: s.base.Host, Path: s.base.Path + "/"}

@@ -139,7 +139,7 @@ func (r *Repository) post(ctx context.Context, s *server, query string) (*http.R
 	return s.do(req)
 }
 
-// uploadLocation returns where an upload goes on: at the answer's Location or, if there is none, at the
+// uploadLocation returns where an upload continues: at the answer's Location or, if there is none, at the
 // upload whose id it names; nil if it names neither.
 func (r *Repository) uploadLocation(s *server, resp *http.Response) *url.URL {
 	if location, err := resp.Location(); err == nil {

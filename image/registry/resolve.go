@@ -46,7 +46,7 @@ func (r *Repository) Resolve(ctx context.Context) (desc ocispec.Descriptor, err 
 
 func (r *Repository) resolveAt(ctx context.Context, s *server) (ocispec.Descriptor, error) {
 	desc, err := r.ask(ctx, s, http.MethodHead)
-	// Some servers answer HEAD without what is wanted, or refuse it, for which there are no words.
+	// Some servers answer HEAD without what is wanted, or refuse it without a body that gives the reason.
 	if headRefused(statusOf(err)) || err == nil && (desc.Digest == "" || desc.Size <= 0 || !isDocument(desc.MediaType) && !isSchema1(desc.MediaType)) {
 		desc, err = r.ask(ctx, s, http.MethodGet)
 	}

@@ -175,7 +175,7 @@ type limited struct {
 	io.Closer
 }
 
-// stands takes from an answer where the upload goes on; otherwise is what the registry has if it does not
+// stands reads from an answer where the upload continues; otherwise is what the registry has if it does not
 // say so in a form that is known.
 func (u *upload) stands(resp *http.Response, otherwise int64) error {
 	if err := resp.Body.Close(); err != nil {

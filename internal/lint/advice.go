@@ -14,7 +14,7 @@ func advice() *regexp.Regexp {
 		`|[:;] (install|use|stop) )`)
 }
 
-// errorText reports advice in the text of an error. Programs tell the user directly.
+// errorText reports advice in the text of an error. Programs print advice directly.
 func (c *checker) errorText(call *ast.CallExpr, pkg, name string) {
 	if c.test || within(c.folder, "cmd") || within(c.folder, "internal/lint") || len(call.Args) == 0 {
 		return

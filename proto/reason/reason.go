@@ -42,17 +42,17 @@ const (
 	// DiskFull: a file system or quota has no room left.
 	DiskFull Reason = "DISK_FULL"
 
-	// RuntimeMissing: the host lacks the OCI runtime.
+	// RuntimeMissing: the OCI runtime is not installed.
 	RuntimeMissing Reason = "OCI_RUNTIME_MISSING"
 	// RuntimeFailed: the OCI runtime reported an error; the text is its own.
 	RuntimeFailed Reason = "OCI_RUNTIME_FAILED"
-	// ShimMissing: the host lacks the shim of the requested runtime.
+	// ShimMissing: the shim of the requested runtime is not installed.
 	ShimMissing Reason = "SHIM_MISSING"
 	// ShimSilent: a shim does not answer.
 	ShimSilent Reason = "SHIM_SILENT"
 	// LoggerFailed: a binary:// logger cannot be started or does not become ready.
 	LoggerFailed Reason = "LOGGER_FAILED"
-	// ProgramMissing: the host lacks a program that the daemon or a shim needs.
+	// ProgramMissing: a program that the daemon or a shim needs is not installed.
 	ProgramMissing Reason = "HOST_PROGRAM_MISSING"
 
 	// CommandNotFound: the container has no such program.

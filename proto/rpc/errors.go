@@ -43,7 +43,7 @@ func classes() []struct {
 }
 
 // ToWire turns an error into the status that carries its class and its reason; nil stays nil, and a status
-// that came from further down stays what it is. Suits ttrpc and gRPC servers alike. Bytes that are no UTF-8
+// that came from further down stays what it is. Suits ttrpc and gRPC servers alike. Bytes that are not UTF-8
 // (names that were asked for are quoted in errors) become U+FFFD: a status that holds them cannot be
 // sent, and ttrpc would close the connection instead of answering.
 func ToWire(err error) error {

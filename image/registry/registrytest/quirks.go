@@ -130,7 +130,7 @@ func challenges() []Quirk {
 		quirk("unknown schemes before", `Negotiate`, `NTLM TlRMTVNTUAAC==`, `Digest realm="x", qop="auth,auth-int", nonce="n"`, bearer),
 		quirk("unknown schemes before in one header", `Negotiate, NTLM TlRMTVNTUAAC==, Digest realm="x", qop="auth,auth-int", nonce="n", `+bearer),
 		quirk("unknown schemes before basic", `Negotiate`, `Basic realm="r"`),
-		quirk("a bearer without a realm beside basic", `Bearer service="x"`, `Basic realm="r"`),
+		quirk("a bearer without a realm next to basic", `Bearer service="x"`, `Basic realm="r"`),
 		quirk("spaces", `  Bearer   realm = "http://HOST/token" ,  service = "reg" `),
 		quirk("an unquoted realm", `Bearer realm=http://HOST/token,service=reg`),
 		quirk("a relative realm", `Bearer realm="/token",service="reg"`),

@@ -131,7 +131,7 @@ func TestServerTellsOfItself(t *testing.T) {
 	if !regexp.MustCompile(`^\d+\.\d+\.\d+\+cleat\.[0-9A-Za-z.-]+$`).MatchString(v.Version) {
 		t.Errorf("version %q does not name containerd's and cleat's", v.Version)
 	}
-	// The reason in an error's details is no part of its text.
+	// The reason in an error's details is not part of its text.
 	if _, err := f.client.GetImage(f.ctx, "no/such:image"); !errdefs.IsNotFound(err) || strings.Contains(err.Error(), "IMAGE_NOT_FOUND") || strings.Contains(err.Error(), "google") {
 		t.Errorf("image that does not exist: %v", err)
 	}

@@ -16,7 +16,7 @@ import (
 	"github.com/opencontainers/image-spec/identity"
 )
 
-// TestSnapshotDetails looks at what clients of snapshots depend on beside their files.
+// TestSnapshotDetails looks at what clients of snapshots depend on in addition to their files.
 func TestSnapshotDetails(t *testing.T) {
 	f := start(t)
 	ctx, done, err := f.client.WithLease(f.ctx)
@@ -80,7 +80,7 @@ func TestPrepareOfWhatExists(t *testing.T) {
 			t.Errorf("the snapshot that was refused: %v", err)
 		}
 	}
-	// The caller's lease holds what it was told of.
+	// The caller's lease holds what it was shown.
 	lease, ok := leases.FromContext(ctx)
 	if !ok {
 		t.Fatal("no lease")

@@ -90,7 +90,7 @@ func namingStores() map[string]*image.Store {
 	}
 }
 
-// nameArchive makes an archive of as many images as it is told the names of, and returns what each digest is.
+// nameArchive makes an archive of one image for each name, and returns what each digest is.
 func nameArchive(t *testing.T, names any) ([]byte, map[digest.Digest]string) {
 	t.Helper()
 	files := make(map[string][]byte)
@@ -131,7 +131,7 @@ func nameArchive(t *testing.T, names any) ([]byte, map[digest.Digest]string) {
 		known[digest.FromBytes(files["index.json"])] = "index.json"
 	case []string:
 		_, m := makeImage(0)
-		clear(known) // its documents are made by whoever imports it
+		clear(known) // its documents are made by the importing daemon
 		config := m.Config.Digest.Encoded() + ".json"
 		files[config], files["layer.tar"] = files["blobs/sha256/"+m.Config.Digest.Encoded()], files["blobs/sha256/"+m.Layers[0].Digest.Encoded()]
 		for name := range files {

@@ -106,16 +106,16 @@ func progressTable(ctx context.Context, t *testing.T, c *containerd.Client, regi
 	return table
 }
 
-// TestProgressOfTransfers compares the tree that transfers tell of with that of containerd 2.4.2.
+// TestProgressOfTransfers compares the tree that transfers report with that of containerd 2.4.2.
 func TestProgressOfTransfers(t *testing.T) {
 	f := start(t)
 	want, err := os.ReadFile(filepath.Join("testdata", "progress.txt"))
 	f.must(err)
 	got := progressTable(f.ctx, t, f.client, harness.Registry(t))
-	// More may be told than the peer does, such as the layers that an import unpacks.
+	// More may be reported than by the peer, such as the layers that an import unpacks.
 	for _, line := range strings.Split(strings.TrimSpace(string(want)), "\n") {
 		if !slices.Contains(got, line) {
-			t.Errorf("containerd 2.4.2 tells %q, cleat\n%s", line, strings.Join(got, "\n"))
+			t.Errorf("containerd 2.4.2 reports %q, cleat\n%s", line, strings.Join(got, "\n"))
 		}
 	}
 }

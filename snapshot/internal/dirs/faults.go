@@ -20,7 +20,7 @@ func takesNoWrites(err error) bool {
 }
 
 // Untried returns the error of a driver's probe, but nil if the disk took no writes and holds snapshots
-// of the driver: it worked there, and has to remove them.
+// of the driver: it created them, and has to remove them.
 func (d *Dirs) Untried(err error) error {
 	if !takesNoWrites(err) {
 		return err
