@@ -172,7 +172,7 @@ func TestConvertOfAPart(t *testing.T) {
 		"two formats":    {[]string{"--oci", "--docker", ref, "x"}, "--oci and --docker"},
 		"level alone":    {[]string{"--compression-level", "3", ref, "x"}, "which compression"},
 		"level":          {[]string{"--zstd", "--compression-level", "23", ref, "x"}, "1 to 22"},
-		"both":           {[]string{"--platform", "linux/amd64", "--all-platforms", ref, "x"}, "one platform and all"},
+		"both":           {[]string{"--platform", "linux/amd64", "--all-platforms", ref, "x"}, "exclude each other"},
 		"no image":       {[]string{"--gzip", "nosuch", "x"}, "hint:"},
 		"no name":        {[]string{"--gzip", ref, "A//x"}, "hint:"},
 	} {
