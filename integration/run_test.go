@@ -104,7 +104,7 @@ func TestLogsOfANamedFile(t *testing.T) {
 		d.logs(name, "kept")
 		d.Cleat("rm", name)
 	}
-	if _, stderr, code := d.Try("run", "-d", "--tty", "--log", "daemon", "busybox", "true"); code != 125 || !strings.Contains(stderr, "--log file:///PATH") {
+	if _, stderr, code := d.Try("run", "-d", "--tty", "--log", "daemon", "busybox", "true"); code != 125 || !strings.Contains(stderr, "log of a terminal") {
 		t.Errorf("the daemon's log of a terminal: code %d, %s", code, stderr)
 	}
 }

@@ -63,7 +63,7 @@ func (t *Task) delete(ctx context.Context) (Exit, error) {
 		}
 		resp, err := call[task.DeleteResponse](ctx, c, runtimeCall, "Delete", &task.DeleteRequest{Id: t.id})
 		leave()
-		if err != nil && !t.recovered && t.wasDeleted() {
+		if errdefs.IsUnavailable(err) && !t.recovered && t.wasDeleted() && t.claimRemoval() {
 			// The answer was lost, the event was not.
 			e := t.Info().Exit
 			resp, err = &task.DeleteResponse{Pid: e.Pid, ExitStatus: e.Status, ExitedAt: types.FromTime(e.At)}, nil

@@ -182,9 +182,24 @@ func (t *Task) setLink(link Link) {
 func (t *Task) setRemoving() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	t.setRemovingLocked()
+}
+
+func (t *Task) setRemovingLocked() {
 	t.removing = true
 	close(t.changed)
 	t.changed = make(chan struct{})
+}
+
+// claimRemoval is setRemoving for the first caller, and returns false for the others.
+func (t *Task) claimRemoval() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.removing {
+		return false
+	}
+	t.setRemovingLocked()
+	return true
 }
 
 func (t *Task) isRemoving() bool {

@@ -11,9 +11,13 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 )
 
 const (
+	// slowLimit is how long a test may take in an emulated machine.
+	slowLimit = 30 * time.Minute
+
 	emulatorProgram = "/usr/bin/qemu-system-x86_64"
 	filesProgram    = "/usr/lib/qemu/virtiofsd"
 )
@@ -120,7 +124,7 @@ func listen(path string) (*os.File, error) {
 }
 
 func (e *emulator) boot(ctx context.Context, dir string) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, limit)
+	ctx, cancel := context.WithTimeout(ctx, slowLimit)
 	defer cancel()
 	archive, err := e.initial(ctx, dir)
 	if err != nil {
@@ -147,7 +151,7 @@ func (e *emulator) boot(ctx context.Context, dir string) ([]byte, error) {
 	if err := files.Start(); err != nil {
 		return nil, err
 	}
-	qemu := exec.CommandContext(ctx, emulatorProgram, "-accel", "tcg", "-cpu", "max", "-smp", "1", "-m", "1G",
+	qemu := exec.CommandContext(ctx, emulatorProgram, "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "1G",
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
 		"-kernel", filepath.Join(e.files, "vmlinuz"), "-initrd", archive, "-append", "console=ttyS0 quiet panic=-1",
 		"-serial", "file:"+console,
