@@ -64,7 +64,7 @@ func TestTransfersBetweenEndsOfBothKinds(t *testing.T) {
 		"a name by digest":        {remote("multi/box:1"), store(&cleatapi.ImageStore{Names: []string{"a@" + index}}), codes.InvalidArgument, "is a digest"},
 		"a tag without a name":    {store(&cleatapi.ImageStore{Names: []string{"back:1"}}), store(&cleatapi.ImageStore{}), codes.InvalidArgument, "no name to store"},
 		"a push of two":           {store(&cleatapi.ImageStore{Names: []string{"a", "b"}}), remote("copy/box:2"), codes.InvalidArgument, "several"},
-		"one platform and all":    {store(&cleatapi.ImageStore{Names: []string{"back:1"}, Platform: "linux/arm64", AllPlatforms: true}), archive, codes.InvalidArgument, "one platform and all"},
+		"one platform and all":    {store(&cleatapi.ImageStore{Names: []string{"back:1"}, Platform: "linux/arm64", AllPlatforms: true}), archive, codes.InvalidArgument, "exclude each other"},
 		"a platform that is none": {remote("multi/box:1"), store(&cleatapi.ImageStore{Platform: "///"}), codes.InvalidArgument, "os/arch"},
 		"a message of garbage":    {&anypb.Any{TypeUrl: cleatapi.RegistryType, Value: []byte{0xff}}, store(&cleatapi.ImageStore{}), codes.InvalidArgument, "decode"},
 		"a file to a registry":    {archive, remote("copy/box:2"), codes.Unimplemented, cleatapi.ArchiveFileType},
