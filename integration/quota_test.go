@@ -127,7 +127,7 @@ func relabel(d *Daemon, snapshotter, key, size string) error {
 func badStorageSizes(d *Daemon) {
 	d.t.Helper()
 	for size, want := range map[string]string{
-		"0": "for no limit", "-1": "want a number", "1k": "at least 1048576", "much": "want a number", "9999999t": "want a number",
+		"0": "more than 0", "-1": "want a number", "1k": "at least 1048576", "much": "want a number", "9999999t": "want a number",
 	} {
 		_, stderr, code := d.Try("run", "--name", "bad", "--storage-size="+size, "busybox", "true")
 		if code != 125 || !strings.Contains(stderr, want) {
