@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -50,12 +51,29 @@ func CatchSignals() {
 	discard := make(chan os.Signal, 1) // full or not, signals are dropped
 	signal.Notify(discard, syscall.SIGPIPE, syscall.SIGHUP)
 	ignored := ignoredSignals()
+	for _, s := range reservedSignals {
+		if ignored&(1<<(s-1)) != 0 {
+			resetSignal(s)
+		}
+	}
 	// The Go runtime catches every other signal by itself.
 	for _, s := range []syscall.Signal{syscall.SIGTSTP, syscall.SIGTTIN, syscall.SIGTTOU, syscall.SIGCONT} {
 		if ignored&(1<<(s-1)) != 0 {
 			signal.Notify(discard, s)
 		}
 	}
+}
+
+// reservedSignals are those that C libraries keep for themselves, and that the Go runtime therefore
+// does not catch, see signal(7). This process has no C library.
+var reservedSignals = []syscall.Signal{32, 33, 34}
+
+// resetSignal gives a signal its default action. os/signal does nothing for reserved signals.
+func resetSignal(s syscall.Signal) {
+	var action [4]uint64        // struct sigaction of the kernel: SIG_DFL, no flags, an empty mask
+	const sizeOfSigset = 64 / 8 // 64 signals
+	// It fails only for a number that is not a signal's.
+	_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(s), uintptr(unsafe.Pointer(&action)), 0, sizeOfSigset, 0, 0)
 }
 
 // ignoredSignals returns the set of signals that the process ignores, bit N-1 for signal N; see

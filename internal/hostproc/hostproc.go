@@ -5,7 +5,9 @@
 //
 // The attributes that a thread has of its own (see sched(7)) are changed on a thread made for the
 // start of the process, so that the process never has others. Resource limits and oom_score_adj
-// belong to whole processes and are changed from outside once the process exists.
+// belong to whole processes and are changed from outside once the process exists. The soft limit of
+// the stack is an exception: execve(2) keeps a copy of it and restores that copy, so the calling
+// process itself takes the host's.
 //
 // A value that may not be set, for lack of CAP_SYS_NICE or CAP_SYS_RESOURCE, is left as it is and
 // reported once, by the function New.
@@ -110,6 +112,16 @@ func (a *Attributes) compareLimits() (warnings []error) {
 			continue
 		}
 		limit := host
+		if resource == unix.RLIMIT_STACK {
+			soft := unix.Rlimit{Cur: min(host.Cur, own.Max), Max: own.Max}
+			if err := unix.Prlimit(0, resource, &soft, nil); err != nil {
+				warnings = append(warnings, fmt.Errorf("set stack limit to %d: %w", soft.Cur, err))
+			}
+			own = soft
+			if own == host {
+				continue
+			}
+		}
 		if host.Max > own.Max { // needs CAP_SYS_RESOURCE; a limit of its own is set to see
 			if err := unix.Prlimit(0, resource, &unix.Rlimit{Cur: own.Cur, Max: host.Max}, nil); err != nil {
 				warnings = append(warnings, fmt.Errorf("raise resource limit %d to %d: %w", resource, host.Max, err))

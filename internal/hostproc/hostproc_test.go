@@ -113,3 +113,26 @@ func TestSetOOMScore_IsTheCallersPlusOne(t *testing.T) {
 		t.Errorf("of a process that does not exist: %v", err)
 	}
 }
+
+func TestNew_TakesTheHostsStackLimit(t *testing.T) {
+	var own, host unix.Rlimit
+	for pid, limit := range map[int]*unix.Rlimit{0: &own, 1: &host} {
+		if err := unix.Prlimit(pid, unix.RLIMIT_STACK, nil, limit); err != nil {
+			t.Fatal(err)
+		}
+	}
+	low := unix.Rlimit{Cur: 1 << 20, Max: own.Max}
+	if err := unix.Prlimit(0, unix.RLIMIT_STACK, &low, nil); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Prlimit(0, unix.RLIMIT_STACK, &own, nil); err != nil {
+			t.Error(err)
+		}
+	})
+	_, _ = New() // the warnings are about other attributes
+	var got unix.Rlimit
+	if err := unix.Prlimit(0, unix.RLIMIT_STACK, nil, &got); err != nil || got.Cur != min(host.Cur, own.Max) {
+		t.Errorf("soft limit %d, %v; the host's is %d", got.Cur, err, host.Cur)
+	}
+}
