@@ -90,15 +90,9 @@ func pickFor(found []ocispec.Descriptor, p ocispec.Platform) []ocispec.Descripto
 // Chosen returns the manifests of an image that are wanted and here. It tells whether they are all that the
 // image names. Not found if there is none.
 func Chosen(ctx context.Context, p Provider, target ocispec.Descriptor, c Choice) (chosen []ocispec.Descriptor, all bool, err error) {
-	var there []candidate
-	if err := gather(ctx, p, target, c.matcher(), 0, &there); err != nil {
+	found, err := withPlatform(ctx, p, target, c.matcher())
+	if err != nil {
 		return nil, false, err
-	}
-	var found []ocispec.Descriptor
-	for _, t := range there {
-		d := plainTarget(t.desc)
-		d.Platform = &t.platform
-		found = append(found, d)
 	}
 	if chosen = c.pick(found); len(chosen) == 0 {
 		return nil, false, fmt.Errorf("image %s has no manifest for these platforms: %w", target.Digest, reason.ImageIncomplete)

@@ -23,19 +23,28 @@ type references map[digest.Digest]map[string]string
 // maxNesting bounds indexes within indexes, as package image does.
 const maxNesting = 8
 
-// referencesOf reads the documents of an image that are here. One that cannot be understood refers
+// omission is what an image does not keep of what its documents refer to. The zero value omits
+// nothing.
+type omission struct {
+	// manifests are those, and the images made only of those, that are not kept.
+	manifests map[digest.Digest]bool
+	// documents keeps these manifests and their configurations, without the layers.
+	documents bool
+}
+
+// referencesOf reads the documents of images that are present. A document that is not valid refers
 // to nothing.
-func (s *Service) referencesOf(ctx context.Context, blobs *Blobs, targets ...ocispec.Descriptor) (references, error) {
+func (s *Service) referencesOf(ctx context.Context, blobs *Blobs, omit omission, targets ...ocispec.Descriptor) (references, error) {
 	r := make(references)
 	for _, t := range targets {
-		if err := r.add(ctx, blobs, t, 0); err != nil {
+		if err := r.add(ctx, blobs, omit, t, 0); err != nil {
 			return nil, err
 		}
 	}
 	return r, nil
 }
 
-func (r references) add(ctx context.Context, blobs *Blobs, desc ocispec.Descriptor, depth int) error {
+func (r references) add(ctx context.Context, blobs *Blobs, omit omission, desc ocispec.Descriptor, depth int) error {
 	if r[desc.Digest] != nil || depth > maxNesting || !image.IsIndex(desc.MediaType) && !image.IsManifest(desc.MediaType) {
 		return nil
 	}
@@ -49,6 +58,12 @@ func (r references) add(ctx context.Context, blobs *Blobs, desc ocispec.Descript
 	labels := make(map[string]string, len(children))
 	r[desc.Digest] = labels
 	for i, c := range children {
+		switch {
+		case omit.manifests[c.Digest] && !omit.documents:
+			continue
+		case omit.manifests[desc.Digest] && image.IsManifest(desc.MediaType) && i > 0:
+			continue // a layer
+		}
 		key := fmt.Sprintf("%s.m.%d", metadata.LabelRefContent, i)
 		switch {
 		case image.IsIndex(desc.MediaType):
@@ -58,7 +73,7 @@ func (r references) add(ctx context.Context, blobs *Blobs, desc ocispec.Descript
 			key = fmt.Sprintf("%s.l.%d", metadata.LabelRefContent, i-1)
 		}
 		labels[key] = c.Digest.String()
-		if err := r.add(ctx, blobs, c, depth+1); err != nil {
+		if err := r.add(ctx, blobs, omit, c, depth+1); err != nil {
 			return err
 		}
 	}
@@ -180,7 +195,7 @@ func hasNoSnapshot(c metadata.Content, config digest.Digest) (bool, error) {
 // labelBare labels all that images refer to, their snapshots included.
 func (s *Service) labelBare(ctx context.Context, namespace string, targets []ocispec.Descriptor) error {
 	blobs := s.Blobs(namespace)
-	r, err := s.referencesOf(ctx, blobs, targets...)
+	r, err := s.referencesOf(ctx, blobs, omission{}, targets...)
 	if err != nil {
 		return err
 	}

@@ -152,7 +152,7 @@ func (s *Service) collectFailed(ctx context.Context) {
 
 // recordImage names an image that was made here, and describes it.
 func (s *Service) recordImage(ctx context.Context, namespace string, img image.Imported) (*cleatapi.Image, error) {
-	recorded, err := s.recordImages(ctx, namespace, []image.Imported{img}, nil)
+	recorded, err := s.recordImages(ctx, namespace, []image.Imported{img}, nil, omission{})
 	if err != nil {
 		return nil, err
 	}
@@ -160,8 +160,8 @@ func (s *Service) recordImage(ctx context.Context, namespace string, img image.I
 }
 
 // saveImages names what a transfer brought, and tells who watches it.
-func (s *Service) saveImages(ctx context.Context, namespace string, list []image.Imported, labels map[string]string, watch Watcher) error {
-	recorded, err := s.recordImages(ctx, namespace, list, labels)
+func (s *Service) saveImages(ctx context.Context, namespace string, list []image.Imported, labels map[string]string, omit omission, watch Watcher) error {
+	recorded, err := s.recordImages(ctx, namespace, list, labels, omit)
 	if err != nil {
 		return err
 	}
@@ -173,13 +173,13 @@ func (s *Service) saveImages(ctx context.Context, namespace string, list []image
 
 // recordImages names what is here and labels its content, all in one commit. Labels, where there are
 // any, take the place of those that an image has.
-func (s *Service) recordImages(ctx context.Context, namespace string, list []image.Imported, labels map[string]string) ([]metadata.Image, error) {
+func (s *Service) recordImages(ctx context.Context, namespace string, list []image.Imported, labels map[string]string, omit omission) ([]metadata.Image, error) {
 	recorded := make([]metadata.Image, len(list))
 	targets := make([]ocispec.Descriptor, len(list))
 	for i, img := range list {
 		targets[i] = img.Target
 	}
-	refs, err := s.referencesOf(ctx, s.Blobs(namespace), targets...)
+	refs, err := s.referencesOf(ctx, s.Blobs(namespace), omit, targets...)
 	if err != nil {
 		return nil, err
 	}

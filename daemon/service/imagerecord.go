@@ -97,7 +97,7 @@ func (s *Service) TagImages(ctx context.Context, namespace string, from, to Stor
 	for _, name := range to.named(img.Target.Digest) {
 		list = append(list, image.Imported{Name: name, Target: img.Target})
 	}
-	if err := s.saveImages(ctx, namespace, list, to.Labels, watch); err != nil {
+	if err := s.saveImages(ctx, namespace, list, to.Labels, omission{}, watch); err != nil {
 		return fmt.Errorf("tag image %s: %w", img.Name, err)
 	}
 	return nil

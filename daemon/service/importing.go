@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
@@ -54,7 +55,13 @@ func (s *Service) ImportImages(ctx context.Context, namespace string, from Archi
 func (im *importing) run(ctx context.Context, r io.Reader) (err error) {
 	s := im.s
 	hold := s.DB.Hold(im.namespace)
-	defer func() { s.letGo(ctx, hold, true, err) }()
+	var omit omission
+	defer func() {
+		s.letGo(ctx, hold, true, err)
+		if err == nil && len(omit.manifests) > 0 {
+			s.gc.note(metadata.Changes{Deletions: 1}) // what is left out was stored, and is garbage
+		}
+	}()
 	im.watch.Event("Importing", "")
 	held, err := image.Import(ctx, settling{ingester{s.Blobs(im.namespace), hold}}, r, im.options)
 	if err != nil {
@@ -68,15 +75,41 @@ func (im *importing) run(ctx context.Context, r io.Reader) (err error) {
 			return fmt.Errorf("import image %s: %w: %w", img.Name, err, errdefs.ErrInvalidArgument)
 		}
 	}
-	list := im.to.imported(held)
+	omit, err = im.omission(ctx, held)
+	if err != nil {
+		return err
+	}
+	kept := slices.DeleteFunc(held, func(img image.Imported) bool { return omit.manifests[img.Target.Digest] })
+	list := im.to.imported(kept)
 	if err := im.unpack(ctx, list, hold); err != nil {
 		return err
 	}
-	if err := s.saveImages(ctx, im.namespace, list, im.to.Labels, im.watch); err != nil {
+	if err := s.saveImages(ctx, im.namespace, list, im.to.Labels, omit, im.watch); err != nil {
 		return err
 	}
 	im.watch.Event("Completed import", "")
 	return nil
+}
+
+// omission returns what the images do not keep because the platforms and the limit of the destination
+// leave it out. The archive is read to its end all the same: what is left out is garbage afterwards.
+func (im *importing) omission(ctx context.Context, held []image.Imported) (omission, error) {
+	if im.to.Loose { // keeps all of an archive
+		return omission{}, nil
+	}
+	blobs := im.s.Blobs(im.namespace)
+	all, err := image.Children(ctx, blobs, held[len(held)-1].Target) // with what it says of each image
+	if err != nil {
+		return omission{}, fmt.Errorf("import archive: %w", err)
+	}
+	targets := slices.DeleteFunc(all, func(d ocispec.Descriptor) bool {
+		return !image.IsIndex(d.MediaType) && !image.IsManifest(d.MediaType)
+	})
+	unwanted, err := image.Unwanted(ctx, blobs, im.to.Choice, targets...)
+	if err != nil {
+		return omission{}, fmt.Errorf("import archive: %w", err)
+	}
+	return omission{manifests: unwanted, documents: im.to.Choice.Documents}, nil
 }
 
 // unpack unpacks each image once for each that wants it.

@@ -97,7 +97,7 @@ func (p *pull) run(ctx context.Context) (err error) {
 	for _, name := range p.to.named(p.target.Digest) {
 		list = append(list, image.Imported{Name: name, Target: p.target})
 	}
-	if err := s.saveImages(ctx, p.namespace, list, p.to.Labels, p.watch); err != nil {
+	if err := s.saveImages(ctx, p.namespace, list, p.to.Labels, omission{}, p.watch); err != nil {
 		return err
 	}
 	p.watch.Event("Completed pull from "+registryText(p.ref), "")
