@@ -35,6 +35,8 @@ type reader struct {
 	t     *testing.T
 	conn  *grpc.ClientConn
 	tasks tasksapi.TasksClient
+	// oomKilled reports whether the container is shown as one that ran out of memory.
+	oomKilled func(id string) bool
 
 	mu   sync.Mutex
 	seen map[string]int  // events by topic
@@ -130,6 +132,11 @@ func (r *reader) look(ctx context.Context, topic string, msg any) (string, error
 		return e.ExecID, r.taskIs(ctx, e.ContainerID, e.ExecID, task.Status_RUNNING, task.Status_STOPPED)
 	case *apievents.TaskExit:
 		return e.ID, r.exited(ctx, e)
+	case *apievents.TaskOOM:
+		if !r.oomKilled(e.ContainerID) {
+			return e.ContainerID, errors.New("its state does not show it")
+		}
+		return e.ContainerID, nil
 	case *apievents.TaskDelete:
 		_, err := r.tasks.Get(ctx, &tasksapi.GetRequest{ContainerID: e.ContainerID})
 		return e.ContainerID, r.gone(err)
@@ -212,7 +219,7 @@ func (r *reader) lookAtRecord(ctx context.Context, topic string, msg any) (strin
 	case *apievents.ContentDelete:
 		return e.Digest, r.gone(r.blob(ctx, e.Digest))
 	default:
-		return fmt.Sprintf("%T", e), fmt.Errorf("an event that this test does not know")
+		return r.lookAtSandbox(ctx, e)
 	}
 }
 

@@ -21,11 +21,12 @@ import (
 
 // shown is an object of `ps --format json`.
 type shown struct {
-	ID       string `json:"id"`
-	Pid      int    `json:"pid"`
-	Status   string `json:"status"`
-	ExitCode int    `json:"exit_code"`
-	Finished string `json:"finished"` // RFC 3339; empty while it runs
+	ID        string `json:"id"`
+	Pid       int    `json:"pid"`
+	Status    string `json:"status"`
+	ExitCode  int    `json:"exit_code"`
+	Finished  string `json:"finished"` // RFC 3339; empty while it runs
+	OOMKilled bool   `json:"oom_killed"`
 }
 
 // ps returns a container as ps tells of it.

@@ -1,0 +1,83 @@
+package integration
+
+import (
+	"context"
+	"fmt"
+	"os/exec"
+	"testing"
+
+	apievents "github.com/containerd/containerd/api/events"
+	sandboxapi "github.com/containerd/containerd/api/services/sandbox/v1"
+	"github.com/containerd/containerd/api/types"
+)
+
+// lookAtSandbox is look for sandboxes, whose records and processes two services show.
+func (r *reader) lookAtSandbox(ctx context.Context, msg any) (string, error) {
+	controller := sandboxapi.NewControllerClient(r.conn)
+	state := func(id, want string) error {
+		resp, err := controller.Status(ctx, &sandboxapi.ControllerStatusRequest{SandboxID: id})
+		if err == nil && resp.State != want {
+			err = fmt.Errorf("state is %s, not %s", resp.State, want)
+		}
+		return err
+	}
+	switch e := msg.(type) {
+	case *apievents.SandboxCreate:
+		_, err := sandboxapi.NewStoreClient(r.conn).Get(ctx, &sandboxapi.StoreGetRequest{SandboxID: e.SandboxID})
+		return e.SandboxID, err
+	case *apievents.SandboxStart:
+		return e.SandboxID, state(e.SandboxID, "SANDBOX_READY")
+	case *apievents.SandboxExit:
+		return e.SandboxID, state(e.SandboxID, "SANDBOX_NOTREADY")
+	default:
+		return fmt.Sprintf("%T", e), fmt.Errorf("event type is not known to this test")
+	}
+}
+
+func TestSandboxEvents_FollowTheState(t *testing.T) {
+	d := Start(t)
+	ctx, conn := d.grpc()
+	r := readEvents(ctx, t, conn)
+	_, conn = d.grpc() // not the reader's
+	store, controller, shim := sandboxapi.NewStoreClient(conn), sandboxapi.NewControllerClient(conn), podShim(t)
+	const rounds = 25
+	for i := range rounds {
+		id := fmt.Sprint("pod-", i)
+		box := &types.Sandbox{SandboxID: id, Runtime: &types.Sandbox_Runtime{Name: shim}}
+		_, err := store.Create(ctx, &sandboxapi.StoreCreateRequest{Sandbox: box})
+		must(t, err)
+		r.await("/sandboxes/create", id)
+		_, err = controller.Create(ctx, &sandboxapi.ControllerCreateRequest{SandboxID: id, Sandbox: box})
+		must(t, err)
+		_, err = controller.Start(ctx, &sandboxapi.ControllerStartRequest{SandboxID: id})
+		must(t, err)
+		r.await("/sandboxes/start", id)
+		_, err = controller.Stop(ctx, &sandboxapi.ControllerStopRequest{SandboxID: id})
+		must(t, err)
+		r.await("/sandboxes/exit", id)
+		_, err = controller.Shutdown(ctx, &sandboxapi.ControllerShutdownRequest{SandboxID: id})
+		must(t, err)
+		_, err = store.Delete(ctx, &sandboxapi.StoreDeleteRequest{SandboxID: id})
+		must(t, err)
+	}
+}
+
+// TestOOMEvent_FollowsTheState reads on each event whether the container is shown as one that ran out of memory.
+func TestOOMEvent_FollowsTheState(t *testing.T) {
+	foreign, err := exec.LookPath("containerd-shim-runc-v2")
+	must(t, err)
+	d := Start(t)
+	d.Busybox()
+	ctx, conn := d.grpc()
+	r := readEvents(ctx, t, conn)
+	r.oomKilled = func(id string) bool { return d.all()[id].OOMKilled }
+	for name, runtime := range map[string]string{"own": "io.containerd.cleat.v2", "foreign": foreign} {
+		for i := range 10 {
+			id := fmt.Sprint(name, "-", i)
+			d.Cleat("run", "-d", "--runtime", runtime, "--name", id, "--memory", "16m", "busybox",
+				"sh", "-c", "dd if=/dev/zero of=/dev/null bs=64M count=1; sleep 1000")
+			r.await("/tasks/oom", id)
+			d.Cleat("rm", "--force", id)
+		}
+	}
+}
