@@ -216,11 +216,11 @@ func TestCommitCancelledAtAnyMoment(t *testing.T) {
 			d := Start(t)
 			d.heavy()
 			before := d.objects()
-			made := 0
-			for i, n := 0, size(10, 60); i < n; i++ {
+			sweep(t, size(10, 60), 700*time.Millisecond, func(_ int, delay time.Duration) (done bool) {
+				made := 0
 				cmd := d.Command("commit", "c", "made")
 				must(t, cmd.Start())
-				<-time.After(time.Duration(i) * 700 * time.Millisecond / time.Duration(n))
+				pause(delay)
 				_ = d.ended(cmd, sig) // it was cancelled, or not
 				// The daemon may hear of the end a moment later, and freeze the container yet.
 				d.Eventually("the container runs", func() error {
@@ -236,8 +236,8 @@ func TestCommitCancelledAtAnyMoment(t *testing.T) {
 					}
 					return empty(filepath.Join(d.Root, "content", "ingest"), 1)
 				})
-			}
-			t.Logf("%d were made", made)
+				return made > 0
+			})
 			d.status("c", "running")
 			d.Cleat("rm", "-f", "c")
 		})

@@ -190,11 +190,11 @@ func TestConvertCancelledAtAnyMoment(t *testing.T) {
 	d := Start(t)
 	d.Cleat("image", "import", "--no-unpack", "--name", "box", ociArchive(t, layersOf(t, 4, 12<<20), busyboxConfig(), nil))
 	before := d.objects()
-	made := 0
-	for i, n := 0, size(10, 60); i < n; i++ {
+	sweep(t, size(10, 60), 900*time.Millisecond, func(i int, delay time.Duration) (done bool) {
+		made := 0
 		cmd := d.Command("image", "convert", "--gzip", "box", "to")
 		must(t, cmd.Start())
-		<-time.After(time.Duration(i) * 900 * time.Millisecond / time.Duration(n))
+		pause(delay)
 		_ = d.ended(cmd, []syscall.Signal{syscall.SIGINT, syscall.SIGKILL}[i%2]) // it was cancelled, or not
 		d.Eventually("nothing is left", func() error {
 			made += d.removed("to") // the last step may still have been under way
@@ -203,8 +203,8 @@ func TestConvertCancelledAtAnyMoment(t *testing.T) {
 			}
 			return empty(filepath.Join(d.Root, "content", "ingest"), 1)
 		})
-	}
-	t.Logf("%d were made", made)
+		return made > 0
+	})
 }
 
 func TestConvertWhoseDaemonDies(t *testing.T) {

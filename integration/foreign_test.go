@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
-	"time"
 
 	eventsapi "github.com/containerd/containerd/api/services/events/v1"
 	tasksapi "github.com/containerd/containerd/api/services/tasks/v1"
@@ -106,7 +105,7 @@ func TestExitsOfForeignShimsWhileTheDaemonIsAway(t *testing.T) {
 	d.Eventually("it has ended", gone(ends))
 	killPid(t, shims["toldshimless"].Pid)
 	// The absence itself is what is tested.
-	<-time.After(away)
+	pause(away)
 	killPid(t, shims["shimless"].Pid)
 	d.Begin()
 	d.Eventually("it is found out how those ended that nobody told of", func() error { // before anybody is back

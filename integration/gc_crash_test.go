@@ -149,21 +149,22 @@ func TestCollectionsBesideEverything(t *testing.T) {
 func TestKill9WhileGarbageIsCollected(t *testing.T) {
 	d := Start(t)
 	d.layered("kept", "kept")
-	rounds := size(8, 60)
-	for i := range rounds {
+	sweep(t, size(8, 60), 24*time.Millisecond, func(i int, delay time.Duration) (removed bool) {
 		d.layered("gone", fmt.Sprint(i))
 		cmd := d.Command("image", "rm", "gone")
 		must(t, cmd.Start())
-		<-time.After(time.Duration(i) * 24 * time.Millisecond / time.Duration(rounds)) // the moment is what varies
+		pause(delay)
 		d.Kill9()
 		_ = cmd.Wait() // it may have lost the daemon
 		d.Begin()
-		if _, _, code := d.Try("image", "inspect", "gone"); code == 0 {
+		_, _, code := d.Try("image", "inspect", "gone")
+		if code == 0 {
 			d.Cleat("image", "rm", "gone") // killed too early
 		}
 		d.Eventually("the garbage is gone", func() error { return d.holds(4, 2) })
 		if out := d.Cleat("run", "--rm", "kept", "cat", "/data/text"); out != "kept" {
 			t.Errorf("the kept image says %q", out)
 		}
-	}
+		return code != 0
+	})
 }

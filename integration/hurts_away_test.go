@@ -72,7 +72,7 @@ func TestHurts01ExitsLostWhileTheDaemonIsAway(t *testing.T) {
 		eventually(t, "every shim records its exit", exists(record), d.Log)
 	}
 	// The absence itself is what is tested.
-	<-time.After(time.Duration(size(int(away), int(60*time.Second))))
+	pause(time.Duration(size(int(away), int(60*time.Second))))
 	d.Begin()
 	d.Eventually("every container is known to have ended", func() error {
 		for id, c := range d.all() {

@@ -138,14 +138,13 @@ func TestKill9DuringABurstOfOutputWithASlowReader(t *testing.T) {
 func TestKill9DuringCreate(t *testing.T) {
 	d := Start(t)
 	d.Busybox()
-	for i := range 12 {
+	sweep(t, 12, 96*time.Millisecond, func(i int, delay time.Duration) (ran bool) {
 		name := fmt.Sprintf("c%d", i)
 		cmd := d.Command("run", "-d", "--name", name, "busybox", "sleep", "1000")
 		must(t, cmd.Start())
-		// Not a wait for something: the moment itself is what varies.
-		<-time.After(time.Duration(i) * 8 * time.Millisecond)
+		pause(delay)
 		d.Restart()
-		ran := cmd.Wait() == nil
+		ran = cmd.Wait() == nil
 		d.Eventually("the bundle is committed or gone", func() error {
 			if left, err := filepath.Glob(filepath.Join(d.State, "io.containerd.runtime.v2.task/*/*/pending")); len(left) > 0 || err != nil {
 				return fmt.Errorf("%v, %w", left, err)
@@ -161,26 +160,28 @@ func TestKill9DuringCreate(t *testing.T) {
 			d.Cleat("rm", "--force", name)
 		}
 		d.Eventually("shims equal live tasks", d.leaks)
-	}
+		return ran
+	})
 }
 
 // TestKill9DuringDelete does the same for removal, which has to be possible again afterwards.
 func TestKill9DuringDelete(t *testing.T) {
 	d := Start(t)
 	d.Busybox()
-	for i := range 12 {
+	sweep(t, 12, 60*time.Millisecond, func(i int, delay time.Duration) (removed bool) {
 		name := fmt.Sprintf("c%d", i)
 		d.Cleat("run", "-d", "--name", name, "busybox", "sleep", "1000")
 		cmd := d.Command("rm", "--force", name)
 		must(t, cmd.Start())
-		<-time.After(time.Duration(i) * 5 * time.Millisecond) // see above
+		pause(delay)
 		d.Restart()
-		_ = cmd.Wait() // it may have been cut off
+		removed = cmd.Wait() == nil
 		if _, stderr, code := d.Try("rm", "--force", name); code != 0 && !strings.Contains(stderr, "not found") {
 			t.Fatalf("round %d: removing again: %s", i, stderr)
 		}
 		d.Eventually("nothing is left", d.leaks)
-	}
+		return removed
+	})
 }
 
 func TestExitWhileTheDaemonIsDown(t *testing.T) {

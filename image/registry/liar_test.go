@@ -295,9 +295,10 @@ func TestManifestsThatAreRefused(t *testing.T) {
 				}
 			}
 		})
-		_, err := open(t, l.host(), "", Credential{}).Resolve(t.Context())
-		t.Log(name, err)
-		checkError(t, err, c.is, l.host(), "team/app:1", c.words)
+		t.Run(name, func(t *testing.T) {
+			_, err := open(t, l.host(), "", Credential{}).Resolve(t.Context())
+			checkError(t, err, c.is, l.host(), "team/app:1", c.words)
+		})
 	}
 }
 
