@@ -2,9 +2,9 @@ package integration
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -133,6 +133,11 @@ func TestKill9DuringABurstOfOutputWithASlowReader(t *testing.T) {
 	}
 }
 
+const (
+	bundleState = "cleat-state.json" // of a bundle
+	committed   = `"committed":true,`
+)
+
 // TestKill9DuringCreate kills the daemon at many moments of a run. Whatever the moment, after the
 // restart the container is either whole or not there.
 func TestKill9DuringCreate(t *testing.T) {
@@ -146,8 +151,12 @@ func TestKill9DuringCreate(t *testing.T) {
 		d.Restart()
 		ran = cmd.Wait() == nil
 		d.Eventually("the bundle is committed or gone", func() error {
-			if left, err := filepath.Glob(filepath.Join(d.State, "io.containerd.runtime.v2.task/*/*/pending")); len(left) > 0 || err != nil {
-				return fmt.Errorf("%v, %w", left, err)
+			states, err := filepath.Glob(filepath.Join(d.State, "io.containerd.runtime.v2.task/*/*", bundleState))
+			must(t, err)
+			for _, path := range states {
+				if data, err := os.ReadFile(path); err == nil && !bytes.Contains(data, []byte(committed)) {
+					return fmt.Errorf("%s: %s", path, data)
+				}
 			}
 			return nil
 		})
@@ -297,13 +306,18 @@ func TestKill9BetweenTheRecordOfARunAndItsEnd(t *testing.T) {
 	d.Cleat("run", "-d", "--name", "c", "busybox", "sleep", "1000")
 	before := d.ps("c")
 	d.Kill9()
-	mark := filepath.Join(d.State, "io.containerd.runtime.v2.task/default/c/pending")
-	must(t, os.WriteFile(mark, nil, 0o600))
+	path := filepath.Join(d.State, "io.containerd.runtime.v2.task/default/c", bundleState)
+	data, err := os.ReadFile(path)
+	must(t, err)
+	if !bytes.Contains(data, []byte(committed)) {
+		t.Fatalf("state is %s", data)
+	}
+	must(t, os.WriteFile(path, bytes.Replace(data, []byte(committed), bytes.Repeat([]byte(" "), len(committed)), 1), 0o600))
 	d.Begin()
 	if c := d.status("c", "running"); c.Pid != before.Pid {
 		t.Errorf("pid was %d, is %d", before.Pid, c.Pid)
 	}
-	if _, err := os.Stat(mark); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("the mark is there: %v", err)
+	if data, err := os.ReadFile(path); err != nil || !bytes.Contains(data, []byte(committed)) {
+		t.Errorf("state is %s, %v", data, err)
 	}
 }

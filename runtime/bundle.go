@@ -24,13 +24,6 @@ const (
 	bootstrapFile  = "bootstrap.json"   // how to reach the shim
 	shimBinaryFile = "shim-binary-path" // the shim it was started with
 	runtimeFile    = "runtime"          // the runtime name it was asked for by
-	pendingFile    = "pending"          // present until Commit
-	announcedFile  = "exit-announced"   // the exit of a dead shim's container was announced
-	toldFile       = "exit-told"        // the exit that a shim told of was announced
-	heldFile       = "exit-held"        // the same, but the event is kept in memory only
-	createdFile    = "create-told"      // the create was announced while the bundle was pending
-	deletedFile    = "delete-told"      // the delete was announced
-	revivedFile    = "shim-revived"     // a shim was started in the place of one before, and has not said yet that it has the container
 	logFile        = "log"              // stderr of the shim
 )
 
@@ -102,13 +95,17 @@ func (b *bundle) fill(dir string, spec []byte, runtimeName, shimBinary string) e
 	if err := os.Symlink(b.work, filepath.Join(dir, "work")); err != nil {
 		return err
 	}
-	for name, data := range map[string]string{
-		"config.json":  string(spec),
-		shimBinaryFile: shimBinary,
-		runtimeFile:    runtimeName,
-		pendingFile:    "",
+	state, err := bundleState{}.encode()
+	if err != nil {
+		return err
+	}
+	for name, data := range map[string][]byte{
+		"config.json":  spec,
+		shimBinaryFile: []byte(shimBinary),
+		runtimeFile:    []byte(runtimeName),
+		stateFile:      state,
 	} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(data), 0o600); err != nil {
+		if err := os.WriteFile(filepath.Join(dir, name), data, 0o600); err != nil {
 			return err
 		}
 	}

@@ -14,8 +14,8 @@
 // more; then, and only then, its container is cleaned up and its exit made known.
 //
 // Half-made bundles. A bundle is created under a name that starts with a dot and gets its own name
-// by a rename. It holds a file "pending" until Task.Commit: a task found pending at start belongs
-// to a request that was never answered, and is removed. Removal renames to a dot name first.
+// by a rename. Its state (state.go) is not committed until Task.Commit: a task found like that at start
+// belongs to a request that was never answered, and is removed. Removal renames to a dot name first.
 //
 // Runtimes. Names map to shim binaries as published for runtime v2. cleat's own shim is handed its
 // socket, already listening, as descriptor 3, and serves at once (verb "serve"); any other is

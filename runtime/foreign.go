@@ -2,23 +2,18 @@ package runtime
 
 import (
 	"context"
-	"fmt"
 	"time"
 
-	"github.com/cleatproject/cleat/events"
 	"github.com/cleatproject/cleat/internal/exitrecord"
-	apievents "github.com/cleatproject/cleat/proto/events"
-	"github.com/cleatproject/cleat/proto/rpc"
 	"github.com/cleatproject/cleat/proto/task"
-	"github.com/cleatproject/cleat/proto/types"
 )
 
 // The exits of shims that are not cleat's.
 //
 // Ours keeps an exit on record and sends it until a daemon has it. Others forward theirs for some seconds
 // only, know it for as long as they live, and write nothing down. So what the daemon learns of such an exit,
-// by an event, by Wait, or by State when it comes back, it records in the bundle itself, announces, and
-// notes as told: the code outlives the shim, and is announced once however often the daemon restarts.
+// by an event, by Wait, or by State when it comes back, it records in the bundle itself, publishes, and
+// writes to the state: the code outlives the shim, and is published once however often the daemon restarts.
 
 // forwardTime is how long a shim may take to forward an exit that it has answered Wait with. Its own event
 // comes in its place among its others; one of ours in its stead need not.
@@ -34,24 +29,6 @@ func (t *Task) recordExit(e Exit) error {
 			ID: t.id, Pid: int(e.Pid), Status: int(e.Status), ExitedAt: e.At,
 		})
 	})
-}
-
-// announceExit announces the exit on behalf of a shim that did not.
-func (t *Task) announceExit(e Exit) error {
-	data, err := rpc.Marshal(&apievents.TaskExit{
-		ContainerId: t.id, Id: t.id, Pid: e.Pid, ExitStatus: e.Status, ExitedAt: types.FromTime(e.At),
-	})
-	if err != nil {
-		return err
-	}
-	err = t.announce(events.Event{
-		Timestamp: time.Now().UTC(), Namespace: t.namespace, Topic: "/tasks/exit",
-		TypeURL: "containerd.events.TaskExit", Value: data,
-	}, e)
-	if err != nil {
-		return fmt.Errorf("announce exit of %s: %w", t.id, err)
-	}
-	return nil
 }
 
 // awaitForeignExit learns the exit from a shim that may not forward events reliably.
@@ -73,8 +50,8 @@ func (m *Manager) awaitForeignExit(ctx context.Context, t *Task, c *conn) {
 		if t.isRemoving() {
 			return
 		}
-		if err := t.announceExit(e); err != nil {
-			m.cfg.Log.Error("cannot announce an exit", "id", t.id, "namespace", t.namespace, "error", err)
+		if err := t.exit(e, nil); err != nil {
+			m.cfg.Log.Error("cannot publish an exit", "id", t.id, "namespace", t.namespace, "error", err)
 		}
 	})
 }

@@ -82,7 +82,7 @@ func TestExitThatAForeignShimNeverForwards(t *testing.T) {
 	err = errors.Join(
 		b.create(nil, "", "/x/containerd-shim-other-v1"),
 		b.writeAddress(address{Version: 3, Address: "unix://" + socket, Protocol: "ttrpc"}),
-		removeFile(b.file(pendingFile)),
+		b.writeState(bundleState{Committed: true, Phase: reported}),
 		m.Recover(nil),
 	)
 	t.Cleanup(func() { _ = m.Close() }) // before the shim goes, which would be a death to clean up after
@@ -114,8 +114,8 @@ func TestExitThatAForeignShimNeverForwards(t *testing.T) {
 	if err := m.Close(); err != nil {
 		t.Error(err)
 	}
-	if !b.has(toldFile) {
-		t.Error("that it was announced is not noted")
+	if state, err := b.readState(); err != nil || state.Phase != exitReported {
+		t.Errorf("state %+v, %v", state, err)
 	}
 	if n := len(published); n != 0 {
 		t.Errorf("announced %d times more", n)

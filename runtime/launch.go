@@ -281,6 +281,3 @@ func removeFile(path string) error {
 	}
 	return nil
 }
-
-// writeEmpty makes an empty file.
-func writeEmpty(path string) error { return os.WriteFile(path, nil, 0o600) }

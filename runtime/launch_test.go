@@ -206,7 +206,7 @@ func TestBundle(t *testing.T) {
 	if got := b.read("config.json"); got != `{"a":1}` {
 		t.Fatalf("config.json: %q", got)
 	}
-	if b.read(runtimeFile) != "rt" || b.read(shimBinaryFile) != "/bin/shim" || !b.has(pendingFile) {
+	if b.read(runtimeFile) != "rt" || b.read(shimBinaryFile) != "/bin/shim" || b.has(pendingMarker) {
 		t.Fatal("files are missing")
 	}
 	if link, err := os.Readlink(b.file("work")); err != nil || link != b.work {

@@ -25,13 +25,13 @@ func (m *Manager) Observe(e events.Event) error {
 		if err := decodeEvent(e, &ev); err != nil {
 			return err
 		}
-		return m.learn(e, ev.ContainerId, func(t *Task) { t.noteCreated(ev.Pid) })
+		return m.learn(e, ev.ContainerId, func(t *Task) { t.created(ev.Pid) })
 	case "/tasks/delete":
 		var ev apievents.TaskDelete
 		if err := decodeEvent(e, &ev); err != nil {
 			return err
 		}
-		return m.learn(e, ev.ContainerId, func(t *Task) { t.noteDelete(&ev) })
+		return m.learn(e, ev.ContainerId, func(t *Task) { t.deletedByShim(&ev) })
 	case "/tasks/start":
 		var ev apievents.TaskStart
 		if err := decodeEvent(e, &ev); err != nil {
@@ -86,12 +86,12 @@ func (m *Manager) observeExit(e events.Event) error {
 	if t == nil || ev.Id != ev.ContainerId || !t.owns(ev.Pid) {
 		return m.cfg.Publish(e)
 	}
-	return t.announce(e, exit)
+	return t.exit(exit, &e)
 }
 
 // owns reports whether what a shim tells of a process's end is of the task's init, and not of the one before it with
-// the same name: a shim may have its last word after the bundle is gone. The task's own has told of the create by then
-// (noteCreated). Foreign shims need not tell the same pid everywhere.
+// the same name: the event may arrive after the bundle is gone. The task's own shim has reported the create by then
+// (created). Foreign shims need not report the same pid everywhere.
 func (t *Task) owns(pid uint32) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -125,7 +125,7 @@ func (m *Manager) watch(t *Task, c *conn) {
 // removeAbandoned removes what is left of a task whose shim deleted it unasked and left: it found
 // itself without a bundle. The task is invisible since, so no request comes for it.
 func (m *Manager) removeAbandoned(t *Task) {
-	if t.recovered || t.isRemoving() || t.Info().Link != Dead || !t.wasDeleted() {
+	if t.recovered || t.isRemoving() || t.Info().Link != Dead || t.durable().Phase != deleteReported {
 		return
 	}
 	if _, err := t.deleteDead(); err != nil {
@@ -133,17 +133,17 @@ func (m *Manager) removeAbandoned(t *Task) {
 	}
 }
 
-// apply takes over a shim's own account of its init. The exit that a foreign one reports is announced here:
+// apply takes over a shim's own account of its init. The exit that a foreign one reports is published here:
 // it may have given up forwarding it. So is one that an earlier daemon had in memory only.
 func (t *Task) apply(p *shimProcess) error {
 	if p.status == types.Status_STOPPED {
 		exit := Exit{Pid: p.pid, Status: p.exitStatus, At: p.exitedAt}
-		if t.foreign || t.bundle.has(heldFile) {
-			if err := t.announceExit(exit); err != nil {
+		t.setExit(exit)
+		if t.foreign || t.durable().Held {
+			if err := t.exit(exit, nil); err != nil {
 				return err
 			}
 		}
-		t.setExit(exit)
 	}
 	t.update(func(i *Info) {
 		i.Pid = p.pid

@@ -30,13 +30,16 @@ func (m *Manager) Recover(made func(namespace, id string) bool) error {
 	for _, b := range found {
 		t := m.newTask(b, b.read(shimBinaryFile), Info{Status: types.Status_UNKNOWN, Link: Connecting, Runtime: b.read(runtimeFile)})
 		t.recovered = true
-		pending := b.has(pendingFile)
-		if pending && made != nil && made(t.namespace, t.id) {
-			if err := removeFile(b.file(pendingFile)); err != nil {
+		if t.state, err = b.loadState(); err != nil {
+			m.cfg.Log.Error("cannot use the state of a task; keeping the task", "id", t.id, "namespace", t.namespace, "error", err)
+			t.state = bundleState{Committed: true, Phase: reported}
+		}
+		if !t.state.Committed && made != nil && made(t.namespace, t.id) {
+			if err := t.advance(evCommitted, Exit{}, nil); err != nil {
 				return fmt.Errorf("commit task %s: %w", t.id, err)
 			}
-			pending = false
 		}
+		pending := !t.state.Committed
 		if err := m.add(t); err != nil {
 			return err
 		}
@@ -63,7 +66,7 @@ func (m *Manager) discard(ctx context.Context, t *Task) {
 	addr, err := t.bundle.readAddress()
 	switch {
 	case t.Info().Link == Dead: // and buried
-		err = t.announceDelete(t.Info().Exit)
+		err = t.advance(evRemoved, t.Info().Exit, nil)
 	case err == nil:
 		err = t.destroy(context.WithoutCancel(ctx), &shim{bundle: t.bundle, address: addr})
 	default:
@@ -133,7 +136,7 @@ func (m *Manager) revive(t *Task) bool {
 		return false
 	}
 	binary := t.bundle.read(shimBinaryFile)
-	if !native(binary) || t.bundle.has(pendingFile) || t.bundle.has(exitrecord.FileName) {
+	if !native(binary) || !t.durable().Committed || t.bundle.has(exitrecord.FileName) {
 		return false
 	}
 	old, err := t.bundle.readAddress()
@@ -144,8 +147,8 @@ func (m *Manager) revive(t *Task) bool {
 	if err := removeSocket(old.Address); err != nil {
 		m.cfg.Log.Warn("cannot remove a dead shim's socket", "id", t.id, "namespace", t.namespace, "error", err)
 	}
-	if err := t.note(revivedFile); err != nil {
-		m.cfg.Log.Warn("a task's end may not be announced", "id", t.id, "namespace", t.namespace, "error", err)
+	if err := t.setRevived(true); err != nil {
+		m.cfg.Log.Warn("cannot write state; exit event may be lost", "id", t.id, "namespace", t.namespace, "error", err)
 	}
 	s, err := m.launchNative(t.bundle, binary, "CLEAT_ADOPT=1", evictEnv)
 	if err != nil {
@@ -180,8 +183,8 @@ func (m *Manager) reach(ctx context.Context, t *Task) (*conn, error) {
 	slow.Stop()
 	if errors.Is(err, errEmpty) && !c.joined {
 		// An earlier daemon died between Delete and Shutdown.
-		if nerr := t.noteDeleted(); nerr != nil {
-			m.cfg.Log.Warn("a task's end may be announced twice", "id", t.id, "namespace", t.namespace, "error", nerr)
+		if nerr := t.emptyShim(); nerr != nil {
+			m.cfg.Log.Warn("cannot write state; exit event may be published twice", "id", t.id, "namespace", t.namespace, "error", nerr)
 		}
 		_, serr := call[types.Empty](ctx, c, quickCall, "Shutdown", &task.ShutdownRequest{Id: t.id, Now: true})
 		if serr != nil && !c.isClosed() {
@@ -194,8 +197,8 @@ func (m *Manager) reach(ctx context.Context, t *Task) (*conn, error) {
 	if err := t.apply(p); err != nil {
 		return nil, errors.Join(err, c.client.Close())
 	}
-	// From here on what it tells and deletes is its own.
-	if err := removeFile(t.bundle.file(revivedFile)); err != nil {
+	// From here on it reports what it does itself.
+	if err := t.setRevived(false); err != nil {
 		return nil, errors.Join(err, c.client.Close())
 	}
 	c.pid.Store(int32(p.shimPid))

@@ -10,11 +10,9 @@ import (
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 
-	"github.com/cleatproject/cleat/events"
 	"github.com/cleatproject/cleat/internal/exitrecord"
 	"github.com/cleatproject/cleat/mount"
 	"github.com/cleatproject/cleat/proto/reason"
-	"github.com/cleatproject/cleat/proto/rpc"
 	"github.com/cleatproject/cleat/proto/task"
 	"github.com/cleatproject/cleat/proto/types"
 )
@@ -63,7 +61,7 @@ func (t *Task) delete(ctx context.Context) (Exit, error) {
 		}
 		resp, err := call[task.DeleteResponse](ctx, c, runtimeCall, "Delete", &task.DeleteRequest{Id: t.id})
 		leave()
-		if errdefs.IsUnavailable(err) && !t.recovered && t.wasDeleted() && t.claimRemoval() {
+		if errdefs.IsUnavailable(err) && !t.recovered && t.durable().Phase == deleteReported && t.claimRemoval() {
 			// The answer was lost, the event was not.
 			e := t.Info().Exit
 			resp, err = &task.DeleteResponse{Pid: e.Pid, ExitStatus: e.Status, ExitedAt: types.FromTime(e.At)}, nil
@@ -86,7 +84,7 @@ func (t *Task) deleted(ctx context.Context, c *conn, resp *task.DeleteResponse) 
 	e := Exit{Pid: resp.Pid, Status: resp.ExitStatus, At: resp.ExitedAt.Time()}
 	t.setExit(e)
 	t.setRemoving()
-	t.wasDeleted() // waits for an event that is being published
+	t.durable() // waits for an event that is being published
 	// Before the bundle goes: a shim without one would not be found again.
 	err := t.shutdown(ctx, c)
 	if err := errors.Join(err, t.clear()); err != nil {
@@ -118,7 +116,7 @@ func (t *Task) deleteDead() (Exit, error) {
 	t.setRemoving()
 	e := t.Info().Exit
 	t.m.hide(t)
-	if err := t.announceDelete(e); err != nil {
+	if err := t.advance(evRemoved, e, nil); err != nil {
 		t.m.show(t)
 		return Exit{}, err
 	}
@@ -158,7 +156,7 @@ func (t *Task) destroy(ctx context.Context, s *shim) error {
 	if !s.address.Joined {
 		derr = errors.Join(derr, removeSocket(s.address.Address))
 	}
-	return errors.Join(err, derr, t.announceEnd())
+	return errors.Join(err, derr, t.removeUnshimmed())
 }
 
 // shimPid returns the pid of the shim, or 0 if it is not known.
@@ -227,7 +225,7 @@ func (m *Manager) bury(ctx context.Context, t *Task) error {
 		return nil // by another caller
 	}
 	rec, err := exitrecord.Read(t.bundle.path)
-	if !t.bundle.has(announcedFile) || err != nil {
+	if !t.durable().CleanedUp || err != nil {
 		resp, derr := m.cleanUpDead(context.WithoutCancel(ctx), t.bundle)
 		if derr != nil {
 			m.cfg.Log.Warn("cleaning up by the shim's delete verb", "id", t.id, "namespace", t.namespace, "error", derr)
@@ -247,10 +245,8 @@ func (m *Manager) bury(ctx context.Context, t *Task) error {
 	e := Exit{Pid: uint32(rec.Pid), Status: uint32(rec.Status), At: rec.ExitedAt}
 	t.setExit(e)
 	t.update(func(i *Info) { i.Pid, i.Exit, i.Status = e.Pid, e, types.Status_STOPPED })
-	if t.listened() {
-		if err := m.announceDead(t, e); err != nil {
-			return err
-		}
+	if err := t.advance(evShimDied, e, nil); err != nil {
+		return err
 	}
 	if addr, err := t.bundle.readAddress(); err == nil && !addr.Joined {
 		if err := removeSocket(addr.Address); err != nil {
@@ -260,16 +256,6 @@ func (m *Manager) bury(ctx context.Context, t *Task) error {
 	t.setConn(nil, Dead)
 	t.runGone()
 	return nil
-}
-
-func (m *Manager) publishTask(t *Task, topic, typeURL string, msg rpc.Message) error {
-	data, err := rpc.Marshal(msg)
-	if err != nil {
-		return err
-	}
-	return m.cfg.Publish(events.Event{
-		Timestamp: time.Now().UTC(), Namespace: t.namespace, Topic: topic, TypeURL: typeURL, Value: data,
-	})
 }
 
 // cleanUpDead cleans up after a shim that died. What was in a virtual machine, say, went with it.
@@ -319,7 +305,7 @@ func (t *Task) Abandon(ctx context.Context) error {
 	var err error
 	if t.Info().Link == Dead {
 		t.setRemoving()
-		err = t.announceEnd()
+		err = t.removeUnshimmed()
 	} else {
 		t.mu.Lock()
 		s := &shim{bundle: t.bundle, address: address{Address: t.info.ShimAddress}, child: t.child}

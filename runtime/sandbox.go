@@ -75,7 +75,7 @@ func (m *Manager) CreateSandbox(ctx context.Context, namespace string, o Sandbox
 	if err != nil {
 		return nil, started.explain(fmt.Errorf("create: %w", err))
 	}
-	if err := removeFile(s.b.file(pendingFile)); err != nil {
+	if err := s.b.writeState(bundleState{Committed: true}); err != nil {
 		return nil, fmt.Errorf("commit sandbox %s: %w", o.ID, err)
 	}
 	u.Release()
@@ -85,16 +85,24 @@ func (m *Manager) CreateSandbox(ctx context.Context, namespace string, o Sandbox
 // Sandbox returns a sandbox that was created, or errdefs.ErrNotFound.
 func (m *Manager) Sandbox(namespace, id string) (*Sandbox, error) {
 	s := &Sandbox{m, m.bundleIn(sandboxesDir, namespace, id)}
-	if !s.b.has(shimBinaryFile) || s.b.has(pendingFile) {
-		return nil, fmt.Errorf("sandbox %s is not running: %w", id, reason.SandboxNotFound)
+	if s.b.has(shimBinaryFile) {
+		if state, err := s.b.readState(); err != nil {
+			return nil, err
+		} else if state.Committed {
+			return s, nil
+		}
 	}
-	return s, nil
+	return nil, fmt.Errorf("sandbox %s is not running: %w", id, reason.SandboxNotFound)
 }
 
 // recoverSandboxes removes the sandboxes whose creation was never answered. The others need nothing.
 func (m *Manager) recoverSandboxes(found []*bundle) {
 	for _, b := range found {
-		if !b.has(pendingFile) {
+		state, err := b.loadState()
+		if err != nil {
+			m.cfg.Log.Error("cannot use the state of a sandbox; keeping the sandbox", "id", b.id, "namespace", b.namespace, "error", err)
+		}
+		if err != nil || state.Committed {
 			continue
 		}
 		m.spawn(func(ctx context.Context) {

@@ -24,14 +24,14 @@ import (
 	"github.com/cleatproject/cleat/reaper"
 )
 
-// scene is a state directory with one bundle, daemons that come and go, and what they announced.
+// scene is a state directory with one bundle, daemons that come and go, and what they published.
 type scene struct {
 	t      *testing.T
 	base   string
 	socket string
 	kill   func() error // what the shim does for Kill
 	mu     sync.Mutex
-	told   []string
+	topics []string
 }
 
 func newScene(t *testing.T) *scene {
@@ -55,7 +55,7 @@ func (s *scene) manager() *Manager {
 		Publish: func(e events.Event) error {
 			s.mu.Lock()
 			defer s.mu.Unlock()
-			s.told = append(s.told, e.Topic)
+			s.topics = append(s.topics, e.Topic)
 			return nil
 		},
 	})
@@ -64,20 +64,18 @@ func (s *scene) manager() *Manager {
 	return m
 }
 
-// bundle makes the bundle of a container c, with files besides.
-func (s *scene) bundle(m *Manager, files ...string) *bundle {
+// bundle makes the bundle of a container c, with a state that is not the usual one.
+func (s *scene) bundle(m *Manager, state ...bundleState) *bundle {
 	s.t.Helper()
 	b := m.bundleOf("ns", "c")
 	must(s.t, b.create(nil, "", "/none/"+nativeBinary))
 	must(s.t, b.writeAddress(address{Version: 3, Address: "unix://" + s.socket, Protocol: "ttrpc", Native: true}))
-	must(s.t, removeFile(b.file(pendingFile)))
-	for _, f := range files {
-		must(s.t, writeEmpty(b.file(f)))
-	}
+	state = append(state, bundleState{Committed: true, Phase: reported})
+	must(s.t, b.writeState(state[0]))
 	return b
 }
 
-// ended puts an exit on record, as a shim does before it announces it.
+// ended puts an exit on record, as a shim does before it reports it.
 func (s *scene) ended(b *bundle) {
 	s.t.Helper()
 	must(s.t, exitrecord.Write(b.path, exitrecord.Record{ID: "c", Pid: 7, Status: 5, ExitedAt: time.Unix(1700000000, 0)}))
@@ -142,13 +140,13 @@ func (s *scene) eventually(what string, is func() bool) {
 	}
 }
 
-// announced compares what all daemons have announced so far.
-func (s *scene) announced(want ...string) {
+// published compares what all daemons have published so far.
+func (s *scene) published(want ...string) {
 	s.t.Helper()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !slices.Equal(s.told, want) {
-		s.t.Errorf("announced %v, want %v", s.told, want)
+	if !slices.Equal(s.topics, want) {
+		s.t.Errorf("published %v, want %v", s.topics, want)
 	}
 }
 

@@ -71,9 +71,8 @@ type Task struct {
 	child    *reaper.Child // the shim, where this Manager started it
 	onEnd    []func()      // run once when the shim is gone
 
-	announcing sync.Mutex // held while its end is published
-	announced  bool       // the exit was
-	deleteTold bool       // the delete was
+	reporting sync.Mutex  // held while events of its end are published
+	state     bundleState // guarded by reporting; what the bundle holds, or should hold
 
 	cleaning sync.Mutex // held while the task is cleaned up after without its shim, or gets another
 
@@ -110,7 +109,7 @@ func (t *Task) Exited() <-chan struct{} { return t.exited }
 
 // Commit says that the request which made the task is answered: from now on a restart keeps it.
 func (t *Task) Commit() error {
-	if err := removeFile(t.bundle.file(pendingFile)); err != nil {
+	if err := t.advance(evCommitted, Exit{}, nil); err != nil {
 		return fmt.Errorf("commit task %s: %w", t.id, err)
 	}
 	t.m.show(t)

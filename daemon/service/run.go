@@ -26,7 +26,7 @@ const specType = "types.containerd.io/opencontainers/runtime-spec/1/Spec"
 
 // Run is called by daemon/api/native.go: a container from its image to its running process, with
 // one invocation of the OCI runtime and one commit. Until the commit there is nothing on record,
-// and whatever a crash leaves is found by its missing record: the task by its "pending" mark, the
+// and whatever a crash leaves is found by its missing record: the task by its uncommitted state, the
 // snapshot by CleanSnapshots, the log by CleanLogs.
 func (s *Service) Run(ctx context.Context, namespace string, req *cleatapi.RunRequest) (_ *cleatapi.RunResponse, err error) {
 	id := first(req.Id, newID())

@@ -14,8 +14,8 @@ import (
 	"github.com/cleatproject/cleat/proto/types"
 )
 
-// TestEndIsToldOnceThoughShimAndDaemonDie has one daemon announce what a shim told it, and the next find the shim dead.
-func TestEndIsToldOnceThoughShimAndDaemonDie(t *testing.T) {
+// TestEnd_ShimAndDaemonDie_IsPublishedOnce has one daemon publish what a shim reports, and the next find the shim dead.
+func TestEnd_ShimAndDaemonDie_IsPublishedOnce(t *testing.T) {
 	for name, deleted := range map[string]bool{"the exit": false, "the deletion too": true} {
 		t.Run(name, func(t *testing.T) {
 			s := newScene(t)
@@ -26,10 +26,10 @@ func TestEndIsToldOnceThoughShimAndDaemonDie(t *testing.T) {
 			s.task(first, "the shim is adopted", isReady)
 			s.ended(b)
 			must(t, first.Observe(exitEvent(t, 7)))
-			told := []string{"/tasks/exit"}
+			want := []string{"/tasks/exit"}
 			if deleted {
 				must(t, first.Observe(deleteEvent(t, 7)))
-				told = append(told, "/tasks/delete")
+				want = append(want, "/tasks/delete")
 			}
 			must(t, first.Close())
 			end()
@@ -37,42 +37,45 @@ func TestEndIsToldOnceThoughShimAndDaemonDie(t *testing.T) {
 			second := s.manager()
 			must(t, second.Recover(nil))
 			dead := s.task(second, "the shim is known to be dead", isDead)
-			s.announced(told...)
+			s.published(want...)
 			if e, err := dead.Delete(t.Context()); err != nil || e.Status != 5 {
 				t.Errorf("delete: %+v, %v", e, err)
 			}
-			s.announced("/tasks/exit", "/tasks/delete")
+			s.published("/tasks/exit", "/tasks/delete")
 		})
 	}
 }
 
-// TestTaskThatItsShimDeletedIsToldOnce has a daemon find a shim without a container: it was told to delete it by an
-// earlier daemon, and announced exit and deletion; or it was to adopt it, and was too late.
-func TestTaskThatItsShimDeletedIsToldOnce(t *testing.T) {
-	for name, tc := range map[string]struct{ files, want []string }{
+// TestEmptyShim_EndIsPublishedOnce has a daemon find a shim without a container: it has deleted it for an earlier
+// daemon, and reported exit and deletion; or it was to adopt it, and was too late.
+func TestEmptyShim_EndIsPublishedOnce(t *testing.T) {
+	for name, tc := range map[string]struct {
+		revived bool
+		want    []string
+	}{
 		"deleted": {},
-		"revived": {[]string{revivedFile}, []string{"/tasks/exit", "/tasks/delete"}},
+		"revived": {true, []string{"/tasks/exit", "/tasks/delete"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newScene(t)
 			m := s.manager()
-			s.ended(s.bundle(m, tc.files...))
+			s.ended(s.bundle(m, bundleState{Committed: true, Phase: reported, Revived: tc.revived}))
 			s.shim(false, refuse)
 			must(t, m.Recover(nil))
 			dead := s.task(m, "the shim is known to be empty", isDead)
 			if e, err := dead.Delete(t.Context()); err != nil || e.Status != 5 {
 				t.Errorf("delete: %+v, %v", e, err)
 			}
-			s.announced(tc.want...)
+			s.published(tc.want...)
 		})
 	}
 }
 
-// TestRevivedShimThatAdoptedTellsItself has a new shim come in time: what it deletes later, it has told of.
-func TestRevivedShimThatAdoptedTellsItself(t *testing.T) {
+// TestRevivedShim_Adopts_ReportsTheEndItself has a new shim come in time: it reports the deletion itself.
+func TestRevivedShim_Adopts_ReportsTheEndItself(t *testing.T) {
 	s := newScene(t)
 	first := s.manager()
-	b := s.bundle(first, revivedFile)
+	b := s.bundle(first, bundleState{Committed: true, Phase: reported, Revived: true})
 	end := s.shim(true, refuse)
 	must(t, first.Recover(nil))
 	s.task(first, "the shim is adopted", isReady)
@@ -88,12 +91,11 @@ func TestRevivedShimThatAdoptedTellsItself(t *testing.T) {
 	if e, err := dead.Delete(t.Context()); err != nil || e.Status != 5 {
 		t.Errorf("delete: %+v, %v", e, err)
 	}
-	s.announced()
+	s.published()
 }
 
-// TestNothingReachesTheNextBundle has somebody who is slow go on with a task that is deleted, when the next one of
-// its name has its bundle.
-func TestNothingReachesTheNextBundle(t *testing.T) {
+// TestDeletedTask_NeverWritesToTheNextBundle uses a deleted task after the next one of its name has its bundle.
+func TestDeletedTask_NeverWritesToTheNextBundle(t *testing.T) {
 	s := newScene(t)
 	m := s.manager()
 	s.ended(s.bundle(m))
@@ -103,10 +105,10 @@ func TestNothingReachesTheNextBundle(t *testing.T) {
 		t.Fatal(err)
 	}
 	next := s.bundle(m)
-	must(t, slow.note(toldFile))
+	must(t, slow.setRevived(true))
 	must(t, slow.recordExit(Exit{Status: 5}))
-	if next.has(toldFile) || next.has(exitrecord.FileName) {
-		t.Error("the end of one task was noted for the next")
+	if state, err := next.readState(); err != nil || state.Revived || next.has(exitrecord.FileName) {
+		t.Errorf("the end of one task was written for the next: %+v, %v", state, err)
 	}
 	if _, err := slow.Delete(t.Context()); err != nil {
 		t.Error(err)
@@ -114,20 +116,19 @@ func TestNothingReachesTheNextBundle(t *testing.T) {
 	if !next.has("config.json") {
 		t.Error("the bundle of the next task was removed")
 	}
-	s.announced("/tasks/exit", "/tasks/delete")
+	s.published("/tasks/exit", "/tasks/delete")
 }
 
-// TestHalfMadeTaskThatWasAnnounced has daemon and shim die before a request is answered, whose container was
-// announced: or not.
-func TestHalfMadeTaskThatWasAnnounced(t *testing.T) {
-	for name, announced := range map[string]bool{"announced": true, "not announced": false} {
+// TestHalfMadeTask_EndIsPublishedIfTheCreateWas has daemon and shim die before a request is answered.
+func TestHalfMadeTask_EndIsPublishedIfTheCreateWas(t *testing.T) {
+	for name, created := range map[string]bool{"published": true, "not published": false} {
 		t.Run(name, func(t *testing.T) {
 			s := newScene(t)
 			first := s.manager()
-			b := s.bundle(first, pendingFile)
+			b := s.bundle(first, bundleState{})
 			s.ended(b)
 			var want []string
-			if announced {
+			if created {
 				must(t, first.add(first.newTask(b, "/none/"+nativeBinary, Info{})))
 				must(t, first.Observe(createEvent(t, 7)))
 				want = []string{"/tasks/create", "/tasks/exit", "/tasks/delete"}
@@ -140,7 +141,7 @@ func TestHalfMadeTaskThatWasAnnounced(t *testing.T) {
 			if b.has("") {
 				t.Error("the bundle is left")
 			}
-			s.announced(want...)
+			s.published(want...)
 		})
 	}
 }
@@ -193,12 +194,12 @@ func TestDeleteWhoseShimDies(t *testing.T) {
 		t.Errorf("delete: %+v, %v", e, err)
 	}
 	wg.Wait()
-	s.announced("/tasks/exit", "/tasks/delete")
+	s.published("/tasks/exit", "/tasks/delete")
 }
 
-// TestLastWordOfAnEarlierTask has a shim tell of an exit when the next container of that name is being made, and
-// when it runs.
-func TestLastWordOfAnEarlierTask(t *testing.T) {
+// TestExitEvent_OfAnEarlierTask_IsIgnored has a shim report an exit when the next container of that name is being
+// created, and when it runs.
+func TestExitEvent_OfAnEarlierTask_IsIgnored(t *testing.T) {
 	for name, pid := range map[string]uint32{"being made": 0, "running": 8} {
 		t.Run(name, func(t *testing.T) {
 			s := newScene(t)
@@ -209,7 +210,7 @@ func TestLastWordOfAnEarlierTask(t *testing.T) {
 			must(t, m.Observe(deleteEvent(t, 7)))
 			select {
 			case <-next.Exited():
-				t.Error("taken for the exit of the next one")
+				t.Error("treated as the exit of the next one")
 			default:
 			}
 			must(t, m.Observe(createEvent(t, 8)))
@@ -219,14 +220,14 @@ func TestLastWordOfAnEarlierTask(t *testing.T) {
 			default:
 				t.Error("its own exit is not known")
 			}
-			must(t, next.announceDelete(next.Info().Exit))
-			s.announced("/tasks/exit", "/tasks/delete", "/tasks/create", "/tasks/exit", "/tasks/delete")
+			must(t, next.advance(evRemoved, next.Info().Exit, nil))
+			s.published("/tasks/exit", "/tasks/delete", "/tasks/create", "/tasks/exit", "/tasks/delete")
 		})
 	}
 }
 
-// TestExitOfARecoveredTask has a shim tell of an exit before the daemon has its account.
-func TestExitOfARecoveredTask(t *testing.T) {
+// TestExitEvent_BeforeAdoption_IsKnown has a shim report an exit before the daemon has its status.
+func TestExitEvent_BeforeAdoption_IsKnown(t *testing.T) {
 	s := newScene(t)
 	m := s.manager()
 	held := m.newTask(m.bundleOf("ns", "c"), "/none/"+nativeBinary, Info{})
@@ -238,5 +239,5 @@ func TestExitOfARecoveredTask(t *testing.T) {
 	default:
 		t.Error("its exit is not known")
 	}
-	s.announced("/tasks/exit")
+	s.published("/tasks/exit")
 }
