@@ -180,37 +180,6 @@ func (t *Task) isCleared() bool {
 	return t.cleared
 }
 
-// dismantle has the shim itself kill and delete the container, and leave. A container that is
-// still being made is waited for: Delete does so, and then there is something to kill.
-func (t *Task) dismantle(ctx context.Context, c *conn) error {
-	for {
-		_, err := call[types.Empty](ctx, c, runtimeCall, "Kill", &task.KillRequest{Id: t.id, Signal: uint32(unix.SIGKILL), All: true})
-		if err == nil {
-			// A frozen process takes no signal. One that is not frozen refuses this, which is fine.
-			_, _ = call[types.Empty](ctx, c, runtimeCall, "Resume", &task.ResumeRequest{Id: t.id})
-			_, err = call[task.WaitResponse](ctx, c, runtimeCall, "Wait", &task.WaitRequest{Id: t.id})
-		}
-		if err != nil && !errdefs.IsNotFound(err) && !errdefs.IsFailedPrecondition(err) {
-			return err
-		}
-		_, err = call[task.DeleteResponse](ctx, c, runtimeCall, "Delete", &task.DeleteRequest{Id: t.id})
-		if err == nil || errdefs.IsNotFound(err) {
-			break
-		}
-		if !errdefs.IsFailedPrecondition(err) {
-			return err
-		}
-	}
-	if c.joined {
-		return nil
-	}
-	_, err := call[types.Empty](ctx, c, quickCall, "Shutdown", &task.ShutdownRequest{Id: t.id, Now: true})
-	if err != nil && c.isClosed() {
-		return nil
-	}
-	return err
-}
-
 // bury cleans up after a shim that died: once, the OCI runtime's state and the mounts; then its
 // container's exit is known, announced, and readable until the task is deleted.
 func (m *Manager) bury(ctx context.Context, t *Task) error {

@@ -271,7 +271,7 @@ func (s *Sandbox) destroy(ctx context.Context) error {
 	c, addr, err := s.dial(ctx)
 	switch {
 	case err == nil:
-		err = s.endShim(ctx, c)
+		err = s.end(ctx, c)
 	case errors.Is(err, errSandboxGone) || addr.Address == "":
 		err = nil
 	}
@@ -283,22 +283,20 @@ func (s *Sandbox) destroy(ctx context.Context) error {
 	return errors.Join(err, removeSocket(addr.Address), s.b.remove())
 }
 
-// endShim tells a shim to leave, and kills one that does not.
-func (s *Sandbox) endShim(ctx context.Context, c *conn) (err error) {
+// end asks a shim to exit, and kills it if it does not.
+func (s *Sandbox) end(ctx context.Context, c *conn) (err error) {
 	defer func() { err = errors.Join(err, c.client.Close()) }()
-	// Whatever it answers from here on, what counts is that it goes.
-	known, _ := call[task.ConnectResponse](ctx, c, quickCall, "Connect", &task.ConnectRequest{Id: s.b.id})
+	pid := 0
+	if known, err := call[task.ConnectResponse](ctx, c, quickCall, "Connect", &task.ConnectRequest{Id: s.b.id}); err == nil {
+		pid = int(known.ShimPid)
+	}
+	// Their errors do not matter: the shim has to end in any case.
 	_, _ = callService[types.Empty](ctx, c, quickCall, sandbox.Service, "ShutdownSandbox", &sandbox.SandboxRequest{SandboxId: s.b.id})
 	_, _ = call[types.Empty](ctx, c, quickCall, "Shutdown", &task.ShutdownRequest{Id: s.b.id, Now: true})
-	timer := time.NewTimer(shutdownLimit)
-	defer timer.Stop()
-	select {
-	case <-c.closed:
-		return nil
-	case <-timer.C:
-	}
-	if known == nil || known.ShimPid == 0 {
-		return fmt.Errorf("the shim of sandbox %s does not leave and does not tell its pid: %w", s.b.id, errdefs.ErrUnavailable)
-	}
-	return killPid(int(known.ShimPid), c)
+	return s.m.endShim(s.b, c.closed, func() int { return pid }, func() error {
+		if pid == 0 {
+			return fmt.Errorf("the shim does not report its pid: %w", errdefs.ErrUnavailable)
+		}
+		return killPid(pid, c)
+	})
 }

@@ -23,22 +23,23 @@ func (t *Task) shutdown(ctx context.Context, c *conn) error {
 	if c.joined {
 		return c.client.Close()
 	}
-	_, err := call[types.Empty](ctx, c, quickCall, "Shutdown", &task.ShutdownRequest{Id: t.id, Now: true})
-	if err != nil && c.isClosed() {
-		err = nil // it left before it answered
-	}
+	err := t.askToExit(ctx, c)
 	addr := t.Info().ShimAddress
 	t.m.wg.Go(func() {
-		if !t.gone(c.closed) {
-			t.m.cfg.Log.Warn("killing a shim that did not leave", "id", t.id, "namespace", t.namespace)
-			if err := t.killShim(c); err != nil {
-				t.m.cfg.Log.Error("cannot kill a shim", "id", t.id, "namespace", t.namespace, "error", err)
-			}
-		}
-		if err := errors.Join(c.client.Close(), removeSocket(addr)); err != nil {
+		err := t.m.endShim(t.bundle, c.closed, t.shimPid, func() error { return t.killShim(c) })
+		if err := errors.Join(err, c.client.Close(), removeSocket(addr)); err != nil {
 			t.m.cfg.Log.Warn("cannot clean up after a shim", "id", t.id, "namespace", t.namespace, "error", err)
 		}
 	})
+	return err
+}
+
+// askToExit asks a shim that holds no container to exit. One that exits before it answers is not an error.
+func (t *Task) askToExit(ctx context.Context, c *conn) error {
+	_, err := call[types.Empty](ctx, c, quickCall, "Shutdown", &task.ShutdownRequest{Id: t.id, Now: true})
+	if err != nil && c.isClosed() {
+		return nil
+	}
 	return err
 }
 
@@ -48,28 +49,31 @@ func (t *Task) awaitGone(c *conn, s *shim) error {
 		return c.client.Close()
 	}
 	var err error
-	gone := c.closed
+	ended := c.closed
 	if s.child != nil {
-		// A shim lingers for its clients, so do not be one; its own end is the news.
+		// A shim waits for its clients, and the end of a child is known without a connection.
 		err = c.client.Close()
-		gone = s.child.Done()
+		ended = s.child.Done()
 	}
-	if !t.gone(gone) {
-		err = errors.Join(err, t.killShim(c))
-	}
+	err = errors.Join(err, t.m.endShim(t.bundle, ended, t.shimPid, func() error { return t.killShim(c) }))
 	return errors.Join(err, c.client.Close(), removeSocket(s.address.Address))
 }
 
-// gone waits for the end of a shim, and returns false if it did not end in shutdownLimit.
-func (t *Task) gone(end <-chan struct{}) bool {
-	ctx, stop := withPatience(context.Background(), shutdownLimit, t.shimPid)
+// endShim waits until a shim that was asked to exit has ended, and kills it if it does not: of a task
+// or a sandbox. pid returns 0 if it is not known.
+func (m *Manager) endShim(b *bundle, ended <-chan struct{}, pid func() int, kill func() error) error {
+	ctx, stop := withPatience(context.Background(), shutdownLimit, pid)
 	defer stop()
 	select {
-	case <-end:
-		return true
+	case <-ended:
+		return nil
 	case <-ctx.Done():
-		return false
 	}
+	m.cfg.Log.Warn("killing a shim that does not exit", "id", b.id, "namespace", b.namespace, "pid", pid())
+	if err := kill(); err != nil {
+		return fmt.Errorf("kill shim of %s: %w", b.id, err)
+	}
+	return nil
 }
 
 // killShim kills the shim and no other process: as long as its connection is open, its pid is not

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
-	"golang.org/x/sys/unix"
 
 	"github.com/cleatproject/cleat/metadata"
 	"github.com/cleatproject/cleat/proto/reason"
@@ -108,17 +107,8 @@ func (s *Service) kill(ctx context.Context, t *runtime.Task) error {
 	defer leave()
 	ctx, stop := t.Patience(ctx, killLimit)
 	defer stop()
-	err = ignore(t.Kill(ctx, "", uint32(unix.SIGKILL), true), errdefs.ErrNotFound) // it may have ended concurrently
-	if err == nil {
-		if t.Info().Status == types.Status_PAUSED {
-			// A frozen process takes no signal, but runc's kill thaws it, and then it may be gone. What an
-			// error comes to is seen by the wait.
-			_ = t.Resume(ctx)
-		}
-		_, err = t.Wait(ctx, "")
-		if err == nil {
-			err = s.deleteTask(ctx, t)
-		}
+	if err = t.End(ctx); err == nil {
+		err = s.deleteTask(ctx, t)
 	}
 	if err == nil || errors.Is(err, errdefs.ErrNotFound) {
 		return nil
