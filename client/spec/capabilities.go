@@ -35,6 +35,11 @@ func everyCapability() []string {
 	}
 }
 
+// AllCapabilities returns every capability that this kernel knows and this process may pass on.
+func AllCapabilities() (*specs.LinuxCapabilities, error) {
+	return capabilities(Options{Privileged: true})
+}
+
 func capabilities(o Options) (*specs.LinuxCapabilities, error) {
 	add := o.CapAdd
 	if o.Privileged {

@@ -13,6 +13,7 @@ import (
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 
+	"github.com/cleatproject/cleat/internal/userdb"
 	"github.com/cleatproject/cleat/metadata"
 )
 
@@ -83,25 +84,19 @@ func (s *Service) logOf(namespace string, c metadata.Container, ownOnly bool) (s
 	return "", fmt.Errorf("read log of %s: the container has none: %w", c.ID, errdefs.ErrFailedPrecondition)
 }
 
-// User is the ids of a user in a container.
-type User struct {
-	UID, GID uint32
-	Groups   []uint32
-}
-
-// LookupUser returns the ids of USER[:GROUP] in the passwd and group files of a running container.
-func (s *Service) LookupUser(ctx context.Context, namespace, id, user string) (User, error) {
+// LookupUser returns the ids of USER[:GROUP] in the passwd and group files of a running container; see userdb.Lookup.
+func (s *Service) LookupUser(ctx context.Context, namespace, id, user string) (userdb.Identity, error) {
 	t, err := s.Runtime.Get(namespace, id)
 	if err != nil {
-		return User{}, err
+		return userdb.Identity{}, err
 	}
 	pid := t.Info().Pid
 	if pid == 0 {
-		return User{}, fmt.Errorf("look up user of %s: the container does not run: %w", id, errdefs.ErrFailedPrecondition)
+		return userdb.Identity{}, fmt.Errorf("container %s: not running: %w", id, errdefs.ErrFailedPrecondition)
 	}
 	who, err := resolveUser(ctx, nil, fmt.Sprintf("/proc/%d/root", pid), user)
 	if err != nil {
-		return User{}, fmt.Errorf("look up user of %s: %w", id, err)
+		return userdb.Identity{}, fmt.Errorf("container %s: %w", id, err)
 	}
-	return User{UID: who.uid, GID: who.gid, Groups: who.groups}, nil
+	return who, nil
 }

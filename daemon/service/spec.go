@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 
 	"github.com/containerd/errdefs"
+
+	"github.com/cleatproject/cleat/internal/userdb"
 )
 
 // document is a JSON object of which only some members are looked into; the others pass through
@@ -85,13 +87,13 @@ func (p parsedSpec) hasUser() bool {
 }
 
 // setUser writes the user into the process, keeping members such as umask.
-func (p parsedSpec) setUser(who *identity) error {
+func (p parsedSpec) setUser(who userdb.Identity) error {
 	user, err := p.process.child("user")
 	if err != nil {
 		return err
 	}
 	return errors.Join(
-		user.set("uid", who.uid), user.set("gid", who.gid), user.set("additionalGids", who.groups),
+		user.set("uid", who.UID), user.set("gid", who.GID), user.set("additionalGids", who.Groups),
 		p.process.set("user", user),
 	)
 }

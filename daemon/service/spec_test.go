@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/containerd/errdefs"
+
+	"github.com/cleatproject/cleat/internal/userdb"
 )
 
 func decode(t *testing.T, data []byte) map[string]any {
@@ -16,13 +18,13 @@ func decode(t *testing.T, data []byte) map[string]any {
 }
 
 // complete parses a spec, sets a user where one is given, and completes it.
-func complete(s *Service, in, rootfs string, who *identity) ([]byte, error) {
+func complete(s *Service, in, rootfs string, who *userdb.Identity) ([]byte, error) {
 	p, err := parseSpec([]byte(in))
 	if err != nil {
 		return nil, err
 	}
 	if who != nil {
-		if err := p.setUser(who); err != nil {
+		if err := p.setUser(*who); err != nil {
 			return nil, err
 		}
 	}
@@ -32,7 +34,7 @@ func complete(s *Service, in, rootfs string, who *identity) ([]byte, error) {
 func TestCompleteSpecFillsInAndKeepsTheRest(t *testing.T) {
 	s := &Service{Config: Config{CgroupParent: "/cleat"}}
 	in := `{"ociVersion":"1.9","future":{"x":1},"process":{"args":["sh"],"user":{"umask":18}},"linux":{"seccomp":{"y":2}},"root":{"readonly":true}}`
-	got, err := complete(s, in, "", &identity{uid: 3, gid: 4, groups: []uint32{5}})
+	got, err := complete(s, in, "", &userdb.Identity{UID: 3, GID: 4, Groups: []uint32{5}})
 	must(t, err)
 	want := `{"ociVersion":"1.9","future":{"x":1},
 		"process":{"args":["sh"],"user":{"umask":18,"uid":3,"gid":4,"additionalGids":[5]}},
@@ -65,7 +67,7 @@ func FuzzCompleteSpec(f *testing.F) {
 	f.Add([]byte(`{"process":{"user":{"uid":1}},"linux":{}}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		s := &Service{Config: Config{CgroupParent: "/cleat"}}
-		got, err := complete(s, string(data), "", &identity{})
+		got, err := complete(s, string(data), "", &userdb.Identity{})
 		if err == nil && !json.Valid(got) {
 			t.Fatalf("%s", got)
 		}
