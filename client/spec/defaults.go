@@ -5,8 +5,9 @@ import specs "github.com/opencontainers/runtime-spec/specs-go"
 // DefaultCapabilities returns the capabilities of a container that asks for no others.
 func DefaultCapabilities() []string { return defaultCapabilities() }
 
-// DefaultSeccomp returns the system call filter of a container with the default capabilities.
-func DefaultSeccomp() *specs.LinuxSeccomp { return seccomp(defaultCapabilities()) }
+// DefaultSeccomp returns the system call filter of a container with the default capabilities. It fails if the kernel's
+// version cannot be read.
+func DefaultSeccomp() (*specs.LinuxSeccomp, error) { return seccomp(defaultCapabilities()) }
 
 // MaskedPaths returns the paths that containers cannot look into.
 func MaskedPaths() []string { return maskedPaths() }

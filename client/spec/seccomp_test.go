@@ -1,12 +1,29 @@
 package spec
 
 import (
+	"encoding/json"
 	"slices"
-	"strings"
 	"testing"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
+
+// Numbers of the error and the address families that the tests name.
+const (
+	errnoENOSYS = 38
+	afALG       = 38
+	afVSOCK     = 40
+)
+
+// profileFor returns the default filter for some capabilities.
+func profileFor(t *testing.T, caps []string) *specs.LinuxSeccomp {
+	t.Helper()
+	p, err := seccomp(caps)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
 
 // outcome is what the filter does with a call whose arguments are zero but for the one given.
 func outcome(p *specs.LinuxSeccomp, call string, index uint, value uint64) specs.LinuxSeccompAction {
@@ -25,6 +42,8 @@ func outcome(p *specs.LinuxSeccomp, call string, index uint, value uint64) specs
 				match = match && v == a.Value
 			case specs.OpNotEqual:
 				match = match && v != a.Value
+			case specs.OpLessThan:
+				match = match && v < a.Value
 			case specs.OpMaskedEqual:
 				match = match && v&a.Value == a.ValueTwo
 			default:
@@ -39,8 +58,8 @@ func outcome(p *specs.LinuxSeccomp, call string, index uint, value uint64) specs
 }
 
 func TestSeccomp(t *testing.T) {
-	plain := seccomp(defaultCapabilities())
-	admin := seccomp(append(defaultCapabilities(), "CAP_SYS_ADMIN"))
+	plain := profileFor(t, defaultCapabilities())
+	admin := profileFor(t, append(defaultCapabilities(), "CAP_SYS_ADMIN"))
 	const newUser, thread = 0x10000000, 0x10f00
 	for _, tt := range []struct {
 		profile *specs.LinuxSeccomp
@@ -52,7 +71,9 @@ func TestSeccomp(t *testing.T) {
 		{plain, "openat2", 0, true},
 		{plain, "chroot", 0, true}, // comes with a default capability
 		{plain, "socket", 1, true},
+		{plain, "socket", 10, true}, // IPv6
 		{plain, "socket", afVSOCK, false},
+		{plain, "socket", afALG, false},
 		{plain, "personality", 0x20000, true},
 		{plain, "personality", 0x40000, false}, // READ_IMPLIES_EXEC and its like
 		{plain, "clone", thread, true},
@@ -80,19 +101,42 @@ func TestSeccomp(t *testing.T) {
 
 // libc falls back to clone where clone3 says that it does not exist.
 func TestClone3DoesNotExist(t *testing.T) {
-	for _, r := range seccomp(nil).Syscalls {
+	for _, r := range profileFor(t, nil).Syscalls {
 		if slices.Contains(r.Names, "clone3") && (r.Action != specs.ActErrno || *r.ErrnoRet != errnoENOSYS) {
 			t.Errorf("clone3: %+v", r)
 		}
 	}
 }
 
-func TestCallsAreListedOnce(t *testing.T) {
-	seen := map[string]bool{}
-	for _, c := range strings.Fields(commonCalls) {
-		if seen[c] {
-			t.Errorf("%s is listed twice", c)
+// Each capability allows the calls that need it, and without it they fail.
+func TestSeccomp_CallsOfCapabilities(t *testing.T) {
+	for capability, call := range map[string]string{
+		"CAP_DAC_READ_SEARCH": "open_by_handle_at", "CAP_SYS_ADMIN": "unshare", "CAP_BPF": "bpf", "CAP_PERFMON": "perf_event_open",
+		"CAP_SYSLOG": "syslog", "CAP_SYS_BOOT": "reboot", "CAP_SYS_CHROOT": "chroot", "CAP_SYS_MODULE": "finit_module",
+		"CAP_SYS_PACCT": "acct", "CAP_SYS_PTRACE": "kcmp", "CAP_SYS_RAWIO": "iopl", "CAP_SYS_TIME": "clock_settime",
+		"CAP_SYS_TTY_CONFIG": "vhangup", "CAP_SYS_NICE": "mbind",
+	} {
+		if got := outcome(profileFor(t, []string{capability}), call, 0, 0); got != specs.ActAllow {
+			t.Errorf("%s with %s: %s", call, capability, got)
 		}
-		seen[c] = true
+		if got := outcome(profileFor(t, nil), call, 0, 0); got == specs.ActAllow {
+			t.Errorf("%s without %s: allowed", call, capability)
+		}
+	}
+}
+
+// What is not listed fails, x32 is left out, and profiles share no memory.
+func TestSeccomp_Defaults(t *testing.T) {
+	p := profileFor(t, nil)
+	if p.DefaultAction != specs.ActErrno || p.DefaultErrnoRet == nil || *p.DefaultErrnoRet != 1 || slices.Contains(p.Architectures, specs.ArchX32) {
+		t.Errorf("%s, %v, %v", p.DefaultAction, p.DefaultErrnoRet, p.Architectures)
+	}
+	before, err := json.Marshal(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Syscalls[0].Names[0] = "changed"
+	if after, err := json.Marshal(profileFor(t, nil)); err != nil || string(after) != string(before) {
+		t.Errorf("changed by another profile: %v", err)
 	}
 }

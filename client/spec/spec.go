@@ -110,9 +110,9 @@ func Generate(image Image, o Options) (*specs.Spec, error) {
 	s.Linux.MaskedPaths = maskedPaths()
 	s.Linux.ReadonlyPaths = readonlyPaths()
 	if !o.NoSeccomp {
-		s.Linux.Seccomp = seccomp(process.Capabilities.Bounding)
+		s.Linux.Seccomp, err = seccomp(process.Capabilities.Bounding)
 	}
-	return s, nil
+	return s, err
 }
 
 // mapUsers gives the container a user namespace.

@@ -32,7 +32,11 @@ func (p *Policy) Spec(raw []byte, o SpecOptions) ([]byte, error) {
 		s.Linux = &specs.Linux{}
 	}
 	if o.Fill && s.Linux.Seccomp == nil && !p.has(Unconfined) {
-		s.Linux.Seccomp = spec.DefaultSeccomp()
+		profile, err := spec.DefaultSeccomp()
+		if err != nil {
+			return nil, fmt.Errorf("OCI spec: %w", err)
+		}
+		s.Linux.Seccomp = profile
 	}
 	if err := first(p.top(&s), p.process(s.Process), p.mounts(s.Mounts), p.linux(s.Linux, o)); err != nil {
 		return nil, err
