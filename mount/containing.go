@@ -1,12 +1,12 @@
 package mount
 
 import (
-	"bufio"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/moby/sys/mountinfo"
 )
 
 // Point is a mount as the kernel lists it.
@@ -16,7 +16,7 @@ type Point struct {
 }
 
 // Containing returns the mount that a path is on: of those above it, the nearest, and of several at one
-// place the one that shows.
+// place the one that shows. It returns fs.ErrNotExist for a path that does not exist.
 func Containing(path string) (Point, error) {
 	abs, err := filepath.Abs(path)
 	if err == nil {
@@ -25,40 +25,20 @@ func Containing(path string) (Point, error) {
 	if err != nil {
 		return Point{}, fmt.Errorf("find the mount of %s: %w", path, err)
 	}
-	f, err := os.Open("/proc/thread-self/mountinfo")
+	mounts, err := list(func(m *mountinfo.Info) bool {
+		return abs == m.Mountpoint || strings.HasPrefix(abs, strings.TrimSuffix(m.Mountpoint, "/")+"/")
+	})
 	if err != nil {
 		return Point{}, fmt.Errorf("find the mount of %s: %w", path, err)
 	}
-	defer func() { _ = f.Close() }()
 	var best Point
-	lines := bufio.NewScanner(f)
-	lines.Buffer(nil, 1<<20) // an overlay's options may be long
-	for lines.Scan() {
-		p, ok := parsePoint(lines.Text())
-		prefix := strings.TrimSuffix(p.Point, "/") + "/"
-		if ok && len(p.Point) >= len(best.Point) && (abs == p.Point || strings.HasPrefix(abs, prefix)) {
-			best = p
+	for _, m := range mounts {
+		if len(m.Mountpoint) >= len(best.Point) {
+			best = Point{Point: m.Mountpoint, Type: m.FSType, Source: m.Source}
 		}
-	}
-	if err := lines.Err(); err != nil {
-		return Point{}, fmt.Errorf("find the mount of %s: %w", path, err)
 	}
 	if best.Point == "" {
 		return Point{}, fmt.Errorf("find the mount of %s: %w", path, fs.ErrNotExist)
 	}
 	return best, nil
-}
-
-// parsePoint reads a line of mountinfo.
-func parsePoint(line string) (p Point, ok bool) {
-	if p.Point, ok = mountPoint(line); !ok {
-		return p, false
-	}
-	_, rest, ok := strings.Cut(line, " - ")
-	fields := strings.Fields(rest)
-	if !ok || len(fields) < 2 {
-		return p, false
-	}
-	p.Type, p.Source = fields[0], unescapeOctal(fields[1])
-	return p, true
 }

@@ -3,12 +3,15 @@ package mount
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/iotest"
 
+	"github.com/moby/sys/mountinfo"
 	"golang.org/x/sys/unix"
 )
 
@@ -354,20 +357,23 @@ func TestParse(t *testing.T) {
 	}
 }
 
-func FuzzMountinfo(f *testing.F) {
-	f.Add("36 35 98:0 / /mnt\\040x rw,noatime master:1 - ext3 /dev/root rw\n", "/mnt x")
-	f.Add("1 2 3:4 / /a\\13", "/")
-	f.Fuzz(func(t *testing.T, text, dir string) {
-		points, err := pointsUnder(strings.NewReader(text), dir)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, p := range points {
-			if !strings.HasPrefix(p, strings.TrimSuffix(dir, "/")) {
-				t.Errorf("%q is not below %q", p, dir)
+// Lines of every length reach the parser, with all that comes before the options at their end.
+func TestShortLines_LongOptions(t *testing.T) {
+	const line = `36 35 98:0 / /mnt\040x rw,noatime master:1 - overlay source rw,lowerdir=`
+	for _, n := range []int{0, maxLine - len(line), maxLine, 64 << 10, 1 << 20} {
+		table := line + strings.Repeat("l", n) + "\n" + line + "\n"
+		for name, r := range map[string]io.Reader{"whole": strings.NewReader(table), "torn": iotest.OneByteReader(strings.NewReader(table))} {
+			mounts, err := mountinfo.GetMountsFromReader(&shortLines{r: r}, nil)
+			if err != nil || len(mounts) != 2 {
+				t.Fatalf("%d bytes, %s: %v, %v", n, name, mounts, err)
+			}
+			for _, m := range mounts {
+				if m.Mountpoint != "/mnt x" || m.FSType != "overlay" || m.Source != "source" {
+					t.Errorf("%d bytes, %s: %+v", n, name, m)
+				}
 			}
 		}
-	})
+	}
 }
 
 func TestContainingIsTheMountThatShows(t *testing.T) {

@@ -1,7 +1,6 @@
 package mount
 
 import (
-	"bufio"
 	"cmp"
 	"errors"
 	"fmt"
@@ -10,6 +9,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/moby/sys/mountinfo"
 )
 
 // Under returns the mount points at path and below it in this thread's mount namespace,
@@ -23,33 +24,16 @@ func Under(path string) ([]string, error) {
 	if real, err := filepath.EvalSymlinks(abs); err == nil {
 		abs = real
 	}
-	f, err := os.Open("/proc/thread-self/mountinfo")
+	prefix := strings.TrimSuffix(abs, "/") + "/"
+	mounts, err := list(func(m *mountinfo.Info) bool {
+		return m.Mountpoint == abs || strings.HasPrefix(m.Mountpoint, prefix)
+	})
 	if err != nil {
 		return nil, fmt.Errorf("list mounts below %s: %w", path, err)
 	}
-	defer func() { _ = f.Close() }()
-	points, err := pointsUnder(f, abs)
-	if err != nil {
-		return nil, fmt.Errorf("list mounts below %s: %w", path, err)
-	}
-	return points, nil
-}
-
-func pointsUnder(r io.Reader, dir string) ([]string, error) {
-	prefix := strings.TrimSuffix(dir, "/") + "/"
 	var points []string
-	br := bufio.NewReader(r)
-	for {
-		line, err := br.ReadString('\n')
-		if point, ok := mountPoint(line); ok && (point == dir || strings.HasPrefix(point, prefix)) {
-			points = append(points, point)
-		}
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			return nil, err
-		}
+	for _, m := range mounts {
+		points = append(points, m.Mountpoint)
 	}
 	slices.SortFunc(points, func(a, b string) int {
 		return cmp.Or(cmp.Compare(strings.Count(b, "/"), strings.Count(a, "/")), strings.Compare(a, b))
@@ -57,44 +41,44 @@ func pointsUnder(r io.Reader, dir string) ([]string, error) {
 	return slices.Compact(points), nil
 }
 
-// mountPoint returns the fifth field of a line of mountinfo, unescaped.
-func mountPoint(line string) (string, bool) {
-	for range 4 {
-		_, rest, ok := strings.Cut(line, " ")
-		if !ok {
-			return "", false
-		}
-		line = rest
+// list returns the mounts of this thread's namespace that wanted accepts, as the kernel orders them: a mount comes
+// after those that it hides.
+func list(wanted func(*mountinfo.Info) bool) (_ []*mountinfo.Info, err error) {
+	f, err := os.Open("/proc/thread-self/mountinfo")
+	if err != nil {
+		return nil, err
 	}
-	field, _, ok := strings.Cut(line, " ")
-	if !ok || !strings.HasPrefix(field, "/") {
-		return "", false
-	}
-	return unescapeOctal(field), true
+	defer func() { err = errors.Join(err, f.Close()) }()
+	return mountinfo.GetMountsFromReader(&shortLines{r: f}, func(m *mountinfo.Info) (skip, stop bool) {
+		return !wanted(m), false
+	})
 }
 
-// unescapeOctal replaces \040 and the like, the way the kernel writes blanks.
-func unescapeOctal(s string) string {
-	if strings.IndexByte(s, '\\') < 0 {
-		return s
-	}
-	b := make([]byte, 0, len(s))
-	for i := 0; i < len(s); i++ {
-		if s[i] == '\\' && i+3 < len(s) && isOctal(s[i+1:i+4]) {
-			b = append(b, (s[i+1]-'0')<<6|(s[i+2]-'0')<<3|(s[i+3]-'0'))
-			i += 3
-			continue
-		}
-		b = append(b, s[i])
-	}
-	return string(b)
+// maxLine is the number of bytes of a line of mountinfo that are read. The library fails for the whole table if one line
+// exceeds 64 KiB, and the options at its end may: those of an overlay name all its layers. What precedes them cannot,
+// because paths end at 4 KiB.
+const maxLine = 60 << 10
+
+// shortLines cuts each line off after maxLine bytes.
+type shortLines struct {
+	r    io.Reader
+	line int // bytes of the current line so far
 }
 
-func isOctal(s string) bool {
-	for i := range len(s) {
-		if s[i] < '0' || s[i] > '7' {
-			return false
+func (s *shortLines) Read(p []byte) (int, error) {
+	for {
+		n, err := s.r.Read(p)
+		kept := p[:0]
+		for _, b := range p[:n] {
+			if b == '\n' {
+				s.line = 0
+			} else if s.line++; s.line > maxLine {
+				continue
+			}
+			kept = append(kept, b)
+		}
+		if len(kept) > 0 || err != nil || n == 0 {
+			return len(kept), err
 		}
 	}
-	return s[0] <= '3'
 }
