@@ -8,8 +8,10 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/cleatproject/cleat/events"
+	"github.com/cleatproject/cleat/snapshot"
 )
 
 // many is how many containers the lists of the benchmarks hold.
@@ -144,6 +146,50 @@ func BenchmarkList(b *testing.B) {
 			}
 		})
 	}
+}
+
+// BenchmarkListThousand lists 1,000 containers, as a busy host has.
+func BenchmarkListThousand(b *testing.B) {
+	db := openBench(b, Options{}, 1_000)
+	for b.Loop() {
+		err := db.View(context.Background(), func(tx *Tx) error {
+			_, err := tx.Containers("ns").List()
+			return err
+		})
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// BenchmarkRecord encodes and decodes one record of a noun, without the database.
+func BenchmarkRecord(b *testing.B) {
+	c, i, s := benchContainer(1), Image{Name: "docker.io/library/a:latest", Target: target("x"), CreatedAt: time.Unix(1, 2).UTC()}, Snapshot{
+		Key: "sha256:0123456789", Parent: "sha256:abcdef", Kind: snapshot.KindCommitted, ID: 7, Size: 4096, CreatedAt: time.Unix(1, 2).UTC(),
+		Labels: map[string]string{"containerd.io/snapshot.ref": "sha256:0123456789"},
+	}
+	benchRecord(b, "container", &c, encodeContainer, decodeContainer)
+	benchRecord(b, "image", &i, encodeImage, decodeImage)
+	benchRecord(b, "snapshot", &s, encodeSnapshot, decodeSnapshot)
+}
+
+func benchRecord[T any](b *testing.B, noun string, v *T, encode func(*T) []byte, decode func([]byte, *T) error) {
+	b.Run("encode "+noun, func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			scopeOf().seal("key", encode(v))
+		}
+	})
+	raw := encode(v)
+	b.Run("decode "+noun, func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			var out T
+			if err := decode(raw, &out); err != nil {
+				b.Fatal(err)
+			}
+		}
+	})
 }
 
 // BenchmarkOpen opens, and so checks, a database of 10,000 containers.

@@ -35,7 +35,7 @@
 //
 // A file of an earlier version is brought to this one's at Open, in one transaction
 // (migrate.go); one of a later version is refused and left alone. testdata holds a file of
-// each earlier version, fixture_test.go writes them.
+// each version, fixture_test.go and fixture_v2_test.go write them.
 //
 // # Buckets
 //

@@ -19,7 +19,7 @@ import (
 
 // fixturesEnv names a directory into which TestFixtures writes the databases of every
 // version that it knows how to write: CLEAT_WRITE_FIXTURES=testdata go test -run Fixtures.
-// A version's file is written once, when the next version begins, and then stays.
+// A version's file is written once and then stays: it holds what was written then.
 const fixturesEnv = "CLEAT_WRITE_FIXTURES"
 
 // bucketPath is a bucket below the top one, by the names on the way.
@@ -114,7 +114,7 @@ func expectFixture(t *testing.T, db *DB) {
 		in, err5 := tx.Content("default").Ingest("ref")
 		ids, err6 := tx.Snapshots("default", "overlayfs").ParentIDs("layer")
 		ns, err7 := tx.Namespaces().List()
-		if len(img) != 1 || len(res) != 1 || blob.Size != 4 || in.Total != 7 || len(ids) != 1 || ids[0] != 3 || len(ns) != 2 {
+		if len(img) != 1 || len(res) != 1 || blob.Size != 4 || in.Total != 7 || len(ids) != 1 || ids[0] != 3 || len(ns) < 2 {
 			t.Errorf("images %v, resources %v, blob %v, ingest %v, parents %v, namespaces %v", img, res, blob, in, ids, ns)
 		}
 		return errors.Join(err, err2, err3, err4, err5, err6, err7)
@@ -130,15 +130,15 @@ func expectFixture(t *testing.T, db *DB) {
 	}
 }
 
-// TestFixtures opens a database of every earlier version, twice: once to bring it to this
-// one's, once as it is then.
+// TestFixtures opens a database of every version, twice: once to bring it to this one's,
+// once as it is then.
 func TestFixtures(t *testing.T) {
 	if dir := os.Getenv(fixturesEnv); dir != "" {
-		if err := writeV1(filepath.Join(dir, "v1.db")); err != nil {
+		if err := errors.Join(writeV1(filepath.Join(dir, "v1.db")), writeV2(filepath.Join(dir, "v2.db"))); err != nil {
 			t.Fatal(err)
 		}
 	}
-	for version := 1; version < schemaVersion; version++ {
+	for version := 1; version <= schemaVersion; version++ {
 		path := copyFixture(t, version)
 		for range 2 {
 			db, err := Open(path)
