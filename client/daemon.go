@@ -11,6 +11,9 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
+// snapshotterPlugin is the type of a snapshotter in containerd's list of plugins.
+const snapshotterPlugin = "io.containerd.snapshotter.v1"
+
 // Version is the daemon's.
 type Version struct{ Version, Revision string }
 
@@ -32,6 +35,22 @@ func (c *Client) Namespaces(ctx context.Context) ([]string, error) {
 	out := make([]string, 0, len(resp.Namespaces))
 	for _, n := range resp.Namespaces {
 		out = append(out, n.Name)
+	}
+	return out, nil
+}
+
+// Snapshotters lists the names of the snapshotters that work on the daemon's host.
+func (c *Client) Snapshotters(ctx context.Context) ([]string, error) {
+	resp, err := query[wire.PluginsResponse](ctx, c, wire.PluginsService, "Plugins",
+		&wire.PluginsRequest{Filters: []string{"type==" + snapshotterPlugin}})
+	if err != nil {
+		return nil, about("list snapshotters", "", err)
+	}
+	var out []string
+	for _, p := range resp.Plugins {
+		if p.InitErr == nil {
+			out = append(out, p.Id)
+		}
 	}
 	return out, nil
 }

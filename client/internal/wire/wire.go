@@ -8,6 +8,7 @@ const (
 	ContainersService = "containerd.services.containers.v1.Containers"
 	NamespacesService = "containerd.services.namespaces.v1.Namespaces"
 	VersionService    = "containerd.services.version.v1.Version"
+	PluginsService    = "containerd.services.introspection.v1.Introspection"
 	TransferService   = "containerd.services.transfer.v1.Transfer"
 	StreamingService  = "containerd.services.streaming.v1.Streaming"
 

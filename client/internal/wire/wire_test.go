@@ -9,6 +9,7 @@ import (
 
 	"github.com/cleatproject/cleat/proto/rpc"
 	"github.com/containerd/containerd/api/services/containers/v1"
+	"github.com/containerd/containerd/api/services/introspection/v1"
 	"github.com/containerd/containerd/api/services/namespaces/v1"
 	"github.com/containerd/containerd/api/services/streaming/v1"
 	"github.com/containerd/containerd/api/services/tasks/v1"
@@ -17,6 +18,7 @@ import (
 	apitypes "github.com/containerd/containerd/api/types"
 	"github.com/containerd/containerd/api/types/task"
 	transfertypes "github.com/containerd/containerd/api/types/transfer"
+	"google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
@@ -51,6 +53,10 @@ func TestMessagesMatchThePublishedOnes(t *testing.T) {
 		{&WaitRequest{}, &tasks.WaitRequest{}},
 		{&WaitResponse{}, &tasks.WaitResponse{}},
 		{&VersionResponse{}, &version.VersionResponse{}},
+		{&PluginsRequest{}, &introspection.PluginsRequest{}},
+		{&PluginsResponse{}, &introspection.PluginsResponse{}},
+		{&Plugin{}, &introspection.Plugin{}},
+		{&RPCStatus{}, &status.Status{}},
 		{&Namespace{}, &namespaces.Namespace{}},
 		{&ListNamespacesRequest{}, &namespaces.ListNamespacesRequest{}},
 		{&ListNamespacesResponse{}, &namespaces.ListNamespacesResponse{}},
