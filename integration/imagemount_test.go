@@ -151,7 +151,7 @@ func TestMountsThatAreRefused(t *testing.T) {
 	}{
 		"no image":       {[]string{"nosuch", dir}, "hint:"},
 		"no directory":   {[]string{"layered", filepath.Join(dir, "none")}, "mkdir"},
-		"a file":         {[]string{"layered", plain}, "no directory"},
+		"a file":         {[]string{"layered", plain}, "not a directory"},
 		"one argument":   {[]string{"layered"}, "no directory given"},
 		"no platform":    {[]string{"--platform", "linux/s390x", "layered", dir}, "platform"},
 		"no snapshotter": {[]string{"--snapshotter", "none", "layered", dir}, "none"},

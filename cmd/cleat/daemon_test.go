@@ -12,16 +12,17 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/cleatproject/cleat/client"
-	"github.com/cleatproject/cleat/client/stdio"
-	"github.com/cleatproject/cleat/proto/cleatapi"
-	"github.com/cleatproject/cleat/proto/rpc"
 	"github.com/containerd/containerd/api/services/containers/v1"
 	"github.com/containerd/containerd/api/services/tasks/v1"
 	"github.com/containerd/ttrpc"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/emptypb"
+
+	"github.com/cleatproject/cleat/client"
+	"github.com/cleatproject/cleat/client/stdio"
+	"github.com/cleatproject/cleat/proto/cleatapi"
+	"github.com/cleatproject/cleat/proto/rpc"
 )
 
 // pretended is a daemon whose processes write a text, copy stdin to stdout, and end with a status.

@@ -8,54 +8,47 @@ import (
 	"os/exec"
 	"path/filepath"
 
-	"github.com/spf13/pflag"
+	"github.com/spf13/cobra"
 )
 
-// doctorCommand runs `cleatd doctor`: it has to work while no daemon does, and knows the files.
-func doctorCommand() command {
-	return command{
-		name: "doctor", max: 0,
-		short: "look over what the daemon keeps on disk, and mend it",
-		detail: `
-Checks the database and every record in it, content against its digests, snapshots against their
-directories, modes and owners, and which snapshotters work on this host. It tells what is wrong, what
-that means and what to do, changes nothing, and exits with 1 if something is wrong. With --repair, and
-cleatd stopped, it mends what can be mended and keeps beside what it replaces. Running containers are
-not touched.
+// doctorCommand runs `cleatd doctor`, which knows the files of the daemon and works while no daemon runs.
+func doctorCommand(a *app) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "doctor [FLAGS]", Short: "check and repair the daemon's data",
+		Long: `Checks the database and every record in it, content against its digests, snapshots against their
+directories, modes and owners, and which snapshotters work on this host. It reports each problem with its
+meaning and what to do, changes nothing, and exits with 1 if it finds a problem. With --repair, and cleatd
+stopped, it repairs what it can and keeps a copy of each file it replaces. Running containers are not touched.
 
-The work is done by 'cleatd doctor', from the cleatd beside this program or else in PATH.`,
-		setup: func(fs *pflag.FlagSet) action {
-			var args []string
-			paths := make(map[string]*string)
-			for _, f := range []struct{ name, help string }{
-				{"root", "`directory` of the daemon for what survives a reboot"},
-				{"state", "`directory` of the daemon for what does not"},
-				{"config", "configuration `file` of the daemon"},
-			} {
-				paths[f.name] = fs.String(f.name, "", f.help)
-			}
-			repair := fs.Bool("repair", false, "mend what can be mended")
-			return func(ctx context.Context, a *app, _ []string) error {
-				for _, name := range []string{"config", "root", "state"} {
-					if v := *paths[name]; v != "" {
-						args = append(args, "--"+name, v)
-					}
-				}
-				args = append(args, "doctor")
-				if *repair {
-					args = append(args, "--repair")
-				}
-				return a.runDaemonBinary(ctx, args)
-			}
-		},
+The work is done by 'cleatd doctor': the cleatd in the directory of this program, or else in PATH.`,
+		Args: argCount(0, 0),
 	}
+	fs := cmd.Flags()
+	config := fs.String("config", "", "configuration `FILE` of the daemon")
+	root := fs.String("root", "", "`DIRECTORY` of the daemon's persistent data")
+	state := fs.String("state", "", "`DIRECTORY` of the daemon's volatile data")
+	repair := fs.Bool("repair", false, "repair what can be repaired")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		var args []string
+		for _, f := range [][2]string{{"--config", *config}, {"--root", *root}, {"--state", *state}} {
+			if f[1] != "" {
+				args = append(args, f[0], f[1])
+			}
+		}
+		args = append(args, "doctor")
+		if *repair {
+			args = append(args, "--repair")
+		}
+		return a.runDaemonBinary(cmd.Context(), args)
+	}
+	return cmd
 }
 
-// runDaemonBinary runs cleatd with this program's streams and passes its exit code on.
+// runDaemonBinary runs cleatd with this program's streams and returns its exit code.
 func (a *app) runDaemonBinary(ctx context.Context, args []string) error {
 	path, err := daemonBinary()
 	if err != nil {
-		return hinted(err, "install cleatd, or run 'cleatd doctor' where it is")
+		return hinted(err, "install cleatd, or run 'cleatd doctor' on the host of the daemon")
 	}
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = a.stdin, a.stdout, a.stderr
@@ -70,15 +63,15 @@ func (a *app) runDaemonBinary(ctx context.Context, args []string) error {
 	return nil
 }
 
-// daemonBinary finds cleatd beside this program, or in PATH.
+// daemonBinary finds cleatd in the directory of this program, or in PATH.
 func daemonBinary() (string, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return "", fmt.Errorf("find own binary: %w", err)
 	}
-	beside := filepath.Join(filepath.Dir(self), "cleatd")
-	if info, err := os.Stat(beside); err == nil && info.Mode().IsRegular() {
-		return beside, nil
+	sibling := filepath.Join(filepath.Dir(self), "cleatd")
+	if info, err := os.Stat(sibling); err == nil && info.Mode().IsRegular() {
+		return sibling, nil
 	}
 	path, err := exec.LookPath("cleatd")
 	if err != nil {

@@ -7,12 +7,12 @@ import (
 	"syscall"
 )
 
-// exitCode is the end of the program with a code and without a message: a container's code, mostly.
+// exitCode ends the program with a code and without a message; mostly a container's exit code.
 type exitCode int
 
 func (e exitCode) Error() string { return fmt.Sprintf("exit code %d", int(e)) }
 
-// hintError is an error that knows what the user can do about it.
+// hintError is an error with a hint: what the user can do about it.
 type hintError struct {
 	err  error
 	hint string
@@ -28,11 +28,12 @@ func hinted(err error, hint string) error {
 	return &hintError{err: err, hint: hint}
 }
 
+// usage adds the hint of a usage error, which refers to the help of the command.
 func usage(command string, err error) error {
-	return hinted(err, command+" --help tells about its flags and arguments")
+	return hinted(err, "run '"+command+" --help' for usage")
 }
 
-// Codes of `run` and `exec` that do not come from the container, as in Docker.
+// Exit codes of run, exec and attach for failures outside the container, as in Docker.
 const (
 	codeOwnFailure    = 125
 	codeCannotInvoke  = 126
@@ -49,7 +50,7 @@ func (a *app) fail(err error, code int) int {
 	case errors.As(err, &exit):
 		return int(exit)
 	case errors.As(err, new(hangup)):
-		return codeSignalledBase + int(syscall.SIGHUP) // there is nobody to tell
+		return codeSignalledBase + int(syscall.SIGHUP) // stderr has no reader
 	}
 	if code == codeOwnFailure {
 		code = adviceFor(err).code()
@@ -58,20 +59,12 @@ func (a *app) fail(err error, code int) int {
 	if hint := adviceFor(err).hint; hint != "" {
 		text += "hint: " + hint + "\n"
 	}
-	_, _ = a.stderr.WriteString(text) // there is nobody else to tell
+	_, _ = a.stderr.WriteString(text) // an error of stderr cannot be reported
 	return code
 }
 
-// printed writes text to stdout and returns the exit code of having done so.
-func (a *app) printed(text string) int {
-	if _, err := a.stdout.WriteString(text); err != nil {
-		return a.fail(writing(err), 1)
-	}
-	return 0
-}
-
-// oneLine joins the lines that a runtime's message may have, shortens made-up ids, and takes out what a
-// terminal would obey: images, archives and registries are quoted in errors.
+// oneLine joins the lines of an error, shortens generated ids, and replaces control characters: errors quote OCI
+// runtimes, images, archives and registries.
 func oneLine(err error) string {
 	text := strings.Join(strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' || r == '\r' }), "; ")
 	words := strings.SplitAfter(printable(text), " ")

@@ -5,41 +5,42 @@ import (
 	"errors"
 	"fmt"
 	"syscall"
-	"time"
+
+	"github.com/containerd/errdefs"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/spf13/cobra"
 
 	"github.com/cleatproject/cleat/client"
 	"github.com/cleatproject/cleat/client/spec"
 	"github.com/cleatproject/cleat/client/stdio"
-	"github.com/containerd/errdefs"
-	specs "github.com/opencontainers/runtime-spec/specs-go"
-	"github.com/spf13/pflag"
 )
 
-func execCommand() command {
-	return command{
-		name: "exec", args: "CONTAINER COMMAND [ARGUMENT...]", min: 2, max: -1, ordered: true, failure: codeOwnFailure,
-		short: "run a further command in a running container",
-		detail: `It exits with the command's code, and passes signals on to it. Environment, user and working
-directory are the container's unless flags say otherwise.`,
-		setup: func(fs *pflag.FlagSet) action {
-			p := &processFlags{}
-			p.declare(fs)
-			return func(ctx context.Context, a *app, args []string) error {
-				proxy, ctx := newProxy(ctx)
-				defer proxy.close()
-				err := a.withClient(ctx, func(c *client.Client) error {
-					return byID(ctx, c, args[0], func(id string) error {
-						x := &execution{processFlags: p, a: a, c: c, proxy: proxy, id: id, execID: "exec-" + newID()[:16]}
-						return explain(ctx, c, id, x.do(ctx, args[1:]))
-					})
-				})
-				if sig := proxy.cancelledBy(); sig != 0 && ctx.Err() != nil {
-					return exitCode(codeSignalledBase + int(sig))
-				}
-				return err
-			}
-		},
+func execCommand(a *app) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "exec [FLAGS] CONTAINER COMMAND [ARGUMENT...]", Short: "run a command in a running container",
+		Long: "Exits with the command's code, and forwards signals to the command. Environment, user and working directory\n" +
+			"are those of the container unless flags change them. Flags after CONTAINER belong to COMMAND.",
+		Args: argCount(2, -1), ValidArgsFunction: a.completeArgs(false, listContainers("running"), nil),
+		Annotations: fails125(),
 	}
+	p := &processFlags{}
+	p.declare(cmd.Flags())
+	cmd.Flags().SetInterspersed(false)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		proxy, ctx := newProxy(cmd.Context())
+		defer proxy.close()
+		err := a.withClient(ctx, func(c *client.Client) error {
+			return byID(ctx, c, args[0], func(id string) error {
+				x := &execution{processFlags: p, a: a, c: c, proxy: proxy, id: id, execID: "exec-" + newID()[:16]}
+				return explain(ctx, c, id, x.do(ctx, args[1:]))
+			})
+		})
+		if sig := proxy.cancelledBy(); sig != 0 && ctx.Err() != nil {
+			return exitCode(codeSignalledBase + int(sig))
+		}
+		return err
+	}
+	return cmd
 }
 
 // execution is one exec on its way.
@@ -198,100 +199,4 @@ func (x *execution) remove(ctx context.Context) error {
 		return nil
 	}
 	return err
-}
-
-func attachCommand() command {
-	return command{
-		name: "attach", args: "CONTAINER", min: 1, max: 1, failure: codeOwnFailure,
-		short: "connect to the stdio of a running container",
-		detail: `Works for a container that was run with --detach --tty, or whose client was killed or lost its terminal;
-for one that keeps a log it follows that. It exits with the container's code. One client at a time can be attached.`,
-		setup: func(fs *pflag.FlagSet) action {
-			noStdin := fs.Bool("no-stdin", false, "do not send input")
-			sigProxy := fs.Bool("sig-proxy", true, "pass signals on to the container")
-			return func(ctx context.Context, a *app, args []string) error {
-				proxy, ctx := newProxy(ctx)
-				defer proxy.close()
-				err := a.withContainer(ctx, args[0], func(c *client.Client, box client.Container) error {
-					return attach(ctx, a, c, proxy, box, !*noStdin, *sigProxy)
-				})
-				if sig := proxy.cancelledBy(); sig != 0 && ctx.Err() != nil {
-					return exitCode(codeSignalledBase + int(sig))
-				}
-				return err
-			}
-		},
-	}
-}
-
-func attach(ctx context.Context, a *app, c *client.Client, proxy *proxy, box client.Container, input, signals bool) error {
-	if box.Status == "stopped" {
-		return hinted(fmt.Errorf("attach to %s: it has ended: %w", box.ID, errdefs.ErrFailedPrecondition),
-			"cleat logs shows what a log has kept of it")
-	}
-	// Without --interactive at run there is no stdin to connect, and no need for a terminal here.
-	input = input && box.Stdio.Stdin != ""
-	term, err := a.openTerminal(&processFlags{tty: box.Stdio.Terminal, interactive: input})
-	if err != nil {
-		return err
-	}
-	s := &session{
-		a: a, c: c, proxy: proxy, term: term, id: box.ID, input: input, signals: signals,
-		wait: func(ctx context.Context) (client.Exit, error) { return c.Wait(ctx, box.ID, 0) },
-	}
-	if paths, ok := fifos(box); ok {
-		if s.set, err = stdio.Open(paths); err != nil {
-			return err
-		}
-		defer func() { _ = s.set.Close() }() // the exit code says more
-	}
-	if path := logFile(box); path != "" {
-		return s.runWithLog(ctx, path)
-	}
-	if s.set == nil {
-		return hinted(fmt.Errorf("attach to %s: its stdio is connected to nothing: %w", box.ID, errdefs.ErrFailedPrecondition),
-			"run with --detach --tty --interactive to attach later")
-	}
-	if err := s.run(ctx); !isExit(err) {
-		return err
-	} else {
-		s.set.Discard()
-		return err
-	}
-}
-
-func isExit(err error) bool {
-	var exit exitCode
-	return errors.As(err, &exit)
-}
-
-// fifos are those of a container's streams that are FIFOs.
-func fifos(box client.Container) (stdio.Paths, bool) {
-	p := stdio.Paths{Stdin: fifoPath(box.Stdio.Stdin), Stdout: fifoPath(box.Stdio.Stdout), Stderr: fifoPath(box.Stdio.Stderr)}
-	return p, p != stdio.Paths{}
-}
-
-func fifoPath(uri string) string {
-	if len(uri) > 0 && uri[0] == '/' {
-		return uri
-	}
-	return ""
-}
-
-// since says how long ago something was, for people.
-func since(t, now time.Time) string {
-	if t.IsZero() {
-		return "-"
-	}
-	d := now.Sub(t)
-	switch {
-	case d < time.Minute:
-		return fmt.Sprintf("%ds", int(d.Seconds()))
-	case d < time.Hour:
-		return fmt.Sprintf("%dm", int(d.Minutes()))
-	case d < 48*time.Hour:
-		return fmt.Sprintf("%dh", int(d.Hours()))
-	default:
-		return fmt.Sprintf("%dd", int(d.Hours()/24))
-	}
 }

@@ -1,47 +1,48 @@
 package main
 
 import (
-	"context"
+	"cmp"
 	"fmt"
 
+	"github.com/spf13/cobra"
+
 	"github.com/cleatproject/cleat/client"
-	"github.com/spf13/pflag"
 )
 
-func gcCommand() command {
-	return command{
-		name: "gc", max: 0,
-		short: "remove what nothing uses, in every namespace",
-		detail: "Containers, images and leases keep what they refer to; blobs, snapshots and uploads that nothing\n" +
-			"keeps are removed, and so are leases and images whose time is over. The daemon does this by itself\n" +
-			"after deletions. cleat why tells what keeps an object.",
-		setup: func(fs *pflag.FlagSet) action {
-			l := &listFlags{}
-			l.declare(fs)
-			dry := fs.Bool("dry-run", false, "only tell what would go")
-			return func(ctx context.Context, a *app, _ []string) error {
-				return a.withClient(ctx, func(c *client.Client) error {
-					collect := c.CollectGarbage
-					if *dry {
-						collect = c.FindGarbage
-					}
-					g, err := collect(ctx)
-					if err != nil {
-						return err
-					}
-					return showGarbage(a, l, g)
-				})
-			}
-		},
+func gcCommand(a *app) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "gc [FLAGS]", Short: "remove unused data in every namespace",
+		Long: "Containers, images and leases keep what they refer to. Blobs, snapshots and uploads that nothing refers to\n" +
+			"are removed, and so are expired leases and images. The daemon does this by itself after deletions. cleat\n" +
+			"why shows what keeps an object.",
+		Args: argCount(0, 0),
 	}
+	l := &listFlags{}
+	l.declare(cmd.Flags())
+	dry := cmd.Flags().Bool("dry-run", false, "print what would be removed")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		ctx := cmd.Context()
+		return a.withClient(ctx, func(c *client.Client) error {
+			collect := c.CollectGarbage
+			if *dry {
+				collect = c.FindGarbage
+			}
+			g, err := collect(ctx)
+			if err != nil {
+				return err
+			}
+			return showGarbage(a, l, g)
+		})
+	}
+	return cmd
 }
 
-// garbageJSON is a collection for programs.
+// garbageJSON is the JSON form of a collection.
 type garbageJSON struct {
 	Freed   []freedJSON `json:"freed"`
 	Omitted int64       `json:"omitted"`
 	Bytes   int64       `json:"bytes"`
-	// Of a collection that took place.
+	// The following are set if the collection took place.
 	Seconds float64 `json:"seconds,omitempty"`
 	Pause   float64 `json:"pause_seconds,omitempty"`
 	Objects int64   `json:"objects,omitempty"`
@@ -63,7 +64,7 @@ func showGarbage(a *app, l *listFlags, g client.Garbage) error {
 	names, rows := []string{}, [][]string{}
 	for _, f := range g.Freed {
 		names = append(names, f.Name)
-		rows = append(rows, []string{f.Kind, or(f.Namespace, "-"), f.Name, size(uint64(max(f.Bytes, 0)))})
+		rows = append(rows, []string{f.Kind, cmp.Or(f.Namespace, "-"), f.Name, size(uint64(max(f.Bytes, 0)))})
 		out.Freed = append(out.Freed, freedJSON{f.Kind, f.Namespace, f.Snapshotter, f.Name, f.Bytes})
 	}
 	if g.Omitted > 0 {

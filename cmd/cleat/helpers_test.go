@@ -12,8 +12,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cleatproject/cleat/client"
 	"github.com/containerd/errdefs"
+
+	"github.com/cleatproject/cleat/client"
 )
 
 func TestParseSignal(t *testing.T) {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,13 +10,14 @@ import (
 	"os"
 	"time"
 
+	"github.com/containerd/errdefs"
+	"github.com/spf13/cobra"
+
 	"github.com/cleatproject/cleat/client"
 	"github.com/cleatproject/cleat/client/stdio"
-	"github.com/containerd/errdefs"
-	"github.com/spf13/pflag"
 )
 
-// imageJSON is an image for programs.
+// imageJSON is the JSON form of an image.
 type imageJSON struct {
 	Name      string            `json:"name"`
 	Digest    string            `json:"digest"`
@@ -41,21 +43,31 @@ func imageToJSON(i client.Image) imageJSON {
 	}
 }
 
-func imageImportCommand() command {
-	return command{
-		name: "image import", aliases: []string{"image load"}, args: "FILE|-", min: 1, max: 1,
-		short:  "import the images of an archive",
-		detail: "The archive is an OCI layout or what docker save writes, plain or compressed; - reads stdin.",
-		setup: func(fs *pflag.FlagSet) action {
-			var o client.ImportOptions
-			fs.StringVar(&o.Name, "name", "", "`name` for an image that has none in the archive")
-			fs.StringVar(&o.Platform, "platform", "", "`os/arch[/variant]` to unpack; this machine's if not given")
-			fs.StringVar(&o.Snapshotter, "snapshotter", "", "snapshotter by `name`")
-			fs.BoolVar(&o.NoUnpack, "no-unpack", false, "store only; unpack at the first run")
-			fs.BoolVar(&o.AllPlatforms, "all-platforms", false, "every platform; an error where the archive lacks one")
-			return func(ctx context.Context, a *app, args []string) error { return importImage(ctx, a, args[0], o) }
-		},
+func imageGroup(a *app) *cobra.Command {
+	return group("image", "manage images", nil,
+		imageLsCommand(a), imageInspectCommand(a), imageTagCommand(a), imageRmCommand(a), imagePruneCommand(a),
+		imageImportCommand(a), imageExportCommand(a), imageConvertCommand(a), imageMountCommand(a), imageUnmountCommand(a),
+		imageUsageCommand(a), imageLabelCommand(a), imageReferrersCommand(a),
+		pullCommand(a), pushCommand(a), commitCommand(a))
+}
+
+func imageImportCommand(a *app) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "import [FLAGS] FILE|-", Short: "import images from an archive", Aliases: []string{"load"},
+		Long: "The archive is an OCI layout or the output of docker save, plain or compressed; - reads stdin.",
+		Args: argCount(1, 1), ValidArgsFunction: a.completeArgs(false, nil),
 	}
+	fs := cmd.Flags()
+	var o client.ImportOptions
+	fs.StringVar(&o.Name, "name", "", "`NAME` for an image that has none in the archive")
+	fs.StringVar(&o.Platform, "platform", "", "unpack the image for `PLATFORM`: OS/ARCH[/VARIANT] (default that of the host)")
+	fs.StringVar(&o.Snapshotter, "snapshotter", "", "unpack with the snapshotter `NAME`")
+	fs.BoolVar(&o.NoUnpack, "no-unpack", false, "do not unpack before the first run")
+	fs.BoolVar(&o.AllPlatforms, "all-platforms", false, "import every platform; fail if one is missing from the archive")
+	inGroup(fs, groupImage, "name", "platform", "all-platforms")
+	inGroup(fs, groupStorage, "snapshotter", "no-unpack")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error { return importImage(cmd.Context(), a, args[0], o) }
+	return cmd
 }
 
 func importImage(ctx context.Context, a *app, file string, o client.ImportOptions) (err error) {
@@ -76,39 +88,41 @@ func importImage(ctx context.Context, a *app, file string, o client.ImportOption
 		}
 		images, err := c.ImportImage(ctx, in, o)
 		if errdefs.IsInvalidArgument(err) {
-			return hinted(err, "an archive comes from docker save, skopeo copy ... oci-archive:FILE, or tar of an OCI layout")
+			return hinted(err, "docker save, skopeo copy ... oci-archive:FILE and tar of an OCI layout make archives")
 		}
 		if err != nil {
 			return err
 		}
 		var names []string
 		for _, i := range images {
-			names = append(names, or(i.Name, i.Digest))
+			names = append(names, cmp.Or(i.Name, i.Digest))
 		}
 		return writeLines(a.stdout, names)
 	})
 }
 
-func imageLsCommand() command {
-	return command{
-		name: "image ls", aliases: []string{"images", "image list"}, max: 0,
-		short: "list images",
-		setup: func(fs *pflag.FlagSet) action {
-			l := &listFlags{}
-			l.declare(fs)
-			filters := fs.StringArrayP("filter", "f", nil, "`filter` such as name~=busybox or labels.KEY==VALUE; several mean or")
-			digests := fs.Bool("digests", false, "show digests in full")
-			return func(ctx context.Context, a *app, _ []string) error {
-				return a.withClient(ctx, func(c *client.Client) error {
-					images, err := c.Images(ctx, *filters...)
-					if err != nil {
-						return err
-					}
-					return showImages(a, l, images, *digests)
-				})
-			}
-		},
+func imageLsCommand(a *app) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "ls [FLAGS]", Short: "list images", Aliases: []string{"list"}, Args: argCount(0, 0),
+		Annotations: map[string]string{aliasAnnotation: "cleat image ls, cleat images"},
 	}
+	fs := cmd.Flags()
+	l := &listFlags{}
+	l.declare(fs)
+	filters := fs.StringArrayP("filter", "f", nil, "only images that match `FILTER`, such as name~=busybox or labels.KEY==VALUE; may be repeated for or")
+	digests := fs.Bool("digests", false, "show full digests")
+	inGroup(fs, groupOutput, "digests")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		ctx := cmd.Context()
+		return a.withClient(ctx, func(c *client.Client) error {
+			images, err := c.Images(ctx, *filters...)
+			if err != nil {
+				return err
+			}
+			return showImages(a, l, images, *digests)
+		})
+	}
+	return cmd
 }
 
 func showImages(a *app, l *listFlags, images []client.Image, digests bool) error {
@@ -133,49 +147,49 @@ func shortDigest(d string) string {
 	return d
 }
 
-func imageInspectCommand() command {
-	return command{
-		name: "image inspect", args: "IMAGE...", min: 1, max: -1,
-		short: "show images with manifest and configuration, as JSON",
-		setup: func(fs *pflag.FlagSet) action {
-			platform := fs.String("platform", "", "`os/arch[/variant]`; this machine's if not given")
-			return func(ctx context.Context, a *app, args []string) error {
-				return a.withClient(ctx, func(c *client.Client) error {
-					out := []imageJSON{}
-					for _, name := range args {
-						d, err := c.Inspect(ctx, name, *platform)
-						if err != nil {
-							return err
-						}
-						j := imageToJSON(d.Image)
-						j.Manifest, j.Config = d.Manifest, d.Config
-						out = append(out, j)
-					}
-					return writeJSON(a.stdout, out)
-				})
-			}
-		},
+func imageInspectCommand(a *app) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "inspect [FLAGS] IMAGE...", Short: "show images with manifest and configuration as JSON",
+		Args: argCount(1, -1), ValidArgsFunction: a.completeArgs(true, listImages),
 	}
+	platform := cmd.Flags().String("platform", "", "show the image for `PLATFORM`: OS/ARCH[/VARIANT] (default that of the host)")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		ctx := cmd.Context()
+		return a.withClient(ctx, func(c *client.Client) error {
+			out := []imageJSON{}
+			for _, name := range args {
+				d, err := c.Inspect(ctx, name, *platform)
+				if err != nil {
+					return err
+				}
+				j := imageToJSON(d.Image)
+				j.Manifest, j.Config = d.Manifest, d.Config
+				out = append(out, j)
+			}
+			return writeJSON(a.stdout, out)
+		})
+	}
+	return cmd
 }
 
-func imageRmCommand() command {
-	return command{
-		name: "image rm", aliases: []string{"rmi", "image remove"}, args: "IMAGE...", min: 1, max: -1,
-		short: "remove images that no container needs",
-		setup: func(*pflag.FlagSet) action {
-			return func(ctx context.Context, a *app, args []string) error {
-				return a.withClient(ctx, func(c *client.Client) error {
-					var errs error
-					for _, name := range args {
-						if err := c.RemoveImage(ctx, name); err != nil {
-							errs = errors.Join(errs, err)
-							continue
-						}
-						errs = errors.Join(errs, writeLines(a.stdout, []string{name}))
+func imageRmCommand(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use: "rm [FLAGS] IMAGE...", Short: "remove images not used by a container", Aliases: []string{"remove"},
+		Annotations: map[string]string{aliasAnnotation: "cleat image rm, cleat rmi"},
+		Args:        argCount(1, -1), ValidArgsFunction: a.completeArgs(true, listImages),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx := cmd.Context()
+			return a.withClient(ctx, func(c *client.Client) error {
+				var errs error
+				for _, name := range args {
+					if err := c.RemoveImage(ctx, name); err != nil {
+						errs = errors.Join(errs, err)
+						continue
 					}
-					return errs
-				})
-			}
+					errs = errors.Join(errs, writeLines(a.stdout, []string{name}))
+				}
+				return errs
+			})
 		},
 	}
 }

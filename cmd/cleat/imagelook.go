@@ -1,25 +1,26 @@
 package main
 
 import (
-	"context"
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
 
-	"github.com/cleatproject/cleat/client"
 	"github.com/containerd/errdefs"
-	"github.com/spf13/pflag"
+	"github.com/spf13/cobra"
+
+	"github.com/cleatproject/cleat/client"
 )
 
-// spaceJSON is bytes on disk for programs.
+// spaceJSON is the JSON form of a size on disk, in bytes.
 type spaceJSON struct {
 	Size   int64 `json:"size"`
 	Unique int64 `json:"unique"`
 	Shared int64 `json:"shared"`
 }
 
-// usageJSON is what an image takes on disk, for programs.
+// usageJSON is the JSON form of an image's disk usage.
 type usageJSON struct {
 	Name       string               `json:"name"`
 	Digest     string               `json:"digest"`
@@ -27,26 +28,26 @@ type usageJSON struct {
 	Unpacked   map[string]spaceJSON `json:"unpacked"`
 }
 
-func imageUsageCommand() command {
-	return command{
-		name: "image usage", args: "[IMAGE...]", max: -1,
-		short: "show what images take on disk",
-		detail: "Unique is what goes with the image, shared what another image has too; several names of one digest\n" +
-			"are one image. COMPRESSED is as in a registry, UNPACKED what the snapshotter keeps.",
-		setup: func(fs *pflag.FlagSet) action {
-			l := &listFlags{}
-			l.declare(fs)
-			return func(ctx context.Context, a *app, args []string) error {
-				return a.withClient(ctx, func(c *client.Client) error {
-					list, err := c.ImageUsage(ctx, args...)
-					if err != nil {
-						return err
-					}
-					return showUsage(a, l, list)
-				})
-			}
-		},
+func imageUsageCommand(a *app) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "usage [FLAGS] [IMAGE...]", Short: "show the disk usage of images",
+		Long: "UNIQUE is what removing the image frees, SHARED what another image uses too; several names of one digest\n" +
+			"are one image. COMPRESSED is the size in a registry, UNPACKED the size in the snapshotter.",
+		Args: argCount(0, -1), ValidArgsFunction: a.completeArgs(true, listImages),
 	}
+	l := &listFlags{}
+	l.declare(cmd.Flags())
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		ctx := cmd.Context()
+		return a.withClient(ctx, func(c *client.Client) error {
+			list, err := c.ImageUsage(ctx, args...)
+			if err != nil {
+				return err
+			}
+			return showUsage(a, l, list)
+		})
+	}
+	return cmd
 }
 
 func showUsage(a *app, l *listFlags, list []client.ImageUsage) error {
@@ -71,33 +72,34 @@ func showUsage(a *app, l *listFlags, list []client.ImageUsage) error {
 	return l.show(a.stdout, []string{"NAME", "COMPRESSED", "UNIQUE", "SHARED", "SNAPSHOTTER", "UNPACKED", "UNIQUE", "SHARED"}, rows, names, asJSON)
 }
 
-func imageLabelCommand() command {
-	return command{
-		name: "image label", args: "IMAGE [KEY=VALUE...]", min: 1, max: -1,
-		short:  "set and show labels of an image's name",
-		detail: "KEY= removes a label. What is printed is what the name has then. cleat image ls -f 'labels.KEY==VALUE' finds it.",
-		setup: func(fs *pflag.FlagSet) action {
-			l := &listFlags{}
-			l.declare(fs)
-			return func(ctx context.Context, a *app, args []string) error {
-				labels := make(map[string]string)
-				for _, text := range args[1:] {
-					key, value, ok := strings.Cut(text, "=")
-					if !ok || key == "" {
-						return usage("cleat image label", fmt.Errorf("label %q: want KEY=VALUE, or KEY= to remove it: %w", text, errdefs.ErrInvalidArgument))
-					}
-					labels[key] = value
-				}
-				return a.withClient(ctx, func(c *client.Client) error {
-					img, err := c.LabelImage(ctx, args[0], labels)
-					if err != nil {
-						return err
-					}
-					return showLabels(a, l, img)
-				})
-			}
-		},
+func imageLabelCommand(a *app) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "label [FLAGS] IMAGE [KEY=VALUE...]", Short: "set and show labels of an image name",
+		Long: "KEY= removes a label. The resulting labels are printed. cleat image ls -f 'labels.KEY==VALUE' finds images\n" +
+			"by label.",
+		Args: argCount(1, -1), ValidArgsFunction: a.completeArgs(false, listImages),
 	}
+	l := &listFlags{}
+	l.declare(cmd.Flags())
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		labels := make(map[string]string)
+		for _, text := range args[1:] {
+			key, value, ok := strings.Cut(text, "=")
+			if !ok || key == "" {
+				return usage(cmd.CommandPath(), fmt.Errorf("label %q: want KEY=VALUE, or KEY= to remove it: %w", text, errdefs.ErrInvalidArgument))
+			}
+			labels[key] = value
+		}
+		ctx := cmd.Context()
+		return a.withClient(ctx, func(c *client.Client) error {
+			img, err := c.LabelImage(ctx, args[0], labels)
+			if err != nil {
+				return err
+			}
+			return showLabels(a, l, img)
+		})
+	}
+	return cmd
 }
 
 func showLabels(a *app, l *listFlags, img client.Image) error {
@@ -110,7 +112,7 @@ func showLabels(a *app, l *listFlags, img client.Image) error {
 	return l.show(a.stdout, []string{"LABEL", "VALUE"}, rows, names, asJSON)
 }
 
-// referrerJSON is a referrer for programs.
+// referrerJSON is the JSON form of a referrer.
 type referrerJSON struct {
 	Digest       string            `json:"digest"`
 	MediaType    string            `json:"media_type"`
@@ -119,32 +121,33 @@ type referrerJSON struct {
 	Annotations  map[string]string `json:"annotations"`
 }
 
-func imageReferrersCommand() command {
-	return command{
-		name: "image referrers", args: "REFERENCE", min: 1, max: 1,
-		short:  "list what a registry has that refers to an image",
-		detail: "Signatures, lists of parts and the like.\n" + credentialsDetail,
-		setup: func(fs *pflag.FlagSet) action {
-			var flags registryFlags
-			l := &listFlags{}
-			l.declare(fs)
-			fs.StringVarP(&flags.user, "user", "u", "", "log in as `user[:password]`; without a password it is read from stdin")
-			kind := fs.String("artifact-type", "", "only those of this media `type`")
-			return func(ctx context.Context, a *app, args []string) error {
-				cred, err := flags.credential(ctx, a, args[0])
-				if err != nil {
-					return err
-				}
-				return a.withClient(ctx, func(c *client.Client) error {
-					_, list, err := c.Referrers(ctx, args[0], *kind, cred)
-					if err != nil {
-						return registryHint(err)
-					}
-					return showReferrers(a, l, list)
-				})
-			}
-		},
+func imageReferrersCommand(a *app) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "referrers [FLAGS] REFERENCE", Short: "list the referrers of an image in a registry",
+		Long: "Referrers are signatures, software bills of materials and the like.\n\n" + credentialsDetail,
+		Args: argCount(1, 1), ValidArgsFunction: a.completeArgs(false, listImages),
 	}
+	fs := cmd.Flags()
+	var flags registryFlags
+	l := &listFlags{}
+	l.declare(fs)
+	flags.declareUser(fs)
+	kind := fs.String("artifact-type", "", "only referrers of the media type `TYPE`")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		ctx := cmd.Context()
+		cred, err := flags.credential(ctx, a, args[0])
+		if err != nil {
+			return err
+		}
+		return a.withClient(ctx, func(c *client.Client) error {
+			_, list, err := c.Referrers(ctx, args[0], *kind, cred)
+			if err != nil {
+				return registryHint(err)
+			}
+			return showReferrers(a, l, list)
+		})
+	}
+	return cmd
 }
 
 func showReferrers(a *app, l *listFlags, list []client.Referrer) error {
@@ -154,7 +157,7 @@ func showReferrers(a *app, l *listFlags, list []client.Referrer) error {
 			r.Annotations = map[string]string{}
 		}
 		names = append(names, r.Digest)
-		rows = append(rows, []string{r.Digest, or(r.ArtifactType, r.MediaType), size(uint64(max(r.Size, 0)))})
+		rows = append(rows, []string{r.Digest, cmp.Or(r.ArtifactType, r.MediaType), size(uint64(max(r.Size, 0)))})
 		asJSON = append(asJSON, referrerJSON(r))
 	}
 	return l.show(a.stdout, []string{"DIGEST", "TYPE", "SIZE"}, rows, names, asJSON)

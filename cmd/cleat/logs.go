@@ -13,9 +13,10 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/cleatproject/cleat/client"
 	"github.com/containerd/errdefs"
-	"github.com/spf13/pflag"
+	"github.com/spf13/cobra"
+
+	"github.com/cleatproject/cleat/client"
 )
 
 // fileLog begins the --log that names a file.
@@ -24,22 +25,22 @@ const fileLog = "file://"
 // pollLog is how often a followed log is looked at.
 const pollLog = 50 * time.Millisecond
 
-func logsCommand() command {
-	return command{
-		name: "logs", args: "CONTAINER", min: 1, max: 1,
-		short: "show the output that a container's log has kept",
-		detail: "Only a container run with --detach and without --tty, or with --log, has a log. It holds stdout and\n" +
-			"stderr as they came.",
-		setup: func(fs *pflag.FlagSet) action {
-			follow := fs.BoolP("follow", "f", false, "go on until the container has ended")
-			tail := fs.Int64("tail", -1, "begin with the last `number` of lines; -1 for all")
-			return func(ctx context.Context, a *app, args []string) error {
-				return a.withContainer(ctx, args[0], func(c *client.Client, box client.Container) error {
-					return showLog(ctx, a, c, box, *tail, *follow)
-				})
-			}
-		},
+func logsCommand(a *app) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "logs [FLAGS] CONTAINER", Short: "show the log of a container",
+		Long: "A container has a log if it was run with --detach and without --tty, or with --log. The log holds stdout\n" +
+			"and stderr in the order of writing.",
+		Args: argCount(1, 1), ValidArgsFunction: a.completeArgs(false, listContainers()),
 	}
+	follow := cmd.Flags().BoolP("follow", "f", false, "follow the log until the container stops")
+	tail := cmd.Flags().Int64("tail", -1, "start with the last `NUMBER` lines; -1 shows all")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		ctx := cmd.Context()
+		return a.withContainer(ctx, args[0], func(c *client.Client, box client.Container) error {
+			return showLog(ctx, a, c, box, *tail, *follow)
+		})
+	}
+	return cmd
 }
 
 func showLog(ctx context.Context, a *app, c *client.Client, box client.Container, tail int64, follow bool) error {

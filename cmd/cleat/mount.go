@@ -10,40 +10,43 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/containerd/errdefs"
+	"github.com/spf13/cobra"
+
 	"github.com/cleatproject/cleat/client"
 	"github.com/cleatproject/cleat/mount"
-	"github.com/containerd/errdefs"
-	"github.com/spf13/pflag"
 )
 
-func imageMountCommand() command {
-	return command{
-		name: "image mount", args: "[IMAGE DIRECTORY]", max: 2,
-		short: "mount an image, or list those that are mounted",
-		detail: "The mount is made where cleat runs, and cannot be written to unless --rw is given. Unmount it with\n" +
-			"cleat image unmount: what was written goes with it.",
-		setup: func(fs *pflag.FlagSet) action {
-			var r client.MountImageRequest
-			l := &listFlags{}
-			l.declare(fs)
-			fs.BoolVar(&r.Writable, "rw", false, "let it be written to")
-			fs.StringVar(&r.Platform, "platform", "", "`os/arch[/variant]`; this machine's if not given")
-			fs.StringVar(&r.Snapshotter, "snapshotter", "", "snapshotter by `name`")
-			return func(ctx context.Context, a *app, args []string) error {
-				switch len(args) {
-				case 0:
-					return listMounts(ctx, a, l)
-				case 1:
-					return usage("cleat image mount", fmt.Errorf("mount image %s: no directory given: %w", args[0], errdefs.ErrInvalidArgument))
-				}
-				r.Image = args[0]
-				return mountImage(ctx, a, r, args[1])
-			}
-		},
+func imageMountCommand(a *app) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "mount [FLAGS] [IMAGE DIRECTORY]", Short: "mount an image, or list mounted images",
+		Long: "The image is mounted in the mount namespace of this command, read-only unless --rw is given. cleat image\n" +
+			"unmount unmounts it and discards what was written.",
+		Args: argCount(0, 2), ValidArgsFunction: a.completeArgs(false, listImages, nil),
 	}
+	fs := cmd.Flags()
+	var r client.MountImageRequest
+	l := &listFlags{}
+	l.declare(fs)
+	fs.BoolVar(&r.Writable, "rw", false, "mount read-write")
+	fs.StringVar(&r.Platform, "platform", "", "mount the image for `PLATFORM`: OS/ARCH[/VARIANT] (default that of the host)")
+	fs.StringVar(&r.Snapshotter, "snapshotter", "", "use the snapshotter `NAME`")
+	inGroup(fs, groupImage, "platform")
+	inGroup(fs, groupStorage, "rw", "snapshotter")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		switch len(args) {
+		case 0:
+			return listMounts(cmd.Context(), a, l)
+		case 1:
+			return usage(cmd.CommandPath(), fmt.Errorf("mount image %s: no directory given: %w", args[0], errdefs.ErrInvalidArgument))
+		}
+		r.Image = args[0]
+		return mountImage(cmd.Context(), a, r, args[1])
+	}
+	return cmd
 }
 
-// ownMounts names the mount namespace of this program.
+// ownMounts returns the identity of this program's mount namespace.
 func ownMounts() (string, error) {
 	ns, err := os.Readlink("/proc/self/ns/mnt")
 	if err != nil {
@@ -52,7 +55,7 @@ func ownMounts() (string, error) {
 	return ns, nil
 }
 
-// plainPath is the absolute path of a file without links.
+// plainPath returns the absolute path of a file with symbolic links resolved.
 func plainPath(path string) (string, error) {
 	abs, err := filepath.Abs(path)
 	if err == nil {
@@ -66,15 +69,15 @@ func plainPath(path string) (string, error) {
 
 func mountImage(ctx context.Context, a *app, r client.MountImageRequest, dir string) (err error) {
 	if r.Target, err = plainPath(dir); err != nil {
-		return hinted(err, "the directory has to exist; mkdir makes one")
+		return hinted(err, "the directory must exist; mkdir creates it")
 	}
 	if info, err := os.Stat(r.Target); err != nil || !info.IsDir() {
-		return fmt.Errorf("mount image on %s: it is no directory: %w", dir, errdefs.ErrInvalidArgument)
+		return fmt.Errorf("mount image on %s: not a directory: %w", dir, errdefs.ErrInvalidArgument)
 	}
 	if r.MountNamespace, err = ownMounts(); err != nil {
 		return err
 	}
-	// An interrupt is put off: what was begun is finished or undone.
+	// An interrupt takes effect only after the mount is complete or undone.
 	proxy, ctx := newProxy(ctx)
 	defer proxy.close()
 	return a.withClient(ctx, func(c *client.Client) error {
@@ -101,7 +104,7 @@ func mounts(steps []client.MountStep) []mount.Mount {
 	return out
 }
 
-// isMounted tells whether what shows at a directory is that image.
+// isMounted reports whether the directory of a mount shows its image (ours), or another file system (other).
 func isMounted(m client.ImageMount) (ours, other bool, err error) {
 	at, err := mount.Containing(m.Target)
 	if errors.Is(err, fs.ErrNotExist) { // the directory was removed
@@ -120,7 +123,7 @@ func isMounted(m client.ImageMount) (ours, other bool, err error) {
 	case "bind":
 		var source, target syscall.Stat_t
 		if err := errors.Join(syscall.Stat(step.Source, &source), syscall.Stat(m.Target, &target)); err != nil {
-			return false, true, fmt.Errorf("look at what is mounted on %s: %w", m.Target, err)
+			return false, true, fmt.Errorf("inspect mount on %s: %w", m.Target, err)
 		}
 		ours = source.Dev == target.Dev && source.Ino == target.Ino
 	default:
@@ -129,36 +132,36 @@ func isMounted(m client.ImageMount) (ours, other bool, err error) {
 	return ours, !ours, nil
 }
 
-func imageUnmountCommand() command {
-	return command{
-		name: "image unmount", aliases: []string{"image umount"}, args: "DIRECTORY...", min: 1, max: -1,
-		short:  "unmount images",
-		detail: "What was written to one that was mounted with --rw goes with it: with the next garbage collection, or\nnow with --rm.",
-		setup: func(fs *pflag.FlagSet) action {
-			remove := fs.Bool("rm", false, "remove the snapshot now")
-			return func(ctx context.Context, a *app, args []string) error {
-				proxy, ctx := newProxy(ctx)
-				defer proxy.close()
-				return a.withClient(ctx, func(c *client.Client) error {
-					var errs error
-					for _, dir := range args {
-						if err := unmountImage(ctx, c, dir, *remove); err != nil {
-							errs = errors.Join(errs, err)
-							continue
-						}
-						errs = errors.Join(errs, writeLines(a.stdout, []string{dir}))
-					}
-					return errs
-				})
-			}
-		},
+func imageUnmountCommand(a *app) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "unmount [FLAGS] DIRECTORY...", Short: "unmount images", Aliases: []string{"umount"},
+		Long: "What was written to an image mounted with --rw is discarded: with the next garbage collection, or at once\n" +
+			"with --rm.",
+		Args: argCount(1, -1), ValidArgsFunction: a.completeArgs(true, listMountedDirectories),
 	}
+	remove := cmd.Flags().Bool("rm", false, "remove the snapshot at once")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		proxy, ctx := newProxy(cmd.Context())
+		defer proxy.close()
+		return a.withClient(ctx, func(c *client.Client) error {
+			var errs error
+			for _, dir := range args {
+				if err := unmountImage(ctx, c, dir, *remove); err != nil {
+					errs = errors.Join(errs, err)
+					continue
+				}
+				errs = errors.Join(errs, writeLines(a.stdout, []string{dir}))
+			}
+			return errs
+		})
+	}
+	return cmd
 }
 
 func unmountImage(ctx context.Context, c *client.Client, dir string, remove bool) error {
 	target, err := plainPath(dir)
 	if err != nil {
-		if target, err = filepath.Abs(dir); err != nil { // it may have been removed since
+		if target, err = filepath.Abs(dir); err != nil { // the directory may have been removed
 			return err
 		}
 	}
@@ -171,12 +174,12 @@ func unmountImage(ctx context.Context, c *client.Client, dir string, remove bool
 		return err
 	}
 	if other {
-		return hinted(fmt.Errorf("unmount image from %s: something else is mounted there: %w", target, errdefs.ErrFailedPrecondition),
-			"unmount that first, with umount "+target)
+		return hinted(fmt.Errorf("unmount image from %s: something else is mounted on it: %w", target, errdefs.ErrFailedPrecondition),
+			"umount "+target+" unmounts it")
 	}
 	for i := len(m.Steps) - 1; ours && i >= 0; i-- {
 		if err := syscall.Unmount(filepath.Join(target, m.Steps[i].Target), 0); errors.Is(err, syscall.EBUSY) {
-			return hinted(fmt.Errorf("unmount image from %s: it is in use: %w", target, errdefs.ErrFailedPrecondition), "fuser -vm "+target+" tells by whom")
+			return hinted(fmt.Errorf("unmount image from %s: directory in use: %w", target, errdefs.ErrFailedPrecondition), "fuser -vm "+target+" lists the processes")
 		} else if err != nil {
 			return fmt.Errorf("unmount image from %s: %w", target, needsRoot(err))
 		}
@@ -184,7 +187,7 @@ func unmountImage(ctx context.Context, c *client.Client, dir string, remove bool
 	return c.UnmountImage(context.WithoutCancel(ctx), target, m.Key, remove)
 }
 
-// needsRoot gives an error of a system call that this user may not make its reason.
+// needsRoot adds the reason to the error of a system call that this user is not allowed to make.
 func needsRoot(err error) error {
 	if errors.Is(err, fs.ErrPermission) {
 		return client.WithReason(err, client.ReasonRootRequired)
@@ -192,7 +195,7 @@ func needsRoot(err error) error {
 	return err
 }
 
-// mountedOn finds the image of a directory, in this program's mount namespace or one that is gone.
+// mountedOn finds the image mounted on a directory, in this program's mount namespace or one that no longer exists.
 func mountedOn(ctx context.Context, c *client.Client, target string) (client.ImageMount, error) {
 	own, err := ownMounts()
 	if err != nil {
@@ -215,11 +218,11 @@ func mountedOn(ctx context.Context, c *client.Client, target string) (client.Ima
 	if elsewhere {
 		return client.ImageMount{}, fmt.Errorf("unmount image from %s: mounted in another mount namespace: %w", target, errdefs.ErrFailedPrecondition)
 	}
-	return client.ImageMount{}, hinted(fmt.Errorf("unmount image from %s: no image is mounted there: %w", target, errdefs.ErrNotFound),
-		"cleat image mount lists those that are mounted; --namespace picks another namespace")
+	return client.ImageMount{}, hinted(fmt.Errorf("unmount image from %s: no image is mounted on it: %w", target, errdefs.ErrNotFound),
+		"cleat image mount lists mounted images; --namespace selects another namespace")
 }
 
-// imageMountJSON is a mounted image for programs.
+// imageMountJSON is the JSON form of a mounted image.
 type imageMountJSON struct {
 	Target      string `json:"target"`
 	Image       string `json:"image"`

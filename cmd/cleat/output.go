@@ -16,18 +16,28 @@ import (
 	"github.com/spf13/pflag"
 )
 
-// listFlags are how a list is shown.
+// listFlags select the format of a list.
 type listFlags struct {
 	format string
 	quiet  bool
 }
 
 func (l *listFlags) declare(fs *pflag.FlagSet) {
-	fs.StringVar(&l.format, "format", "table", "`table` for people or json for programs")
+	fs.StringVar(&l.format, "format", "table", formatUsage)
 	fs.BoolVarP(&l.quiet, "quiet", "q", false, "print names only")
+	inGroup(fs, groupOutput, "format", "quiet")
 }
 
-// show prints rows as the flags say: what json makes of them, the first column alone, or a table.
+const formatUsage = "output `FORMAT`: table or json"
+
+// declareFormat declares --format for a command whose output is not a list.
+func declareFormat(fs *pflag.FlagSet) *string {
+	format := fs.String("format", "table", formatUsage)
+	inGroup(fs, groupOutput, "format")
+	return format
+}
+
+// show prints a list in the selected format: as JSON, names only, or as a table.
 func (l *listFlags) show(w io.Writer, header []string, rows [][]string, names []string, asJSON any) error {
 	if err := checkFormat(l.format); err != nil {
 		return err
@@ -41,7 +51,7 @@ func (l *listFlags) show(w io.Writer, header []string, rows [][]string, names []
 	return writeTable(w, header, rows)
 }
 
-// checkFormat refuses what is neither of the formats.
+// checkFormat returns ErrInvalidArgument if format is neither table nor json.
 func checkFormat(format string) error {
 	if format != "table" && format != "json" {
 		return fmt.Errorf("format %q: want table or json: %w", format, errdefs.ErrInvalidArgument)
@@ -78,8 +88,8 @@ func writeTable(w io.Writer, header []string, rows [][]string) error {
 	return writing(t.Flush())
 }
 
-// printable is a text of others, of an image or a registry, as it can be shown in a line: without what a
-// terminal would obey.
+// printable returns text from an image or a registry in a form that can be shown on one line, without control
+// characters.
 func printable(text string) string {
 	return strings.Map(func(r rune) rune {
 		switch {
@@ -92,7 +102,7 @@ func printable(text string) string {
 	}, text)
 }
 
-// writing says what an error of writing output was; that nobody reads any more is nobody's error.
+// writing wraps an error of writing output. If the output has no reader, the program exits as if by SIGPIPE.
 func writing(err error) error {
 	if errors.Is(err, syscall.EPIPE) {
 		return exitCode(codeSignalledBase + int(syscall.SIGPIPE))
@@ -103,7 +113,7 @@ func writing(err error) error {
 	return nil
 }
 
-// timestamp is a time for programs, empty where there is none.
+// timestamp formats a time for JSON; the zero time is empty.
 func timestamp(t time.Time) string {
 	if t.IsZero() {
 		return ""
@@ -111,7 +121,7 @@ func timestamp(t time.Time) string {
 	return t.UTC().Format(time.RFC3339Nano)
 }
 
-// size is a number of bytes for people.
+// size formats a number of bytes for tables.
 func size(n uint64) string {
 	const units = "KMGTPE"
 	if n < 1024 {
@@ -125,10 +135,28 @@ func size(n uint64) string {
 	return fmt.Sprintf("%.1f%ciB", f, units[i])
 }
 
-// limit is a limit for people.
+// limit formats a limit for tables; 0 means none.
 func limit(n uint64, show func(uint64) string) string {
 	if n == 0 {
 		return "-"
 	}
 	return show(n)
+}
+
+// since formats the age of a time for tables.
+func since(t, now time.Time) string {
+	if t.IsZero() {
+		return "-"
+	}
+	d := now.Sub(t)
+	switch {
+	case d < time.Minute:
+		return fmt.Sprintf("%ds", int(d.Seconds()))
+	case d < time.Hour:
+		return fmt.Sprintf("%dm", int(d.Minutes()))
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%dh", int(d.Hours()))
+	default:
+		return fmt.Sprintf("%dd", int(d.Hours()/24))
+	}
 }

@@ -1,17 +1,19 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"github.com/cleatproject/cleat/client"
 	"github.com/cleatproject/cleat/client/stdio"
-	"github.com/spf13/pflag"
 )
 
-// containerJSON is a container for programs.
+// containerJSON is the JSON form of a container.
 type containerJSON struct {
 	ID          string            `json:"id"`
 	Namespace   string            `json:"namespace"`
@@ -46,31 +48,30 @@ func toJSON(b client.Container) containerJSON {
 	}
 }
 
-func psCommand() command {
-	return command{
-		name: "ps", aliases: []string{"ls"}, max: 0,
-		short: "list containers",
-		setup: func(fs *pflag.FlagSet) action {
-			l := &listFlags{}
-			l.declare(fs)
-			all := fs.BoolP("all", "a", false, "also those that do not run")
-			noTrunc := fs.Bool("no-trunc", false, "show ids and commands whole")
-			filters := fs.StringArrayP("filter", "f", nil,
-				"`filter` such as status==running, labels.tier==web, id~=^db; several mean or")
-			return func(ctx context.Context, a *app, _ []string) error {
-				return a.withClient(ctx, func(c *client.Client) error {
-					boxes, err := c.List(ctx, client.ListRequest{All: *all, Filters: *filters})
-					if err != nil {
-						return err
-					}
-					if err := stdio.Collect(c.StdioRoot()); err != nil {
-						return err
-					}
-					return showContainers(a, l, boxes, *noTrunc)
-				})
+func psCommand(a *app) *cobra.Command {
+	cmd := &cobra.Command{Use: "ps [FLAGS]", Short: "list containers", Aliases: []string{"ls"}, Args: argCount(0, 0)}
+	fs := cmd.Flags()
+	l := &listFlags{}
+	l.declare(fs)
+	all := fs.BoolP("all", "a", false, "also list stopped containers")
+	noTrunc := fs.Bool("no-trunc", false, "show full ids and commands")
+	filters := fs.StringArrayP("filter", "f", nil,
+		"only containers that match `FILTER`, such as status==running, labels.tier==web or id~=^db; may be repeated for or")
+	inGroup(fs, groupOutput, "no-trunc")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		ctx := cmd.Context()
+		return a.withClient(ctx, func(c *client.Client) error {
+			boxes, err := c.List(ctx, client.ListRequest{All: *all, Filters: *filters})
+			if err != nil {
+				return err
 			}
-		},
+			if err := stdio.Collect(c.StdioRoot()); err != nil {
+				return err
+			}
+			return showContainers(a, l, boxes, *noTrunc)
+		})
 	}
+	return cmd
 }
 
 func showContainers(a *app, l *listFlags, boxes []client.Container, whole bool) error {
@@ -86,7 +87,7 @@ func showContainers(a *app, l *listFlags, boxes []client.Container, whole bool) 
 			pid = fmt.Sprint(b.Pid)
 		}
 		names = append(names, b.ID)
-		rows = append(rows, []string{id, or(b.Image, "-"), command, since(b.CreatedAt, now), status(b, now), pid})
+		rows = append(rows, []string{id, cmp.Or(b.Image, "-"), command, since(b.CreatedAt, now), status(b, now), pid})
 		asJSON = append(asJSON, toJSON(b))
 	}
 	return l.show(a.stdout, []string{"ID", "IMAGE", "COMMAND", "AGE", "STATUS", "PID"}, rows, names, asJSON)
@@ -113,32 +114,31 @@ func abbreviate(s string, n int) string {
 	return string(r[:n-1]) + "…"
 }
 
-func inspectCommand() command {
-	return command{
-		name: "inspect", args: "CONTAINER...", min: 1, max: -1,
-		short: "show all that is known of containers, as JSON",
-		setup: func(*pflag.FlagSet) action {
-			return func(ctx context.Context, a *app, args []string) error {
-				return a.withClient(ctx, func(c *client.Client) error {
-					out := []inspectJSON{}
-					err := a.inTurn(len(args), func(i int) error {
-						found, err := inspect(ctx, c, args[i])
-						if err == nil {
-							out = append(out, found)
-						}
-						return err
-					})
-					if werr := writeJSON(a.stdout, out); werr != nil {
-						return werr
+func inspectCommand(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use: "inspect [FLAGS] CONTAINER...", Short: "show the details of containers as JSON",
+		Args: argCount(1, -1), ValidArgsFunction: a.completeArgs(true, listContainers()),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx := cmd.Context()
+			return a.withClient(ctx, func(c *client.Client) error {
+				out := []inspectJSON{}
+				err := a.inTurn(len(args), func(i int) error {
+					found, err := inspect(ctx, c, args[i])
+					if err == nil {
+						out = append(out, found)
 					}
 					return err
 				})
-			}
+				if werr := writeJSON(a.stdout, out); werr != nil {
+					return werr
+				}
+				return err
+			})
 		},
 	}
 }
 
-// inspectJSON is all that is known of a container.
+// inspectJSON is the JSON form of a container with its spec.
 type inspectJSON struct {
 	containerJSON
 	Stdin  string `json:"stdin"`

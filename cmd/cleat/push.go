@@ -6,32 +6,36 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/cleatproject/cleat/client"
 	"github.com/containerd/errdefs"
-	"github.com/spf13/pflag"
+	"github.com/spf13/cobra"
+
+	"github.com/cleatproject/cleat/client"
 )
 
-func pushCommand() command {
-	return command{
-		name: "push", aliases: []string{"image push"}, args: "REFERENCE [IMAGE]", min: 1, max: 2,
-		short: "bring an image to a registry",
-		detail: "The image is the one of that name, or IMAGE. What the registry has is not sent; an image of several\n" +
-			"platforms goes with all of them, or with the one that --platform names.\n" + credentialsDetail,
-		setup: func(fs *pflag.FlagSet) action {
-			var r client.PushRequest
-			var flags registryFlags
-			flags.declare(fs, "only the image for `os/arch[/variant]`")
-			fs.IntVar(&r.MaxConcurrentUploads, "max-concurrent-uploads", 3, "`number` of blobs sent at the same time")
-			fs.BoolVar(&r.Referrers, "referrers", false, "push what is here and refers to it as well: signatures, attestations")
-			return func(ctx context.Context, a *app, args []string) error {
-				r.Reference, r.Platform = args[0], flags.platform
-				if len(args) > 1 {
-					r.Image = args[1]
-				}
-				return push(ctx, a, r, &flags)
-			}
-		},
+func pushCommand(a *app) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "push [FLAGS] REFERENCE [IMAGE]", Short: "push an image to a registry",
+		Long: "Pushes the image named REFERENCE, or IMAGE. Blobs that the registry has are not sent. An image with several\n" +
+			"platforms is pushed with all of them, or with the one that --platform selects.\n\n" + credentialsDetail,
+		Args: argCount(1, 2), ValidArgsFunction: a.completeArgs(false, listImages, listImages),
+		Annotations: map[string]string{aliasAnnotation: "cleat push, cleat image push"},
 	}
+	fs := cmd.Flags()
+	var r client.PushRequest
+	var flags registryFlags
+	flags.declare(fs, "push the image for `PLATFORM` only: OS/ARCH[/VARIANT]")
+	fs.IntVar(&r.MaxConcurrentUploads, "max-concurrent-uploads", 3, "send `NUMBER` blobs in parallel")
+	fs.BoolVar(&r.Referrers, "referrers", false, "also push local referrers: signatures, attestations")
+	inGroup(fs, groupRegistry, "max-concurrent-uploads")
+	inGroup(fs, groupImage, "referrers")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		r.Reference, r.Platform = args[0], flags.platform
+		if len(args) > 1 {
+			r.Image = args[1]
+		}
+		return push(cmd.Context(), a, r, &flags)
+	}
+	return cmd
 }
 
 func push(ctx context.Context, a *app, r client.PushRequest, flags *registryFlags) (err error) {
@@ -57,39 +61,39 @@ func push(ctx context.Context, a *app, r client.PushRequest, flags *registryFlag
 	})
 }
 
-func imageTagCommand() command {
-	return command{
-		name: "image tag", aliases: []string{"tag"}, args: "IMAGE NAME", min: 2, max: 2,
-		short: "give an image another name",
-		setup: func(*pflag.FlagSet) action {
-			return func(ctx context.Context, a *app, args []string) error {
-				return a.withClient(ctx, func(c *client.Client) error {
-					img, err := c.TagImage(ctx, args[0], args[1])
-					if err != nil {
-						return err
-					}
-					return writeLines(a.stdout, []string{img.Name})
-				})
-			}
+func imageTagCommand(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use: "tag [FLAGS] IMAGE NAME", Short: "add a name to an image",
+		Args: argCount(2, 2), ValidArgsFunction: a.completeArgs(false, listImages),
+		Annotations: map[string]string{aliasAnnotation: "cleat image tag, cleat tag"},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx := cmd.Context()
+			return a.withClient(ctx, func(c *client.Client) error {
+				img, err := c.TagImage(ctx, args[0], args[1])
+				if err != nil {
+					return err
+				}
+				return writeLines(a.stdout, []string{img.Name})
+			})
 		},
 	}
 }
 
-func imagePruneCommand() command {
-	return command{
-		name: "image prune", max: 0,
-		short:  "remove images that no container was made of",
-		detail: "Without --all only images without a name of their own: those that an import found unnamed.",
-		setup: func(fs *pflag.FlagSet) action {
-			all := fs.BoolP("all", "a", false, "also images with a name")
-			return func(ctx context.Context, a *app, _ []string) error {
-				return a.withClient(ctx, func(c *client.Client) error { return pruneImages(ctx, a, c, *all) })
-			}
-		},
+func imagePruneCommand(a *app) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "prune [FLAGS]", Short: "remove images not used by a container",
+		Long: "Without --all, only images that were imported without a name are removed.",
+		Args: argCount(0, 0),
 	}
+	all := cmd.Flags().BoolP("all", "a", false, "also remove images with a name")
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		ctx := cmd.Context()
+		return a.withClient(ctx, func(c *client.Client) error { return pruneImages(ctx, a, c, *all) })
+	}
+	return cmd
 }
 
-// unnamed is how the daemon calls images that an archive has no name for.
+// unnamed is the prefix of the names that the daemon gives to images without a name in their archive.
 const unnamed = "import-"
 
 func pruneImages(ctx context.Context, a *app, c *client.Client, all bool) error {

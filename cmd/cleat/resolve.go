@@ -6,8 +6,9 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/cleatproject/cleat/client"
 	"github.com/containerd/errdefs"
+
+	"github.com/cleatproject/cleat/client"
 )
 
 // shortest is how few digits of a made-up id may stand for it.

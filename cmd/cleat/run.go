@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -11,30 +12,33 @@ import (
 	"strings"
 	"time"
 
+	"github.com/containerd/errdefs"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
 	"github.com/cleatproject/cleat/client"
 	"github.com/cleatproject/cleat/client/spec"
 	"github.com/cleatproject/cleat/client/stdio"
-	"github.com/containerd/errdefs"
-	specs "github.com/opencontainers/runtime-spec/specs-go"
-	"github.com/spf13/pflag"
 )
 
-func runCommand() command {
-	return command{
-		name: "run", args: "IMAGE [COMMAND [ARGUMENT...]]", min: 1, max: -1, ordered: true, failure: codeOwnFailure,
-		short: "run a command in a new container",
-		detail: `Without --detach, cleat shows the output, passes signals on and exits with the container's code;
-asked to end three times within five seconds, it kills the container. With --detach it prints the
-container's id; the output is kept for cleat logs unless --log says otherwise.`,
-		setup: func(fs *pflag.FlagSet) action {
-			r := &runFlags{}
-			r.declare(fs)
-			return func(ctx context.Context, a *app, args []string) error { return r.act(ctx, a, fs, args) }
-		},
+func runCommand(a *app) *cobra.Command {
+	r := &runFlags{}
+	cmd := &cobra.Command{
+		Use: "run [FLAGS] IMAGE [COMMAND [ARGUMENT...]]", Short: "run a command in a new container",
+		Long: "Without --detach, run shows the output, forwards signals and exits with the container's code; the third\n" +
+			"interrupt within five seconds kills the container. With --detach it prints the container's id, and the\n" +
+			"output is kept for cleat logs unless --log changes that. Flags after IMAGE belong to COMMAND.",
+		Args: argCount(1, -1), ValidArgsFunction: a.completeRun(&r.rootfs),
+		Annotations: fails125(),
 	}
+	r.declare(cmd.Flags())
+	cmd.Flags().SetInterspersed(false)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error { return r.act(cmd.Context(), a, cmd.Flags(), args) }
+	return cmd
 }
 
-// runner is one run on its way.
+// runner is one execution of run.
 type runner struct {
 	*runFlags
 	a     *app
@@ -83,15 +87,16 @@ func (r *runner) do(ctx context.Context, fs *pflag.FlagSet, args []string) (err 
 		return err
 	}
 	if r.detach {
-		if r.a.printed(started.ID+"\n") != 0 {
+		err := r.a.print(started.ID + "\n")
+		if isExit(err) { // the output has no reader
 			return exitCode(codeOwnFailure)
 		}
-		return nil
+		return err
 	}
 	return r.attend(ctx, started)
 }
 
-// prepare makes the request: image configuration, spec, labels.
+// prepare builds the request from the image configuration and the flags.
 func (r *runner) prepare(ctx context.Context, fs *pflag.FlagSet, args []string) error {
 	id := r.name
 	if id == "" {
@@ -116,7 +121,7 @@ func (r *runner) prepare(ctx context.Context, fs *pflag.FlagSet, args []string) 
 			return err
 		}
 		r.req.Image, r.req.Platform = args[0], r.platform
-		r.req.User = or(r.user, image.User)
+		r.req.User = cmp.Or(r.user, image.User)
 	}
 	o, err := r.options(fs, id, args[1:])
 	if err != nil {
@@ -135,11 +140,11 @@ func (r *runner) prepare(ctx context.Context, fs *pflag.FlagSet, args []string) 
 	return err
 }
 
-// readsLogOfDaemon reports whether this program shows a log that it may only read through the daemon: it then removes
-// the container itself, once it has read all of it.
+// readsLogOfDaemon reports whether this program shows a log that it can only read through the daemon. It then removes
+// the container itself, after it has read the whole log.
 func (r *runner) readsLogOfDaemon() bool { return r.log != "" && !r.detach && os.Geteuid() != 0 }
 
-// openStdio decides where the process's stdio goes and makes the FIFOs it needs.
+// openStdio selects the destination of the process's stdio and creates the FIFOs for it.
 func (r *runner) openStdio() (err error) {
 	io := &r.req.Stdio
 	io.Terminal = r.tty
@@ -147,7 +152,7 @@ func (r *runner) openStdio() (err error) {
 	attached := false
 	switch {
 	case r.log == "daemon" && r.tty:
-		return fmt.Errorf("log of a terminal: the daemon keeps none: %w", errdefs.ErrInvalidArgument)
+		return fmt.Errorf("log of a terminal: not supported by the daemon: %w", errdefs.ErrInvalidArgument)
 	case r.log == "daemon", r.log == "" && r.detach && !r.tty:
 		r.req.Log = true
 	case r.log == "":
@@ -180,7 +185,7 @@ func (r *runner) openStdio() (err error) {
 	return nil
 }
 
-// attend stays with the container until it has exited, and removes it where that was asked for.
+// attend waits until the container exits, and removes it with --rm.
 func (r *runner) attend(ctx context.Context, started client.Started) error {
 	s := &session{
 		a: r.a, c: r.c, proxy: r.proxy, term: r.term, set: r.set, id: started.ID,
@@ -203,18 +208,18 @@ func (r *runner) attend(ctx context.Context, started client.Started) error {
 	return err
 }
 
-// removesLater reports whether the daemon completes the removal of an ended container that it was to remove by
-// itself: it has done so already, or ended during the call and does it at its next start.
+// removesLater reports whether the daemon completes the removal of a stopped container with AutoRemove: it has removed
+// the container already, or it stopped during the call and removes the container at its next start.
 func removesLater(ctx context.Context, err error) bool {
 	switch client.ReasonOf(err) {
 	case client.ReasonDaemonUnreachable, client.ReasonConnectionLost, client.ReasonDaemonStopping:
 		return true
 	}
-	cut := errors.Is(err, context.Canceled) && ctx.Err() == nil // by a daemon that stops
+	cut := errors.Is(err, context.Canceled) && ctx.Err() == nil // by a daemon that is stopping
 	return cut || errdefs.IsNotFound(err)
 }
 
-// logPath is the file that output goes to and that this program can show.
+// logPath returns the log file that this program can show, or "".
 func (r *runner) logPath(started client.Started) string {
 	if r.req.Log {
 		return started.LogPath
@@ -222,10 +227,10 @@ func (r *runner) logPath(started client.Started) string {
 	return filePath(r.log)
 }
 
-// undoTime is how long the clean-up of a cancelled run may take.
+// undoTime bounds the clean-up of a cancelled run.
 const undoTime = 10 * time.Second
 
-// undo removes a container whose end was asked for before anything of it was shown.
+// undo removes the container of a run that was cancelled before the session began.
 func (r *runner) undo(ctx context.Context) error {
 	r.discard()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTime)
@@ -237,7 +242,7 @@ func (r *runner) undo(ctx context.Context) error {
 	return err
 }
 
-// discard makes sure that the FIFOs of a run that came to nothing go.
+// discard removes the FIFOs of a failed run.
 func (r *runner) discard() {
 	if r.set != nil {
 		r.set.Discard()
@@ -246,19 +251,19 @@ func (r *runner) discard() {
 
 func (r *runner) hint(err error) error {
 	if client.ReasonOf(err) == client.ReasonContainerExists {
-		return hinted(err, "cleat rm "+r.req.ID+" removes the container of that name; --name picks another")
+		return hinted(err, "cleat rm "+r.req.ID+" removes the container of that name; --name selects another")
 	}
 	return err
 }
 
-// newID makes up a container's id.
+// newID generates the id of a container.
 func newID() string {
 	var b [32]byte
 	_, _ = rand.Read(b[:]) // never fails: crypto/rand ends the program instead
 	return hex.EncodeToString(b[:])
 }
 
-// firstError prefers a container's exit code to what came after it.
+// firstError returns err, or later if err is nil.
 func firstError(err, later error) error {
 	if err == nil {
 		return later

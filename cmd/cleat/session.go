@@ -8,9 +8,10 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/containerd/errdefs"
+
 	"github.com/cleatproject/cleat/client"
 	"github.com/cleatproject/cleat/client/stdio"
-	"github.com/containerd/errdefs"
 )
 
 // session connects this program's streams, terminal and signals with one process of a container

@@ -7,14 +7,15 @@ import (
 	"strings"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"github.com/cleatproject/cleat/client"
-	"github.com/spf13/pflag"
 )
 
-// statsEvery is the time between two looks, and what the share of processor time is taken over.
+// statsEvery is the interval of the output, over which the share of processor time is computed.
 const statsEvery = time.Second
 
-// statsJSON is what a container uses, for programs.
+// statsJSON is the JSON form of what a container uses.
 type statsJSON struct {
 	ID          string  `json:"id"`
 	CPUPercent  float64 `json:"cpu_percent"`
@@ -27,28 +28,27 @@ type statsJSON struct {
 	BlockWrite  uint64  `json:"block_write"`
 }
 
-func statsCommand() command {
-	return command{
-		name: "stats", args: "[CONTAINER...]", max: -1,
-		short:  "show what running containers use",
-		detail: "Memory is without the page cache that can be dropped. A limit of 0 (or -) means none.",
-		setup: func(fs *pflag.FlagSet) action {
-			once := fs.Bool("no-stream", false, "show once, then end")
-			format := fs.String("format", "table", "`table` for people, or json: an array each time")
-			return func(ctx context.Context, a *app, args []string) error {
-				if err := checkFormat(*format); err != nil {
-					return err
-				}
-				proxy, ctx := newProxy(ctx)
-				defer proxy.close()
-				err := a.withClient(ctx, func(c *client.Client) error { return watchStats(ctx, a, c, args, *format, *once) })
-				if ctx.Err() != nil {
-					return nil
-				}
-				return err
-			}
-		},
+func statsCommand(a *app) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "stats [FLAGS] [CONTAINER...]", Short: "stream the resource usage of running containers",
+		Long: "Memory does not include page cache that can be dropped. A limit of 0 or - means none.",
+		Args: argCount(0, -1), ValidArgsFunction: a.completeArgs(true, listContainers("running", "paused")),
 	}
+	once := cmd.Flags().Bool("no-stream", false, "print once, then exit")
+	format := declareFormat(cmd.Flags())
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if err := checkFormat(*format); err != nil {
+			return err
+		}
+		proxy, ctx := newProxy(cmd.Context())
+		defer proxy.close()
+		err := a.withClient(ctx, func(c *client.Client) error { return watchStats(ctx, a, c, args, *format, *once) })
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
+	}
+	return cmd
 }
 
 func watchStats(ctx context.Context, a *app, c *client.Client, refs []string, format string, once bool) error {
@@ -87,7 +87,7 @@ func watchStats(ctx context.Context, a *app, c *client.Client, refs []string, fo
 	}
 }
 
-// compare makes rates of two looks at the same containers.
+// compare computes rates from two measurements of the same containers.
 func compare(before, now []client.Metrics) []statsJSON {
 	earlier := map[string]client.Metrics{}
 	for _, m := range before {

@@ -1,47 +1,47 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"strings"
 
+	"github.com/spf13/cobra"
+
 	"github.com/cleatproject/cleat/client"
-	"github.com/spf13/pflag"
 )
 
-func whyCommand() command {
-	return command{
-		name: "why", args: "DIGEST|SNAPSHOT|IMAGE...", min: 1, max: -1,
-		short: "show what keeps a blob, a snapshot or an image",
-		detail: "Each object is shown below the chain of references that keeps it from being collected, from what\n" +
-			"is kept for its own sake: an image, a container, a lease, what bears the label containerd.io/gc.root,\n" +
-			"or what a call under way holds.",
-		setup: func(fs *pflag.FlagSet) action {
-			format := fs.String("format", "table", "`table` for people or json for programs")
-			return func(ctx context.Context, a *app, args []string) error {
-				if err := checkFormat(*format); err != nil {
-					return err
-				}
-				return a.withClient(ctx, func(c *client.Client) error {
-					kept, err := c.Why(ctx, args...)
-					if err != nil {
-						return err
-					}
-					if *format == "json" {
-						return writeJSON(a.stdout, keptToJSON(kept))
-					}
-					var lines []string
-					for _, k := range kept {
-						lines = append(lines, chainLines(k)...)
-					}
-					return writeLines(a.stdout, lines)
-				})
-			}
-		},
+func whyCommand(a *app) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "why [FLAGS] DIGEST|SNAPSHOT|IMAGE...", Short: "show what keeps blobs, snapshots or images",
+		Long: "Prints each object below the chain of references that keeps it from being collected. A chain starts at an\n" +
+			"object that is kept for its own sake: an image, a container, a lease, an object with the label\n" +
+			"containerd.io/gc.root, or one that a running call holds.",
+		Args: argCount(1, -1), ValidArgsFunction: a.completeArgs(true, listImages),
 	}
+	format := declareFormat(cmd.Flags())
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if err := checkFormat(*format); err != nil {
+			return err
+		}
+		ctx := cmd.Context()
+		return a.withClient(ctx, func(c *client.Client) error {
+			kept, err := c.Why(ctx, args...)
+			if err != nil {
+				return err
+			}
+			if *format == "json" {
+				return writeJSON(a.stdout, keptToJSON(kept))
+			}
+			var lines []string
+			for _, k := range kept {
+				lines = append(lines, chainLines(k)...)
+			}
+			return writeLines(a.stdout, lines)
+		})
+	}
+	return cmd
 }
 
-// chainLines shows a chain, a line an object, each further in than what refers to it.
+// chainLines formats a chain: one line for each object, indented below the object that refers to it.
 func chainLines(k client.Kept) []string {
 	if k.Garbage() {
 		text := k.Name
@@ -71,7 +71,7 @@ func called(r client.Reference) string {
 	return r.Kind + " " + r.Name
 }
 
-// keptJSON is an object and its chain for programs.
+// keptJSON is the JSON form of an object and its chain.
 type keptJSON struct {
 	Name    string          `json:"name"`
 	Garbage bool            `json:"garbage"`

@@ -2,21 +2,23 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
 	"strings"
 
-	"github.com/cleatproject/cleat/client/spec"
 	"github.com/containerd/errdefs"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 	"github.com/spf13/pflag"
+
+	"github.com/cleatproject/cleat/client/spec"
 )
 
-// stopSignalLabel is the container label that says how `stop` asks a container to end.
+// stopSignalLabel is the container label with the signal that stop sends.
 const stopSignalLabel = "cleat.io/stop-signal"
 
-// processFlags are what run and exec have in common.
+// processFlags are the flags that run and exec share.
 type processFlags struct {
 	interactive, tty, detach bool
 	env, envFiles            []string
@@ -25,17 +27,19 @@ type processFlags struct {
 }
 
 func (p *processFlags) declare(fs *pflag.FlagSet) {
-	fs.BoolVarP(&p.interactive, "interactive", "i", false, "keep stdin open and send what comes on it")
-	fs.BoolVarP(&p.tty, "tty", "t", false, "give the process a terminal")
-	fs.BoolVarP(&p.detach, "detach", "d", false, "return once it runs, and leave it running")
-	fs.StringArrayVarP(&p.env, "env", "e", nil, "set `NAME=VALUE`, or pass on NAME from here; may be repeated")
-	fs.StringArrayVar(&p.envFiles, "env-file", nil, "read variables from `file`, one a line")
-	fs.StringVarP(&p.workdir, "workdir", "w", "", "working `directory` inside the container")
-	fs.StringVarP(&p.user, "user", "u", "", "`user[:group]`, by name or number, to run as")
-	fs.BoolVar(&p.privileged, "privileged", false, "give every capability and take the protections away")
+	fs.BoolVarP(&p.interactive, "interactive", "i", false, "keep stdin open and forward input")
+	fs.BoolVarP(&p.tty, "tty", "t", false, "allocate a terminal")
+	fs.BoolVarP(&p.detach, "detach", "d", false, "run in the background")
+	fs.StringArrayVarP(&p.env, "env", "e", nil, "set `NAME=VALUE`, or pass on the value of NAME; may be repeated")
+	fs.StringArrayVar(&p.envFiles, "env-file", nil, "read variables from `FILE`, one per line; may be repeated")
+	fs.StringVarP(&p.workdir, "workdir", "w", "", "working `DIRECTORY` in the container")
+	fs.StringVarP(&p.user, "user", "u", "", "run as `USER[:GROUP]`, by name or number")
+	fs.BoolVar(&p.privileged, "privileged", false, "grant all capabilities, disable seccomp and masked paths")
+	inGroup(fs, groupProcess, "interactive", "tty", "detach", "env", "env-file", "workdir", "user")
+	inGroup(fs, groupSecurity, "privileged")
 }
 
-// environment is the variables of the files and the flags, in this order.
+// environment returns the variables of the files and the flags, in this order.
 func (p *processFlags) environment() ([]string, error) {
 	var out []string
 	for _, file := range p.envFiles {
@@ -57,7 +61,8 @@ func (p *processFlags) environment() ([]string, error) {
 	return out, nil
 }
 
-// variable reads NAME=VALUE, or a bare NAME, which takes the value that it has here; ok is false where it has none.
+// variable parses NAME=VALUE, or a bare NAME, whose value is that of this program's environment. ok is false if NAME is
+// not set there.
 func variable(text string) (kv string, ok bool, err error) {
 	name, _, hasValue := strings.Cut(text, "=")
 	if name == "" || strings.ContainsRune(text, 0) {
@@ -70,11 +75,11 @@ func variable(text string) (kv string, ok bool, err error) {
 	return name + "=" + value, ok, nil
 }
 
-// longestLine of a file of variables is more than the kernel takes as one.
+// longestLine bounds a line of an environment file, in bytes. The kernel accepts less as one variable.
 const longestLine = 256 << 10
 
-// readEnvFile reads a variable a line; lines that are empty or begin with # are none. Its errors name the file, and
-// the line.
+// readEnvFile reads one variable from each line, and skips empty lines and lines that begin with #. Its errors name the
+// file and the line.
 func readEnvFile(file string) (vars []string, err error) {
 	f, err := os.Open(file)
 	if err != nil {
@@ -103,7 +108,7 @@ func readEnvFile(file string) (vars []string, err error) {
 	return vars, lines.Err()
 }
 
-// runFlags are those of run.
+// runFlags are the flags of run.
 type runFlags struct {
 	processFlags
 	remove, readOnly, rootfs, sigProxy                bool
@@ -119,43 +124,60 @@ type runFlags struct {
 
 func (r *runFlags) declare(fs *pflag.FlagSet) {
 	r.processFlags.declare(fs)
-	fs.StringVar(&r.name, "name", "", "`id` of the container; one is made up where none is given")
-	fs.BoolVar(&r.remove, "rm", false, "remove the container once it has ended")
-	fs.StringVar(&r.entrypoint, "entrypoint", "", "`program` to run in place of the image's; empty for none")
-	fs.StringVarP(&r.hostname, "hostname", "h", "", "host `name` inside; the first letters of the id where not given")
-	fs.StringVar(&r.network, "net", "none", "`network`: none, host, or ns:PATH to join one")
-	fs.StringVar(&r.network, "network", "none", "the same as --net")
-	fs.StringArrayVarP(&r.volumes, "volume", "v", nil, "`SRC:DST[:ro]`, a host path to see inside; may be repeated")
-	fs.StringArrayVar(&r.mounts, "mount", nil, "`type=bind|tmpfs,src=,dst=[,ro]`, a mount; may be repeated")
-	fs.StringArrayVar(&r.tmpfs, "tmpfs", nil, "`DST[:OPTIONS]`, a temporary file system; may be repeated")
-	fs.BoolVar(&r.readOnly, "read-only", false, "make the root file system read-only")
-	fs.StringVar(&r.storageSize, "storage-size", "", "limit of what it may hold on disk beside its image, as a `size`: 512m, 10g")
-	fs.StringVarP(&r.memory, "memory", "m", "", "limit of memory as a `size`: 64m, 1.5g")
-	fs.Float64Var(&r.cpus, "cpus", 0, "limit of processor time, as a `number` of processors")
-	fs.Int64Var(&r.pids, "pids-limit", 0, "limit of the `number` of processes and threads")
-	fs.StringArrayVar(&r.capAdd, "cap-add", nil, "`capability` to add, or ALL; may be repeated")
-	fs.StringArrayVar(&r.capDrop, "cap-drop", nil, "`capability` to take away, or ALL; may be repeated")
-	fs.StringArrayVar(&r.security, "security-opt", nil, "`option`: no-new-privileges or seccomp=unconfined")
-	fs.StringVar(&r.uidMap, "uidmap", "", "`CONTAINER:HOST:SIZE`, the users of a user namespace; its groups as well where --gidmap is not given")
-	fs.StringVar(&r.gidMap, "gidmap", "", "`CONTAINER:HOST:SIZE`, the groups of a user namespace")
-	fs.StringArrayVarP(&r.labels, "label", "l", nil, "`KEY=VALUE` to remember with the container; may be repeated")
-	fs.StringVar(&r.stopSignal, "stop-signal", "", "`signal` by which stop asks it to end")
-	fs.StringVar(&r.log, "log", "", "`where` output goes: daemon, none, file:///PATH or binary:///PATH (daemon with --detach and no --tty)")
-	fs.BoolVar(&r.sigProxy, "sig-proxy", true, "pass signals on to the container")
-	fs.StringVar(&r.runtime, "runtime", "", "runtime `name` or path of a shim")
-	fs.StringVar(&r.snapshotter, "snapshotter", "", "snapshotter by `name`")
-	fs.StringVar(&r.platform, "platform", "", "os/arch[/variant] of the image to use")
-	fs.BoolVar(&r.rootfs, "rootfs", false, "IMAGE is a directory to use as the root file system")
+	r.declareContainer(fs)
+	r.declareLimits(fs)
+	r.declareStorage(fs)
+	fs.StringVar(&r.entrypoint, "entrypoint", "", "run `PROGRAM` instead of the image's entry point; empty for none")
+	fs.StringVar(&r.stopSignal, "stop-signal", "", "`SIGNAL` that cleat stop sends")
+	fs.StringVar(&r.log, "log", "", "`DESTINATION` of the output: daemon, none, file:///PATH or binary:///PATH (default daemon with --detach and without --tty)")
+	fs.BoolVar(&r.sigProxy, "sig-proxy", true, "forward signals to the container")
+	inGroup(fs, groupProcess, "entrypoint", "stop-signal", "log", "sig-proxy")
 }
 
-// options turns the flags into what the spec is made of.
+func (r *runFlags) declareContainer(fs *pflag.FlagSet) {
+	fs.StringVar(&r.name, "name", "", "`ID` of the container; generated if omitted")
+	fs.BoolVar(&r.remove, "rm", false, "remove the container when it stops")
+	fs.StringVarP(&r.hostname, "hostname", "h", "", "host `NAME` in the container (default the start of its id)")
+	fs.StringVar(&r.network, "net", "none", "`NETWORK` to join: none, host, or ns:PATH")
+	fs.StringVar(&r.network, "network", "none", "the same as --net `NETWORK`")
+	fs.StringArrayVarP(&r.labels, "label", "l", nil, "set the label `KEY=VALUE`; may be repeated")
+	fs.StringVar(&r.runtime, "runtime", "", "use the runtime `NAME`, or the path of a shim")
+	fs.StringVar(&r.platform, "platform", "", "use the image for `PLATFORM`: OS/ARCH[/VARIANT]")
+	inGroup(fs, groupContainer, "name", "rm", "hostname", "net", "network", "label", "runtime", "platform")
+}
+
+func (r *runFlags) declareLimits(fs *pflag.FlagSet) {
+	fs.StringVarP(&r.memory, "memory", "m", "", "limit the memory to `SIZE`: 64m, 1.5g")
+	fs.Float64Var(&r.cpus, "cpus", 0, "limit the processor time to `NUMBER` processors")
+	fs.Int64Var(&r.pids, "pids-limit", 0, "limit the `NUMBER` of processes and threads")
+	inGroup(fs, groupResources, "memory", "cpus", "pids-limit")
+	fs.StringArrayVar(&r.capAdd, "cap-add", nil, "add `CAPABILITY`, or ALL; may be repeated")
+	fs.StringArrayVar(&r.capDrop, "cap-drop", nil, "drop `CAPABILITY`, or ALL; may be repeated")
+	fs.StringArrayVar(&r.security, "security-opt", nil, "set `OPTION`: no-new-privileges or seccomp=unconfined; may be repeated")
+	fs.StringVar(&r.uidMap, "uidmap", "", "map the users of a user namespace: `CONTAINER:HOST:SIZE`; also its groups unless --gidmap is given")
+	fs.StringVar(&r.gidMap, "gidmap", "", "map the groups of a user namespace: `CONTAINER:HOST:SIZE`")
+	inGroup(fs, groupSecurity, "cap-add", "cap-drop", "security-opt", "uidmap", "gidmap")
+}
+
+func (r *runFlags) declareStorage(fs *pflag.FlagSet) {
+	fs.StringArrayVarP(&r.volumes, "volume", "v", nil, "mount a host path: `SRC:DST[:ro]`; may be repeated")
+	fs.StringArrayVar(&r.mounts, "mount", nil, "mount `type=bind|tmpfs,src=SRC,dst=DST[,ro]`; may be repeated")
+	fs.StringArrayVar(&r.tmpfs, "tmpfs", nil, "mount a temporary file system: `DST[:OPTIONS]`; may be repeated")
+	fs.BoolVar(&r.readOnly, "read-only", false, "mount the root file system read-only")
+	fs.StringVar(&r.storageSize, "storage-size", "", "limit the writable layer to `SIZE`: 512m, 10g")
+	fs.StringVar(&r.snapshotter, "snapshotter", "", "use the snapshotter `NAME`")
+	fs.BoolVar(&r.rootfs, "rootfs", false, "use the directory IMAGE as root file system")
+	inGroup(fs, groupStorage, "volume", "mount", "tmpfs", "read-only", "storage-size", "snapshotter", "rootfs")
+}
+
+// options converts the flags to the options of the spec.
 func (r *runFlags) options(fs *pflag.FlagSet, id string, args []string) (spec.Options, error) {
 	env, err := r.environment()
 	if err != nil {
 		return spec.Options{}, err
 	}
 	o := spec.Options{
-		Args: args, Env: env, WorkDir: r.workdir, Hostname: or(r.hostname, hostName(id)), Terminal: r.tty,
+		Args: args, Env: env, WorkDir: r.workdir, Hostname: cmp.Or(r.hostname, hostName(id)), Terminal: r.tty,
 		ReadOnly: r.readOnly, Network: r.network, CapAdd: r.capAdd, CapDrop: r.capDrop, Privileged: r.privileged,
 		Limits: spec.Limits{CPUs: r.cpus, Pids: r.pids},
 	}
@@ -184,28 +206,28 @@ func (r *runFlags) options(fs *pflag.FlagSet, id string, args []string) (spec.Op
 	return o, err
 }
 
-// storageLimit is what --storage-size asks for, 0 where it is not given.
+// storageLimit returns the limit that --storage-size sets, or 0.
 func (r *runFlags) storageLimit(fs *pflag.FlagSet) (int64, error) {
 	if !fs.Changed("storage-size") {
 		return 0, nil
 	}
 	bytes, err := spec.ParseBytes(r.storageSize)
-	if err == nil && bytes == 0 { // which the daemon would take for no limit
+	if err == nil && bytes == 0 { // the daemon would treat it as no limit
 		err = fmt.Errorf("storage size %q: want more than 0: %w", r.storageSize, errdefs.ErrInvalidArgument)
 	}
 	return bytes, err
 }
 
-// userNamespace is what --uidmap and --gidmap ask for.
+// userNamespace sets the mappings of --uidmap and --gidmap.
 func (r *runFlags) userNamespace(o *spec.Options) error {
 	if r.uidMap == "" && r.gidMap == "" {
 		return nil
 	}
-	users, err := spec.ParseIDMapping(or(r.uidMap, r.gidMap))
+	users, err := spec.ParseIDMapping(cmp.Or(r.uidMap, r.gidMap))
 	if err != nil {
 		return err
 	}
-	groups, err := spec.ParseIDMapping(or(r.gidMap, r.uidMap))
+	groups, err := spec.ParseIDMapping(cmp.Or(r.gidMap, r.uidMap))
 	o.UIDMappings, o.GIDMappings = []specs.LinuxIDMapping{users}, []specs.LinuxIDMapping{groups}
 	return err
 }
@@ -235,7 +257,7 @@ func (r *runFlags) mountList() ([]specs.Mount, error) {
 		}))
 }
 
-// labelMap parses the labels and adds the stop signal's.
+// labelMap returns the labels, with that of the stop signal.
 func (r *runFlags) labelMap(image spec.Image) (map[string]string, error) {
 	out := map[string]string{}
 	for _, l := range r.labels {
@@ -247,7 +269,7 @@ func (r *runFlags) labelMap(image spec.Image) (map[string]string, error) {
 	}
 	stop := r.stopSignal
 	if stop == "" && image.StopSignal != "" {
-		// What an image says is taken only where it is a signal.
+		// An image's stop signal is ignored if it is not a signal.
 		if _, err := parseSignal(image.StopSignal); err == nil {
 			stop = image.StopSignal
 		}
@@ -261,7 +283,7 @@ func (r *runFlags) labelMap(image spec.Image) (map[string]string, error) {
 	return out, nil
 }
 
-// shortID is what people see of a made-up id; a chosen one they see whole.
+// shortID returns the short form of a generated id; other ids stay as they are.
 func shortID(id string) string {
 	if len(id) == 64 && isHex(id) {
 		return id[:12]
@@ -269,10 +291,10 @@ func shortID(id string) string {
 	return id
 }
 
-// longestHostName is what the names of hosts may have between two dots; Linux takes one more.
+// longestHostName bounds a label of a host name, in bytes; Linux accepts one more.
 const longestHostName = 63
 
-// hostName is the host name of a container that was given none: its id, as far as one may go.
+// hostName returns the host name of a container without --hostname: its id, shortened if necessary.
 func hostName(id string) string {
 	id = shortID(id)
 	return id[:min(len(id), longestHostName)]
