@@ -8,7 +8,9 @@ fail() { echo "lint: $*" >&2; status=1; }
 unformatted=$(gofmt -l $(git ls-files '*.go'))
 [ -z "$unformatted" ] || fail "not gofmt-ed: $unformatted"
 go vet ./... || fail "go vet"
+go vet -tags docgen ./cmd/cleat || fail "go vet of the generator"
 go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./... || fail "staticcheck"
+go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 -tags docgen ./cmd/cleat || fail "staticcheck of the generator"
 go run ./internal/lint || fail "house rules"
 for dir in harness v2; do
 	(cd integration/goclient/$dir && go vet ./... && go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...) || fail "integration/goclient/$dir"

@@ -156,7 +156,7 @@ func TestHelpHasOneStyle(t *testing.T) {
 		}
 		cmd.LocalFlags().VisitAll(func(f *pflag.Flag) {
 			name, _ := pflag.UnquoteUsage(f)
-			if f.Value.Type() != "bool" && f.Name != "mount" && !metavariable.MatchString(name) {
+			if f.Value.Type() != "bool" && !metavariable.MatchString(name) {
 				t.Errorf("%s --%s: metavariable %q", path, f.Name, name)
 			}
 			if !slices.Contains(flagGroups(), groupOf(f)) {

@@ -19,11 +19,11 @@ func completionCommand(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use: "completion [FLAGS] bash|zsh|fish", Short: "print the completion script of a shell",
 		Long: "To load it in the current bash or zsh:\n\n" +
-			"  source <(cleat completion bash)\n\n" +
+			"    source <(cleat completion bash)\n\n" +
 			"or for every session, where make install also puts the scripts:\n\n" +
-			"  cleat completion bash > /usr/share/bash-completion/completions/cleat\n" +
-			"  cleat completion zsh > /usr/share/zsh/vendor-completions/_cleat\n" +
-			"  cleat completion fish > /usr/share/fish/vendor_completions.d/cleat.fish",
+			"    cleat completion bash > /usr/share/bash-completion/completions/cleat\n" +
+			"    cleat completion zsh > /usr/share/zsh/site-functions/_cleat\n" +
+			"    cleat completion fish > /usr/share/fish/vendor_completions.d/cleat.fish",
 		Args: argCount(1, 1), ValidArgs: []string{"bash", "zsh", "fish"},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var script bytes.Buffer
@@ -49,22 +49,23 @@ func completionCommand(a *app) *cobra.Command {
 // completionTime bounds the time that a completion waits for the daemon.
 const completionTime = time.Second
 
-// lister lists what an argument or a flag can name.
-type lister func(context.Context, *client.Client) ([]cobra.Completion, error)
+// lister lists what an argument or a flag can name. It may use what the user has typed of the name.
+type lister func(ctx context.Context, c *client.Client, typed string) ([]cobra.Completion, error)
 
-// candidates asks the daemon for completions. Any error means none: the user is typing.
-func (a *app) candidates(ctx context.Context, list lister) []cobra.Completion {
+// candidates asks the daemon for completions of what was typed, apart from the given ones. An error means that there
+// are none: it must not disturb the command line.
+func (a *app) candidates(ctx context.Context, list lister, typed string, given []string) []cobra.Completion {
 	ctx, cancel := context.WithTimeout(ctx, completionTime)
 	defer cancel()
 	var found []cobra.Completion
 	err := a.withClient(ctx, func(c *client.Client) (err error) {
-		found, err = list(ctx, c)
+		found, err = list(ctx, c, typed)
 		return err
 	})
 	if err != nil {
 		return nil
 	}
-	return found
+	return matching(found, typed, given)
 }
 
 // completeArgs completes each argument in turn with one of the listers, and with files or nothing where that is nil.
@@ -81,7 +82,7 @@ func (a *app) completeArgs(repeat bool, lists ...lister) cobra.CompletionFunc {
 		if lists[at] == nil {
 			return nil, cobra.ShellCompDirectiveDefault
 		}
-		return matching(a.candidates(cmd.Context(), lists[at]), toComplete, args), cobra.ShellCompDirectiveNoFileComp
+		return a.candidates(cmd.Context(), lists[at], toComplete, args), cobra.ShellCompDirectiveNoFileComp
 	}
 }
 
@@ -94,7 +95,7 @@ func (a *app) completeRun(rootfs *bool) cobra.CompletionFunc {
 		case *rootfs:
 			return nil, cobra.ShellCompDirectiveFilterDirs
 		}
-		return matching(a.candidates(cmd.Context(), listImages), toComplete, nil), cobra.ShellCompDirectiveNoFileComp
+		return a.candidates(cmd.Context(), listImages, toComplete, nil), cobra.ShellCompDirectiveNoFileComp
 	}
 }
 
@@ -112,7 +113,7 @@ func matching(all []cobra.Completion, toComplete string, given []string) []cobra
 
 // listContainers returns a lister of the containers in one of the states, or in any if none is given.
 func listContainers(states ...string) lister {
-	return func(ctx context.Context, c *client.Client) ([]cobra.Completion, error) {
+	return func(ctx context.Context, c *client.Client, _ string) ([]cobra.Completion, error) {
 		boxes, err := c.List(ctx, client.ListRequest{All: true})
 		var out []cobra.Completion
 		for _, b := range boxes {
@@ -124,16 +125,37 @@ func listContainers(states ...string) lister {
 	}
 }
 
-func listImages(ctx context.Context, c *client.Client) ([]cobra.Completion, error) {
+// listImages lists images by their short names, or by their full names if the user has begun one.
+func listImages(ctx context.Context, c *client.Client, typed string) ([]cobra.Completion, error) {
 	images, err := c.Images(ctx)
 	var out []cobra.Completion
 	for _, i := range images {
-		out = append(out, i.Name)
+		name := i.Name
+		if typed == "" || !strings.HasPrefix(name, typed) {
+			name = shortName(name)
+		}
+		out = append(out, name)
 	}
 	return out, err
 }
 
-func listMountedDirectories(ctx context.Context, c *client.Client) ([]cobra.Completion, error) {
+// shortName returns the name of an image without the registry, if the short name stands for the same image.
+func shortName(name string) string {
+	const registry, official = "docker.io/", "library/"
+	path, ok := strings.CutPrefix(name, registry)
+	if !ok {
+		return name
+	}
+	if short, ok := strings.CutPrefix(path, official); ok && !strings.Contains(short, "/") {
+		return short
+	}
+	if first, _, ok := strings.Cut(path, "/"); ok && first != "localhost" && !strings.ContainsAny(first, ".:") {
+		return path
+	}
+	return name
+}
+
+func listMountedDirectories(ctx context.Context, c *client.Client, _ string) ([]cobra.Completion, error) {
 	mounts, err := c.ImageMounts(ctx)
 	var out []cobra.Completion
 	for _, m := range mounts {
@@ -142,11 +164,11 @@ func listMountedDirectories(ctx context.Context, c *client.Client) ([]cobra.Comp
 	return out, err
 }
 
-func listNamespaces(ctx context.Context, c *client.Client) ([]cobra.Completion, error) {
+func listNamespaces(ctx context.Context, c *client.Client, _ string) ([]cobra.Completion, error) {
 	return c.Namespaces(ctx)
 }
 
-func listSnapshotters(ctx context.Context, c *client.Client) ([]cobra.Completion, error) {
+func listSnapshotters(ctx context.Context, c *client.Client, _ string) ([]cobra.Completion, error) {
 	return c.Snapshotters(ctx)
 }
 
@@ -187,7 +209,7 @@ func (a *app) flagCompletion(name string) cobra.CompletionFunc {
 	}
 	asked := func(list lister) cobra.CompletionFunc {
 		return func(cmd *cobra.Command, _ []string, toComplete string) ([]cobra.Completion, cobra.ShellCompDirective) {
-			return matching(a.candidates(cmd.Context(), list), toComplete, nil), cobra.ShellCompDirectiveNoFileComp
+			return a.candidates(cmd.Context(), list, toComplete, nil), cobra.ShellCompDirectiveNoFileComp
 		}
 	}
 	switch name {

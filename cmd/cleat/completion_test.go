@@ -96,6 +96,22 @@ func TestCompletion_WithoutAnswerIsSilent(t *testing.T) {
 	}
 }
 
+func TestShortName(t *testing.T) {
+	for name, want := range map[string]string{
+		"docker.io/library/busybox:latest": "busybox:latest",
+		"docker.io/some/box:1":             "some/box:1",
+		"docker.io/library/deep/er:1":      "library/deep/er:1",
+		"docker.io/my.org/box:1":           "docker.io/my.org/box:1",
+		"docker.io/localhost/box:1":        "docker.io/localhost/box:1",
+		"ghcr.io/library/box:1":            "ghcr.io/library/box:1",
+		"busybox":                          "busybox",
+	} {
+		if got := shortName(name); got != want {
+			t.Errorf("%s: got %s, want %s", name, got, want)
+		}
+	}
+}
+
 func TestCompletionScripts(t *testing.T) {
 	for shell, word := range map[string]string{"bash": "complete -o default -F __start_cleat cleat", "zsh": "#compdef cleat", "fish": "complete -c cleat"} {
 		got := invoke(t, nil, "", "completion", shell)

@@ -1,5 +1,6 @@
-// Command cleat is the command line of cleatd: it runs containers and looks after them. See
-// `cleat help`.
+//go:build !docgen
+
+// Command cleat is the command line of cleatd: it runs and manages containers. See `cleat help`.
 package main
 
 import (
@@ -13,10 +14,9 @@ import (
 )
 
 func main() {
-	// A reader of the output that went away is noticed by the write, and a container's end then is
-	// up to run.
+	// A write to an output without a reader must return an error, so that run can end its container.
 	signal.Ignore(syscall.SIGPIPE)
-	// What ttrpc has to say of its connections is not for the user.
+	// The messages of ttrpc about its connections are not for the user.
 	log.L.Logger.SetOutput(io.Discard)
 	a := &app{stdin: os.Stdin, stdout: os.Stdout, stderr: os.Stderr, env: os.Getenv}
 	os.Exit(a.run(context.Background(), os.Args[1:]))

@@ -161,7 +161,7 @@ func (r *runFlags) declareLimits(fs *pflag.FlagSet) {
 
 func (r *runFlags) declareStorage(fs *pflag.FlagSet) {
 	fs.StringArrayVarP(&r.volumes, "volume", "v", nil, "mount a host path: `SRC:DST[:ro]`; may be repeated")
-	fs.StringArrayVar(&r.mounts, "mount", nil, "mount `type=bind|tmpfs,src=SRC,dst=DST[,ro]`; may be repeated")
+	fs.StringArrayVar(&r.mounts, "mount", nil, "mount `SPEC`: type=bind|tmpfs,src=SRC,dst=DST[,ro]; may be repeated")
 	fs.StringArrayVar(&r.tmpfs, "tmpfs", nil, "mount a temporary file system: `DST[:OPTIONS]`; may be repeated")
 	fs.BoolVar(&r.readOnly, "read-only", false, "mount the root file system read-only")
 	fs.StringVar(&r.storageSize, "storage-size", "", "limit the writable layer to `SIZE`: 512m, 10g")

@@ -36,6 +36,22 @@ func TestFloors(t *testing.T) {
 	}
 }
 
+func TestGenerators(t *testing.T) {
+	for _, tc := range []struct {
+		pkg, dep string
+		ok       bool
+	}{
+		{"cmd/cleat", "github.com/spf13/cobra/doc", false},
+		{"cmd/cleat", "github.com/spf13/cobra", true},
+		{"internal/lint", "github.com/spf13/cobra/doc", true},
+	} {
+		got := generators([]listed{{ImportPath: module + tc.pkg, Deps: []string{"fmt", tc.dep}}})
+		if (len(got) == 0) != tc.ok {
+			t.Errorf("%s links %s: findings %q, want allowed %v", tc.pkg, tc.dep, got, tc.ok)
+		}
+	}
+}
+
 func TestRules(t *testing.T) {
 	for src, want := range map[string]string{
 		`func f() { os.Rename("a", "b") }`:                "internal/durable",

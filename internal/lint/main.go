@@ -50,6 +50,7 @@ func run() ([]string, error) {
 		return nil, err
 	}
 	findings = append(findings, deps...)
+	findings = append(findings, generators(pkgs)...)
 	for _, p := range pkgs {
 		f, err := rules(p)
 		if err != nil {
