@@ -145,7 +145,7 @@ func TestAnEndedContainerIsNamedSo(t *testing.T) {
 	d.Cleat("wait", "c")
 	for _, args := range [][]string{{"kill", "c"}, {"pause", "c"}, {"resume", "c"}, {"exec", "c", "true"}} {
 		_, stderr, code := d.Try(args...)
-		if code == 0 || !strings.Contains(stderr, "container c does not run: it has ended with code 3") || !strings.Contains(stderr, "hint: cleat inspect c") {
+		if code == 0 || !strings.Contains(stderr, "container c is not running: exited with code 3") || !strings.Contains(stderr, "hint: cleat inspect c") {
 			t.Errorf("%s: code %d, %s", args, code, stderr)
 		}
 	}

@@ -6,12 +6,12 @@ import (
 	"github.com/cleatproject/cleat/client"
 )
 
-// advice is what the command line makes of an error's reason.
+// advice is the hint and the exit code for an error's reason.
 type advice struct {
 	// hint is what the user can do; empty for none.
 	hint string
-	// inContainer is the exit code of run and exec for an error in the container, codeCannotInvoke or
-	// codeNotFound; 0 for a failure of cleat or its host.
+	// inContainer is the exit code of run and exec if the cause is in the container: codeCannotInvoke or codeNotFound;
+	// 0 for a failure of cleat or its host.
 	inContainer int
 }
 
@@ -47,7 +47,7 @@ func advices() map[client.Reason]advice {
 	return table
 }
 
-// hostHints are about the daemon, its host and the rights of this user.
+// hostHints are the hints about the daemon, its host and the rights of this user.
 func hostHints() map[client.Reason]string {
 	return map[client.Reason]string{
 		client.ReasonDaemonUnreachable: "is cleatd running? Start it, or name its socket with --address or CLEAT_ADDRESS",
@@ -76,7 +76,7 @@ func hostHints() map[client.Reason]string {
 	}
 }
 
-// objectHints are about what a namespace holds.
+// objectHints are the hints about the objects of a namespace.
 func objectHints() map[client.Reason]string {
 	const images = "cleat image ls lists the images of a namespace; cleat pull IMAGE fetches one, cleat image import FILE adds one"
 	const containers = "cleat ps --all lists the containers of a namespace; --namespace selects another"
@@ -95,7 +95,7 @@ func objectHints() map[client.Reason]string {
 	}
 }
 
-// registryHints are about what registries answer.
+// registryHints are the hints about the answers of registries.
 func registryHints() map[client.Reason]string {
 	return map[client.Reason]string{
 		client.ReasonRegistryUnauthorized: "log in with docker login or --user, or check the name: " +
@@ -110,7 +110,7 @@ func registryHints() map[client.Reason]string {
 	}
 }
 
-// withoutAdvice lists the reasons that need no hint, with why.
+// withoutAdvice lists the reasons that need no hint, each with an explanation.
 func withoutAdvice() map[client.Reason]string {
 	return map[client.Reason]string{
 		client.ReasonRuntimeFailed:    "the OCI runtime's own text",
@@ -121,7 +121,7 @@ func withoutAdvice() map[client.Reason]string {
 	}
 }
 
-// adviceFor returns the advice for an error: its hint, where the error brings one, else that of its reason.
+// adviceFor returns the advice for an error: its own hint if it has one, or else that of its reason.
 func adviceFor(err error) advice {
 	a := advices()[client.ReasonOf(err)]
 	if h := (*hintError)(nil); errors.As(err, &h) {

@@ -27,7 +27,7 @@ func TestEveryReasonHasAdviceOrNeedsNone(t *testing.T) {
 	}
 }
 
-// What a container does not have is 126 or 127; every other failure is cleat's or its host's.
+// Causes in the container result in 126 or 127, all others in 125.
 func TestExitCodeOfEveryReason(t *testing.T) {
 	codes := map[client.Reason]int{
 		client.ReasonCommandNotFound: 127, client.ReasonCommandNotExecutable: 126, client.ReasonDirectoryNotFound: 126,
@@ -40,7 +40,7 @@ func TestExitCodeOfEveryReason(t *testing.T) {
 		}
 		d.failRun = fmt.Errorf("do thing: %w", r)
 		got := invoke(t, d.env(), "", "run", "--name", "one", "busybox")
-		if got.code != want || !strings.Contains(got.err, ": do thing: ") {
+		if got.code != want || !strings.Contains(got.err, ": do thing") {
 			t.Errorf("%s: %+v, want code %d", r, got, want)
 		}
 		if _, hint, ok := strings.Cut(got.err, "\nhint: "); ok != (advices()[r].hint != "") {

@@ -20,10 +20,10 @@ type app struct {
 	address, ttrpcAddress, namespace string
 }
 
-// failureAnnotation holds the exit code of a command's own failures, where it is not 1.
+// failureAnnotation holds the exit code of a command's own failures, if it is not 1.
 const failureAnnotation = "cleat.failure"
 
-// fails125 marks a command that exits with a container's code: its own failures are told apart by 125.
+// fails125 marks a command that exits with a container's code, so that its own failures exit with 125.
 func fails125() map[string]string { return map[string]string{failureAnnotation: "125"} }
 
 // run executes a command line and returns the exit code.

@@ -22,7 +22,7 @@ import (
 	"github.com/cleatproject/cleat/client"
 )
 
-// result is what a run of the program left.
+// result is the outcome of a run of the program.
 type result struct {
 	code     int
 	out, err string
@@ -143,7 +143,7 @@ func TestHelpOfEveryCommand(t *testing.T) {
 }
 
 // Metavariables are in capitals, help texts are imperative phrases, and every flag is in a group that the help shows.
-func TestHelpHasOneStyle(t *testing.T) {
+func TestHelp_HasOneStyle(t *testing.T) {
 	metavariable := regexp.MustCompile(`^[A-Z:=/\[\]]+(\[:ro\])?$`)
 	every(t, func(path []string, cmd *cobra.Command) {
 		if cmd.Short == "" || cmd.Short != strings.TrimSuffix(strings.ToLower(cmd.Short[:1])+cmd.Short[1:], ".") {
@@ -166,7 +166,7 @@ func TestHelpHasOneStyle(t *testing.T) {
 	})
 }
 
-func TestOtherNames_RunTheSameCommand(t *testing.T) {
+func TestAliases_RunTheSameCommand(t *testing.T) {
 	d := newDaemon(t)
 	for _, names := range [][]string{
 		{"ps -q", "ls -q"}, {"image ls -q", "images -q", "image list -q"}, {"resume", "unpause"},
@@ -185,7 +185,7 @@ func TestOtherNames_RunTheSameCommand(t *testing.T) {
 	}
 }
 
-func TestFlagsAfterTheImageBelongToTheContainer(t *testing.T) {
+func TestRun_FlagsAfterImage_BelongToContainer(t *testing.T) {
 	d := newDaemon(t)
 	got := invoke(t, d.env(), "", "-n", "blue", "run", "-d", "-itv/a:/b", "-eA=1", "--log=none", "busybox", "ls", "--help", "-h", "--colour", "--", "-n", "x")
 	if got.code != 0 {
@@ -241,8 +241,8 @@ func TestRunDetached(t *testing.T) {
 		log    bool
 		stdout string
 	}{
-		"keeps a log":   {nil, true, ""},
-		"without":       {[]string{"--log", "none"}, false, ""},
+		"default":       {nil, true, ""},
+		"without log":   {[]string{"--log", "none"}, false, ""},
 		"to a file":     {[]string{"--log", "file:///tmp/x"}, false, "file:///tmp/x"},
 		"with terminal": {[]string{"-it"}, false, "/stdout"},
 	} {
@@ -321,7 +321,7 @@ func TestExec(t *testing.T) {
 	d.nothingLeft(t)
 }
 
-func TestLists(t *testing.T) {
+func TestLists_Formats(t *testing.T) {
 	d := newDaemon(t)
 	if got := invoke(t, d.env(), "", "ps"); !strings.Contains(got.out, "aaaaaaaaaaaa  ") || !strings.Contains(got.out, "running") {
 		t.Errorf("%+v", got)
@@ -375,7 +375,7 @@ func TestShortIDs(t *testing.T) {
 	}
 }
 
-func TestConcurrentPrograms(t *testing.T) {
+func TestRun_InParallel(t *testing.T) {
 	d := newDaemon(t)
 	d.output = "x"
 	var wg sync.WaitGroup
@@ -392,8 +392,8 @@ func TestConcurrentPrograms(t *testing.T) {
 
 func TestCancelledRunLeavesNothing(t *testing.T) {
 	for name, when := range map[string]func(*pretended, *proxy){
-		"before it runs":             func(d *pretended, p *proxy) { d.beforeRun = func() { p.take(syscall.SIGTERM) } },
-		"before its answer is there": func(d *pretended, p *proxy) { d.afterRun = func() { p.take(syscall.SIGTERM) } },
+		"before the start":    func(d *pretended, p *proxy) { d.beforeRun = func() { p.take(syscall.SIGTERM) } },
+		"before its response": func(d *pretended, p *proxy) { d.afterRun = func() { p.take(syscall.SIGTERM) } },
 	} {
 		t.Run(name, func(t *testing.T) {
 			d := newDaemon(t)

@@ -39,10 +39,10 @@ func attachCommand(a *app) *cobra.Command {
 
 func attach(ctx context.Context, a *app, c *client.Client, proxy *proxy, box client.Container, input, signals bool) error {
 	if box.Status == "stopped" {
-		return hinted(fmt.Errorf("attach to %s: it has ended: %w", box.ID, errdefs.ErrFailedPrecondition),
-			"cleat logs shows what a log has kept of it")
+		return hinted(fmt.Errorf("attach to %s: container has stopped: %w", box.ID, errdefs.ErrFailedPrecondition),
+			"cleat logs shows the log, if the container has one")
 	}
-	// Without --interactive at run there is no stdin to connect, and no need for a terminal here.
+	// A container that was run without --interactive has no stdin, so stdin need not be a terminal.
 	input = input && box.Stdio.Stdin != ""
 	term, err := a.openTerminal(&processFlags{tty: box.Stdio.Terminal, interactive: input})
 	if err != nil {
@@ -56,13 +56,13 @@ func attach(ctx context.Context, a *app, c *client.Client, proxy *proxy, box cli
 		if s.set, err = stdio.Open(paths); err != nil {
 			return err
 		}
-		defer func() { _ = s.set.Close() }() // the exit code says more
+		defer func() { _ = s.set.Close() }() // the exit code matters more
 	}
 	if path := logFile(box); path != "" {
 		return s.runWithLog(ctx, path)
 	}
 	if s.set == nil {
-		return hinted(fmt.Errorf("attach to %s: its stdio is connected to nothing: %w", box.ID, errdefs.ErrFailedPrecondition),
+		return hinted(fmt.Errorf("attach to %s: container has no stdio to attach to: %w", box.ID, errdefs.ErrFailedPrecondition),
 			"run with --detach --tty --interactive to attach later")
 	}
 	if err := s.run(ctx); !isExit(err) {
@@ -78,7 +78,7 @@ func isExit(err error) bool {
 	return errors.As(err, &exit)
 }
 
-// fifos are those of a container's streams that are FIFOs.
+// fifos returns the streams of a container that are FIFOs.
 func fifos(box client.Container) (stdio.Paths, bool) {
 	p := stdio.Paths{Stdin: fifoPath(box.Stdio.Stdin), Stdout: fifoPath(box.Stdio.Stdout), Stderr: fifoPath(box.Stdio.Stderr)}
 	return p, p != stdio.Paths{}

@@ -9,28 +9,28 @@ import (
 	"github.com/cleatproject/cleat/client"
 )
 
-// bars show how far the parts of an image have come: a line each that is drawn again on a terminal,
-// a line for each part that is done elsewhere. They go to stderr; stdout is for the result.
+// bars show the progress of the parts of an image on stderr: one line for each part, redrawn on a terminal; without a
+// terminal, one line for each completed part.
 type bars struct {
 	out   *os.File
-	live  bool // a terminal
+	live  bool // out is a terminal
 	quiet bool
 	now   func() time.Time
 
 	order []string
 	parts map[string]*bar
-	drawn int // lines on the screen
+	drawn int // number of lines on the screen
 }
 
 type bar struct {
 	client.Part
 	began, last time.Time
-	from        int64 // bytes that were there when it began
+	from        int64 // bytes that were complete when the transfer began
 }
 
 const (
 	barWidth = 24
-	// longestTail is what comes beside a bar at most: brackets, bytes and rate.
+	// longestTail is the maximum width of brackets, bytes and rate, next to a bar.
 	longestTail = len("[] 1023.9MiB / 1023.9MiB  1023.9MiB/s")
 )
 
@@ -39,7 +39,7 @@ func (a *app) newBars(quiet bool) *bars {
 	return &bars{out: a.stderr, live: err == nil, quiet: quiet, now: time.Now, parts: make(map[string]*bar)}
 }
 
-// update takes what changed.
+// update shows the parts that changed.
 func (b *bars) update(changed []client.Part) {
 	if b.quiet {
 		return
@@ -64,7 +64,7 @@ func (b *bars) update(changed []client.Part) {
 		b.draw()
 		return
 	}
-	_ = writeLines(b.out, lines) // nobody misses them
+	_ = writeLines(b.out, lines) // progress is optional
 }
 
 func isMoving(state string) bool {
@@ -73,10 +73,10 @@ func isMoving(state string) bool {
 
 func isDone(state string) bool { return state != "waiting" && state != "unpacking" && !isMoving(state) }
 
-// finish leaves the lines as they are.
+// finish ends the redrawing; the lines stay.
 func (b *bars) finish() { b.drawn = 0 }
 
-// draw writes the lines over those that are there, as many as the screen holds.
+// draw replaces the lines on the screen, as many as fit.
 func (b *bars) draw() {
 	width, height := 80, 24
 	if w, h, ok := (&terminal{output: b.out}).size(); ok && w > 20 && h > 2 {
@@ -101,10 +101,10 @@ func (b *bars) draw() {
 		text.WriteString("\x1b[J")
 	}
 	b.drawn = len(shown)
-	_, _ = b.out.WriteString(text.String()) // nobody misses it
+	_, _ = b.out.WriteString(text.String()) // progress is optional
 }
 
-// unfinished returns those that fit on the screen, what is under way first.
+// unfinished returns at most that many parts, incomplete ones first.
 func (b *bars) unfinished(most int) []string {
 	var out []string
 	for _, done := range []bool{false, true} {
@@ -117,8 +117,7 @@ func (b *bars) unfinished(most int) []string {
 	return out
 }
 
-// line is one part: digest, state, bar, bytes, rate. Where the screen is too narrow for all of it the bar is
-// shorter.
+// line formats a part: digest, state, bar, bytes, rate. On a narrow screen the bar is shorter.
 func (b *bar) line(width int) string {
 	head := fmt.Sprintf("%-19s %-11s ", shortDigest(b.Digest), b.State)
 	tail := fmt.Sprintf(" %9s / %s", size(uint64(max(b.Done, 0))), size(uint64(max(b.Total, 0))))

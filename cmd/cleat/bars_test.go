@@ -10,7 +10,7 @@ import (
 	"github.com/cleatproject/cleat/client"
 )
 
-func TestBarsWithoutATerminal(t *testing.T) {
+func TestBars_WithoutTerminal_PrintsCompletedParts(t *testing.T) {
 	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -34,7 +34,7 @@ func TestBarsWithoutATerminal(t *testing.T) {
 	}
 }
 
-func TestBarsOnATerminalAreDrawnOver(t *testing.T) {
+func TestBars_OnTerminal_Redraws(t *testing.T) {
 	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -63,7 +63,7 @@ func TestBarsOnATerminalAreDrawnOver(t *testing.T) {
 	}
 }
 
-func TestLineOfABar(t *testing.T) {
+func TestBarLine(t *testing.T) {
 	began := time.Unix(100, 0)
 	for _, c := range []struct {
 		b    bar
@@ -73,7 +73,7 @@ func TestLineOfABar(t *testing.T) {
 		{bar{Part: client.Part{Digest: "sha256:0123456789abcdef", State: "waiting", Total: 4096}}, []string{"waiting", "[" + strings.Repeat(" ", barWidth) + "]", "4.0KiB"}, "/s"},
 		{bar{Part: client.Part{State: "downloading", Done: 2048, Total: 4096}, began: began, last: began.Add(2 * time.Second)},
 			[]string{strings.Repeat("=", barWidth/2) + " ", "1.0KiB/s"}, "=============="},
-		// What was there before the transfer began is no part of its rate.
+		// The rate does not include bytes from before the transfer.
 		{bar{Part: client.Part{State: "downloading", Done: 4096, Total: 4096}, from: 2048, began: began, last: began.Add(time.Second)}, []string{"2.0KiB/s"}, "4.0KiB/s"},
 		{bar{Part: client.Part{State: "downloaded", Done: 9, Total: 0}}, []string{"downloaded"}, "/s"},
 	} {
@@ -89,7 +89,7 @@ func TestLineOfABar(t *testing.T) {
 	}
 }
 
-func TestLinesKeepTheirRateOnNarrowScreens(t *testing.T) {
+func TestBarLine_NarrowScreen_KeepsRate(t *testing.T) {
 	b := bar{
 		Part:  client.Part{Digest: "sha256:0123456789abcdef", State: "downloading", Done: 1000 << 20, Total: 1001 << 20},
 		began: time.Unix(100, 0), last: time.Unix(101, 0),
@@ -102,7 +102,7 @@ func TestLinesKeepTheirRateOnNarrowScreens(t *testing.T) {
 	}
 }
 
-func TestBarsThatDoNotFitShowWhatIsUnderWay(t *testing.T) {
+func TestBars_TooManyParts_ShowsIncompleteOnes(t *testing.T) {
 	b := &bars{parts: map[string]*bar{}}
 	for d, state := range map[string]string{"a": "downloaded", "b": "downloading", "c": "exists", "d": "waiting"} {
 		b.parts[d] = &bar{Part: client.Part{Digest: d, State: state}}

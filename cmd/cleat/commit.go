@@ -54,7 +54,7 @@ func parseTime(text string) (time.Time, error) {
 	}
 	t, err := time.Parse(time.RFC3339Nano, text)
 	if err != nil {
-		return t, fmt.Errorf("time %q: want one like 2006-01-02T15:04:05Z, or seconds since 1970: %w", text, errdefs.ErrInvalidArgument)
+		return t, fmt.Errorf("time %q: want the form 2006-01-02T15:04:05Z, or seconds since 1970: %w", text, errdefs.ErrInvalidArgument)
 	}
 	return t, nil
 }

@@ -68,7 +68,7 @@ func (a *app) candidates(ctx context.Context, list lister, typed string, given [
 	return matching(found, typed, given)
 }
 
-// completeArgs completes each argument in turn with one of the listers, and with files or nothing where that is nil.
+// completeArgs completes each argument in turn with one of the listers, or with files if the lister is nil.
 // The last lister also completes every argument after it if repeat is set.
 func (a *app) completeArgs(repeat bool, lists ...lister) cobra.CompletionFunc {
 	return func(cmd *cobra.Command, args []string, toComplete string) ([]cobra.Completion, cobra.ShellCompDirective) {

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// completions returns what a shell is offered for the last of the words, and what it does else.
+// completions returns the names offered for the last of the words, and the directive for the shell.
 func completions(t *testing.T, env map[string]string, words ...string) (names []string, directive string) {
 	t.Helper()
 	got := invoke(t, env, "", append([]string{"__completeNoDesc"}, words...)...)
@@ -19,7 +19,7 @@ func completions(t *testing.T, env map[string]string, words ...string) (names []
 	return lines[:len(lines)-1], lines[len(lines)-1]
 }
 
-// Directives of a completion: what the shell does apart from offering the names.
+// Directives of completions: whether the shell also offers files or directories.
 const (
 	files   = ":0"
 	noFiles = ":4"
@@ -70,7 +70,6 @@ func TestCompletion(t *testing.T) {
 	}
 }
 
-// What the daemon holds is described, without characters that a terminal obeys.
 func TestCompletion_DescribesContainers(t *testing.T) {
 	d := newDaemon(t)
 	if got := invoke(t, d.env(), "", "__complete", "rm", "o"); got.out != "one\tstopped\n:4\n" {
@@ -78,8 +77,7 @@ func TestCompletion_DescribesContainers(t *testing.T) {
 	}
 }
 
-// A daemon that is not there, or does not answer, leaves the user without completions and without an error.
-func TestCompletion_WithoutAnswerIsSilent(t *testing.T) {
+func TestCompletion_DaemonDoesNotAnswer_IsSilent(t *testing.T) {
 	silent := filepath.Join(t.TempDir(), "c.sock")
 	l, err := net.Listen("unix", silent+".ttrpc")
 	if err != nil {

@@ -25,7 +25,7 @@ import (
 	"github.com/cleatproject/cleat/proto/rpc"
 )
 
-// pretended is a daemon whose processes write a text, copy stdin to stdout, and end with a status.
+// pretended is a fake daemon whose processes write a text, copy stdin to stdout, and exit with a status.
 type pretended struct {
 	address   string
 	output    string
@@ -43,7 +43,7 @@ type pretended struct {
 	execDeleted bool
 }
 
-// running is a container of it.
+// running is a container of the fake daemon.
 type running struct {
 	request *cleatapi.RunRequest
 	spec    specs.Spec
@@ -141,7 +141,7 @@ func (d *pretended) run(_ context.Context, r *cleatapi.RunRequest) (*cleatapi.Ru
 	return &cleatapi.RunResponse{Id: r.Id, Pid: 1, Cursor: 1}, nil
 }
 
-// process opens its FIFOs before it returns, as a shim does; done is closed when it has ended.
+// process opens its FIFOs before it returns, as a shim does; it closes done when the process exits.
 func (d *pretended) process(stdin, stdout string, done chan struct{}) error {
 	if !strings.HasPrefix(stdout, "/") {
 		close(done)
@@ -212,7 +212,7 @@ func (d *pretended) inspect(_ context.Context, r *cleatapi.InspectImageRequest) 
 		"StopSignal":"SIGQUIT","Labels":{"cleat.io/stop-signal":"evil","x":"y"}}}`)}, nil
 }
 
-// recordServer has one record for every container.
+// recordServer returns the same record for every container.
 type recordServer struct {
 	containers.TTRPCContainersService
 }
@@ -222,7 +222,7 @@ func (recordServer) Get(context.Context, *containers.GetContainerRequest) (*cont
 	return &containers.GetContainerResponse{Container: &containers.Container{Spec: &anypb.Any{Value: spec}}}, err
 }
 
-// taskServer is its task API.
+// taskServer is the task API of the fake daemon.
 type taskServer struct {
 	tasks.TTRPCTasksService
 	d *pretended

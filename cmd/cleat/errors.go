@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 	"syscall"
+
+	"github.com/containerd/errdefs"
 )
 
 // exitCode ends the program with a code and without a message; mostly a container's exit code.
@@ -66,12 +68,30 @@ func (a *app) fail(err error, code int) int {
 // oneLine joins the lines of an error, shortens generated ids, and replaces control characters: errors quote OCI
 // runtimes, images, archives and registries.
 func oneLine(err error) string {
-	text := strings.Join(strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' || r == '\r' }), "; ")
-	words := strings.SplitAfter(printable(text), " ")
+	lines := strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' || r == '\r' })
+	for i, l := range lines {
+		lines[i] = withoutClass(l)
+	}
+	words := strings.SplitAfter(printable(strings.Join(lines, "; ")), " ")
 	for i, w := range words {
 		if id := strings.TrimRight(w, ":;,. "); len(id) == 64 {
 			words[i] = shortID(id) + w[len(id):]
 		}
 	}
 	return strings.Join(words, "")
+}
+
+// withoutClass removes the class at the end of an error's text if it adds nothing: the class of a wrong argument or
+// state, which the text describes, or one that stands there twice.
+func withoutClass(text string) string {
+	for _, class := range []error{errdefs.ErrInvalidArgument, errdefs.ErrFailedPrecondition} {
+		text = strings.TrimSuffix(text, ": "+class.Error())
+	}
+	for _, class := range []error{errdefs.ErrNotFound, errdefs.ErrAlreadyExists, errdefs.ErrUnavailable, errdefs.ErrPermissionDenied} {
+		suffix := ": " + class.Error()
+		if short, ok := strings.CutSuffix(text, suffix); ok && strings.HasSuffix(short, suffix) {
+			text = short
+		}
+	}
+	return text
 }

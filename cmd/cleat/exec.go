@@ -43,7 +43,7 @@ func execCommand(a *app) *cobra.Command {
 	return cmd
 }
 
-// execution is one exec on its way.
+// execution is one execution of exec.
 type execution struct {
 	*processFlags
 	a          *app
@@ -94,12 +94,12 @@ func (x *execution) do(ctx context.Context, args []string) (err error) {
 	if errors.As(err, new(hangup)) {
 		ctx, cancel := context.WithTimeout(ctx, killAfter)
 		defer cancel()
-		_, _ = exited(ctx) // one that goes on without its terminal cannot be freed
+		_, _ = exited(ctx) // a process that keeps running cannot be removed
 	}
 	return errors.Join(err, x.remove(ctx))
 }
 
-// start runs the declared process, and frees it where that fails or its end was asked for.
+// start starts the process, and removes it if that fails or the command was cancelled.
 func (x *execution) start(ctx context.Context) error {
 	_, err := x.c.Start(ctx, x.id, x.execID)
 	if err == nil && !x.proxy.hold() {
@@ -111,8 +111,8 @@ func (x *execution) start(ctx context.Context) error {
 	return errors.Join(err, x.withdraw(ctx))
 }
 
-// withdraw frees a process that came to nothing. Where its start was cancelled it is killed first: it
-// may have begun to run all the same.
+// withdraw removes a process that was not started. If the start was cancelled, it kills the process first, which may be
+// running.
 func (x *execution) withdraw(ctx context.Context) error {
 	if ctx.Err() == nil {
 		return x.remove(ctx)
@@ -123,7 +123,7 @@ func (x *execution) withdraw(ctx context.Context) error {
 	if err == nil {
 		_, err = x.c.WaitProcess(ctx, x.id, x.execID)
 	}
-	if err == nil || errdefs.IsFailedPrecondition(err) { // it has exited, or has not begun
+	if err == nil || errdefs.IsFailedPrecondition(err) { // exited, or not started
 		return x.remove(ctx)
 	}
 	if errdefs.IsNotFound(err) {
@@ -132,8 +132,8 @@ func (x *execution) withdraw(ctx context.Context) error {
 	return err
 }
 
-// wait waits for the process from before it is started, so that its exit is told without being
-// asked for. exited returns it; stop ends the waiting.
+// wait starts to wait for the process before the process is started, so that its exit needs no further call. exited
+// returns the exit; stop ends the waiting.
 func (x *execution) wait(ctx context.Context) (exited func(context.Context) (client.Exit, error), stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
@@ -157,14 +157,14 @@ func (x *execution) wait(ctx context.Context) (exited func(context.Context) (cli
 	}
 }
 
-// process is the container's own process with what the flags change.
+// process returns the container's process spec, changed by the flags.
 func (x *execution) process(ctx context.Context, args []string) (*specs.Process, error) {
 	p, err := x.c.ProcessSpec(ctx, x.id)
 	if err != nil {
 		return nil, err
 	}
 	if p == nil {
-		return nil, fmt.Errorf("read spec of %s: it has no process: %w", x.id, errdefs.ErrFailedPrecondition)
+		return nil, fmt.Errorf("read spec of %s: no process: %w", x.id, errdefs.ErrFailedPrecondition)
 	}
 	env, err := x.environment()
 	if err != nil {
@@ -190,7 +190,7 @@ func (x *execution) process(ctx context.Context, args []string) (*specs.Process,
 	return p, err
 }
 
-// remove frees the ended process; the container may have ended, and have been removed, before it.
+// remove removes the exited process. The container may have been removed before.
 func (x *execution) remove(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTime)
 	defer cancel()

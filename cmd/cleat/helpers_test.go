@@ -67,7 +67,7 @@ func TestEscalation(t *testing.T) {
 	}
 }
 
-func TestProxyCancelsBeforeItHolds(t *testing.T) {
+func TestProxy_CancelsBeforeHold(t *testing.T) {
 	p, ctx := newProxy(context.Background())
 	defer p.close()
 	p.take(syscall.SIGUSR1)
@@ -84,7 +84,7 @@ func TestProxyCancelsBeforeItHolds(t *testing.T) {
 	}
 }
 
-func TestProxyKeepsSignalsUntilItForwards(t *testing.T) {
+func TestProxy_KeepsSignalsUntilForward(t *testing.T) {
 	p, ctx := newProxy(context.Background())
 	defer p.close()
 	if !p.hold() {
@@ -151,9 +151,9 @@ func TestInTurn(t *testing.T) {
 		called int
 		stderr string
 	}{
-		"all well":      {[]error{nil, nil}, nil, 2, ""},
-		"one goes awry": {[]error{errors.New("one"), nil, errors.New("three")}, exitCode(1), 3, "cleat: one\ncleat: three\n"},
-		"nobody reads":  {[]error{errors.New("one"), unread, nil}, unread, 2, "cleat: one\n"},
+		"no error":  {[]error{nil, nil}, nil, 2, ""},
+		"one error": {[]error{errors.New("one"), nil, errors.New("three")}, exitCode(1), 3, "cleat: one\ncleat: three\n"},
+		"no reader": {[]error{errors.New("one"), unread, nil}, unread, 2, "cleat: one\n"},
 	} {
 		stderr, err := os.Create(filepath.Join(t.TempDir(), "stderr"))
 		if err != nil {
@@ -171,7 +171,7 @@ func TestInTurn(t *testing.T) {
 	}
 }
 
-func TestEnvironment(t *testing.T) {
+func TestEnvironment_FilesThenFlags(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "env")
 	if err := os.WriteFile(file, []byte("# comment\n\nFROM_FILE=1\nBOTH=file\n"), 0o600); err != nil {
 		t.Fatal(err)
@@ -188,7 +188,7 @@ func TestEnvironment(t *testing.T) {
 	}
 }
 
-func TestErrorsOfAFileOfVariablesSayWhere(t *testing.T) {
+func TestReadEnvFile_ErrorsNameFileAndLine(t *testing.T) {
 	dir := t.TempDir()
 	for name, c := range map[string]struct{ text, want string }{
 		"no name":  {"A=1\n\n=x\n", "line 3"},
@@ -224,7 +224,21 @@ func TestOneLine(t *testing.T) {
 	}
 }
 
-func TestTablesHoldNothingThatTerminalsObey(t *testing.T) {
+func TestOneLine_DropsTheClassThatAddsNothing(t *testing.T) {
+	for text, want := range map[string]string{
+		"format \"x\": want json: invalid argument":       "format \"x\": want json",
+		"stop c: not running: failed precondition":        "stop c: not running",
+		"image x: not found: not found":                   "image x: not found",
+		"image x: not found":                              "image x: not found",
+		"a: invalid argument\nb: not found: not found\nc": "a; b: not found; c",
+	} {
+		if got := oneLine(errors.New(text)); got != want {
+			t.Errorf("%q: got %q, want %q", text, got, want)
+		}
+	}
+}
+
+func TestWriteTable_ReplacesControlCharacters(t *testing.T) {
 	var out strings.Builder
 	if err := writeTable(&out, []string{"A", "B"}, [][]string{{"x/\x1b[31m", "1\n2\t\u009b3"}}); err != nil {
 		t.Fatal(err)

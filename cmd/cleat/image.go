@@ -77,7 +77,7 @@ func importImage(ctx context.Context, a *app, file string, o client.ImportOption
 		if err != nil {
 			return fmt.Errorf("open archive: %w", err)
 		}
-		defer func() { _ = f.Close() }() // it was only read
+		defer func() { _ = f.Close() }() // it was only read from
 		in = f
 	}
 	proxy, ctx := newProxy(ctx)

@@ -19,10 +19,10 @@ import (
 	"github.com/cleatproject/cleat/client"
 )
 
-// fileLog begins the --log that names a file.
+// fileLog is the prefix of a --log that names a file.
 const fileLog = "file://"
 
-// pollLog is how often a followed log is looked at.
+// pollLog is the interval at which a followed log is read.
 const pollLog = 50 * time.Millisecond
 
 func logsCommand(a *app) *cobra.Command {
@@ -45,14 +45,14 @@ func logsCommand(a *app) *cobra.Command {
 
 func showLog(ctx context.Context, a *app, c *client.Client, box client.Container, tail int64, follow bool) error {
 	if logFile(box) == "" {
-		return hinted(fmt.Errorf("show log of %s: it has none: %w", box.ID, errdefs.ErrFailedPrecondition),
-			"run keeps a log with --detach, without --tty, and with --log file:///PATH")
+		return hinted(fmt.Errorf("show log of %s: container has no log: %w", box.ID, errdefs.ErrFailedPrecondition),
+			"run keeps a log with --detach and without --tty, or with --log file:///PATH")
 	}
 	f, err := openLog(ctx, c, box.ID, logFile(box))
 	if err != nil {
 		return err
 	}
-	defer func() { _ = f.Close() }() // it was only read
+	defer func() { _ = f.Close() }() // it was only read from
 	if tail >= 0 {
 		if err := seekTail(f, tail); err != nil {
 			return err
@@ -70,18 +70,18 @@ func showLog(ctx context.Context, a *app, c *client.Client, box client.Container
 		_, werr = c.Wait(wctx, box.ID, 0)
 	}()
 	err = copyLog(ctx, a.stdout, f, ended)
-	cancel() // where nobody reads any more, the container's end is not waited for
+	cancel() // without a reader there is no reason to wait for the container
 	<-ended
 	if err != nil {
 		return err
 	}
 	if errdefs.IsNotFound(werr) {
-		return nil // removed: its log ended with it
+		return nil // the container was removed with its log
 	}
 	return werr
 }
 
-// openLog opens the log of a container: the file, or where this user may not read that, what the daemon returns of it.
+// openLog opens the log of a container: the file, or the daemon's view of it if this user may not read the file.
 func openLog(ctx context.Context, c *client.Client, id, path string) (io.ReadSeekCloser, error) {
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrPermission) {
@@ -93,7 +93,7 @@ func openLog(ctx context.Context, c *client.Client, id, path string) (io.ReadSee
 	return f, nil
 }
 
-// remoteLog is a log that the daemon reads. The removal of the container ends it.
+// remoteLog reads a log through the daemon. It ends when the container is removed.
 type remoteLog struct {
 	ctx context.Context //nolint:containedctx // of the command that reads
 	c   *client.Client
@@ -133,8 +133,7 @@ func (l *remoteLog) Seek(offset int64, whence int) (int64, error) {
 // Close implements io.Closer.
 func (l *remoteLog) Close() error { return nil }
 
-// logFile is the file that a container's output goes to, the daemon's or one that was named; empty where
-// there is none.
+// logFile returns the file that a container's output is written to: the daemon's, or that of --log; "" if there is none.
 func logFile(box client.Container) string {
 	if box.LogPath != "" {
 		return box.LogPath
@@ -142,7 +141,7 @@ func logFile(box client.Container) string {
 	return filePath(box.Stdio.Stdout)
 }
 
-// filePath is the path of a file:// URL, in which the shim takes %20 for a space; empty for any other.
+// filePath returns the path of a file:// URL, decoded as the shim decodes it; "" for any other text.
 func filePath(text string) string {
 	if u, err := url.Parse(text); err == nil && strings.HasPrefix(text, fileLog) {
 		return u.Path
@@ -150,7 +149,7 @@ func filePath(text string) string {
 	return ""
 }
 
-// copyLog copies what a log holds and what is added until ended is closed.
+// copyLog copies a log, and what is added to it until ended is closed.
 func copyLog(ctx context.Context, out io.Writer, f io.Reader, ended <-chan struct{}) error {
 	ticks := time.NewTicker(pollLog)
 	defer ticks.Stop()
@@ -174,7 +173,7 @@ func copyLog(ctx context.Context, out io.Writer, f io.Reader, ended <-chan struc
 	}
 }
 
-// seekTail sets the file to where its last n lines begin.
+// seekTail seeks to the start of the last n lines.
 func seekTail(f io.ReadSeeker, n int64) error {
 	end, err := f.Seek(0, io.SeekEnd)
 	if err != nil {
@@ -193,7 +192,7 @@ func seekTail(f io.ReadSeeker, n int64) error {
 		}
 		b := buf[:size]
 		if at == end && b[size-1] == '\n' {
-			b = b[:size-1] // ends the last line and begins none
+			b = b[:size-1] // it ends the last line
 		}
 		for i := bytes.LastIndexByte(b, '\n'); i >= 0; i = bytes.LastIndexByte(b[:i], '\n') {
 			if lines++; lines == n {
@@ -213,13 +212,13 @@ func seekTail(f io.ReadSeeker, n int64) error {
 	return nil
 }
 
-// runWithLog is run for a process whose output goes to a log: it shows that.
+// runWithLog is run for a process whose output goes to a log: it follows the log.
 func (s *session) runWithLog(ctx context.Context, path string) error {
 	f, err := openLog(ctx, s.c, s.id, path)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = f.Close() }() // it was only read
+	defer func() { _ = f.Close() }() // it was only read from
 	ended := make(chan struct{})
 	copied := make(chan error, 1)
 	go func() { copied <- copyLog(ctx, s.a.stdout, f, ended) }()

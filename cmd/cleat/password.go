@@ -10,10 +10,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxPassword bounds what is read as a password, in bytes.
+// maxPassword bounds a password, in bytes.
 const maxPassword = 64 << 10
 
-// readPassword reads a line from stdin, which is not shown where that is a terminal.
+// readPassword reads a line from stdin, without echo if stdin is a terminal.
 func (a *app) readPassword() (password string, err error) {
 	before, terr := getTermios(a.stdin)
 	if terr == nil {
@@ -31,7 +31,7 @@ func (a *app) readPassword() (password string, err error) {
 		}()
 	}
 	var line []byte
-	one := make([]byte, 1) // no byte more than the line: the rest is not ours
+	one := make([]byte, 1) // what follows the line is left in stdin
 	for len(line) < maxPassword {
 		n, err := a.stdin.Read(one)
 		if n > 0 && one[0] != '\n' {
@@ -45,7 +45,7 @@ func (a *app) readPassword() (password string, err error) {
 		}
 	}
 	if password = strings.TrimSuffix(string(line), "\r"); password == "" {
-		return "", fmt.Errorf("read password: there is none on stdin: %w", errdefs.ErrInvalidArgument)
+		return "", fmt.Errorf("read password: no password on stdin: %w", errdefs.ErrInvalidArgument)
 	}
 	return password, nil
 }

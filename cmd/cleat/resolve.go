@@ -11,11 +11,11 @@ import (
 	"github.com/cleatproject/cleat/client"
 )
 
-// shortest is how few digits of a made-up id may stand for it.
+// shortest is the minimum length of the short form of a generated id.
 const shortest = 3
 
-// byID calls f with a container's id: with ref itself, and where there is no such container, with
-// the made-up id that ref is the beginning of.
+// byID calls f with ref as the id of a container. If no such container exists, it calls f with the generated id that
+// starts with ref.
 func byID(ctx context.Context, c *client.Client, ref string, f func(id string) error) error {
 	err := f(ref)
 	if !errdefs.IsNotFound(err) || len(ref) < shortest || len(ref) >= 64 || !isHex(ref) {
@@ -37,10 +37,10 @@ func byID(ctx context.Context, c *client.Client, ref string, f func(id string) e
 	case 1:
 		return f(found[0])
 	}
-	return fmt.Errorf("container %s: %d ids begin like this: %w", ref, len(found), errdefs.ErrInvalidArgument)
+	return fmt.Errorf("container %s: ambiguous id, %d containers match: %w", ref, len(found), errdefs.ErrInvalidArgument)
 }
 
-// lookup returns one container with what is known of it.
+// lookup returns the container that ref names.
 func lookup(ctx context.Context, c *client.Client, ref string) (box client.Container, err error) {
 	err = byID(ctx, c, ref, func(id string) error {
 		box, err = get(ctx, c, id)
@@ -49,7 +49,7 @@ func lookup(ctx context.Context, c *client.Client, ref string) (box client.Conta
 	return box, err
 }
 
-// get is lookup by the whole id.
+// get returns the container with an id.
 func get(ctx context.Context, c *client.Client, id string) (client.Container, error) {
 	found, err := c.List(ctx, client.ListRequest{All: true, Filters: []string{`id==` + quote(id)}})
 	if err == nil && len(found) == 0 {
@@ -61,8 +61,8 @@ func get(ctx context.Context, c *client.Client, id string) (client.Container, er
 	return found[0], nil
 }
 
-// explain says of a call that wants a container to run that it has ended, where that is why the call failed
-// with err.
+// explain replaces err, of a call on a running container, by an error that names the exit code if the container has
+// stopped.
 func explain(ctx context.Context, c *client.Client, id string, err error) error {
 	if !errdefs.IsNotFound(err) && !errdefs.IsFailedPrecondition(err) {
 		return err
@@ -71,14 +71,14 @@ func explain(ctx context.Context, c *client.Client, id string, err error) error 
 	if lerr != nil || box.Status != "stopped" {
 		return err
 	}
-	return hinted(fmt.Errorf("container %s does not run: it has ended with code %d: %w", id, box.ExitStatus, errdefs.ErrFailedPrecondition),
-		"cleat inspect "+id+" shows what is known of it, cleat rm "+id+" removes it")
+	return hinted(fmt.Errorf("container %s is not running: exited with code %d: %w", id, box.ExitStatus, errdefs.ErrFailedPrecondition),
+		"cleat inspect "+id+" shows the details, cleat rm "+id+" removes the container")
 }
 
-// quote makes a value of the filter syntax that cannot say anything else.
+// quote quotes a value for the filter syntax.
 func quote(s string) string { return fmt.Sprintf("%q", s) }
 
-// withContainer runs f with a connection and the container that ref names.
+// withContainer calls f with a connection and the container that ref names.
 func (a *app) withContainer(ctx context.Context, ref string, f func(*client.Client, client.Container) error) error {
 	return a.withClient(ctx, func(c *client.Client) error {
 		box, err := lookup(ctx, c, ref)
@@ -89,8 +89,8 @@ func (a *app) withContainer(ctx context.Context, ref string, f func(*client.Clie
 	})
 }
 
-// forEach does something to each container named, at the same time, and prints the names of those
-// where it worked. Every error is reported.
+// forEach calls f for each of the named containers in parallel, and prints the names of those where f succeeded. Every
+// error is reported.
 func (a *app) forEach(ctx context.Context, refs []string, f func(ctx context.Context, c *client.Client, id string) error) error {
 	return a.withClient(ctx, func(c *client.Client) error {
 		results := make([]chan error, len(refs))
@@ -100,7 +100,7 @@ func (a *app) forEach(ctx context.Context, refs []string, f func(ctx context.Con
 				results[i] <- byID(ctx, c, ref, func(id string) error { return f(ctx, c, id) })
 			}()
 		}
-		var unread error // which ends none of what is under way
+		var unread error // the other calls continue
 		err := a.inTurn(len(refs), func(i int) error {
 			err := <-results[i]
 			if err == nil && unread == nil {
@@ -112,8 +112,8 @@ func (a *app) forEach(ctx context.Context, refs []string, f func(ctx context.Con
 	})
 }
 
-// inTurn calls f for each of n things. An error is reported and does not keep f from the others, but for an
-// exitCode, which is returned at once.
+// inTurn calls f for each index below n. An error is reported and does not stop the iteration, except for an exitCode,
+// which is returned at once.
 func (a *app) inTurn(n int, f func(i int) error) error {
 	failed := false
 	for i := range n {

@@ -85,7 +85,7 @@ func readEnvFile(file string) (vars []string, err error) {
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = f.Close() }() // it was only read
+	defer func() { _ = f.Close() }() // it was only read from
 	lines := bufio.NewScanner(f)
 	lines.Buffer(nil, longestLine)
 	number := 1

@@ -14,8 +14,8 @@ import (
 	"github.com/cleatproject/cleat/client/stdio"
 )
 
-// session connects this program's streams, terminal and signals with one process of a container
-// until that has exited. run, exec and attach are each a session with a beginning of their own.
+// session connects this program's streams, terminal and signals with one process of a container until the process
+// exits. run, exec and attach each prepare a session.
 type session struct {
 	a      *app
 	c      *client.Client
@@ -24,26 +24,26 @@ type session struct {
 	set    *stdio.Set
 	id     string
 	execID string
-	// input sends stdin; signals passes signals on.
+	// input forwards stdin; signals forwards signals.
 	input, signals bool
-	// wait waits for the process.
+	// wait waits until the process exits.
 	wait func(context.Context) (client.Exit, error)
-	// leave ends the session, and not the process.
+	// leave ends the session but not the process.
 	leave  context.CancelCauseFunc
 	hangup sync.Once
 }
 
-// hangup is the end of a session whose terminal is gone.
+// hangup is the error of a session whose terminal hung up.
 type hangup struct{}
 
 func (hangup) Error() string { return "the terminal hung up" }
 
-// killAfter is how long a container whose output nobody reads any more is given to end by itself, and the daemon to
-// answer where there is nobody any more.
+// killAfter bounds the time until a container whose output has no reader is killed, and that of calls to the daemon
+// after the terminal hung up.
 const killAfter = 2 * time.Second
 
-// run returns the process's exit code, as an exitCode. Where the context ends first, or the user's terminal
-// hangs up (hangup), the process goes on, and its stdio is left to whoever attaches next.
+// run returns the process's exit code as an exitCode. If the context ends first, or the user's terminal hangs up
+// (hangup), the process keeps running, and its stdio is left for the next attach.
 func (s *session) run(ctx context.Context) (err error) {
 	ctx, leave := context.WithCancelCause(ctx)
 	defer leave(nil)
@@ -90,22 +90,22 @@ func (s *session) copy(ctx context.Context) error {
 		streams.In = in
 		streams.InEnd = func() {
 			s.hungUp(ctx)
-			_ = s.c.CloseIO(ctx, s.id, s.execID) // it fails where the process has exited already
+			_ = s.c.CloseIO(ctx, s.id, s.execID) // it fails if the process has exited
 		}
 	}
 	s.set.Copy(streams)
 	return nil
 }
 
-// hungUp ends the session where the terminal has hung up, and says whether it has. The process gets the
-// signal that a program without a terminal gets: a shell ends by it, what goes on can be attached to.
+// hungUp reports whether the terminal has hung up, and ends the session if so. The process receives SIGHUP, as a program
+// that lost its terminal does: a shell exits, and a process that keeps running can be attached to.
 func (s *session) hungUp(ctx context.Context) bool {
 	if !s.term.gone() {
 		return false
 	}
 	s.hangup.Do(func() {
 		if s.signals {
-			ctx, cancel := context.WithTimeout(ctx, killAfter) // nobody is there to end a wait for the daemon
+			ctx, cancel := context.WithTimeout(ctx, killAfter) // no user can interrupt the call
 			defer cancel()
 			_ = s.c.Kill(ctx, s.id, client.KillRequest{ExecID: s.execID, Signal: syscall.SIGHUP}) // it may have exited
 		}
@@ -114,7 +114,7 @@ func (s *session) hungUp(ctx context.Context) bool {
 	return true
 }
 
-// left is the hangup that ended the context, where one did, in place of the error that came of that.
+// left returns the hangup that ended the context, or err if the context has not ended by a hangup.
 func left(ctx context.Context, err error) error {
 	if cause := context.Cause(ctx); errors.As(cause, new(hangup)) {
 		return cause
@@ -128,7 +128,7 @@ func (s *session) abandon() {
 	}
 }
 
-// passSignal gives signals to the process, the third request to end as SIGKILL.
+// passSignal forwards signals to the process, the third interrupt as SIGKILL.
 func (s *session) passSignal(ctx context.Context) func(syscall.Signal) {
 	var e escalation
 	return func(sig syscall.Signal) {
@@ -137,7 +137,7 @@ func (s *session) passSignal(ctx context.Context) func(syscall.Signal) {
 		}
 		send, warn := e.next(sig, time.Now())
 		if warn {
-			_, _ = s.a.stderr.WriteString("cleat: it goes on; once more kills it\r\n") // a courtesy only
+			_, _ = s.a.stderr.WriteString("cleat: still running; interrupt again to kill it\r\n") // the signal matters more than the message
 		}
 		err := s.c.Kill(ctx, s.id, client.KillRequest{ExecID: s.execID, Signal: send})
 		if err != nil && !errdefs.IsNotFound(err) && ctx.Err() == nil {
@@ -146,8 +146,8 @@ func (s *session) passSignal(ctx context.Context) func(syscall.Signal) {
 	}
 }
 
-// watchOutput ends the process when its output cannot be written any more, as a shell's pipeline
-// would: it would otherwise wait for a reader for ever. The returned function ends the watch.
+// watchOutput ends the process when its output has no reader any more, as in a shell's pipeline; otherwise the process
+// would wait for a reader forever. The returned function ends the watch.
 func (s *session) watchOutput(ctx context.Context) (stop func()) {
 	if s.set == nil || s.set.Broken() == nil {
 		return func() {}

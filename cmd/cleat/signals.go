@@ -15,12 +15,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// sigRTMin and sigRTMax are the ends of the real-time signals, as glibc and musl name them: 32 and 33 are
-// kept for their threads (34 as well by musl, which calls it so all the same).
+// sigRTMin and sigRTMax are the first and last real-time signals in the numbering of glibc, which reserves 32 and 33 for
+// its threads. musl also reserves 34, but counts from it as well.
 const sigRTMin, sigRTMax = 34, 64
 
-// parseSignal reads a signal by number or by name, with or without SIG; real-time signals are RTMIN, RTMAX
-// and what is counted from them, as RTMIN+3, by which systemd is stopped.
+// parseSignal parses a signal by number or by name, with or without SIG. Real-time signals are RTMIN, RTMAX, and offsets
+// from them such as RTMIN+3, which stops systemd.
 func parseSignal(text string) (syscall.Signal, error) {
 	if n, err := strconv.Atoi(text); err == nil && n > 0 && n <= 64 {
 		return syscall.Signal(n), nil
@@ -38,7 +38,7 @@ func parseSignal(text string) (syscall.Signal, error) {
 	return 0, fmt.Errorf("signal %q: want a name such as TERM or a number from 1 to 64: %w", text, errdefs.ErrInvalidArgument)
 }
 
-// realTimeSignal reads RTMIN, RTMIN+N, RTMAX and RTMAX-N.
+// realTimeSignal parses RTMIN, RTMIN+N, RTMAX and RTMAX-N.
 func realTimeSignal(name string) (syscall.Signal, bool) {
 	base, rest := sigRTMin, ""
 	switch {
@@ -59,14 +59,13 @@ func realTimeSignal(name string) (syscall.Signal, bool) {
 	return syscall.Signal(base + away), true
 }
 
-// signals are those that end a program, or mean what the program makes of them: they are passed on.
+// forwarded returns the signals that are forwarded: those that end a program, or whose meaning is up to it.
 func forwarded() []os.Signal {
 	return []os.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGUSR1, syscall.SIGUSR2}
 }
 
-// proxy takes the signals that this program gets. Before there is a process to pass them on to, one
-// that ends programs cancels the context; from hold on they are kept, and forward gives them to the
-// process, in order.
+// proxy handles the signals that this program receives. Before a process exists, a signal that ends programs cancels the
+// context. After hold, signals are kept, and forward sends them to the process in order.
 type proxy struct {
 	cancel context.CancelFunc
 	ch     chan os.Signal
@@ -81,10 +80,10 @@ type proxy struct {
 	early syscall.Signal
 }
 
-// maxKept bounds the signals that are kept.
+// maxKept bounds the number of kept signals.
 const maxKept = 16
 
-// newProxy begins to take signals; the context that it returns ends by one.
+// newProxy starts to handle signals, and returns a context that a signal cancels. The caller must call close.
 func newProxy(ctx context.Context) (*proxy, context.Context) {
 	ctx, cancel := context.WithCancel(ctx)
 	p := &proxy{cancel: cancel, ch: make(chan os.Signal, 16), wake: make(chan struct{}, 1), stop: make(chan struct{})}
@@ -108,7 +107,7 @@ func (p *proxy) run() {
 	}
 }
 
-// take keeps a signal, or cancels by it.
+// take keeps a signal, or cancels the context.
 func (p *proxy) take(s syscall.Signal) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -123,7 +122,7 @@ func (p *proxy) take(s syscall.Signal) {
 	}
 }
 
-// pass gives what is kept to the process. Only run calls it.
+// pass sends the kept signals to the process. Only run calls it.
 func (p *proxy) pass() {
 	p.mu.Lock()
 	send, signals := p.send, p.kept
@@ -139,8 +138,7 @@ func (p *proxy) pass() {
 	}
 }
 
-// hold ends the time in which a signal cancels: there is a process now, which later signals are
-// for. False says that one has cancelled already.
+// hold keeps later signals for the process, which exists now. It returns false if a signal has cancelled the context.
 func (p *proxy) hold() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -151,14 +149,14 @@ func (p *proxy) hold() bool {
 	return true
 }
 
-// forward makes send get the signals from now on, and those that are kept.
+// forward calls send for the kept signals and for each later one.
 func (p *proxy) forward(send func(syscall.Signal)) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.held, p.send = true, send
 	select {
 	case p.wake <- struct{}{}:
-	default: // it is awake
+	default: // run is awake
 	}
 }
 
@@ -169,7 +167,7 @@ func (p *proxy) cancelledBy() syscall.Signal {
 	return p.early
 }
 
-// close gives the signals their usual meaning back.
+// close restores the default handling of signals, and waits for run.
 func (p *proxy) close() {
 	signal.Stop(p.ch)
 	close(p.stop)
@@ -177,8 +175,8 @@ func (p *proxy) close() {
 	p.cancel()
 }
 
-// escalation turns the third request to end within a while into SIGKILL: a container's first
-// process ignores signals that it has no handler for.
+// escalation turns the third interrupt within askedWithin of the previous one into SIGKILL: a container's first process
+// ignores signals without a handler.
 type escalation struct {
 	asked int
 	last  time.Time
@@ -186,7 +184,7 @@ type escalation struct {
 
 const askedWithin = 5 * time.Second
 
-// next returns the signal to send for s, and whether a word about it is due.
+// next returns the signal to send for s, and whether to warn that the next one kills.
 func (e *escalation) next(s syscall.Signal, now time.Time) (send syscall.Signal, warn bool) {
 	if s != syscall.SIGINT && s != syscall.SIGTERM {
 		return s, false
