@@ -14,32 +14,33 @@ import (
 	"github.com/cleatproject/cleat/daemon"
 )
 
-const usage = `Usage: cleatd [flags]
-       cleatd [flags] doctor [--repair]
-       cleatd [flags] config default|dump|migrate
-       cleatd [flags] publish --namespace NAMESPACE --topic TOPIC
-       cleatd oci-hook [--] PROGRAM [ARG...]
+const usage = `Usage: cleatd [FLAGS]
+       cleatd [FLAGS] doctor [--repair]
+       cleatd [FLAGS] config default|dump|migrate
+       cleatd [FLAGS] publish --namespace NAMESPACE --topic TOPIC
+       cleatd oci-hook [--] PROGRAM [ARGUMENT...]
 
-cleatd manages containers. It starts a shim for each, and may be stopped, killed, restarted or
-upgraded while every container runs on.
+cleatd manages containers. It starts a shim for each container. Containers keep running while cleatd is
+stopped, killed, restarted or upgraded.
 
-doctor looks over what a daemon keeps on disk, tells what is wrong, what it means and what to do,
-and changes nothing. It exits with 1 if something is wrong. With --repair, and cleatd stopped, it
-mends what can be mended and keeps beside what it replaces.
+doctor checks the data of a daemon on disk. It reports each problem with its meaning and what to do, changes
+nothing, and exits with 1 if it finds a problem. With --repair, and cleatd stopped, it repairs what it can and
+keeps a copy of each file it replaces.
 
-config shows a configuration file: default the one that holds what is so anyway, dump what the file
-and the flags come to, migrate what the file comes to; of a file of containerd's, what cleat does not
-follow goes to standard error.
+config default prints the built-in defaults, config dump the configuration that results from file and flags,
+and config migrate the one that results from the file alone. Keys of a containerd configuration file that
+cleat does not support are reported on standard error.
 
-publish sends the daemon an event, a protobuf Any on standard input; it is for shims.
+publish sends an event, a protobuf Any on standard input, to the daemon; shims use it.
 
-oci-hook runs PROGRAM as a hook of an OCI runtime, with the container's state, which it reads from standard
-input, in the arguments: {{id}}, {{pid}}, {{status}}, {{bundle}}, {{rootfs}}, {{annotation "NAME"}}.
+oci-hook runs PROGRAM as a hook of an OCI runtime. It reads the container's state from standard input and
+replaces, in the arguments, {{id}}, {{pid}}, {{status}}, {{bundle}}, {{rootfs}} and {{annotation "NAME"}}.
 
-Flags (each overrides the configuration file; of names with one letter, the long one is beside it):
+Flags override the configuration file. Short forms are -a, -c, -l and -v.
+
 `
 
-// streams are what a command reads and writes.
+// streams are the standard streams of a command.
 type streams struct {
 	in       io.Reader
 	out, err io.Writer
@@ -54,24 +55,33 @@ func main() {
 			return
 		}
 		if errors.Is(err, errFindings) {
-			os.Exit(1) //nolint:gocritic // the report says what there is to say
+			os.Exit(1) //nolint:gocritic // the report has been printed
 		}
 		fmt.Fprintln(os.Stderr, "cleatd:", err)
-		if hint := daemon.Hint(err); hint != "" {
+		hint := daemon.Hint(err)
+		if errors.As(err, new(*wrongUsage)) {
+			hint = "run 'cleatd --help' for usage"
+		}
+		if hint != "" {
 			fmt.Fprintln(os.Stderr, "hint:", hint)
 		}
 		os.Exit(1) //nolint:gocritic // stop has nothing left to do
 	}
 }
 
-// options are the flags before a command. An empty one leaves the configuration alone.
+// wrongUsage is an error in the arguments.
+type wrongUsage struct{ error }
+
+func usageError(err error) error { return &wrongUsage{err} }
+
+// options are the flags before a command. An empty option does not change the configuration.
 type options struct {
 	config                                       string
 	root, state, address, ttrpcAddress, logLevel string
 	version, configNamed                         bool
 }
 
-// parse reads the flags, whose names are containerd's where it has them, and returns the rest.
+// parse parses the flags, which have containerd's names if containerd has them, and returns the other arguments.
 func parse(args []string, out io.Writer) (o options, rest []string, err error) {
 	cfg := daemon.DefaultConfiguration()
 	flags := flag.NewFlagSet("cleatd", flag.ContinueOnError)
@@ -85,12 +95,12 @@ func parse(args []string, out io.Writer) (o options, rest []string, err error) {
 			flags.StringVar(into, name, value, help)
 		}
 	}
-	text(&o.config, daemon.DefaultConfig, "configuration `file`, TOML; missing is fine unless named here", "config", "c")
-	text(&o.root, "", "`directory` for what survives a reboot (default "+cfg.Root+")", "root")
-	text(&o.state, "", "`directory` for what does not (default "+cfg.State+")", "state")
-	text(&o.address, "", "`path` of the gRPC socket (default "+cfg.Address+")", "address", "a")
-	text(&o.ttrpcAddress, "", "`path` of the ttrpc socket (default: the gRPC one's with .ttrpc added)", "ttrpc-address")
-	text(&o.logLevel, "", "debug, info, warn or error (default "+cfg.LogLevel+")", "log-level", "l")
+	text(&o.config, daemon.DefaultConfig, "configuration `FILE` in TOML; the default file may be missing", "config", "c")
+	text(&o.root, "", "`DIRECTORY` of persistent data (default "+cfg.Root+")", "root")
+	text(&o.state, "", "`DIRECTORY` of volatile data (default "+cfg.State+")", "state")
+	text(&o.address, "", "`PATH` of the gRPC socket (default "+cfg.Address+")", "address", "a")
+	text(&o.ttrpcAddress, "", "`PATH` of the ttrpc socket (default that of the gRPC socket with .ttrpc added)", "ttrpc-address")
+	text(&o.logLevel, "", "log `LEVEL`: debug, info, warn or error (default "+cfg.LogLevel+")", "log-level", "l")
 	for _, name := range []string{"version", "v"} {
 		flags.BoolVar(&o.version, name, false, "print the version and exit")
 	}
@@ -99,7 +109,7 @@ func parse(args []string, out io.Writer) (o options, rest []string, err error) {
 	return o, flags.Args(), err
 }
 
-// load reads the configuration file and puts the flags over it.
+// load reads the configuration file and applies the flags.
 func (o *options) load(cfg *daemon.Config) error {
 	if err := cfg.Load(o.config, o.configNamed); err != nil {
 		return err
@@ -115,7 +125,7 @@ func (o *options) load(cfg *daemon.Config) error {
 	return nil
 }
 
-// run parses the flags and runs the daemon, or what was asked for in its place.
+// run parses the flags and runs the daemon or a command.
 func run(ctx context.Context, args []string, s streams) error {
 	o, rest, err := parse(args, s.out)
 	if err != nil {
@@ -133,7 +143,7 @@ func run(ctx context.Context, args []string, s streams) error {
 	switch command {
 	case "config":
 		return configure(cfg, o, rest, s)
-	case "oci-hook": // needs no configuration, and may be run where the file is not to be read
+	case "oci-hook": // needs no configuration, and may run as a user who cannot read the file
 		return daemon.OCIHook(rest, s.in)
 	}
 	if err := o.load(&cfg); err != nil {
@@ -147,22 +157,22 @@ func run(ctx context.Context, args []string, s streams) error {
 	case "publish":
 		return publish(ctx, cfg, rest, s)
 	}
-	return fmt.Errorf("unexpected argument %q; see cleatd --help", command)
+	return usageError(fmt.Errorf("unexpected argument %q", command))
 }
 
-// errFindings says that doctor found something.
-var errFindings = errors.New("there are findings")
+// errFindings is the error of doctor if it has found problems.
+var errFindings = errors.New("problems found")
 
-// look is the doctor subcommand.
+// look implements the command doctor.
 func look(ctx context.Context, cfg daemon.Config, args []string, out io.Writer) error {
 	flags := flag.NewFlagSet("cleatd doctor", flag.ContinueOnError)
 	flags.SetOutput(out)
-	repair := flags.Bool("repair", false, "mend what can be mended; cleatd must be stopped")
+	repair := flags.Bool("repair", false, "repair what can be repaired; cleatd must be stopped")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
 	if flags.NArg() > 0 {
-		return fmt.Errorf("unexpected argument %q; see cleatd --help", flags.Arg(0))
+		return usageError(fmt.Errorf("unexpected argument %q", flags.Arg(0)))
 	}
 	n, err := daemon.Doctor(ctx, cfg, daemon.DoctorOptions{Repair: *repair}, out)
 	if err == nil && n > 0 {

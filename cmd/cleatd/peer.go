@@ -8,12 +8,12 @@ import (
 	"github.com/cleatproject/cleat/daemon"
 )
 
-// The commands that cleatd has because containerd has them.
+// The commands that cleatd shares with containerd.
 
-// configure is the config subcommand.
+// configure implements the command config.
 func configure(cfg daemon.Config, o options, args []string, s streams) error {
 	if len(args) != 1 {
-		return fmt.Errorf("config: want one of default, dump, migrate; see cleatd --help")
+		return usageError(fmt.Errorf("config: %d arguments given; want default, dump or migrate", len(args)))
 	}
 	var err error
 	switch args[0] {
@@ -23,7 +23,7 @@ func configure(cfg daemon.Config, o options, args []string, s streams) error {
 	case "migrate":
 		err = cfg.Load(o.config, o.configNamed)
 	default:
-		err = fmt.Errorf("config %s: want one of default, dump, migrate; see cleatd --help", args[0])
+		err = usageError(fmt.Errorf("config %s: want default, dump or migrate", args[0]))
 	}
 	if err != nil {
 		return err
@@ -36,18 +36,18 @@ func configure(cfg daemon.Config, o options, args []string, s streams) error {
 	return cfg.Write(s.out)
 }
 
-// publish is the publish subcommand, which shims run.
+// publish implements the command publish, which shims run.
 func publish(ctx context.Context, cfg daemon.Config, args []string, s streams) error {
 	flags := flag.NewFlagSet("cleatd publish", flag.ContinueOnError)
 	flags.SetOutput(s.out)
-	address := flags.String("address", cfg.Address, "`path` of the daemon's gRPC socket")
-	namespace := flags.String("namespace", "", "`namespace` of the event")
-	topic := flags.String("topic", "", "`topic` of the event")
+	address := flags.String("address", cfg.Address, "`PATH` of the daemon's gRPC socket")
+	namespace := flags.String("namespace", "", "`NAMESPACE` of the event")
+	topic := flags.String("topic", "", "`TOPIC` of the event")
 	if err := flags.Parse(args); err != nil {
 		return err
 	}
 	if flags.NArg() > 0 {
-		return fmt.Errorf("unexpected argument %q; see cleatd --help", flags.Arg(0))
+		return usageError(fmt.Errorf("unexpected argument %q", flags.Arg(0)))
 	}
 	return daemon.Publish(ctx, *address, *namespace, *topic, s.in)
 }
