@@ -73,7 +73,11 @@ func argCount(least, most int) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if n := len(args); n < least || most >= 0 && n > most {
 			want := strings.Replace(cmd.UseLine(), " [FLAGS]", "", 1)
-			return usage(cmd.CommandPath(), fmt.Errorf("%d arguments given; want: %s", n, want))
+			given := fmt.Sprintf("%d arguments", n)
+			if n == 1 {
+				given = "1 argument"
+			}
+			return usage(cmd.CommandPath(), fmt.Errorf("%s given; want: %s", given, want))
 		}
 		return nil
 	}
