@@ -51,7 +51,9 @@ func CatchSignals() {
 	discard := make(chan os.Signal, 1) // full or not, signals are dropped
 	signal.Notify(discard, syscall.SIGPIPE, syscall.SIGHUP)
 	ignored := ignoredSignals()
-	for _, s := range reservedSignals {
+	// Those that C libraries keep for themselves, and that the Go runtime therefore does not catch, see
+	// signal(7). This process has no C library.
+	for _, s := range []syscall.Signal{32, 33, 34} {
 		if ignored&(1<<(s-1)) != 0 {
 			resetSignal(s)
 		}
@@ -64,11 +66,7 @@ func CatchSignals() {
 	}
 }
 
-// reservedSignals are those that C libraries keep for themselves, and that the Go runtime therefore
-// does not catch, see signal(7). This process has no C library.
-var reservedSignals = []syscall.Signal{32, 33, 34}
-
-// resetSignal gives a signal its default action. os/signal does nothing for reserved signals.
+// resetSignal gives a signal its default action. os/signal does nothing for those of C libraries.
 func resetSignal(s syscall.Signal) {
 	var action [4]uint64        // struct sigaction of the kernel: SIG_DFL, no flags, an empty mask
 	const sizeOfSigset = 64 / 8 // 64 signals

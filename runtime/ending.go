@@ -96,18 +96,18 @@ func step(p phase, h happening) (phase, effects) {
 	return c.next, c.do
 }
 
-var phaseNames = [numPhases]string{"unreported", "reported", "exit-reported", "delete-reported"}
-
-func (p phase) String() string { return phaseNames[p] }
+func (p phase) String() string {
+	return [...]string{"unreported", "reported", "exit-reported", "delete-reported", "?"}[min(p, numPhases)]
+}
 
 // MarshalText implements encoding.TextMarshaler.
-func (p phase) MarshalText() ([]byte, error) { return []byte(phaseNames[p]), nil }
+func (p phase) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
 
 // UnmarshalText implements encoding.TextUnmarshaler.
 func (p *phase) UnmarshalText(text []byte) error {
-	for i, name := range phaseNames {
-		if name == string(text) {
-			*p = phase(i)
+	for q := range numPhases {
+		if q.String() == string(text) {
+			*p = q
 			return nil
 		}
 	}
