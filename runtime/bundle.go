@@ -19,8 +19,9 @@ import (
 	"github.com/cleatproject/cleat/proto/rpc"
 )
 
-// Files of a bundle, beside config.json and rootfs/.
+// Files of a bundle, next to rootfs/.
 const (
+	specFile       = "config.json"      // the OCI runtime spec
 	bootstrapFile  = "bootstrap.json"   // how to reach the shim
 	shimBinaryFile = "shim-binary-path" // the shim it was started with
 	runtimeFile    = "runtime"          // the runtime name it was asked for by
@@ -52,9 +53,9 @@ func (m *Manager) bundleIn(dir, namespace, id string) *bundle {
 	}
 }
 
-// create makes the bundle with its spec, whole or not at all. A bundle that stands there already
-// is errdefs.ErrAlreadyExists.
-func (b *bundle) create(spec []byte, runtimeName, shimBinary string) (err error) {
+// create makes the bundle, whole or not at all, but for its spec (writeSpec). A bundle that exists is
+// errdefs.ErrAlreadyExists.
+func (b *bundle) create(runtimeName, shimBinary string) (err error) {
 	var u undo.Stack
 	defer func() { err = errors.Join(err, u.Run()) }()
 	parent := filepath.Dir(b.path)
@@ -66,11 +67,7 @@ func (b *bundle) create(spec []byte, runtimeName, shimBinary string) (err error)
 		return fmt.Errorf("create bundle of %s: %w", b.id, err)
 	}
 	u.Push("remove half-made bundle", func() error { return os.RemoveAll(tmp) })
-	err = b.fill(tmp, spec, runtimeName, shimBinary)
-	if err == nil {
-		err = admit(tmp, spec)
-	}
-	if err != nil {
+	if err := b.fill(tmp, runtimeName, shimBinary); err != nil {
 		return fmt.Errorf("create bundle of %s: %w", b.id, err)
 	}
 	if err := unix.Renameat2(unix.AT_FDCWD, tmp, unix.AT_FDCWD, b.path, unix.RENAME_NOREPLACE); err != nil {
@@ -85,7 +82,7 @@ func (b *bundle) create(spec []byte, runtimeName, shimBinary string) (err error)
 
 // fill writes what a bundle holds from the start. Nothing here is synced: a bundle does not
 // outlive the machine's run.
-func (b *bundle) fill(dir string, spec []byte, runtimeName, shimBinary string) error {
+func (b *bundle) fill(dir, runtimeName, shimBinary string) error {
 	if err := os.MkdirAll(b.work, 0o711); err != nil {
 		return err
 	}
@@ -100,7 +97,6 @@ func (b *bundle) fill(dir string, spec []byte, runtimeName, shimBinary string) e
 		return err
 	}
 	for name, data := range map[string][]byte{
-		"config.json":  spec,
 		shimBinaryFile: []byte(shimBinary),
 		runtimeFile:    []byte(runtimeName),
 		stateFile:      state,
@@ -112,20 +108,20 @@ func (b *bundle) fill(dir string, spec []byte, runtimeName, shimBinary string) e
 	return nil
 }
 
-// writeSpec replaces the spec of a bundle.
+// writeSpec completes a bundle by its spec.
 func (b *bundle) writeSpec(spec []byte) error {
-	if err := os.WriteFile(b.file("config.json"), spec, 0o600); err != nil {
+	if err := os.WriteFile(b.file(specFile), spec, 0o600); err != nil {
 		return fmt.Errorf("write spec of %s: %w", b.id, err)
 	}
-	if err := admit(b.path, spec); err != nil {
+	if err := chownBundle(b.path, spec); err != nil {
 		return fmt.Errorf("write spec of %s: %w", b.id, err)
 	}
 	return nil
 }
 
-// admit lets the group that is root's in a container's user namespace pass through the bundle: the
-// OCI runtime goes to the root file system as that.
-func admit(dir string, spec []byte) error {
+// chownBundle lets the group that is root's in a container's user namespace pass through the bundle:
+// the OCI runtime opens the root file system as that group.
+func chownBundle(dir string, spec []byte) error {
 	if !bytes.Contains(spec, []byte(`"gidMappings"`)) { // which is nearly always so
 		return nil
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"sync"
 
 	"github.com/containerd/errdefs"
 
@@ -17,29 +18,16 @@ import (
 	"github.com/cleatproject/cleat/proto/types"
 )
 
-// CreateOptions describe a task to be made.
-type CreateOptions struct {
+// LaunchOptions describe the shim of a task to be created.
+type LaunchOptions struct {
+	// ID is the container's, and the task's.
 	ID string
-	// Spec is the OCI runtime spec as JSON.
-	Spec []byte
-	// Rootfs is mounted by the shim at the bundle's rootfs directory.
-	Rootfs                []mount.Mount
-	Stdin, Stdout, Stderr string
-	Terminal              bool
-	// Checkpoint is a directory to restore from; optional.
-	Checkpoint string
-	// Restore, where set, fills a directory to restore from, which goes with the task.
-	Restore func(ctx context.Context, dir string) error
 	// Runtime is a runtime name or a shim's absolute path; optional.
 	Runtime string
 	// Options are the runtime's own; optional.
 	Options *types.Any
-	// Join is where a shim runs already that is to hold the task; nil for a shim of the task's own.
+	// Join names a shim that runs already and is to hold the task; nil for a shim of the task's own.
 	Join *Join
-	// Late, where set, is called while cleat's shim starts, or before another does, to fill in what
-	// the fields above, but for ID, Runtime and Options, still lack: work that need not wait for the
-	// shim, nor the shim for it.
-	Late func(context.Context, *CreateOptions) error
 }
 
 // Join names a shim that holds other tasks too.
@@ -52,26 +40,40 @@ type Join struct {
 	Binary string
 }
 
+// CreateOptions describe the container of a task.
+type CreateOptions struct {
+	// Spec is the OCI runtime spec as JSON.
+	Spec []byte
+	// Rootfs is mounted by the shim at the bundle's rootfs directory.
+	Rootfs                []mount.Mount
+	Stdin, Stdout, Stderr string
+	Terminal              bool
+	// Checkpoint is a directory to restore from; optional. See Launch.Scratch.
+	Checkpoint string
+}
+
 // runcOptionsURL names the options that runc-like shims take.
 const runcOptionsURL = "containerd.runc.v1.Options"
 
-// Create launches a shim and has it create the container, calling cleat's create verb through
-// shim/create.go. The task is invisible and would not survive a restart until Commit. On any error
-// or when ctx ends nothing is left behind.
-func (m *Manager) Create(ctx context.Context, namespace string, o CreateOptions) (*Task, error) {
-	return m.make(ctx, namespace, o, (*Task).create)
+// Launch is a task whose container is not created yet. It has one user at a time, and ends with
+// Create, Run or Close.
+type Launch struct {
+	t       *Task
+	options *types.Any
+	join    *Join
+	binary  string
+	shim    *shim // nil until it is started
+	undo    undo.Stack
+	leave   func() // the admission
 }
 
-// Run is Create and Start; with cleat's own shim in one invocation of the OCI runtime.
-func (m *Manager) Run(ctx context.Context, namespace string, o CreateOptions) (*Task, error) {
-	return m.make(ctx, namespace, o, (*Task).run)
-}
-
-// make is the walk both share: bundle, shim, first call. begin makes the container.
-func (m *Manager) make(
-	ctx context.Context, namespace string, o CreateOptions,
-	begin func(*Task, context.Context, *conn, *task.CreateTaskRequest) error,
-) (_ *Task, err error) {
+// Launch begins to create a task: it reserves the name, makes the bundle and starts cleat's shim,
+// which starts up while the caller prepares the container. The shim of another project is started by
+// Create or Run: it may read the spec. The task is invisible and would not survive a restart until
+// Commit. The caller has to call Close, which removes everything unless Create or Run has returned a
+// task. Errors are errdefs.ErrAlreadyExists for a name in use, ErrNotFound and ErrInvalidArgument for
+// a runtime or options that cannot be used.
+func (m *Manager) Launch(ctx context.Context, namespace string, o LaunchOptions) (_ *Launch, err error) {
 	binary, err := m.binaryFor(o)
 	if err != nil {
 		return nil, err
@@ -80,61 +82,94 @@ func (m *Manager) make(
 	if err != nil {
 		return nil, err
 	}
-	var u undo.Stack
-	defer func() { err = errors.Join(err, u.Run()) }()
 	leave, err := m.gates.create.Enter(ctx)
 	if err != nil {
 		return nil, fmt.Errorf("create task %s: %w", o.ID, err)
 	}
-	defer leave()
-
-	t := m.newTask(m.bundleOf(namespace, o.ID), binary, Info{
-		Stdin: o.Stdin, Stdout: o.Stdout, Stderr: o.Stderr, Terminal: o.Terminal,
-		Runtime: o.Runtime, Link: Connecting,
-	})
+	l := &Launch{options: options, join: o.Join, binary: binary, leave: sync.OnceFunc(leave)}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, l.Close())
+		}
+	}()
+	t := m.newTask(m.bundleOf(namespace, o.ID), binary, Info{Runtime: o.Runtime, Link: Connecting})
 	if err := m.add(t); err != nil {
 		return nil, err
 	}
-	u.Push("forget task", func() error { m.forget(t); return nil })
-	if !native(binary) && o.Late != nil {
-		// Shims may read the spec when they start, for the annotations that group them.
-		if err := t.furnish(ctx, &o); err != nil {
+	l.t = t
+	l.undo.Push("forget task", func() error { m.forget(t); return nil })
+	if err := t.bundle.create(o.Runtime, binary); err != nil {
+		return nil, err
+	}
+	l.undo.Push("remove bundle", t.clear)
+	if native(binary) {
+		return l, l.start(ctx)
+	}
+	return l, nil
+}
+
+// Close ends a launch, and removes the task unless Create or Run has returned it.
+func (l *Launch) Close() error {
+	err := l.undo.Run()
+	l.leave()
+	return err
+}
+
+// Scratch creates a directory on disk that goes with the task at the latest.
+func (l *Launch) Scratch(name string) (string, error) { return l.t.Scratch(name) }
+
+// Create has the shim create the container, calling cleat's create verb through shim/create.go. On
+// any error or when ctx ends nothing is left after Close.
+func (l *Launch) Create(ctx context.Context, o CreateOptions) (*Task, error) {
+	return l.begin(ctx, o, (*Task).create)
+}
+
+// Run is Create and Task.Start; with cleat's own shim in one invocation of the OCI runtime.
+func (l *Launch) Run(ctx context.Context, o CreateOptions) (*Task, error) {
+	return l.begin(ctx, o, (*Task).run)
+}
+
+// begin completes the bundle and has the shim make the container.
+func (l *Launch) begin(
+	ctx context.Context, o CreateOptions, create func(*Task, context.Context, *conn, *task.CreateTaskRequest) error,
+) (*Task, error) {
+	t := l.t
+	t.update(func(i *Info) { i.Stdin, i.Stdout, i.Stderr, i.Terminal = o.Stdin, o.Stdout, o.Stderr, o.Terminal })
+	if err := t.bundle.writeSpec(o.Spec); err != nil {
+		return nil, err
+	}
+	if l.shim == nil {
+		if err := l.start(ctx); err != nil {
 			return nil, err
 		}
 	}
-	if err := t.bundle.create(o.Spec, o.Runtime, binary); err != nil {
-		return nil, err
-	}
-	u.Push("remove bundle", t.clear)
-	if err := t.furnishCheckpoint(ctx, &o); err != nil {
-		return nil, err
-	}
-	s, err := m.shimFor(ctx, t.bundle, binary, options, o)
-	if err != nil {
-		return nil, fmt.Errorf("launch shim for %s: %w", o.ID, err)
-	}
-	u.Push("destroy task", func() error { return t.destroy(context.WithoutCancel(ctx), s) })
-	c, err := t.reachNew(ctx, s)
+	c, err := t.reachNew(ctx, l.shim)
 	if err != nil {
 		return nil, err
 	}
-	if native(binary) && o.Late != nil {
-		if err := t.furnishBundle(ctx, &o); err != nil {
-			return nil, err
-		}
+	if err := create(t, ctx, c, o.request(t, l.options)); err != nil {
+		return nil, l.shim.explain(fmt.Errorf("failed to create shim task: %w", err)) // a text that clients match
 	}
-	if err := begin(t, ctx, c, o.request(t.bundle, options)); err != nil {
-		return nil, s.explain(fmt.Errorf("failed to create shim task: %w", err)) // a text that clients match
-	}
-	u.Release()
-	m.watch(t, c)
+	l.undo.Release()
+	l.leave()
+	t.m.watch(t, c)
 	return t, nil
 }
 
-// request is what a shim is asked to make, in a bundle and with the runtime's options.
-func (o *CreateOptions) request(b *bundle, options *types.Any) *task.CreateTaskRequest {
+// start starts the shim, or joins the one that the request names.
+func (l *Launch) start(ctx context.Context) (err error) {
+	t := l.t
+	if l.shim, err = t.m.shimFor(ctx, t.bundle, l.binary, l.options, l.join); err != nil {
+		return fmt.Errorf("launch shim for %s: %w", t.id, err)
+	}
+	l.undo.Push("destroy task", func() error { return t.destroy(context.WithoutCancel(ctx), l.shim) })
+	return nil
+}
+
+// request is what the shim of a task is asked to create, with the runtime's options.
+func (o *CreateOptions) request(t *Task, options *types.Any) *task.CreateTaskRequest {
 	return &task.CreateTaskRequest{
-		Id: o.ID, Bundle: b.path, Rootfs: wireMounts(o.Rootfs), Terminal: o.Terminal,
+		Id: t.id, Bundle: t.bundle.path, Rootfs: wireMounts(o.Rootfs), Terminal: o.Terminal,
 		Stdin: o.Stdin, Stdout: o.Stdout, Stderr: o.Stderr, Checkpoint: o.Checkpoint, Options: options,
 	}
 }
@@ -147,73 +182,42 @@ func (t *Task) reachNew(ctx context.Context, s *shim) (*conn, error) {
 	}
 	t.adoptConn(c, s)
 	if !c.native {
-		t.meet(ctx, c)
+		t.identify(ctx, c)
 	}
 	return c, nil
 }
 
-// binaryFor is the shim binary of a task to be made.
-func (m *Manager) binaryFor(o CreateOptions) (string, error) {
+// binaryFor returns the shim binary of a task to be created.
+func (m *Manager) binaryFor(o LaunchOptions) (string, error) {
 	if o.Join != nil {
 		return o.Join.Binary, nil
 	}
 	return m.resolve(o.Runtime)
 }
 
-// shimFor launches a shim for a bundle, or joins the one that is asked for.
-func (m *Manager) shimFor(ctx context.Context, b *bundle, binary string, options *types.Any, o CreateOptions) (*shim, error) {
-	if o.Join == nil {
+// shimFor launches a shim for a bundle, or joins the one that join names.
+func (m *Manager) shimFor(ctx context.Context, b *bundle, binary string, options *types.Any, join *Join) (*shim, error) {
+	if join == nil {
 		return m.launch(ctx, b, binary, options)
 	}
-	addr, err := joinAddress(o.Join.Address, o.Join.Version)
+	addr, err := joinAddress(join.Address, join.Version)
 	if err != nil {
 		return nil, err
 	}
 	return &shim{bundle: b, address: addr}, b.writeAddress(addr)
 }
 
-// meet asks a shim for its version, and for its pid, which this process knows of its own children
+// identify asks a shim for its version, and for its pid, which this process knows of its own children
 // only. A foreign one that does not say before it holds a container is asked again after a restart,
 // see ask.
-func (t *Task) meet(ctx context.Context, c *conn) {
+func (t *Task) identify(ctx context.Context, c *conn) {
 	resp, err := call[task.ConnectResponse](ctx, c, quickCall, "Connect", &task.ConnectRequest{Id: t.id})
 	if err != nil {
-		t.m.cfg.Log.Debug("a shim does not tell its pid", "id", t.id, "namespace", t.namespace, "error", err)
+		t.m.cfg.Log.Debug("a shim does not report its pid", "id", t.id, "namespace", t.namespace, "error", err)
 		return
 	}
 	c.pid.Store(int32(resp.ShimPid))
 	t.update(func(i *Info) { i.ShimPid, i.ShimVersion = resp.ShimPid, resp.Version })
-}
-
-// furnish has Late fill in what the request still lacks.
-func (t *Task) furnish(ctx context.Context, o *CreateOptions) error {
-	if err := o.Late(ctx, o); err != nil {
-		return err
-	}
-	t.update(func(i *Info) { i.Stdin, i.Stdout, i.Stderr, i.Terminal = o.Stdin, o.Stdout, o.Stderr, o.Terminal })
-	return nil
-}
-
-// furnishBundle is furnish for a bundle that is there without its spec.
-func (t *Task) furnishBundle(ctx context.Context, o *CreateOptions) error {
-	if err := t.furnish(ctx, o); err != nil {
-		return err
-	}
-	return t.bundle.writeSpec(o.Spec)
-}
-
-// furnishCheckpoint has Restore fill the directory to restore from, where there is to be one.
-func (t *Task) furnishCheckpoint(ctx context.Context, o *CreateOptions) (err error) {
-	if o.Restore == nil {
-		return nil
-	}
-	if o.Checkpoint, err = t.Scratch("checkpoint"); err != nil {
-		return err
-	}
-	if err := o.Restore(ctx, o.Checkpoint); err != nil {
-		return fmt.Errorf("restore task %s: %w", t.id, err)
-	}
-	return nil
 }
 
 // create has the shim create the container.
@@ -229,7 +233,7 @@ func (t *Task) create(ctx context.Context, c *conn, req *task.CreateTaskRequest)
 		}
 	})
 	if c.native {
-		t.meet(ctx, c)
+		t.identify(ctx, c)
 	}
 	return nil
 }
@@ -252,7 +256,7 @@ func (t *Task) run(ctx context.Context, c *conn, req *task.CreateTaskRequest) er
 }
 
 // fillOptions gives runc-like runtimes a state directory of this daemon's own.
-func (m *Manager) fillOptions(o CreateOptions, binary string) (*types.Any, error) {
+func (m *Manager) fillOptions(o LaunchOptions, binary string) (*types.Any, error) {
 	root := filepath.Join(m.cfg.State, "runc") // shims add the namespace
 	if o.Options == nil || o.Options.TypeUrl == "" {
 		if !native(binary) && filepath.Base(binary) != "containerd-shim-runc-v2" {

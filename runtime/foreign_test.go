@@ -80,7 +80,7 @@ func TestExitThatAForeignShimNeverForwards(t *testing.T) {
 	serveSilentShim(t, socket, ended, &task.WaitResponse{ExitStatus: 9, ExitedAt: types.FromTime(at)})
 	b := m.bundleOf("ns", "c")
 	err = errors.Join(
-		b.create(nil, "", "/x/containerd-shim-other-v1"),
+		b.create("", "/x/containerd-shim-other-v1"),
 		b.writeAddress(address{Version: 3, Address: "unix://" + socket, Protocol: "ttrpc"}),
 		b.writeState(bundleState{Committed: true, Phase: reported}),
 		m.Recover(nil),

@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -171,7 +172,7 @@ func TestFillOptions(t *testing.T) {
 		"another type":   {in: &types.Any{TypeUrl: "x", Value: []byte("y")}, binary: "/x/" + nativeBinary},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, err := m.fillOptions(CreateOptions{Options: tc.in}, tc.binary)
+			got, err := m.fillOptions(LaunchOptions{Options: tc.in}, tc.binary)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -188,7 +189,7 @@ func TestFillOptions(t *testing.T) {
 		})
 	}
 	bad := &types.Any{TypeUrl: runcOptionsURL, Value: []byte{0xff}}
-	if _, err := m.fillOptions(CreateOptions{Options: bad}, nativeBinary); !errdefs.IsInvalidArgument(err) {
+	if _, err := m.fillOptions(LaunchOptions{Options: bad}, nativeBinary); !errdefs.IsInvalidArgument(err) {
 		t.Fatal(err)
 	}
 }
@@ -197,10 +198,10 @@ func TestBundle(t *testing.T) {
 	base := t.TempDir()
 	m := &Manager{cfg: Config{State: filepath.Join(base, "state"), Root: filepath.Join(base, "root")}}
 	b := m.bundleOf("ns", "id")
-	if err := b.create([]byte(`{"a":1}`), "rt", "/bin/shim"); err != nil {
+	if err := errors.Join(b.create("rt", "/bin/shim"), b.writeSpec([]byte(`{"a":1}`))); err != nil {
 		t.Fatal(err)
 	}
-	if err := b.create(nil, "", ""); !errdefs.IsAlreadyExists(err) {
+	if err := b.create("", ""); !errdefs.IsAlreadyExists(err) {
 		t.Fatalf("second bundle of one name: %v", err)
 	}
 	if got := b.read("config.json"); got != `{"a":1}` {
@@ -243,7 +244,7 @@ func TestBundlesFindsWholeOnesAndRemovesTheRest(t *testing.T) {
 	base := t.TempDir()
 	m := &Manager{cfg: Config{State: filepath.Join(base, "state"), Root: filepath.Join(base, "root")}}
 	b := m.bundleOf("ns", "whole")
-	if err := b.create(nil, "", ""); err != nil {
+	if err := b.create("", ""); err != nil {
 		t.Fatal(err)
 	}
 	half := filepath.Join(filepath.Dir(b.path), ".half-ABCDEFGH")

@@ -113,7 +113,7 @@ func TestDeletedTask_NeverWritesToTheNextBundle(t *testing.T) {
 	if _, err := slow.Delete(t.Context()); err != nil {
 		t.Error(err)
 	}
-	if !next.has("config.json") {
+	if !next.has(shimBinaryFile) {
 		t.Error("the bundle of the next task was removed")
 	}
 	s.published("/tasks/exit", "/tasks/delete")

@@ -58,10 +58,13 @@ func (m *Manager) CreateSandbox(ctx context.Context, namespace string, o Sandbox
 	}
 	var u undo.Stack
 	defer func() { err = errors.Join(err, u.Run()) }()
-	if err := s.b.create(spec, o.Runtime, binary); err != nil {
+	if err := s.b.create(o.Runtime, binary); err != nil {
 		return nil, fmt.Errorf("create sandbox: %w", err)
 	}
 	u.Push("remove sandbox", func() error { return s.destroy(context.WithoutCancel(ctx)) })
+	if err := s.b.writeSpec(spec); err != nil {
+		return nil, fmt.Errorf("create sandbox: %w", err)
+	}
 	started, err := m.launch(ctx, s.b, binary, o.Options)
 	if err != nil {
 		return nil, fmt.Errorf("launch shim for sandbox %s: %w", o.ID, err)

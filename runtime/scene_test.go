@@ -68,7 +68,7 @@ func (s *scene) manager() *Manager {
 func (s *scene) bundle(m *Manager, state ...bundleState) *bundle {
 	s.t.Helper()
 	b := m.bundleOf("ns", "c")
-	must(s.t, b.create(nil, "", "/none/"+nativeBinary))
+	must(s.t, b.create("", "/none/"+nativeBinary))
 	must(s.t, b.writeAddress(address{Version: 3, Address: "unix://" + s.socket, Protocol: "ttrpc", Native: true}))
 	state = append(state, bundleState{Committed: true, Phase: reported})
 	must(s.t, b.writeState(state[0]))

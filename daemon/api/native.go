@@ -56,7 +56,18 @@ func (s native) run(ctx context.Context, req *cleatapi.RunRequest) (*cleatapi.Ru
 	if err != nil {
 		return nil, err
 	}
-	return s.svc.Run(ctx, ns, req)
+	r, err := s.svc.Run(ctx, ns, service.RunRequest{
+		ID: req.Id, Image: req.Image, Rootfs: req.Rootfs, Platform: req.Platform, Spec: req.Spec, User: req.User,
+		Snapshotter: req.Snapshotter, Runtime: req.Runtime, Options: req.Options, Labels: req.Labels,
+		Stdin: req.Stdin, Stdout: req.Stdout, Stderr: req.Stderr, Terminal: req.Terminal,
+		Log: req.Log, AutoRemove: req.AutoRemove, StorageSize: req.StorageSize, Token: req.Token,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &cleatapi.RunResponse{
+		Id: r.ID, Pid: r.Pid, StartedAt: types.FromTime(r.StartedAt), Cursor: r.Cursor, LogPath: r.LogPath,
+	}, nil
 }
 
 func (s native) list(ctx context.Context, req *cleatapi.ListRequest) (*cleatapi.ListResponse, error) {

@@ -49,19 +49,20 @@ func (s tasks) Create(ctx context.Context, req *api.CreateTaskRequest) (*api.Cre
 	if err != nil {
 		return nil, err
 	}
-	o := runtime.CreateOptions{
-		ID: req.GetContainerID(), Rootfs: recordMounts(req.GetRootfs()),
-		Stdin: req.GetStdin(), Stdout: req.GetStdout(), Stderr: req.GetStderr(), Terminal: req.GetTerminal(),
-		Runtime: req.GetRuntimePath(), Options: shimAny(req.GetOptions()),
-		Join: join,
+	want := service.TaskRequest{
+		Launch: runtime.LaunchOptions{
+			ID: req.GetContainerID(), Runtime: req.GetRuntimePath(), Options: shimAny(req.GetOptions()), Join: join,
+		},
+		Create: runtime.CreateOptions{
+			Rootfs: recordMounts(req.GetRootfs()),
+			Stdin:  req.GetStdin(), Stdout: req.GetStdout(), Stderr: req.GetStderr(), Terminal: req.GetTerminal(),
+		},
 	}
-	create := s.svc.CreateTask
 	if from := req.GetCheckpoint(); from != nil {
-		create = func(ctx context.Context, ns string, o runtime.CreateOptions) (*runtime.Task, error) {
-			return s.svc.RestoreTask(ctx, ns, o, recordDescriptor(from))
-		}
+		d := recordDescriptor(from)
+		want.Checkpoint = &d
 	}
-	t, err := create(ctx, ns, o)
+	t, err := s.svc.CreateTask(ctx, ns, want)
 	if err != nil {
 		return nil, err
 	}

@@ -11,10 +11,12 @@ import (
 	"os/exec"
 
 	"github.com/containerd/errdefs"
+	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/cleatproject/cleat/archive"
 	"github.com/cleatproject/cleat/content"
+	"github.com/cleatproject/cleat/metadata"
 	"github.com/cleatproject/cleat/proto/reason"
 	"github.com/cleatproject/cleat/proto/rpc"
 	"github.com/cleatproject/cleat/proto/runcopts"
@@ -111,43 +113,76 @@ func (s *Service) writeBlob(ctx context.Context, namespace, mediaType string, wr
 	return ocispec.Descriptor{MediaType: mediaType, Digest: d, Size: size}, err
 }
 
-// RestoreTask is CreateTask with processes from a checkpoint, which the namespace sees; they run once the task
-// is started.
-func (s *Service) RestoreTask(ctx context.Context, namespace string, o runtime.CreateOptions, checkpoint ocispec.Descriptor) (*runtime.Task, error) {
+// restoring is a checkpoint that a task is to be restored from. A nil restoring restores nothing.
+type restoring struct {
+	id     string // of the task
+	digest digest.Digest
+	blobs  *Blobs
+	size   int64
+	hold   *metadata.Hold
+}
+
+// restoring checks that the namespace sees a checkpoint and that this host can restore it, and holds
+// it. It returns nil without a checkpoint.
+func (s *Service) restoring(ctx context.Context, namespace, id string, checkpoint *ocispec.Descriptor) (_ *restoring, err error) {
+	if checkpoint == nil {
+		return nil, nil //nolint:nilnil // nothing to restore is ordinary
+	}
 	if checkpoint.MediaType != checkpointType {
-		return nil, fmt.Errorf("create task %s: checkpoint of the type %q: want %s: %w", o.ID, checkpoint.MediaType, checkpointType, errdefs.ErrInvalidArgument)
+		return nil, fmt.Errorf("create task %s: checkpoint of the type %q: want %s: %w", id, checkpoint.MediaType, checkpointType, errdefs.ErrInvalidArgument)
 	}
 	if err := checkpoint.Digest.Validate(); err != nil {
-		return nil, fmt.Errorf("create task %s: checkpoint %q: %w: %w", o.ID, checkpoint.Digest, err, errdefs.ErrInvalidArgument)
+		return nil, fmt.Errorf("create task %s: checkpoint %q: %w: %w", id, checkpoint.Digest, err, errdefs.ErrInvalidArgument)
 	}
-	hold := s.DB.Hold(namespace)
-	defer hold.Release()
-	hold.Content(checkpoint.Digest.String())
-	blobs := s.Blobs(namespace)
-	blob, err := blobs.Blob(ctx, checkpoint.Digest)
+	r := &restoring{id: id, digest: checkpoint.Digest, blobs: s.Blobs(namespace), hold: s.DB.Hold(namespace)}
+	defer func() {
+		if err != nil {
+			r.close()
+		}
+	}()
+	r.hold.Content(checkpoint.Digest.String())
+	blob, err := r.blobs.Blob(ctx, checkpoint.Digest)
 	if err != nil {
-		return nil, fmt.Errorf("create task %s: checkpoint: %w", o.ID, err)
+		return nil, fmt.Errorf("create task %s: checkpoint: %w", id, err)
 	}
-	if checkpoint.Size != 0 && checkpoint.Size != blob.Size {
-		return nil, fmt.Errorf("create task %s: checkpoint %s has %d bytes, not %d: %w", o.ID, checkpoint.Digest, blob.Size, checkpoint.Size, errdefs.ErrInvalidArgument)
+	if r.size = blob.Size; checkpoint.Size != 0 && checkpoint.Size != blob.Size {
+		return nil, fmt.Errorf("create task %s: checkpoint %s has %d bytes, not %d: %w", id, checkpoint.Digest, blob.Size, checkpoint.Size, errdefs.ErrInvalidArgument)
 	}
 	if err := findCRIU(); err != nil {
-		return nil, fmt.Errorf("create task %s from a checkpoint: %w", o.ID, err)
+		return nil, fmt.Errorf("create task %s from a checkpoint: %w", id, err)
 	}
-	o.Restore = func(ctx context.Context, dir string) (err error) {
-		r, err := blobs.Open(ctx, checkpoint.Digest)
-		if err != nil {
-			return err
-		}
-		defer func() { err = errors.Join(err, r.Close()) }()
-		// The files of an archive that is not compressed are no longer than it.
-		_, err = archive.Apply(ctx, dir, io.NewSectionReader(r, 0, blob.Size), archive.Options{MaxBytes: blob.Size})
-		if err != nil && ctx.Err() == nil {
-			err = fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
-		}
-		return err
+	return r, nil
+}
+
+// close lets the checkpoint be collected.
+func (r *restoring) close() {
+	if r != nil {
+		r.hold.Release()
 	}
-	return s.CreateTask(ctx, namespace, o)
+}
+
+// unpack returns a directory with the checkpoint's files, which goes with the task; "" without one.
+func (r *restoring) unpack(ctx context.Context, l *runtime.Launch) (dir string, err error) {
+	if r == nil {
+		return "", nil
+	}
+	if dir, err = l.Scratch("checkpoint"); err != nil {
+		return "", err
+	}
+	blob, err := r.blobs.Open(ctx, r.digest)
+	if err != nil {
+		return "", fmt.Errorf("restore task %s: %w", r.id, err)
+	}
+	defer func() { err = errors.Join(err, blob.Close()) }()
+	// The files of an archive that is not compressed are no longer than the archive.
+	_, err = archive.Apply(ctx, dir, io.NewSectionReader(blob, 0, r.size), archive.Options{MaxBytes: r.size})
+	if err != nil && ctx.Err() == nil {
+		err = fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
+	}
+	if err != nil {
+		return "", fmt.Errorf("restore task %s: %w", r.id, err)
+	}
+	return dir, nil
 }
 
 // checkpointPath reads the directory from containerd.runc.v1.CheckpointOptions.

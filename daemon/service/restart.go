@@ -283,11 +283,11 @@ func (s *Service) startAgain(ctx context.Context, namespace string, c metadata.C
 	if err != nil {
 		return err
 	}
-	o := runtime.CreateOptions{ID: c.ID, Stdout: log, Terminal: terminal}
+	req := TaskRequest{Launch: runtime.LaunchOptions{ID: c.ID}, Create: runtime.CreateOptions{Stdout: log, Terminal: terminal}}
 	if !terminal {
-		o.Stderr = log
+		req.Create.Stderr = log
 	}
-	t, err := s.CreateTask(ctx, namespace, o)
+	t, err := s.CreateTask(ctx, namespace, req)
 	if err != nil {
 		return err
 	}

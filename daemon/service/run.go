@@ -8,13 +8,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	"github.com/containerd/errdefs"
 
 	"github.com/cleatproject/cleat/internal/undo"
 	"github.com/cleatproject/cleat/metadata"
-	"github.com/cleatproject/cleat/proto/cleatapi"
 	"github.com/cleatproject/cleat/proto/reason"
 	"github.com/cleatproject/cleat/proto/types"
 	"github.com/cleatproject/cleat/runtime"
@@ -24,77 +24,268 @@ import (
 // specType is the published type of a container's spec.
 const specType = "types.containerd.io/opencontainers/runtime-spec/1/Spec"
 
+// RunRequest describes a container to be run.
+type RunRequest struct {
+	// ID of the container; empty for 64 random hex digits.
+	ID string
+	// Image is a name, digest or the beginning of one; Rootfs is the absolute path of a directory to use
+	// instead. One of them is given.
+	Image, Rootfs string
+	// Platform selects among the image's files; empty is this host's.
+	Platform string
+	// Spec is the OCI runtime spec as JSON. Run fills in root.path.
+	Spec []byte
+	// User is USER[:GROUP]; empty for the image's, then the spec's.
+	User string
+	// Snapshotter and Runtime are names; empty for the namespace's or the daemon's default.
+	Snapshotter, Runtime string
+	// Options are the runtime's own; optional.
+	Options *types.Any
+	Labels  map[string]string
+
+	Stdin, Stdout, Stderr string
+	Terminal              bool
+	// Log has stdout and stderr written to a file of the daemon's, and excludes them.
+	Log bool
+	// AutoRemove removes the container when it stops.
+	AutoRemove bool
+	// StorageSize limits the writable layer, in bytes; 0 is no limit.
+	StorageSize int64
+	// Token identifies this call to Remove; optional.
+	Token string
+}
+
+// RunResult describes a container that runs.
+type RunResult struct {
+	ID        string
+	Pid       uint32
+	StartedAt time.Time
+	// Cursor is a position in the event log from before the container was created.
+	Cursor  uint64
+	LogPath string // of the log that RunRequest.Log asks for
+}
+
 // Run is called by daemon/api/native.go: a container from its image to its running process, with
 // one invocation of the OCI runtime and one commit. Until the commit there is nothing on record,
 // and whatever a crash leaves is found by its missing record: the task by its uncommitted state, the
 // snapshot by CleanSnapshots, the log by CleanLogs.
-func (s *Service) Run(ctx context.Context, namespace string, req *cleatapi.RunRequest) (_ *cleatapi.RunResponse, err error) {
-	id := first(req.Id, newID())
-	if err := checkRun(req, id); err != nil {
-		return nil, err
+func (s *Service) Run(ctx context.Context, namespace string, req RunRequest) (_ RunResult, err error) {
+	req.ID = first(req.ID, newID())
+	if err := req.check(); err != nil {
+		return RunResult{}, err
 	}
-	defer s.Runtime.Creating(namespace, id)()
-	unlock, err := s.locks.Lock(ctx, namespace+"/"+id)
+	defer s.Runtime.Creating(namespace, req.ID)()
+	unlock, err := s.locks.Lock(ctx, namespace+"/"+req.ID)
 	if err != nil {
-		return nil, err
+		return RunResult{}, err
 	}
 	defer unlock()
 	cursor := s.Events.Cursor()
-	hold := s.DB.Hold(namespace)
-	defer hold.Release()
-	r, err := s.planRun(ctx, hold, namespace, id, req)
-	if err != nil {
-		return nil, err
+	r := &run{s: s, namespace: namespace, req: req, hold: s.DB.Hold(namespace), release: func() {}}
+	defer r.hold.Release()
+	defer func() { err = errors.Join(err, r.undo.Run()) }()
+	if err := r.plan(ctx); err != nil {
+		return RunResult{}, err
 	}
-	s.exits.drop(namespace + "/" + id)
-	var u undo.Stack
-	defer func() { err = errors.Join(err, u.Run()) }()
-
-	release := func() {}
-	r.create = runtime.CreateOptions{
-		ID: id, Runtime: r.container.Runtime.Name, Options: req.Options,
-		Late: func(ctx context.Context, o *runtime.CreateOptions) (err error) {
-			release, err = s.furnish(ctx, hold, &u, namespace, r, req, o)
-			return err
-		},
-	}
+	s.exits.drop(namespace + "/" + req.ID)
 	defer s.cgroups.enter(namespace)()
-	t, err := s.Runtime.Run(ctx, namespace, r.create)
+
+	l, err := s.Runtime.Launch(ctx, namespace, runtime.LaunchOptions{ID: req.ID, Runtime: r.container.Runtime.Name, Options: req.Options})
 	if err != nil {
-		return nil, err
+		return RunResult{}, err
 	}
-	u.Push("abandon task", func() error {
+	defer func() { err = errors.Join(err, l.Close()) }() // before the rest is undone
+	if err := r.prepare(ctx); err != nil {
+		return RunResult{}, err
+	}
+	t, err := l.Run(ctx, r.create)
+	if err != nil {
+		return RunResult{}, err
+	}
+	if err := r.commit(ctx, t); err != nil {
+		return RunResult{}, err
+	}
+	s.follow(t)
+	info := t.Info()
+	return RunResult{ID: req.ID, Pid: info.Pid, StartedAt: info.StartedAt, Cursor: cursor, LogPath: r.record.LogPath}, nil
+}
+
+// run is one call of Run. It has one user.
+type run struct {
+	s         *Service
+	namespace string
+	req       RunRequest
+	hold      *metadata.Hold
+	undo      undo.Stack
+	release   func() // ends the reservation of the snapshot's number
+
+	container metadata.Container
+	image     *imageInfo         // nil where a directory serves as root
+	snapshot  *metadata.Snapshot // nil likewise
+	record    runRecord
+	create    runtime.CreateOptions
+}
+
+// plan looks up what the request names and checks that the container's name is free.
+func (r *run) plan(ctx context.Context) error {
+	req := &r.req
+	r.container = metadata.Container{ID: req.ID, Labels: req.Labels, CreatedAt: time.Now().UTC()}
+	r.record = runRecord{Token: req.Token, AutoRemove: req.AutoRemove, StorageSize: req.StorageSize, Terminal: req.Terminal}
+	err := r.s.DB.View(ctx, func(tx *metadata.Tx) error {
+		snapshotter, runtimeName, err := r.s.defaults(tx, r.namespace)
+		if err != nil {
+			return err
+		}
+		r.container.Runtime = metadata.Runtime{Name: first(req.Runtime, runtimeName), Options: recordAny(req.Options)}
+		if req.Image != "" {
+			r.container.Snapshotter = first(req.Snapshotter, snapshotter)
+		}
+		if _, err := tx.Containers(r.namespace).Get(req.ID); err == nil {
+			return fmt.Errorf("container %s: %w", req.ID, reason.ContainerExists)
+		}
+		return nil
+	})
+	if err != nil || req.Image == "" {
+		return err
+	}
+	r.image, err = r.s.unpacked(ctx, r.hold, r.namespace, req.Image, req.Platform, r.container.Snapshotter)
+	if err != nil {
+		return err
+	}
+	r.container.Image, r.container.SnapshotKey = r.image.name, req.ID
+	return nil
+}
+
+// prepare makes what the container needs while its shim starts up: root file system, spec, log.
+func (r *run) prepare(ctx context.Context) error {
+	if r.req.Rootfs == "" {
+		if err := r.prepareRootfs(ctx); err != nil {
+			return err
+		}
+	}
+	if err := r.prepareSpec(ctx); err != nil {
+		return fmt.Errorf("run %s: %w", r.req.ID, err)
+	}
+	return r.prepareStreams()
+}
+
+// prepareRootfs prepares the container's snapshot.
+func (r *run) prepareRootfs(ctx context.Context) error {
+	d, err := r.s.driver(r.container.Snapshotter)
+	if err != nil {
+		return err
+	}
+	labels, err := ownerLabels(r.req.Spec)
+	if err != nil {
+		return fmt.Errorf("run %s: %w", r.req.ID, err)
+	}
+	if r.req.AutoRemove {
+		labels[labelVolatile] = "true"
+	}
+	if size := r.req.StorageSize; size != 0 {
+		labels[labelStorageSize] = strconv.FormatInt(size, 10)
+	}
+	p, err := r.s.prepare(ctx, r.hold, &r.undo, d, r.namespace, metadata.Snapshot{
+		Key: r.container.SnapshotKey, Parent: r.image.chainID, Kind: snapshot.KindActive, Labels: labels,
+	})
+	if err != nil {
+		return err
+	}
+	r.snapshot, r.release = &p.record, p.release
+	r.create.Rootfs, err = r.s.taskMounts(ctx, &r.undo, r.namespace, r.req.ID, p.mounts)
+	return err
+}
+
+// prepareSpec completes the spec; the user is looked up in the container's own files.
+func (r *run) prepareSpec(ctx context.Context) error {
+	user := r.req.User
+	if user == "" && r.image != nil {
+		user = r.image.user
+	}
+	spec, err := parseSpec(r.req.Spec)
+	if err != nil {
+		return err
+	}
+	if user != "" || !spec.hasUser() {
+		who, err := resolveUser(ctx, r.create.Rootfs, r.req.Rootfs, user)
+		if err != nil {
+			return err
+		}
+		if err := spec.setUser(who); err != nil {
+			return err
+		}
+	}
+	if r.create.Spec, err = r.s.completeSpec(spec, r.namespace, r.req.ID, r.req.Rootfs); err != nil {
+		return err
+	}
+	r.container.Spec = &metadata.Any{TypeURL: specType, Value: r.create.Spec}
+	r.record.Command = spec.args()
+	return nil
+}
+
+// prepareStreams sets the standard streams, and makes the log file where the daemon is to place it.
+func (r *run) prepareStreams() error {
+	o := &r.create
+	o.Stdin, o.Stdout, o.Stderr, o.Terminal = r.req.Stdin, r.req.Stdout, r.req.Stderr, r.req.Terminal
+	if r.req.Log {
+		dir := r.s.logDir(r.namespace, r.req.ID)
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return fmt.Errorf("create log of %s: %w", r.req.ID, err)
+		}
+		r.undo.Push("remove log", func() error { return os.RemoveAll(dir) })
+		r.record.LogPath = filepath.Join(dir, logName)
+		f, err := os.OpenFile(r.record.LogPath, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+		if err == nil {
+			err = f.Close()
+		}
+		if err != nil {
+			return fmt.Errorf("create log of %s: %w", r.req.ID, err)
+		}
+		o.Stdout = "file://" + r.record.LogPath
+		o.Stderr = o.Stdout
+	}
+	r.record.Stdin, r.record.Stdout, r.record.Stderr = o.Stdin, o.Stdout, o.Stderr
+	return nil
+}
+
+// commit puts container and snapshot on record, and then keeps the task.
+func (r *run) commit(ctx context.Context, t *runtime.Task) error {
+	r.undo.Push("abandon task", func() error {
 		ctx, cancel := detached(ctx)
 		defer cancel()
 		return t.Abandon(ctx)
 	})
-	if err := s.commitRun(ctx, namespace, r, t); err != nil {
-		return nil, err
+	r.record.StartedAt = t.Info().StartedAt
+	if err := setRecord(&r.container, &r.record); err != nil {
+		return err
 	}
-	u.Push("delete container", func() error {
+	if err := r.s.DB.Update(ctx, r.createRecords); err != nil {
+		return err
+	}
+	r.undo.Push("delete container", func() error {
 		ctx, cancel := detached(ctx)
 		defer cancel()
-		return s.DB.Update(ctx, func(tx *metadata.Tx) error { return s.dropRecords(tx, namespace, r.container) })
+		return r.s.DB.Update(ctx, func(tx *metadata.Tx) error { return r.s.dropRecords(tx, r.namespace, r.container) })
 	})
 	if err := t.Commit(); err != nil {
-		return nil, err
+		return err
 	}
-	u.Release()
-	release()
-	s.follow(t)
-	info := t.Info()
-	return &cleatapi.RunResponse{
-		Id: id, Pid: info.Pid, StartedAt: types.FromTime(info.StartedAt), Cursor: cursor, LogPath: r.run.LogPath,
-	}, nil
+	r.undo.Release()
+	r.release()
+	return nil
 }
 
-// plan is a Run in the making.
-type plan struct {
-	container metadata.Container
-	snapshot  *metadata.Snapshot // nil where a directory serves as root
-	image     *imageInfo         // nil likewise
-	run       runRecord
-	create    runtime.CreateOptions
+// createRecords puts container and snapshot on record.
+func (r *run) createRecords(tx *metadata.Tx) error {
+	if r.snapshot != nil {
+		if err := recordSnapshot(tx, r.namespace, r.container.Snapshotter, *r.snapshot); err != nil {
+			return err
+		}
+	}
+	if _, err := tx.Containers(r.namespace).Create(r.container); err != nil {
+		return err
+	}
+	return announce(tx, r.namespace, "/containers/create", containerCreated(r.container))
 }
 
 // newID returns a container id as Docker's users know it: 64 hex digits.
@@ -104,7 +295,9 @@ func newID() string {
 	return hex.EncodeToString(b[:])
 }
 
-func checkRun(req *cleatapi.RunRequest, id string) error {
+// check validates what the request itself shows.
+func (req *RunRequest) check() error {
+	id := req.ID
 	if err := metadata.ValidateID(id); err != nil {
 		return err
 	}
@@ -131,157 +324,12 @@ func checkRun(req *cleatapi.RunRequest, id string) error {
 	return metadata.ValidateLabels(req.Labels)
 }
 
-// planRun looks up what the request names and checks that the container's name is free.
-func (s *Service) planRun(ctx context.Context, hold *metadata.Hold, namespace, id string, req *cleatapi.RunRequest) (*plan, error) {
-	r := &plan{container: metadata.Container{ID: id, Labels: req.Labels, CreatedAt: time.Now().UTC()}, run: runRecord{Token: req.Token}}
-	err := s.DB.View(ctx, func(tx *metadata.Tx) error {
-		snapshotter, runtimeName, err := s.defaults(tx, namespace)
-		if err != nil {
-			return err
-		}
-		r.container.Runtime = metadata.Runtime{Name: first(req.Runtime, runtimeName), Options: recordAny(req.Options)}
-		if req.Image != "" {
-			r.container.Snapshotter = first(req.Snapshotter, snapshotter)
-		}
-		if _, err := tx.Containers(namespace).Get(id); err == nil {
-			return fmt.Errorf("container %s: %w", id, reason.ContainerExists)
-		}
-		return nil
-	})
-	if err != nil || req.Image == "" {
-		return r, err
-	}
-	r.image, err = s.unpacked(ctx, hold, namespace, req.Image, req.Platform, r.container.Snapshotter)
-	if err != nil {
-		return nil, err
-	}
-	r.container.Image, r.container.SnapshotKey = r.image.name, id
-	return r, nil
-}
-
-// furnish makes what the container needs while its shim starts: root file system, spec, log. The
-// returned function ends the reservation of the snapshot's number once it is on record.
-func (s *Service) furnish(
-	ctx context.Context, hold *metadata.Hold, u *undo.Stack, namespace string, r *plan, req *cleatapi.RunRequest, o *runtime.CreateOptions,
-) (func(), error) {
-	release, err := s.runRootfs(ctx, hold, u, namespace, r, req, o)
-	if err != nil {
-		return nil, err
-	}
-	if err := s.runSpec(ctx, namespace, r, req, o); err != nil {
-		return nil, err
-	}
-	return release, s.runLog(u, namespace, r, req, o)
-}
-
-// runRootfs prepares the container's snapshot.
-func (s *Service) runRootfs(
-	ctx context.Context, hold *metadata.Hold, u *undo.Stack, namespace string, r *plan, req *cleatapi.RunRequest, o *runtime.CreateOptions,
-) (func(), error) {
-	if req.Rootfs != "" {
-		return func() {}, nil
-	}
-	d, err := s.driver(r.container.Snapshotter)
-	if err != nil {
-		return nil, err
-	}
-	labels, err := ownerLabels(req.Spec)
-	if err != nil {
-		return nil, fmt.Errorf("run %s: %w", r.container.ID, err)
-	}
-	if req.AutoRemove {
-		labels[labelVolatile] = "true"
-	}
-	runStorageSize(req, labels)
-	r.run.StorageSize = req.StorageSize
-	p, err := s.prepare(ctx, hold, u, d, namespace, metadata.Snapshot{
-		Key: r.container.SnapshotKey, Parent: r.image.chainID, Kind: snapshot.KindActive, Labels: labels,
-	})
-	if err != nil {
-		return nil, err
-	}
-	r.snapshot = &p.record
-	o.Rootfs, err = s.taskMounts(ctx, u, namespace, r.container.ID, p.mounts)
-	return p.release, err
-}
-
-// runSpec completes the spec; the user is looked up in the container's own files.
-func (s *Service) runSpec(ctx context.Context, namespace string, r *plan, req *cleatapi.RunRequest, o *runtime.CreateOptions) error {
-	user := req.User
-	if user == "" && r.image != nil {
-		user = r.image.user
-	}
-	spec, err := parseSpec(req.Spec)
-	if err != nil {
-		return fmt.Errorf("run %s: %w", r.container.ID, err)
-	}
-	if user != "" || !spec.hasUser() {
-		who, err := resolveUser(ctx, o.Rootfs, req.Rootfs, user)
-		if err != nil {
-			return fmt.Errorf("run %s: %w", r.container.ID, err)
-		}
-		if err := spec.setUser(who); err != nil {
-			return fmt.Errorf("run %s: %w", r.container.ID, err)
-		}
-	}
-	if o.Spec, err = s.completeSpec(spec, namespace, r.container.ID, req.Rootfs); err != nil {
-		return fmt.Errorf("run %s: %w", r.container.ID, err)
-	}
-	r.container.Spec = &metadata.Any{TypeURL: specType, Value: o.Spec}
-	r.run.Command = spec.args()
-	return nil
-}
-
-// runLog settles the standard streams, and makes the log file where the daemon is to place it.
-func (s *Service) runLog(u *undo.Stack, namespace string, r *plan, req *cleatapi.RunRequest, o *runtime.CreateOptions) error {
-	o.Stdin, o.Stdout, o.Stderr, o.Terminal = req.Stdin, req.Stdout, req.Stderr, req.Terminal
-	if req.Log {
-		dir := s.logDir(namespace, r.container.ID)
-		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return fmt.Errorf("create log of %s: %w", r.container.ID, err)
-		}
-		u.Push("remove log", func() error { return os.RemoveAll(dir) })
-		r.run.LogPath = filepath.Join(dir, logName)
-		f, err := os.OpenFile(r.run.LogPath, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
-		if err == nil {
-			err = f.Close()
-		}
-		if err != nil {
-			return fmt.Errorf("create log of %s: %w", r.container.ID, err)
-		}
-		o.Stdout = "file://" + r.run.LogPath
-		o.Stderr = o.Stdout
-	}
-	r.run.AutoRemove = req.AutoRemove
-	r.run.Terminal, r.run.Stdin, r.run.Stdout, r.run.Stderr = req.Terminal, o.Stdin, o.Stdout, o.Stderr
-	return nil
-}
-
 // logName is the name of the file in logDir.
 const logName = "container.log"
 
 // logDir is where the daemon keeps the log of a container.
 func (s *Service) logDir(namespace, id string) string {
 	return filepath.Join(s.Root, "logs", namespace, id)
-}
-
-// commitRun puts container and snapshot on record.
-func (s *Service) commitRun(ctx context.Context, namespace string, r *plan, t *runtime.Task) error {
-	r.run.StartedAt = t.Info().StartedAt
-	if err := setRecord(&r.container, &r.run); err != nil {
-		return err
-	}
-	return s.DB.Update(ctx, func(tx *metadata.Tx) error {
-		if r.snapshot != nil {
-			if err := recordSnapshot(tx, namespace, r.container.Snapshotter, *r.snapshot); err != nil {
-				return err
-			}
-		}
-		if _, err := tx.Containers(namespace).Create(r.container); err != nil {
-			return err
-		}
-		return announce(tx, namespace, "/containers/create", containerCreated(r.container))
-	})
 }
 
 // dropRecords deletes a container and its snapshot from the database.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 
 	"github.com/containerd/errdefs"
 
@@ -166,13 +165,6 @@ func restoreLimit(ctx context.Context, l snapshot.Limited, rec metadata.Snapshot
 		return fmt.Errorf("limit of snapshot %s: %w", rec.Key, err)
 	}
 	return nil
-}
-
-// runStorageSize puts the limit that a Run asks for among the labels of its snapshot.
-func runStorageSize(req *cleatapi.RunRequest, labels map[string]string) {
-	if req.StorageSize != 0 {
-		labels[labelStorageSize] = strconv.FormatInt(req.StorageSize, 10)
-	}
 }
 
 // addStorageSizes gives containers the limit of their storage as it is now. Only those are looked up that

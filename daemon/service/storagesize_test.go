@@ -11,7 +11,6 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/cleatproject/cleat/metadata"
-	"github.com/cleatproject/cleat/proto/cleatapi"
 	"github.com/cleatproject/cleat/snapshot"
 	"github.com/cleatproject/cleat/snapshot/btrfs"
 	"github.com/cleatproject/cleat/snapshot/overlay"
@@ -200,14 +199,14 @@ func TestStorageSizeWhereThereIsNone(t *testing.T) {
 type cannotLimit struct{ snapshot.Driver }
 
 func TestRunRefusesStorageSizes(t *testing.T) {
-	for _, req := range []*cleatapi.RunRequest{
-		{Image: "a", StorageSize: -1}, {Image: "a", StorageSize: snapshot.MinLimit - 1}, {Rootfs: "/a", StorageSize: 1 << 30},
+	for _, req := range []RunRequest{
+		{ID: "a", Image: "a", StorageSize: -1}, {ID: "a", Image: "a", StorageSize: snapshot.MinLimit - 1}, {ID: "a", Rootfs: "/a", StorageSize: 1 << 30},
 	} {
-		if err := checkRun(req, "id"); !errdefs.IsInvalidArgument(err) {
+		if err := req.check(); !errdefs.IsInvalidArgument(err) {
 			t.Errorf("%+v: %v", req, err)
 		}
 	}
-	if err := checkRun(&cleatapi.RunRequest{Image: "a", StorageSize: snapshot.MinLimit}, "id"); err != nil {
+	if err := (&RunRequest{ID: "a", Image: "a", StorageSize: snapshot.MinLimit}).check(); err != nil {
 		t.Error(err)
 	}
 }

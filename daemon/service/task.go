@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/containerd/errdefs"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/cleatproject/cleat/internal/undo"
 	"github.com/cleatproject/cleat/metadata"
@@ -13,47 +14,50 @@ import (
 	"github.com/cleatproject/cleat/runtime"
 )
 
-// CreateTask is called by daemon/api/tasks.go and makes the task of a recorded container: load the
-// container, take its mounts, have the runtime create it (runtime/create.go), commit. o.Spec is
-// filled in here; o.Rootfs, where the client gave none, from the container's snapshot.
-func (s *Service) CreateTask(ctx context.Context, namespace string, o runtime.CreateOptions) (_ *runtime.Task, err error) {
-	defer s.Runtime.Creating(namespace, o.ID)()
-	unlock, err := s.locks.Lock(ctx, namespace+"/"+o.ID)
+// TaskRequest describes the task of a recorded container.
+type TaskRequest struct {
+	// Launch is completed by the container's record.
+	Launch runtime.LaunchOptions
+	// Create is completed likewise, but for the spec, which is the record's, and the rootfs, which is that
+	// of the container's snapshot where the request has none.
+	Create runtime.CreateOptions
+	// Checkpoint, if not nil, is the content to restore the processes from: they run once the task is started.
+	Checkpoint *ocispec.Descriptor
+}
+
+// CreateTask is called by daemon/api/tasks.go and creates the task of a recorded container.
+func (s *Service) CreateTask(ctx context.Context, namespace string, req TaskRequest) (_ *runtime.Task, err error) {
+	id := req.Launch.ID
+	defer s.Runtime.Creating(namespace, id)()
+	unlock, err := s.locks.Lock(ctx, namespace+"/"+id)
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
-	c, err := s.container(ctx, namespace, o.ID)
+	if err := s.planTask(ctx, namespace, &req); err != nil {
+		return nil, err
+	}
+	restore, err := s.restoring(ctx, namespace, id, req.Checkpoint)
 	if err != nil {
 		return nil, err
 	}
-	if c.Spec == nil {
-		return nil, fmt.Errorf("container %s has no spec: %w", o.ID, errdefs.ErrFailedPrecondition)
-	}
-	if o.Spec, err = s.ProcessDefaults.complete(c.Spec.Value); err != nil {
-		return nil, fmt.Errorf("spec of container %s: %w", o.ID, err)
-	}
-	o.Runtime = first(o.Runtime, c.Runtime.Name)
-	if o.Join == nil && c.SandboxID != "" {
-		if o.Join, err = s.joinSandbox(namespace, c.SandboxID); err != nil {
-			return nil, fmt.Errorf("create task %s: %w", o.ID, err)
-		}
-	}
-	if o.Options == nil && c.Runtime.Options != nil {
-		o.Options = wireAny(c.Runtime.Options)
-	}
-	if len(o.Rootfs) == 0 && c.SnapshotKey != "" {
-		if o.Rootfs, err = s.Mounts(ctx, namespace, c.Snapshotter, c.SnapshotKey); err != nil {
-			return nil, err
-		}
-	}
+	defer restore.close()
 	var u undo.Stack
 	defer func() { err = errors.Join(err, u.Run()) }()
-	if o.Rootfs, err = s.taskMounts(ctx, &u, namespace, o.ID, o.Rootfs); err != nil {
-		return nil, fmt.Errorf("create task %s: %w", o.ID, err)
+	if req.Create.Rootfs, err = s.taskMounts(ctx, &u, namespace, id, req.Create.Rootfs); err != nil {
+		return nil, fmt.Errorf("create task %s: %w", id, err)
 	}
 	defer s.cgroups.enter(namespace)()
-	t, err := s.Runtime.Create(ctx, namespace, o)
+
+	l, err := s.Runtime.Launch(ctx, namespace, req.Launch)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, l.Close()) }() // before the rest is undone
+	if req.Create.Checkpoint, err = restore.unpack(ctx, l); err != nil {
+		return nil, err
+	}
+	t, err := l.Create(ctx, req.Create)
 	if err != nil {
 		return nil, err
 	}
@@ -63,6 +67,36 @@ func (s *Service) CreateTask(ctx context.Context, namespace string, o runtime.Cr
 	}
 	u.Release()
 	return t, nil
+}
+
+// planTask completes a request by the container's record.
+func (s *Service) planTask(ctx context.Context, namespace string, req *TaskRequest) error {
+	l, o := &req.Launch, &req.Create
+	c, err := s.container(ctx, namespace, l.ID)
+	if err != nil {
+		return err
+	}
+	if c.Spec == nil {
+		return fmt.Errorf("container %s has no spec: %w", l.ID, errdefs.ErrFailedPrecondition)
+	}
+	if o.Spec, err = s.ProcessDefaults.complete(c.Spec.Value); err != nil {
+		return fmt.Errorf("spec of container %s: %w", l.ID, err)
+	}
+	l.Runtime = first(l.Runtime, c.Runtime.Name)
+	if l.Join == nil && c.SandboxID != "" {
+		if l.Join, err = s.joinSandbox(namespace, c.SandboxID); err != nil {
+			return fmt.Errorf("create task %s: %w", l.ID, err)
+		}
+	}
+	if l.Options == nil && c.Runtime.Options != nil {
+		l.Options = wireAny(c.Runtime.Options)
+	}
+	if len(o.Rootfs) == 0 && c.SnapshotKey != "" {
+		if o.Rootfs, err = s.Mounts(ctx, namespace, c.Snapshotter, c.SnapshotKey); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func wireAny(a *metadata.Any) *types.Any {
