@@ -28,7 +28,7 @@ func fails125() map[string]string { return map[string]string{failureAnnotation: 
 
 // run executes a command line and returns the exit code.
 func (a *app) run(ctx context.Context, args []string) int {
-	root := a.commands()
+	root := a.commands(args)
 	if len(args) > 0 && strings.HasPrefix(args[0], cobra.ShellCompRequestCmd) {
 		a.completeFlags(root)
 	}

@@ -115,9 +115,30 @@ func every(t *testing.T, f func(path []string, cmd *cobra.Command)) {
 			}
 		}
 	}
-	for _, c := range (&app{env: func(string) string { return "" }}).commands().Commands() {
+	for _, c := range (&app{env: func(string) string { return "" }}).commands(nil).Commands() {
 		walk(nil, c)
 	}
+}
+
+// A command line that names a command constructs that command alone, under each of its names.
+func TestCommands_NamedCommandIsConstructedAlone(t *testing.T) {
+	a := &app{env: func(string) string { return "" }}
+	every(t, func(path []string, cmd *cobra.Command) {
+		if path[0] == "help" {
+			return
+		}
+		tree := a.commands(path)
+		found, rest, err := tree.Find(path)
+		if err != nil || len(rest) > 0 || found.CommandPath() != cmd.CommandPath() || !slices.Equal(found.Aliases, cmd.Aliases) {
+			t.Errorf("%s: %v %v, %v", path, found.CommandPath(), rest, err)
+		}
+		if n := len(tree.Commands()); n != 2 { // and help
+			t.Errorf("%s: %d commands were constructed", path, n)
+		}
+		if len(path) == 2 && len(found.Parent().Commands()) != 1 {
+			t.Errorf("%s: %d commands of the group were constructed", path, len(found.Parent().Commands()))
+		}
+	})
 }
 
 // Every command prints its help, with its flags and the global ones.

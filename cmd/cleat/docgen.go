@@ -32,7 +32,7 @@ func generate(args []string) error {
 	if len(args) != 2 {
 		return fmt.Errorf("%d arguments given; want: markdown|man DIRECTORY", len(args))
 	}
-	root := (&app{env: func(string) string { return "" }}).commands()
+	root := (&app{env: func(string) string { return "" }}).commands(nil)
 	root.DisableAutoGenTag = true
 	describe(root)
 	switch args[0] {

@@ -43,12 +43,24 @@ func imageToJSON(i client.Image) imageJSON {
 	}
 }
 
-func imageGroup(a *app) *cobra.Command {
-	return group("image", "manage images", nil,
-		imageLsCommand(a), imageInspectCommand(a), imageTagCommand(a), imageRmCommand(a), imagePruneCommand(a),
-		imageImportCommand(a), imageExportCommand(a), imageConvertCommand(a), imageMountCommand(a), imageUnmountCommand(a),
-		imageUsageCommand(a), imageLabelCommand(a), imageReferrersCommand(a),
-		pullCommand(a), pushCommand(a), commitCommand(a))
+func imageGroup(a *app, words []string) *cobra.Command {
+	return group(a, "image", "manage images", words,
+		entry{names: "ls list", build: imageLsCommand},
+		entry{names: "inspect", build: imageInspectCommand},
+		entry{names: "tag", build: imageTagCommand},
+		entry{names: "rm remove", build: imageRmCommand},
+		entry{names: "prune", build: imagePruneCommand},
+		entry{names: "import load", build: imageImportCommand},
+		entry{names: "export save", build: imageExportCommand},
+		entry{names: "convert", build: imageConvertCommand},
+		entry{names: "mount", build: imageMountCommand},
+		entry{names: "unmount umount", build: imageUnmountCommand},
+		entry{names: "usage", build: imageUsageCommand},
+		entry{names: "label", build: imageLabelCommand},
+		entry{names: "referrers", build: imageReferrersCommand},
+		entry{names: "pull", build: pullCommand},
+		entry{names: "push", build: pushCommand},
+		entry{names: "commit", build: commitCommand})
 }
 
 func imageImportCommand(a *app) *cobra.Command {

@@ -8,9 +8,13 @@ import (
 	"github.com/cleatproject/cleat/client"
 )
 
-func namespaceGroup(a *app) *cobra.Command {
-	return group("namespace", "manage namespaces", []string{"namespaces", "ns"},
-		namespaceLsCommand(a), namespaceCreateCommand(a), namespaceRmCommand(a))
+func namespaceGroup(a *app, words []string) *cobra.Command {
+	g := group(a, "namespace", "manage namespaces", words,
+		entry{names: "ls list", build: namespaceLsCommand},
+		entry{names: "create", build: namespaceCreateCommand},
+		entry{names: "rm remove", build: namespaceRmCommand})
+	g.Aliases = []string{"namespaces", "ns"}
+	return g
 }
 
 func namespaceLsCommand(a *app) *cobra.Command {

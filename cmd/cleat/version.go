@@ -70,8 +70,8 @@ type shimJSON struct {
 	State     string `json:"state"`
 }
 
-func shimGroup(a *app) *cobra.Command {
-	return group("shim", "manage shims", nil, shimLsCommand(a))
+func shimGroup(a *app, words []string) *cobra.Command {
+	return group(a, "shim", "manage shims", words, entry{names: "ls list", build: shimLsCommand})
 }
 
 func shimLsCommand(a *app) *cobra.Command {
