@@ -33,7 +33,7 @@ func dockerHints() map[string]string {
 		volume     = "cleat does not manage volumes; mount a directory with cleat run --volume or --mount"
 		compose    = "cleat does not run Compose files; use docker compose with a dockerd that runs on cleatd's socket"
 		cluster    = "cleat manages one host; use Kubernetes or Nomad for clusters"
-		login      = "cleat reads the credentials of docker login and skopeo login, or give them with --user"
+		login      = "use docker login, or skopeo login --authfile ~/.docker/config.json, or cleat pull --user"
 		copying    = "use tar through cleat exec, or share a directory with cleat run --volume"
 		containers = "commands for containers have no prefix: cleat run, cleat ps, cleat rm"
 		restart    = "cleat does not start a stopped container again; use cleat rm, then cleat run"
@@ -41,10 +41,11 @@ func dockerHints() map[string]string {
 	return map[string]string{
 		"build": build, "builder": build, "buildx": build, "image build": build,
 		"network": network, "volume": volume, "compose": compose, "docker-compose": compose,
-		"swarm": cluster, "service": cluster, "stack": cluster, "node": cluster, "secret": cluster, "config": cluster,
+		"swarm": cluster, "service": cluster, "stack": cluster, "node": cluster, "secret": cluster,
 		"login": login, "logout": login,
 		"cp": copying, "container": containers,
 		"start": restart, "restart": restart,
+		"config":  "cleatd config dump prints the daemon's configuration; see docs/configuration.md",
 		"create":  "cleat run --detach creates a container and starts it",
 		"rename":  "names do not change; use cleat run --name",
 		"update":  "set limits with the flags of cleat run",
