@@ -11,7 +11,7 @@ BINARIES = cleat cleatd containerd-shim-cleat-v2
 # Completion scripts: shell, and file below share/.
 COMPLETIONS = bash:bash-completion/completions/cleat zsh:zsh/site-functions/_cleat fish:fish/vendor_completions.d/cleat.fish
 # Debian packages: what the product runs with, what generates, and what tests use as peers.
-PACKAGES = gcc libc6-dev runc protobuf-compiler busybox-static skopeo umoci docker-registry containerd docker.io iproute2 btrfs-progs xfsprogs e2fsprogs erofs-utils isal zstd buildah debootstrap user-mode-linux runsc
+PACKAGES = gcc libc6-dev runc protobuf-compiler busybox-static skopeo umoci docker-registry containerd docker.io iproute2 btrfs-progs xfsprogs e2fsprogs erofs-utils isal zstd buildah debootstrap user-mode-linux runsc zsh fish
 
 .PHONY: help deps build generate man check-generated lint test test-unit test-integration run bench bench-peer2 install uninstall clean fuzz
 
