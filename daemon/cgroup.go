@@ -6,24 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-
-	"github.com/containerd/errdefs"
 )
-
-// CgroupConfig is the daemon's own cgroup; shims are started in it.
-type CgroupConfig struct {
-	// Path is the cgroup that the daemon moves itself to, which is made if it is missing; empty: the one it
-	// was started in.
-	Path string `toml:"path"`
-}
-
-// check returns an error for a path that is not a cgroup's.
-func (c CgroupConfig) check() error {
-	if c.Path != "" && (!filepath.IsAbs(c.Path) || filepath.Clean(c.Path) == "/") {
-		return fmt.Errorf("cgroup.path %q: want an absolute path below the root: %w", c.Path, errdefs.ErrInvalidArgument)
-	}
-	return nil
-}
 
 // cgroupMount is where the host's cgroups are mounted.
 const cgroupMount = "/sys/fs/cgroup"

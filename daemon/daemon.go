@@ -1,9 +1,9 @@
+// Package daemon assembles cleatd: stores, runtime, services and listeners, as the configuration
+// says. Assembly is explicit and in one place (daemon.go); nothing registers itself.
 package daemon
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -15,6 +15,7 @@ import (
 
 	"github.com/cleatproject/cleat/archive"
 	"github.com/cleatproject/cleat/daemon/api"
+	"github.com/cleatproject/cleat/daemon/config"
 	"github.com/cleatproject/cleat/daemon/service"
 	"github.com/cleatproject/cleat/events"
 	"github.com/cleatproject/cleat/image/registry"
@@ -26,9 +27,6 @@ import (
 	"github.com/cleatproject/cleat/runtime"
 )
 
-// defaultNamespace exists in every daemon from its first start.
-const defaultNamespace = "default"
-
 // daemon is everything that was assembled, in the order it has to be closed in.
 type daemon struct {
 	svc     *service.Service
@@ -38,15 +36,15 @@ type daemon struct {
 
 // Run runs a daemon until ctx ends, then stops it and leaves every container alone. ready is
 // called once the API answers; nil for nobody.
-func Run(ctx context.Context, cfg Config, ready func()) (err error) {
-	if err := cfg.complete(); err != nil {
+func Run(ctx context.Context, cfg config.Config, ready func()) (err error) {
+	if err := cfg.Complete(); err != nil {
 		return err
 	}
 	log, err := cfg.Logger()
 	if err != nil {
 		return err
 	}
-	for _, w := range cfg.warnings {
+	for _, w := range cfg.Warnings() {
 		log.Warn(w)
 	}
 	d, err := assemble(ctx, cfg, log)
@@ -80,17 +78,17 @@ func Run(ctx context.Context, cfg Config, ready func()) (err error) {
 }
 
 // assemble opens the stores and joins the parts; the whole daemon on one page.
-func assemble(ctx context.Context, cfg Config, log *slog.Logger) (_ *daemon, err error) {
+func assemble(ctx context.Context, cfg config.Config, log *slog.Logger) (_ *daemon, err error) {
 	d := &daemon{}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, d.close.Run())
 		}
 	}()
-	if err := makeDirs(cfg); err != nil {
+	if err := MakeDirs(cfg); err != nil {
 		return nil, err
 	}
-	unlock, err := lockDir(ctx, cfg.State)
+	unlock, err := LockDir(ctx, cfg.State)
 	if err != nil {
 		return nil, err
 	}
@@ -104,7 +102,7 @@ func assemble(ctx context.Context, cfg Config, log *slog.Logger) (_ *daemon, err
 	if err != nil {
 		return nil, err
 	}
-	drivers := openSnapshotters(cfg.Root, uuid, cfg.ProxyPlugins, log, &d.close)
+	drivers := OpenSnapshotters(cfg.Root, uuid, cfg.ProxyPlugins, log, &d.close)
 
 	if err := joinCgroup(cfg.Cgroup.Path); err != nil {
 		return nil, err
@@ -121,9 +119,9 @@ func assemble(ctx context.Context, cfg Config, log *slog.Logger) (_ *daemon, err
 	}
 	d.svc = service.New(service.Config{
 		Mounts: mounts,
-		DB:     kept.db, Content: kept.content, Snapshotters: drivers.working, Unavailable: drivers.failed, DefaultSnapshotter: cfg.Snapshotter,
+		DB:     kept.db, Content: kept.content, Snapshotters: drivers.Working, Unavailable: drivers.Failed, DefaultSnapshotter: cfg.Snapshotter,
 		DefaultRuntime: cfg.Runtime, Runtime: tasks, Events: kept.events, Root: cfg.Root,
-		CgroupParent: cfg.CgroupParent, ProcessDefaults: defaults, GC: cfg.GC.service(), Log: log, Helpers: helpers(cfg), Processors: cfg.processors(), Limits: cfg.Unpack.limits(),
+		CgroupParent: cfg.CgroupParent, ProcessDefaults: defaults, GC: cfg.GC.Service(), Log: log, Helpers: helpers(cfg), Processors: cfg.Processors(), Limits: cfg.Unpack.Limits(),
 		Registries: registry.New(registry.Options{
 			ConfigPath: cfg.RegistryConfigPath, UserAgent: "cleat/" + version.Version(), Chunk: cfg.RegistryUploadChunk,
 			Ranges: registry.Ranges{From: cfg.RegistryRangeFrom, AtOnce: cfg.RegistryRanges}, Log: log,
@@ -131,24 +129,24 @@ func assemble(ctx context.Context, cfg Config, log *slog.Logger) (_ *daemon, err
 	})
 	d.close.Push("close service", func() error { d.svc.Close(); return nil })
 	if kept.db.Broken() == nil {
-		if err := d.svc.EnsureNamespace(ctx, defaultNamespace); err != nil {
+		if err := d.svc.EnsureNamespace(ctx, config.DefaultNamespace); err != nil {
 			return nil, err
 		}
 	}
-	access, err := cfg.access()
+	access, err := cfg.Access()
 	if err != nil {
 		return nil, err
 	}
 	d.servers, err = newServers(d.svc, api.Identity{
 		Version: version.API(), Revision: version.Revision(), UUID: uuid,
-		Snapshotters: slices.Sorted(maps.Keys(drivers.working)), Unavailable: drivers.failed, Root: cfg.Root,
+		Snapshotters: slices.Sorted(maps.Keys(drivers.Working)), Unavailable: drivers.Failed, Root: cfg.Root,
 	}, access, log)
 	return d, err
 }
 
 // openRuntime makes the manager of tasks with the reaper of its shims.
 func openRuntime(
-	ctx context.Context, cfg Config, log *events.Log, attributes hostproc.Attributes, gone func(), to *slog.Logger, closing *undo.Stack,
+	ctx context.Context, cfg config.Config, log *events.Log, attributes hostproc.Attributes, gone func(), to *slog.Logger, closing *undo.Stack,
 ) (*runtime.Manager, error) {
 	children := reaper.NewOwn()
 	closing.Push("close reaper", children.Close)
@@ -171,25 +169,16 @@ func openRuntime(
 }
 
 // helpers are the system's decompressors, unless the configuration is against it.
-func helpers(cfg Config) []archive.Helper {
+func helpers(cfg config.Config) []archive.Helper {
 	if !cfg.DecompressHelpers {
 		return nil
 	}
 	return archive.Helpers()
 }
 
-// cgroupParent keeps daemons apart: the host's main one is /cleat, any other has a name of its own.
-func cgroupParent(root, state string) string {
-	if root == defaultRoot && state == defaultState {
-		return "/cleat"
-	}
-	sum := sha256.Sum256([]byte(root + "\x00" + state))
-	return "/cleat-" + hex.EncodeToString(sum[:4])
-}
-
-// makeDirs makes the daemon's directories with the modes they must have, also where they exist:
+// MakeDirs makes the daemon's directories with the modes they must have, also where they exist:
 // nobody but root may look into bundles, content and snapshots.
-func makeDirs(cfg Config) error {
+func MakeDirs(cfg config.Config) error {
 	for dir, mode := range map[string]os.FileMode{
 		cfg.Root: 0o700, cfg.State: 0o711,
 		filepath.Join(cfg.Root, "snapshots"): 0o700, filepath.Join(cfg.Root, "logs"): 0o700,
@@ -223,7 +212,7 @@ func makeDir(dir string, mode os.FileMode) error {
 
 // loadUUID returns the daemon's identity, made at its first start.
 func loadUUID(root string) (string, error) {
-	path := filepath.Join(root, uuidName)
+	path := filepath.Join(root, UUIDName)
 	data, err := os.ReadFile(path)
 	if err == nil && len(strings.TrimSpace(string(data))) > 0 {
 		return strings.TrimSpace(string(data)), nil
@@ -231,5 +220,5 @@ func loadUUID(root string) (string, error) {
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return "", fmt.Errorf("read daemon uuid: %w", err)
 	}
-	return makeUUID(path)
+	return MakeUUID(path)
 }

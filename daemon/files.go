@@ -16,8 +16,8 @@ import (
 	"github.com/cleatproject/cleat/proto/reason"
 )
 
-// makeUUID writes a random UUID (version 4) to path and returns it.
-func makeUUID(path string) (string, error) {
+// MakeUUID writes a random UUID (version 4) to path and returns it.
+func MakeUUID(path string) (string, error) {
 	var b [16]byte
 	if _, err := rand.Read(b[:]); err != nil {
 		return "", fmt.Errorf("make daemon uuid: %w", err)
@@ -34,9 +34,9 @@ func makeUUID(path string) (string, error) {
 // leaves it to that one for the moment before its exec, which closes it.
 const lockWait = time.Second
 
-// lockDir makes this process the only daemon of a state directory, until the returned function is
+// LockDir makes this process the only daemon of a state directory, until the returned function is
 // called or the process ends. Where another one is, that is errdefs.ErrUnavailable, after lockWait.
-func lockDir(ctx context.Context, dir string) (func() error, error) {
+func LockDir(ctx context.Context, dir string) (func() error, error) {
 	path := filepath.Join(dir, "cleatd.lock")
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {

@@ -18,16 +18,16 @@ import (
 
 // Names of files in the root directory.
 const (
-	databaseName = "meta.db"
-	uuidName     = "uuid"
+	DatabaseName = "meta.db"
+	UUIDName     = "uuid"
 )
 
 // openMetadata opens the database. One that is damaged or cannot be read does not keep the daemon from starting: tasks are
 // managed without it, and requests for a record are answered with the reason. Nothing of it is
 // changed or moved, and nothing is removed for want of a record. On a read-only file system records can be read.
 func openMetadata(root string, outlet *events.Log, log *slog.Logger) (*metadata.DB, error) {
-	path := filepath.Join(root, databaseName)
-	if err := lostDatabase(root, path); err != nil {
+	path := filepath.Join(root, DatabaseName)
+	if err := LostDatabase(root, path); err != nil {
 		log.Error("starting without metadata", "error", err, "hint", Hint(err))
 		return metadata.Unavailable(err), nil
 	}
@@ -63,13 +63,13 @@ func diskFault(err error) bool {
 
 // inUse reports whether a daemon has used a root directory before.
 func inUse(root string) bool {
-	_, err := os.Stat(filepath.Join(root, uuidName))
+	_, err := os.Stat(filepath.Join(root, UUIDName))
 	return err == nil
 }
 
-// lostDatabase tells that a root directory which was in use has no database any more. A new one
+// LostDatabase tells that a root directory which was in use has no database any more. A new one
 // would make everything there look like left-overs.
-func lostDatabase(root, path string) error {
+func LostDatabase(root, path string) error {
 	if !inUse(root) {
 		return nil
 	}

@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/cleatproject/cleat/daemon/api"
+	"github.com/cleatproject/cleat/daemon/config"
 	"github.com/cleatproject/cleat/daemon/service"
 	"github.com/cleatproject/cleat/daemon/streams"
 	"github.com/cleatproject/cleat/proto/rpc"
@@ -47,7 +48,7 @@ func newServers(svc *service.Service, id api.Identity, access api.Access, log *s
 
 // listen binds both sockets. What a dead daemon left is replaced; the lock on the state directory
 // says that it is dead, and a socket in another place that answers belongs to somebody else.
-func (s *servers) listen(cfg Config) error {
+func (s *servers) listen(cfg config.Config) error {
 	var err error
 	if s.grpcListener, err = bind(cfg.Address, cfg.Group); err != nil {
 		return err
@@ -61,7 +62,7 @@ func (s *servers) listen(cfg Config) error {
 
 // link makes a link to a ttrpc socket of another name where clients look for it, which know the address of the gRPC
 // socket alone.
-func (s *servers) link(cfg Config) error {
+func (s *servers) link(cfg config.Config) error {
 	name := cfg.Address + ".ttrpc"
 	if cfg.TTRPCAddress == name {
 		return nil
@@ -86,8 +87,8 @@ func (s *servers) link(cfg Config) error {
 	return nil
 }
 
-// socketMode is the mode of the sockets: for root and the configured group.
-const socketMode = 0o660
+// SocketMode is the mode of the sockets: for root and the configured group.
+const SocketMode = 0o660
 
 func bind(path string, group int) (net.Listener, error) {
 	if conn, err := rpc.DialSocket(context.Background(), path); err == nil {
@@ -96,7 +97,7 @@ func bind(path string, group int) (net.Listener, error) {
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("remove stale socket: %w", err)
 	}
-	l, err := rpc.Listen(path, socketMode)
+	l, err := rpc.Listen(path, SocketMode)
 	if err != nil {
 		return nil, err
 	}

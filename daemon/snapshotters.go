@@ -4,13 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"path/filepath"
-	"slices"
 	"sync"
 
 	"github.com/containerd/errdefs"
 
+	"github.com/cleatproject/cleat/daemon/config"
 	"github.com/cleatproject/cleat/internal/undo"
 	"github.com/cleatproject/cleat/snapshot"
 	"github.com/cleatproject/cleat/snapshot/btrfs"
@@ -20,10 +19,10 @@ import (
 	"github.com/cleatproject/cleat/snapshot/proxy"
 )
 
-// snapshotters are the drivers of this host by name, and why others do not work on it.
-type snapshotters struct {
-	working map[string]snapshot.Driver
-	failed  map[string]error
+// Snapshotters are the drivers of this host by name, and why others do not work on it.
+type Snapshotters struct {
+	Working map[string]snapshot.Driver
+	Failed  map[string]error
 }
 
 // ownDrivers are cleat's own drivers.
@@ -36,14 +35,11 @@ func ownDrivers() map[string]func(root string) (snapshot.Driver, error) {
 	}
 }
 
-// ownSnapshotters are the names that mean something by themselves.
-func ownSnapshotters() []string { return slices.Sorted(maps.Keys(ownDrivers())) }
-
-// openSnapshotters opens every driver, all at once; uuid tells this daemon's snapshots from others'
-// where other processes keep them. One that does not work on this host is an
-// ordinary thing: only those who ask for it are told why.
-func openSnapshotters(root, uuid string, proxies map[string]ProxyPlugin, log *slog.Logger, closing *undo.Stack) snapshotters {
-	s := snapshotters{working: make(map[string]snapshot.Driver), failed: map[string]error{
+// OpenSnapshotters opens every driver in parallel. uuid distinguishes this daemon's snapshots from
+// others' if another process keeps them. A driver that does not work on this host is ordinary: the
+// reason is returned to requests that name it.
+func OpenSnapshotters(root, uuid string, proxies map[string]config.ProxyPlugin, log *slog.Logger, closing *undo.Stack) Snapshotters {
+	s := Snapshotters{Working: make(map[string]snapshot.Driver), Failed: map[string]error{
 		"aufs": fmt.Errorf("aufs has left the Linux kernel: %w", errdefs.ErrFailedPrecondition),
 	}}
 	var mu sync.Mutex
@@ -63,14 +59,14 @@ func openSnapshotters(root, uuid string, proxies map[string]ProxyPlugin, log *sl
 			defer mu.Unlock()
 			switch {
 			case err == nil:
-				s.working[name] = d
+				s.Working[name] = d
 				closing.Push("close snapshotter "+name, d.Close)
 			case errors.Is(err, errdefs.ErrFailedPrecondition):
 				log.Debug("snapshotter does not work on this host", "snapshotter", name, "error", err)
-				s.failed[name] = err
+				s.Failed[name] = err
 			default:
 				log.Warn("cannot open a snapshotter", "snapshotter", name, "error", err)
-				s.failed[name] = err
+				s.Failed[name] = err
 			}
 		})
 	}

@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 
 	"github.com/cleatproject/cleat/content"
+	"github.com/cleatproject/cleat/daemon/config"
 	"github.com/cleatproject/cleat/events"
 	"github.com/cleatproject/cleat/internal/undo"
 	"github.com/cleatproject/cleat/metadata"
@@ -18,7 +19,7 @@ type stores struct {
 }
 
 // openStores opens the stores; what closes them goes on closing, also where one fails.
-func openStores(cfg Config, log *slog.Logger, closing *undo.Stack) (s stores, err error) {
+func openStores(cfg config.Config, log *slog.Logger, closing *undo.Stack) (s stores, err error) {
 	if s.content, err = content.Open(filepath.Join(cfg.Root, "content")); err != nil {
 		return s, err
 	}

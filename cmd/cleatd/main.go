@@ -12,6 +12,8 @@ import (
 	"syscall"
 
 	"github.com/cleatproject/cleat/daemon"
+	"github.com/cleatproject/cleat/daemon/config"
+	"github.com/cleatproject/cleat/daemon/doctor"
 )
 
 const usage = `Usage: cleatd [FLAGS]
@@ -83,7 +85,7 @@ type options struct {
 
 // parse parses the flags, which have containerd's names if containerd has them, and returns the other arguments.
 func parse(args []string, out io.Writer) (o options, rest []string, err error) {
-	cfg := daemon.DefaultConfiguration()
+	cfg := config.Default()
 	flags := flag.NewFlagSet("cleatd", flag.ContinueOnError)
 	flags.SetOutput(out)
 	flags.Usage = func() {
@@ -95,7 +97,7 @@ func parse(args []string, out io.Writer) (o options, rest []string, err error) {
 			flags.StringVar(into, name, value, help)
 		}
 	}
-	text(&o.config, daemon.DefaultConfig, "configuration `FILE` in TOML; the default file may be missing", "config", "c")
+	text(&o.config, config.DefaultConfig, "configuration `FILE` in TOML; the default file may be missing", "config", "c")
 	text(&o.root, "", "`DIRECTORY` of persistent data (default "+cfg.Root+")", "root")
 	text(&o.state, "", "`DIRECTORY` of volatile data (default "+cfg.State+")", "state")
 	text(&o.address, "", "`PATH` of the gRPC socket (default "+cfg.Address+")", "address", "a")
@@ -110,7 +112,7 @@ func parse(args []string, out io.Writer) (o options, rest []string, err error) {
 }
 
 // load reads the configuration file and applies the flags.
-func (o *options) load(cfg *daemon.Config) error {
+func (o *options) load(cfg *config.Config) error {
 	if err := cfg.Load(o.config, o.configNamed); err != nil {
 		return err
 	}
@@ -132,14 +134,14 @@ func run(ctx context.Context, args []string, s streams) error {
 		return err
 	}
 	if o.version {
-		_, err := fmt.Fprintln(s.out, "cleatd", daemon.Version())
+		_, err := fmt.Fprintln(s.out, "cleatd", config.Version())
 		return err
 	}
 	command := ""
 	if len(rest) > 0 {
 		command, rest = rest[0], rest[1:]
 	}
-	cfg := daemon.DefaultConfiguration()
+	cfg := config.Default()
 	switch command {
 	case "config":
 		return configure(cfg, o, rest, s)
@@ -164,7 +166,7 @@ func run(ctx context.Context, args []string, s streams) error {
 var errFindings = errors.New("problems found")
 
 // look implements the command doctor.
-func look(ctx context.Context, cfg daemon.Config, args []string, out io.Writer) error {
+func look(ctx context.Context, cfg config.Config, args []string, out io.Writer) error {
 	flags := flag.NewFlagSet("cleatd doctor", flag.ContinueOnError)
 	flags.SetOutput(out)
 	repair := flags.Bool("repair", false, "repair what can be repaired; cleatd must be stopped")
@@ -174,7 +176,7 @@ func look(ctx context.Context, cfg daemon.Config, args []string, out io.Writer) 
 	if flags.NArg() > 0 {
 		return usageError(fmt.Errorf("unexpected argument %q", flags.Arg(0)))
 	}
-	n, err := daemon.Doctor(ctx, cfg, daemon.DoctorOptions{Repair: *repair}, out)
+	n, err := doctor.Run(ctx, cfg, doctor.Options{Repair: *repair}, out)
 	if err == nil && n > 0 {
 		return errFindings
 	}

@@ -6,12 +6,13 @@ import (
 	"fmt"
 
 	"github.com/cleatproject/cleat/daemon"
+	"github.com/cleatproject/cleat/daemon/config"
 )
 
 // The commands that cleatd shares with containerd.
 
 // configure implements the command config.
-func configure(cfg daemon.Config, o options, args []string, s streams) error {
+func configure(cfg config.Config, o options, args []string, s streams) error {
 	if len(args) != 1 {
 		return usageError(fmt.Errorf("config: %d arguments given; want default, dump or migrate", len(args)))
 	}
@@ -37,7 +38,7 @@ func configure(cfg daemon.Config, o options, args []string, s streams) error {
 }
 
 // publish implements the command publish, which shims run.
-func publish(ctx context.Context, cfg daemon.Config, args []string, s streams) error {
+func publish(ctx context.Context, cfg config.Config, args []string, s streams) error {
 	flags := flag.NewFlagSet("cleatd publish", flag.ContinueOnError)
 	flags.SetOutput(s.out)
 	address := flags.String("address", cfg.Address, "`PATH` of the daemon's gRPC socket")

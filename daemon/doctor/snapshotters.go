@@ -1,4 +1,4 @@
-package daemon
+package doctor
 
 import (
 	"context"
@@ -9,12 +9,13 @@ import (
 	"os"
 	"slices"
 
+	"github.com/cleatproject/cleat/daemon"
 	"github.com/cleatproject/cleat/internal/undo"
 	"github.com/cleatproject/cleat/snapshot"
 )
 
-// drivers tells which snapshotters work on this host, and why others do not. That is no finding, but for
-// the one that is used where none is asked for. They are tried in a directory that is gone afterwards.
+// drivers reports which snapshotters work on this host, and why others do not. Only the default one
+// that does not work is a finding. They are tried in a directory that is removed afterwards.
 func (d *doctor) drivers(ctx context.Context) (err error) {
 	dir, err := os.MkdirTemp(d.cfg.Root, ".doctor-")
 	if err != nil {
@@ -23,22 +24,22 @@ func (d *doctor) drivers(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 	var closing undo.Stack
 	defer func() { err = errors.Join(err, closing.Run()) }()
-	s := openSnapshotters(dir, "", nil, slog.New(slog.DiscardHandler), &closing)
-	for _, name := range slices.Sorted(maps.Keys(s.working)) {
-		d.fine("snapshotter " + name + " works" + limits(ctx, s.working[name]))
+	s := daemon.OpenSnapshotters(dir, "", nil, slog.New(slog.DiscardHandler), &closing)
+	for _, name := range slices.Sorted(maps.Keys(s.Working)) {
+		d.fine("snapshotter " + name + " works" + limits(ctx, s.Working[name]))
 	}
-	for _, name := range slices.Sorted(maps.Keys(s.failed)) {
+	for _, name := range slices.Sorted(maps.Keys(s.Failed)) {
 		if name == d.cfg.Snapshotter {
-			d.finding(fmt.Sprintf("the snapshotter %s does not work: %v", name, s.failed[name]),
+			d.finding(fmt.Sprintf("the snapshotter %s does not work: %v", name, s.Failed[name]),
 				"containers cannot be made of images, unless they ask for another one", "see the reason, or set snapshotter in the configuration to one that works")
 			continue
 		}
-		d.printf("   note: snapshotter %s does not work on this host: %v\n", name, s.failed[name])
+		d.printf("   note: snapshotter %s does not work on this host: %v\n", name, s.Failed[name])
 	}
 	return nil
 }
 
-// limits tells whether a driver keeps limits, of which it makes one.
+// limits reports whether a driver enforces limits, by a snapshot with one.
 func limits(ctx context.Context, d snapshot.Driver) string {
 	l, ok := d.(snapshot.Limited)
 	if !ok {

@@ -1,4 +1,4 @@
-package daemon
+package doctor
 
 import (
 	"bytes"
@@ -20,7 +20,7 @@ func TestDoctorTellsOfSnapshotters(t *testing.T) {
 	look := func() (report string, findings int) {
 		t.Helper()
 		var out bytes.Buffer
-		findings, err := Doctor(t.Context(), cfg, DoctorOptions{}, &out)
+		findings, err := Run(t.Context(), cfg, Options{}, &out)
 		if err != nil {
 			t.Fatal(err)
 		}

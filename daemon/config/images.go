@@ -1,4 +1,4 @@
-package daemon
+package config
 
 import (
 	"fmt"
@@ -11,6 +11,10 @@ import (
 
 	"github.com/cleatproject/cleat/archive"
 	"github.com/cleatproject/cleat/image"
+	"github.com/cleatproject/cleat/snapshot/btrfs"
+	"github.com/cleatproject/cleat/snapshot/erofs"
+	"github.com/cleatproject/cleat/snapshot/native"
+	"github.com/cleatproject/cleat/snapshot/overlay"
 )
 
 // UnpackConfig is the table [unpack]: what a layer may come to when it is unpacked, however short it is.
@@ -35,7 +39,7 @@ func (u UnpackConfig) check() error {
 	return nil
 }
 
-func (u UnpackConfig) limits() image.Limits {
+func (u UnpackConfig) Limits() image.Limits {
 	return image.Limits{Bytes: u.MaxBytes, Ratio: u.MaxRatio, Entries: u.MaxEntries}
 }
 
@@ -51,8 +55,8 @@ type StreamProcessor struct {
 	Env []string `toml:"env"`
 }
 
-// processors returns the configured stream processors, in the order of their names.
-func (c *Config) processors() (list []archive.Processor) {
+// Processors returns the configured stream processors, in the order of their names.
+func (c *Config) Processors() (list []archive.Processor) {
 	for _, id := range slices.Sorted(maps.Keys(c.StreamProcessors)) {
 		p := c.StreamProcessors[id]
 		list = append(list, archive.Processor{ID: id, Accepts: p.Accepts, Returns: p.Returns, Path: p.Path, Args: p.Args, Env: p.Env})
@@ -61,7 +65,7 @@ func (c *Config) processors() (list []archive.Processor) {
 }
 
 func (c *Config) checkProcessors() error {
-	for _, p := range c.processors() {
+	for _, p := range c.Processors() {
 		if err := p.Check(); err != nil {
 			return err
 		}
@@ -96,7 +100,7 @@ func (c *Config) checkProxies() error {
 			p.Snapshotter = name
 		}
 		if p.Namespace == "" {
-			p.Namespace = defaultNamespace
+			p.Namespace = DefaultNamespace
 		}
 		c.ProxyPlugins[name] = p
 	}
@@ -109,9 +113,12 @@ func (p *ProxyPlugin) check(name string) error {
 		return fmt.Errorf("proxy plugin %s: type %q: only \"snapshot\" is supported: %w", name, p.Type, errdefs.ErrInvalidArgument)
 	case !filepath.IsAbs(strings.TrimPrefix(p.Address, "unix://")):
 		return fmt.Errorf("proxy plugin %s: address %q: want the absolute path of a socket: %w", name, p.Address, errdefs.ErrInvalidArgument)
-	case slices.Contains(ownSnapshotters(), name):
+	case slices.Contains(OwnSnapshotters(), name):
 		return fmt.Errorf("proxy plugin %s: cleatd has a snapshotter of that name: %w",
 			name, errdefs.ErrInvalidArgument)
 	}
 	return nil
 }
+
+// OwnSnapshotters returns the names of cleat's own drivers.
+func OwnSnapshotters() []string { return []string{overlay.Name, btrfs.Name, native.Name, erofs.Name} }

@@ -1,6 +1,6 @@
-// Package daemon assembles cleatd: configuration, stores, runtime, services, listeners. Assembly is
-// explicit and in one place (daemon.go); nothing registers itself.
-package daemon
+// Package config holds the configuration of cleatd: its file, which may also be containerd's, the
+// defaults, and the checks of both. Errors name the key and have the class invalid argument.
+package config
 
 import (
 	"errors"
@@ -96,8 +96,8 @@ const (
 	maxRanges        = 16
 )
 
-// DefaultConfiguration returns the configuration of a daemon that was told nothing.
-func DefaultConfiguration() Config {
+// Default returns the configuration of a daemon without a file and flags.
+func Default() Config {
 	return Config{
 		Version: 1, Root: defaultRoot, State: defaultState, Address: defaultAddress,
 		LogLevel: "info", LogFormat: "text", Snapshotter: "overlayfs", Runtime: "io.containerd.cleat.v2",
@@ -133,8 +133,8 @@ func (c *Config) Load(path string, must bool) error {
 	return nil
 }
 
-// complete checks c and fills in what derives from other values.
-func (c *Config) complete() error {
+// Complete checks c and fills in what derives from other values.
+func (c *Config) Complete() error {
 	if c.Version != 1 {
 		return fmt.Errorf("configuration version %d: this cleatd reads version 1: %w", c.Version, errdefs.ErrInvalidArgument)
 	}
@@ -176,15 +176,15 @@ func (c *Config) complete() error {
 	if err := errors.Join(c.checkProcessors(), c.checkProxies(), c.Unpack.check()); err != nil {
 		return err
 	}
-	if _, err := c.access(); err != nil {
+	if _, err := c.Access(); err != nil {
 		return err
 	}
 	return c.GC.check()
 }
 
-// access returns NamespaceAccess and Policy as the API asks for them. A user that is limited to namespaces has a
+// Access returns NamespaceAccess and Policy as the API asks for them. A user that is limited to namespaces has a
 // policy, the strictest unless the configuration has one.
-func (c *Config) access() (api.Access, error) {
+func (c *Config) Access() (api.Access, error) {
 	a := make(api.Access)
 	for user, namespaces := range c.NamespaceAccess {
 		uid, err := strconv.ParseUint(user, 10, 32)
@@ -257,3 +257,6 @@ func (c *Config) Write(w io.Writer) error {
 
 // Version returns the version of this build.
 func Version() string { return version.Version() }
+
+// DefaultNamespace exists in every daemon from its first start.
+const DefaultNamespace = "default"

@@ -1,9 +1,8 @@
-package daemon
+package config
 
 import (
 	"os"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -19,11 +18,11 @@ func load(t *testing.T, text string) (Config, error) {
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	cfg := DefaultConfiguration()
+	cfg := Default()
 	if err := cfg.Load(path, true); err != nil {
 		return cfg, err
 	}
-	return cfg, cfg.complete()
+	return cfg, cfg.Complete()
 }
 
 func TestConfigurationOverridesDefaults(t *testing.T) {
@@ -50,8 +49,8 @@ func TestConfigurationOverridesDefaults(t *testing.T) {
 	if want := (GCConfig{PauseThreshold: 0.02, MutationThreshold: 7, ScheduleDelay: duration(2 * time.Second), StartupDelay: duration(100 * time.Millisecond)}); cfg.GC != want {
 		t.Fatalf("gc is %+v, want %+v", cfg.GC, want)
 	}
-	if want := (image.Limits{Bytes: 256 << 30, Ratio: 9, Entries: 10_000_000}); cfg.Unpack.limits() != want {
-		t.Fatalf("limits are %+v, want %+v", cfg.Unpack.limits(), want)
+	if want := (image.Limits{Bytes: 256 << 30, Ratio: 9, Entries: 10_000_000}); cfg.Unpack.Limits() != want {
+		t.Fatalf("limits are %+v, want %+v", cfg.Unpack.Limits(), want)
 	}
 	if cfg.Snapshotter != "overlayfs" || cfg.LogLevel != "info" {
 		t.Fatalf("defaults are gone: %+v", cfg)
@@ -62,8 +61,8 @@ func TestConfigurationOverridesDefaults(t *testing.T) {
 }
 
 func TestTheMainDaemonsCgroup(t *testing.T) {
-	cfg := DefaultConfiguration()
-	if err := cfg.complete(); err != nil || cfg.CgroupParent != "/cleat" {
+	cfg := Default()
+	if err := cfg.Complete(); err != nil || cfg.CgroupParent != "/cleat" {
 		t.Fatal(cfg.CgroupParent, err)
 	}
 }
@@ -104,69 +103,13 @@ func TestLogger(t *testing.T) {
 }
 
 func TestMissingConfigurationIsFineUnlessNamed(t *testing.T) {
-	cfg := DefaultConfiguration()
+	cfg := Default()
 	missing := filepath.Join(t.TempDir(), "nothing.toml")
 	if err := cfg.Load(missing, false); err != nil {
 		t.Error(err)
 	}
 	if err := cfg.Load(missing, true); err == nil {
 		t.Error("a named file that is missing passed")
-	}
-}
-
-func TestLockDirAdmitsOneDaemon(t *testing.T) {
-	dir := t.TempDir()
-	unlock, err := lockDir(t.Context(), dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := lockDir(t.Context(), dir); !errdefs.IsUnavailable(err) {
-		t.Fatalf("a second daemon: %v", err)
-	}
-	if err := unlock(); err != nil {
-		t.Fatal(err)
-	}
-	unlock, err = lockDir(t.Context(), dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := unlock(); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// TestLockDirOutlastsTheMomentBeforeAnExec has somebody hold the lock who lets it go while it is waited for.
-func TestLockDirOutlastsTheMomentBeforeAnExec(t *testing.T) {
-	dir := t.TempDir()
-	unlock, err := lockDir(t.Context(), dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	second := make(chan error, 1)
-	go func() {
-		unlock, err := lockDir(t.Context(), dir)
-		if err == nil {
-			err = unlock()
-		}
-		second <- err
-	}()
-	for opened := 0; opened < 2; runtime.Gosched() { // the second one has the file and tries
-		opened = 0
-		files, err := filepath.Glob("/proc/self/fd/*")
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, f := range files {
-			if target, err := os.Readlink(f); err == nil && filepath.Dir(target) == dir {
-				opened++
-			}
-		}
-	}
-	if err := unlock(); err != nil {
-		t.Fatal(err)
-	}
-	if err := <-second; err != nil {
-		t.Error(err)
 	}
 }
 
@@ -212,7 +155,7 @@ func TestProxyPluginsAndStreamProcessors(t *testing.T) {
 	if p := cfg.ProxyPlugins["other"]; p.Address != "/run/other.sock" || p.Snapshotter != "overlayfs" || p.Namespace != "ns" {
 		t.Errorf("%+v", p)
 	}
-	if p := cfg.processors(); len(p) != 2 || p[0].ID != "io.a" || p[1].Path != "/usr/bin/b" || p[1].Args[0] != "-x" || p[1].Env[0] != "K=v" {
+	if p := cfg.Processors(); len(p) != 2 || p[0].ID != "io.a" || p[1].Path != "/usr/bin/b" || p[1].Args[0] != "-x" || p[1].Env[0] != "K=v" {
 		t.Errorf("%+v", p)
 	}
 	for _, bad := range []string{

@@ -1,4 +1,4 @@
-package daemon
+package doctor
 
 import (
 	"context"
@@ -14,12 +14,13 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/cleatproject/cleat/content"
+	"github.com/cleatproject/cleat/daemon/config"
 	"github.com/cleatproject/cleat/daemon/service"
 	"github.com/cleatproject/cleat/image"
 	"github.com/cleatproject/cleat/metadata"
 )
 
-// checkContent compares the blobs on disk with their names, and with what is on record.
+// checkContent compares the blobs on disk with their digests and with the records.
 func (d *doctor) checkContent(ctx context.Context, db *metadata.DB, store *content.Store) error {
 	before := d.standing + d.mended
 	whole, err := d.checkBlobs(ctx, store)
@@ -41,7 +42,7 @@ func (d *doctor) checkContent(ctx context.Context, db *metadata.DB, store *conte
 	return nil
 }
 
-// checkBlobs reads every blob, and returns the sizes of those that are what their names say.
+// checkBlobs reads every blob, and returns the sizes of those that match their digests.
 func (d *doctor) checkBlobs(ctx context.Context, store *content.Store) (map[digest.Digest]int64, error) {
 	whole := make(map[digest.Digest]int64)
 	found := func(info content.Info) error {
@@ -69,7 +70,7 @@ func (d *doctor) checkBlobs(ctx context.Context, store *content.Store) (map[dige
 	})
 }
 
-// lostBlobs finds records of blobs that are not there.
+// lostBlobs finds records of blobs that do not exist.
 func (d *doctor) lostBlobs(ctx context.Context, db *metadata.DB, ns string, whole map[digest.Digest]int64) error {
 	var lost []digest.Digest
 	err := db.View(ctx, func(tx *metadata.Tx) error {
@@ -107,8 +108,8 @@ func (d *doctor) lostBlobs(ctx context.Context, db *metadata.DB, ns string, whol
 	return nil
 }
 
-// unlistedBlobs finds blobs that the images of a namespace need, that are on disk, and of which
-// the namespace has lost the record.
+// unlistedBlobs finds blobs that the images of a namespace need and that are on disk, but of which
+// the namespace has no record.
 func (d *doctor) unlistedBlobs(ctx context.Context, db *metadata.DB, store *content.Store, ns string, whole map[digest.Digest]int64) error {
 	var images []metadata.Image
 	listed := make(map[digest.Digest]bool)
@@ -159,7 +160,7 @@ func (d *doctor) unlistedBlobs(ctx context.Context, db *metadata.DB, store *cont
 	return err
 }
 
-// provider is the whole store as package image reads it.
+// provider gives package image access to the whole store.
 type provider struct{ *content.Store }
 
 // ReaderAt implements image.Provider.
@@ -188,7 +189,7 @@ func (d *doctor) checkSnapshots(ctx context.Context, db *metadata.DB) error {
 	for _, ns := range namespaces {
 		err := db.View(ctx, func(tx *metadata.Tx) error {
 			for _, name := range tx.Snapshotters(ns) {
-				if !slices.Contains(ownSnapshotters(), name) {
+				if !slices.Contains(config.OwnSnapshotters(), name) {
 					continue // another process keeps them
 				}
 				list, err := tx.Snapshots(ns, name).List()
@@ -222,7 +223,7 @@ func (d *doctor) snapshotDirectory(ns, snapshotter string, v metadata.Snapshot) 
 		"containers and layers upon it cannot be used", "remove what uses it and the snapshot itself, then import or pull its image again")
 }
 
-// staleMount finds what a client made to mount an image and left behind.
+// staleMount finds snapshots that a client created to mount an image and left behind.
 func (d *doctor) staleMount(ns, snapshotter string, v metadata.Snapshot) {
 	if why := service.StaleMount(v, time.Now()); why != "" {
 		d.finding(fmt.Sprintf("snapshot %q of %s in namespace %s was made to be mounted, and %s", v.Key, snapshotter, ns, why),

@@ -1,4 +1,4 @@
-package daemon
+package config
 
 import (
 	"testing"
@@ -7,12 +7,12 @@ import (
 )
 
 func TestUsersOfTheConfiguration(t *testing.T) {
-	c := DefaultConfiguration()
+	c := Default()
 	c.NamespaceAccess = map[string][]string{"1000": {"mine"}, "1001": {}, "1002": {"free"}}
 	c.Policy = map[string]PolicyConfig{
 		"1002": {Mode: "unrestricted"}, "1003": {Mounts: []string{"/srv"}, Flags: []string{"devices"}},
 	}
-	users, err := c.access()
+	users, err := c.Access()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -43,9 +43,9 @@ func TestPoliciesThatAreRefused(t *testing.T) {
 		"relative":     {"1000": {Mounts: []string{"srv"}}},
 		"is not clean": {"1000": {Mounts: []string{"/srv/../etc"}}},
 	} {
-		c := DefaultConfiguration()
+		c := Default()
 		c.Policy = p
-		if _, err := c.access(); err == nil {
+		if _, err := c.Access(); err == nil {
 			t.Errorf("%s: no error", name)
 		}
 	}

@@ -1,4 +1,4 @@
-package daemon
+package config
 
 import (
 	"bytes"
@@ -49,7 +49,7 @@ func (c *Config) loadContainerd(path string, doc map[string]any) {
 // dropUnusable leaves out what is right in a file for containerd and cannot be used here: programs that
 // are looked up in a PATH, and proxies of other kinds.
 func (p *peerFile) dropUnusable() {
-	for _, proc := range p.cfg.processors() {
+	for _, proc := range p.cfg.Processors() {
 		if err := proc.Check(); err != nil {
 			p.warn("stream_processors."+proc.ID, err.Error())
 			delete(p.cfg.StreamProcessors, proc.ID)

@@ -1,4 +1,6 @@
-package daemon
+// Package doctor checks the directories of a daemon, and repairs what it can: modes, snapshotters,
+// the database, content and snapshots.
+package doctor
 
 import (
 	"context"
@@ -14,34 +16,36 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/cleatproject/cleat/content"
+	"github.com/cleatproject/cleat/daemon"
+	"github.com/cleatproject/cleat/daemon/config"
 	"github.com/cleatproject/cleat/metadata"
 )
 
-// DoctorOptions say what Doctor does beyond looking.
-type DoctorOptions struct {
-	// Repair mends what can be mended; no cleatd may run on the same directories.
+// Options change what Run does. The zero value only checks.
+type Options struct {
+	// Repair repairs what it can; no cleatd may run on the same directories.
 	Repair bool
 }
 
-// Doctor looks over what a daemon keeps, tells of it on out, and returns how many findings stand
-// at the end. Without Repair it changes nothing, and works beside a running daemon, whose database
-// it then leaves out: the daemon checked that at its start.
+// Run checks what a daemon keeps on disk, reports on out, and returns the number of findings that
+// remain. Without Repair it changes nothing and may run next to a daemon, whose database it then
+// leaves out: the daemon has checked that at its start.
 //
-// Repair keeps what it replaces: a damaged database beside the new one, damaged blobs in
+// Repair keeps a copy of what it replaces: a damaged database next to the new one, damaged blobs in
 // content/damaged.
-func Doctor(ctx context.Context, cfg Config, opts DoctorOptions, out io.Writer) (findings int, err error) {
-	if err := cfg.complete(); err != nil {
+func Run(ctx context.Context, cfg config.Config, opts Options, out io.Writer) (findings int, err error) {
+	if err := cfg.Complete(); err != nil {
 		return 0, err
 	}
 	if _, err := os.Stat(cfg.Root); err != nil {
 		return 0, fmt.Errorf("look over %s: %w", cfg.Root, err)
 	}
-	d := &doctor{cfg: cfg, out: out, repair: opts.Repair, database: filepath.Join(cfg.Root, databaseName)}
+	d := &doctor{cfg: cfg, out: out, repair: opts.Repair, database: filepath.Join(cfg.Root, daemon.DatabaseName)}
 	if opts.Repair {
 		if err := os.MkdirAll(cfg.State, 0o711); err != nil {
 			return 0, fmt.Errorf("repair: %w", err)
 		}
-		unlock, err := lockDir(ctx, cfg.State)
+		unlock, err := daemon.LockDir(ctx, cfg.State)
 		if err != nil {
 			return 0, fmt.Errorf("repair: %w", err)
 		}
@@ -54,9 +58,9 @@ func Doctor(ctx context.Context, cfg Config, opts DoctorOptions, out io.Writer) 
 	return d.standing, err
 }
 
-// doctor is one look over a daemon's directories.
+// doctor is one check of a daemon's directories.
 type doctor struct {
-	cfg      Config
+	cfg      config.Config
 	out      io.Writer
 	repair   bool
 	database string
@@ -65,13 +69,13 @@ type doctor struct {
 	writeErr error
 }
 
-// finding tells of something wrong: what it means, and what to do about it.
+// finding reports a defect: what it means, and what to do about it.
 func (d *doctor) finding(what, means, do string) {
 	d.standing++
 	d.printf("finding: %s\n  means: %s\n     do: %s\n", what, means, do)
 }
 
-// fixed tells of something that was wrong and is not any more.
+// fixed reports a defect that was repaired.
 func (d *doctor) fixed(what, how string) {
 	d.mended++
 	d.printf(" mended: %s\n    how: %s\n", what, how)
@@ -99,7 +103,7 @@ func (d *doctor) conclude() error {
 
 const runRepair = "stop cleatd and run 'cleat doctor --repair'"
 
-// records looks over the database, and over content and snapshots as far as it speaks of them.
+// records checks the database, and the content and snapshots that it refers to.
 func (d *doctor) records(ctx context.Context) error {
 	whole, err := d.checkDatabase()
 	if err != nil {
@@ -128,7 +132,7 @@ func (d *doctor) records(ctx context.Context) error {
 	return errors.Join(err, d.checkSnapshots(ctx, db), db.Close())
 }
 
-// openContent opens the store if there is one; opening would make it. Without repair nothing in it is
+// openContent opens the store if there is one; opening would create it. Without repair nothing in it is
 // touched.
 func (d *doctor) openContent() (*content.Store, error) {
 	dir := filepath.Join(d.cfg.Root, "content")
@@ -140,7 +144,7 @@ func (d *doctor) openContent() (*content.Store, error) {
 
 // checkDatabase reports whether the database can be used.
 func (d *doctor) checkDatabase() (whole bool, err error) {
-	if err := lostDatabase(d.cfg.Root, d.database); err != nil {
+	if err := daemon.LostDatabase(d.cfg.Root, d.database); err != nil {
 		if !d.repair {
 			d.finding("the database "+d.database+" is missing", "no container, image or snapshot is on record; running containers are adopted all the same", "put a backup in its place, or "+runRepair)
 		}
@@ -181,7 +185,7 @@ func (d *doctor) current() (bool, error) {
 	return true, db.Close()
 }
 
-// snapshotNumbers returns the directories that a driver's root holds, by number.
+// snapshotNumbers returns the numbers of the directories in a driver's root.
 func snapshotNumbers(dir string) ([]uint64, error) {
 	entries, err := os.ReadDir(dir)
 	if errors.Is(err, fs.ErrNotExist) {

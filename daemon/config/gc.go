@@ -1,4 +1,4 @@
-package daemon
+package config
 
 import (
 	"fmt"
@@ -58,7 +58,7 @@ func (g *GCConfig) check() error {
 	return nil
 }
 
-func (g *GCConfig) service() service.GCConfig {
+func (g *GCConfig) Service() service.GCConfig {
 	return service.GCConfig{
 		PauseThreshold: g.PauseThreshold, DeletionThreshold: g.DeletionThreshold, MutationThreshold: g.MutationThreshold,
 		ScheduleDelay: time.Duration(g.ScheduleDelay), StartupDelay: time.Duration(g.StartupDelay),

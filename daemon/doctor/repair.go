@@ -1,4 +1,4 @@
-package daemon
+package doctor
 
 import (
 	"context"
@@ -13,8 +13,8 @@ import (
 	"github.com/cleatproject/cleat/metadata"
 )
 
-// renewDatabase puts a whole database in the place of one that is damaged or gone. At every
-// moment one of the two stands there.
+// renewDatabase replaces a database that is damaged or missing. One of the two is in place at every
+// moment.
 func (d *doctor) renewDatabase(ctx context.Context) error {
 	fresh := d.database + ".repaired"
 	if err := os.Remove(fresh); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -38,8 +38,8 @@ func (d *doctor) renewDatabase(ctx context.Context) error {
 	return nil
 }
 
-// salvage makes the new database at fresh of what the old one still gives, and returns where the
-// old one is to be kept; "" if there is none.
+// salvage creates the new database at fresh from what can be read of the old one, and returns where
+// to keep the old one; "" if there is none.
 func (d *doctor) salvage(fresh string) (kept string, err error) {
 	if _, err := os.Stat(d.database); errors.Is(err, fs.ErrNotExist) {
 		db, err := metadata.Open(fresh)
@@ -61,8 +61,8 @@ func (d *doctor) salvage(fresh string) (kept string, err error) {
 	return kept, nil
 }
 
-// adoptDirectories puts snapshots' directories on record that have lost theirs: the next start
-// would remove them, and a container may run on one.
+// adoptDirectories creates records for directories of snapshots without one: the next start would
+// remove the directories, and a container may run on one.
 func (d *doctor) adoptDirectories(ctx context.Context, path string) error {
 	db, err := metadata.Open(path)
 	if err != nil {

@@ -1,4 +1,4 @@
-package daemon
+package doctor
 
 import (
 	"bytes"
@@ -12,25 +12,27 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/cleatproject/cleat/content"
+	"github.com/cleatproject/cleat/daemon"
+	"github.com/cleatproject/cleat/daemon/config"
 	"github.com/cleatproject/cleat/metadata"
 	"github.com/cleatproject/cleat/snapshot"
 )
 
-// patient is the directories of a daemon with one image of one manifest, one container and one
-// snapshot.
-func patient(t *testing.T) Config {
+// patient returns the directories of a daemon with one image of one manifest, one container and
+// one snapshot.
+func patient(t *testing.T) config.Config {
 	t.Helper()
-	cfg := DefaultConfiguration()
+	cfg := config.Default()
 	dir := t.TempDir()
 	cfg.Root, cfg.State = filepath.Join(dir, "root"), filepath.Join(dir, "state")
 	cfg.Address = filepath.Join(cfg.State, "c.sock")
-	if err := cfg.complete(); err != nil {
+	if err := cfg.Complete(); err != nil {
 		t.Fatal(err)
 	}
-	if err := makeDirs(cfg); err != nil {
+	if err := daemon.MakeDirs(cfg); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := makeUUID(filepath.Join(cfg.Root, uuidName)); err != nil {
+	if _, err := daemon.MakeUUID(filepath.Join(cfg.Root, daemon.UUIDName)); err != nil {
 		t.Fatal(err)
 	}
 	manifest := []byte(`{"schemaVersion":2,"mediaType":"application/vnd.oci.image.manifest.v1+json","config":{"mediaType":"application/vnd.oci.image.config.v1+json","digest":"` +
@@ -42,7 +44,7 @@ func patient(t *testing.T) Config {
 	for _, b := range [][]byte{manifest, []byte("{}")} {
 		ingest(t, store, b)
 	}
-	db, err := metadata.Open(filepath.Join(cfg.Root, databaseName))
+	db, err := metadata.Open(filepath.Join(cfg.Root, daemon.DatabaseName))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,17 +101,17 @@ func ingest(t *testing.T, store *content.Store, b []byte) {
 	}
 }
 
-func doctorOn(t *testing.T, cfg Config, repair bool) (int, string) {
+func doctorOn(t *testing.T, cfg config.Config, repair bool) (int, string) {
 	t.Helper()
 	var out bytes.Buffer
-	n, err := Doctor(context.Background(), cfg, DoctorOptions{Repair: repair}, &out)
+	n, err := Run(context.Background(), cfg, Options{Repair: repair}, &out)
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out.String())
 	}
 	return n, out.String()
 }
 
-// tree is every file below a directory with its mode and bytes.
+// tree returns every file below a directory with its mode and bytes.
 func tree(t *testing.T, dir string) map[string]string {
 	t.Helper()
 	out := make(map[string]string)
@@ -132,22 +134,22 @@ func tree(t *testing.T, dir string) map[string]string {
 }
 
 func TestDoctor(t *testing.T) {
-	const config = "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a" // of "{}"
-	blob := func(cfg Config) string { return filepath.Join(cfg.Root, "content", "blobs", "sha256", config) }
-	meta := func(cfg Config) string { return filepath.Join(cfg.Root, databaseName) }
+	const document = "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a" // of "{}"
+	blob := func(cfg config.Config) string { return filepath.Join(cfg.Root, "content", "blobs", "sha256", document) }
+	meta := func(cfg config.Config) string { return filepath.Join(cfg.Root, daemon.DatabaseName) }
 	for name, tc := range map[string]struct {
-		harm   func(cfg Config) error
+		harm   func(cfg config.Config) error
 		says   string
 		stands int // findings after a repair
 	}{
-		"fine":             {func(Config) error { return nil }, "nothing is wrong", 0},
-		"database cut off": {func(c Config) error { return os.Truncate(meta(c), 5000) }, "database", 0},
-		"database empty":   {func(c Config) error { return os.Truncate(meta(c), 0) }, "meta page", 0},
-		"database missing": {func(c Config) error { return os.Remove(meta(c)) }, "missing", 0},
-		"blob altered":     {func(c Config) error { return os.WriteFile(blob(c), []byte("[]"), 0o600) }, "damaged", 0},
-		"blob missing":     {func(c Config) error { return os.Remove(blob(c)) }, "not whole on disk", 0},
-		"mode":             {func(c Config) error { return os.Chmod(c.Root, 0o755) }, "0755", 0},
-		"directory missing": {func(c Config) error {
+		"fine":             {func(config.Config) error { return nil }, "nothing is wrong", 0},
+		"database cut off": {func(c config.Config) error { return os.Truncate(meta(c), 5000) }, "database", 0},
+		"database empty":   {func(c config.Config) error { return os.Truncate(meta(c), 0) }, "meta page", 0},
+		"database missing": {func(c config.Config) error { return os.Remove(meta(c)) }, "missing", 0},
+		"blob altered":     {func(c config.Config) error { return os.WriteFile(blob(c), []byte("[]"), 0o600) }, "damaged", 0},
+		"blob missing":     {func(c config.Config) error { return os.Remove(blob(c)) }, "not whole on disk", 0},
+		"mode":             {func(c config.Config) error { return os.Chmod(c.Root, 0o755) }, "0755", 0},
+		"directory missing": {func(c config.Config) error {
 			return os.Remove(filepath.Join(c.Root, "snapshots", "overlayfs", "1"))
 		}, "has no directory", 1},
 	} {
@@ -176,11 +178,11 @@ func TestDoctor(t *testing.T) {
 	}
 }
 
-// TestDoctorKeepsWhatItReplaces takes the seal off one record: the others stay, and the damaged
-// file too.
+// TestDoctorKeepsWhatItReplaces damages the checksum of one record: the others are kept, and so is
+// the damaged file.
 func TestDoctorKeepsWhatItReplaces(t *testing.T) {
 	cfg := patient(t)
-	path := filepath.Join(cfg.Root, databaseName)
+	path := filepath.Join(cfg.Root, daemon.DatabaseName)
 	raw, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
@@ -225,13 +227,13 @@ func TestDoctorKeepsWhatItReplaces(t *testing.T) {
 
 func TestDoctorDoesNotRepairBesideADaemon(t *testing.T) {
 	cfg := patient(t)
-	unlock, err := lockDir(t.Context(), cfg.State)
+	unlock, err := daemon.LockDir(t.Context(), cfg.State)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = unlock() }()
 	var out bytes.Buffer
-	if _, err := Doctor(context.Background(), cfg, DoctorOptions{Repair: true}, &out); err == nil || !strings.Contains(Hint(err), "stop the other cleatd") {
+	if _, err := Run(context.Background(), cfg, Options{Repair: true}, &out); err == nil || !strings.Contains(daemon.Hint(err), "stop the other cleatd") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -1,4 +1,4 @@
-package daemon
+package config
 
 import (
 	"bytes"
@@ -96,7 +96,7 @@ func TestWhatContainerdPrintsAsItsDefaultIsRead(t *testing.T) {
 }
 
 func TestAConfigurationIsReadAsItIsWritten(t *testing.T) {
-	cfg := DefaultConfiguration()
+	cfg := Default()
 	var text bytes.Buffer
 	if err := cfg.Write(&text); err != nil {
 		t.Fatal(err)
@@ -106,7 +106,7 @@ func TestAConfigurationIsReadAsItIsWritten(t *testing.T) {
 		t.Fatal(err)
 	}
 	var again bytes.Buffer
-	back := DefaultConfiguration()
+	back := Default()
 	if err := back.Load(path, true); err != nil {
 		t.Fatal(err)
 	}
@@ -123,7 +123,7 @@ func FuzzContainerdsFile(f *testing.F) {
 		if err := os.WriteFile(path, []byte("version = 2\n"+text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		cfg := DefaultConfiguration()
+		cfg := Default()
 		if err := cfg.Load(path, true); err != nil && !strings.Contains(err.Error(), "toml") {
 			t.Fatal(err)
 		}

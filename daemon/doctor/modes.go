@@ -1,4 +1,4 @@
-package daemon
+package doctor
 
 import (
 	"errors"
@@ -7,21 +7,23 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+
+	"github.com/cleatproject/cleat/daemon"
 )
 
-// audited is a path and the most that its mode may allow.
+// audited is a path and the mode that it may have at most.
 type audited struct {
 	path string
 	most os.FileMode
 }
 
-// modes checks that nobody but root can look into, or write to, what the daemon keeps.
+// modes checks that only root can read and write what the daemon keeps.
 func (d *doctor) modes() error {
 	list := []audited{
 		{d.cfg.Root, 0o700}, {filepath.Join(d.cfg.Root, "content"), 0o700},
 		{filepath.Join(d.cfg.Root, "snapshots"), 0o700}, {filepath.Join(d.cfg.Root, "logs"), 0o700},
 		{filepath.Join(d.cfg.Root, "events"), 0o700}, {d.database, 0o600},
-		{d.cfg.State, 0o711}, {d.cfg.Address, socketMode}, {d.cfg.TTRPCAddress, socketMode},
+		{d.cfg.State, 0o711}, {d.cfg.Address, daemon.SocketMode}, {d.cfg.TTRPCAddress, daemon.SocketMode},
 	}
 	bundles, err := filepath.Glob(filepath.Join(d.cfg.State, "io.containerd.runtime.v2.task", "*", "*"))
 	if err != nil {
