@@ -15,6 +15,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/cleatproject/cleat/daemon/api"
+	"github.com/cleatproject/cleat/daemon/api/access"
 	"github.com/cleatproject/cleat/daemon/config"
 	"github.com/cleatproject/cleat/daemon/service"
 	"github.com/cleatproject/cleat/daemon/streams"
@@ -30,14 +31,14 @@ type servers struct {
 	ttrpc *ttrpc.Server
 	log   *slog.Logger
 	// access is what the peers of ttrpc connections may do; gRPC asks it by itself.
-	access api.Access
+	access access.Users
 
 	grpcListener, ttrpcListener net.Listener
 	paths                       []string
 	wg                          sync.WaitGroup
 }
 
-func newServers(svc *service.Service, id api.Identity, access api.Access, log *slog.Logger) (*servers, error) {
+func newServers(svc *service.Service, id api.Identity, access access.Users, log *slog.Logger) (*servers, error) {
 	open := streams.New(streams.Options{})
 	t, err := api.NewTTRPC(svc, open, id)
 	if err != nil {
@@ -140,7 +141,7 @@ func (s *servers) serveTTRPC() error {
 		p, err := s.access.Identify(conn, s.log)
 		if err == nil {
 			one := &single{conn: conn}
-			err = s.ttrpc.Serve(api.WithPeer(context.Background(), p), one) // returns as soon as it has it
+			err = s.ttrpc.Serve(access.WithPeer(context.Background(), p), one) // returns as soon as it has it
 			if one.taken && errors.Is(err, errSingle) {
 				continue
 			}

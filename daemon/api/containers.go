@@ -6,6 +6,8 @@ import (
 	api "github.com/containerd/containerd/api/services/containers/v1"
 	"google.golang.org/protobuf/types/known/emptypb"
 
+	"github.com/cleatproject/cleat/daemon/api/access"
+	"github.com/cleatproject/cleat/daemon/api/wire"
 	"github.com/cleatproject/cleat/daemon/service"
 	"github.com/cleatproject/cleat/metadata"
 	"github.com/cleatproject/cleat/proto/rpc"
@@ -15,7 +17,7 @@ import (
 type containers struct{ svc *service.Service }
 
 func (s containers) Get(ctx context.Context, req *api.GetContainerRequest) (*api.GetContainerResponse, error) {
-	ns, err := namespaceOf(ctx)
+	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -31,7 +33,7 @@ func (s containers) Get(ctx context.Context, req *api.GetContainerRequest) (*api
 }
 
 func (s containers) list(ctx context.Context, filters []string) ([]*api.Container, error) {
-	ns, err := namespaceOf(ctx)
+	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -72,7 +74,7 @@ func (s containers) listStream(ctx context.Context, req *api.ListContainersReque
 }
 
 func (s containers) Create(ctx context.Context, req *api.CreateContainerRequest) (*api.CreateContainerResponse, error) {
-	ns, err := namespaceOf(ctx)
+	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -84,7 +86,7 @@ func (s containers) Create(ctx context.Context, req *api.CreateContainerRequest)
 }
 
 func (s containers) Update(ctx context.Context, req *api.UpdateContainerRequest) (*api.UpdateContainerResponse, error) {
-	ns, err := namespaceOf(ctx)
+	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -96,7 +98,7 @@ func (s containers) Update(ctx context.Context, req *api.UpdateContainerRequest)
 }
 
 func (s containers) Delete(ctx context.Context, req *api.DeleteContainerRequest) (*emptypb.Empty, error) {
-	ns, err := namespaceOf(ctx)
+	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -125,10 +127,10 @@ func (s containersTTRPC) ListStream(ctx context.Context, req *api.ListContainers
 
 func apiContainer(c metadata.Container) *api.Container {
 	out := &api.Container{
-		ID: c.ID, Labels: c.Labels, Image: c.Image, Spec: apiAny(c.Spec),
-		Runtime:     &api.Container_Runtime{Name: c.Runtime.Name, Options: apiAny(c.Runtime.Options)},
+		ID: c.ID, Labels: c.Labels, Image: c.Image, Spec: wire.ToAny(c.Spec),
+		Runtime:     &api.Container_Runtime{Name: c.Runtime.Name, Options: wire.ToAny(c.Runtime.Options)},
 		Snapshotter: c.Snapshotter, SnapshotKey: c.SnapshotKey,
-		CreatedAt: stamp(c.CreatedAt), UpdatedAt: stamp(c.UpdatedAt), Sandbox: c.SandboxID,
+		CreatedAt: wire.Timestamp(c.CreatedAt), UpdatedAt: wire.Timestamp(c.UpdatedAt), Sandbox: c.SandboxID,
 	}
 	out.Extensions = apiAnys(c.Extensions)
 	return out
@@ -136,8 +138,8 @@ func apiContainer(c metadata.Container) *api.Container {
 
 func recordContainer(c *api.Container) metadata.Container {
 	out := metadata.Container{
-		ID: c.GetID(), Labels: c.GetLabels(), Image: c.GetImage(), Spec: recordAny(c.GetSpec()),
-		Runtime:     metadata.Runtime{Name: c.GetRuntime().GetName(), Options: recordAny(c.GetRuntime().GetOptions())},
+		ID: c.GetID(), Labels: c.GetLabels(), Image: c.GetImage(), Spec: wire.FromAny(c.GetSpec()),
+		Runtime:     metadata.Runtime{Name: c.GetRuntime().GetName(), Options: wire.FromAny(c.GetRuntime().GetOptions())},
 		Snapshotter: c.GetSnapshotter(), SnapshotKey: c.GetSnapshotKey(), SandboxID: c.GetSandbox(),
 	}
 	out.Extensions = recordAnys(c.GetExtensions())

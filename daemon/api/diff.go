@@ -7,6 +7,8 @@ import (
 	api "github.com/containerd/containerd/api/services/diff/v1"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/cleatproject/cleat/daemon/api/access"
+	"github.com/cleatproject/cleat/daemon/api/wire"
 	"github.com/cleatproject/cleat/daemon/service"
 )
 
@@ -23,12 +25,12 @@ var (
 
 // Apply applies a layer to mounts.
 func (s diff) Apply(ctx context.Context, req *api.ApplyRequest) (*api.ApplyResponse, error) {
-	ns, err := namespaceOf(ctx)
+	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
 	}
-	layer := recordDescriptor(req.GetDiff())
-	if _, err := parseDigest(req.GetDiff().GetDigest()); err != nil {
+	layer := wire.FromDescriptor(req.GetDiff())
+	if _, err := wire.ParseDigest(req.GetDiff().GetDigest()); err != nil {
 		return nil, err
 	}
 	payloads := make(map[string][]byte, len(req.GetPayloads()))
@@ -37,21 +39,21 @@ func (s diff) Apply(ctx context.Context, req *api.ApplyRequest) (*api.ApplyRespo
 			return nil, fmt.Errorf("encode payload for %s: %w", id, err)
 		}
 	}
-	plain, err := s.svc.Apply(ctx, ns, layer, recordMounts(req.GetMounts()), payloads, req.GetSyncFs())
+	plain, err := s.svc.Apply(ctx, ns, layer, wire.FromMounts(req.GetMounts()), payloads, req.GetSyncFs())
 	if err != nil {
 		return nil, err
 	}
-	return &api.ApplyResponse{Applied: apiDescriptor(plain)}, nil
+	return &api.ApplyResponse{Applied: wire.ToDescriptor(plain)}, nil
 }
 
 // Diff writes the difference of two sets of mounts into the content store.
 func (s diff) Diff(ctx context.Context, req *api.DiffRequest) (*api.DiffResponse, error) {
-	ns, err := namespaceOf(ctx)
+	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
 	}
 	r := service.DiffRequest{
-		Left: recordMounts(req.GetLeft()), Right: recordMounts(req.GetRight()),
+		Left: wire.FromMounts(req.GetLeft()), Right: wire.FromMounts(req.GetRight()),
 		MediaType: req.GetMediaType(), Ref: req.GetRef(), Labels: req.GetLabels(),
 	}
 	if t := req.GetSourceDateEpoch(); t != nil {
@@ -61,5 +63,5 @@ func (s diff) Diff(ctx context.Context, req *api.DiffRequest) (*api.DiffResponse
 	if err != nil {
 		return nil, err
 	}
-	return &api.DiffResponse{Diff: apiDescriptor(d)}, nil
+	return &api.DiffResponse{Diff: wire.ToDescriptor(d)}, nil
 }

@@ -12,6 +12,8 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/emptypb"
 
+	"github.com/cleatproject/cleat/daemon/api/access"
+	"github.com/cleatproject/cleat/daemon/api/wire"
 	"github.com/cleatproject/cleat/daemon/service"
 	"github.com/cleatproject/cleat/events"
 	"github.com/cleatproject/cleat/proto/rpc"
@@ -22,7 +24,7 @@ import (
 type eventsService struct{ svc *service.Service }
 
 func (s eventsService) Publish(ctx context.Context, req *api.PublishRequest) (*emptypb.Empty, error) {
-	ns, err := namespaceOf(ctx)
+	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -33,7 +35,7 @@ func (s eventsService) Publish(ctx context.Context, req *api.PublishRequest) (*e
 }
 
 func (s eventsService) forward(ctx context.Context, e *apitypes.Envelope) error {
-	if err := admit(ctx, e.GetNamespace()); err != nil {
+	if err := access.Allow(ctx, e.GetNamespace()); err != nil {
 		return err
 	}
 	if e.GetEvent() == nil {
@@ -50,9 +52,9 @@ func (s eventsService) Forward(ctx context.Context, req *api.ForwardRequest) (*e
 }
 
 func (s eventsService) subscribe(ctx context.Context, req *api.SubscribeRequest, send func(*apitypes.Envelope) error) error {
-	err := s.svc.Subscribe(ctx, service.Subscription{Within: within(ctx), Live: true, Filters: req.GetFilters()}, func(e events.Event) error {
+	err := s.svc.Subscribe(ctx, service.Subscription{Within: access.Within(ctx), Live: true, Filters: req.GetFilters()}, func(e events.Event) error {
 		return send(&apitypes.Envelope{
-			Timestamp: stamp(e.Timestamp), Namespace: e.Namespace, Topic: e.Topic,
+			Timestamp: wire.Timestamp(e.Timestamp), Namespace: e.Namespace, Topic: e.Topic,
 			Event: &anypb.Any{TypeUrl: e.TypeURL, Value: e.Value},
 		})
 	})

@@ -7,6 +7,7 @@ import (
 	"github.com/containerd/ttrpc"
 	"google.golang.org/grpc"
 
+	"github.com/cleatproject/cleat/daemon/api/access"
 	"github.com/cleatproject/cleat/daemon/policy"
 	"github.com/cleatproject/cleat/daemon/service"
 	"github.com/cleatproject/cleat/proto/rpc"
@@ -27,17 +28,17 @@ type rule func(ctx context.Context, g guard, p *policy.Policy, req any) error
 
 // check checks a request, and returns the context to serve it with.
 func (g guard) check(ctx context.Context, method string, req any) (context.Context, error) {
-	peer := peerOf(ctx)
-	if peer == nil || peer.policy == nil {
+	peer := access.PeerOf(ctx)
+	if peer == nil || peer.Policy == nil {
 		return ctx, nil
 	}
 	check, ok := g.rules[method]
 	if !ok {
-		return ctx, peer.policy.Refuse(method, "")
+		return ctx, peer.Policy.Refuse(method, "")
 	}
-	err := check(ctx, g, peer.policy, rpc.Unwrap(req))
+	err := check(ctx, g, peer.Policy, rpc.Unwrap(req))
 	if errors.Is(err, errDenied) {
-		err = peer.policy.Refuse(method, "")
+		err = peer.Policy.Refuse(method, "")
 	}
 	if err != nil {
 		return ctx, err
@@ -60,7 +61,7 @@ func firstError(errs ...error) error {
 
 // unary is the interceptor of gRPC.
 func (g guard) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
-	ctx, err := g.check(underLease(ctx), info.FullMethod, req)
+	ctx, err := g.check(access.UnderLease(ctx), info.FullMethod, req)
 	if err != nil {
 		return nil, rpc.ToWire(err)
 	}
@@ -70,7 +71,7 @@ func (g guard) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, h
 
 // stream is the interceptor of gRPC for streams. Each message that comes is checked.
 func (g guard) stream(srv any, ss grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
-	return handle(srv, guardedStream{leasedStream{ss, underLease(ss.Context())}, g, info.FullMethod})
+	return handle(srv, guardedStream{access.NewLeasedStream(ss), g, info.FullMethod})
 }
 
 type guardedStream struct {
@@ -92,8 +93,8 @@ func (s guardedStream) RecvMsg(m any) error {
 // ttrpcUnary is the interceptor of ttrpc. Its streams have none; rules gives them no conditions, see
 // TestStreamsHaveNoConditions.
 func (g guard) ttrpcUnary(ctx context.Context, decode ttrpc.Unmarshaler, info *ttrpc.UnaryServerInfo, method ttrpc.Method) (any, error) {
-	peer := peerOf(ctx)
-	if peer != nil && peer.policy != nil {
+	peer := access.PeerOf(ctx)
+	if peer != nil && peer.Policy != nil {
 		ctx = runtime.WithStdioOwner(ctx, peer.UID)
 	}
 	resp, err := method(ctx, func(v any) error {

@@ -16,6 +16,8 @@ import (
 	transfertypes "github.com/containerd/containerd/api/types/transfer"
 	"google.golang.org/protobuf/types/known/anypb"
 
+	"github.com/cleatproject/cleat/daemon/api/access"
+	"github.com/cleatproject/cleat/daemon/api/wire"
 	"github.com/cleatproject/cleat/daemon/policy"
 	"github.com/cleatproject/cleat/metadata"
 	"github.com/cleatproject/cleat/mount"
@@ -38,7 +40,7 @@ func createContainer(ctx context.Context, g guard, p *policy.Policy, req any) er
 
 func updateContainer(ctx context.Context, g guard, p *policy.Policy, req any) error {
 	return on(ctx, g, p, req, func(ctx context.Context, g guard, p *policy.Policy, r *containersapi.UpdateContainerRequest) error {
-		ns, err := namespaceOf(ctx)
+		ns, err := access.NamespaceOf(ctx)
 		if err != nil {
 			return err
 		}
@@ -58,7 +60,7 @@ func updateContainer(ctx context.Context, g guard, p *policy.Policy, req any) er
 
 // checkContainer checks a container as a client sends it, and makes its spec canonical.
 func checkContainer(ctx context.Context, g guard, p *policy.Policy, c *containersapi.Container) error {
-	ns, err := namespaceOf(ctx)
+	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return err
 	}
@@ -94,7 +96,7 @@ func storedContainer(ctx context.Context, g guard, ns, id string) (c metadata.Co
 // checkStored checks a container on record, which another user may have made: one with more rights than the policy
 // allows is neither started nor entered by its user.
 func checkStored(ctx context.Context, g guard, p *policy.Policy, id string) (metadata.Container, string, error) {
-	ns, err := namespaceOf(ctx)
+	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return metadata.Container{}, "", err
 	}
@@ -135,7 +137,7 @@ func createTask(ctx context.Context, g guard, p *policy.Policy, req any) error {
 		if err := firstError(p.Stdio(r.GetStdin(), r.GetStdout(), r.GetStderr()), anyOptions(p, r.GetOptions())); err != nil {
 			return err
 		}
-		return g.ownRootfs(ctx, p, ns, c, recordMounts(r.GetRootfs()))
+		return g.ownRootfs(ctx, p, ns, c, wire.FromMounts(r.GetRootfs()))
 	})
 }
 
@@ -195,7 +197,7 @@ func updateTask(ctx context.Context, g guard, p *policy.Policy, req any) error {
 
 func runContainer(ctx context.Context, g guard, p *policy.Policy, req any) error {
 	return on(ctx, g, p, req, func(ctx context.Context, g guard, p *policy.Policy, r *cleatapi.RunRequest) error {
-		ns, err := namespaceOf(ctx)
+		ns, err := access.NamespaceOf(ctx)
 		if err != nil {
 			return err
 		}
@@ -253,7 +255,7 @@ func pluginInfo(ctx context.Context, g guard, p *policy.Policy, req any) error {
 }
 
 // transferEnds checks both ends. An archive by its path is a FIFO of the user's own, which the daemon checks once it
-// has opened it (transferown.go).
+// has opened it (daemon/api/transfer/own_ends.go).
 func transferEnds(ctx context.Context, g guard, p *policy.Policy, req any) error {
 	return on(ctx, g, p, req, func(_ context.Context, _ guard, p *policy.Policy, r *transferapi.TransferRequest) error {
 		for _, a := range []*anypb.Any{r.GetSource(), r.GetDestination()} {

@@ -7,6 +7,8 @@ import (
 	"github.com/opencontainers/go-digest"
 	"google.golang.org/protobuf/types/known/emptypb"
 
+	"github.com/cleatproject/cleat/daemon/api/access"
+	"github.com/cleatproject/cleat/daemon/api/wire"
 	"github.com/cleatproject/cleat/daemon/service"
 	"github.com/cleatproject/cleat/metadata"
 )
@@ -23,7 +25,7 @@ var (
 )
 
 func (s images) Get(ctx context.Context, req *api.GetImageRequest) (*api.GetImageResponse, error) {
-	ns, err := namespaceOf(ctx)
+	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -39,7 +41,7 @@ func (s images) Get(ctx context.Context, req *api.GetImageRequest) (*api.GetImag
 }
 
 func (s images) List(ctx context.Context, req *api.ListImagesRequest) (*api.ListImagesResponse, error) {
-	ns, err := namespaceOf(ctx)
+	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -59,11 +61,11 @@ func (s images) List(ctx context.Context, req *api.ListImagesRequest) (*api.List
 }
 
 func (s images) Create(ctx context.Context, req *api.CreateImageRequest) (*api.CreateImageResponse, error) {
-	ns, err := namespaceOf(ctx)
+	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
 	}
-	img, err := s.svc.CreateImage(ctx, ns, recordImage(req.GetImage()), given(req.GetSourceDateEpoch()))
+	img, err := s.svc.CreateImage(ctx, ns, recordImage(req.GetImage()), wire.Time(req.GetSourceDateEpoch()))
 	if err != nil {
 		return nil, err
 	}
@@ -71,11 +73,11 @@ func (s images) Create(ctx context.Context, req *api.CreateImageRequest) (*api.C
 }
 
 func (s images) Update(ctx context.Context, req *api.UpdateImageRequest) (*api.UpdateImageResponse, error) {
-	ns, err := namespaceOf(ctx)
+	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
 	}
-	img, err := s.svc.UpdateImage(ctx, ns, recordImage(req.GetImage()), req.GetUpdateMask().GetPaths(), given(req.GetSourceDateEpoch()))
+	img, err := s.svc.UpdateImage(ctx, ns, recordImage(req.GetImage()), req.GetUpdateMask().GetPaths(), wire.Time(req.GetSourceDateEpoch()))
 	if err != nil {
 		return nil, err
 	}
@@ -83,13 +85,13 @@ func (s images) Update(ctx context.Context, req *api.UpdateImageRequest) (*api.U
 }
 
 func (s images) Delete(ctx context.Context, req *api.DeleteImageRequest) (*emptypb.Empty, error) {
-	ns, err := namespaceOf(ctx)
+	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
 	}
 	var target digest.Digest
 	if t := req.GetTarget(); t != nil {
-		if target, err = parseDigest(t.GetDigest()); err != nil {
+		if target, err = wire.ParseDigest(t.GetDigest()); err != nil {
 			return nil, err
 		}
 	}
@@ -102,11 +104,11 @@ func (s images) Delete(ctx context.Context, req *api.DeleteImageRequest) (*empty
 
 func apiImage(v metadata.Image) *api.Image {
 	return &api.Image{
-		Name: v.Name, Labels: v.Labels, Target: apiDescriptor(v.Target),
-		CreatedAt: stamp(v.CreatedAt), UpdatedAt: stamp(v.UpdatedAt),
+		Name: v.Name, Labels: v.Labels, Target: wire.ToDescriptor(v.Target),
+		CreatedAt: wire.Timestamp(v.CreatedAt), UpdatedAt: wire.Timestamp(v.UpdatedAt),
 	}
 }
 
 func recordImage(v *api.Image) metadata.Image {
-	return metadata.Image{Name: v.GetName(), Labels: v.GetLabels(), Target: recordDescriptor(v.GetTarget())}
+	return metadata.Image{Name: v.GetName(), Labels: v.GetLabels(), Target: wire.FromDescriptor(v.GetTarget())}
 }

@@ -13,6 +13,8 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/emptypb"
 
+	"github.com/cleatproject/cleat/daemon/api/access"
+	"github.com/cleatproject/cleat/daemon/api/wire"
 	"github.com/cleatproject/cleat/daemon/service"
 	"github.com/cleatproject/cleat/metadata/filters"
 )
@@ -79,7 +81,7 @@ func (s introspection) PluginInfo(ctx context.Context, req *api.PluginInfoReques
 		var err error
 		switch {
 		case p.GetType() == runtimePlugin:
-			if err := admitAll(ctx, "describe a runtime"); err != nil {
+			if err := access.AllowAll(ctx, "describe a runtime"); err != nil {
 				return nil, err
 			}
 			resp.Extra, err = s.runtimeInfo(ctx, req.GetOptions())
@@ -98,11 +100,11 @@ func (s introspection) runtimeInfo(ctx context.Context, options *anypb.Any) (*an
 			return nil, fmt.Errorf("options of the runtime plugin: %w: %w", err, errdefs.ErrInvalidArgument)
 		}
 	}
-	info, err := s.svc.Runtime.Describe(ctx, req.GetRuntimePath(), shimAny(req.GetOptions()))
+	info, err := s.svc.Runtime.Describe(ctx, req.GetRuntimePath(), wire.ShimAny(req.GetOptions()))
 	if err != nil {
 		return nil, err
 	}
-	return apiFromShimAny(info), nil
+	return wire.FromShimAny(info), nil
 }
 
 // version is containerd.services.version.v1.

@@ -8,6 +8,8 @@ import (
 	api "github.com/containerd/containerd/api/services/leases/v1"
 	"google.golang.org/protobuf/types/known/emptypb"
 
+	"github.com/cleatproject/cleat/daemon/api/access"
+	"github.com/cleatproject/cleat/daemon/api/wire"
 	"github.com/cleatproject/cleat/daemon/service"
 	"github.com/cleatproject/cleat/metadata"
 )
@@ -25,7 +27,7 @@ var (
 
 // update runs one change of a namespace's leases.
 func (s leases) update(ctx context.Context, f func(metadata.Leases) error) error {
-	ns, err := namespaceOf(ctx)
+	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return err
 	}
@@ -34,7 +36,7 @@ func (s leases) update(ctx context.Context, f func(metadata.Leases) error) error
 
 // view reads a namespace's leases.
 func (s leases) view(ctx context.Context, f func(metadata.Leases) error) error {
-	ns, err := namespaceOf(ctx)
+	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return err
 	}
@@ -102,7 +104,7 @@ func (s leases) ListResources(ctx context.Context, req *api.ListResourcesRequest
 }
 
 func apiLease(v metadata.Lease) *api.Lease {
-	return &api.Lease{ID: v.ID, Labels: v.Labels, CreatedAt: stamp(v.CreatedAt)}
+	return &api.Lease{ID: v.ID, Labels: v.Labels, CreatedAt: wire.Timestamp(v.CreatedAt)}
 }
 
 func recordResource(r *api.Resource) metadata.Resource {

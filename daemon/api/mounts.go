@@ -9,6 +9,8 @@ import (
 	apitypes "github.com/containerd/containerd/api/types"
 	"google.golang.org/protobuf/types/known/emptypb"
 
+	"github.com/cleatproject/cleat/daemon/api/access"
+	"github.com/cleatproject/cleat/daemon/api/wire"
 	"github.com/cleatproject/cleat/daemon/service"
 	"github.com/cleatproject/cleat/metadata"
 	"github.com/cleatproject/cleat/metadata/filters"
@@ -23,11 +25,11 @@ type mounts struct {
 }
 
 func (s mounts) Activate(ctx context.Context, req *api.ActivateRequest) (*api.ActivateResponse, error) {
-	ns, err := namespaceOf(ctx)
+	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
 	}
-	a, err := s.svc.ActivateMounts(ctx, ns, req.GetName(), recordMounts(req.GetMounts()), activation.Options{
+	a, err := s.svc.ActivateMounts(ctx, ns, req.GetName(), wire.FromMounts(req.GetMounts()), activation.Options{
 		Labels: req.GetLabels(), Temporary: req.GetTemporary(),
 	})
 	if err != nil {
@@ -37,7 +39,7 @@ func (s mounts) Activate(ctx context.Context, req *api.ActivateRequest) (*api.Ac
 }
 
 func (s mounts) Deactivate(ctx context.Context, req *api.DeactivateRequest) (*emptypb.Empty, error) {
-	ns, err := namespaceOf(ctx)
+	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -45,7 +47,7 @@ func (s mounts) Deactivate(ctx context.Context, req *api.DeactivateRequest) (*em
 }
 
 func (s mounts) Info(ctx context.Context, req *api.InfoRequest) (*api.InfoResponse, error) {
-	ns, err := namespaceOf(ctx)
+	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -58,7 +60,7 @@ func (s mounts) Info(ctx context.Context, req *api.InfoRequest) (*api.InfoRespon
 
 // Update changes labels; nothing else of an activation can be changed.
 func (s mounts) Update(ctx context.Context, req *api.UpdateRequest) (*api.UpdateResponse, error) {
-	ns, err := namespaceOf(ctx)
+	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -87,7 +89,7 @@ func (s mounts) Update(ctx context.Context, req *api.UpdateRequest) (*api.Update
 }
 
 func (s mounts) list(ctx context.Context, req *api.ListRequest, send func(*api.ListMessage) error) error {
-	ns, err := namespaceOf(ctx)
+	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return rpc.ToWire(err)
 	}
@@ -121,10 +123,10 @@ func activationFields(a activation.Activation) filters.Adaptor {
 }
 
 func apiActivation(a activation.Activation) *apitypes.ActivationInfo {
-	info := &apitypes.ActivationInfo{Name: a.Name, System: apiMounts(a.System), Labels: a.Labels}
+	info := &apitypes.ActivationInfo{Name: a.Name, System: wire.ToMounts(a.System), Labels: a.Labels}
 	for _, m := range a.Active {
 		info.Active = append(info.Active, &apitypes.ActiveMount{
-			Mount: apiMounts([]mount.Mount{m.Mount})[0], MountedAt: stamp(m.At), MountPoint: m.Point,
+			Mount: wire.ToMounts([]mount.Mount{m.Mount})[0], MountedAt: wire.Timestamp(m.At), MountPoint: m.Point,
 		})
 	}
 	return info

@@ -8,6 +8,7 @@ import (
 	"github.com/containerd/errdefs"
 	"google.golang.org/protobuf/types/known/emptypb"
 
+	"github.com/cleatproject/cleat/daemon/api/access"
 	"github.com/cleatproject/cleat/daemon/service"
 	"github.com/cleatproject/cleat/metadata"
 )
@@ -27,7 +28,7 @@ var (
 // defaults before they first use it.
 func (s namespaces) Get(ctx context.Context, req *api.GetNamespaceRequest) (*api.GetNamespaceResponse, error) {
 	var ns metadata.Namespace
-	if err := admit(ctx, req.GetName()); err != nil {
+	if err := access.Allow(ctx, req.GetName()); err != nil {
 		return nil, err
 	}
 	err := s.svc.DB.View(ctx, func(tx *metadata.Tx) (err error) {
@@ -58,7 +59,7 @@ func (s namespaces) List(ctx context.Context, req *api.ListNamespacesRequest) (*
 	}
 	resp := &api.ListNamespacesResponse{}
 	for _, ns := range list {
-		if may(ctx, ns.Name) {
+		if access.Allowed(ctx, ns.Name) {
 			resp.Namespaces = append(resp.Namespaces, apiNamespace(ns))
 		}
 	}
@@ -67,7 +68,7 @@ func (s namespaces) List(ctx context.Context, req *api.ListNamespacesRequest) (*
 
 func (s namespaces) Create(ctx context.Context, req *api.CreateNamespaceRequest) (*api.CreateNamespaceResponse, error) {
 	ns := req.GetNamespace()
-	if err := admit(ctx, ns.GetName()); err != nil {
+	if err := access.Allow(ctx, ns.GetName()); err != nil {
 		return nil, err
 	}
 	if err := s.svc.CreateNamespace(ctx, ns.GetName(), ns.GetLabels()); err != nil {
@@ -78,7 +79,7 @@ func (s namespaces) Create(ctx context.Context, req *api.CreateNamespaceRequest)
 
 func (s namespaces) Update(ctx context.Context, req *api.UpdateNamespaceRequest) (*api.UpdateNamespaceResponse, error) {
 	v := metadata.Namespace{Name: req.GetNamespace().GetName(), Labels: req.GetNamespace().GetLabels()}
-	if err := admit(ctx, v.Name); err != nil {
+	if err := access.Allow(ctx, v.Name); err != nil {
 		return nil, err
 	}
 	ns, err := s.svc.UpdateNamespace(ctx, v, req.GetUpdateMask().GetPaths())
@@ -89,7 +90,7 @@ func (s namespaces) Update(ctx context.Context, req *api.UpdateNamespaceRequest)
 }
 
 func (s namespaces) Delete(ctx context.Context, req *api.DeleteNamespaceRequest) (*emptypb.Empty, error) {
-	if err := admit(ctx, req.GetName()); err != nil {
+	if err := access.Allow(ctx, req.GetName()); err != nil {
 		return nil, err
 	}
 	return &emptypb.Empty{}, s.svc.DeleteNamespace(ctx, req.GetName())

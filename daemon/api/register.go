@@ -5,7 +5,6 @@ import (
 	"time"
 
 	containersapi "github.com/containerd/containerd/api/services/containers/v1"
-	contentapi "github.com/containerd/containerd/api/services/content/v1"
 	diffapi "github.com/containerd/containerd/api/services/diff/v1"
 	eventsapi "github.com/containerd/containerd/api/services/events/v1"
 	imagesapi "github.com/containerd/containerd/api/services/images/v1"
@@ -15,9 +14,7 @@ import (
 	namespacesapi "github.com/containerd/containerd/api/services/namespaces/v1"
 	sandboxapi "github.com/containerd/containerd/api/services/sandbox/v1"
 	snapshotsapi "github.com/containerd/containerd/api/services/snapshots/v1"
-	streamingapi "github.com/containerd/containerd/api/services/streaming/v1"
 	tasksapi "github.com/containerd/containerd/api/services/tasks/v1"
-	transferapi "github.com/containerd/containerd/api/services/transfer/v1"
 	ttrpceventsapi "github.com/containerd/containerd/api/services/ttrpc/events/v1"
 	versionapi "github.com/containerd/containerd/api/services/version/v1"
 	"github.com/containerd/ttrpc"
@@ -26,12 +23,14 @@ import (
 	healthapi "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/keepalive"
 
+	"github.com/cleatproject/cleat/daemon/api/access"
+	"github.com/cleatproject/cleat/daemon/api/content"
+	"github.com/cleatproject/cleat/daemon/api/native"
+	"github.com/cleatproject/cleat/daemon/api/transfer"
+	"github.com/cleatproject/cleat/daemon/api/wire"
 	"github.com/cleatproject/cleat/daemon/service"
 	"github.com/cleatproject/cleat/daemon/streams"
 )
-
-// maxMessage is the size of a message that gRPC takes and gives, the same as the peer's.
-const maxMessage = 16 << 20
 
 // pingsFrom is how often a client may see whether the daemon is there.
 const pingsFrom = 5 * time.Second
@@ -39,16 +38,16 @@ const pingsFrom = 5 * time.Second
 // NewGRPC returns a gRPC server with every containerd service. open has the streams that clients open, on
 // whichever transport. It serves unix sockets only: who is at
 // their other end is known, and access says what they may do.
-func NewGRPC(svc *service.Service, open *streams.Manager, id Identity, access Access, log *slog.Logger) *grpc.Server {
+func NewGRPC(svc *service.Service, open *streams.Manager, id Identity, users access.Users, log *slog.Logger) *grpc.Server {
 	srv := grpc.NewServer(
-		grpc.Creds(peerCredentials{access: access, log: log}),
+		grpc.Creds(access.Credentials{Users: users, Log: log}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: pingsFrom, PermitWithoutStream: true}),
-		grpc.MaxRecvMsgSize(maxMessage), grpc.MaxSendMsgSize(maxMessage),
+		grpc.MaxRecvMsgSize(wire.MaxMessage), grpc.MaxSendMsgSize(wire.MaxMessage),
 		grpc.UnaryInterceptor(newGuard(svc).unary),
 		grpc.StreamInterceptor(newGuard(svc).stream),
 	)
 	containersapi.RegisterContainersServer(srv, containersGRPC{containers: containers{svc}})
-	contentapi.RegisterContentServer(srv, contentGRPC{contentService: contentService{svc}})
+	content.RegisterGRPC(srv, svc)
 	diffapi.RegisterDiffServer(srv, diff{svc: svc})
 	eventsapi.RegisterEventsServer(srv, eventsGRPC{eventsService: eventsService{svc}})
 	imagesapi.RegisterImagesServer(srv, images{svc: svc})
@@ -59,9 +58,8 @@ func NewGRPC(svc *service.Service, open *streams.Manager, id Identity, access Ac
 	sandboxapi.RegisterStoreServer(srv, sandboxes{svc: svc})
 	sandboxapi.RegisterControllerServer(srv, sandboxController{svc: svc})
 	snapshotsapi.RegisterSnapshotsServer(srv, snapshotsGRPC{snapshots: snapshots{svc}})
-	streamingapi.RegisterStreamingServer(srv, streamingGRPC{streaming: streaming{open}})
+	transfer.RegisterGRPC(srv, svc, open)
 	tasksapi.RegisterTasksServer(srv, tasks{svc: svc})
-	transferapi.RegisterTransferServer(srv, transfers{svc: svc, streams: open})
 	versionapi.RegisterVersionServer(srv, version{id: id})
 	healthapi.RegisterHealthServer(srv, health.NewServer())
 	return srv
@@ -75,7 +73,7 @@ func NewTTRPC(svc *service.Service, open *streams.Manager, id Identity) (*ttrpc.
 		return nil, err
 	}
 	containersapi.RegisterTTRPCContainersService(srv, containersTTRPC{containers{svc}})
-	contentapi.RegisterTTRPCContentService(srv, contentTTRPC{contentService{svc}})
+	content.RegisterTTRPC(srv, svc)
 	diffapi.RegisterTTRPCDiffService(srv, diff{svc: svc})
 	eventsapi.RegisterTTRPCEventsService(srv, eventsTTRPC{eventsService{svc}})
 	ttrpceventsapi.RegisterTTRPCEventsService(srv, shimEvents{eventsService{svc}})
@@ -87,11 +85,9 @@ func NewTTRPC(svc *service.Service, open *streams.Manager, id Identity) (*ttrpc.
 	sandboxapi.RegisterTTRPCStoreService(srv, sandboxes{svc: svc})
 	sandboxapi.RegisterTTRPCControllerService(srv, sandboxController{svc: svc})
 	snapshotsapi.RegisterTTRPCSnapshotsService(srv, snapshotsTTRPC{snapshots{svc}})
-	streamingapi.RegisterTTRPCStreamingService(srv, streamingTTRPC{streaming{open}})
+	transfer.RegisterTTRPC(srv, svc, open)
 	tasksapi.RegisterTTRPCTasksService(srv, tasks{svc: svc})
-	transferapi.RegisterTTRPCTransferService(srv, transfers{svc: svc, streams: open})
 	versionapi.RegisterTTRPCVersionService(srv, version{id: id})
-	native{svc}.register(srv)
-	gcService{svc}.register(srv)
+	native.Register(srv, svc)
 	return srv, nil
 }

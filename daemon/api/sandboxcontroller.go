@@ -9,6 +9,8 @@ import (
 	apitypes "github.com/containerd/containerd/api/types"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/cleatproject/cleat/daemon/api/access"
+	"github.com/cleatproject/cleat/daemon/api/wire"
 	"github.com/cleatproject/cleat/daemon/service"
 	"github.com/cleatproject/cleat/metadata"
 	"github.com/cleatproject/cleat/runtime"
@@ -33,7 +35,7 @@ type named interface {
 }
 
 func (s sandboxController) get(ctx context.Context, req named) (*runtime.Sandbox, error) {
-	ns, err := namespaceOf(ctx)
+	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -41,7 +43,7 @@ func (s sandboxController) get(ctx context.Context, req named) (*runtime.Sandbox
 }
 
 func (s sandboxController) Create(ctx context.Context, req *api.ControllerCreateRequest) (*api.ControllerCreateResponse, error) {
-	ns, err := namespaceOf(ctx)
+	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -50,7 +52,7 @@ func (s sandboxController) Create(ctx context.Context, req *api.ControllerCreate
 		described = recordSandbox(req.GetSandbox())
 	}
 	err = s.svc.LaunchSandbox(ctx, ns, req.GetSandboxer(), described, runtime.SandboxOptions{
-		ID: req.GetSandboxID(), Rootfs: recordMounts(req.GetRootfs()), Options: shimAny(req.GetOptions()),
+		ID: req.GetSandboxID(), Rootfs: wire.FromMounts(req.GetRootfs()), Options: wire.ShimAny(req.GetOptions()),
 		NetNS: req.GetNetnsPath(), Annotations: req.GetAnnotations(),
 	})
 	if err != nil {
@@ -60,7 +62,7 @@ func (s sandboxController) Create(ctx context.Context, req *api.ControllerCreate
 }
 
 func (s sandboxController) Start(ctx context.Context, req *api.ControllerStartRequest) (*api.ControllerStartResponse, error) {
-	ns, err := namespaceOf(ctx)
+	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -73,8 +75,8 @@ func (s sandboxController) Start(ctx context.Context, req *api.ControllerStartRe
 		return nil, err
 	}
 	return &api.ControllerStartResponse{
-		SandboxID: req.GetSandboxID(), Pid: started.Pid, CreatedAt: stamp(started.CreatedAt.Time()),
-		Address: address, Version: version, Spec: apiFromShimAny(started.Spec),
+		SandboxID: req.GetSandboxID(), Pid: started.Pid, CreatedAt: wire.Timestamp(started.CreatedAt.Time()),
+		Address: address, Version: version, Spec: wire.FromShimAny(started.Spec),
 	}, nil
 }
 
@@ -93,7 +95,7 @@ func (s sandboxController) Platform(ctx context.Context, req *api.ControllerPlat
 }
 
 func (s sandboxController) Stop(ctx context.Context, req *api.ControllerStopRequest) (*api.ControllerStopResponse, error) {
-	ns, err := namespaceOf(ctx)
+	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -110,7 +112,7 @@ func (s sandboxController) Wait(ctx context.Context, req *api.ControllerWaitRequ
 	if err != nil {
 		return nil, err
 	}
-	return &api.ControllerWaitResponse{ExitStatus: exit.Status, ExitedAt: stamp(exit.At)}, nil
+	return &api.ControllerWaitResponse{ExitStatus: exit.Status, ExitedAt: wire.Timestamp(exit.At)}, nil
 }
 
 func (s sandboxController) Status(ctx context.Context, req *api.ControllerStatusRequest) (*api.ControllerStatusResponse, error) {
@@ -127,13 +129,13 @@ func (s sandboxController) Status(ctx context.Context, req *api.ControllerStatus
 		return nil, err
 	}
 	return &api.ControllerStatusResponse{
-		SandboxID: req.GetSandboxID(), Pid: st.Pid, State: st.State, Info: st.Info, CreatedAt: stamp(st.CreatedAt.Time()),
-		ExitedAt: stamp(st.ExitedAt.Time()), Extra: apiFromShimAny(st.Extra), Address: address, Version: version,
+		SandboxID: req.GetSandboxID(), Pid: st.Pid, State: st.State, Info: st.Info, CreatedAt: wire.Timestamp(st.CreatedAt.Time()),
+		ExitedAt: wire.Timestamp(st.ExitedAt.Time()), Extra: wire.FromShimAny(st.Extra), Address: address, Version: version,
 	}, nil
 }
 
 func (s sandboxController) Shutdown(ctx context.Context, req *api.ControllerShutdownRequest) (*api.ControllerShutdownResponse, error) {
-	ns, err := namespaceOf(ctx)
+	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -150,7 +152,7 @@ func (s sandboxController) Metrics(ctx context.Context, req *api.ControllerMetri
 		return nil, err
 	}
 	return &api.ControllerMetricsResponse{Metrics: &apitypes.Metric{
-		Timestamp: stamp(m.Timestamp.Time()), ID: m.Id, Data: apiFromShimAny(m.Data),
+		Timestamp: wire.Timestamp(m.Timestamp.Time()), ID: m.Id, Data: wire.FromShimAny(m.Data),
 	}}, nil
 }
 

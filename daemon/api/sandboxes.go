@@ -7,6 +7,8 @@ import (
 	apitypes "github.com/containerd/containerd/api/types"
 	"google.golang.org/protobuf/types/known/anypb"
 
+	"github.com/cleatproject/cleat/daemon/api/access"
+	"github.com/cleatproject/cleat/daemon/api/wire"
 	"github.com/cleatproject/cleat/daemon/service"
 	"github.com/cleatproject/cleat/metadata"
 )
@@ -24,7 +26,7 @@ var (
 )
 
 func (s sandboxes) Create(ctx context.Context, req *api.StoreCreateRequest) (*api.StoreCreateResponse, error) {
-	ns, err := namespaceOf(ctx)
+	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -36,7 +38,7 @@ func (s sandboxes) Create(ctx context.Context, req *api.StoreCreateRequest) (*ap
 }
 
 func (s sandboxes) Update(ctx context.Context, req *api.StoreUpdateRequest) (*api.StoreUpdateResponse, error) {
-	ns, err := namespaceOf(ctx)
+	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -52,7 +54,7 @@ func (s sandboxes) Update(ctx context.Context, req *api.StoreUpdateRequest) (*ap
 }
 
 func (s sandboxes) Delete(ctx context.Context, req *api.StoreDeleteRequest) (*api.StoreDeleteResponse, error) {
-	ns, err := namespaceOf(ctx)
+	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -62,7 +64,7 @@ func (s sandboxes) Delete(ctx context.Context, req *api.StoreDeleteRequest) (*ap
 }
 
 func (s sandboxes) List(ctx context.Context, req *api.StoreListRequest) (*api.StoreListResponse, error) {
-	ns, err := namespaceOf(ctx)
+	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -82,7 +84,7 @@ func (s sandboxes) List(ctx context.Context, req *api.StoreListRequest) (*api.St
 }
 
 func (s sandboxes) Get(ctx context.Context, req *api.StoreGetRequest) (*api.StoreGetResponse, error) {
-	ns, err := namespaceOf(ctx)
+	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -99,16 +101,16 @@ func (s sandboxes) Get(ctx context.Context, req *api.StoreGetRequest) (*api.Stor
 
 func apiSandbox(v metadata.Sandbox) *apitypes.Sandbox {
 	return &apitypes.Sandbox{
-		SandboxID: v.ID, Runtime: &apitypes.Sandbox_Runtime{Name: v.Runtime.Name, Options: apiAny(v.Runtime.Options)},
-		Spec: apiAny(v.Spec), Labels: v.Labels, CreatedAt: stamp(v.CreatedAt), UpdatedAt: stamp(v.UpdatedAt),
+		SandboxID: v.ID, Runtime: &apitypes.Sandbox_Runtime{Name: v.Runtime.Name, Options: wire.ToAny(v.Runtime.Options)},
+		Spec: wire.ToAny(v.Spec), Labels: v.Labels, CreatedAt: wire.Timestamp(v.CreatedAt), UpdatedAt: wire.Timestamp(v.UpdatedAt),
 		Extensions: apiAnys(v.Extensions), Sandboxer: v.Sandboxer,
 	}
 }
 
 func recordSandbox(v *apitypes.Sandbox) metadata.Sandbox {
 	return metadata.Sandbox{
-		ID: v.GetSandboxID(), Runtime: metadata.Runtime{Name: v.GetRuntime().GetName(), Options: recordAny(v.GetRuntime().GetOptions())},
-		Spec: recordAny(v.GetSpec()), Labels: v.GetLabels(), Extensions: recordAnys(v.GetExtensions()), Sandboxer: v.GetSandboxer(),
+		ID: v.GetSandboxID(), Runtime: metadata.Runtime{Name: v.GetRuntime().GetName(), Options: wire.FromAny(v.GetRuntime().GetOptions())},
+		Spec: wire.FromAny(v.GetSpec()), Labels: v.GetLabels(), Extensions: recordAnys(v.GetExtensions()), Sandboxer: v.GetSandboxer(),
 	}
 }
 
@@ -118,7 +120,7 @@ func apiAnys(m map[string]metadata.Any) map[string]*anypb.Any {
 	}
 	out := make(map[string]*anypb.Any, len(m))
 	for k, v := range m {
-		out[k] = apiAny(&v)
+		out[k] = wire.ToAny(&v)
 	}
 	return out
 }
@@ -129,7 +131,7 @@ func recordAnys(m map[string]*anypb.Any) map[string]metadata.Any {
 	}
 	out := make(map[string]metadata.Any, len(m))
 	for k, v := range m {
-		if a := recordAny(v); a != nil {
+		if a := wire.FromAny(v); a != nil {
 			out[k] = *a
 		}
 	}

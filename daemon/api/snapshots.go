@@ -7,6 +7,8 @@ import (
 	api "github.com/containerd/containerd/api/services/snapshots/v1"
 	"google.golang.org/protobuf/types/known/emptypb"
 
+	"github.com/cleatproject/cleat/daemon/api/access"
+	"github.com/cleatproject/cleat/daemon/api/wire"
 	"github.com/cleatproject/cleat/daemon/service"
 	"github.com/cleatproject/cleat/metadata"
 	"github.com/cleatproject/cleat/proto/rpc"
@@ -17,29 +19,29 @@ import (
 type snapshots struct{ svc *service.Service }
 
 func (s snapshots) Prepare(ctx context.Context, req *api.PrepareSnapshotRequest) (*api.PrepareSnapshotResponse, error) {
-	ns, err := namespaceOf(ctx)
+	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
 	}
 	mounts, err := s.svc.PrepareLayer(ctx, ns, req.GetSnapshotter(), metadata.Snapshot{
 		Key: req.GetKey(), Parent: req.GetParent(), Kind: snapshot.KindActive, Labels: req.GetLabels(),
 	})
-	return &api.PrepareSnapshotResponse{Mounts: apiMounts(mounts)}, err
+	return &api.PrepareSnapshotResponse{Mounts: wire.ToMounts(mounts)}, err
 }
 
 func (s snapshots) View(ctx context.Context, req *api.ViewSnapshotRequest) (*api.ViewSnapshotResponse, error) {
-	ns, err := namespaceOf(ctx)
+	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
 	}
 	mounts, err := s.svc.Prepare(ctx, ns, req.GetSnapshotter(), metadata.Snapshot{
 		Key: req.GetKey(), Parent: req.GetParent(), Kind: snapshot.KindView, Labels: req.GetLabels(),
 	})
-	return &api.ViewSnapshotResponse{Mounts: apiMounts(mounts)}, err
+	return &api.ViewSnapshotResponse{Mounts: wire.ToMounts(mounts)}, err
 }
 
 func (s snapshots) Mounts(ctx context.Context, req *api.MountsRequest) (*api.MountsResponse, error) {
-	ns, err := namespaceOf(ctx)
+	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -47,11 +49,11 @@ func (s snapshots) Mounts(ctx context.Context, req *api.MountsRequest) (*api.Mou
 	if err != nil {
 		return nil, err
 	}
-	return &api.MountsResponse{Mounts: apiMounts(mounts)}, nil
+	return &api.MountsResponse{Mounts: wire.ToMounts(mounts)}, nil
 }
 
 func (s snapshots) Commit(ctx context.Context, req *api.CommitSnapshotRequest) (*emptypb.Empty, error) {
-	ns, err := namespaceOf(ctx)
+	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -65,14 +67,14 @@ func (s snapshots) Commit(ctx context.Context, req *api.CommitSnapshotRequest) (
 			return nil, err
 		}
 		if rec.Parent != p {
-			return nil, unsupported("commit snapshot "+req.GetKey(), "parent")
+			return nil, wire.Unsupported("commit snapshot "+req.GetKey(), "parent")
 		}
 	}
 	return &emptypb.Empty{}, s.svc.Commit(ctx, ns, req.GetSnapshotter(), req.GetName(), req.GetKey(), req.GetLabels())
 }
 
 func (s snapshots) Remove(ctx context.Context, req *api.RemoveSnapshotRequest) (*emptypb.Empty, error) {
-	ns, err := namespaceOf(ctx)
+	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -80,7 +82,7 @@ func (s snapshots) Remove(ctx context.Context, req *api.RemoveSnapshotRequest) (
 }
 
 func (s snapshots) Stat(ctx context.Context, req *api.StatSnapshotRequest) (*api.StatSnapshotResponse, error) {
-	ns, err := namespaceOf(ctx)
+	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -96,7 +98,7 @@ func (s snapshots) Stat(ctx context.Context, req *api.StatSnapshotRequest) (*api
 }
 
 func (s snapshots) Update(ctx context.Context, req *api.UpdateSnapshotRequest) (*api.UpdateSnapshotResponse, error) {
-	ns, err := namespaceOf(ctx)
+	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -108,11 +110,8 @@ func (s snapshots) Update(ctx context.Context, req *api.UpdateSnapshotRequest) (
 	return &api.UpdateSnapshotResponse{Info: apiSnapshot(rec)}, nil
 }
 
-// listChunk is how many snapshots travel in one message of a list.
-const listChunk = 100
-
 func (s snapshots) list(ctx context.Context, req *api.ListSnapshotsRequest, send func(*api.ListSnapshotsResponse) error) error {
-	ns, err := namespaceOf(ctx)
+	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return rpc.ToWire(err)
 	}
@@ -128,7 +127,7 @@ func (s snapshots) list(ctx context.Context, req *api.ListSnapshotsRequest, send
 		return rpc.ToWire(err)
 	}
 	for len(list) > 0 {
-		n := min(listChunk, len(list))
+		n := min(wire.ListChunk, len(list))
 		msg := &api.ListSnapshotsResponse{}
 		for _, rec := range list[:n] {
 			msg.Info = append(msg.Info, apiSnapshot(rec))
@@ -142,7 +141,7 @@ func (s snapshots) list(ctx context.Context, req *api.ListSnapshotsRequest, send
 }
 
 func (s snapshots) Usage(ctx context.Context, req *api.UsageRequest) (*api.UsageResponse, error) {
-	ns, err := namespaceOf(ctx)
+	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -189,6 +188,6 @@ func apiSnapshot(v metadata.Snapshot) *api.Info {
 	}
 	return &api.Info{
 		Name: v.Key, Parent: v.Parent, Kind: kind, Labels: v.Labels,
-		CreatedAt: stamp(v.CreatedAt), UpdatedAt: stamp(v.UpdatedAt),
+		CreatedAt: wire.Timestamp(v.CreatedAt), UpdatedAt: wire.Timestamp(v.UpdatedAt),
 	}
 }

@@ -13,11 +13,6 @@ import (
 	"github.com/cleatproject/cleat/runtime"
 )
 
-// unsupported is the error for a field of a request that is set and means nothing here.
-func unsupported(what, field string) error {
-	return fmt.Errorf("%s: field %s is not supported: %w", what, field, errdefs.ErrNotImplemented)
-}
-
 // joinOf returns the shim that a task is to be created in; nil for one of its own. Older clients name
 // it in the options of runc's shim.
 func joinOf(req *api.CreateTaskRequest) (*runtime.Join, error) {

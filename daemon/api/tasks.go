@@ -12,6 +12,8 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/cleatproject/cleat/daemon/api/access"
+	"github.com/cleatproject/cleat/daemon/api/wire"
 	"github.com/cleatproject/cleat/daemon/service"
 	"github.com/cleatproject/cleat/metadata/filters"
 	"github.com/cleatproject/cleat/proto/task"
@@ -33,7 +35,7 @@ var (
 
 // get returns the task of a request's namespace, waiting for one that is being created.
 func (s tasks) get(ctx context.Context, id string) (*runtime.Task, error) {
-	ns, err := namespaceOf(ctx)
+	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -41,7 +43,7 @@ func (s tasks) get(ctx context.Context, id string) (*runtime.Task, error) {
 }
 
 func (s tasks) Create(ctx context.Context, req *api.CreateTaskRequest) (*api.CreateTaskResponse, error) {
-	ns, err := namespaceOf(ctx)
+	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -51,15 +53,15 @@ func (s tasks) Create(ctx context.Context, req *api.CreateTaskRequest) (*api.Cre
 	}
 	want := service.TaskRequest{
 		Launch: runtime.LaunchOptions{
-			ID: req.GetContainerID(), Runtime: req.GetRuntimePath(), Options: shimAny(req.GetOptions()), Join: join,
+			ID: req.GetContainerID(), Runtime: req.GetRuntimePath(), Options: wire.ShimAny(req.GetOptions()), Join: join,
 		},
 		Create: runtime.CreateOptions{
-			Rootfs: recordMounts(req.GetRootfs()),
+			Rootfs: wire.FromMounts(req.GetRootfs()),
 			Stdin:  req.GetStdin(), Stdout: req.GetStdout(), Stderr: req.GetStderr(), Terminal: req.GetTerminal(),
 		},
 	}
 	if from := req.GetCheckpoint(); from != nil {
-		d := recordDescriptor(from)
+		d := wire.FromDescriptor(from)
 		want.Checkpoint = &d
 	}
 	t, err := s.svc.CreateTask(ctx, ns, want)
@@ -94,7 +96,7 @@ func (s tasks) Delete(ctx context.Context, req *api.DeleteTaskRequest) (*api.Del
 	if err != nil {
 		return nil, err
 	}
-	return &api.DeleteResponse{ID: t.ID(), Pid: e.Pid, ExitStatus: e.Status, ExitedAt: stamp(e.At)}, nil
+	return &api.DeleteResponse{ID: t.ID(), Pid: e.Pid, ExitStatus: e.Status, ExitedAt: wire.Timestamp(e.At)}, nil
 }
 
 func (s tasks) DeleteProcess(ctx context.Context, req *api.DeleteProcessRequest) (*api.DeleteResponse, error) {
@@ -106,7 +108,7 @@ func (s tasks) DeleteProcess(ctx context.Context, req *api.DeleteProcessRequest)
 	if err != nil {
 		return nil, err
 	}
-	return &api.DeleteResponse{ID: req.GetExecID(), Pid: e.Pid, ExitStatus: e.Status, ExitedAt: stamp(e.At)}, nil
+	return &api.DeleteResponse{ID: req.GetExecID(), Pid: e.Pid, ExitStatus: e.Status, ExitedAt: wire.Timestamp(e.At)}, nil
 }
 
 func (s tasks) Get(ctx context.Context, req *api.GetRequest) (*api.GetResponse, error) {
@@ -141,7 +143,7 @@ func first(a, b string) string {
 
 // List lists the tasks that match the filter, whose fields are id, container, pid, status and runtime.
 func (s tasks) List(ctx context.Context, req *api.ListTasksRequest) (*api.ListTasksResponse, error) {
-	ns, err := namespaceOf(ctx)
+	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -179,7 +181,7 @@ func (s tasks) Exec(ctx context.Context, req *api.ExecProcessRequest) (*emptypb.
 	}
 	return &emptypb.Empty{}, t.Exec(ctx, &task.ExecProcessRequest{
 		ExecId: req.GetExecID(), Terminal: req.GetTerminal(),
-		Stdin: req.GetStdin(), Stdout: req.GetStdout(), Stderr: req.GetStderr(), Spec: shimAny(req.GetSpec()),
+		Stdin: req.GetStdin(), Stdout: req.GetStdout(), Stderr: req.GetStderr(), Spec: wire.ShimAny(req.GetSpec()),
 	})
 }
 
@@ -230,26 +232,26 @@ func (s tasks) ListPids(ctx context.Context, req *api.ListPidsRequest) (*api.Lis
 	}
 	resp := &api.ListPidsResponse{}
 	for _, p := range pids {
-		resp.Processes = append(resp.Processes, &apitask.ProcessInfo{Pid: p.Pid, Info: apiFromShimAny(p.Info)})
+		resp.Processes = append(resp.Processes, &apitask.ProcessInfo{Pid: p.Pid, Info: wire.FromShimAny(p.Info)})
 	}
 	return resp, nil
 }
 
 func (s tasks) Checkpoint(ctx context.Context, req *api.CheckpointTaskRequest) (*api.CheckpointTaskResponse, error) {
 	if req.GetParentCheckpoint() != "" {
-		return nil, unsupported("checkpoint task", "parent_checkpoint")
+		return nil, wire.Unsupported("checkpoint task", "parent_checkpoint")
 	}
 	t, err := s.get(ctx, req.GetContainerID())
 	if err != nil {
 		return nil, err
 	}
-	written, err := s.svc.Checkpoint(ctx, t, shimAny(req.GetOptions()))
+	written, err := s.svc.Checkpoint(ctx, t, wire.ShimAny(req.GetOptions()))
 	if err != nil {
 		return nil, err
 	}
 	resp := &api.CheckpointTaskResponse{}
 	for _, d := range written {
-		resp.Descriptors = append(resp.Descriptors, apiDescriptor(d))
+		resp.Descriptors = append(resp.Descriptors, wire.ToDescriptor(d))
 	}
 	return resp, nil
 }
@@ -259,12 +261,12 @@ func (s tasks) Update(ctx context.Context, req *api.UpdateTaskRequest) (*emptypb
 	if err != nil {
 		return nil, err
 	}
-	return &emptypb.Empty{}, s.svc.UpdateTask(ctx, t, shimAny(req.GetResources()), req.GetAnnotations())
+	return &emptypb.Empty{}, s.svc.UpdateTask(ctx, t, wire.ShimAny(req.GetResources()), req.GetAnnotations())
 }
 
 // Metrics asks the shims side by side; one that does not answer in time is left out.
 func (s tasks) Metrics(ctx context.Context, req *api.MetricsRequest) (*api.MetricsResponse, error) {
-	ns, err := namespaceOf(ctx)
+	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -274,7 +276,7 @@ func (s tasks) Metrics(ctx context.Context, req *api.MetricsRequest) (*api.Metri
 	}
 	resp := &api.MetricsResponse{}
 	for _, m := range s.svc.Metrics(ctx, ns, match) {
-		resp.Metrics = append(resp.Metrics, &apitypes.Metric{Timestamp: stamp(time.Now()), ID: m.ID, Data: apiFromShimAny(m.Stats)})
+		resp.Metrics = append(resp.Metrics, &apitypes.Metric{Timestamp: wire.Timestamp(time.Now()), ID: m.ID, Data: wire.FromShimAny(m.Stats)})
 	}
 	return resp, nil
 }
@@ -288,5 +290,5 @@ func (s tasks) Wait(ctx context.Context, req *api.WaitRequest) (*api.WaitRespons
 	if err != nil {
 		return nil, err
 	}
-	return &api.WaitResponse{ExitStatus: e.Status, ExitedAt: stamp(e.At)}, nil
+	return &api.WaitResponse{ExitStatus: e.Status, ExitedAt: wire.Timestamp(e.At)}, nil
 }

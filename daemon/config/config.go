@@ -15,7 +15,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/pelletier/go-toml/v2"
 
-	"github.com/cleatproject/cleat/daemon/api"
+	"github.com/cleatproject/cleat/daemon/api/access"
 	"github.com/cleatproject/cleat/daemon/policy"
 	"github.com/cleatproject/cleat/internal/version"
 	"github.com/cleatproject/cleat/metadata"
@@ -184,8 +184,8 @@ func (c *Config) Complete() error {
 
 // Access returns NamespaceAccess and Policy as the API asks for them. A user that is limited to namespaces has a
 // policy, the strictest unless the configuration has one.
-func (c *Config) Access() (api.Access, error) {
-	a := make(api.Access)
+func (c *Config) Access() (access.Users, error) {
+	a := make(access.Users)
 	for user, namespaces := range c.NamespaceAccess {
 		uid, err := strconv.ParseUint(user, 10, 32)
 		if err != nil || uid == 0 {
@@ -196,7 +196,7 @@ func (c *Config) Access() (api.Access, error) {
 				return nil, fmt.Errorf("namespace_access.%s: %w", user, err)
 			}
 		}
-		a[uint32(uid)] = api.User{Namespaces: append([]string{}, namespaces...), Policy: &policy.Policy{UID: uint32(uid), Default: c.Runtime}}
+		a[uint32(uid)] = access.User{Namespaces: append([]string{}, namespaces...), Policy: &policy.Policy{UID: uint32(uid), Default: c.Runtime}}
 	}
 	for user, conf := range c.Policy {
 		uid, err := strconv.ParseUint(user, 10, 32)

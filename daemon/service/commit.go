@@ -29,7 +29,7 @@ type commitPlan struct {
 	latest      time.Time // of a file in the layer; zero is any
 }
 
-// CommitImage is called by daemon/api/imagework.go: an image of what a container changed. Its snapshot is
+// CommitImage is called by daemon/api/native/images.go: an image of what a container changed. Its snapshot is
 // compared to the one below it (image/diff.go), while its processes stand still, and the layer put upon
 // those of its image (image/commit.go), which are shared. What a failed one made is removed.
 func (s *Service) CommitImage(ctx context.Context, namespace string, req *cleatapi.CommitRequest) (_ *cleatapi.Image, err error) {

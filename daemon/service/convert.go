@@ -10,7 +10,7 @@ import (
 	"github.com/cleatproject/cleat/proto/cleatapi"
 )
 
-// ConvertImage is called by daemon/api/imagework.go: an image with the same files in another form. The work
+// ConvertImage is called by daemon/api/native/images.go: an image with the same files in another form. The work
 // is image/convert.go's; what a failed one made is removed.
 func (s *Service) ConvertImage(ctx context.Context, namespace string, req *cleatapi.ConvertRequest, send func(*cleatapi.TransferProgress) error) (err error) {
 	name, err := newName(req.Target)

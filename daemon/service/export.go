@@ -22,7 +22,7 @@ const exportBuffer = 256 << 10
 
 // ExportImages writes images as an archive. What was written before an error is of no use, and the
 // client's to remove. It ends with ctx, also while nobody reads a FIFO. Called by
-// daemon/api/transferservice.go.
+// daemon/api/transfer/service.go.
 func (s *Service) ExportImages(ctx context.Context, namespace string, from Store, to Archive, watch Watcher) (err error) {
 	hold := s.DB.Hold(namespace) // what it reads is not removed meanwhile
 	defer hold.Release()

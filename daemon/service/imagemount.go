@@ -29,7 +29,7 @@ const (
 // mountSource begins the source of an overlay that is mounted for a client, by which it is known again.
 const mountSource = "cleat:"
 
-// MountImage is called by daemon/api/imagework.go: a snapshot of an image, and how to mount it, which is the
+// MountImage is called by daemon/api/native/images.go: a snapshot of an image, and how to mount it, which is the
 // client's to do in its own mount namespace. The snapshot stays until UnmountImage.
 func (s *Service) MountImage(ctx context.Context, namespace string, req *cleatapi.MountImageRequest) (_ *cleatapi.MountImageResponse, err error) {
 	if !filepath.IsAbs(req.Target) || filepath.Clean(req.Target) != req.Target {

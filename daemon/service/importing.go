@@ -27,7 +27,7 @@ type importing struct {
 
 // ImportImages reads an archive of images, records them under the names that to gives them and
 // unpacks them. Names that exist are moved to what the archive holds. What a failed import made is
-// removed. Called by daemon/api/transferservice.go.
+// removed. Called by daemon/api/transfer/service.go.
 func (s *Service) ImportImages(ctx context.Context, namespace string, from Archive, to Store, watch Watcher) (err error) {
 	im := &importing{s: s, namespace: namespace, to: to, watch: watch, options: image.ImportOptions{Compress: from.Compress}}
 	if to.Loose { // it takes the place of the archive's own name

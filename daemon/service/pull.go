@@ -34,7 +34,7 @@ type pull struct {
 }
 
 // PullImage fetches an image from a registry, unpacks its layers as they arrive, and names it, in one
-// commit. Called by daemon/api/transferservice.go; the work is image/registry's, image/fetch.go's and
+// commit. Called by daemon/api/transfer/service.go; the work is image/registry's, image/fetch.go's and
 // image/unpack.go's.
 // A lease holds what is fetched until the name does. Of a pull that fails the ingests of layers stay, for the
 // next one to go on with, unless the disk is full; where it was broken off, by the client or the network, what

@@ -25,7 +25,7 @@ type push struct {
 }
 
 // PushImage brings an image to a registry: what that lacks, and what another repository there has is taken
-// from it. Called by daemon/api/transferservice.go; the work is image/push.go's and image/registry's.
+// from it. Called by daemon/api/transfer/service.go; the work is image/push.go's and image/registry's.
 func (s *Service) PushImage(ctx context.Context, namespace string, from Store, to Remote, watch Watcher) (err error) {
 	p := &push{s: s, namespace: namespace, access: to.Access}
 	if p.ref, err = registry.Parse(to.Reference); err != nil {

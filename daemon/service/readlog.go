@@ -29,7 +29,7 @@ type LogRange struct {
 }
 
 // ReadLog returns a part of the log of a container, where it begins and the length of the log. Called by
-// daemon/api/native.go. A container without a log is errdefs.ErrFailedPrecondition.
+// daemon/api/native/native.go. A container without a log is errdefs.ErrFailedPrecondition.
 func (s *Service) ReadLog(ctx context.Context, namespace, id string, r LogRange) (data []byte, offset, size int64, err error) {
 	c, err := s.container(ctx, namespace, id)
 	if err != nil {

@@ -7,7 +7,7 @@ import (
 	"github.com/cleatproject/cleat/proto/cleatapi"
 )
 
-// Referrers is called by daemon/api/imagework.go: what a registry has that refers to an image.
+// Referrers is called by daemon/api/native/images.go: what a registry has that refers to an image.
 func (s *Service) Referrers(ctx context.Context, req *cleatapi.ReferrersRequest) (*cleatapi.ReferrersResponse, error) {
 	ref, err := registry.Parse(req.Reference)
 	if err != nil {

@@ -65,7 +65,7 @@ type RunResult struct {
 	LogPath string // of the log that RunRequest.Log asks for
 }
 
-// Run is called by daemon/api/native.go: a container from its image to its running process, with
+// Run is called by daemon/api/native/native.go: a container from its image to its running process, with
 // one invocation of the OCI runtime and one commit. Until the commit there is nothing on record,
 // and whatever a crash leaves is found by its missing record: the task by its uncommitted state, the
 // snapshot by CleanSnapshots, the log by CleanLogs.

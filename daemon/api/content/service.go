@@ -1,15 +1,15 @@
-package api
+// Package content serves the content service.
+package content
 
 import (
 	"context"
-	"fmt"
 
 	api "github.com/containerd/containerd/api/services/content/v1"
-	"github.com/containerd/errdefs"
-	"github.com/opencontainers/go-digest"
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/cleatproject/cleat/content"
+	"github.com/cleatproject/cleat/daemon/api/access"
+	"github.com/cleatproject/cleat/daemon/api/wire"
 	"github.com/cleatproject/cleat/daemon/service"
 	"github.com/cleatproject/cleat/metadata"
 	"github.com/cleatproject/cleat/proto/rpc"
@@ -19,20 +19,11 @@ import (
 type contentService struct{ svc *service.Service }
 
 func (s contentService) blobs(ctx context.Context) (*service.Blobs, string, error) {
-	ns, err := namespaceOf(ctx)
+	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, "", err
 	}
 	return s.svc.Blobs(ns), ns, nil
-}
-
-// parseDigest checks a digest from a client.
-func parseDigest(text string) (digest.Digest, error) {
-	d, err := digest.Parse(text)
-	if err != nil {
-		return "", fmt.Errorf("digest %q: %w: %w", text, err, errdefs.ErrInvalidArgument)
-	}
-	return d, nil
 }
 
 func (s contentService) Info(ctx context.Context, req *api.InfoRequest) (*api.InfoResponse, error) {
@@ -40,7 +31,7 @@ func (s contentService) Info(ctx context.Context, req *api.InfoRequest) (*api.In
 	if err != nil {
 		return nil, err
 	}
-	d, err := parseDigest(req.GetDigest())
+	d, err := wire.ParseDigest(req.GetDigest())
 	if err != nil {
 		return nil, err
 	}
@@ -56,7 +47,7 @@ func (s contentService) Update(ctx context.Context, req *api.UpdateRequest) (*ap
 	if err != nil {
 		return nil, err
 	}
-	d, err := parseDigest(req.GetInfo().GetDigest())
+	d, err := wire.ParseDigest(req.GetInfo().GetDigest())
 	if err != nil {
 		return nil, err
 	}
@@ -86,7 +77,7 @@ func (s contentService) list(ctx context.Context, req *api.ListContentRequest, s
 		return rpc.ToWire(err)
 	}
 	for len(list) > 0 {
-		n := min(listChunk, len(list))
+		n := min(wire.ListChunk, len(list))
 		msg := &api.ListContentResponse{}
 		for _, b := range list[:n] {
 			msg.Info = append(msg.Info, apiBlob(b))
@@ -104,7 +95,7 @@ func (s contentService) Delete(ctx context.Context, req *api.DeleteContentReques
 	if err != nil {
 		return nil, err
 	}
-	d, err := parseDigest(req.GetDigest())
+	d, err := wire.ParseDigest(req.GetDigest())
 	if err != nil {
 		return nil, err
 	}
@@ -191,13 +182,13 @@ func (s contentTTRPC) Write(ctx context.Context, stream api.TTRPCContent_WriteSe
 func apiBlob(b metadata.Blob) *api.Info {
 	return &api.Info{
 		Digest: b.Digest.String(), Size: b.Size, Labels: b.Labels,
-		CreatedAt: stamp(b.CreatedAt), UpdatedAt: stamp(b.UpdatedAt),
+		CreatedAt: wire.Timestamp(b.CreatedAt), UpdatedAt: wire.Timestamp(b.UpdatedAt),
 	}
 }
 
 func apiStatus(st content.Status) *api.Status {
 	return &api.Status{
 		Ref: st.Ref, Offset: st.Offset, Total: st.Total, Expected: st.Expected.String(),
-		StartedAt: stamp(st.StartedAt), UpdatedAt: stamp(st.UpdatedAt),
+		StartedAt: wire.Timestamp(st.StartedAt), UpdatedAt: wire.Timestamp(st.UpdatedAt),
 	}
 }

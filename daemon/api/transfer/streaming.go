@@ -1,4 +1,4 @@
-package api
+package transfer
 
 import (
 	"context"
@@ -11,6 +11,7 @@ import (
 	"github.com/containerd/ttrpc"
 	"google.golang.org/protobuf/types/known/anypb"
 
+	"github.com/cleatproject/cleat/daemon/api/access"
 	"github.com/cleatproject/cleat/daemon/streams"
 	"github.com/cleatproject/cleat/proto/rpc"
 )
@@ -32,7 +33,7 @@ var (
 )
 
 func (s streamingGRPC) Stream(stream api.Streaming_StreamServer) error {
-	ns, err := namespaceOf(stream.Context())
+	ns, err := access.NamespaceOf(stream.Context())
 	if err != nil {
 		return rpc.ToWire(err)
 	}
@@ -43,8 +44,8 @@ func (s streamingGRPC) Stream(stream api.Streaming_StreamServer) error {
 // belongs to its process, and waits for a call of the same.
 func (s streamingTTRPC) Stream(ctx context.Context, stream api.TTRPCStreaming_StreamServer) error {
 	scope := peerScope(ctx)
-	if _, ok := ttrpc.GetMetadataValue(ctx, ttrpcNamespace); ok || scope == "" {
-		ns, err := namespaceOf(ctx)
+	if _, ok := ttrpc.GetMetadataValue(ctx, access.TTRPCNamespace); ok || scope == "" {
+		ns, err := access.NamespaceOf(ctx)
 		if err != nil {
 			return rpc.ToWire(err)
 		}
@@ -92,7 +93,7 @@ func gone(err error) error {
 func namespaceScope(ns string) string { return "namespace " + ns }
 
 func peerScope(ctx context.Context) string {
-	if p := peerOf(ctx); p != nil {
+	if p := access.PeerOf(ctx); p != nil {
 		return fmt.Sprintf("process %d of user %d", p.Pid, p.UID)
 	}
 	return ""

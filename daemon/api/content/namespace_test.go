@@ -1,4 +1,4 @@
-package api
+package content_test
 
 import (
 	"bytes"
@@ -17,6 +17,7 @@ import (
 	"google.golang.org/grpc/metadata"
 
 	"github.com/cleatproject/cleat/content"
+	"github.com/cleatproject/cleat/daemon/api/access"
 	meta "github.com/cleatproject/cleat/metadata"
 )
 
@@ -76,7 +77,7 @@ func TestContentIsPutUnderTheLease(t *testing.T) {
 	_, err := leases.Create(s.in("ns"), &leasesapi.CreateRequest{ID: "l"})
 	must(t, err)
 	c := s.content("ns")
-	leased := remote{c.ContentClient, metadata.AppendToOutgoingContext(c.ctx, grpcLease, "l")}
+	leased := remote{c.ContentClient, metadata.AppendToOutgoingContext(c.ctx, access.GRPCLease, "l")}
 	held := func() string {
 		resp, err := leases.ListResources(s.in("ns"), &leasesapi.ListResourcesRequest{ID: "l"})
 		must(t, err)
@@ -124,7 +125,7 @@ func TestContentIsPutUnderTheLease(t *testing.T) {
 		t.Errorf("the shared one is not held: %s", got)
 	}
 	// A lease that is not there refuses the blob before it is made.
-	lost := remote{c.ContentClient, metadata.AppendToOutgoingContext(c.ctx, grpcLease, "lost")}
+	lost := remote{c.ContentClient, metadata.AppendToOutgoingContext(c.ctx, access.GRPCLease, "lost")}
 	_, err = lost.Writer(lost.ctx, "r", content.WriterOptions{})
 	check(t, "no lease", err, errdefs.IsNotFound)
 	w, err := leased.Writer(leased.ctx, "r", content.WriterOptions{})

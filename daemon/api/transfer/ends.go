@@ -1,4 +1,4 @@
-package api
+package transfer
 
 import (
 	"context"
@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
+	"github.com/cleatproject/cleat/daemon/api/wire"
 	"github.com/cleatproject/cleat/daemon/service"
 	"github.com/cleatproject/cleat/daemon/streams"
 	"github.com/cleatproject/cleat/proto/cleatapi"
@@ -87,7 +88,7 @@ func (e exportStream) write(ctx context.Context, t *transfer, from service.Store
 		return service.Archive{}, err
 	}
 	wanted := from.Choice.Platforms
-	if list := recordPlatforms(e.GetPlatforms()); len(list) > 0 {
+	if list := wire.FromPlatforms(e.GetPlatforms()); len(list) > 0 {
 		wanted = list
 	}
 	if e.GetAllPlatforms() {

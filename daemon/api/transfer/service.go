@@ -1,4 +1,6 @@
-package api
+// Package transfer serves the transfer and streaming services: the ends of a transfer (ends.go, and
+// cleat's own in own_ends.go), its streams, and its progress.
+package transfer
 
 import (
 	"context"
@@ -12,12 +14,13 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/emptypb"
 
+	"github.com/cleatproject/cleat/daemon/api/access"
 	"github.com/cleatproject/cleat/daemon/service"
 	"github.com/cleatproject/cleat/daemon/streams"
 )
 
 // transfers is containerd.services.transfer.v1, by which cleat's own client moves images as well. What it
-// does is daemon/service's; here are the streams that a call names, and in transferends.go its ends.
+// does is daemon/service's; here are the streams that a call names, and in ends.go its ends.
 type transfers struct {
 	svc     *service.Service
 	streams *streams.Manager
@@ -31,7 +34,7 @@ var (
 
 // Transfer moves images between registries, archives and the namespace's store.
 func (s transfers) Transfer(ctx context.Context, req *api.TransferRequest) (_ *emptypb.Empty, err error) {
-	ns, err := namespaceOf(ctx)
+	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -1,4 +1,4 @@
-package api
+package content
 
 import (
 	"context"
@@ -11,6 +11,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/cleatproject/cleat/content"
+	"github.com/cleatproject/cleat/daemon/api/wire"
 	"github.com/cleatproject/cleat/daemon/service"
 	"github.com/cleatproject/cleat/metadata"
 	"github.com/cleatproject/cleat/proto/rpc"
@@ -90,7 +91,7 @@ func (s *writeSession) handle(ctx context.Context, req *api.WriteContentRequest)
 	// Clients take the digest of a blob from the last answer before the commit, which may find that the blob
 	// exists and then has no answer.
 	resp := &api.WriteContentResponse{
-		Action: req.GetAction(), StartedAt: stamp(st.StartedAt), UpdatedAt: stamp(st.UpdatedAt),
+		Action: req.GetAction(), StartedAt: wire.Timestamp(st.StartedAt), UpdatedAt: wire.Timestamp(st.UpdatedAt),
 		Offset: st.Offset, Total: s.total, Digest: s.w.Digest().String(),
 	}
 	if req.GetAction() != api.WriteAction_COMMIT {
@@ -115,7 +116,7 @@ func (s *writeSession) open(ctx context.Context, req *api.WriteContentRequest) (
 		s.total = req.GetTotal()
 	}
 	if e := req.GetExpected(); e != "" {
-		if s.expected, err = parseDigest(e); err != nil {
+		if s.expected, err = wire.ParseDigest(e); err != nil {
 			return err
 		}
 	}

@@ -1,4 +1,4 @@
-package api
+package content_test
 
 import (
 	"context"
@@ -18,6 +18,9 @@ import (
 
 	"github.com/cleatproject/cleat/content"
 	"github.com/cleatproject/cleat/content/contenttest"
+	daemonapi "github.com/cleatproject/cleat/daemon/api"
+	"github.com/cleatproject/cleat/daemon/api/access"
+	"github.com/cleatproject/cleat/daemon/api/wire"
 	"github.com/cleatproject/cleat/daemon/service"
 	"github.com/cleatproject/cleat/events"
 	meta "github.com/cleatproject/cleat/metadata"
@@ -79,7 +82,7 @@ func (s *server) restart() {
 	})
 	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
 	must(t, err)
-	srv := NewGRPC(s.svc, nil, Identity{}, nil, slog.New(slog.DiscardHandler))
+	srv := daemonapi.NewGRPC(s.svc, nil, daemonapi.Identity{}, nil, slog.New(slog.DiscardHandler))
 	ended := make(chan error, 1)
 	go func() { ended <- srv.Serve(l) }()
 	s.conn, err = grpc.NewClient("unix://"+l.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
@@ -95,7 +98,7 @@ func (s *server) restart() {
 
 // in is the context of a client in a namespace.
 func (s *server) in(namespace string) context.Context {
-	return metadata.AppendToOutgoingContext(s.t.Context(), grpcNamespace, namespace)
+	return metadata.AppendToOutgoingContext(s.t.Context(), access.GRPCNamespace, namespace)
 }
 
 // remote is the content of a namespace over the API, as a client has it.
@@ -269,7 +272,7 @@ func (r remote) Writer(ctx context.Context, ref string, opts content.WriterOptio
 // open opens a stream with its first message.
 func (r remote) open(ctx context.Context, first *api.WriteContentRequest) (*remoteWriter, error) {
 	ctx, cancel := context.WithCancel(r.call(ctx))
-	stream, err := r.Write(ctx, grpc.MaxCallSendMsgSize(maxMessage))
+	stream, err := r.Write(ctx, grpc.MaxCallSendMsgSize(wire.MaxMessage))
 	if err != nil {
 		cancel()
 		return nil, errgrpc.ToNative(err)

@@ -1,4 +1,4 @@
-package api
+package content
 
 import (
 	"context"
@@ -9,6 +9,7 @@ import (
 	api "github.com/containerd/containerd/api/services/content/v1"
 	"github.com/containerd/errdefs"
 
+	"github.com/cleatproject/cleat/daemon/api/wire"
 	"github.com/cleatproject/cleat/proto/rpc"
 )
 
@@ -23,7 +24,7 @@ func (s contentService) read(ctx context.Context, req *api.ReadContentRequest, s
 	if err != nil {
 		return err
 	}
-	d, err := parseDigest(req.GetDigest())
+	d, err := wire.ParseDigest(req.GetDigest())
 	if err != nil {
 		return err
 	}

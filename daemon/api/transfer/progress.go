@@ -1,4 +1,4 @@
-package api
+package transfer
 
 import (
 	"context"
@@ -11,6 +11,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/cleatproject/cleat/daemon/api/wire"
 	"github.com/cleatproject/cleat/daemon/service"
 	"github.com/cleatproject/cleat/daemon/streams"
 	"github.com/cleatproject/cleat/image"
@@ -122,7 +123,7 @@ func (w *watcher) Pushed(name string, desc ocispec.Descriptor) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	desc.Annotations = map[string]string{cleatapi.NameAnnotation: name}
-	w.putLocked(&transfertypes.Progress{Event: "Completed push to OCI Registry (" + name + ")", Desc: apiDescriptor(desc)}, nil)
+	w.putLocked(&transfertypes.Progress{Event: "Completed push to OCI Registry (" + name + ")", Desc: wire.ToDescriptor(desc)}, nil)
 }
 
 // Named implements service.Watcher. cleat's own client looks at parts alone, and at the names that are saved.
@@ -139,7 +140,7 @@ func (w *watcher) Named(event, name string, desc ocispec.Descriptor) {
 	}
 	switch {
 	case !w.own:
-		w.putLocked(&transfertypes.Progress{Event: event, Name: name, Desc: apiDescriptor(desc)}, nil)
+		w.putLocked(&transfertypes.Progress{Event: event, Name: name, Desc: wire.ToDescriptor(desc)}, nil)
 	case event == eventSaved:
 		w.putLocked(&transfertypes.Progress{Event: event, Name: name}, nil)
 	}
@@ -172,7 +173,7 @@ func (w *watcher) Part(desc ocispec.Descriptor, state image.State, done int64) {
 		w.parts[desc.Digest] = p
 	}
 	m := &transfertypes.Progress{
-		Event: w.eventName(state), Name: partName(desc), Parents: p.parents, Progress: done, Total: desc.Size, Desc: apiDescriptor(desc),
+		Event: w.eventName(state), Name: partName(desc), Parents: p.parents, Progress: done, Total: desc.Size, Desc: wire.ToDescriptor(desc),
 	}
 	if state == image.StateWaiting {
 		m.Progress = 0

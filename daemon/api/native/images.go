@@ -1,15 +1,16 @@
-package api
+package native
 
 import (
 	"context"
 
+	"github.com/cleatproject/cleat/daemon/api/access"
 	"github.com/cleatproject/cleat/proto/cleatapi"
 )
 
 // The calls of cleat.v1.Images that make images of others, and that look into them.
 
 func (s native) commitImage(ctx context.Context, req *cleatapi.CommitRequest) (*cleatapi.CommitResponse, error) {
-	ns, err := namespaceOf(ctx)
+	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -18,7 +19,7 @@ func (s native) commitImage(ctx context.Context, req *cleatapi.CommitRequest) (*
 }
 
 func (s native) convertImage(ctx context.Context, req *cleatapi.ConvertRequest, send func(*cleatapi.TransferProgress) error) error {
-	ns, err := checkNamespace(ctx, req.Namespace)
+	ns, err := access.CheckNamespace(ctx, req.Namespace)
 	if err != nil {
 		return err
 	}
@@ -26,7 +27,7 @@ func (s native) convertImage(ctx context.Context, req *cleatapi.ConvertRequest, 
 }
 
 func (s native) mountImage(ctx context.Context, req *cleatapi.MountImageRequest) (*cleatapi.MountImageResponse, error) {
-	ns, err := namespaceOf(ctx)
+	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -34,7 +35,7 @@ func (s native) mountImage(ctx context.Context, req *cleatapi.MountImageRequest)
 }
 
 func (s native) unmountImage(ctx context.Context, req *cleatapi.UnmountImageRequest) (*cleatapi.UnmountImageResponse, error) {
-	ns, err := namespaceOf(ctx)
+	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -42,7 +43,7 @@ func (s native) unmountImage(ctx context.Context, req *cleatapi.UnmountImageRequ
 }
 
 func (s native) listImageMounts(ctx context.Context, _ *cleatapi.ListImageMountsRequest) (*cleatapi.ListImageMountsResponse, error) {
-	ns, err := namespaceOf(ctx)
+	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -51,7 +52,7 @@ func (s native) listImageMounts(ctx context.Context, _ *cleatapi.ListImageMounts
 }
 
 func (s native) imageUsage(ctx context.Context, req *cleatapi.ImageUsageRequest) (*cleatapi.ImageUsageResponse, error) {
-	ns, err := namespaceOf(ctx)
+	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -60,7 +61,7 @@ func (s native) imageUsage(ctx context.Context, req *cleatapi.ImageUsageRequest)
 }
 
 func (s native) labelImage(ctx context.Context, req *cleatapi.LabelImageRequest) (*cleatapi.LabelImageResponse, error) {
-	ns, err := namespaceOf(ctx)
+	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -69,7 +70,7 @@ func (s native) labelImage(ctx context.Context, req *cleatapi.LabelImageRequest)
 }
 
 func (s native) referrers(ctx context.Context, req *cleatapi.ReferrersRequest) (*cleatapi.ReferrersResponse, error) {
-	if _, err := namespaceOf(ctx); err != nil {
+	if _, err := access.NamespaceOf(ctx); err != nil {
 		return nil, err
 	}
 	return s.svc.Referrers(ctx, req)

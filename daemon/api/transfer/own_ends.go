@@ -1,4 +1,4 @@
-package api
+package transfer
 
 import (
 	"context"
@@ -7,6 +7,7 @@ import (
 	"github.com/containerd/errdefs"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/cleatproject/cleat/daemon/api/access"
 	"github.com/cleatproject/cleat/daemon/service"
 	"github.com/cleatproject/cleat/proto/cleatapi"
 )
@@ -103,7 +104,7 @@ func (e archiveFile) path(ctx context.Context) (service.Archive, error) {
 	if e.Path == "" {
 		return service.Archive{}, fmt.Errorf("archive file: it has no path: %w", errdefs.ErrInvalidArgument)
 	}
-	return service.Archive{Path: e.Path, Owner: archiveOwner(ctx)}, nil
+	return service.Archive{Path: e.Path, Owner: access.ArchiveOwner(ctx)}, nil
 }
 
 func (e archiveFile) read(ctx context.Context, _ *transfer) (service.Archive, error) {

@@ -1,10 +1,12 @@
-package api
+// Package native serves cleat's own services, cleat.v1, on ttrpc; see proto/cleatapi/cleat.proto.
+package native
 
 import (
 	"context"
 
 	"github.com/containerd/ttrpc"
 
+	"github.com/cleatproject/cleat/daemon/api/access"
 	"github.com/cleatproject/cleat/daemon/service"
 	"github.com/cleatproject/cleat/events"
 	"github.com/cleatproject/cleat/proto/cleatapi"
@@ -52,7 +54,7 @@ func (s native) register(srv *ttrpc.Server) {
 }
 
 func (s native) run(ctx context.Context, req *cleatapi.RunRequest) (*cleatapi.RunResponse, error) {
-	ns, err := namespaceOf(ctx)
+	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -71,7 +73,7 @@ func (s native) run(ctx context.Context, req *cleatapi.RunRequest) (*cleatapi.Ru
 }
 
 func (s native) list(ctx context.Context, req *cleatapi.ListRequest) (*cleatapi.ListResponse, error) {
-	ns, err := namespaceOf(ctx)
+	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -80,7 +82,7 @@ func (s native) list(ctx context.Context, req *cleatapi.ListRequest) (*cleatapi.
 }
 
 func (s native) wait(ctx context.Context, req *cleatapi.WaitRequest) (*cleatapi.WaitResponse, error) {
-	ns, err := namespaceOf(ctx)
+	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -89,7 +91,7 @@ func (s native) wait(ctx context.Context, req *cleatapi.WaitRequest) (*cleatapi.
 }
 
 func (s native) remove(ctx context.Context, req *cleatapi.RemoveRequest) (*cleatapi.RemoveResponse, error) {
-	ns, err := namespaceOf(ctx)
+	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -97,18 +99,18 @@ func (s native) remove(ctx context.Context, req *cleatapi.RemoveRequest) (*cleat
 }
 
 func (s native) readLog(ctx context.Context, req *cleatapi.ReadLogRequest) (*cleatapi.ReadLogResponse, error) {
-	ns, err := namespaceOf(ctx)
+	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
 	}
 	data, offset, size, err := s.svc.ReadLog(ctx, ns, req.Id, service.LogRange{
-		Offset: req.Offset, Length: req.Length, OwnOnly: peerLimited(ctx),
+		Offset: req.Offset, Length: req.Length, OwnOnly: access.HasPolicy(ctx),
 	})
 	return &cleatapi.ReadLogResponse{Data: data, Offset: offset, Size_: size}, err
 }
 
 func (s native) lookupUser(ctx context.Context, req *cleatapi.LookupUserRequest) (*cleatapi.LookupUserResponse, error) {
-	ns, err := namespaceOf(ctx)
+	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -117,7 +119,7 @@ func (s native) lookupUser(ctx context.Context, req *cleatapi.LookupUserRequest)
 }
 
 func (s native) listImages(ctx context.Context, req *cleatapi.ListImagesRequest) (*cleatapi.ListImagesResponse, error) {
-	ns, err := namespaceOf(ctx)
+	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -126,7 +128,7 @@ func (s native) listImages(ctx context.Context, req *cleatapi.ListImagesRequest)
 }
 
 func (s native) inspectImage(ctx context.Context, req *cleatapi.InspectImageRequest) (*cleatapi.InspectImageResponse, error) {
-	ns, err := namespaceOf(ctx)
+	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -134,7 +136,7 @@ func (s native) inspectImage(ctx context.Context, req *cleatapi.InspectImageRequ
 }
 
 func (s native) removeImage(ctx context.Context, req *cleatapi.RemoveImageRequest) (*cleatapi.RemoveImageResponse, error) {
-	ns, err := namespaceOf(ctx)
+	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -142,12 +144,12 @@ func (s native) removeImage(ctx context.Context, req *cleatapi.RemoveImageReques
 }
 
 func (s native) subscribe(ctx context.Context, req *cleatapi.SubscribeRequest, send func(*cleatapi.Event) error) error {
-	sub := service.Subscription{Within: within(ctx), Cursor: req.Cursor, FromStart: req.FromStart, Filters: req.Filters}
+	sub := service.Subscription{Within: access.Within(ctx), Cursor: req.Cursor, FromStart: req.FromStart, Filters: req.Filters}
 	if req.Cursor == 0 && !req.FromStart {
 		sub.Cursor = s.svc.Events.Cursor()
 	}
 	if !req.AllNamespaces {
-		ns, err := checkNamespace(ctx, req.Namespace)
+		ns, err := access.CheckNamespace(ctx, req.Namespace)
 		if err != nil {
 			return err
 		}
@@ -163,12 +165,12 @@ func (s native) subscribe(ctx context.Context, req *cleatapi.SubscribeRequest, s
 
 func (s native) listShims(ctx context.Context, req *cleatapi.ListShimsRequest) (*cleatapi.ListShimsResponse, error) {
 	if req.AllNamespaces {
-		if err := admitAll(ctx, "list the shims of all namespaces"); err != nil {
+		if err := access.AllowAll(ctx, "list the shims of all namespaces"); err != nil {
 			return nil, err
 		}
 		return &cleatapi.ListShimsResponse{Shims: s.svc.Shims("")}, nil
 	}
-	ns, err := namespaceOf(ctx)
+	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -1,4 +1,4 @@
-package api
+package transfer
 
 import (
 	"context"
@@ -7,12 +7,12 @@ import (
 	"path/filepath"
 	"strings"
 
-	apitypes "github.com/containerd/containerd/api/types"
 	transfertypes "github.com/containerd/containerd/api/types/transfer"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/cleatproject/cleat/daemon/api/wire"
 	"github.com/cleatproject/cleat/daemon/service"
 	"github.com/cleatproject/cleat/daemon/streams"
 	"github.com/cleatproject/cleat/image"
@@ -89,7 +89,7 @@ func recordStore(m *transfertypes.ImageStore) service.Store {
 	s := service.Store{
 		Name: m.GetName(), Labels: m.GetLabels(),
 		Choice: image.Choice{
-			Platforms: recordPlatforms(m.GetPlatforms()), Limit: int(min(m.GetManifestLimit(), 1<<20)), Documents: m.GetAllMetadata(),
+			Platforms: wire.FromPlatforms(m.GetPlatforms()), Limit: int(min(m.GetManifestLimit(), 1<<20)), Documents: m.GetAllMetadata(),
 		},
 	}
 	for _, r := range m.GetExtraReferences() {
@@ -101,26 +101,12 @@ func recordStore(m *transfertypes.ImageStore) service.Store {
 	for _, u := range m.GetUnpacks() {
 		out := service.Unpack{Snapshotter: u.GetSnapshotter()}
 		if p := u.GetPlatform(); p.GetOS() != "" || p.GetArchitecture() != "" {
-			one := recordPlatform(p)
+			one := wire.FromPlatform(p)
 			out.Platform = &one
 		}
 		s.Unpacks = append(s.Unpacks, out)
 	}
 	return s
-}
-
-func recordPlatforms(list []*apitypes.Platform) []ocispec.Platform {
-	var out []ocispec.Platform
-	for _, p := range list {
-		out = append(out, recordPlatform(p))
-	}
-	return out
-}
-
-func recordPlatform(p *apitypes.Platform) ocispec.Platform {
-	return platforms.Normalize(ocispec.Platform{
-		OS: p.GetOS(), Architecture: p.GetArchitecture(), Variant: p.GetVariant(), OSVersion: p.GetOsVersion(), OSFeatures: p.GetOsFeatures(),
-	})
 }
 
 // exportOptions says what goes into an archive: with one platform its manifest, with several the index

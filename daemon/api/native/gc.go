@@ -1,10 +1,11 @@
-package api
+package native
 
 import (
 	"context"
 
 	"github.com/containerd/ttrpc"
 
+	"github.com/cleatproject/cleat/daemon/api/access"
 	"github.com/cleatproject/cleat/daemon/service"
 	"github.com/cleatproject/cleat/proto/cleatapi"
 	"github.com/cleatproject/cleat/proto/rpc"
@@ -22,7 +23,7 @@ func (s gcService) register(srv *ttrpc.Server) {
 }
 
 func (s gcService) collect(ctx context.Context, req *cleatapi.CollectRequest) (*cleatapi.CollectResponse, error) {
-	if err := admitAll(ctx, "collect garbage"); err != nil {
+	if err := access.AllowAll(ctx, "collect garbage"); err != nil {
 		return nil, err
 	}
 	if req.DryRun {
@@ -32,7 +33,7 @@ func (s gcService) collect(ctx context.Context, req *cleatapi.CollectRequest) (*
 }
 
 func (s gcService) why(ctx context.Context, req *cleatapi.WhyRequest) (*cleatapi.WhyResponse, error) {
-	ns, err := namespaceOf(ctx)
+	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
 	}
