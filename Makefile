@@ -26,9 +26,10 @@ build: ## Build static binaries into bin/
 	@mkdir -p bin
 	@for b in $(BINARIES); do $(GOBUILD) -o bin/$$b ./cmd/$$b || exit 1; done
 
-generate: ## Generate the messages under proto/ and the pages under docs/cli/
+generate: ## Generate the messages, the records and the pages under docs/cli/
 	./proto/generate.sh
 	./client/internal/wire/generate.sh
+	./metadata/internal/records/generate.sh
 	rm -f docs/cli/*.md
 	go run -tags docgen ./cmd/cleat markdown docs/cli
 

@@ -2,340 +2,280 @@ package metadata
 
 import (
 	"maps"
-	"slices"
+	"time"
 
 	digest "github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
-	"google.golang.org/protobuf/encoding/protowire"
 
+	"github.com/cleatproject/cleat/events"
+	"github.com/cleatproject/cleat/metadata/internal/records"
+	"github.com/cleatproject/cleat/proto/types"
 	"github.com/cleatproject/cleat/snapshot"
 )
 
-// The numbers below are the format on disk: never reuse one.
+// Records are written as messages of package records, whose source is the description of the format. Each noun has one
+// function that fills its message, and one that takes it apart.
 
-func encodeNamespace(v *Namespace) []byte {
-	var e encoder
-	e.str(1, v.Name)
-	e.labels(2, v.Labels)
-	return append(e.b, v.unknown...)
+// marshaler is a generated message.
+type marshaler interface {
+	Size() int
+	MarshalToSizedBuffer([]byte) (int, error)
 }
 
-func decodeNamespace(raw []byte, v *Namespace) (err error) {
-	v.unknown, err = decode(raw, func(f field) (bool, error) {
-		switch f.num {
-		case 1:
-			v.Name = f.str()
-		case 2:
-			return true, f.addTo(&v.Labels)
-		default:
-			return false, nil
-		}
-		return true, nil
-	})
+// marshal encodes a message and leaves room for the seal. Marshalling to a buffer of the size that the message
+// states does not fail: no field is of a type with a method of its own.
+func marshal(m marshaler) []byte {
+	size := m.Size()
+	b := make([]byte, size, size+sealSize)
+	n, _ := m.MarshalToSizedBuffer(b)
+	return b[size-n:]
+}
+
+// unmarshaled gives the error of a message that cannot be decoded its class.
+func unmarshaled(err error) error {
+	if err == nil {
+		return nil
+	}
+	return damagedRecord(err)
+}
+
+func encodeNamespace(v *Namespace) []byte {
+	return marshal(&records.Namespace{Name: v.Name, Labels: writtenLabels(v.Labels), XXX_unrecognized: v.unknown})
+}
+
+func decodeNamespace(raw []byte, v *Namespace) error {
+	var m records.Namespace
+	err := unmarshaled(m.Unmarshal(raw))
+	*v = Namespace{Name: m.Name, Labels: m.Labels, unknown: m.XXX_unrecognized}
 	return err
 }
 
 func encodeContainer(v *Container) []byte {
-	var e encoder
-	e.str(1, v.ID)
-	e.labels(2, v.Labels)
-	e.str(3, v.Image)
-	e.str(4, v.Runtime.Name)
-	e.any(5, v.Runtime.Options)
-	e.any(6, v.Spec)
-	e.str(7, v.Snapshotter)
-	e.str(8, v.SnapshotKey)
-	e.time(9, v.CreatedAt)
-	e.time(10, v.UpdatedAt)
-	e.anyMap(11, v.Extensions)
-	e.str(12, v.SandboxID)
-	return append(e.b, v.unknown...)
+	return marshal(&records.Container{
+		Id: v.ID, Labels: writtenLabels(v.Labels), Image: v.Image, Runtime: v.Runtime.Name, RuntimeOptions: fromAny(v.Runtime.Options),
+		Spec: fromAny(v.Spec), Snapshotter: v.Snapshotter, SnapshotKey: v.SnapshotKey, CreatedAt: fromTime(v.CreatedAt),
+		UpdatedAt: fromTime(v.UpdatedAt), Extensions: fromAnys(v.Extensions), SandboxId: v.SandboxID, XXX_unrecognized: v.unknown,
+	})
 }
 
-func decodeContainer(raw []byte, v *Container) (err error) {
-	v.unknown, err = decode(raw, func(f field) (_ bool, err error) {
-		switch f.num {
-		case 1:
-			v.ID = f.str()
-		case 2:
-			err = f.addTo(&v.Labels)
-		case 3:
-			v.Image = f.str()
-		case 4:
-			v.Runtime.Name = f.str()
-		case 5:
-			v.Runtime.Options, err = f.any()
-		case 6:
-			v.Spec, err = f.any()
-		case 7:
-			v.Snapshotter = f.str()
-		case 8:
-			v.SnapshotKey = f.str()
-		case 9:
-			v.CreatedAt = f.time()
-		case 10:
-			v.UpdatedAt = f.time()
-		case 11:
-			err = f.addAnyTo(&v.Extensions)
-		case 12:
-			v.SandboxID = f.str()
-		default:
-			return false, nil
-		}
-		return true, err
-	})
+func decodeContainer(raw []byte, v *Container) error {
+	var m records.Container
+	err := unmarshaled(m.Unmarshal(raw))
+	*v = Container{
+		ID: m.Id, Labels: m.Labels, Image: m.Image, Runtime: Runtime{m.Runtime, toAny(m.RuntimeOptions)}, Spec: toAny(m.Spec),
+		Snapshotter: m.Snapshotter, SnapshotKey: m.SnapshotKey, CreatedAt: toTime(m.CreatedAt), UpdatedAt: toTime(m.UpdatedAt),
+		Extensions: toAnys(m.Extensions), SandboxID: m.SandboxId, unknown: m.XXX_unrecognized,
+	}
 	return err
 }
 
-func (e *encoder) anyMap(n protowire.Number, m map[string]Any) {
-	for _, k := range slices.Sorted(maps.Keys(m)) {
-		e.message(n, func(e *encoder) {
-			a := m[k]
-			e.str(1, k)
-			e.any(2, &a)
-		})
-	}
+func encodeSandbox(v *Sandbox) []byte {
+	return marshal(&records.Sandbox{
+		Id: v.ID, Runtime: v.Runtime.Name, RuntimeOptions: fromAny(v.Runtime.Options), Spec: fromAny(v.Spec),
+		Labels: writtenLabels(v.Labels), CreatedAt: fromTime(v.CreatedAt), UpdatedAt: fromTime(v.UpdatedAt),
+		Extensions: fromAnys(v.Extensions), Sandboxer: v.Sandboxer, XXX_unrecognized: v.unknown,
+	})
 }
 
-func (f field) addAnyTo(m *map[string]Any) error {
-	var key string
-	var value Any
-	_, err := decode(f.b, func(f field) (bool, error) {
-		switch f.num {
-		case 1:
-			key = f.str()
-		case 2:
-			a, err := f.any()
-			if err != nil {
-				return true, err
-			}
-			value = *a
-		}
-		return true, nil
-	})
-	if *m == nil {
-		*m = make(map[string]Any)
+func decodeSandbox(raw []byte, v *Sandbox) error {
+	var m records.Sandbox
+	err := unmarshaled(m.Unmarshal(raw))
+	*v = Sandbox{
+		ID: m.Id, Runtime: Runtime{m.Runtime, toAny(m.RuntimeOptions)}, Spec: toAny(m.Spec), Labels: m.Labels,
+		CreatedAt: toTime(m.CreatedAt), UpdatedAt: toTime(m.UpdatedAt), Extensions: toAnys(m.Extensions), Sandboxer: m.Sandboxer,
+		unknown: m.XXX_unrecognized,
 	}
-	(*m)[key] = value
 	return err
 }
 
 func encodeImage(v *Image) []byte {
-	var e encoder
-	e.str(1, v.Name)
-	e.labels(2, v.Labels)
-	e.message(3, func(e *encoder) { encodeDescriptor(e, &v.Target) })
-	e.time(4, v.CreatedAt)
-	e.time(5, v.UpdatedAt)
-	return append(e.b, v.unknown...)
+	return marshal(&records.Image{
+		Name: v.Name, Labels: writtenLabels(v.Labels), Target: fromDescriptor(&v.Target), CreatedAt: fromTime(v.CreatedAt),
+		UpdatedAt: fromTime(v.UpdatedAt), XXX_unrecognized: v.unknown,
+	})
 }
 
-func decodeImage(raw []byte, v *Image) (err error) {
-	v.unknown, err = decode(raw, func(f field) (_ bool, err error) {
-		switch f.num {
-		case 1:
-			v.Name = f.str()
-		case 2:
-			err = f.addTo(&v.Labels)
-		case 3:
-			v.Target, err = decodeDescriptor(f.b)
-		case 4:
-			v.CreatedAt = f.time()
-		case 5:
-			v.UpdatedAt = f.time()
-		default:
-			return false, nil
-		}
-		return true, err
-	})
+func decodeImage(raw []byte, v *Image) error {
+	var m records.Image
+	err := unmarshaled(m.Unmarshal(raw))
+	*v = Image{
+		Name: m.Name, Labels: m.Labels, Target: toDescriptor(m.Target), CreatedAt: toTime(m.CreatedAt),
+		UpdatedAt: toTime(m.UpdatedAt), unknown: m.XXX_unrecognized,
+	}
 	return err
 }
 
-// encodeDescriptor leaves embedded data out: content belongs in the content store.
-func encodeDescriptor(e *encoder, d *ocispec.Descriptor) {
-	e.str(1, d.MediaType)
-	e.str(2, d.Digest.String())
-	e.int(3, d.Size)
-	e.strMap(4, d.Annotations)
-	e.strs(5, d.URLs)
-	e.str(6, d.ArtifactType)
-	if p := d.Platform; p != nil {
-		e.message(7, func(e *encoder) {
-			e.str(1, p.OS)
-			e.str(2, p.Architecture)
-			e.str(3, p.Variant)
-			e.str(4, p.OSVersion)
-			e.strs(5, p.OSFeatures)
-		})
+// fromDescriptor leaves embedded data out: content belongs in the content store.
+func fromDescriptor(d *ocispec.Descriptor) *records.Descriptor {
+	m := &records.Descriptor{
+		MediaType: d.MediaType, Digest: d.Digest.String(), Size_: d.Size, Annotations: d.Annotations, Urls: d.URLs,
+		ArtifactType: d.ArtifactType,
 	}
+	if p := d.Platform; p != nil {
+		m.Platform = &records.Platform{
+			Os: p.OS, Architecture: p.Architecture, Variant: p.Variant, OsVersion: p.OSVersion, OsFeatures: p.OSFeatures,
+		}
+	}
+	return m
 }
 
-func decodeDescriptor(raw []byte) (d ocispec.Descriptor, err error) {
-	_, err = decode(raw, func(f field) (_ bool, err error) {
-		switch f.num {
-		case 1:
-			d.MediaType = f.str()
-		case 2:
-			d.Digest = digest.Digest(f.str())
-		case 3:
-			d.Size = int64(f.u)
-		case 4:
-			err = f.addTo(&d.Annotations)
-		case 5:
-			d.URLs = append(d.URLs, f.str())
-		case 6:
-			d.ArtifactType = f.str()
-		case 7:
-			d.Platform, err = decodePlatform(f.b)
+func toDescriptor(m *records.Descriptor) ocispec.Descriptor {
+	if m == nil {
+		return ocispec.Descriptor{}
+	}
+	d := ocispec.Descriptor{
+		MediaType: m.MediaType, Digest: digest.Digest(m.Digest), Size: m.Size_, Annotations: m.Annotations, URLs: m.Urls,
+		ArtifactType: m.ArtifactType,
+	}
+	if p := m.Platform; p != nil {
+		d.Platform = &ocispec.Platform{
+			OS: p.Os, Architecture: p.Architecture, Variant: p.Variant, OSVersion: p.OsVersion, OSFeatures: p.OsFeatures,
 		}
-		return true, err
-	})
-	return d, err
-}
-
-func decodePlatform(raw []byte) (*ocispec.Platform, error) {
-	p := &ocispec.Platform{}
-	_, err := decode(raw, func(f field) (bool, error) {
-		switch f.num {
-		case 1:
-			p.OS = f.str()
-		case 2:
-			p.Architecture = f.str()
-		case 3:
-			p.Variant = f.str()
-		case 4:
-			p.OSVersion = f.str()
-		case 5:
-			p.OSFeatures = append(p.OSFeatures, f.str())
-		}
-		return true, nil
-	})
-	return p, err
+	}
+	return d
 }
 
 func encodeLease(v *Lease) []byte {
-	var e encoder
-	e.str(1, v.ID)
-	e.labels(2, v.Labels)
-	e.time(3, v.CreatedAt)
-	return append(e.b, v.unknown...)
+	return marshal(&records.Lease{
+		Id: v.ID, Labels: writtenLabels(v.Labels), CreatedAt: fromTime(v.CreatedAt), XXX_unrecognized: v.unknown,
+	})
 }
 
-func decodeLease(raw []byte, v *Lease) (err error) {
-	v.unknown, err = decode(raw, func(f field) (_ bool, err error) {
-		switch f.num {
-		case 1:
-			v.ID = f.str()
-		case 2:
-			err = f.addTo(&v.Labels)
-		case 3:
-			v.CreatedAt = f.time()
-		default:
-			return false, nil
-		}
-		return true, err
-	})
+func decodeLease(raw []byte, v *Lease) error {
+	var m records.Lease
+	err := unmarshaled(m.Unmarshal(raw))
+	*v = Lease{ID: m.Id, Labels: m.Labels, CreatedAt: toTime(m.CreatedAt), unknown: m.XXX_unrecognized}
 	return err
 }
 
 func encodeSnapshot(v *Snapshot) []byte {
-	var e encoder
-	e.str(1, v.Key)
-	e.str(2, v.Parent)
-	e.uint(3, uint64(v.Kind))
-	e.uint(4, v.ID)
-	e.labels(5, v.Labels)
-	e.time(6, v.CreatedAt)
-	e.time(7, v.UpdatedAt)
-	e.int(8, v.Size)
-	e.int(9, v.Inodes)
-	return append(e.b, v.unknown...)
+	return marshal(&records.Snapshot{
+		Key: v.Key, Parent: v.Parent, Kind: uint32(v.Kind), Id: v.ID, Labels: writtenLabels(v.Labels),
+		CreatedAt: fromTime(v.CreatedAt), UpdatedAt: fromTime(v.UpdatedAt), Size_: v.Size, Inodes: v.Inodes,
+		XXX_unrecognized: v.unknown,
+	})
 }
 
-func decodeSnapshot(raw []byte, v *Snapshot) (err error) {
-	v.unknown, err = decode(raw, func(f field) (_ bool, err error) {
-		switch f.num {
-		case 1:
-			v.Key = f.str()
-		case 2:
-			v.Parent = f.str()
-		case 3:
-			v.Kind = snapshot.Kind(f.u)
-		case 4:
-			v.ID = f.u
-		case 5:
-			err = f.addTo(&v.Labels)
-		case 6:
-			v.CreatedAt = f.time()
-		case 7:
-			v.UpdatedAt = f.time()
-		case 8:
-			v.Size = int64(f.u)
-		case 9:
-			v.Inodes = int64(f.u)
-		default:
-			return false, nil
-		}
-		return true, err
-	})
+func decodeSnapshot(raw []byte, v *Snapshot) error {
+	var m records.Snapshot
+	err := unmarshaled(m.Unmarshal(raw))
+	*v = Snapshot{
+		Key: m.Key, Parent: m.Parent, Kind: snapshot.Kind(m.Kind), ID: m.Id, Labels: m.Labels, CreatedAt: toTime(m.CreatedAt),
+		UpdatedAt: toTime(m.UpdatedAt), Size: m.Size_, Inodes: m.Inodes, unknown: m.XXX_unrecognized,
+	}
 	return err
 }
 
 func encodeBlob(v *Blob) []byte {
-	var e encoder
-	e.str(1, v.Digest.String())
-	e.int(2, v.Size)
-	e.labels(3, v.Labels)
-	e.time(4, v.CreatedAt)
-	e.time(5, v.UpdatedAt)
-	return append(e.b, v.unknown...)
+	return marshal(&records.Blob{
+		Digest: v.Digest.String(), Size_: v.Size, Labels: writtenLabels(v.Labels), CreatedAt: fromTime(v.CreatedAt),
+		UpdatedAt: fromTime(v.UpdatedAt), XXX_unrecognized: v.unknown,
+	})
 }
 
-func decodeBlob(raw []byte, v *Blob) (err error) {
-	v.unknown, err = decode(raw, func(f field) (_ bool, err error) {
-		switch f.num {
-		case 1:
-			v.Digest = digest.Digest(f.str())
-		case 2:
-			v.Size = int64(f.u)
-		case 3:
-			err = f.addTo(&v.Labels)
-		case 4:
-			v.CreatedAt = f.time()
-		case 5:
-			v.UpdatedAt = f.time()
-		default:
-			return false, nil
-		}
-		return true, err
-	})
+func decodeBlob(raw []byte, v *Blob) error {
+	var m records.Blob
+	err := unmarshaled(m.Unmarshal(raw))
+	*v = Blob{
+		Digest: digest.Digest(m.Digest), Size: m.Size_, Labels: m.Labels, CreatedAt: toTime(m.CreatedAt),
+		UpdatedAt: toTime(m.UpdatedAt), unknown: m.XXX_unrecognized,
+	}
 	return err
 }
 
 func encodeIngest(v *Ingest) []byte {
-	var e encoder
-	e.str(1, v.Ref)
-	e.str(2, v.Expected.String())
-	e.int(3, v.Total)
-	e.time(4, v.StartedAt)
-	return append(e.b, v.unknown...)
+	return marshal(&records.Ingest{
+		Ref: v.Ref, Expected: v.Expected.String(), Total: v.Total, StartedAt: fromTime(v.StartedAt), XXX_unrecognized: v.unknown,
+	})
 }
 
-func decodeIngest(raw []byte, v *Ingest) (err error) {
-	v.unknown, err = decode(raw, func(f field) (bool, error) {
-		switch f.num {
-		case 1:
-			v.Ref = f.str()
-		case 2:
-			v.Expected = digest.Digest(f.str())
-		case 3:
-			v.Total = int64(f.u)
-		case 4:
-			v.StartedAt = f.time()
-		default:
-			return false, nil
-		}
-		return true, nil
-	})
+func decodeIngest(raw []byte, v *Ingest) error {
+	var m records.Ingest
+	err := unmarshaled(m.Unmarshal(raw))
+	*v = Ingest{
+		Ref: m.Ref, Expected: digest.Digest(m.Expected), Total: m.Total, StartedAt: toTime(m.StartedAt), unknown: m.XXX_unrecognized,
+	}
 	return err
+}
+
+// encodeEvent encodes an event of the outbox; its key is its number.
+func encodeEvent(v *events.Event) []byte {
+	return marshal(&records.Event{
+		Timestamp: fromTime(v.Timestamp), Namespace: v.Namespace, Topic: v.Topic, TypeUrl: v.TypeURL, Value: v.Value,
+	})
+}
+
+// decodeEvent keeps the event's number.
+func decodeEvent(raw []byte, v *events.Event) error {
+	var m records.Event
+	err := unmarshaled(m.Unmarshal(raw))
+	v.Timestamp, v.Namespace, v.Topic, v.TypeURL, v.Value = toTime(m.Timestamp), m.Namespace, m.Topic, m.TypeUrl, m.Value
+	return err
+}
+
+// fromTime returns nanoseconds since 1970, and nothing for the zero time.
+func fromTime(t time.Time) []uint64 {
+	if t.IsZero() {
+		return nil
+	}
+	return []uint64{uint64(t.UnixNano())}
+}
+
+func toTime(nanos []uint64) time.Time {
+	if len(nanos) == 0 {
+		return time.Time{}
+	}
+	return time.Unix(0, int64(nanos[len(nanos)-1])).UTC()
+}
+
+func fromAny(a *Any) *types.Any {
+	if a == nil {
+		return nil
+	}
+	return &types.Any{TypeUrl: a.TypeURL, Value: a.Value}
+}
+
+func toAny(m *types.Any) *Any {
+	if m == nil {
+		return nil
+	}
+	return &Any{TypeURL: m.TypeUrl, Value: m.Value}
+}
+
+func fromAnys(from map[string]Any) map[string]*types.Any {
+	if len(from) == 0 {
+		return nil
+	}
+	to := make(map[string]*types.Any, len(from))
+	for k, a := range from {
+		to[k] = fromAny(&a)
+	}
+	return to
+}
+
+func toAnys(from map[string]*types.Any) map[string]Any {
+	if from == nil {
+		return nil
+	}
+	to := make(map[string]Any, len(from))
+	for k, m := range from {
+		if a := toAny(m); a != nil {
+			to[k] = *a
+		} else {
+			to[k] = Any{}
+		}
+	}
+	return to
+}
+
+// writtenLabels returns the labels without those of an empty value, which are not kept; see isEmpty.
+func writtenLabels(m map[string]string) map[string]string {
+	for _, v := range m {
+		if isEmpty(v) {
+			m = maps.Clone(m)
+			maps.DeleteFunc(m, func(_, v string) bool { return isEmpty(v) })
+			return m
+		}
+	}
+	return m
 }

@@ -4,6 +4,8 @@ import (
 	"fmt"
 
 	"github.com/containerd/errdefs"
+
+	"github.com/cleatproject/cleat/metadata/internal/records"
 )
 
 // Containers are the containers of a namespace.
@@ -38,22 +40,22 @@ func (c Containers) List(filter ...string) ([]Container, error) { return c.table
 func containerColumn(path []string) column {
 	switch path[0] {
 	case "id":
-		return column{num: 1, always: true}
+		return column{num: records.ContainerIdField, always: true}
 	case "image":
-		return column{num: 3}
+		return column{num: records.ContainerImageField}
 	case "snapshotter":
-		return column{num: 7}
+		return column{num: records.ContainerSnapshotterField}
 	case "snapshotkey":
-		return column{num: 8}
+		return column{num: records.ContainerSnapshotKeyField}
 	case "sandboxid":
-		return column{num: 12}
+		return column{num: records.ContainerSandboxIdField}
 	case "runtime":
 		if len(path) == 2 && path[1] == "name" {
-			return column{num: 4, always: true}
+			return column{num: records.ContainerRuntimeField, always: true}
 		}
 		return column{}
 	default:
-		return labelColumn(path, 2)
+		return labelColumn(path, records.ContainerLabelsField)
 	}
 }
 

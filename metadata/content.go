@@ -6,6 +6,8 @@ import (
 
 	"github.com/containerd/errdefs"
 	digest "github.com/opencontainers/go-digest"
+
+	"github.com/cleatproject/cleat/metadata/internal/records"
 )
 
 // Content says which blobs of the content store a namespace sees, and which uploads it
@@ -63,17 +65,17 @@ func (c Content) Walk(fn func(Blob) error, filter ...string) error {
 func blobColumn(path []string) column {
 	switch path[0] {
 	case "digest":
-		return column{num: 1, always: true}
+		return column{num: records.BlobDigestField, always: true}
 	case "size":
-		return column{num: 2, number: func(u uint64) string { return strconv.FormatInt(int64(u), 10) }}
+		return column{num: records.BlobSizeField, number: func(u uint64) string { return strconv.FormatInt(int64(u), 10) }}
 	default:
-		return labelColumn(path, 3)
+		return labelColumn(path, records.BlobLabelsField)
 	}
 }
 
 func ingestColumn(path []string) column {
 	if path[0] == "ref" {
-		return column{num: 1, always: true}
+		return column{num: records.IngestRefField, always: true}
 	}
 	return column{}
 }

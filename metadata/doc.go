@@ -57,8 +57,8 @@
 //
 // Version 1 had neither seals nor the outbox.
 //
-// Records are written in protobuf's wire format; the field numbers stand in codec.go and
-// codec_sandbox.go. Every record but schema ends with its seal: whatever writes to a bucket
+// Records are protobuf messages: internal/records/records.proto describes them, codec.go
+// converts them. Every record but schema ends with its seal: whatever writes to a bucket
 // does it through a table, or seals what it writes.
 // Fields that this version does not know are kept when it changes a record, so that a
 // newer version's data survives a downgrade.

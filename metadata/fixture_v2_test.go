@@ -142,8 +142,8 @@ func TestFixtures_FullRecords(t *testing.T) {
 	})
 }
 
-// Records are written as they were when the fixture was: the bytes of a record that did not change do not, and so
-// neither its seal. Empty texts in maps are the exception.
+// A record is written as the same bytes as when the fixture was made. The exception is the image: the fixture leaves out
+// the empty value of an annotation.
 func TestFixtures_WrittenAlike(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "meta.db")
 	if err := writeV2(path); err != nil {

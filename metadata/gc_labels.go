@@ -25,17 +25,8 @@ const (
 
 // label reads one entry of a map of labels. other is told of the labels for the collector
 // that are no references.
-func (v *visit) label(entry []byte, other func(key, text []byte)) error {
-	var key, text []byte
-	err := fields(entry, func(f field) error {
-		switch f.num {
-		case 1:
-			key = f.b
-		case 2:
-			text = f.b
-		}
-		return nil
-	})
+func (v *visit) label(raw []byte, other func(key, text []byte)) error {
+	key, text, err := entry(raw)
 	if err != nil {
 		return err
 	}

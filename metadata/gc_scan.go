@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/encoding/protowire"
+
+	"github.com/cleatproject/cleat/metadata/internal/records"
 )
 
 // ingestExpiry is how long an upload lives that no lease holds.
@@ -84,21 +86,6 @@ func (v *visit) again(o Object) (int32, error) {
 	return at, v.record(&n, at, raw)
 }
 
-// fields calls each with the fields of a message, without copying.
-func fields(raw []byte, each func(field) error) error {
-	for len(raw) > 0 {
-		f, n, err := next(raw)
-		if err != nil {
-			return err
-		}
-		if err := each(f); err != nil {
-			return err
-		}
-		raw = raw[n:]
-	}
-	return nil
-}
-
 func (v *visit) root() { v.g.nodes[v.node].root = true }
 
 // own adds what the object is made of.
@@ -112,11 +99,11 @@ func (v *visit) image(raw []byte) error {
 	expired := false
 	err := fields(raw, func(f field) error {
 		switch f.num {
-		case 2:
+		case records.ImageLabelsField:
 			return v.label(f.b, func(k, text []byte) { expired = expired || v.expired(k, text) })
-		case 3:
+		case records.ImageTargetField:
 			return fields(f.b, func(f field) error {
-				if f.num == 2 {
+				if f.num == records.DescriptorDigestField {
 					v.own(KindContent, "", f.b, "target")
 				}
 				return nil
@@ -135,11 +122,11 @@ func (v *visit) container(raw []byte) error {
 	var snapshotter, key []byte
 	err := fields(raw, func(f field) error {
 		switch f.num {
-		case 2:
+		case records.ContainerLabelsField:
 			return v.label(f.b, nil)
-		case 7:
+		case records.ContainerSnapshotterField:
 			snapshotter = f.b
-		case 8:
+		case records.ContainerSnapshotKeyField:
 			key = f.b
 		}
 		return nil
@@ -151,14 +138,14 @@ func (v *visit) container(raw []byte) error {
 // sandbox is a root as a container is, for what its labels refer to.
 func (v *visit) sandbox(raw []byte) error {
 	v.root()
-	return v.labelled(raw, 5)
+	return v.labelled(raw, records.SandboxLabelsField)
 }
 
 func (v *visit) lease(raw []byte) error {
 	expired := false
 	v.g.nodes[v.node].flat = false
 	err := fields(raw, func(f field) error {
-		if f.num != 2 {
+		if f.num != records.LeaseLabelsField {
 			return nil
 		}
 		return v.label(f.b, func(k, text []byte) {
@@ -193,12 +180,12 @@ func (v *visit) resources() {
 	}
 }
 
-func (v *visit) blob(raw []byte) error { return v.labelled(raw, 3) }
+func (v *visit) blob(raw []byte) error { return v.labelled(raw, records.BlobLabelsField) }
 
 func (v *visit) snapshot(raw []byte) error {
 	set := v.g.nodes[v.node].set
 	err := fields(raw, func(f field) error {
-		if f.num == 2 {
+		if f.num == records.SnapshotParentField {
 			v.own(KindSnapshot, set, f.b, "parent")
 		}
 		return nil
@@ -206,15 +193,15 @@ func (v *visit) snapshot(raw []byte) error {
 	if err != nil {
 		return err
 	}
-	return v.labelled(raw, 5)
+	return v.labelled(raw, records.SnapshotLabelsField)
 }
 
 func (v *visit) ingest(raw []byte) error {
 	return fields(raw, func(f field) error {
 		switch f.num {
-		case 2:
+		case records.IngestExpectedField:
 			v.own(KindContent, "", f.b, "expected")
-		case 4:
+		case records.IngestStartedAtField:
 			if f.time().Add(ingestExpiry).After(v.now) {
 				v.root()
 			}

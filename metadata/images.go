@@ -6,6 +6,8 @@ import (
 
 	"github.com/containerd/errdefs"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/cleatproject/cleat/metadata/internal/records"
 )
 
 // Images are the images of a namespace.
@@ -53,27 +55,27 @@ func (i Images) Get(name string) (Image, error) { return i.table.get(name) }
 func (i Images) List(filter ...string) ([]Image, error) { return i.table.list(filter...) }
 
 func imageColumn(path []string) column {
-	const target = 3
+	const target = records.ImageTargetField
 	switch path[0] {
 	case "name":
-		return column{num: 1, always: true}
+		return column{num: records.ImageNameField, always: true}
 	case "target":
 		if len(path) != 2 {
 			return column{}
 		}
 		switch path[1] {
 		case "digest":
-			return column{in: target, num: 2, always: true}
+			return column{in: target, num: records.DescriptorDigestField, always: true}
 		case "mediatype":
-			return column{in: target, num: 1, always: true}
+			return column{in: target, num: records.DescriptorMediaTypeField, always: true}
 		}
 		return column{}
 	case "annotations":
-		c := mapColumn(path, 4)
+		c := mapColumn(path, records.DescriptorAnnotationsField)
 		c.in = target
 		return c
 	default:
-		return labelColumn(path, 2)
+		return labelColumn(path, records.ImageLabelsField)
 	}
 }
 

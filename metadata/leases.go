@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+
+	"github.com/cleatproject/cleat/metadata/internal/records"
 )
 
 // Leases are the leases of a namespace.
@@ -55,9 +57,9 @@ func (l Leases) List(filter ...string) ([]Lease, error) { return l.table.list(fi
 
 func leaseColumn(path []string) column {
 	if path[0] == "id" {
-		return column{num: 1, always: true}
+		return column{num: records.LeaseIdField, always: true}
 	}
-	return labelColumn(path, 2)
+	return labelColumn(path, records.LeaseLabelsField)
 }
 
 // Expired returns the leases whose end is not after now. One whose label cannot be read

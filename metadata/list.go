@@ -85,16 +85,10 @@ func (r *rawRecord) entry(raw []byte, c column) (value string, present bool) {
 		if f.num != c.num {
 			return
 		}
-		var k, v []byte
-		r.scan(f.b, func(f field) {
-			switch f.num {
-			case 1:
-				k = f.b
-			case 2:
-				v = f.b
-			}
-		})
-		if string(k) == c.key {
+		k, v, err := entry(f.b)
+		if err != nil {
+			r.err = err
+		} else if string(k) == c.key {
 			value, present = string(v), true
 		}
 	})

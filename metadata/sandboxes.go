@@ -4,6 +4,8 @@ import (
 	"fmt"
 
 	"github.com/containerd/errdefs"
+
+	"github.com/cleatproject/cleat/metadata/internal/records"
 )
 
 // Sandboxes are the sandboxes of a namespace: what containers that share their
@@ -50,16 +52,16 @@ func (s Sandboxes) List(filter ...string) ([]Sandbox, error) { return s.table.li
 func sandboxColumn(path []string) column {
 	switch path[0] {
 	case "id":
-		return column{num: 1, always: true}
+		return column{num: records.SandboxIdField, always: true}
 	case "runtime":
 		if len(path) == 2 && path[1] == "name" {
-			return column{num: 2, always: true}
+			return column{num: records.SandboxRuntimeField, always: true}
 		}
 		return column{}
 	case "sandboxer":
-		return column{num: 9}
+		return column{num: records.SandboxSandboxerField}
 	default:
-		return labelColumn(path, 5)
+		return labelColumn(path, records.SandboxLabelsField)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/cleatproject/cleat/metadata/internal/records"
 	"github.com/cleatproject/cleat/snapshot"
 )
 
@@ -107,13 +108,13 @@ func (s Snapshots) List(filter ...string) ([]Snapshot, error) { return s.table.l
 func snapshotColumn(path []string) column {
 	switch path[0] {
 	case "name", "key":
-		return column{num: 1, always: true}
+		return column{num: records.SnapshotKeyField, always: true}
 	case "parent":
-		return column{num: 2}
+		return column{num: records.SnapshotParentField}
 	case "kind":
-		return column{num: 3, number: func(u uint64) string { return snapshot.Kind(u).String() }}
+		return column{num: records.SnapshotKindField, number: func(u uint64) string { return snapshot.Kind(u).String() }}
 	default:
-		return labelColumn(path, 5)
+		return labelColumn(path, records.SnapshotLabelsField)
 	}
 }
 

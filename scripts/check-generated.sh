@@ -18,11 +18,13 @@ compare() {
     done < <( { (cd "$2" && find . -name "$3"); (cd "$1" && find . -name "$3"); } | sort -u)
 }
 
-mkdir "$fresh/proto" "$fresh/wire" "$fresh/cli" "$fresh/man"
+mkdir "$fresh/proto" "$fresh/wire" "$fresh/records" "$fresh/cli" "$fresh/man"
 ./proto/generate.sh "$fresh/proto"
 compare proto "$fresh/proto" '*.pb.go'
 ./client/internal/wire/generate.sh "$fresh/wire"
 compare client/internal/wire "$fresh/wire" '*.pb.go'
+./metadata/internal/records/generate.sh "$fresh/records"
+compare metadata/internal/records "$fresh/records" '*.pb.go'
 go run -tags docgen ./cmd/cleat markdown "$fresh/cli"
 compare docs/cli "$fresh/cli" '*.md'
 go run -tags docgen ./cmd/cleat man "$fresh/man" # is not committed, but must be generated

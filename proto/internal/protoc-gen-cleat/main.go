@@ -4,6 +4,10 @@
 // everything that needs reflection turned off. What the generator emits for gogo's global
 // registry (init functions, file descriptors) is cut out of its answer: the messages of a shim
 // register nowhere, and cost their process no memory.
+//
+// With the parameter records=true the messages are those of a file format: they keep fields that
+// they do not know, marshal maps in the order of their keys, and have a constant for the number
+// of each field, such as ContainerImageField.
 package main
 
 import (
@@ -14,9 +18,14 @@ import (
 	"go/parser"
 	"go/token"
 	"os"
+	"path"
+	"slices"
 	"strings"
 
+	"github.com/gogo/protobuf/gogoproto"
 	descriptor "github.com/gogo/protobuf/protoc-gen-gogo/descriptor"
+	"github.com/gogo/protobuf/protoc-gen-gogo/generator"
+	plugin "github.com/gogo/protobuf/protoc-gen-gogo/plugin"
 	"github.com/gogo/protobuf/vanity"
 	"github.com/gogo/protobuf/vanity/command"
 )
@@ -24,6 +33,11 @@ import (
 func main() {
 	req := command.Read()
 	files := req.GetProtoFile()
+	records := slices.Contains(strings.Split(req.GetParameter(), ","), "records=true")
+	if records {
+		vanity.ForEachFile(generated(req), vanity.TurnOnStable_MarshalerAll)
+		vanity.ForEachFile(generated(req), vanity.SetBoolFileOption(gogoproto.E_GoprotoUnrecognizedAll, true))
+	}
 	for _, opt := range []func(*descriptor.FileDescriptorProto){
 		vanity.TurnOnMarshalerAll,
 		vanity.TurnOnSizerAll,
@@ -40,7 +54,11 @@ func main() {
 	}
 	resp := command.Generate(req)
 	for _, f := range resp.GetFile() {
-		pruned, err := prune(f.GetName(), f.GetContent())
+		src := f.GetContent()
+		if records {
+			src += numbers(f.GetName(), generated(req))
+		}
+		pruned, err := prune(f.GetName(), src)
 		if err != nil {
 			fmt.Fprintln(os.Stderr, "protoc-gen-cleat:", err)
 			os.Exit(1)
@@ -48,6 +66,32 @@ func main() {
 		f.Content = &pruned
 	}
 	command.Write(resp)
+}
+
+// generated returns the files that a request asks for, as opposed to those that they import.
+func generated(req *plugin.CodeGeneratorRequest) (files []*descriptor.FileDescriptorProto) {
+	for _, f := range req.GetProtoFile() {
+		if slices.Contains(req.GetFileToGenerate(), f.GetName()) {
+			files = append(files, f)
+		}
+	}
+	return files
+}
+
+// numbers declares the field numbers of the messages of a generated file.
+func numbers(name string, files []*descriptor.FileDescriptorProto) string {
+	i := slices.IndexFunc(files, func(f *descriptor.FileDescriptorProto) bool {
+		return strings.TrimSuffix(path.Base(f.GetName()), ".proto")+".pb.go" == path.Base(name)
+	})
+	var out strings.Builder
+	for _, m := range files[i].GetMessageType() {
+		fmt.Fprintf(&out, "\n// The numbers of the fields of %s.\nconst (\n", generator.CamelCase(m.GetName()))
+		for _, f := range m.GetField() {
+			fmt.Fprintf(&out, "\t%s%sField = %d\n", generator.CamelCase(m.GetName()), generator.CamelCase(f.GetName()), f.GetNumber())
+		}
+		out.WriteString(")\n")
+	}
+	return out.String()
 }
 
 // prune cuts registration and descriptors out of a generated file.

@@ -1,0 +1,10 @@
+#!/bin/sh
+# Generates records.pb.go, or the same below the directory given; as proto/generate.sh does. The messages keep unknown
+# fields, are marshalled stably, and have constants for the numbers of their fields.
+set -eu
+cd "$(dirname "$0")"
+out=${1:-.}
+tools=$(mktemp -d)
+trap 'rm -rf "$tools"' EXIT
+go build -o "$tools/protoc-gen-cleat" ../../../proto/internal/protoc-gen-cleat
+protoc --plugin="$tools/protoc-gen-cleat" -I . -I ../../../proto --cleat_out="paths=source_relative,records=true:$out" records.proto
