@@ -1,5 +1,5 @@
 // Package wire holds the messages of the containerd services that the client calls, generated
-// without reflection from services.proto beside it, and the names of those services.
+// without reflection from services.proto and events.proto, and the names of those services.
 package wire
 
 // Names of the services and of the metadata key that carries the namespace.
