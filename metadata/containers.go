@@ -6,6 +6,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/cleatproject/cleat/metadata/internal/records"
+	"github.com/cleatproject/cleat/proto/reason"
 )
 
 // Containers are the containers of a namespace.
@@ -13,7 +14,10 @@ type Containers struct{ table table[Container] }
 
 // Containers returns the containers of the namespace ns.
 func (tx *Tx) Containers(ns string) Containers {
-	return Containers{table[Container]{tx, ns, []string{containersBucket}, "container", "id", containerColumn, encodeContainer, decodeContainer}}
+	return Containers{table[Container]{
+		tx: tx, ns: ns, path: []string{containersBucket}, noun: "container", keyField: "id", columns: containerColumn,
+		encode: encodeContainer, decode: decodeContainer, missing: reason.ContainerNotFound, taken: reason.ContainerExists,
+	}}
 }
 
 // Create records a container and returns it with its times; it is created now, or where CreatedAt

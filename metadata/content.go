@@ -8,6 +8,7 @@ import (
 	digest "github.com/opencontainers/go-digest"
 
 	"github.com/cleatproject/cleat/metadata/internal/records"
+	"github.com/cleatproject/cleat/proto/reason"
 )
 
 // Content says which blobs of the content store a namespace sees, and which uploads it
@@ -20,8 +21,14 @@ type Content struct {
 // Content returns the content of the namespace ns.
 func (tx *Tx) Content(ns string) Content {
 	return Content{
-		blobs:   table[Blob]{tx, ns, []string{blobsBucket}, "content", "digest", blobColumn, encodeBlob, decodeBlob},
-		ingests: table[Ingest]{tx, ns, []string{ingestsBucket}, "ingest", "ref", ingestColumn, encodeIngest, decodeIngest},
+		blobs: table[Blob]{
+			tx: tx, ns: ns, path: []string{blobsBucket}, noun: "content", keyField: "digest", columns: blobColumn,
+			encode: encodeBlob, decode: decodeBlob, missing: reason.ContentNotFound,
+		},
+		ingests: table[Ingest]{
+			tx: tx, ns: ns, path: []string{ingestsBucket}, noun: "ingest", keyField: "ref", columns: ingestColumn,
+			encode: encodeIngest, decode: decodeIngest, missing: errdefs.ErrNotFound,
+		},
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/cleatproject/cleat/metadata/internal/records"
+	"github.com/cleatproject/cleat/proto/reason"
 )
 
 // Images are the images of a namespace.
@@ -18,7 +19,10 @@ type Images struct {
 
 // Images returns the images of the namespace ns.
 func (tx *Tx) Images(ns string) Images {
-	return Images{table: table[Image]{tx, ns, []string{imagesBucket}, "image", "name", imageColumn, encodeImage, decodeImage}}
+	return Images{table: table[Image]{
+		tx: tx, ns: ns, path: []string{imagesBucket}, noun: "image", keyField: "name", columns: imageColumn,
+		encode: encodeImage, decode: decodeImage, missing: reason.ImageNotFound,
+	}}
 }
 
 // Create records an image and returns it with its times. The name must be free.

@@ -8,6 +8,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/cleatproject/cleat/metadata/internal/records"
+	"github.com/cleatproject/cleat/proto/reason"
 )
 
 // Leases are the leases of a namespace.
@@ -15,7 +16,10 @@ type Leases struct{ table table[Lease] }
 
 // Leases returns the leases of the namespace ns.
 func (tx *Tx) Leases(ns string) Leases {
-	return Leases{table[Lease]{tx, ns, []string{leasesBucket}, "lease", "id", leaseColumn, encodeLease, decodeLease}}
+	return Leases{table[Lease]{
+		tx: tx, ns: ns, path: []string{leasesBucket}, noun: "lease", keyField: "id", columns: leaseColumn,
+		encode: encodeLease, decode: decodeLease, missing: reason.LeaseNotFound,
+	}}
 }
 
 // Create records a lease and returns it with its time. The ID must be free. A label
@@ -131,7 +135,7 @@ func (l Leases) DeleteResource(id string, r Resource) error {
 
 func (l Leases) resourceKey(id string, r Resource) ([]byte, error) {
 	if !l.table.has(id) {
-		return nil, l.table.errorf(id, l.table.missing())
+		return nil, l.table.errorf(id, l.table.missing)
 	}
 	if err := validateName("resource type", r.Type); err != nil {
 		return nil, l.table.errorf(id, err)
@@ -145,7 +149,7 @@ func (l Leases) resourceKey(id string, r Resource) ([]byte, error) {
 // Resources returns what a lease holds, by type and ID; not found if there is no lease.
 func (l Leases) Resources(id string) ([]Resource, error) {
 	if !l.table.has(id) {
-		return nil, l.table.errorf(id, l.table.missing())
+		return nil, l.table.errorf(id, l.table.missing)
 	}
 	b := l.table.tx.read(l.table.ns, resourcesBucket)
 	if b == nil {

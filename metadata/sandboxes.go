@@ -6,6 +6,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/cleatproject/cleat/metadata/internal/records"
+	"github.com/cleatproject/cleat/proto/reason"
 )
 
 // Sandboxes are the sandboxes of a namespace: what containers that share their
@@ -14,7 +15,10 @@ type Sandboxes struct{ table table[Sandbox] }
 
 // Sandboxes returns the sandboxes of the namespace ns.
 func (tx *Tx) Sandboxes(ns string) Sandboxes {
-	return Sandboxes{table[Sandbox]{tx, ns, []string{sandboxesBucket}, "sandbox", "id", sandboxColumn, encodeSandbox, decodeSandbox}}
+	return Sandboxes{table[Sandbox]{
+		tx: tx, ns: ns, path: []string{sandboxesBucket}, noun: "sandbox", keyField: "id", columns: sandboxColumn,
+		encode: encodeSandbox, decode: decodeSandbox, missing: reason.SandboxNotFound,
+	}}
 }
 
 // Create records a sandbox and returns it with its times. The ID must be an identifier

@@ -7,6 +7,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/cleatproject/cleat/metadata/internal/records"
+	"github.com/cleatproject/cleat/proto/reason"
 	"github.com/cleatproject/cleat/snapshot"
 )
 
@@ -23,7 +24,10 @@ type Snapshots struct {
 // holds.
 func (tx *Tx) Snapshots(ns, snapshotter string) Snapshots {
 	return Snapshots{
-		table:       table[Snapshot]{tx, ns, []string{snapshotsBucket, snapshotter}, "snapshot", "name", snapshotColumn, encodeSnapshot, decodeSnapshot},
+		table: table[Snapshot]{
+			tx: tx, ns: ns, path: []string{snapshotsBucket, snapshotter}, noun: "snapshot", keyField: "name", columns: snapshotColumn,
+			encode: encodeSnapshot, decode: decodeSnapshot, missing: reason.SnapshotNotFound,
+		},
 		snapshotter: snapshotter,
 	}
 }

@@ -1,6 +1,7 @@
 package metadata
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"time"
@@ -8,8 +9,6 @@ import (
 	"github.com/containerd/errdefs"
 	bolt "go.etcd.io/bbolt"
 	berrors "go.etcd.io/bbolt/errors"
-
-	"github.com/cleatproject/cleat/proto/reason"
 )
 
 // The names of buckets and keys; see the package comment.
@@ -108,6 +107,9 @@ type table[T any] struct {
 	columns  func(path []string) column
 	encode   func(*T) []byte
 	decode   func([]byte, *T) error
+	// missing is the error of a record that does not exist. taken is the error of one that exists
+	// already; nil for errdefs.ErrAlreadyExists.
+	missing, taken error
 }
 
 // scope is where the noun's records stand, for their seals.
@@ -124,33 +126,6 @@ func (t *table[T]) errorf(key string, err error) error {
 	return fmt.Errorf("%s %q in namespace %q: %w", t.noun, key, t.ns, err)
 }
 
-// missing returns the error of a record that does not exist, with the reason of its noun.
-func (t *table[T]) missing() error {
-	switch t.path[0] {
-	case containersBucket:
-		return reason.ContainerNotFound
-	case imagesBucket:
-		return reason.ImageNotFound
-	case snapshotsBucket:
-		return reason.SnapshotNotFound
-	case blobsBucket:
-		return reason.ContentNotFound
-	case leasesBucket:
-		return reason.LeaseNotFound
-	case sandboxesBucket:
-		return reason.SandboxNotFound
-	}
-	return errdefs.ErrNotFound
-}
-
-// taken returns the error of a record that exists already.
-func (t *table[T]) taken() error {
-	if t.path[0] == containersBucket {
-		return reason.ContainerExists
-	}
-	return errdefs.ErrAlreadyExists
-}
-
 func (t *table[T]) has(key string) bool {
 	b := t.tx.read(t.ns, t.path...)
 	return b != nil && key != "" && b.Get([]byte(key)) != nil
@@ -164,7 +139,7 @@ func (t *table[T]) get(key string) (T, error) {
 		raw = b.Get([]byte(key))
 	}
 	if raw == nil {
-		return v, t.errorf(key, t.missing())
+		return v, t.errorf(key, t.missing)
 	}
 	raw, err := t.scope().open(key, raw)
 	if err == nil {
@@ -194,14 +169,14 @@ func (t *table[T]) put(key string, v *T) error {
 // create writes a record whose key must be free.
 func (t *table[T]) create(key string, v *T) error {
 	if t.has(key) {
-		return t.errorf(key, t.taken())
+		return t.errorf(key, cmp.Or[error](t.taken, errdefs.ErrAlreadyExists))
 	}
 	return t.put(key, v)
 }
 
 func (t *table[T]) remove(key string) error {
 	if !t.has(key) {
-		return t.errorf(key, t.missing())
+		return t.errorf(key, t.missing)
 	}
 	b, err := t.tx.write(t.ns, t.path...)
 	if err != nil {
