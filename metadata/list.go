@@ -8,7 +8,7 @@ import (
 
 	"google.golang.org/protobuf/encoding/protowire"
 
-	"github.com/cleatproject/cleat/metadata/filters"
+	"github.com/cleatproject/cleat/internal/filters"
 )
 
 // column says where in a record the value of a filter's field stands, so that records can

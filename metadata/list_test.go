@@ -13,7 +13,7 @@ import (
 
 	digest "github.com/opencontainers/go-digest"
 
-	"github.com/cleatproject/cleat/metadata/filters"
+	"github.com/cleatproject/cleat/internal/filters"
 	"github.com/cleatproject/cleat/snapshot"
 )
 

@@ -16,7 +16,7 @@ import (
 	"github.com/cleatproject/cleat/daemon/api/access"
 	"github.com/cleatproject/cleat/daemon/api/wire"
 	"github.com/cleatproject/cleat/daemon/service"
-	"github.com/cleatproject/cleat/metadata/filters"
+	"github.com/cleatproject/cleat/internal/filters"
 )
 
 // Identity is what the daemon says of itself.

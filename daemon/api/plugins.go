@@ -15,7 +15,7 @@ import (
 	statuspb "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc/status"
 
-	"github.com/cleatproject/cleat/metadata/filters"
+	"github.com/cleatproject/cleat/internal/filters"
 )
 
 // runtimePlugin is the type of the plugin that runs tasks.

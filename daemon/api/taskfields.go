@@ -9,7 +9,7 @@ import (
 	apitask "github.com/containerd/containerd/api/types/task"
 	"github.com/containerd/errdefs"
 
-	"github.com/cleatproject/cleat/metadata/filters"
+	"github.com/cleatproject/cleat/internal/filters"
 	"github.com/cleatproject/cleat/runtime"
 )
 

@@ -15,7 +15,7 @@ import (
 	"github.com/cleatproject/cleat/daemon/api/access"
 	"github.com/cleatproject/cleat/daemon/api/wire"
 	"github.com/cleatproject/cleat/daemon/service"
-	"github.com/cleatproject/cleat/metadata/filters"
+	"github.com/cleatproject/cleat/internal/filters"
 	"github.com/cleatproject/cleat/proto/task"
 	"github.com/cleatproject/cleat/proto/types"
 	"github.com/cleatproject/cleat/runtime"

@@ -4,8 +4,8 @@ import (
 	"context"
 	"strings"
 
+	"github.com/cleatproject/cleat/internal/filters"
 	"github.com/cleatproject/cleat/metadata"
-	"github.com/cleatproject/cleat/metadata/filters"
 	"github.com/cleatproject/cleat/proto/cleatapi"
 	"github.com/cleatproject/cleat/proto/types"
 	"github.com/cleatproject/cleat/runtime"

@@ -9,7 +9,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
-	"github.com/cleatproject/cleat/metadata/filters"
+	"github.com/cleatproject/cleat/internal/filters"
 	"github.com/cleatproject/cleat/proto/types"
 	"github.com/cleatproject/cleat/runtime"
 )

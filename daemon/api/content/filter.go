@@ -8,7 +8,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/cleatproject/cleat/content"
-	"github.com/cleatproject/cleat/metadata/filters"
+	"github.com/cleatproject/cleat/internal/filters"
 )
 
 // statusFilter takes the expressions by which ingests are listed; one that matches is enough, none
