@@ -86,8 +86,10 @@ func (c *Client) ReadLog(ctx context.Context, id string, offset, length int64) (
 	return resp.Data, resp.Offset, resp.Size_, nil
 }
 
-// LookupUser finds USER[:GROUP], by name or number, in the passwd and group files of a running container. A name
-// that is not there is errdefs.ErrNotFound with the reason ReasonUserNotFound.
+// LookupUser returns the ids of USER[:GROUP], by name or number, by the passwd and group files of a running container, as
+// Run does by those of an image. A number needs no entry, and without GROUP the groups that list the user apply. It returns
+// errdefs.ErrNotFound with the reason ReasonUserNotFound for an unknown name, errdefs.ErrInvalidArgument for an id
+// outside 0 to 2147483647, and errdefs.ErrFailedPrecondition if the container does not run.
 func (c *Client) LookupUser(ctx context.Context, id, user string) (specs.User, error) {
 	resp, err := query[cleatapi.LookupUserResponse](ctx, c, cleatapi.ContainersService, "LookupUser",
 		&cleatapi.LookupUserRequest{Id: id, User: user})
