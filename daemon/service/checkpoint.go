@@ -16,6 +16,7 @@ import (
 
 	"github.com/cleatproject/cleat/archive"
 	"github.com/cleatproject/cleat/content"
+	"github.com/cleatproject/cleat/internal/undo"
 	"github.com/cleatproject/cleat/metadata"
 	"github.com/cleatproject/cleat/proto/reason"
 	"github.com/cleatproject/cleat/proto/rpc"
@@ -109,7 +110,7 @@ func (s *Service) writeBlob(ctx context.Context, namespace, mediaType string, wr
 	d := w.Digest()
 	hold.Content(d.String())
 	size := w.Status().Offset
-	err = ignore(w.Commit(ctx, size, d), errdefs.ErrAlreadyExists)
+	err = undo.Ignore(w.Commit(ctx, size, d), errdefs.ErrAlreadyExists)
 	return ocispec.Descriptor{MediaType: mediaType, Digest: d, Size: size}, err
 }
 

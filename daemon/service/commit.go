@@ -193,7 +193,7 @@ func (s *Service) commitLayer(
 		return layer, err
 	}
 	u.Push("remove view", func() error {
-		ctx, cancel := detached(ctx)
+		ctx, cancel := undo.Context(ctx)
 		defer cancel()
 		return s.RemoveSnapshot(ctx, namespace, c.Snapshotter, key)
 	})

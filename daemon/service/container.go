@@ -5,6 +5,7 @@ import (
 
 	apievents "github.com/containerd/containerd/api/events"
 
+	"github.com/cleatproject/cleat/daemon/service/announce"
 	"github.com/cleatproject/cleat/metadata"
 )
 
@@ -21,7 +22,7 @@ func (s *Service) CreateContainer(ctx context.Context, namespace string, c metad
 		if created, err = tx.Containers(namespace).Create(v); err != nil {
 			return err
 		}
-		return announce(tx, namespace, "/containers/create", containerCreated(created))
+		return announce.Add(tx, namespace, "/containers/create", announce.ContainerCreated(created))
 	})
 	return created, err
 }
@@ -33,7 +34,7 @@ func (s *Service) UpdateContainer(ctx context.Context, namespace string, c metad
 		if updated, err = tx.Containers(namespace).Update(c, paths...); err != nil {
 			return err
 		}
-		return announce(tx, namespace, "/containers/update", &apievents.ContainerUpdate{
+		return announce.Add(tx, namespace, "/containers/update", &apievents.ContainerUpdate{
 			ID: updated.ID, Image: updated.Image, Labels: updated.Labels, SnapshotKey: updated.SnapshotKey,
 		})
 	})
@@ -61,7 +62,7 @@ func dropContainer(tx *metadata.Tx, namespace, id string) error {
 	if err := tx.Containers(namespace).Delete(id); err != nil {
 		return err
 	}
-	return announce(tx, namespace, "/containers/delete", &apievents.ContainerDelete{ID: id})
+	return announce.Add(tx, namespace, "/containers/delete", &apievents.ContainerDelete{ID: id})
 }
 
 // container loads a record.

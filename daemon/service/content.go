@@ -9,7 +9,9 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/cleatproject/cleat/content"
+	"github.com/cleatproject/cleat/daemon/service/announce"
 	"github.com/cleatproject/cleat/image"
+	"github.com/cleatproject/cleat/internal/undo"
 	"github.com/cleatproject/cleat/metadata"
 )
 
@@ -100,7 +102,7 @@ func (b *Blobs) Delete(ctx context.Context, d digest.Digest) error {
 		if err := tx.Content(b.namespace).Delete(d); err != nil {
 			return err
 		}
-		if err := announceDeleted(tx, b.namespace, d); err != nil {
+		if err := announce.ContentDeleted(tx, b.namespace, d); err != nil {
 			return err
 		}
 		users, err = tx.BlobUsers(d)
@@ -110,5 +112,5 @@ func (b *Blobs) Delete(ctx context.Context, d digest.Digest) error {
 		return err
 	}
 	// The record is gone: the blob goes too, whoever cancels now.
-	return ignore(b.s.Content.Delete(context.WithoutCancel(ctx), d), errdefs.ErrNotFound)
+	return undo.Ignore(b.s.Content.Delete(context.WithoutCancel(ctx), d), errdefs.ErrNotFound)
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/cleatproject/cleat/internal/undo"
 	"github.com/cleatproject/cleat/metadata"
 	"github.com/cleatproject/cleat/runtime"
 )
@@ -50,7 +51,7 @@ func (s *Service) finish(ctx context.Context, namespace, id string) error {
 	}
 	t, err := s.Runtime.Get(namespace, id)
 	if err != nil {
-		return ignore(err, errdefs.ErrNotFound)
+		return undo.Ignore(err, errdefs.ErrNotFound)
 	}
 	// What is on record stands: its shim may have left since, without a record of its own.
 	if info := t.Info(); r.Exit == nil || info.Exit.Pid != 0 && info.Exit.Pid != r.Exit.Pid {
@@ -60,7 +61,7 @@ func (s *Service) finish(ctx context.Context, namespace, id string) error {
 		}
 	}
 	_, err = s.deleteTaskLocked(context.WithoutCancel(ctx), t)
-	return ignore(err, errdefs.ErrNotFound)
+	return undo.Ignore(err, errdefs.ErrNotFound)
 }
 
 // recordExit makes an exit durable with the container.
@@ -128,7 +129,7 @@ func (s *Service) resumeContainer(ctx context.Context, namespace, id string) err
 	defer unlock()
 	c, err := s.container(ctx, namespace, id)
 	if err != nil {
-		return ignore(err, errdefs.ErrNotFound)
+		return undo.Ignore(err, errdefs.ErrNotFound)
 	}
 	r, err := record(c)
 	if err != nil || r == nil {

@@ -53,7 +53,7 @@ func (s *Service) freeze(ctx context.Context, u *undo.Stack, namespace, id strin
 
 // thaw lets a container go on. One that has ended needs it no more.
 func thaw(ctx context.Context, t *runtime.Task) error {
-	ctx, cancel := detached(ctx)
+	ctx, cancel := undo.Context(ctx)
 	defer cancel()
 	err := t.Resume(ctx)
 	if err == nil || ended(t) {
@@ -76,13 +76,13 @@ func ended(t *runtime.Task) bool {
 
 // markFrozen sets or removes the mark.
 func (s *Service) markFrozen(ctx context.Context, namespace, id, value string) error {
-	ctx, cancel := detached(ctx)
+	ctx, cancel := undo.Context(ctx)
 	defer cancel()
 	err := s.DB.Update(ctx, func(tx *metadata.Tx) error {
 		_, err := tx.Containers(namespace).Update(metadata.Container{ID: id, Labels: map[string]string{labelFrozen: value}}, "labels."+labelFrozen)
 		return err
 	})
-	return ignore(err, errdefs.ErrNotFound)
+	return undo.Ignore(err, errdefs.ErrNotFound)
 }
 
 // thawLeft lets those go on that a daemon froze and died over. A shim that does not answer is waited for.

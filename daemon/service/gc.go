@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/cleatproject/cleat/daemon/service/announce"
 	"github.com/cleatproject/cleat/metadata"
 	"github.com/cleatproject/cleat/proto/cleatapi"
 )
@@ -66,7 +67,7 @@ func (s *Service) collectGarbage(ctx context.Context) (*cleatapi.CollectResponse
 		s.gcState.labelled = true
 	}
 	opts := s.Collecting
-	opts.Removing = announceCollected
+	opts.Removing = announce.Collected
 	c, err := s.DB.Collect(ctx, opts)
 	run.MarkNs, run.PauseNs, run.PausedNs = int64(c.Marking), int64(c.Pause), int64(c.Paused)
 	run.Objects, run.References, run.Removed = int64(c.Objects), int64(c.References), int64(len(c.Removed))

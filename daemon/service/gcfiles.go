@@ -12,6 +12,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/cleatproject/cleat/content"
+	"github.com/cleatproject/cleat/internal/undo"
 	"github.com/cleatproject/cleat/metadata"
 	"github.com/cleatproject/cleat/proto/cleatapi"
 	"github.com/cleatproject/cleat/snapshot"
@@ -59,7 +60,7 @@ func (s *Service) removeCollected(ctx context.Context, r metadata.Removed) (int6
 	bytes := r.Size
 	if bytes == 0 { // it was never committed, and so not measured
 		u, err := d.Usage(ctx, r.SnapshotID)
-		if err := ignore(err, errdefs.ErrNotFound); err != nil {
+		if err := undo.Ignore(err, errdefs.ErrNotFound); err != nil {
 			return 0, fmt.Errorf("remove snapshot %s: %w", r.Name, err)
 		}
 		bytes = u.Size
@@ -90,7 +91,7 @@ func (s *Service) removeUnused(ctx context.Context, d digest.Digest) (gone bool,
 		return false, err
 	}
 	err = s.Content.Delete(ctx, d)
-	return err == nil, ignore(err, errdefs.ErrNotFound)
+	return err == nil, undo.Ignore(err, errdefs.ErrNotFound)
 }
 
 // removeUnrecorded removes what crashes have left on disk between a step there and the record of

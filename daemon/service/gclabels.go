@@ -11,6 +11,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/cleatproject/cleat/image"
+	"github.com/cleatproject/cleat/internal/undo"
 	"github.com/cleatproject/cleat/metadata"
 	"github.com/cleatproject/cleat/snapshot"
 )
@@ -159,7 +160,7 @@ func (s *Service) labelOldImages(ctx context.Context) error {
 func isBare(c metadata.Content, d digest.Digest, depth int) (bool, error) {
 	blob, err := c.Get(d)
 	if err != nil || depth > maxNesting {
-		return false, ignore(err, errdefs.ErrNotFound)
+		return false, undo.Ignore(err, errdefs.ErrNotFound)
 	}
 	refers := false
 	for key, text := range blob.Labels {
@@ -182,7 +183,7 @@ func isBare(c metadata.Content, d digest.Digest, depth int) (bool, error) {
 func hasNoSnapshot(c metadata.Content, config digest.Digest) (bool, error) {
 	blob, err := c.Get(config)
 	if err != nil {
-		return false, ignore(err, errdefs.ErrNotFound)
+		return false, undo.Ignore(err, errdefs.ErrNotFound)
 	}
 	for key := range blob.Labels {
 		if strings.HasPrefix(key, metadata.LabelRefSnapshot) {

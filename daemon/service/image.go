@@ -12,7 +12,9 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/cleatproject/cleat/daemon/service/announce"
 	"github.com/cleatproject/cleat/image"
+	"github.com/cleatproject/cleat/internal/undo"
 	"github.com/cleatproject/cleat/metadata"
 	"github.com/cleatproject/cleat/proto/cleatapi"
 )
@@ -143,7 +145,7 @@ func (s *Service) letGo(ctx context.Context, hold *metadata.Hold, made bool, err
 
 // collectFailed removes what a failed call made, which nothing keeps.
 func (s *Service) collectFailed(ctx context.Context) {
-	ctx, cancel := detached(ctx)
+	ctx, cancel := undo.Context(ctx)
 	defer cancel()
 	if _, err := s.Collect(ctx); err != nil {
 		s.Log.Warn("cannot remove what a failed request left, left to the next collection", "error", err)
@@ -226,9 +228,9 @@ func (s *Service) recordImages(ctx context.Context, namespace string, list []ima
 // announceImage tells that a name was recorded, new or again.
 func announceImage(tx *metadata.Tx, namespace string, img metadata.Image, created bool) error {
 	if created {
-		return announce(tx, namespace, "/images/create", &apievents.ImageCreate{Name: img.Name, Labels: img.Labels})
+		return announce.Add(tx, namespace, "/images/create", &apievents.ImageCreate{Name: img.Name, Labels: img.Labels})
 	}
-	return announce(tx, namespace, "/images/update", &apievents.ImageUpdate{Name: img.Name, Labels: img.Labels})
+	return announce.Add(tx, namespace, "/images/update", &apievents.ImageUpdate{Name: img.Name, Labels: img.Labels})
 }
 
 // ParsePlatform reads os/arch[/variant].

@@ -10,6 +10,7 @@ import (
 	apievents "github.com/containerd/containerd/api/events"
 	"github.com/opencontainers/go-digest"
 
+	"github.com/cleatproject/cleat/daemon/service/announce"
 	"github.com/cleatproject/cleat/image"
 	"github.com/cleatproject/cleat/metadata"
 	"github.com/cleatproject/cleat/proto/reason"
@@ -53,7 +54,7 @@ func (s *Service) DeleteImage(ctx context.Context, namespace, name string, targe
 		if err := tx.Images(namespace).Delete(name); err != nil {
 			return err
 		}
-		return announce(tx, namespace, "/images/delete", &apievents.ImageDelete{Name: name})
+		return announce.Add(tx, namespace, "/images/delete", &apievents.ImageDelete{Name: name})
 	})
 }
 

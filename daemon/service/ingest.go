@@ -10,7 +10,9 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/cleatproject/cleat/content"
+	"github.com/cleatproject/cleat/daemon/service/announce"
 	"github.com/cleatproject/cleat/image"
+	"github.com/cleatproject/cleat/internal/undo"
 	"github.com/cleatproject/cleat/metadata"
 	"github.com/cleatproject/cleat/proto/reason"
 )
@@ -93,7 +95,7 @@ func createBlob(tx *metadata.Tx, namespace string, blob metadata.Blob) (metadata
 	if err != nil {
 		return made, err
 	}
-	return made, announce(tx, namespace, "/content/create", &apievents.ContentCreate{Digest: made.Digest.String(), Size: made.Size})
+	return made, announce.Add(tx, namespace, "/content/create", &apievents.ContentCreate{Digest: made.Digest.String(), Size: made.Size})
 }
 
 // sharedBlob returns the record of a blob that some namespace shares, or not found.
@@ -123,7 +125,7 @@ func contentResource(d digest.Digest) metadata.Resource {
 func (b *Blobs) check(ctx context.Context) error {
 	err := b.s.DB.View(ctx, func(tx *metadata.Tx) error {
 		_, err := tx.Namespaces().Get(b.namespace)
-		if err = ignore(err, errdefs.ErrNotFound); err != nil {
+		if err = undo.Ignore(err, errdefs.ErrNotFound); err != nil {
 			return err
 		}
 		if lease := metadata.LeaseOf(ctx); lease != "" {
@@ -189,7 +191,7 @@ func (w *BlobWriter) record(ctx context.Context, size int64, expected digest.Dig
 	// A blob without a record would look unused to whoever deletes the last record of it.
 	b.s.sweeping.RLock()
 	defer b.s.sweeping.RUnlock()
-	if err := ignore(w.Writer.Commit(ctx, size, expected), errdefs.ErrAlreadyExists); err != nil {
+	if err := undo.Ignore(w.Writer.Commit(ctx, size, expected), errdefs.ErrAlreadyExists); err != nil {
 		return metadata.Blob{}, err
 	}
 	blob.Digest = w.Digest()
@@ -220,7 +222,7 @@ func (w *BlobWriter) record(ctx context.Context, size int64, expected digest.Dig
 
 // dropUnrecorded removes a blob whose record could not be made, unless another namespace has one.
 func (b *Blobs) dropUnrecorded(ctx context.Context, d digest.Digest) error {
-	ctx, cancel := detached(ctx)
+	ctx, cancel := undo.Context(ctx)
 	defer cancel()
 	b.s.sweeping.Lock()
 	defer b.s.sweeping.Unlock()
@@ -232,5 +234,5 @@ func (b *Blobs) dropUnrecorded(ctx context.Context, d digest.Digest) error {
 	if err != nil || len(users) > 0 {
 		return err
 	}
-	return ignore(b.s.Content.Delete(ctx, d), errdefs.ErrNotFound)
+	return undo.Ignore(b.s.Content.Delete(ctx, d), errdefs.ErrNotFound)
 }

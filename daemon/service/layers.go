@@ -9,6 +9,7 @@ import (
 
 	"github.com/cleatproject/cleat/content"
 	"github.com/cleatproject/cleat/image"
+	"github.com/cleatproject/cleat/internal/undo"
 	"github.com/cleatproject/cleat/metadata"
 	"github.com/cleatproject/cleat/mount"
 	"github.com/cleatproject/cleat/snapshot"
@@ -31,14 +32,14 @@ func (i ingester) Writer(ctx context.Context, ref string, opts content.WriterOpt
 		return nil, err
 	}
 	if err != nil { // it may have been made before the caller left
-		return nil, errors.Join(err, ignore(i.Blobs.Abort(context.WithoutCancel(ctx), ref), errdefs.ErrNotFound))
+		return nil, errors.Join(err, undo.Ignore(i.Blobs.Abort(context.WithoutCancel(ctx), ref), errdefs.ErrNotFound))
 	}
 	return heldWriter{w, i.hold}, nil
 }
 
 // Abort implements image.Ingester. The writer's Close has done it already.
 func (i ingester) Abort(ctx context.Context, ref string) error {
-	return ignore(i.Blobs.Abort(ctx, ref), errdefs.ErrNotFound)
+	return undo.Ignore(i.Blobs.Abort(ctx, ref), errdefs.ErrNotFound)
 }
 
 // heldWriter holds what it commits, from before it is there. What it does not commit it drops:

@@ -81,7 +81,7 @@ func (s *Service) taskActivations(namespace, id string) (out []activation.Activa
 // releaseTaskMounts undoes taskMounts, under the container's lock.
 func (s *Service) releaseTaskMounts(ctx context.Context, namespace, id string) (err error) {
 	for _, a := range s.taskActivations(namespace, id) {
-		err = errors.Join(err, ignore(s.Config.Mounts.Deactivate(ctx, namespace, a.Name), errdefs.ErrNotFound))
+		err = errors.Join(err, undo.Ignore(s.Config.Mounts.Deactivate(ctx, namespace, a.Name), errdefs.ErrNotFound))
 	}
 	return err
 }
@@ -135,7 +135,7 @@ func (s *Service) releaseMount(ctx context.Context, a activation.Activation) err
 	if err != nil || wanted {
 		return err
 	}
-	return ignore(s.Config.Mounts.Deactivate(ctx, a.Namespace, a.Name), errdefs.ErrNotFound)
+	return undo.Ignore(s.Config.Mounts.Deactivate(ctx, a.Namespace, a.Name), errdefs.ErrNotFound)
 }
 
 // mountWanted tells whether something that an activation is for is there, or it is for nothing.
@@ -146,7 +146,7 @@ func (s *Service) mountWanted(ctx context.Context, a activation.Activation) (wan
 			if err == nil {
 				wanted = true
 			}
-			return ignore(err, errdefs.ErrNotFound)
+			return undo.Ignore(err, errdefs.ErrNotFound)
 		}
 		if a.Lease != "" {
 			_, err := tx.Leases(a.Namespace).Get(a.Lease)

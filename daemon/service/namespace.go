@@ -8,6 +8,7 @@ import (
 	apievents "github.com/containerd/containerd/api/events"
 	"github.com/containerd/errdefs"
 
+	"github.com/cleatproject/cleat/daemon/service/announce"
 	"github.com/cleatproject/cleat/metadata"
 )
 
@@ -17,7 +18,7 @@ func (s *Service) CreateNamespace(ctx context.Context, name string, labels map[s
 		if err := tx.Namespaces().Create(name, labels); err != nil {
 			return err
 		}
-		return announce(tx, name, "/namespaces/create", &apievents.NamespaceCreate{Name: name, Labels: labels})
+		return announce.Add(tx, name, "/namespaces/create", &apievents.NamespaceCreate{Name: name, Labels: labels})
 	})
 }
 
@@ -27,7 +28,7 @@ func (s *Service) UpdateNamespace(ctx context.Context, v metadata.Namespace, pat
 		if ns, err = tx.Namespaces().Update(v, paths...); err != nil {
 			return err
 		}
-		return announce(tx, ns.Name, "/namespaces/update", &apievents.NamespaceUpdate{Name: ns.Name, Labels: ns.Labels})
+		return announce.Add(tx, ns.Name, "/namespaces/update", &apievents.NamespaceUpdate{Name: ns.Name, Labels: ns.Labels})
 	})
 	return ns, err
 }
@@ -41,7 +42,7 @@ func (s *Service) DeleteNamespace(ctx context.Context, name string) error {
 		if err := tx.Namespaces().Delete(name); err != nil {
 			return err
 		}
-		return announce(tx, name, "/namespaces/delete", &apievents.NamespaceDelete{Name: name})
+		return announce.Add(tx, name, "/namespaces/delete", &apievents.NamespaceDelete{Name: name})
 	})
 	if err != nil {
 		return err

@@ -9,6 +9,7 @@ import (
 
 	"github.com/cleatproject/cleat/content"
 	"github.com/cleatproject/cleat/image"
+	"github.com/cleatproject/cleat/internal/undo"
 	"github.com/cleatproject/cleat/metadata"
 )
 
@@ -35,7 +36,7 @@ func (p *pulling) Writer(ctx context.Context, ref string, opts content.WriterOpt
 	p.hold.Content(opts.Expected.String())
 	w, err := p.Blobs.Writer(ctx, ref, opts)
 	if errdefs.IsFailedPrecondition(err) { // somebody began it for another size
-		if err = ignore(p.Abort(ctx, ref), errdefs.ErrNotFound); err == nil {
+		if err = undo.Ignore(p.Abort(ctx, ref), errdefs.ErrNotFound); err == nil {
 			w, err = p.Blobs.Writer(ctx, ref, opts)
 		}
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/cleatproject/cleat/internal/undo"
 	"github.com/cleatproject/cleat/metadata"
 )
 
@@ -74,7 +75,7 @@ func (s *Service) leasePull(ctx context.Context, namespace, ref string) (id stri
 // go those that broken pulls of the same reference left behind. Of one that was broken off itself, a lease
 // stays for a while, with what theirs held.
 func (s *Service) endLease(ctx context.Context, namespace, lease, ref string, failure error) error {
-	ctx, cancel := detached(ctx)
+	ctx, cancel := undo.Context(ctx)
 	defer cancel()
 	defer s.pulls.set(lease, false)
 	return s.DB.Update(ctx, func(tx *metadata.Tx) error {
@@ -97,7 +98,7 @@ func (s *Service) endLease(ctx context.Context, namespace, lease, ref string, fa
 			}
 		}
 		for _, id := range ended {
-			if err := ignore(leases.Delete(id), errdefs.ErrNotFound); err != nil {
+			if err := undo.Ignore(leases.Delete(id), errdefs.ErrNotFound); err != nil {
 				return err
 			}
 		}
@@ -110,7 +111,7 @@ func keepBroken(leases metadata.Leases, ref string, of []string) error {
 	var held []metadata.Resource
 	for _, id := range of {
 		more, err := leases.Resources(id)
-		if err := ignore(err, errdefs.ErrNotFound); err != nil {
+		if err := undo.Ignore(err, errdefs.ErrNotFound); err != nil {
 			return err
 		}
 		held = append(held, more...)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/cleatproject/cleat/internal/undo"
 	"github.com/cleatproject/cleat/metadata"
 	"github.com/cleatproject/cleat/proto/reason"
 	"github.com/cleatproject/cleat/proto/types"
@@ -86,7 +87,7 @@ func (s *Service) removeTask(ctx context.Context, t *runtime.Task, force bool) e
 		}
 		return s.kill(ctx, t)
 	}
-	return ignore(s.deleteTask(ctx, t), errdefs.ErrNotFound)
+	return undo.Ignore(s.deleteTask(ctx, t), errdefs.ErrNotFound)
 }
 
 // deleteTask deletes a stopped task; its exit stays known for those who are about to ask.
@@ -136,7 +137,7 @@ func (s *Service) removeRecords(ctx context.Context, namespace string, c metadat
 		if err == nil {
 			snap = &v
 		}
-		return ignore(err, errdefs.ErrNotFound)
+		return undo.Ignore(err, errdefs.ErrNotFound)
 	})
 	if err != nil {
 		return err

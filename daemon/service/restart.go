@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/cleatproject/cleat/events"
+	"github.com/cleatproject/cleat/internal/undo"
 	"github.com/cleatproject/cleat/metadata"
 	"github.com/cleatproject/cleat/proto/types"
 	"github.com/cleatproject/cleat/runtime"
@@ -235,7 +236,7 @@ func (r *restarts) next(now time.Time) time.Duration {
 func (s *Service) restart(ctx context.Context, namespace, id string, failed bool) (bool, error) {
 	c, err := s.container(ctx, namespace, id)
 	if err != nil {
-		return false, ignore(err, errdefs.ErrNotFound)
+		return false, undo.Ignore(err, errdefs.ErrNotFound)
 	}
 	if _, ran := c.Extensions[recordName]; ran {
 		return false, nil
@@ -257,7 +258,7 @@ func (s *Service) restart(ctx context.Context, namespace, id string, failed bool
 		return false, s.kill(ctx, t)
 	}
 	if t != nil {
-		if err := ignore(s.deleteTask(ctx, t), errdefs.ErrNotFound); err != nil {
+		if err := undo.Ignore(s.deleteTask(ctx, t), errdefs.ErrNotFound); err != nil {
 			return false, err
 		}
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/cleatproject/cleat/daemon/service/announce"
 	"github.com/cleatproject/cleat/internal/undo"
 	"github.com/cleatproject/cleat/metadata"
 	"github.com/cleatproject/cleat/proto/reason"
@@ -251,7 +252,7 @@ func (r *run) prepareStreams() error {
 // commit puts container and snapshot on record, and then keeps the task.
 func (r *run) commit(ctx context.Context, t *runtime.Task) error {
 	r.undo.Push("abandon task", func() error {
-		ctx, cancel := detached(ctx)
+		ctx, cancel := undo.Context(ctx)
 		defer cancel()
 		return t.Abandon(ctx)
 	})
@@ -263,7 +264,7 @@ func (r *run) commit(ctx context.Context, t *runtime.Task) error {
 		return err
 	}
 	r.undo.Push("delete container", func() error {
-		ctx, cancel := detached(ctx)
+		ctx, cancel := undo.Context(ctx)
 		defer cancel()
 		return r.s.DB.Update(ctx, func(tx *metadata.Tx) error { return r.s.dropRecords(tx, r.namespace, r.container) })
 	})
@@ -285,7 +286,7 @@ func (r *run) createRecords(tx *metadata.Tx) error {
 	if _, err := tx.Containers(r.namespace).Create(r.container); err != nil {
 		return err
 	}
-	return announce(tx, r.namespace, "/containers/create", containerCreated(r.container))
+	return announce.Add(tx, r.namespace, "/containers/create", announce.ContainerCreated(r.container))
 }
 
 // newID returns a container id as Docker's users know it: 64 hex digits.
@@ -341,5 +342,5 @@ func (s *Service) dropRecords(tx *metadata.Tx, namespace string, c metadata.Cont
 		return nil
 	}
 	_, err := dropSnapshot(tx, namespace, c.Snapshotter, c.SnapshotKey)
-	return ignore(err, errdefs.ErrNotFound)
+	return undo.Ignore(err, errdefs.ErrNotFound)
 }

@@ -5,6 +5,7 @@ import (
 
 	apievents "github.com/containerd/containerd/api/events"
 
+	"github.com/cleatproject/cleat/daemon/service/announce"
 	"github.com/cleatproject/cleat/metadata"
 )
 
@@ -21,7 +22,7 @@ func (s *Service) CreateSandbox(ctx context.Context, namespace string, v metadat
 		if created, err = tx.Sandboxes(namespace).Create(v); err != nil {
 			return err
 		}
-		return announce(tx, namespace, "/sandboxes/create", &apievents.SandboxCreate{SandboxID: created.ID})
+		return announce.Add(tx, namespace, "/sandboxes/create", &apievents.SandboxCreate{SandboxID: created.ID})
 	})
 	return created, err
 }

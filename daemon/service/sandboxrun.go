@@ -10,6 +10,7 @@ import (
 	"github.com/containerd/errdefs"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"github.com/cleatproject/cleat/daemon/service/announce"
 	"github.com/cleatproject/cleat/metadata"
 	"github.com/cleatproject/cleat/proto/sandbox"
 	"github.com/cleatproject/cleat/runtime"
@@ -87,7 +88,7 @@ func (s *Service) StartSandbox(ctx context.Context, namespace, controller, id st
 		return nil, nil, err
 	}
 	return resp, b, s.DB.Update(ctx, func(tx *metadata.Tx) error {
-		return announce(tx, namespace, "/sandboxes/start", &apievents.SandboxStart{SandboxID: id})
+		return announce.Add(tx, namespace, "/sandboxes/start", &apievents.SandboxStart{SandboxID: id})
 	})
 }
 
@@ -109,7 +110,7 @@ func (s *Service) StopSandbox(ctx context.Context, namespace, controller, id str
 		return err
 	}
 	return s.DB.Update(ctx, func(tx *metadata.Tx) error {
-		return announce(tx, namespace, "/sandboxes/exit", &apievents.SandboxExit{
+		return announce.Add(tx, namespace, "/sandboxes/exit", &apievents.SandboxExit{
 			SandboxID: id, ExitStatus: exit.Status, ExitedAt: timestamppb.New(exit.At),
 		})
 	})

@@ -180,19 +180,3 @@ func (s *Service) KnowsSnapshotter(name string) error {
 	}
 	return nil
 }
-
-// undoLimit bounds the steps that take back what a failed request did.
-const undoLimit = 30 * time.Second
-
-// detached returns a context for clean-up that the request's end does not cancel.
-func detached(ctx context.Context) (context.Context, context.CancelFunc) {
-	return context.WithTimeout(context.WithoutCancel(ctx), undoLimit)
-}
-
-// ignore drops an error of a class that means the work is done.
-func ignore(err, class error) error {
-	if errors.Is(err, class) {
-		return nil
-	}
-	return err
-}

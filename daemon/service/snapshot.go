@@ -8,6 +8,7 @@ import (
 	apievents "github.com/containerd/containerd/api/events"
 	"github.com/containerd/errdefs"
 
+	"github.com/cleatproject/cleat/daemon/service/announce"
 	"github.com/cleatproject/cleat/internal/undo"
 	"github.com/cleatproject/cleat/metadata"
 	"github.com/cleatproject/cleat/mount"
@@ -42,7 +43,7 @@ func (s *Service) prepare(ctx context.Context, hold *metadata.Hold, u *undo.Stac
 		return nil, fmt.Errorf("prepare snapshot %s: %w", rec.Key, err)
 	}
 	u.Push("remove snapshot directory", func() error {
-		ctx, cancel := detached(ctx)
+		ctx, cancel := undo.Context(ctx)
 		defer cancel()
 		return d.Remove(ctx, id)
 	})
@@ -111,7 +112,7 @@ func recordSnapshot(tx *metadata.Tx, namespace, snapshotter string, rec metadata
 	if _, err := tx.Snapshots(namespace, snapshotter).Create(rec); err != nil || rec.Kind == snapshot.KindView {
 		return err
 	}
-	return announce(tx, namespace, "/snapshot/prepare", &apievents.SnapshotPrepare{
+	return announce.Add(tx, namespace, "/snapshot/prepare", &apievents.SnapshotPrepare{
 		Key: rec.Key, Parent: rec.Parent, Snapshotter: snapshotter,
 	})
 }
@@ -122,7 +123,7 @@ func dropSnapshot(tx *metadata.Tx, namespace, snapshotter, key string) (metadata
 	if err != nil {
 		return rec, err
 	}
-	return rec, announce(tx, namespace, "/snapshot/remove", &apievents.SnapshotRemove{Key: key, Snapshotter: snapshotter})
+	return rec, announce.Add(tx, namespace, "/snapshot/remove", &apievents.SnapshotRemove{Key: key, Snapshotter: snapshotter})
 }
 
 // Mounts returns how to mount an active snapshot or view.
@@ -200,7 +201,7 @@ func (s *Service) commit(
 		if err := put(tx.Snapshots(namespace, snapshotter), usage); err != nil {
 			return err
 		}
-		return announce(tx, namespace, "/snapshot/commit", &apievents.SnapshotCommit{Key: key, Name: name, Snapshotter: snapshotter})
+		return announce.Add(tx, namespace, "/snapshot/commit", &apievents.SnapshotCommit{Key: key, Name: name, Snapshotter: snapshotter})
 	})
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/cleatproject/cleat/internal/undo"
 	"github.com/cleatproject/cleat/metadata"
 	"github.com/cleatproject/cleat/proto/cleatapi"
 	"github.com/cleatproject/cleat/snapshot"
@@ -63,11 +64,11 @@ func makeDirectory(ctx context.Context, d snapshot.Driver, id uint64, parents []
 func (s *Service) UpdateSnapshot(
 	ctx context.Context, namespace, snapshotter string, v metadata.Snapshot, paths []string,
 ) (rec metadata.Snapshot, err error) {
-	undo := func() error { return nil }
+	revert := func() error { return nil }
 	if touches(paths, labelStorageSize) {
 		s.limiting.Lock()
 		defer s.limiting.Unlock()
-		if undo, err = s.changeLimit(ctx, namespace, snapshotter, v); err != nil {
+		if revert, err = s.changeLimit(ctx, namespace, snapshotter, v); err != nil {
 			return rec, fmt.Errorf("update snapshot %s: %w", v.Key, err)
 		}
 	}
@@ -76,7 +77,7 @@ func (s *Service) UpdateSnapshot(
 		return err
 	})
 	if err != nil {
-		return rec, errors.Join(err, undo())
+		return rec, errors.Join(err, revert())
 	}
 	return rec, nil
 }
@@ -87,43 +88,43 @@ func touches(paths []string, label string) bool {
 }
 
 // changeLimit makes the limit of a snapshot what the labels of v say, and returns how to take that back.
-func (s *Service) changeLimit(ctx context.Context, namespace, snapshotter string, v metadata.Snapshot) (undo func() error, err error) {
-	undo = func() error { return nil }
+func (s *Service) changeLimit(ctx context.Context, namespace, snapshotter string, v metadata.Snapshot) (revert func() error, err error) {
+	revert = func() error { return nil }
 	var rec metadata.Snapshot
 	err = s.DB.View(ctx, func(tx *metadata.Tx) (err error) {
 		rec, err = tx.Snapshots(namespace, snapshotter).Stat(v.Key)
 		return err
 	})
 	if err != nil {
-		return undo, err
+		return revert, err
 	}
 	old, next := rec, rec
 	next.Labels = v.Labels
 	if old.Labels[labelStorageSize] == next.Labels[labelStorageSize] {
-		return undo, nil
+		return revert, nil
 	}
 	before, err := storageSize(old)
 	if err != nil {
-		return undo, err
+		return revert, err
 	}
 	after, err := storageSize(next)
 	if err != nil {
-		return undo, err
+		return revert, err
 	}
 	d, err := s.driver(snapshotter)
 	if err != nil {
-		return undo, err
+		return revert, err
 	}
 	l, err := limited(d)
 	if err != nil {
-		return undo, err
+		return revert, err
 	}
-	undo = func() error {
-		ctx, cancel := detached(ctx)
+	revert = func() error {
+		ctx, cancel := undo.Context(ctx)
 		defer cancel()
 		return l.SetLimit(ctx, rec.ID, before)
 	}
-	return undo, l.SetLimit(ctx, rec.ID, after)
+	return revert, l.SetLimit(ctx, rec.ID, after)
 }
 
 // restoreLimits sets the limits on record again, at start: a crash may have come between a limit's change
@@ -159,7 +160,7 @@ func (s *Service) restoreLimits(ctx context.Context) error {
 func restoreLimit(ctx context.Context, l snapshot.Limited, rec metadata.Snapshot) error {
 	bytes, err := storageSize(rec)
 	if err == nil {
-		err = ignore(l.SetLimit(ctx, rec.ID, bytes), errdefs.ErrNotFound) // it was removed meanwhile
+		err = undo.Ignore(l.SetLimit(ctx, rec.ID, bytes), errdefs.ErrNotFound) // it was removed meanwhile
 	}
 	if err != nil {
 		return fmt.Errorf("limit of snapshot %s: %w", rec.Key, err)
@@ -182,7 +183,7 @@ func (s *Service) addStorageSizes(ctx context.Context, list []*cleatapi.Containe
 			if err == nil {
 				v.StorageSize, err = storageSize(rec)
 			}
-			if ignore(err, errdefs.ErrNotFound) != nil { // it may be on its way out
+			if undo.Ignore(err, errdefs.ErrNotFound) != nil { // it may be on its way out
 				return err
 			}
 		}

@@ -12,12 +12,14 @@
 //	return nil
 //
 // Steps that must also happen when the request was cancelled should not use the request's
-// context: take context.WithoutCancel with a deadline of its own.
+// context: see Context.
 package undo
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"time"
 )
 
 // Stack holds the steps. The zero value is empty and ready. It is not safe for concurrent
@@ -53,3 +55,21 @@ func (s *Stack) Run() error {
 
 // Release forgets all steps: the work is complete.
 func (s *Stack) Release() { s.steps = nil }
+
+// limit bounds a context of Context.
+const limit = 30 * time.Second
+
+// Context returns a context for steps that the end of the request must not cancel. It ends after 30
+// seconds.
+func Context(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), limit)
+}
+
+// Ignore returns nil for an error of the class, which means that there is nothing left to do, and
+// any other error as it is.
+func Ignore(err, class error) error {
+	if errors.Is(err, class) {
+		return nil
+	}
+	return err
+}
