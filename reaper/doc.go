@@ -24,5 +24,5 @@
 //
 // Caveat: with a Reaper running, every child of the process is collected by it. os/exec's Wait
 // and os.Process.Wait must not be relied on for a status; start commands through Spawn, or through
-// Start and Wait, which are go-runc's ProcessMonitor.
+// Start and Wait, which are go-runc's ProcessMonitor: package shim runs the OCI runtime by them.
 package reaper

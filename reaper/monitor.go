@@ -1,18 +1,20 @@
 package reaper
 
 import (
+	"os"
 	"os/exec"
 	"runtime"
+	"syscall"
 
 	runc "github.com/containerd/go-runc"
 )
 
 var _ runc.ProcessMonitor = (*Reaper)(nil)
 
-// Start implements go-runc's ProcessMonitor. The channel gets the exit and is closed. Hand it to
-// Wait.
+// Start implements go-runc's ProcessMonitor. The channel gets the exit and is closed. Pass it to
+// Wait. When the context of a command from exec.CommandContext ends, the command is killed.
 func (r *Reaper) Start(cmd *exec.Cmd) (chan runc.Exit, error) {
-	child, err := r.start(cmd)
+	child, err := r.startCancellable(cmd)
 	if err != nil {
 		return nil, err
 	}
@@ -33,7 +35,7 @@ func (r *Reaper) StartLocked(cmd *exec.Cmd) (chan runc.Exit, error) {
 		defer close(exits)
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
-		child, err := r.start(cmd)
+		child, err := r.startCancellable(cmd)
 		started <- err
 		if err == nil {
 			r.forward(child, exits)
@@ -43,6 +45,26 @@ func (r *Reaper) StartLocked(cmd *exec.Cmd) (chan runc.Exit, error) {
 		return nil, err
 	}
 	return exits, nil
+}
+
+// startCancellable is start for commands that Wait waits for. It replaces the kill of os/exec, which could reach a
+// later process with the pid of a child that the reaper has collected.
+func (r *Reaper) startCancellable(cmd *exec.Cmd) (child *Child, err error) {
+	if cmd.Cancel != nil {
+		cmd.Cancel = func() error {
+			r.mu.Lock() // start holds it until the child is registered
+			c := child
+			r.mu.Unlock()
+			if c == nil {
+				return os.ErrProcessDone
+			}
+			return c.Signal(syscall.SIGKILL)
+		}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	child, err = r.startLocked(cmd)
+	return child, err
 }
 
 func (r *Reaper) forward(child *Child, exits chan<- runc.Exit) {

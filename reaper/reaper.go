@@ -102,6 +102,10 @@ func (r *Reaper) Spawn(cmd *exec.Cmd) (*Child, error) {
 func (r *Reaper) start(cmd *exec.Cmd) (*Child, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	return r.startLocked(cmd)
+}
+
+func (r *Reaper) startLocked(cmd *exec.Cmd) (*Child, error) {
 	if r.closed {
 		return nil, fmt.Errorf("start %s: %w", cmd.Path, ErrClosed)
 	}

@@ -198,6 +198,26 @@ func TestProcessMonitor(t *testing.T) {
 	}
 }
 
+func TestProcessMonitor_KillsWhenContextEnds(t *testing.T) {
+	r := newReaper(t)
+	ctx, cancel := context.WithCancel(within(t))
+	cmd := exec.CommandContext(ctx, "/bin/busybox", "sleep", "1000")
+	exits, err := r.Start(cmd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	if status, err := r.Wait(cmd, exits); err != nil || status != 137 {
+		t.Errorf("status %d, %v, want 137", status, err)
+	}
+	if _, err := r.Start(exec.CommandContext(ctx, "/bin/busybox", "true")); !errors.Is(err, context.Canceled) {
+		t.Errorf("start with a context that has ended: %v", err)
+	}
+	if n := len(r.children); n != 0 {
+		t.Errorf("%d children still registered", n)
+	}
+}
+
 func TestClose(t *testing.T) {
 	r := New()
 	cmd := exec.Command("/bin/busybox", "sleep", "1000")

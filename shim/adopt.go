@@ -2,13 +2,13 @@ package shim
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"time"
 
 	"github.com/containerd/errdefs"
+	runc "github.com/containerd/go-runc"
 	"golang.org/x/sys/unix"
 
 	"github.com/cleatproject/cleat/fifo"
@@ -78,7 +78,7 @@ func (s *Server) restore(bundle string, h handle) *container {
 		execs: make(map[string]*process), removal: newRemoval(),
 	}
 	c.runtime = &ociRuntime{
-		reaper: s.reaper, binary: h.Binary, root: h.Root, systemdCgroup: h.SystemdCgroup, bundle: bundle,
+		monitor: s.monitor, binary: h.Binary, root: h.Root, systemdCgroup: h.SystemdCgroup, bundle: bundle,
 	}
 	c.init = newProcess(c, "", stdioPaths{h.Stdin, h.Stdout, h.Stderr, h.Terminal, h.StdioOwner}, created)
 	return c
@@ -151,29 +151,19 @@ func (s *Server) standing(ctx context.Context, c *container) (st state, missed b
 	return running, missed
 }
 
-// runtimeStatus asks the OCI runtime.
+// runtimeStatus returns the container's status as the OCI runtime reports it.
 func (c *container) runtimeStatus(ctx context.Context) (status string, err error) {
-	path := c.runtime.temp("state", ".json")
-	out, err := os.OpenFile(path, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	err = c.runtime.read(ctx, "state", func(ctx context.Context, rt *runc.Runc) error {
+		state, err := rt.State(ctx, c.id)
+		if err == nil {
+			status = state.Status
+		}
+		return err
+	})
 	if err != nil {
-		return "", fmt.Errorf("ask for state: %w", err)
+		return "", fmt.Errorf("read state: %w", err)
 	}
-	defer func() { err = errors.Join(err, os.Remove(path)) }()
-	err = c.runtime.run(ctx, command{args: []string{"state", c.id}, stdout: out})
-	if err := errors.Join(err, out.Close()); err != nil {
-		return "", fmt.Errorf("ask for state: %w", err)
-	}
-	data, err := os.ReadFile(path)
-	if err != nil {
-		return "", fmt.Errorf("ask for state: %w", err)
-	}
-	var told struct {
-		Status string `json:"status"`
-	}
-	if err := json.Unmarshal(data, &told); err != nil {
-		return "", fmt.Errorf("ask for state: %w", err)
-	}
-	return told.Status, nil
+	return status, nil
 }
 
 // reopenStdio opens what has to stay open or be moved while the init lives. What cannot be had any

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	runc "github.com/containerd/go-runc"
 	"golang.org/x/sys/unix"
 )
 
@@ -25,8 +26,10 @@ const (
 // it fails or, by its version, says nothing; it has forgotten the container, and removes them no more. Nor does it
 // know of those that a runc made which was killed before it noted them.
 func (r *ociRuntime) forget(ctx context.Context, id string) error {
-	remove := command{args: []string{"delete", "--force", id}}
-	err := r.run(ctx, remove)
+	remove := func(ctx context.Context, rt *runc.Runc) error {
+		return rt.Delete(ctx, id, &runc.DeleteOpts{Force: true})
+	}
+	err := r.run(ctx, "delete", remove)
 	cerr := removeCgroups(ctx, r.bundle)
 	switch {
 	case err == nil, errors.Is(err, errdefs.ErrNotFound):
@@ -34,7 +37,7 @@ func (r *ociRuntime) forget(ctx context.Context, id string) error {
 	case cerr != nil:
 		return errors.Join(err, cerr)
 	}
-	if again := r.run(ctx, remove); again != nil && !errors.Is(again, errdefs.ErrNotFound) {
+	if again := r.run(ctx, "delete", remove); again != nil && !errors.Is(again, errdefs.ErrNotFound) {
 		return err
 	}
 	return nil

@@ -1,6 +1,7 @@
 package shim
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"path/filepath"
 
 	"github.com/containerd/errdefs"
+	runc "github.com/containerd/go-runc"
 
 	"github.com/cleatproject/cleat/internal/undo"
 	"github.com/cleatproject/cleat/proto/events"
@@ -70,38 +72,28 @@ func (s *Server) Checkpoint(ctx context.Context, req *task.CheckpointTaskRequest
 	if err := os.MkdirAll(opts.WorkPath, 0o700); err != nil {
 		return nil, fmt.Errorf("checkpoint %s: make work directory: %w", req.Id, err)
 	}
-	if err := p.container.runtime.run(ctx, command{args: append(checkpointArgs(req, opts), req.Id)}); err != nil {
+	err = p.container.runtime.run(ctx, "checkpoint", func(ctx context.Context, rt *runc.Runc) error {
+		o, actions := checkpointOpts(req, opts)
+		return rt.Checkpoint(ctx, req.Id, o, actions...)
+	})
+	if err != nil {
 		return nil, fmt.Errorf("checkpoint %s: %w", req.Id, withCRIU(err))
 	}
 	s.tell("checkpointed", "TaskCheckpointed", &events.TaskCheckpointed{ContainerId: req.Id, Checkpoint: req.Path})
 	return &types.Empty{}, nil
 }
 
-func checkpointArgs(req *task.CheckpointTaskRequest, o *runcopts.CheckpointOptions) []string {
-	path := req.Path
-	if o.ImagePath != "" {
-		path = o.ImagePath
+// checkpointOpts returns what go-runc needs for a checkpoint.
+func checkpointOpts(req *task.CheckpointTaskRequest, o *runcopts.CheckpointOptions) (*runc.CheckpointOpts, []runc.CheckpointAction) {
+	opts := &runc.CheckpointOpts{
+		ImagePath: cmp.Or(o.ImagePath, req.Path), WorkDir: o.WorkPath, ParentPath: o.ParentPath,
+		AllowOpenTCP: o.OpenTcp, AllowExternalUnixSockets: o.ExternalUnixSockets, AllowTerminal: o.Terminal,
+		FileLocks: o.FileLocks, Cgroups: runc.CgroupMode(o.CgroupsMode), EmptyNamespaces: o.EmptyNamespaces,
 	}
-	args := []string{"checkpoint", "--image-path", path}
-	for flag, value := range map[string]string{
-		"--work-path": o.WorkPath, "--parent-path": o.ParentPath, "--manage-cgroups-mode": o.CgroupsMode,
-	} {
-		if value != "" {
-			args = append(args, flag, value)
-		}
+	if o.Exit {
+		return opts, nil
 	}
-	for flag, on := range map[string]bool{
-		"--leave-running": !o.Exit, "--tcp-established": o.OpenTcp, "--ext-unix-sk": o.ExternalUnixSockets,
-		"--shell-job": o.Terminal, "--file-locks": o.FileLocks,
-	} {
-		if on {
-			args = append(args, flag)
-		}
-	}
-	for _, ns := range o.EmptyNamespaces {
-		args = append(args, "--empty-ns", ns)
-	}
-	return args
+	return opts, []runc.CheckpointAction{runc.LeaveRunning}
 }
 
 // checkRestore checks what a container is to be restored from; empty for none.
@@ -127,20 +119,12 @@ func checkRestore(image string) error {
 	return nil
 }
 
-// restoreArgs is the OCI runtime's command line for a restore.
-func restoreArgs(image string, c *container, opts *runcopts.Options) []string {
-	work := opts.CriuWorkPath
-	if work == "" {
-		work = c.file(criuWork)
+// restoreOpts returns what go-runc needs to restore the container.
+func restoreOpts(image string, c *container, opts *runcopts.Options) *runc.RestoreOpts {
+	return &runc.RestoreOpts{
+		CheckpointOpts: runc.CheckpointOpts{ImagePath: image, WorkDir: cmp.Or(opts.CriuWorkPath, c.file(criuWork))},
+		PidFile:        c.file(initPidFile), Detach: true, NoPivot: opts.NoPivotRoot,
 	}
-	args := []string{
-		"restore", "--image-path", image, "--work-path", work,
-		"--bundle", c.bundle, "--pid-file", c.file(initPidFile), "--detach",
-	}
-	if opts.NoPivotRoot {
-		args = append(args, "--no-pivot")
-	}
-	return args
 }
 
 // restoreInit restores the container's processes, which run then. After an error there are none, and it may
@@ -154,7 +138,12 @@ func (s *Server) restoreInit(ctx context.Context, p *process) (err error) {
 	io := p.io
 	p.mu.Unlock()
 	var u undo.Stack
-	err = s.launch(ctx, &u, p, io, c.restore)
+	err = s.launch(ctx, &u, p, io, "restore", func(ctx context.Context, rt *runc.Runc, io runc.IO, console runc.ConsoleSocket) error {
+		opts := *c.restore
+		opts.IO, opts.ConsoleSocket = io, console
+		_, err := rt.Restore(ctx, c.id, c.bundle, &opts)
+		return err
+	})
 	if err != nil {
 		err = errors.Join(withCRIU(err), u.Run())
 		c.removal.renew()

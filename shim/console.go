@@ -30,9 +30,9 @@ func listenConsole(path string) (*consoleSocket, error) {
 	return &consoleSocket{listener: l, path: path}, nil
 }
 
-// arg is the socket's path as the runtime, whose working directory is the bundle, finds it: a
-// socket address holds no long path.
-func (c *consoleSocket) arg() string { return filepath.Base(c.path) }
+// Path implements runc.ConsoleSocket. It is the path as the runtime, whose working directory is the bundle, finds the
+// socket: a socket address cannot hold a long path.
+func (c *consoleSocket) Path() string { return filepath.Base(c.path) }
 
 // receive returns the console. The runtime has sent it before it exits, so it is there already.
 func (c *consoleSocket) receive() (_ *os.File, err error) {

@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"github.com/containerd/errdefs"
+	runc "github.com/containerd/go-runc"
 )
 
 // container is what the server holds of one container: its init, its exec'd processes, and how to
@@ -15,9 +16,9 @@ type container struct {
 	id, bundle string
 	runtime    *ociRuntime
 	init       *process
-	restore    []string // the OCI runtime's arguments for a restore, which Start does; nil for others
-	mounted    bool     // something is mounted at rootfs
-	ioUID      uint32   // owner of the pipes for stdio
+	restore    *runc.RestoreOpts // of a restore, which Start does; nil for others
+	mounted    bool              // something is mounted at rootfs
+	ioUID      uint32            // owner of the pipes for stdio
 	ioGID      uint32
 
 	held *os.File // the lock on the bundle; see handle.go

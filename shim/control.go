@@ -1,15 +1,17 @@
 package shim
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
-	"strconv"
 	"syscall"
 
 	"github.com/containerd/errdefs"
+	runc "github.com/containerd/go-runc"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/cleatproject/cleat/proto/events"
 	"github.com/cleatproject/cleat/proto/rpc"
@@ -56,11 +58,9 @@ func signalChild(child *reaper.Child, sig syscall.Signal) error {
 
 // killInit leaves it to the OCI runtime, for which the init may be more than a process.
 func (s *Server) killInit(ctx context.Context, p *process, child *reaper.Child, req *task.KillRequest) error {
-	args := []string{"kill"}
-	if req.All {
-		args = append(args, "--all")
-	}
-	err := p.container.runtime.run(ctx, command{args: append(args, p.container.id, strconv.Itoa(int(req.Signal)))})
+	err := p.container.runtime.run(ctx, "kill", func(ctx context.Context, rt *runc.Runc) error {
+		return rt.Kill(ctx, p.container.id, int(req.Signal), &runc.KillOpts{All: req.All})
+	})
 	if err == nil {
 		return nil
 	}
@@ -86,7 +86,8 @@ func (s *Server) Pause(ctx context.Context, req *task.PauseRequest) (*types.Empt
 	if err := p.advance(evPause); err != nil {
 		return nil, fmt.Errorf("%s: %w", p.id(), err)
 	}
-	if err := p.container.runtime.run(ctx, command{args: []string{"pause", req.Id}}); err != nil {
+	err = p.container.runtime.run(ctx, "pause", func(ctx context.Context, rt *runc.Runc) error { return rt.Pause(ctx, req.Id) })
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("pause %s: %w", req.Id, err), p.advance(evPauseFailed))
 	}
 	return &types.Empty{}, s.announce(p, evPaused)
@@ -106,7 +107,8 @@ func (s *Server) Resume(ctx context.Context, req *task.ResumeRequest) (*types.Em
 	if st, _ := p.snapshot(); st != paused && st != running {
 		return nil, fmt.Errorf("resume %s: it is %s: %w", req.Id, st, errdefs.ErrFailedPrecondition)
 	}
-	if err := p.container.runtime.run(ctx, command{args: []string{"resume", req.Id}}); err != nil {
+	err = p.container.runtime.run(ctx, "resume", func(ctx context.Context, rt *runc.Runc) error { return rt.Resume(ctx, req.Id) })
+	if err != nil {
 		return nil, fmt.Errorf("resume %s: %w", req.Id, err)
 	}
 	return &types.Empty{}, s.announce(p, evResumed)
@@ -136,15 +138,15 @@ func (s *Server) Update(ctx context.Context, req *task.UpdateTaskRequest) (*type
 	if err != nil {
 		return nil, err
 	}
-	if req.Resources == nil || !json.Valid(req.Resources.Value) {
-		return nil, fmt.Errorf("update %s: resources are no JSON: %w", c.id, errdefs.ErrInvalidArgument)
+	if req.Resources == nil {
+		return nil, fmt.Errorf("update %s: no resources: %w", c.id, errdefs.ErrInvalidArgument)
 	}
-	file := c.runtime.temp("update", ".json")
-	if err := os.WriteFile(file, req.Resources.Value, 0o600); err != nil {
-		return nil, fmt.Errorf("write resources: %w", err)
+	var resources specs.LinuxResources
+	if err := decodeStrictly(req.Resources.Value, &resources); err != nil {
+		return nil, fmt.Errorf("update %s: resources: %w", c.id, err)
 	}
-	defer func() { _ = os.Remove(file) }() // the bundle is removed in the end
-	if err := c.runtime.run(ctx, command{args: []string{"update", "--resources", file, c.id}}); err != nil {
+	err = c.runtime.run(ctx, "update", func(ctx context.Context, rt *runc.Runc) error { return rt.Update(ctx, c.id, &resources) })
+	if err != nil {
 		return nil, fmt.Errorf("update %s: %w", c.id, err)
 	}
 	return &types.Empty{}, nil
@@ -187,43 +189,38 @@ func (s *Server) Pids(_ context.Context, req *task.PidsRequest) (*task.PidsRespo
 	return resp, nil
 }
 
-// withTerminal makes the process object agree with the request about its terminal.
-func withTerminal(spec []byte, terminal bool) ([]byte, error) {
-	var has struct {
-		Terminal bool `json:"terminal"`
+// execSpec decodes the process object of a request, and makes it agree with the request about its terminal.
+func execSpec(data []byte, terminal bool) (*specs.Process, error) {
+	spec := &specs.Process{}
+	if err := decodeStrictly(data, spec); err != nil {
+		return nil, fmt.Errorf("specification: %w", err)
 	}
-	if err := json.Unmarshal(spec, &has); err != nil {
-		return nil, fmt.Errorf("specification: %w: %w", err, errdefs.ErrInvalidArgument)
+	spec.Terminal = terminal
+	return spec, nil
+}
+
+// decodeStrictly decodes JSON that is passed on in a decoded form. A member that would be lost by that is an error.
+func decodeStrictly(data []byte, into any) error {
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.DisallowUnknownFields()
+	err := d.Decode(into)
+	if err == nil && len(bytes.TrimSpace(data[d.InputOffset():])) > 0 {
+		err = errors.New("more than one JSON value")
 	}
-	if has.Terminal == terminal {
-		return spec, nil
+	if err != nil {
+		return fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)
 	}
-	return withMember(spec, "terminal", strconv.FormatBool(terminal))
+	return nil
 }
 
 // sizedSpec returns the specification of an exec'd process with the size that its terminal was
 // given before the start, and that size.
-func (p *process) sizedSpec() ([]byte, terminalSize, error) {
+func (p *process) sizedSpec() (specs.Process, terminalSize) {
 	p.mu.Lock()
-	spec, size := p.spec, p.size
-	p.mu.Unlock()
-	if size == (terminalSize{}) {
-		return spec, size, nil
+	defer p.mu.Unlock()
+	spec := *p.spec
+	if p.size != (terminalSize{}) {
+		spec.ConsoleSize = &specs.Box{Height: uint(p.size.height), Width: uint(p.size.width)}
 	}
-	spec, err := withMember(spec, "consoleSize", fmt.Sprintf(`{"height":%d,"width":%d}`, size.height, size.width))
-	return spec, size, err
-}
-
-// withMember returns a JSON object with one of its members replaced.
-func withMember(object []byte, name, value string) ([]byte, error) {
-	fields := make(map[string]json.RawMessage)
-	if err := json.Unmarshal(object, &fields); err != nil {
-		return nil, fmt.Errorf("specification: %w: %w", err, errdefs.ErrInvalidArgument)
-	}
-	fields[name] = json.RawMessage(value)
-	out, err := json.Marshal(fields)
-	if err != nil {
-		return nil, fmt.Errorf("specification: %w", err)
-	}
-	return out, nil
+	return spec, p.size
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	runc "github.com/containerd/go-runc"
 	"golang.org/x/sys/unix"
 
 	"github.com/cleatproject/cleat/internal/undo"
@@ -130,7 +131,7 @@ func (s *Server) create(ctx context.Context, req *task.CreateTaskRequest, verb s
 		u.Release()
 		return p, nil
 	}
-	if err := s.launch(ctx, &u, p, io, launchArgs(verb, c, opts)); err != nil {
+	if err := s.launch(ctx, &u, p, io, verb, c.launchCall(verb, opts)); err != nil {
 		return nil, err
 	}
 	if err := s.noteInit(p, verb == "run"); err != nil {
@@ -167,7 +168,7 @@ func (s *Server) prepare(req *task.CreateTaskRequest, owner string) (*container,
 		execs: make(map[string]*process), removal: newRemoval(),
 	}
 	c.runtime = &ociRuntime{
-		reaper: s.reaper, binary: opts.BinaryName, bundle: c.bundle,
+		monitor: s.monitor, binary: opts.BinaryName, bundle: c.bundle,
 		root:          runtimeRoot(opts.Root, c.bundle, s.namespace),
 		systemdCgroup: opts.SystemdCgroup,
 	}
@@ -180,14 +181,14 @@ func (s *Server) prepare(req *task.CreateTaskRequest, owner string) (*container,
 		IOUID: opts.IoUid, IOGID: opts.IoGid, ShimCgroup: opts.ShimCgroup,
 	}
 	if image != "" {
-		c.restore = restoreArgs(image, c, opts)
+		c.restore = restoreOpts(image, c, opts)
 	}
 	c.init = newProcess(c, "", stdioPaths{req.Stdin, req.Stdout, req.Stderr, req.Terminal, owner}, creating)
 	return c, opts, nil
 }
 
 func (s *Server) stdioEnv(c *container, opts *runcopts.Options) stdioEnv {
-	env := stdioEnv{reaper: s.reaper, log: s.log, namespace: s.namespace, id: c.id}
+	env := stdioEnv{monitor: s.monitor, log: s.log, namespace: s.namespace, id: c.id}
 	if opts != nil {
 		env.bundle = c.bundle
 		env.uid, env.gid = opts.IoUid, opts.IoGid
@@ -198,23 +199,26 @@ func (s *Server) stdioEnv(c *container, opts *runcopts.Options) stdioEnv {
 	return env
 }
 
-// launchArgs is the OCI runtime's command line for create and run.
-func launchArgs(verb string, c *container, opts *runcopts.Options) []string {
-	args := []string{verb, "--bundle", c.bundle, "--pid-file", c.file(initPidFile)}
-	if opts.NoPivotRoot {
-		args = append(args, "--no-pivot")
+// launchCall invokes the OCI runtime for a new process, by one of go-runc's methods.
+type launchCall func(ctx context.Context, rt *runc.Runc, io runc.IO, console runc.ConsoleSocket) error
+
+// launchCall returns the call for verb, create or run.
+func (c *container) launchCall(verb string, opts *runcopts.Options) launchCall {
+	return func(ctx context.Context, rt *runc.Runc, io runc.IO, console runc.ConsoleSocket) error {
+		o := &runc.CreateOpts{
+			IO: io, PidFile: c.file(initPidFile), ConsoleSocket: console,
+			NoPivot: opts.NoPivotRoot, NoNewKeyring: opts.NoNewKeyring, Detach: verb == "run",
+		}
+		if verb == "run" {
+			_, err := rt.Run(ctx, c.id, c.bundle, o)
+			return err
+		}
+		return rt.Create(ctx, c.id, c.bundle, o)
 	}
-	if opts.NoNewKeyring {
-		args = append(args, "--no-new-keyring")
-	}
-	if verb == "run" {
-		args = append(args, "--detach")
-	}
-	return args
 }
 
 // launch invokes the OCI runtime for a new container and takes its init over.
-func (s *Server) launch(ctx context.Context, u *undo.Stack, p *process, io *stdio, args []string) error {
+func (s *Server) launch(ctx context.Context, u *undo.Stack, p *process, io *stdio, verb string, call launchCall) error {
 	c := p.container
 	if err := os.Remove(c.file(initPidFile)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("remove old pid: %w", err)
@@ -226,7 +230,7 @@ func (s *Server) launch(ctx context.Context, u *undo.Stack, p *process, io *stdi
 		defer cancel()
 		return c.removeFromRuntime(ctx)
 	})
-	child, err := c.invoke(ctx, capture, p, io, args, c.file(initPidFile))
+	child, err := c.invoke(ctx, capture, p, io, c.file(initPidFile), verb, call)
 	if err != nil {
 		if errors.Is(err, errdefs.ErrAlreadyExists) {
 			// It is somebody else's: leave it alone.
@@ -292,19 +296,22 @@ func (s *Server) noteInit(p *process, started bool) error {
 // invoke runs the OCI runtime for a new process of the container, and returns it. The stdio is
 // handed over to it.
 func (c *container) invoke(
-	ctx context.Context, capture *reaper.Capture, p *process, io *stdio, args []string, pidFile string,
+	ctx context.Context, capture *reaper.Capture, p *process, io *stdio, pidFile, verb string, call launchCall,
 ) (*reaper.Child, error) {
 	var console *consoleSocket
+	var socket runc.ConsoleSocket // nil without a terminal
 	if p.stdio.terminal {
 		var err error
 		if console, err = listenConsole(c.runtime.temp("tty", ".sock")); err != nil {
 			return nil, err
 		}
 		defer func() { _ = console.close() }() // a socket file in the bundle: gone with it at last
-		args = append(args, "--console-socket", console.arg())
+		socket = console
 	}
-	cmd := command{args: append(args, c.id), stdin: io.child[0], stdout: io.child[1], stderr: io.child[2]}
-	if err := c.runtime.run(ctx, cmd); err != nil {
+	err := c.runtime.run(ctx, verb, func(ctx context.Context, rt *runc.Runc) error {
+		return call(ctx, rt, processIO(io.child), socket)
+	})
+	if err != nil {
 		return nil, err
 	}
 	pid, err := readPid(pidFile)

@@ -87,8 +87,8 @@
 // # Reading on
 //
 // main.go (arguments) -> bootstrap.go (start), serve.go (the process), remove.go (delete).
-// register.go (the services) -> create.go, start.go, control.go, delete.go -> oci.go (the runtime's
-// command line). exit.go: from the reaper to the record to the event. lifecycle.go: the states.
+// register.go (the services) -> create.go, start.go, control.go, delete.go -> oci.go (the OCI
+// runtime, by go-runc), monitor.go (its process monitor). exit.go: from the reaper to the record to the event. lifecycle.go: the states.
 // publish.go: events on their way. adopt.go: after another shim's death. Files in the bundle:
 // handle.go.
 //

@@ -15,9 +15,9 @@ func idleServer(t *testing.T) *Server {
 	r := reaper.New()
 	t.Cleanup(func() { _ = r.Close() })
 	log := &logger{out: io.Discard}
-	events := newPublisher("test", "", "", "", r, log)
+	events := newPublisher("test", "", "", "", newMonitor(r, nil), log)
 	t.Cleanup(events.close)
-	s := newServer("test", "dev", r, events, log)
+	s := newServer("test", "dev", events.monitor, events, log)
 	t.Cleanup(func() { s.idle.Stop() })
 	return s
 }

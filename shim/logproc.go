@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"sort"
 	"time"
 
@@ -47,9 +48,9 @@ func runLogger(ctx context.Context, env stdioEnv, t target, stdout, stderr *os.F
 	}
 	defer func() { _ = ready.Close() }()
 	cmd := exec.Command(t.path, loggerArgs(t)...) //nolint:noctx // it outlives the request
-	cmd.Env = append(os.Environ(), "CONTAINER_ID="+env.id, "CONTAINER_NAMESPACE="+env.namespace)
+	cmd.Env = append(slices.Clone(env.monitor.env), "CONTAINER_ID="+env.id, "CONTAINER_NAMESPACE="+env.namespace)
 	cmd.ExtraFiles = []*os.File{stdout, stderr, readyW}
-	child, err := env.reaper.Spawn(cmd)
+	child, err := env.monitor.Spawn(cmd)
 	if cerr := readyW.Close(); err == nil && cerr != nil {
 		err = cerr
 	}

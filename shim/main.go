@@ -3,17 +3,19 @@ package shim
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"time"
 
 	"github.com/containerd/errdefs"
+	runc "github.com/containerd/go-runc"
 
 	"github.com/cleatproject/cleat/proto/rpc"
 	"github.com/cleatproject/cleat/proto/types"
+	"github.com/cleatproject/cleat/reaper"
 )
 
 // Config is the shim's command line, as runtime v2 publishes it.
@@ -113,12 +115,24 @@ func printInfo(cfg Config, env environment) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), infoLimit)
 	defer cancel()
-	if features, err := exec.CommandContext(ctx, binary, "features").Output(); err == nil && json.Valid(features) {
+	if features, err := runtimeFeatures(ctx, binary); err == nil {
 		info.Features = &types.Any{
 			TypeUrl: "types.containerd.io/opencontainers/runtime-spec/1/features/Features", Value: features,
 		}
 	}
 	return answer(env, info)
+}
+
+// runtimeFeatures returns what the OCI runtime supports, as JSON.
+func runtimeFeatures(ctx context.Context, binary string) (_ []byte, err error) {
+	r := reaper.NewOwn()
+	defer func() { err = errors.Join(err, r.Close()) }()
+	runc.Monitor = newMonitor(r, os.Environ())
+	features, err := (&runc.Runc{Command: binary}).Features(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(features)
 }
 
 func answer(env environment, m rpc.Message) error {

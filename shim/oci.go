@@ -3,21 +3,23 @@ package shim
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	"github.com/containerd/errdefs"
+	runc "github.com/containerd/go-runc"
 
 	"github.com/cleatproject/cleat/proto/reason"
 	"github.com/cleatproject/cleat/reaper"
@@ -27,20 +29,15 @@ import (
 // up: one killed half-way can leave a cgroup or a process behind that nobody knows of.
 const runtimeGrace = 10 * time.Second
 
-// ociRuntime runs an OCI runtime's command line for one container.
+// ociRuntime invokes an OCI runtime for one container, by go-runc.
 type ociRuntime struct {
-	reaper        *reaper.Reaper
+	monitor       *monitor
 	binary        string
 	root          string
 	systemdCgroup bool
-	bundle        string // where its logs and transient files go
+	bundle        string        // where its logs and transient files go
+	grace         time.Duration // see runtimeGrace, which is the default
 	serial        atomic.Uint64
-}
-
-// command is one invocation.
-type command struct {
-	args                  []string
-	stdin, stdout, stderr *os.File // /dev/null where nil
 }
 
 // runtimeError is what the OCI runtime reported. Its text begins as clients of the task API match it:
@@ -61,63 +58,96 @@ func (e *runtimeError) Error() string {
 
 func (e *runtimeError) Unwrap() error { return e.class }
 
+// processIO passes the stdio of a process to the OCI runtime; /dev/null where nil.
+type processIO [3]*os.File
+
+var _ runc.IO = processIO{}
+
+// Set implements runc.IO. A nil *os.File in an interface is not nil.
+func (p processIO) Set(cmd *exec.Cmd) {
+	if p[0] != nil {
+		cmd.Stdin = p[0]
+	}
+	if p[1] != nil {
+		cmd.Stdout = p[1]
+	}
+	if p[2] != nil {
+		cmd.Stderr = p[2]
+	}
+}
+
+// Stdin, Stdout, Stderr and Close implement runc.IO. The stdio belongs to the caller.
+func (processIO) Stdin() io.WriteCloser { return nil }
+func (processIO) Stdout() io.ReadCloser { return nil }
+func (processIO) Stderr() io.ReadCloser { return nil }
+func (processIO) Close() error          { return nil }
+
 // temp returns a name in the bundle that nobody else uses.
 func (r *ociRuntime) temp(prefix, suffix string) string {
 	return filepath.Join(r.bundle, "."+prefix+"-"+strconv.FormatUint(r.serial.Add(1), 10)+suffix)
 }
 
-// runtimeEnv is the environment of the OCI runtime: the shim's, less what was set for the shim alone.
-// One P is right for a process that waits, and slow for one that works.
-func runtimeEnv(env []string) []string {
-	return slices.DeleteFunc(env, func(v string) bool {
-		return strings.HasPrefix(v, "GOMAXPROCS=") || strings.HasPrefix(v, "CLEAT_")
-	})
+// run has call invoke the runtime once, by the method of go-runc that is named verb. If ctx ends first, the command
+// may finish within runtimeGrace and is killed after it; the answer is then what became of it, so that the caller
+// knows what to take back.
+func (r *ociRuntime) run(ctx context.Context, verb string, call func(context.Context, *runc.Runc) error) error {
+	return r.follow(ctx, verb, &invocation{}, call)
 }
 
-// run runs one command to its end. If ctx ends first, the command may finish within runtimeGrace
-// and is killed after it; the answer is then what became of it, so that the caller knows what to
-// take back.
-func (r *ociRuntime) run(ctx context.Context, c command) error {
+// read is run for a command whose output the caller reads.
+func (r *ociRuntime) read(ctx context.Context, verb string, call func(context.Context, *runc.Runc) error) error {
+	return r.follow(ctx, verb, &invocation{output: true}, call)
+}
+
+func (r *ociRuntime) follow(ctx context.Context, verb string, inv *invocation, call func(context.Context, *runc.Runc) error) error {
 	if err := ctx.Err(); err != nil {
-		return fmt.Errorf("OCI runtime %s: %w", c.args[0], err)
+		return fmt.Errorf("OCI runtime %s: %w", verb, err)
 	}
 	log, removeLog := r.logFile()
 	defer removeLog()
-	args := []string{"--root", r.root, "--log", log, "--log-format", "json"}
-	if r.systemdCgroup {
-		args = append(args, "--systemd-cgroup")
+	rt := &runc.Runc{Command: r.binary, Root: r.root, Log: log, LogFormat: runc.JSON, SystemdCgroup: r.systemdCgroup}
+	if exists(r.bundle) { // else it can still be asked to forget the container
+		rt.WorkDir = r.bundle
 	}
-	cmd := exec.Command(r.binary, append(args, c.args...)...) //nolint:noctx // see runtimeGrace
-	if exists(r.bundle) {                                     // else it can still be asked to forget the container
-		cmd.Dir = r.bundle
-	}
-	cmd.Env = runtimeEnv(os.Environ())
-	// A nil *os.File in an io.Reader is not nil.
-	if c.stdin != nil {
-		cmd.Stdin = c.stdin
-	}
-	if c.stdout != nil {
-		cmd.Stdout = c.stdout
-	}
-	if c.stderr != nil {
-		cmd.Stderr = c.stderr
-	}
-	child, err := r.reaper.Spawn(cmd)
-	if err != nil {
-		if _, lookErr := exec.LookPath(r.binary); lookErr != nil {
-			err = fmt.Errorf("no OCI runtime %s on this host: %w: %w", r.binary, err, reason.RuntimeMissing)
-		}
-		return fmt.Errorf("OCI runtime %s failed: %w", c.args[0], err)
-	}
-	exit, err := settle(ctx, child)
-	if err != nil {
-		return fmt.Errorf("OCI runtime %s: %w", c.args[0], err)
-	}
-	if exit.Status == 0 {
+	limit := cmp.Or(r.grace, runtimeGrace)
+	grace, cancel := withGrace(ctx, limit)
+	defer cancel()
+	err := r.monitor.follow(grace, inv, func(ctx context.Context) error { return call(ctx, rt) })
+	switch {
+	case inv.err != nil:
+		return r.notRun(verb, inv.err)
+	case inv.status == 0 && err != nil:
+		return fmt.Errorf("OCI runtime %s failed: %w", verb, err)
+	case inv.status == 0:
 		return nil
+	case grace.Err() != nil:
+		return fmt.Errorf("OCI runtime %s: killed after %v: %w", verb, limit, context.Cause(ctx))
 	}
 	msg := lastError(log)
-	return reason.With(&runtimeError{verb: c.args[0], status: exit.Status, msg: msg, class: classOf(msg)}, reason.FromRuntime(msg))
+	return reason.With(&runtimeError{verb: verb, status: inv.status, msg: msg, class: classOf(msg)}, reason.FromRuntime(msg))
+}
+
+// notRun returns the error of an invocation that could not be started or waited for.
+func (r *ociRuntime) notRun(verb string, err error) error {
+	if errors.Is(err, reaper.ErrClosed) {
+		return fmt.Errorf("OCI runtime %s: %w", verb, err)
+	}
+	if _, lookErr := exec.LookPath(r.binary); lookErr != nil {
+		err = fmt.Errorf("no OCI runtime %s on this host: %w: %w", r.binary, err, reason.RuntimeMissing)
+	}
+	return fmt.Errorf("OCI runtime %s failed: %w", verb, err)
+}
+
+// withGrace returns a context that ends when limit has passed after the end of ctx, or with cancel.
+func withGrace(ctx context.Context, limit time.Duration) (grace context.Context, cancel func()) {
+	grace, end := context.WithCancel(context.WithoutCancel(ctx))
+	timer := time.AfterFunc(math.MaxInt64, end)
+	stop := context.AfterFunc(ctx, func() { timer.Reset(limit) })
+	return grace, func() {
+		stop()
+		timer.Stop()
+		end()
+	}
 }
 
 // logFile makes a file for the runtime's log. If the disk is full the log goes nowhere: a
@@ -130,27 +160,6 @@ func (r *ociRuntime) logFile() (path string, remove func()) {
 	}
 	_ = f.Close()                               // nothing was written
 	return path, func() { _ = os.Remove(path) } // in a bundle that goes
-}
-
-// settle waits for a command that should not be cut short.
-func settle(ctx context.Context, child *reaper.Child) (reaper.Exit, error) {
-	select {
-	case <-child.Done():
-		return child.Exit(), nil
-	case <-ctx.Done():
-	}
-	timer := time.NewTimer(runtimeGrace)
-	defer timer.Stop()
-	select {
-	case <-child.Done():
-		return child.Exit(), nil
-	case <-timer.C:
-	}
-	if err := child.Signal(syscall.SIGKILL); err != nil && !errors.Is(err, os.ErrProcessDone) {
-		return reaper.Exit{}, err
-	}
-	<-child.Done() // a killed child is collected
-	return reaper.Exit{}, fmt.Errorf("killed after %v: %w", runtimeGrace, context.Cause(ctx))
 }
 
 // lastError returns the last error of the runtime's JSON log.

@@ -165,7 +165,7 @@ func FuzzParsers(f *testing.F) {
 		blkioEntries(c)
 		rdmaV1(c)
 		_, _ = parseTarget(a)
-		_, _ = withTerminal([]byte(b), true)
+		_, _ = execSpec([]byte(b), true)
 		if h, err := parseHandle([]byte(c)); err == nil && (h.ID == "" || h.Root == "") {
 			t.Error("a handle without what makes it one")
 		}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/cleatproject/cleat/proto/shimapi"
 	"github.com/cleatproject/cleat/proto/task"
@@ -33,7 +34,7 @@ type process struct {
 	pid       int
 	child     *reaper.Child
 	io        *stdio
-	spec      []byte // of an exec'd process, until it is started
+	spec      *specs.Process // of an exec'd process
 	startedAt time.Time
 	exit      reaper.Exit
 	held      *reaper.Exit

@@ -14,7 +14,6 @@ import (
 
 	"github.com/cleatproject/cleat/proto/rpc"
 	"github.com/cleatproject/cleat/proto/types"
-	"github.com/cleatproject/cleat/reaper"
 )
 
 const (
@@ -34,7 +33,7 @@ const (
 // neither goroutine nor connection.
 type publisher struct {
 	namespace string
-	reaper    *reaper.Reaper
+	monitor   *monitor
 	log       *logger
 
 	// What to run where there is no ttrpc address.
@@ -52,13 +51,13 @@ type publisher struct {
 	wg      sync.WaitGroup
 }
 
-func newPublisher(namespace, address, grpcAddress, binary string, r *reaper.Reaper, log *logger) *publisher {
+func newPublisher(namespace, address, grpcAddress, binary string, m *monitor, log *logger) *publisher {
 	ctx, stop := context.WithCancel(context.Background())
 	idle := make(chan struct{})
 	close(idle)
 	p := &publisher{
 		namespace: namespace, address: address, grpcAddress: grpcAddress, binary: binary,
-		reaper: r, log: log,
+		monitor: m, log: log,
 		wake: make(chan struct{}, 1), idle: idle,
 		stop: stop,
 	}
@@ -267,7 +266,7 @@ func (p *publisher) exec(ctx context.Context, e *types.Envelope) (err error) {
 	defer func() { err = errors.Join(err, r.Close()) }()
 	cmd := exec.Command(p.binary, "--address", p.grpcAddress, "publish", "--topic", e.Topic, "--namespace", e.Namespace) //nolint:noctx // see settle
 	cmd.Stdin = r
-	child, err := p.reaper.Spawn(cmd)
+	child, err := p.monitor.Spawn(cmd)
 	if err != nil {
 		return errors.Join(err, w.Close())
 	}

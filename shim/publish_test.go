@@ -24,7 +24,7 @@ func newTestPublisher(t *testing.T, address, binary string) *publisher {
 	t.Helper()
 	r := reaper.New()
 	t.Cleanup(func() { _ = r.Close() })
-	p := newPublisher("ns", address, "/grpc", binary, r, &logger{out: io.Discard})
+	p := newPublisher("ns", address, "/grpc", binary, newMonitor(r, os.Environ()), &logger{out: io.Discard})
 	t.Cleanup(p.close)
 	return p
 }

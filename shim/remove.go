@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	runc "github.com/containerd/go-runc"
 	"golang.org/x/sys/unix"
 
 	"github.com/cleatproject/cleat/internal/exitrecord"
@@ -35,7 +36,7 @@ func remove(cfg Config, env environment) error {
 		err = evict(ctx, cfg.Bundle, cfg.ID)
 	}
 	r := reaper.New()
-	err = errors.Join(err, removeContainer(cfg, r), r.Close())
+	err = errors.Join(err, removeContainer(cfg, newMonitor(r, os.Environ())), r.Close())
 	if err != nil {
 		return fmt.Errorf("delete %s: %w", cfg.ID, err)
 	}
@@ -53,7 +54,7 @@ func remove(cfg Config, env environment) error {
 	return answer(env, resp)
 }
 
-func removeContainer(cfg Config, r *reaper.Reaper) error {
+func removeContainer(cfg Config, m *monitor) error {
 	h, err := readHandle(cfg.Bundle)
 	switch {
 	case errors.Is(err, os.ErrNotExist): // it never came to a container
@@ -63,7 +64,8 @@ func removeContainer(cfg Config, r *reaper.Reaper) error {
 	case h.ID != cfg.ID:
 		return fmt.Errorf("bundle %s is that of %s: %w", cfg.Bundle, h.ID, errdefs.ErrInvalidArgument)
 	}
-	rt := &ociRuntime{reaper: r, binary: h.Binary, root: h.Root, systemdCgroup: h.SystemdCgroup, bundle: cfg.Bundle}
+	runc.Monitor = m
+	rt := &ociRuntime{monitor: m, binary: h.Binary, root: h.Root, systemdCgroup: h.SystemdCgroup, bundle: cfg.Bundle}
 	ctx, cancel := context.WithTimeout(context.Background(), undoLimit)
 	defer cancel()
 	if err := rt.forget(ctx, cfg.ID); err != nil {

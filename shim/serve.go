@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	runc "github.com/containerd/go-runc"
 	"github.com/containerd/ttrpc"
 	"golang.org/x/sys/unix"
 
@@ -41,9 +42,15 @@ func serve(cfg Config, env environment) (err error) {
 	}
 	r := reaper.New()
 	defer func() { err = errors.Join(err, r.Close()) }()
-	events := newPublisher(cfg.Namespace, env.ttrpcAddress, cfg.Address, cfg.PublishBinary, r, log)
+	m := newMonitor(r, os.Environ())
+	runc.Monitor = m // go-runc has one for the whole process
+	// Here go-runc writes what an exec'd process is to be; with the bundle it goes, too, what a killed shim left.
+	if err := os.Setenv("XDG_RUNTIME_DIR", cfg.Bundle); err != nil {
+		return fmt.Errorf("set directory for transient files: %w", err)
+	}
+	events := newPublisher(cfg.Namespace, env.ttrpcAddress, cfg.Address, cfg.PublishBinary, m, log)
 	defer events.close()
-	s := newServer(cfg.Namespace, cfg.Version, r, events, log)
+	s := newServer(cfg.Namespace, cfg.Version, m, events, log)
 	s.socket = socketFile(listener)
 
 	server, err := ttrpc.NewServer(ttrpc.WithServerHandshaker(counter{s}))

@@ -24,6 +24,7 @@ type Server struct {
 	namespace string
 	version   string
 	reaper    *reaper.Reaper
+	monitor   *monitor // of the reaper
 	events    *publisher
 	log       *logger
 
@@ -46,9 +47,9 @@ type Server struct {
 	calls      atomic.Int32 // since memory was last given back
 }
 
-func newServer(namespace, version string, r *reaper.Reaper, events *publisher, log *logger) *Server {
+func newServer(namespace, version string, m *monitor, events *publisher, log *logger) *Server {
 	s := &Server{
-		namespace: namespace, version: version, reaper: r, events: events, log: log,
+		namespace: namespace, version: version, reaper: m.Reaper, monitor: m, events: events, log: log,
 		quit: make(chan struct{}), answered: make(chan struct{}, 1), empty: make(chan struct{}, 1),
 		containers: make(map[string]*container),
 	}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	runc "github.com/containerd/go-runc"
 
 	"github.com/cleatproject/cleat/internal/undo"
 	"github.com/cleatproject/cleat/proto/events"
@@ -92,7 +93,9 @@ func (s *Server) startInit(ctx context.Context, p *process) error {
 	if p.container.restore != nil {
 		return s.restoreInit(ctx, p)
 	}
-	return p.container.runtime.run(ctx, command{args: []string{"start", p.container.id}})
+	return p.container.runtime.run(ctx, "start", func(ctx context.Context, rt *runc.Runc) error {
+		return rt.Start(ctx, p.container.id)
+	})
 }
 
 // Exec declares a process; Start runs it.
@@ -107,7 +110,7 @@ func (s *Server) Exec(ctx context.Context, req *task.ExecProcessRequest) (*types
 	if req.Spec == nil || len(req.Spec.Value) == 0 {
 		return nil, fmt.Errorf("process %s: no specification: %w", req.ExecId, errdefs.ErrInvalidArgument)
 	}
-	spec, err := withTerminal(req.Spec.Value, req.Terminal)
+	spec, err := execSpec(req.Spec.Value, req.Terminal)
 	if err != nil {
 		return nil, fmt.Errorf("process %s: %w", req.ExecId, err)
 	}
@@ -136,21 +139,15 @@ func (s *Server) startExec(ctx context.Context, p *process) (err error) {
 		return err
 	}
 	u.Push("close stdio", io.close)
-	spec, size, err := p.sizedSpec()
-	if err != nil {
-		return err
-	}
-	specFile, pidFile := c.runtime.temp("exec", ".json"), c.runtime.temp("exec", ".pid")
-	if err := os.WriteFile(specFile, spec, 0o600); err != nil {
-		return fmt.Errorf("write process: %w", err)
-	}
-	defer func() {
-		_ = os.Remove(specFile)
-		_ = os.Remove(pidFile) // the runtime may not have made it
-	}()
+	spec, size := p.sizedSpec()
+	pidFile := c.runtime.temp("exec", ".pid")
+	defer func() { _ = os.Remove(pidFile) }() // the runtime may not have made it
 	capture := s.reaper.Capture()
 	defer capture.Close()
-	child, err := c.invoke(ctx, capture, p, io, []string{"exec", "--process", specFile, "--pid-file", pidFile, "--detach"}, pidFile)
+	child, err := c.invoke(ctx, capture, p, io, pidFile, "exec",
+		func(ctx context.Context, rt *runc.Runc, io runc.IO, console runc.ConsoleSocket) error {
+			return rt.Exec(ctx, c.id, spec, &runc.ExecOpts{IO: io, PidFile: pidFile, ConsoleSocket: console, Detach: true})
+		})
 	if err != nil {
 		return errors.Join(err, killFromFile(capture, pidFile))
 	}

@@ -15,7 +15,6 @@ import (
 
 	"github.com/cleatproject/cleat/fifo"
 	"github.com/cleatproject/cleat/internal/undo"
-	"github.com/cleatproject/cleat/reaper"
 )
 
 // stdioPaths is where a process's stdio goes, as the request says.
@@ -40,7 +39,7 @@ type stdio struct {
 
 // stdioEnv is what opening stdio needs beside the paths.
 type stdioEnv struct {
-	reaper        *reaper.Reaper
+	monitor       *monitor
 	log           *logger
 	namespace, id string
 	uid, gid      uint32 // owner of the pipes the shim makes
