@@ -3,11 +3,14 @@ package shim
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
+	"sync/atomic"
 	"time"
 
+	"github.com/containerd/console"
 	"golang.org/x/sys/unix"
 
 	"github.com/cleatproject/cleat/proto/rpc"
@@ -35,7 +38,7 @@ func listenConsole(path string) (*consoleSocket, error) {
 func (c *consoleSocket) Path() string { return filepath.Base(c.path) }
 
 // receive returns the console. The runtime has sent it before it exits, so it is there already.
-func (c *consoleSocket) receive() (_ *os.File, err error) {
+func (c *consoleSocket) receive() (_ *master, err error) {
 	if err := c.listener.SetDeadline(time.Now().Add(consoleLimit)); err != nil {
 		return nil, fmt.Errorf("receive console: %w", err)
 	}
@@ -60,10 +63,87 @@ func (c *consoleSocket) receive() (_ *os.File, err error) {
 	if err != nil || len(fds) != 1 {
 		return nil, fmt.Errorf("receive console: no descriptor came: %w", errors.Join(err, unix.EBADMSG))
 	}
-	if err := unix.SetNonblock(fds[0], true); err != nil {
-		return nil, errors.Join(fmt.Errorf("receive console: %w", err), unix.Close(fds[0]))
+	return newMaster(fds[0])
+}
+
+// master is the master of a terminal.
+type master struct {
+	console.Console
+	file *masterFile
+}
+
+// newMaster takes the descriptor of a master over.
+func newMaster(fd int) (*master, error) {
+	if err := unix.SetNonblock(fd, true); err != nil {
+		return nil, errors.Join(fmt.Errorf("receive console: %w", err), unix.Close(fd))
 	}
-	return os.NewFile(uintptr(fds[0]), "console"), nil
+	f := &masterFile{File: os.NewFile(uintptr(fd), "console"), fd: uintptr(fd)}
+	c, err := console.ConsoleFromFile(f)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("receive console: %w", err), f.Close())
+	}
+	return &master{Console: c, file: f}, nil
+}
+
+// masterFile is the file of a console, which waits in the poller: Close ends a Read.
+type masterFile struct {
+	*os.File
+	fd      uintptr
+	pending atomic.Bool // something is read, or may just be, and is not yet moved on
+}
+
+var _ console.File = (*masterFile)(nil)
+
+// Fd returns the descriptor, valid until Close. That of os.File would make the file blocking.
+func (f *masterFile) Fd() uintptr { return f.fd }
+
+// Read waits for output and reads it. It is pending from before it has left the terminal, where empty looks for it.
+func (f *masterFile) Read(p []byte) (n int, err error) {
+	conn, err := f.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	rerr := conn.Read(func(fd uintptr) bool {
+		f.pending.Store(true)
+		for {
+			if n, err = unix.Read(int(fd), p); !errors.Is(err, unix.EINTR) {
+				break
+			}
+		}
+		if errors.Is(err, unix.EAGAIN) {
+			f.pending.Store(false)
+			return false
+		}
+		return true
+	})
+	switch {
+	case rerr != nil: // the poller's own error; without a deadline there is but one cause
+		return 0, os.ErrClosed
+	case err != nil:
+		return 0, err
+	case n == 0:
+		return 0, io.EOF
+	}
+	return n, nil
+}
+
+// empty reports whether nothing waits to be read or moved on.
+func (f *masterFile) empty() bool {
+	if f.pending.Load() {
+		return false
+	}
+	conn, err := f.SyscallConn()
+	if err != nil {
+		return true
+	}
+	empty := true
+	cerr := conn.Control(func(fd uintptr) {
+		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		if _, err := unix.Poll(fds, 0); err == nil {
+			empty = fds[0].Revents&unix.POLLIN == 0
+		}
+	})
+	return cerr != nil || (empty && !f.pending.Load())
 }
 
 func (c *consoleSocket) close() error {

@@ -298,18 +298,18 @@ func (s *Server) noteInit(p *process, started bool) error {
 func (c *container) invoke(
 	ctx context.Context, capture *reaper.Capture, p *process, io *stdio, pidFile, verb string, call launchCall,
 ) (*reaper.Child, error) {
-	var console *consoleSocket
-	var socket runc.ConsoleSocket // nil without a terminal
+	var socket *consoleSocket
+	var console runc.ConsoleSocket // nil without a terminal
 	if p.stdio.terminal {
 		var err error
-		if console, err = listenConsole(c.runtime.temp("tty", ".sock")); err != nil {
+		if socket, err = listenConsole(c.runtime.temp("tty", ".sock")); err != nil {
 			return nil, err
 		}
-		defer func() { _ = console.close() }() // a socket file in the bundle: gone with it at last
-		socket = console
+		defer func() { _ = socket.close() }() // a socket file in the bundle: gone with it at last
+		console = socket
 	}
 	err := c.runtime.run(ctx, verb, func(ctx context.Context, rt *runc.Runc) error {
-		return call(ctx, rt, processIO(io.child), socket)
+		return call(ctx, rt, processIO(io.child), console)
 	})
 	if err != nil {
 		return nil, err
@@ -322,8 +322,8 @@ func (c *container) invoke(
 	if err != nil {
 		return nil, err
 	}
-	if console != nil {
-		master, err := console.receive()
+	if socket != nil {
+		master, err := socket.receive()
 		if err != nil {
 			return nil, errors.Join(err, kill(child))
 		}

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/containerd/console"
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 
@@ -29,11 +30,10 @@ type terminal struct {
 	once   sync.Once
 	copied chan struct{} // closed when the last byte of output was moved
 
-	moved   atomic.Int64
-	pending atomic.Bool // something is taken from the terminal, or may just be, and is not yet written
+	moved atomic.Int64
 
 	mu      sync.Mutex
-	console *os.File // the master, once attached
+	console *master // once attached
 	closed  bool
 }
 
@@ -88,10 +88,10 @@ func (s *stdio) openTerminal(ctx context.Context, env stdioEnv, in target, paths
 }
 
 // attach starts the copying with the terminal's master, which it takes over.
-func (s *stdio) attach(console *os.File) {
+func (s *stdio) attach(m *master) {
 	t := s.tty
 	t.mu.Lock()
-	t.console = console
+	t.console = m
 	t.mu.Unlock()
 	t.wg.Go(t.copyOut)
 	if t.stdin != nil {
@@ -115,15 +115,7 @@ func (s *stdio) resize(width, height uint32) error {
 	if tty.console == nil || tty.closed {
 		return fmt.Errorf("resize: process has no terminal yet: %w", errdefs.ErrFailedPrecondition)
 	}
-	conn, err := tty.console.SyscallConn()
-	if err != nil {
-		return fmt.Errorf("resize: %w", err)
-	}
-	var ierr error
-	err = conn.Control(func(fd uintptr) {
-		ierr = unix.IoctlSetWinsize(int(fd), unix.TIOCSWINSZ, &unix.Winsize{Col: uint16(width), Row: uint16(height)})
-	})
-	if err := errors.Join(err, ierr); err != nil {
+	if err := tty.console.Resize(console.WinSize{Width: uint16(width), Height: uint16(height)}); err != nil {
 		return fmt.Errorf("resize: %w", err)
 	}
 	return nil
@@ -137,7 +129,7 @@ func (t *terminal) copyOut() {
 	}
 	buf := make([]byte, ttyChunk)
 	for {
-		n, err := t.read(buf)
+		n, err := t.console.Read(buf)
 		if n > 0 {
 			if t.stdout != nil {
 				if _, werr := t.stdout.Write(buf[:n]); werr != nil {
@@ -149,7 +141,7 @@ func (t *terminal) copyOut() {
 			}
 			t.moved.Add(int64(n))
 		}
-		t.pending.Store(false)
+		t.console.file.pending.Store(false)
 		if errors.Is(err, unix.EIO) { // no process has it open: for now, or for good
 			if !t.reopened() {
 				return
@@ -160,36 +152,6 @@ func (t *terminal) copyOut() {
 			return
 		}
 	}
-}
-
-// read waits for output and takes it. It is pending from before it has left the terminal, where drained looks for it.
-func (t *terminal) read(buf []byte) (n int, err error) {
-	conn, err := t.console.SyscallConn()
-	if err != nil {
-		return 0, err
-	}
-	rerr := conn.Read(func(fd uintptr) bool {
-		t.pending.Store(true)
-		for {
-			if n, err = unix.Read(int(fd), buf); !errors.Is(err, unix.EINTR) {
-				break
-			}
-		}
-		if errors.Is(err, unix.EAGAIN) {
-			t.pending.Store(false)
-			return false
-		}
-		return true
-	})
-	switch {
-	case rerr != nil:
-		return 0, rerr
-	case err != nil:
-		return 0, err
-	case n == 0:
-		return 0, io.EOF
-	}
-	return n, nil
 }
 
 // reopened waits a while for a process to open the terminal again; false once there is none.
@@ -239,36 +201,22 @@ func (t *terminal) drained() bool {
 	if t.console == nil || t.closed {
 		return true
 	}
-	if t.pending.Load() {
-		return false
-	}
-	conn, err := t.console.SyscallConn()
-	if err != nil {
-		return true
-	}
-	empty := true
-	cerr := conn.Control(func(fd uintptr) {
-		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
-		if _, err := unix.Poll(fds, 0); err == nil {
-			empty = fds[0].Revents&unix.POLLIN == 0
-		}
-	})
-	return cerr != nil || (empty && !t.pending.Load())
+	return t.console.file.empty()
 }
 
 // close ends the copying and closes everything.
 func (t *terminal) close() error {
 	t.ended()
 	t.mu.Lock()
-	console, closed := t.console, t.closed
+	m, closed := t.console, t.closed
 	t.closed = true
 	t.mu.Unlock()
 	if closed {
 		return nil
 	}
 	var errs []error
-	if console != nil {
-		errs = append(errs, console.Close())
+	if m != nil {
+		errs = append(errs, m.Close())
 	}
 	if t.stdin != nil {
 		errs = append(errs, t.stdin.Close())

@@ -1,13 +1,14 @@
 package shim
 
 import (
-	"fmt"
+	"errors"
 	"io"
 	"os"
 	"runtime"
 	"sync/atomic"
 	"testing"
 
+	"github.com/containerd/console"
 	"golang.org/x/sys/unix"
 )
 
@@ -22,36 +23,73 @@ func (c *taken) Write(p []byte) (int, error) {
 func (c *taken) Close() error { return nil }
 
 // newTerminal opens a pseudo-terminal: the master as the shim has it, and the process's end, in raw mode.
-func newTerminal(t *testing.T) (master, slave *os.File) {
+func newTerminal(t *testing.T) (m *master, slave *os.File) {
 	t.Helper()
-	fd, err := unix.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	pty, path, err := console.NewPty()
 	if err != nil {
 		t.Fatal(err)
 	}
-	master = os.NewFile(uintptr(fd), "console")
-	n, err := unix.IoctlGetInt(fd, unix.TIOCGPTN)
-	if err != nil {
+	fd, err := unix.FcntlInt(pty.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err := errors.Join(err, pty.Close()); err != nil {
 		t.Fatal(err)
 	}
-	if err := unix.IoctlSetPointerInt(fd, unix.TIOCSPTLCK, 0); err != nil {
+	if m, err = newMaster(fd); err != nil {
 		t.Fatal(err)
 	}
-	slave, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|unix.O_NOCTTY, 0)
-	if err != nil {
+	if slave, err = os.OpenFile(path, os.O_RDWR|unix.O_NOCTTY, 0); err != nil {
 		t.Fatal(err)
 	}
-	return master, slave
+	return m, slave
+}
+
+func TestMaster_CloseEndsRead(t *testing.T) {
+	m, slave := newTerminal(t)
+	defer func() { _ = slave.Close() }()
+	if err := m.Resize(console.WinSize{Width: 0xffff, Height: 7}); err != nil {
+		t.Fatal(err)
+	}
+	if size, err := m.Size(); err != nil || size.Width != 0xffff || size.Height != 7 {
+		t.Errorf("size %+v, %v", size, err)
+	}
+	if flags, err := unix.FcntlInt(m.Fd(), unix.F_GETFL, 0); err != nil || flags&unix.O_NONBLOCK == 0 {
+		t.Errorf("the master has become blocking: %x, %v", flags, err)
+	}
+	ended := make(chan error, 1)
+	go func() {
+		_, err := m.Read(make([]byte, 1))
+		ended <- err
+	}()
+	if err := m.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-ended; !errors.Is(err, os.ErrClosed) {
+		t.Errorf("read of a closed master: %v", err)
+	}
+}
+
+func TestNewMaster_RefusesWhatIsNotATerminal(t *testing.T) {
+	var fds [2]int
+	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = unix.Close(fds[1]) }()
+	if _, err := newMaster(fds[0]); !errors.Is(err, console.ErrNotAConsole) {
+		t.Errorf("a pipe: %v", err)
+	}
+	if _, err := unix.Write(fds[1], []byte("x")); !errors.Is(err, unix.EPIPE) {
+		t.Errorf("the descriptor was left open: %v", err)
+	}
 }
 
 // TestWhatIsOnItsWayIsNotDrained asks whether a terminal is drained at each moment of a byte's way from the process
 // to the client.
 func TestWhatIsOnItsWayIsNotDrained(t *testing.T) {
-	master, slave := newTerminal(t)
+	m, slave := newTerminal(t)
 	defer func() { _ = slave.Close() }()
 	var client taken
 	tty := &terminal{stdout: &client, log: &logger{out: io.Discard}, exited: make(chan struct{}), copied: make(chan struct{})}
 	s := &stdio{tty: tty}
-	s.attach(master)
+	s.attach(m)
 	for i := int64(1); i <= 1000; i++ {
 		if _, err := slave.WriteString("x"); err != nil {
 			t.Fatal(err)
@@ -70,12 +108,12 @@ func TestWhatIsOnItsWayIsNotDrained(t *testing.T) {
 
 // TestDrainGivesUp has a client that holds its end of the output and does not read.
 func TestDrainGivesUp(t *testing.T) {
-	master, slave := newTerminal(t)
+	m, slave := newTerminal(t)
 	defer func() { _ = slave.Close() }()
 	r, w := io.Pipe()
 	tty := &terminal{stdout: w, log: &logger{out: io.Discard}, exited: make(chan struct{}), copied: make(chan struct{})}
 	s := &stdio{tty: tty}
-	s.attach(master)
+	s.attach(m)
 	if _, err := slave.WriteString("x"); err != nil {
 		t.Fatal(err)
 	}

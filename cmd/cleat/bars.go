@@ -12,10 +12,11 @@ import (
 // bars show the progress of the parts of an image on stderr: one line for each part, redrawn on a terminal; without a
 // terminal, one line for each completed part.
 type bars struct {
-	out   *os.File
-	live  bool // out is a terminal
-	quiet bool
-	now   func() time.Time
+	out    *os.File
+	live   bool // out is a terminal
+	screen terminal
+	quiet  bool
+	now    func() time.Time
 
 	order []string
 	parts map[string]*bar
@@ -35,8 +36,11 @@ const (
 )
 
 func (a *app) newBars(quiet bool) *bars {
-	_, err := getTermios(a.stderr)
-	return &bars{out: a.stderr, live: err == nil, quiet: quiet, now: time.Now, parts: make(map[string]*bar)}
+	b := &bars{out: a.stderr, quiet: quiet, now: time.Now, parts: make(map[string]*bar)}
+	if c, err := openConsole(a.stderr); err == nil {
+		b.live, b.screen.output = true, c
+	}
+	return b
 }
 
 // update shows the parts that changed.
@@ -79,7 +83,7 @@ func (b *bars) finish() { b.drawn = 0 }
 // draw replaces the lines on the screen, as many as fit.
 func (b *bars) draw() {
 	width, height := 80, 24
-	if w, h, ok := (&terminal{output: b.out}).size(); ok && w > 20 && h > 2 {
+	if w, h, ok := b.screen.size(); ok && w > 20 && h > 2 {
 		width, height = int(w), int(h)
 	}
 	var text strings.Builder

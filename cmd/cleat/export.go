@@ -36,7 +36,7 @@ func imageExportCommand(a *app) *cobra.Command {
 func exportImages(ctx context.Context, a *app, path string, names []string, o client.ExportOptions) (err error) {
 	out := a.stdout
 	if path == "-" {
-		if _, err := getTermios(out); err == nil {
+		if _, err := openConsole(out); err == nil {
 			return hinted(fmt.Errorf("write archive: stdout is a terminal: %w", errdefs.ErrInvalidArgument), "use --output FILE, or redirect the output")
 		}
 	} else {

@@ -7,7 +7,6 @@ import (
 	"strings"
 
 	"github.com/containerd/errdefs"
-	"golang.org/x/sys/unix"
 )
 
 // maxPassword bounds a password, in bytes.
@@ -15,19 +14,17 @@ const maxPassword = 64 << 10
 
 // readPassword reads a line from stdin, without echo if stdin is a terminal.
 func (a *app) readPassword() (password string, err error) {
-	before, terr := getTermios(a.stdin)
+	stdin, terr := openConsole(a.stdin)
 	if terr == nil {
 		if _, err := a.stderr.WriteString("Password: "); err != nil {
 			return "", fmt.Errorf("ask for a password: %w", err)
 		}
-		silent := *before
-		silent.Lflag &^= unix.ECHO
-		if err := setTermios(a.stdin, &silent); err != nil {
+		if err := stdin.DisableEcho(); err != nil {
 			return "", fmt.Errorf("ask for a password: %w", err)
 		}
 		defer func() {
 			_, _ = a.stderr.WriteString("\n")
-			err = errors.Join(err, setTermios(a.stdin, before))
+			err = errors.Join(err, stdin.Reset())
 		}()
 	}
 	var line []byte

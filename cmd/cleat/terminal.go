@@ -9,16 +9,38 @@ import (
 	"sync"
 	"syscall"
 
+	"github.com/containerd/console"
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 )
 
-// terminal is the user's terminal, where stdin or stdout is one.
+// terminal is the user's terminal, if stdin or stdout is one.
 type terminal struct {
-	// input and output are nil where the stream is no terminal.
-	input, output *os.File
-	// before is how input was before it was made raw; nil while it is not.
-	before *unix.Termios
+	input, output console.Console // nil if the stream is not a terminal
+	raw           bool            // input is in raw mode
+}
+
+// stream is a stream of this process as a console's file. The descriptor of os.File's Fd would be made blocking, for
+// all processes that share it.
+type stream struct {
+	*os.File
+	fd uintptr
+}
+
+// Fd implements console.File.
+func (s stream) Fd() uintptr { return s.fd }
+
+// openConsole returns the terminal that a stream is, and console.ErrNotAConsole if it is something else.
+func openConsole(file *os.File) (console.Console, error) {
+	conn, err := file.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	s := stream{File: file}
+	if err := conn.Control(func(fd uintptr) { s.fd = fd }); err != nil {
+		return nil, err
+	}
+	return console.ConsoleFromFile(s)
 }
 
 // openTerminal looks at the streams. A process with a terminal and stdin needs one here too.
@@ -27,11 +49,11 @@ func (a *app) openTerminal(p *processFlags) (*terminal, error) {
 	if !p.tty || p.detach {
 		return t, nil
 	}
-	if _, err := getTermios(a.stdin); err == nil {
-		t.input = a.stdin
+	if c, err := openConsole(a.stdin); err == nil {
+		t.input = c
 	}
-	if _, err := getTermios(a.stdout); err == nil {
-		t.output = a.stdout
+	if c, err := openConsole(a.stdout); err == nil {
+		t.output = c
 	}
 	if p.interactive && t.input == nil {
 		return nil, hinted(fmt.Errorf("connect terminal: stdin is not one: %w", errdefs.ErrFailedPrecondition),
@@ -40,55 +62,53 @@ func (a *app) openTerminal(p *processFlags) (*terminal, error) {
 	return t, nil
 }
 
-// makeRaw hands every key to the container and its every byte to the screen; restore undoes it.
+// makeRaw passes every key to the container and its every byte to the screen; restore undoes it.
 func (t *terminal) makeRaw() error {
 	if t.input == nil {
 		return nil
 	}
-	before, err := getTermios(t.input)
-	if err != nil {
+	if err := t.input.SetRaw(); err != nil {
 		return fmt.Errorf("set terminal to raw mode: %w", err)
 	}
-	// cfmakeraw(3). The container's own terminal does the processing.
-	raw := *before
-	raw.Iflag &^= unix.IGNBRK | unix.BRKINT | unix.PARMRK | unix.ISTRIP | unix.INLCR | unix.IGNCR | unix.ICRNL | unix.IXON
-	raw.Oflag &^= unix.OPOST
-	raw.Lflag &^= unix.ECHO | unix.ECHONL | unix.ICANON | unix.ISIG | unix.IEXTEN
-	raw.Cflag = raw.Cflag&^(unix.CSIZE|unix.PARENB) | unix.CS8
-	raw.Cc[unix.VMIN], raw.Cc[unix.VTIME] = 1, 0
-	if err := setTermios(t.input, &raw); err != nil {
-		return fmt.Errorf("set terminal to raw mode: %w", err)
+	t.raw = true
+	if err := keepOutput(t.input); err != nil {
+		return fmt.Errorf("set terminal to raw mode: %w", errors.Join(err, t.restore()))
 	}
-	t.before = before
 	return nil
 }
 
-// restore gives the terminal back as it was. Restoring twice does nothing.
+// keepOutput ends the processing of output, which the container's own terminal does. SetRaw leaves it on, and a
+// program that moves the cursor one line down would find it in the first column.
+func keepOutput(c console.Console) error {
+	state, err := unix.IoctlGetTermios(int(c.Fd()), unix.TCGETS)
+	if err != nil {
+		return err
+	}
+	state.Oflag &^= unix.OPOST
+	return unix.IoctlSetTermios(int(c.Fd()), unix.TCSETS, state)
+}
+
+// restore returns the terminal to its state at openTerminal. Restoring twice does nothing.
 func (t *terminal) restore() error {
-	if t.before == nil {
+	if !t.raw {
 		return nil
 	}
-	before := t.before
-	t.before = nil
-	if err := setTermios(t.input, before); err != nil && !errors.Is(err, unix.EIO) { // EIO: the terminal is gone
+	t.raw = false
+	if err := t.input.Reset(); err != nil && !errors.Is(err, unix.EIO) { // EIO: the terminal is gone
 		return hinted(fmt.Errorf("restore terminal: %w", err), "the command reset makes the terminal usable again")
 	}
 	return nil
 }
 
-// gone tells of a terminal that hung up: its window was closed, or its connection lost. It knows from when reading
-// ends by that, which is before the terminal takes no settings any more.
+// gone reports whether the terminal hung up: its window was closed, or its connection lost. This is visible as soon as
+// reading ends, before the terminal refuses settings.
 func (t *terminal) gone() bool {
-	for _, f := range []*os.File{t.input, t.output} {
-		if f == nil {
+	for _, c := range []console.Console{t.input, t.output} {
+		if c == nil {
 			continue
 		}
-		fds := []unix.PollFd{{}} // that it hung up is told unasked
-		err := control(f, func(fd int) error {
-			fds[0].Fd = int32(fd)
-			_, err := unix.Poll(fds, 0) // which does not wait, so that no signal interrupts it
-			return err
-		})
+		fds := []unix.PollFd{{Fd: int32(c.Fd())}} // a hang-up needs no request
+		_, err := unix.Poll(fds, 0)               // which does not wait, so that no signal interrupts it
 		if err == nil && fds[0].Revents&unix.POLLHUP != 0 {
 			return true
 		}
@@ -96,47 +116,17 @@ func (t *terminal) gone() bool {
 	return false
 }
 
-// size is that of the window; ok is false where there is no terminal.
+// size is that of the window; ok is false without a terminal.
 func (t *terminal) size() (width, height uint32, ok bool) {
-	for _, f := range []*os.File{t.output, t.input} {
-		if f == nil {
+	for _, c := range []console.Console{t.output, t.input} {
+		if c == nil {
 			continue
 		}
-		var w *unix.Winsize
-		err := control(f, func(fd int) (err error) {
-			w, err = unix.IoctlGetWinsize(fd, unix.TIOCGWINSZ)
-			return err
-		})
-		if err == nil && w.Col > 0 && w.Row > 0 {
-			return uint32(w.Col), uint32(w.Row), true
+		if w, err := c.Size(); err == nil && w.Width > 0 && w.Height > 0 {
+			return uint32(w.Width), uint32(w.Height), true
 		}
 	}
 	return 0, 0, false
-}
-
-func getTermios(f *os.File) (t *unix.Termios, err error) {
-	err = control(f, func(fd int) (err error) {
-		t, err = unix.IoctlGetTermios(fd, unix.TCGETS)
-		return err
-	})
-	return t, err
-}
-
-func setTermios(f *os.File, t *unix.Termios) error {
-	return control(f, func(fd int) error { return unix.IoctlSetTermios(fd, unix.TCSETS, t) })
-}
-
-// control calls f with the file's descriptor, whose mode stays what it is.
-func control(file *os.File, f func(fd int) error) error {
-	rc, err := file.SyscallConn()
-	if err != nil {
-		return err
-	}
-	var ferr error
-	if err := rc.Control(func(fd uintptr) { ferr = f(int(fd)) }); err != nil {
-		return err
-	}
-	return ferr
 }
 
 // followSize calls resize now and whenever the window changes, until the returned function is
