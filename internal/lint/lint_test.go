@@ -3,6 +3,7 @@ package main
 import (
 	"go/parser"
 	"go/token"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -94,5 +95,32 @@ func TestSleepIsForbiddenInTestsToo(t *testing.T) {
 	c.file(file)
 	if len(c.findings) != 1 || !strings.Contains(c.findings[0], "Sleep") {
 		t.Fatal(c.findings)
+	}
+}
+
+func TestGivenModulesAreImportedByTheProduct(t *testing.T) {
+	product := []listed{
+		{ImportPath: module + "cmd/cleat", Deps: []string{module + "client", "github.com/containerd/go-runc"}, Imports: []string{module + "client"}},
+		{ImportPath: module + "client", Imports: []string{"fmt"}},
+	}
+	for _, m := range given() {
+		product[1].Imports = append(product[1].Imports, m+"/sub")
+	}
+	if got := givenInUse(product); len(got) != 0 {
+		t.Errorf("all are imported: findings %q", got)
+	}
+	const missing = "github.com/containerd/go-runc"
+	product[1].Imports = slices.DeleteFunc(product[1].Imports, func(i string) bool { return strings.HasPrefix(i, missing) })
+	for name, where := range map[string]listed{
+		"nowhere":           {},
+		"in a test":         {ImportPath: module + "client", GoFiles: nil, TestGoFiles: []string{"x_test.go"}},
+		"outside a binary":  {ImportPath: module + "integration", Imports: []string{missing}},
+		"by another module": {ImportPath: "example.org/other", Imports: []string{missing}},
+		"a namesake":        {ImportPath: module + "client", Imports: []string{missing + "2"}},
+	} {
+		got := givenInUse(append(slices.Clone(product), where))
+		if len(got) != 1 || !strings.HasPrefix(got[0], missing+": ") {
+			t.Errorf("imported %s: findings %q", name, got)
+		}
 	}
 }

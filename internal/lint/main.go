@@ -1,6 +1,6 @@
-// Command lint holds the rules that are cleat's own: which folder may import which (floors.go), and
-// what no code may do (rules.go). `make lint` runs it in the root of the repository; it prints a
-// line a finding and exits 1 if there is any.
+// Command lint holds the rules that are cleat's own: which folder may import which (floors.go),
+// which modules the product must use (given.go), and what no code may do (rules.go). `make lint`
+// runs it in the root of the repository; it prints a line a finding and exits 1 if there is any.
 package main
 
 import (
@@ -51,6 +51,7 @@ func run() ([]string, error) {
 	}
 	findings = append(findings, deps...)
 	findings = append(findings, generators(pkgs)...)
+	findings = append(findings, givenInUse(pkgs)...)
 	for _, p := range pkgs {
 		f, err := rules(p)
 		if err != nil {
