@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -55,28 +54,6 @@ func check(path string) error {
 	return nil
 }
 
-// open opens a FIFO with the flags and refuses what is none.
-func open(path string, flags int) (int, error) {
-	for {
-		fd, err := unix.Open(path, flags|unix.O_CLOEXEC|unix.O_NOCTTY, 0)
-		if errors.Is(err, unix.EINTR) {
-			continue
-		}
-		if err != nil {
-			return -1, &fs.PathError{Op: "open fifo", Path: path, Err: err}
-		}
-		var st unix.Stat_t
-		if err := unix.Fstat(fd, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFIFO {
-			_ = unix.Close(fd)
-			if err == nil {
-				err = ErrNotFIFO
-			}
-			return -1, &fs.PathError{Op: "open fifo", Path: path, Err: err}
-		}
-		return fd, nil
-	}
-}
-
 // Sink opens the FIFO at path as somebody's stdout. child is the writing end for the process to
 // inherit: blocking, with an open description of its own; close it once the process has it, or no
 // reader will ever see the end of file. hold is a reading end that must not be read: while it is
@@ -90,11 +67,6 @@ func Sink(path string) (hold, child *os.File, err error) {
 // of file, whether or not a client is there. It never blocks: what is written to it waits in
 // the poller.
 func Source(path string) (hold, child *os.File, err error) {
-	keep, err := open(path, unix.O_RDONLY|unix.O_NONBLOCK) // lets the two others open at once
-	if err != nil {
-		return nil, nil, err
-	}
-	defer func() { _ = unix.Close(keep) }()
 	return ends(path, unix.O_WRONLY, unix.O_RDONLY)
 }
 
@@ -109,31 +81,55 @@ func Outlet(path string) (r, child *os.File, err error) {
 
 // ReadEnd opens a reading end alone: the hold of a Sink, or r of an Outlet, for a process that has
 // its end already. It does not wait for a writer; without one, reading it is the end of file.
-func ReadEnd(path string) (*os.File, error) { return end(path, unix.O_RDONLY) }
-
-// WriteEnd opens a writing end alone: the hold of a Source for a process that has its end already.
-// Where nobody reads the FIFO any more it is ENXIO.
-func WriteEnd(path string) (*os.File, error) { return end(path, unix.O_WRONLY) }
-
-func end(path string, flag int) (*os.File, error) {
-	fd, err := open(path, flag|unix.O_NONBLOCK)
+func ReadEnd(path string) (*os.File, error) {
+	n, err := pin(path)
 	if err != nil {
 		return nil, err
 	}
-	return os.NewFile(uintptr(fd), path), nil
+	defer n.close()
+	release, err := n.hold()
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	return n.file(n.open(unix.O_RDONLY))
 }
 
+// WriteEnd opens a writing end alone: the hold of a Source for a process that has its end already.
+// If no process reads the FIFO any more it is ENXIO.
+func WriteEnd(path string) (*os.File, error) {
+	n, err := pin(path)
+	if err != nil {
+		return nil, err
+	}
+	defer n.close()
+	return n.file(n.openNow(unix.O_WRONLY))
+}
+
+// ends opens two ends of one pipe, whatever happens to its name. child is blocking.
 func ends(path string, holdFlag, childFlag int) (hold, child *os.File, err error) {
-	h, err := open(path, holdFlag|unix.O_NONBLOCK)
+	n, err := pin(path)
 	if err != nil {
 		return nil, nil, err
 	}
-	// Through the descriptor, so that both ends are of one pipe whatever happens to the name.
-	// It does not block: the other side is open, by the line above.
-	c, err := open("/proc/self/fd/"+strconv.Itoa(h), childFlag)
+	defer n.close()
+	release, err := n.hold()
 	if err != nil {
-		_ = unix.Close(h)
 		return nil, nil, err
+	}
+	defer release()
+	h, err := n.open(holdFlag)
+	if err != nil {
+		return nil, nil, err
+	}
+	c, err := n.open(childFlag)
+	if err == nil {
+		if err = unix.SetNonblock(c, false); err != nil {
+			err = errors.Join(n.fail(err), unix.Close(c))
+		}
+	}
+	if err != nil {
+		return nil, nil, errors.Join(err, unix.Close(h))
 	}
 	return os.NewFile(uintptr(h), path), os.NewFile(uintptr(c), path), nil
 }
@@ -141,24 +137,27 @@ func ends(path string, holdFlag, childFlag int) (hold, child *os.File, err error
 // OpenBoth opens both ends at once. It never blocks, and neither reading nor writing ever ends by
 // itself. Writes and reads wait in the poller; Close ends them.
 func OpenBoth(path string) (*os.File, error) {
-	fd, err := open(path, unix.O_RDWR|unix.O_NONBLOCK)
+	n, err := pin(path)
 	if err != nil {
 		return nil, err
 	}
-	return os.NewFile(uintptr(fd), path), nil
+	defer n.close()
+	return n.file(n.open(unix.O_RDWR))
 }
 
-// OpenWriter waits until somebody has the FIFO open for reading, or ctx ends, and returns its
+// OpenWriter waits until a process has the FIFO open for reading, or ctx ends, and returns its
 // writing end. Writing to it after the last reader left is EPIPE.
 func OpenWriter(ctx context.Context, path string) (*os.File, error) {
+	n, err := pin(path)
+	if err != nil {
+		return nil, err
+	}
+	defer n.close()
 	var tick *time.Ticker
 	for {
-		fd, err := open(path, unix.O_WRONLY|unix.O_NONBLOCK)
-		if err == nil {
-			return os.NewFile(uintptr(fd), path), nil
-		}
+		fd, err := n.openNow(unix.O_WRONLY)
 		if !errors.Is(err, unix.ENXIO) { // ENXIO: there is no reader
-			return nil, err
+			return n.file(fd, err)
 		}
 		if tick == nil {
 			tick = time.NewTicker(5 * time.Millisecond)

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -175,16 +176,100 @@ func TestCancelledWaitsLeakNothing(t *testing.T) {
 	if n := openFiles(t); n > files {
 		t.Errorf("%d descriptors, had %d", n, files)
 	}
+	awaitGoroutines(t, goroutines)
+}
+
+// awaitGoroutines waits until no more than most goroutines are left.
+func awaitGoroutines(t *testing.T, most int) {
+	t.Helper()
 	deadline := time.After(time.Minute)
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
-	for runtime.NumGoroutine() > goroutines {
+	for runtime.NumGoroutine() > most {
 		select {
 		case <-tick.C:
 		case <-deadline:
-			t.Fatalf("%d goroutines, had %d", runtime.NumGoroutine(), goroutines)
+			t.Fatalf("%d goroutines, had %d", runtime.NumGoroutine(), most)
 		}
 	}
+}
+
+// The ends of a pair are there from the beginning, and nothing else stays open.
+func TestPairs_OpenTheirEndsAlone(t *testing.T) {
+	for name, c := range map[string]struct {
+		open        func(string) (hold, child *os.File, err error)
+		hold, child int
+	}{
+		"sink":   {Sink, unix.O_RDONLY, unix.O_WRONLY},
+		"source": {Source, unix.O_WRONLY, unix.O_RDONLY},
+		"outlet": {Outlet, unix.O_RDONLY, unix.O_RDWR},
+	} {
+		path := newFIFO(t)
+		goroutines, files := runtime.NumGoroutine(), openFiles(t)
+		hold, child, err := c.open(path)
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if n := openFiles(t); n != files+2 {
+			t.Errorf("%s: %d descriptors opened, want 2", name, n-files)
+		}
+		for end, want := range map[*os.File]int{hold: c.hold | unix.O_NONBLOCK, child: c.child} {
+			conn, err := end.SyscallConn()
+			if err != nil {
+				t.Fatal(err)
+			}
+			var flags, onExec int
+			err = conn.Control(func(fd uintptr) {
+				flags, _ = unix.FcntlInt(fd, unix.F_GETFL, 0)
+				onExec, _ = unix.FcntlInt(fd, unix.F_GETFD, 0)
+			})
+			if err != nil || flags&(unix.O_ACCMODE|unix.O_NONBLOCK) != want || onExec&unix.FD_CLOEXEC == 0 {
+				t.Errorf("%s: flags %#x and %#x, %v, want %#x and CLOEXEC", name, flags, onExec, err, want)
+			}
+		}
+		_, _ = hold.Close(), child.Close()
+		if n := openFiles(t); n != files {
+			t.Errorf("%s: %d descriptors left", name, n-files)
+		}
+		awaitGoroutines(t, goroutines)
+	}
+}
+
+// What is not a FIFO is refused without being opened: that may have effects, and may wait.
+func TestOpen_TouchesNothingElse(t *testing.T) {
+	tty := newTTY(t)
+	for name, open := range map[string]func(string) error{
+		"sink":   func(p string) error { _, _, err := Sink(p); return err },
+		"source": func(p string) error { _, _, err := Source(p); return err },
+		"outlet": func(p string) error { _, _, err := Outlet(p); return err },
+		"both":   func(p string) error { _, err := OpenBoth(p); return err },
+		"reader": func(p string) error { _, err := OpenReader(p); return err },
+		"writer": func(p string) error { _, err := OpenWriter(within(t), p); return err },
+		"read":   func(p string) error { _, err := ReadEnd(p); return err },
+		"write":  func(p string) error { _, err := WriteEnd(p); return err },
+	} {
+		if err := open(tty); !errors.Is(err, ErrNotFIFO) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if err := open(tty + "-missing"); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s: missing: %v", name, err)
+		}
+	}
+}
+
+// newTTY returns the path of a locked pseudo-terminal: to open it is an error of its own.
+func newTTY(t *testing.T) string {
+	t.Helper()
+	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = master.Close() })
+	n, err := unix.IoctlGetInt(int(master.Fd()), unix.TIOCGPTN)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return "/dev/pts/" + strconv.Itoa(n)
 }
 
 // The process keeps writing while clients come and go, loses nothing and is not killed.
@@ -299,24 +384,6 @@ func TestSourceEndsWithHold(t *testing.T) {
 	}
 	if err := cmd.Wait(); err != nil || out.String() != "one two" {
 		t.Errorf("got %q, %v", out.String(), err)
-	}
-}
-
-func TestGrow(t *testing.T) {
-	path := newFIFO(t)
-	r, err := OpenReader(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = r.Close() }()
-	for _, c := range []struct{ ask, want int }{{256 << 10, 256 << 10}, {4096, 256 << 10}} {
-		if err := r.Grow(c.ask); err != nil {
-			t.Fatal(err)
-		}
-		var size int
-		if err := r.conn.Control(func(fd uintptr) { size, err = unix.FcntlInt(fd, unix.F_GETPIPE_SZ, 0) }); err != nil || size != c.want {
-			t.Errorf("asked for %d: %d, %v", c.ask, size, err)
-		}
 	}
 }
 

@@ -29,7 +29,12 @@ var (
 
 // OpenReader opens the FIFO's reading end at once, whether or not there is a writer.
 func OpenReader(path string) (*Reader, error) {
-	fd, err := open(path, unix.O_RDONLY|unix.O_NONBLOCK)
+	n, err := pin(path)
+	if err != nil {
+		return nil, err
+	}
+	defer n.close()
+	fd, err := n.openNow(unix.O_RDONLY)
 	if err != nil {
 		return nil, err
 	}
@@ -142,24 +147,6 @@ func (r *Reader) WriteTo(w io.Writer) (int64, error) {
 			return total, err
 		}
 	}
-}
-
-// Grow asks the kernel to let the pipe hold that many bytes, up from 64 KiB; it never shrinks it.
-// A reader that has much to read gets it at fewer turns: worth it while somebody reads, and not for
-// a pipe that nobody looks at, since all pipes of a user share a budget
-// (/proc/sys/fs/pipe-user-pages-soft). That the kernel refuses is an error that can be ignored.
-func (r *Reader) Grow(size int) error {
-	var gerr error
-	err := r.conn.Control(func(fd uintptr) {
-		if now, err := unix.FcntlInt(fd, unix.F_GETPIPE_SZ, 0); err == nil && now >= size {
-			return
-		}
-		_, gerr = unix.FcntlInt(fd, unix.F_SETPIPE_SZ, size)
-	})
-	if err := errors.Join(err, gerr); err != nil {
-		return fmt.Errorf("grow fifo: %w", err)
-	}
-	return nil
 }
 
 // Finish says that no further writer will come: where there is none, Read returns what is left

@@ -380,9 +380,6 @@ func readTime(t *testing.T, path string, size int64, start func()) time.Duration
 		t.Fatal(err)
 	}
 	defer func() { _ = r.Close() }()
-	if err := r.Grow(1 << 20); err != nil {
-		t.Log(err)
-	}
 	start()
 	if _, err := r.Read(make([]byte, 1)); err != nil {
 		t.Fatal(err)
