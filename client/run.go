@@ -2,16 +2,16 @@ package client
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
 
-	"github.com/cleatproject/cleat/proto/cleatapi"
 	"github.com/containerd/errdefs"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/cleatproject/cleat/internal/identifier"
+	"github.com/cleatproject/cleat/proto/cleatapi"
 )
 
 // RunRequest says what Run is to run.
@@ -73,9 +73,9 @@ func (c *Client) Run(ctx context.Context, r RunRequest) (Started, error) {
 		return Started{}, fmt.Errorf("encode spec: %w", err)
 	}
 	if r.ID == "" {
-		r.ID = randomHex(32)
+		r.ID = identifier.Random(32)
 	}
-	token := randomHex(16)
+	token := identifier.Random(16)
 	resp, err := call[cleatapi.RunResponse](ctx, c, cleatapi.ContainersService, "Run", &cleatapi.RunRequest{
 		Id: r.ID, Image: r.Image, Platform: r.Platform, Rootfs: r.RootFS, Spec: spec, User: r.User,
 		Snapshotter: r.Snapshotter, Runtime: r.Runtime, Labels: r.Labels,
@@ -104,11 +104,4 @@ func (c *Client) withdraw(ctx context.Context, id, token string) error {
 		return nil
 	}
 	return about("remove cancelled container", id, err)
-}
-
-// randomHex returns n random bytes in hexadecimal.
-func randomHex(n int) string {
-	b := make([]byte, n)
-	_, _ = rand.Read(b) // never fails: crypto/rand ends the program instead
-	return hex.EncodeToString(b)
 }

@@ -1,6 +1,7 @@
 package integration
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -25,7 +26,7 @@ func (d *Daemon) createTask(id string, s *specs.Spec, runtime string) (context.C
 	ctx, conn := d.grpc()
 	_, err := containersapi.NewContainersClient(conn).Create(ctx, &containersapi.CreateContainerRequest{
 		Container: &containersapi.Container{
-			ID: id, Runtime: &containersapi.Container_Runtime{Name: or(runtime, "io.containerd.runc.v2")},
+			ID: id, Runtime: &containersapi.Container_Runtime{Name: cmp.Or(runtime, "io.containerd.runc.v2")},
 			Spec: apiSpec(d.t, s),
 		},
 	})
@@ -98,15 +99,6 @@ func (d *Daemon) deleteTask(ctx context.Context, tasks tasksapi.TasksClient, id 
 	d.t.Helper()
 	_, err := tasks.Delete(ctx, &tasksapi.DeleteTaskRequest{ContainerID: id})
 	must(d.t, err)
-}
-
-func or(values ...string) string {
-	for _, v := range values {
-		if v != "" {
-			return v
-		}
-	}
-	return ""
 }
 
 // unpacked is a directory with the files of the test image.

@@ -3,7 +3,6 @@ package runtime
 import (
 	"context"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -29,7 +28,7 @@ func (t *Task) Start(ctx context.Context) (uint32, error) {
 		if t.cutOff(err) {
 			return 0, t.errRemoved()
 		}
-		return 0, named("start task "+t.id, err)
+		return 0, reason.Operation("start task "+t.id, err)
 	}
 	return t.Info().Pid, nil
 }
@@ -70,7 +69,7 @@ func ask[Resp any, PResp rpc.Pointer[Resp]](
 		return nil, t.errRemoved()
 	}
 	if err != nil {
-		return nil, named("task "+t.id, err)
+		return nil, reason.Operation("task "+t.id, err)
 	}
 	return resp, nil
 }
@@ -86,15 +85,6 @@ func askControl[Resp any, PResp rpc.Pointer[Resp]](
 	}
 	defer leave()
 	return ask[Resp, PResp](ctx, t, runtimeCall, method, req)
-}
-
-// named adds the operation and its object to an error, unless it is the OCI runtime's own, which
-// clients match from its beginning.
-func named(operation string, err error) error {
-	if strings.HasPrefix(err.Error(), "OCI runtime ") {
-		return err
-	}
-	return fmt.Errorf("%s: %w", operation, err)
 }
 
 // cutOff reports whether a call failed because the shim leaves with its task.

@@ -7,6 +7,7 @@ import (
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
 
+	"github.com/cleatproject/cleat/proto/reason"
 	"github.com/cleatproject/cleat/proto/task"
 	"github.com/cleatproject/cleat/proto/types"
 )
@@ -28,7 +29,7 @@ func (t *Task) End(ctx context.Context) error {
 		return t.errRemoved()
 	}
 	if err != nil && !errdefs.IsNotFound(err) { // it may have ended concurrently
-		return named("task "+t.id, err)
+		return reason.Operation("task "+t.id, err)
 	}
 	_, err = t.Wait(ctx, "")
 	return err

@@ -195,18 +195,9 @@ func (m *Manager) output(ctx context.Context, cmd *exec.Cmd, stdin []byte) ([]by
 		return nil, waitErr
 	}
 	if status != 0 {
-		return nil, fmt.Errorf("exit status %d: %s", status, firstText(stderr.String(), stdout.String()))
+		return nil, fmt.Errorf("exit status %d: %s", status, cmp.Or(strings.TrimSpace(stderr.String()), strings.TrimSpace(stdout.String()), "no message"))
 	}
 	return stdout.Bytes(), nil
-}
-
-func firstText(texts ...string) string {
-	for _, t := range texts {
-		if t = strings.TrimSpace(t); t != "" {
-			return t
-		}
-	}
-	return "no message"
 }
 
 // parseStart reads the answer of `start` in its three published forms: protobuf, JSON, and a bare

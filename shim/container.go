@@ -80,29 +80,3 @@ func (c *container) execList() []*process {
 	}
 	return out
 }
-
-// validID is the rule for identifiers: letters and digits, with single ._- between, at most 76.
-func validID(id string) error {
-	bad := func() error {
-		return fmt.Errorf("identifier %.80q: want letters and digits, joined by single '.', '_' or '-', 76 characters at most: %w",
-			id, errdefs.ErrInvalidArgument)
-	}
-	if id == "" || len(id) > 76 {
-		return bad()
-	}
-	sep := true // a separator may not come first, last or twice
-	for _, r := range []byte(id) {
-		switch {
-		case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9':
-			sep = false
-		case (r == '.' || r == '_' || r == '-') && !sep:
-			sep = true
-		default:
-			return bad()
-		}
-	}
-	if sep {
-		return bad()
-	}
-	return nil
-}

@@ -13,9 +13,11 @@ import (
 	runc "github.com/containerd/go-runc"
 	"golang.org/x/sys/unix"
 
+	"github.com/cleatproject/cleat/internal/identifier"
 	"github.com/cleatproject/cleat/internal/undo"
 	"github.com/cleatproject/cleat/mount"
 	"github.com/cleatproject/cleat/proto/events"
+	"github.com/cleatproject/cleat/proto/reason"
 	"github.com/cleatproject/cleat/proto/runcopts"
 	"github.com/cleatproject/cleat/proto/shimapi"
 	"github.com/cleatproject/cleat/proto/task"
@@ -31,7 +33,7 @@ const undoLimit = 30 * time.Second
 func (s *Server) Create(ctx context.Context, req *task.CreateTaskRequest) (*task.CreateTaskResponse, error) {
 	p, err := s.create(ctx, req, "create")
 	if err != nil {
-		return nil, named("create container", req.Id, err)
+		return nil, reason.Operation(fmt.Sprintf("create container %.80s", req.Id), err)
 	}
 	p.mu.Lock()
 	pid := p.pid
@@ -54,7 +56,7 @@ func (s *Server) Run(ctx context.Context, req *shimapi.RunRequest) (*shimapi.Run
 	}
 	p, err := s.create(ctx, req.Create, "run")
 	if err != nil {
-		return nil, named("run container", req.Create.Id, err)
+		return nil, reason.Operation(fmt.Sprintf("run container %.80s", req.Create.Id), err)
 	}
 	defer s.watch(p)
 	defer s.tellOOM(p.container) // what came before anybody watched
@@ -143,7 +145,7 @@ func (s *Server) create(ctx context.Context, req *task.CreateTaskRequest, verb s
 
 // prepare checks the request and makes the container, known to nobody yet.
 func (s *Server) prepare(req *task.CreateTaskRequest, owner string) (*container, *runcopts.Options, error) {
-	if err := validID(req.Id); err != nil {
+	if err := identifier.Check(req.Id); err != nil {
 		return nil, nil, err
 	}
 	if !filepath.IsAbs(req.Bundle) {

@@ -13,6 +13,7 @@ import (
 	"github.com/containerd/errdefs"
 	runc "github.com/containerd/go-runc"
 
+	"github.com/cleatproject/cleat/internal/identifier"
 	"github.com/cleatproject/cleat/proto/rpc"
 	"github.com/cleatproject/cleat/proto/types"
 	"github.com/cleatproject/cleat/reaper"
@@ -49,10 +50,10 @@ func Main(args []string, version string) error {
 	case info:
 		return printInfo(cfg, env)
 	}
-	if err := validID(cfg.ID); err != nil {
+	if err := identifier.Check(cfg.ID); err != nil {
 		return fmt.Errorf("-id: %w", err)
 	}
-	if err := validID(cfg.Namespace); err != nil {
+	if err := identifier.Check(cfg.Namespace); err != nil {
 		return fmt.Errorf("-namespace: %w", err)
 	}
 	switch cfg.Verb {

@@ -214,15 +214,6 @@ func classOf(msg string) error {
 	}
 }
 
-// named adds the operation and its object to an error, unless it is the OCI runtime's own, which
-// clients match from its beginning.
-func named(operation, id string, err error) error {
-	if strings.HasPrefix(err.Error(), "OCI runtime ") {
-		return err
-	}
-	return fmt.Errorf("%s %.80s: %w", operation, id, err)
-}
-
 // readPid returns the pid that the runtime wrote, or an error.
 func readPid(path string) (int, error) {
 	data, err := os.ReadFile(path)

@@ -15,18 +15,6 @@ import (
 	"github.com/cleatproject/cleat/proto/types"
 )
 
-func TestValidID(t *testing.T) {
-	for id, ok := range map[string]bool{
-		"a": true, "a-b_c.d": true, "0": true, strings.Repeat("x", 76): true,
-		"": false, "-a": false, "a-": false, "a..b": false, "../x": false, "a/b": false, "a b": false,
-		"é": false, "a\x00": false, strings.Repeat("x", 77): false,
-	} {
-		if err := validID(id); (err == nil) != ok || err != nil && !errdefs.IsInvalidArgument(err) {
-			t.Errorf("%q: %v", id, err)
-		}
-	}
-}
-
 func TestParseTarget(t *testing.T) {
 	for in, want := range map[string]target{
 		"":                             {kind: toNull},

@@ -10,6 +10,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/containerd/ttrpc"
 
+	"github.com/cleatproject/cleat/internal/identifier"
 	"github.com/cleatproject/cleat/proto/sandbox"
 	"github.com/cleatproject/cleat/proto/types"
 )
@@ -51,7 +52,7 @@ func sandboxMethods(s *Server) map[string]ttrpc.Method {
 
 // CreateSandbox makes the sandbox, one a shim.
 func (s *Server) CreateSandbox(_ context.Context, req *sandbox.CreateSandboxRequest) (*types.Empty, error) {
-	if err := validID(req.SandboxId); err != nil {
+	if err := identifier.Check(req.SandboxId); err != nil {
 		return nil, fmt.Errorf("sandbox: %w", err)
 	}
 	if len(req.Rootfs) > 0 {

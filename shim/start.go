@@ -10,8 +10,10 @@ import (
 	"github.com/containerd/errdefs"
 	runc "github.com/containerd/go-runc"
 
+	"github.com/cleatproject/cleat/internal/identifier"
 	"github.com/cleatproject/cleat/internal/undo"
 	"github.com/cleatproject/cleat/proto/events"
+	"github.com/cleatproject/cleat/proto/reason"
 	"github.com/cleatproject/cleat/proto/task"
 	"github.com/cleatproject/cleat/proto/types"
 	"github.com/cleatproject/cleat/reaper"
@@ -39,7 +41,7 @@ func (s *Server) Start(ctx context.Context, req *task.StartRequest) (*task.Start
 		err = s.startExec(ctx, p)
 	}
 	if err != nil {
-		return nil, errors.Join(named("start", p.id(), err), p.advance(evStartFailed))
+		return nil, errors.Join(reason.Operation("start "+p.id(), err), p.advance(evStartFailed))
 	}
 	_, child := p.snapshot()
 	at := startTime(child)
@@ -104,7 +106,7 @@ func (s *Server) Exec(ctx context.Context, req *task.ExecProcessRequest) (*types
 	if err != nil {
 		return nil, err
 	}
-	if err := validID(req.ExecId); err != nil {
+	if err := identifier.Check(req.ExecId); err != nil {
 		return nil, err
 	}
 	if req.Spec == nil || len(req.Spec.Value) == 0 {

@@ -3,11 +3,10 @@ package snapshot
 import (
 	"context"
 	"fmt"
-	"math"
-	"strconv"
-	"strings"
 
 	"github.com/containerd/errdefs"
+
+	"github.com/cleatproject/cleat/internal/bytesize"
 )
 
 // Limited is a Driver that can limit what a snapshot holds itself, its parents not counted unless it
@@ -35,23 +34,12 @@ func CheckLimit(bytes int64) error {
 	return nil
 }
 
-// ParseLimit reads a limit: a whole number of bytes, or one with a unit of k, m, g, t or p, each 1024 of
-// the one before, with an optional ib or b behind it. It is an invalid argument if it is none, or one
-// that CheckLimit refuses.
+// ParseLimit reads a limit: a size as of bytesize.ParseWhole. It is an invalid argument if it is none, or one that
+// CheckLimit refuses.
 func ParseLimit(text string) (int64, error) {
-	digits := strings.TrimRight(strings.ToLower(text), "bikmgtp")
-	unit := strings.ToLower(text)[len(digits):]
-	shift := 0
-	if unit != "" && unit != "b" {
-		shift = 10 * (strings.IndexByte("kmgtp", unit[0]) + 1)
-		if rest := unit[1:]; shift == 0 || rest != "" && rest != "b" && rest != "ib" {
-			return 0, fmt.Errorf("a limit of %q: want a whole number of bytes, or one with a unit such as 512MiB or 10GiB: %w", text, errdefs.ErrInvalidArgument)
-		}
+	bytes, err := bytesize.ParseWhole(text)
+	if err != nil {
+		return 0, fmt.Errorf("limit: %w", err)
 	}
-	n, err := strconv.ParseUint(digits, 10, 63)
-	if err != nil || n > math.MaxInt64>>shift {
-		return 0, fmt.Errorf("a limit of %q: want a whole number of bytes below 8 EiB, or one with a unit such as 512MiB or 10GiB: %w", text, errdefs.ErrInvalidArgument)
-	}
-	bytes := int64(n) << shift
 	return bytes, CheckLimit(bytes)
 }

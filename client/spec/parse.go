@@ -1,13 +1,14 @@
 package spec
 
 import (
-	"math"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/cleatproject/cleat/internal/bytesize"
 )
 
 // ParseMount reads a mount in the form type=bind|tmpfs,src=PATH,dst=PATH[,ro][,KEY=VALUE...].
@@ -134,25 +135,5 @@ func boolean(value string, given bool) (bool, error) {
 	return strconv.ParseBool(value)
 }
 
-// ParseBytes reads a size: a number, whole or not, and optionally a unit of b, k, m, g, t, each
-// 1024 of the one before, with an optional ib or b behind it.
-func ParseBytes(text string) (int64, error) {
-	lower := strings.ToLower(strings.TrimSpace(text))
-	number := strings.TrimRight(lower, "bkmgti")
-	unit := lower[len(number):]
-	factor := int64(1)
-	if unit != "" && unit != "b" {
-		const units = "kmgt"
-		at := strings.IndexByte(units, unit[0])
-		rest := unit[1:]
-		if at < 0 || (rest != "" && rest != "b" && rest != "ib") {
-			return 0, invalid("size %q: want a number and b, k, m, g or t, for example 64m", text)
-		}
-		factor <<= 10 * (at + 1)
-	}
-	n, err := strconv.ParseFloat(number, 64)
-	if err != nil || n < 0 || n*float64(factor) > math.MaxInt64/2 || math.IsNaN(n) {
-		return 0, invalid("size %q: want a number and b, k, m, g or t, for example 64m", text)
-	}
-	return int64(n * float64(factor)), nil
-}
+// ParseBytes reads a size, as of bytesize.Parse; spaces around it are ignored.
+func ParseBytes(text string) (int64, error) { return bytesize.Parse(strings.TrimSpace(text)) }

@@ -8,6 +8,8 @@ import (
 
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
+
+	"github.com/cleatproject/cleat/internal/identifier"
 )
 
 // create makes and locks a directory for a Set. It holds a shared lock on root meanwhile: Collect
@@ -27,7 +29,7 @@ func create(root string) (*Set, error) {
 	if err := flock(guard, unix.LOCK_SH); err != nil {
 		return nil, fmt.Errorf("lock %s: %w", root, err)
 	}
-	dir := filepath.Join(root, randomName())
+	dir := filepath.Join(root, identifier.Random(12))
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		return nil, err
 	}

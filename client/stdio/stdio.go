@@ -19,8 +19,7 @@
 package stdio
 
 import (
-	"crypto/rand"
-	"encoding/hex"
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -95,7 +94,7 @@ func Reserve(root string, want Want) (*Set, error) {
 // is using them it is errdefs.ErrFailedPrecondition; where the container has left them,
 // errdefs.ErrNotFound. Close leaves the files.
 func Open(paths Paths) (*Set, error) {
-	dir := filepath.Dir(first(paths.Stdout, paths.Stderr, paths.Stdin))
+	dir := filepath.Dir(cmp.Or(paths.Stdout, paths.Stderr, paths.Stdin))
 	lock, err := lockDir(dir)
 	if errors.Is(err, unix.EWOULDBLOCK) {
 		return nil, fmt.Errorf("attach to %s: another client is attached: %w", dir, errdefs.ErrFailedPrecondition)
@@ -260,21 +259,6 @@ func enlarge(f *os.File) error {
 	return rc.Control(func(fd uintptr) {
 		_, _ = unix.FcntlInt(fd, unix.F_SETPIPE_SZ, pipeSize)
 	})
-}
-
-func randomName() string {
-	var b [12]byte
-	_, _ = rand.Read(b[:]) // never fails: crypto/rand ends the program instead
-	return hex.EncodeToString(b[:])
-}
-
-func first(values ...string) string {
-	for _, v := range values {
-		if v != "" {
-			return v
-		}
-	}
-	return ""
 }
 
 func closeAll(files []*os.File) error {

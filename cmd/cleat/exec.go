@@ -13,6 +13,7 @@ import (
 	"github.com/cleatproject/cleat/client"
 	"github.com/cleatproject/cleat/client/spec"
 	"github.com/cleatproject/cleat/client/stdio"
+	"github.com/cleatproject/cleat/internal/identifier"
 )
 
 func execCommand(a *app) *cobra.Command {
@@ -31,7 +32,7 @@ func execCommand(a *app) *cobra.Command {
 		defer proxy.close()
 		err := a.withClient(ctx, func(c *client.Client) error {
 			return byID(ctx, c, args[0], func(id string) error {
-				x := &execution{processFlags: p, a: a, c: c, proxy: proxy, id: id, execID: "exec-" + newID()[:16]}
+				x := &execution{processFlags: p, a: a, c: c, proxy: proxy, id: id, execID: "exec-" + identifier.Random(8)}
 				return explain(ctx, c, id, x.do(ctx, args[1:]))
 			})
 		})

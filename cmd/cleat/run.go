@@ -3,8 +3,6 @@ package main
 import (
 	"cmp"
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
@@ -20,6 +18,7 @@ import (
 	"github.com/cleatproject/cleat/client"
 	"github.com/cleatproject/cleat/client/spec"
 	"github.com/cleatproject/cleat/client/stdio"
+	"github.com/cleatproject/cleat/internal/identifier"
 )
 
 func runCommand(a *app) *cobra.Command {
@@ -100,7 +99,7 @@ func (r *runner) do(ctx context.Context, fs *pflag.FlagSet, args []string) (err 
 func (r *runner) prepare(ctx context.Context, fs *pflag.FlagSet, args []string) error {
 	id := r.name
 	if id == "" {
-		id = newID()
+		id = identifier.New()
 	}
 	r.req = client.RunRequest{
 		ID: id, User: r.user, Snapshotter: r.snapshotter, Runtime: r.runtime, AutoRemove: r.remove && !r.readsLogOfDaemon(),
@@ -254,13 +253,6 @@ func (r *runner) hint(err error) error {
 		return hinted(err, "cleat rm "+r.req.ID+" removes the container of that name; --name selects another")
 	}
 	return err
-}
-
-// newID generates the id of a container.
-func newID() string {
-	var b [32]byte
-	_, _ = rand.Read(b[:]) // never fails: crypto/rand ends the program instead
-	return hex.EncodeToString(b[:])
 }
 
 // firstError returns err, or later if err is nil.

@@ -49,16 +49,6 @@ func (g guard) check(ctx context.Context, method string, req any) (context.Conte
 // errDenied is the answer of deny.
 var errDenied = errors.New("denied")
 
-// firstError returns the first error: a request with many faults is refused for one.
-func firstError(errs ...error) error {
-	for _, err := range errs {
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // unary is the interceptor of gRPC.
 func (g guard) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, handle grpc.UnaryHandler) (any, error) {
 	ctx, err := g.check(access.UnderLease(ctx), info.FullMethod, req)

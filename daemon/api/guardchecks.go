@@ -2,6 +2,7 @@ package api
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"slices"
 	"strings"
@@ -67,7 +68,7 @@ func checkContainer(ctx context.Context, g guard, p *policy.Policy, c *container
 	if c.GetSandbox() != "" {
 		return p.Refuse("container.sandbox", "%.100q", c.GetSandbox())
 	}
-	if err := firstError(p.Labels(c.GetLabels()), p.Runtime(c.GetRuntime().GetName()), anyOptions(p, c.GetRuntime().GetOptions())); err != nil {
+	if err := cmp.Or(p.Labels(c.GetLabels()), p.Runtime(c.GetRuntime().GetName()), anyOptions(p, c.GetRuntime().GetOptions())); err != nil {
 		return err
 	}
 	if s := c.GetSpec(); s != nil {
@@ -115,7 +116,7 @@ func checkStored(ctx context.Context, g guard, p *policy.Policy, id string) (met
 		_, err := p.Spec(c.Spec.Value, g.specOptions(ns, false))
 		errs = append(errs, err)
 	}
-	return c, ns, firstError(errs...)
+	return c, ns, cmp.Or(errs...)
 }
 
 func createTask(ctx context.Context, g guard, p *policy.Policy, req any) error {
@@ -134,7 +135,7 @@ func createTask(ctx context.Context, g guard, p *policy.Policy, req any) error {
 				return err
 			}
 		}
-		if err := firstError(p.Stdio(r.GetStdin(), r.GetStdout(), r.GetStderr()), anyOptions(p, r.GetOptions())); err != nil {
+		if err := cmp.Or(p.Stdio(r.GetStdin(), r.GetStdout(), r.GetStderr()), anyOptions(p, r.GetOptions())); err != nil {
 			return err
 		}
 		return g.ownRootfs(ctx, p, ns, c, wire.FromMounts(r.GetRootfs()))
@@ -209,7 +210,7 @@ func runContainer(ctx context.Context, g guard, p *policy.Policy, req any) error
 			errs = append(errs, p.HostDirectory(r.Rootfs))
 		}
 		spec, err := p.Spec(r.Spec, g.specOptions(ns, false))
-		if err := firstError(append(errs, err)...); err != nil {
+		if err := cmp.Or(append(errs, err)...); err != nil {
 			return err
 		}
 		r.Spec = spec

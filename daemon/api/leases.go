@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"strings"
@@ -44,7 +45,7 @@ func (s leases) view(ctx context.Context, f func(metadata.Leases) error) error {
 }
 
 func (s leases) Create(ctx context.Context, req *api.CreateRequest) (*api.CreateResponse, error) {
-	v := metadata.Lease{ID: first(req.GetID(), strings.ToLower(rand.Text())), Labels: req.GetLabels()}
+	v := metadata.Lease{ID: cmp.Or(req.GetID(), strings.ToLower(rand.Text())), Labels: req.GetLabels()}
 	err := s.update(ctx, func(l metadata.Leases) error {
 		created, err := l.Create(v)
 		if err == nil {

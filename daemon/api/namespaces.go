@@ -10,6 +10,7 @@ import (
 
 	"github.com/cleatproject/cleat/daemon/api/access"
 	"github.com/cleatproject/cleat/daemon/service"
+	"github.com/cleatproject/cleat/internal/identifier"
 	"github.com/cleatproject/cleat/metadata"
 )
 
@@ -34,7 +35,7 @@ func (s namespaces) Get(ctx context.Context, req *api.GetNamespaceRequest) (*api
 	err := s.svc.DB.View(ctx, func(tx *metadata.Tx) (err error) {
 		ns, err = tx.Namespaces().Get(req.GetName())
 		if errors.Is(err, errdefs.ErrNotFound) {
-			ns.Name, err = req.GetName(), metadata.ValidateID(req.GetName())
+			ns.Name, err = req.GetName(), identifier.Check(req.GetName())
 		}
 		return err
 	})

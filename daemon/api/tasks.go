@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -124,7 +125,7 @@ func (s tasks) Get(ctx context.Context, req *api.GetRequest) (*api.GetResponse, 
 		return nil, err
 	}
 	return &api.GetResponse{Process: &apitask.Process{
-		ContainerID: t.ID(), ID: first(req.GetExecID(), t.ID()), Pid: st.Pid, Status: apitask.Status(st.Status),
+		ContainerID: t.ID(), ID: cmp.Or(req.GetExecID(), t.ID()), Pid: st.Pid, Status: apitask.Status(st.Status),
 		Stdin: st.Stdin, Stdout: st.Stdout, Stderr: st.Stderr, Terminal: st.Terminal,
 		ExitStatus: st.ExitStatus, ExitedAt: exitStamp(st.ExitedAt.Time()),
 	}}, nil
@@ -133,13 +134,6 @@ func (s tasks) Get(ctx context.Context, req *api.GetRequest) (*api.GetResponse, 
 // exitStamp is the time of a process's exit. That of a running process is the zero time of Go, which
 // clients test for; a missing timestamp is the Unix epoch for them.
 func exitStamp(t time.Time) *timestamppb.Timestamp { return timestamppb.New(t) }
-
-func first(a, b string) string {
-	if a != "" {
-		return a
-	}
-	return b
-}
 
 // List lists the tasks that match the filter, whose fields are id, container, pid, status and runtime.
 func (s tasks) List(ctx context.Context, req *api.ListTasksRequest) (*api.ListTasksResponse, error) {

@@ -17,8 +17,8 @@ import (
 
 	"github.com/cleatproject/cleat/daemon/api/access"
 	"github.com/cleatproject/cleat/daemon/policy"
+	"github.com/cleatproject/cleat/internal/identifier"
 	"github.com/cleatproject/cleat/internal/version"
-	"github.com/cleatproject/cleat/metadata"
 )
 
 // Config is the configuration file, /etc/cleat/config.toml; flags override it.
@@ -192,7 +192,7 @@ func (c *Config) Access() (access.Users, error) {
 			return nil, fmt.Errorf("namespace_access.%s: want a numeric user id other than root's: %w", user, errdefs.ErrInvalidArgument)
 		}
 		for _, ns := range namespaces {
-			if err := metadata.ValidateID(ns); err != nil {
+			if err := identifier.Check(ns); err != nil {
 				return nil, fmt.Errorf("namespace_access.%s: %w", user, err)
 			}
 		}

@@ -100,16 +100,6 @@ func (p *Policy) none(there bool, what string) error {
 	return p.Refuse(what, "")
 }
 
-// first returns the first error: a request with many faults is refused for one.
-func first(errs ...error) error {
-	for _, err := range errs {
-		if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
 // Runtime checks the name of a runtime; empty is the daemon's default.
 func (p *Policy) Runtime(name string) error {
 	if slices.Contains([]string{"", p.Default, "io.containerd.cleat.v2", "io.containerd.runc.v2"}, name) || slices.Contains(p.Runtimes, name) {

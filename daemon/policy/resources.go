@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -51,7 +52,7 @@ func (p *Policy) Resources(r *specs.LinuxResources, created bool) error {
 	if m := r.Memory; m != nil {
 		errs = append(errs, p.none(m.DisableOOMKiller != nil && *m.DisableOOMKiller, "linux.resources.memory.disableOOMKiller"))
 	}
-	return first(append(errs, p.none(r.Network != nil, "linux.resources.network"))...)
+	return cmp.Or(append(errs, p.none(r.Network != nil, "linux.resources.network"))...)
 }
 
 func (p *Policy) deviceRules(rules []specs.LinuxDeviceCgroup, created bool) error {

@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"path"
@@ -38,7 +39,7 @@ func (p *Policy) Spec(raw []byte, o SpecOptions) ([]byte, error) {
 		}
 		s.Linux.Seccomp = profile
 	}
-	if err := first(p.top(&s), p.process(s.Process), p.mounts(s.Mounts), p.linux(s.Linux, o)); err != nil {
+	if err := cmp.Or(p.top(&s), p.process(s.Process), p.mounts(s.Mounts), p.linux(s.Linux, o)); err != nil {
 		return nil, err
 	}
 	out, err := json.Marshal(&s)
@@ -83,7 +84,7 @@ func (p *Policy) top(s *specs.Spec) error {
 			p.none(len(h.Poststop) > 0, "hooks.poststop"),
 		)
 	}
-	return first(append(errs,
+	return cmp.Or(append(errs,
 		p.need(Annotations, len(s.Annotations) > 0, "annotations"),
 		p.none(s.VM != nil, "vm"), p.none(s.Windows != nil, "windows"), p.none(s.Solaris != nil, "solaris"),
 		p.none(s.ZOS != nil, "zos"), p.none(s.FreeBSD != nil, "freebsd"),
@@ -109,7 +110,7 @@ func (p *Policy) process(s *specs.Process) error {
 			}
 		}
 	}
-	return first(append(errs,
+	return cmp.Or(append(errs,
 		p.need(Unconfined, s.SelinuxLabel != "", "process.selinuxLabel"),
 		p.need(Unconfined, s.ApparmorProfile == "unconfined", "process.apparmorProfile"),
 		p.none(s.OOMScoreAdj != nil && *s.OOMScoreAdj < 0, "process.oomScoreAdj"),
@@ -136,7 +137,7 @@ func (p *Policy) linux(l *specs.Linux, o SpecOptions) error {
 	if c := l.CgroupsPath; c != "" && (path.Clean(c) != c || !slices.ContainsFunc(o.Cgroups, below)) {
 		errs = append(errs, p.Refuse("linux.cgroupsPath", "%.200q is not below %s", c, strings.Join(o.Cgroups, " or ")))
 	}
-	return first(append(errs,
+	return cmp.Or(append(errs,
 		p.none(len(l.NetDevices) > 0, "linux.netDevices"),
 		p.none(l.IntelRdt != nil, "linux.intelRdt"),
 		p.none(l.MemoryPolicy != nil, "linux.memoryPolicy"),
@@ -150,7 +151,7 @@ func (p *Policy) protection(l *specs.Linux) error {
 	if p.has(Unconfined) {
 		return nil
 	}
-	return first(
+	return cmp.Or(
 		p.missing("linux.maskedPaths", l.MaskedPaths, requiredMasks()),
 		p.missing("linux.readonlyPaths", l.ReadonlyPaths, spec.ReadonlyPaths()),
 		p.seccomp(l.Seccomp),
@@ -217,7 +218,7 @@ func (p *Policy) namespaces(list []specs.LinuxNamespace) error {
 	hosts := func(typ specs.LinuxNamespaceType) string {
 		return "linux.namespaces: the host's " + string(typ) + " namespace"
 	}
-	return first(
+	return cmp.Or(
 		p.need(HostNetwork, !own[specs.NetworkNamespace], hosts(specs.NetworkNamespace)),
 		p.need(HostPID, !own[specs.PIDNamespace], hosts(specs.PIDNamespace)),
 		p.need(HostIPC, !own[specs.IPCNamespace], hosts(specs.IPCNamespace)),

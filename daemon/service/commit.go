@@ -1,6 +1,7 @@
 package service
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -78,7 +79,7 @@ func planCommit(req *cleatapi.CommitRequest) (*commitPlan, error) {
 		return nil, fmt.Errorf("commit container %s: %w", req.Container, err)
 	}
 	p := &commitPlan{name: name, level: int(req.CompressionLevel), created: time.Now()}
-	if p.compression, err = parseCompression(first(req.Compression, string(archive.Gzip)), p.level); err != nil {
+	if p.compression, err = parseCompression(cmp.Or(req.Compression, string(archive.Gzip)), p.level); err != nil {
 		return nil, fmt.Errorf("commit container %s: %w", req.Container, err)
 	}
 	if req.CreatedAt != nil {
@@ -158,7 +159,7 @@ func (s *Service) commitBase(ctx context.Context, hold *metadata.Hold, namespace
 		}
 	}
 	return nil, reason.With(fmt.Errorf("commit container %s: the image that it was made of, %s, is incomplete: %w",
-		c.ID, first(c.Image, "which has no name"), errdefs.ErrFailedPrecondition), reason.ImageIncomplete)
+		c.ID, cmp.Or(c.Image, "which has no name"), errdefs.ErrFailedPrecondition), reason.ImageIncomplete)
 }
 
 // commandOf is what a container was made to run, for its image's history.

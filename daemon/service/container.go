@@ -1,6 +1,7 @@
 package service
 
 import (
+	"cmp"
 	"context"
 
 	apievents "github.com/containerd/containerd/api/events"
@@ -18,7 +19,7 @@ func (s *Service) CreateContainer(ctx context.Context, namespace string, c metad
 		if err != nil {
 			return err
 		}
-		v.Runtime.Name = first(v.Runtime.Name, runtimeName)
+		v.Runtime.Name = cmp.Or(v.Runtime.Name, runtimeName)
 		if created, err = tx.Containers(namespace).Create(v); err != nil {
 			return err
 		}

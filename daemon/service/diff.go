@@ -1,6 +1,7 @@
 package service
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -86,12 +87,12 @@ type madeLayer struct {
 
 // diff is Diff with the layer held by the caller.
 func (s *Service) diff(ctx context.Context, hold *metadata.Hold, namespace string, req DiffRequest) (layer madeLayer, err error) {
-	req.MediaType = first(req.MediaType, ocispec.MediaTypeImageLayerGzip)
+	req.MediaType = cmp.Or(req.MediaType, ocispec.MediaTypeImageLayerGzip)
 	compression, err := compressionOf(req.MediaType)
 	if err != nil {
 		return layer, err
 	}
-	w, err := s.Blobs(namespace).Writer(ctx, first(req.Ref, "diff-"+rand.Text()), content.WriterOptions{})
+	w, err := s.Blobs(namespace).Writer(ctx, cmp.Or(req.Ref, "diff-"+rand.Text()), content.WriterOptions{})
 	if err != nil {
 		return layer, err
 	}

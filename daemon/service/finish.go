@@ -211,13 +211,27 @@ func (s *Service) Begin() {
 	s.wg.Go(func() { s.monitorRestarts(s.ctx) })
 	s.wg.Go(func() { s.tendCgroups(s.ctx) })
 	s.wg.Go(func() {
-		for what, f := range map[string]func(context.Context) error{
-			"take up containers": s.Resume, "clean up snapshots": s.CleanSnapshots, "restore storage limits": s.restoreLimits,
-			"let frozen containers go on": s.thawLeft,
-		} {
-			if err := f(s.ctx); err != nil && s.ctx.Err() == nil {
-				s.Log.Error("cannot "+what, "error", err)
+		for _, step := range s.recoveries() {
+			if err := step.run(s.ctx); err != nil && s.ctx.Err() == nil {
+				s.Log.Error("cannot "+step.what, "error", err)
 			}
 		}
 	})
+}
+
+// recovery is a step of taking up what an earlier daemon left.
+type recovery struct {
+	what string
+	run  func(context.Context) error
+}
+
+// recoveries returns the steps in the order of their urgency: what keeps users waiting comes first, what only frees
+// space last. None depends on another's success.
+func (s *Service) recoveries() []recovery {
+	return []recovery{
+		{"resume frozen containers", s.thawLeft},
+		{"resume containers", s.Resume},
+		{"restore storage limits", s.restoreLimits},
+		{"clean up snapshots", s.CleanSnapshots},
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -61,5 +62,18 @@ func TestResumeTakesAwayATaskWhoseExitIsOnRecord(t *testing.T) {
 	}
 	if r, err := s.container(t.Context(), "one", "c"); err != nil || r.ID != "c" {
 		t.Errorf("the record: %+v, %v", r, err)
+	}
+}
+
+func TestRecoveries_HaveOneOrder(t *testing.T) {
+	for range 10 {
+		var got []string
+		for _, r := range new(Service).recoveries() {
+			got = append(got, r.what)
+		}
+		want := []string{"resume frozen containers", "resume containers", "restore storage limits", "clean up snapshots"}
+		if !slices.Equal(got, want) {
+			t.Fatalf("order %q, want %q", got, want)
+		}
 	}
 }

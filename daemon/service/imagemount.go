@@ -1,6 +1,7 @@
 package service
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -55,7 +56,7 @@ func (s *Service) MountImage(ctx context.Context, namespace string, req *cleatap
 	if err != nil {
 		return nil, err
 	}
-	snapshotter = first(req.Snapshotter, snapshotter)
+	snapshotter = cmp.Or(req.Snapshotter, snapshotter)
 	if err := s.targetFree(ctx, namespace, req.Target, req.MountNamespace); err != nil {
 		return nil, err
 	}

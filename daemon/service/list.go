@@ -1,6 +1,7 @@
 package service
 
 import (
+	"cmp"
 	"context"
 	"strings"
 
@@ -133,7 +134,7 @@ func (s *Service) Shims(namespace string) []*cleatapi.Shim {
 			continue
 		}
 		out = append(out, &cleatapi.Shim{
-			Id: i.ID, Namespace: i.Namespace, Pid: i.ShimPid, Runtime: first(i.Runtime, runtime.NativeRuntime),
+			Id: i.ID, Namespace: i.Namespace, Pid: i.ShimPid, Runtime: cmp.Or(i.Runtime, runtime.NativeRuntime),
 			Version: i.ShimVersion, Socket: strings.TrimPrefix(i.ShimAddress, "unix://"), State: string(i.Link),
 		})
 	}

@@ -1,6 +1,7 @@
 package service
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -84,7 +85,7 @@ func (d *Store) imported(list []image.Imported) []image.Imported {
 		var names []string
 		switch {
 		case d.Loose:
-			names = []string{first(img.Name, "import-"+img.Target.Digest.Algorithm().String()+"@"+img.Target.Digest.String())}
+			names = []string{cmp.Or(img.Name, "import-"+img.Target.Digest.Algorithm().String()+"@"+img.Target.Digest.String())}
 		case img.Whole:
 			names = d.ofWhole(img.Target.Digest)
 		default:

@@ -1,6 +1,7 @@
 package service
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strings"
@@ -69,7 +70,7 @@ func (s *Service) pushed(ctx context.Context, namespace, name, reference string)
 		}
 		return found[0], nil
 	}
-	return s.resolve(ctx, namespace, first(name, reference))
+	return s.resolve(ctx, namespace, cmp.Or(name, reference))
 }
 
 // pushPlatform returns the platform to push a manifest of, or nil for the whole image: a registry takes an

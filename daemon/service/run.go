@@ -1,9 +1,8 @@
 package service
 
 import (
+	"cmp"
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
@@ -14,6 +13,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/cleatproject/cleat/daemon/service/announce"
+	"github.com/cleatproject/cleat/internal/identifier"
 	"github.com/cleatproject/cleat/internal/undo"
 	"github.com/cleatproject/cleat/metadata"
 	"github.com/cleatproject/cleat/proto/reason"
@@ -71,7 +71,7 @@ type RunResult struct {
 // and whatever a crash leaves is found by its missing record: the task by its uncommitted state, the
 // snapshot by CleanSnapshots, the log by CleanLogs.
 func (s *Service) Run(ctx context.Context, namespace string, req RunRequest) (_ RunResult, err error) {
-	req.ID = first(req.ID, newID())
+	req.ID = cmp.Or(req.ID, identifier.New())
 	if err := req.check(); err != nil {
 		return RunResult{}, err
 	}
@@ -137,9 +137,9 @@ func (r *run) plan(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		r.container.Runtime = metadata.Runtime{Name: first(req.Runtime, runtimeName), Options: recordAny(req.Options)}
+		r.container.Runtime = metadata.Runtime{Name: cmp.Or(req.Runtime, runtimeName), Options: recordAny(req.Options)}
 		if req.Image != "" {
-			r.container.Snapshotter = first(req.Snapshotter, snapshotter)
+			r.container.Snapshotter = cmp.Or(req.Snapshotter, snapshotter)
 		}
 		if _, err := tx.Containers(r.namespace).Get(req.ID); err == nil {
 			return fmt.Errorf("container %s: %w", req.ID, reason.ContainerExists)
@@ -289,17 +289,10 @@ func (r *run) createRecords(tx *metadata.Tx) error {
 	return announce.Add(tx, r.namespace, "/containers/create", announce.ContainerCreated(r.container))
 }
 
-// newID returns a container id as Docker's users know it: 64 hex digits.
-func newID() string {
-	var b [32]byte
-	rand.Read(b[:]) //nolint:errcheck // never fails, by its contract
-	return hex.EncodeToString(b[:])
-}
-
 // check validates what the request itself shows.
 func (req *RunRequest) check() error {
 	id := req.ID
-	if err := metadata.ValidateID(id); err != nil {
+	if err := identifier.Check(id); err != nil {
 		return err
 	}
 	if (req.Image == "") == (req.Rootfs == "") {

@@ -1,6 +1,7 @@
 package service
 
 import (
+	"cmp"
 	"context"
 
 	apievents "github.com/containerd/containerd/api/events"
@@ -18,7 +19,7 @@ func (s *Service) CreateSandbox(ctx context.Context, namespace string, v metadat
 		if err != nil {
 			return err
 		}
-		v.Runtime.Name = first(v.Runtime.Name, runtimeName)
+		v.Runtime.Name = cmp.Or(v.Runtime.Name, runtimeName)
 		if created, err = tx.Sandboxes(namespace).Create(v); err != nil {
 			return err
 		}

@@ -1,6 +1,7 @@
 package service
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -55,7 +56,7 @@ func (s *Service) LaunchSandbox(ctx context.Context, namespace, controller strin
 	if v.ID != o.ID {
 		return fmt.Errorf("sandbox %.80q is described as %.80q: %w", o.ID, v.ID, errdefs.ErrInvalidArgument)
 	}
-	if err := checkSandboxer(first(controller, v.Sandboxer)); err != nil {
+	if err := checkSandboxer(cmp.Or(controller, v.Sandboxer)); err != nil {
 		return err
 	}
 	if o.Runtime = v.Runtime.Name; o.Runtime == "" {

@@ -8,6 +8,7 @@
 package service
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -138,8 +139,8 @@ func (s *Service) defaults(tx *metadata.Tx, namespace string) (snapshotter, runt
 	if err != nil && !errors.Is(err, errdefs.ErrNotFound) {
 		return "", "", err
 	}
-	return first(ns.Labels[labelDefaultSnapshotter], s.DefaultSnapshotter),
-		first(ns.Labels[labelDefaultRuntime], s.DefaultRuntime), nil
+	return cmp.Or(ns.Labels[labelDefaultSnapshotter], s.DefaultSnapshotter),
+		cmp.Or(ns.Labels[labelDefaultRuntime], s.DefaultRuntime), nil
 }
 
 // defaultSnapshotter is the one for requests in the namespace that name none.
@@ -149,16 +150,6 @@ func (s *Service) defaultSnapshotter(ctx context.Context, namespace string) (nam
 		return err
 	})
 	return name, err
-}
-
-// first returns the first text that is not empty.
-func first(texts ...string) string {
-	for _, t := range texts {
-		if t != "" {
-			return t
-		}
-	}
-	return ""
 }
 
 // driver returns a snapshot driver by name.

@@ -1,6 +1,7 @@
 package service
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -116,7 +117,7 @@ func (s *Service) completeSpec(p parsedSpec, namespace, id, rootfs string) ([]by
 		cgroup = filepath.Join(s.CgroupParent, namespace, id)
 	}
 	err := errors.Join(
-		p.root.set("path", first(rootfs, "rootfs")), p.all.set("root", p.root),
+		p.root.set("path", cmp.Or(rootfs, "rootfs")), p.all.set("root", p.root),
 		p.linux.set("cgroupsPath", cgroup), p.all.set("linux", p.linux),
 		s.ProcessDefaults.fill(p.process), p.all.set("process", p.process),
 	)

@@ -1,6 +1,7 @@
 package service
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -82,7 +83,7 @@ func (s *Service) planTask(ctx context.Context, namespace string, req *TaskReque
 	if o.Spec, err = s.ProcessDefaults.complete(c.Spec.Value); err != nil {
 		return fmt.Errorf("spec of container %s: %w", l.ID, err)
 	}
-	l.Runtime = first(l.Runtime, c.Runtime.Name)
+	l.Runtime = cmp.Or(l.Runtime, c.Runtime.Name)
 	if l.Join == nil && c.SandboxID != "" {
 		if l.Join, err = s.joinSandbox(namespace, c.SandboxID); err != nil {
 			return fmt.Errorf("create task %s: %w", l.ID, err)

@@ -1,6 +1,7 @@
 package service
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -100,7 +101,7 @@ func (s *Service) unpacks(ctx context.Context, namespace string, list []Unpack) 
 	}
 	out := make([]unpackTo, len(list))
 	for i, u := range list {
-		out[i].snapshotter, out[i].required = first(u.Snapshotter, def), u.Required
+		out[i].snapshotter, out[i].required = cmp.Or(u.Snapshotter, def), u.Required
 		if _, err := s.driver(out[i].snapshotter); err != nil {
 			return nil, err
 		}

@@ -20,7 +20,7 @@ type floor struct {
 
 // The floors of the design, ground floor first. The longest folder that matches a package rules.
 func design() []floor {
-	ground := []string{"proto", "fifo", "reaper", "mount", "internal/durable", "internal/undo", "internal/inject", "internal/exitrecord", "internal/version", "internal/treecmp", "internal/keylock", "internal/filelock", "internal/inroot", "internal/xattr", "internal/hostproc", "internal/gate", "internal/userdb", "internal/filters"}
+	ground := []string{"proto", "fifo", "reaper", "mount", "internal/durable", "internal/undo", "internal/inject", "internal/exitrecord", "internal/version", "internal/treecmp", "internal/keylock", "internal/filelock", "internal/inroot", "internal/xattr", "internal/hostproc", "internal/gate", "internal/userdb", "internal/filters", "internal/identifier", "internal/bytesize"}
 	leaves := []string{"internal/durable", "internal/undo", "internal/inject", "internal/keylock"}
 	first := append(slices.Clone(ground), "content", "archive", "snapshot", "events")
 	stores := append(slices.Clone(first), "metadata")
@@ -30,7 +30,7 @@ func design() []floor {
 		{"fifo", leaves},
 		{"reaper", leaves},
 		{"mount", leaves},
-		{"mount/activation", append(slices.Clone(leaves), "mount", "proto/reason")},
+		{"mount/activation", append(slices.Clone(leaves), "mount", "proto/reason", "internal/bytesize")},
 		{"internal", []string{"internal/durable", "internal/xattr"}},
 		{"internal/userdb", []string{"internal/inroot", "proto/reason"}},
 		{"internal/lint", nil},
@@ -38,7 +38,7 @@ func design() []floor {
 		{"archive", ground},
 		{"snapshot", ground},
 		{"events", ground},
-		{"client", []string{"proto"}},
+		{"client", []string{"proto", "internal/identifier", "internal/bytesize"}},
 		{"metadata", first},
 		{"runtime", append(slices.Clone(ground), "events")},
 		{"shim", ground},
@@ -51,7 +51,7 @@ func design() []floor {
 		{"daemon/config", append(slices.Clone(second), "daemon/service", "daemon/policy", "daemon/api")},
 		{"daemon/doctor", append(slices.Clone(second), "daemon", "daemon/service")},
 		{"daemon", append(slices.Clone(second), "daemon/service", "daemon/streams", "daemon/policy", "daemon/api", "daemon/config")},
-		{"cmd/cleat", []string{"client", "mount", "internal/version"}},
+		{"cmd/cleat", []string{"client", "mount", "internal/version", "internal/identifier"}},
 		{"cmd/cleatd", []string{"daemon"}},
 		{"cmd/containerd-shim-cleat-v2", []string{"shim", "internal/version"}},
 		{"integration", []string{""}},

@@ -10,11 +10,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 
 	"github.com/containerd/errdefs"
 
+	"github.com/cleatproject/cleat/internal/bytesize"
 	"github.com/cleatproject/cleat/mount"
 	"github.com/cleatproject/cleat/proto/reason"
 )
@@ -128,18 +128,11 @@ func checkUUID(text string) error {
 	return nil
 }
 
-// parseSize reads a number of bytes with an optional binary unit.
+// parseSize reads the size of a file system, which may have a space before its unit.
 func parseSize(text string) (int64, error) {
-	shift := 0
-	number := text
-	for i, unit := range []string{"KiB", "MiB", "GiB", "TiB"} {
-		if n, ok := strings.CutSuffix(text, unit); ok {
-			number, shift = strings.TrimSpace(n), 10*(i+1)
-		}
+	n, err := bytesize.ParseWhole(strings.Replace(text, " ", "", 1))
+	if err == nil && n == 0 {
+		err = fmt.Errorf("size %q: want more than 0: %w", text, errdefs.ErrInvalidArgument)
 	}
-	n, err := strconv.ParseInt(number, 10, 64)
-	if err != nil || n <= 0 || n > (1<<62)>>shift {
-		return 0, fmt.Errorf("size %q: want a number of bytes, or one of KiB, MiB, GiB or TiB: %w", text, errdefs.ErrInvalidArgument)
-	}
-	return n << shift, nil
+	return n, err
 }

@@ -6,8 +6,9 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/cleatproject/cleat/proto/reason"
 	"github.com/containerd/errdefs"
+
+	"github.com/cleatproject/cleat/proto/reason"
 )
 
 func TestReasonHasItsClassAndText(t *testing.T) {
@@ -82,5 +83,16 @@ func TestFromRuntime(t *testing.T) {
 		if got := reason.FromRuntime(message); got != want {
 			t.Errorf("%s: %s, want %s", message, got, want)
 		}
+	}
+}
+
+func TestOperation_LeavesTheTextOfRuntimesAlone(t *testing.T) {
+	own := reason.With(errors.New("OCI runtime create failed: no space"), reason.DiskFull)
+	if err := reason.Operation("create container c", own); err != own { //nolint:errorlint // the very value
+		t.Errorf("got %v", err)
+	}
+	other := reason.With(errors.New("mount rootfs: no space"), reason.DiskFull)
+	if err := reason.Operation("create container c", other); err.Error() != "create container c: mount rootfs: no space" || reason.Of(err) != reason.DiskFull {
+		t.Errorf("got %v, reason %v", err, reason.Of(err))
 	}
 }

@@ -1,6 +1,9 @@
 package reason
 
-import "strings"
+import (
+	"fmt"
+	"strings"
+)
 
 // FromRuntime returns the reason of an error from the message of an OCI runtime: runc, runsc and crun
 // report causes in text only. RuntimeFailed stands for everything else. Only the part after the phrase
@@ -41,4 +44,13 @@ func has(text string, parts ...string) bool {
 		}
 	}
 	return false
+}
+
+// Operation adds an operation and its object to an error, unless the error is the OCI runtime's own, which clients
+// match from its beginning.
+func Operation(operation string, err error) error {
+	if strings.HasPrefix(err.Error(), "OCI runtime ") {
+		return err
+	}
+	return fmt.Errorf("%s: %w", operation, err)
 }

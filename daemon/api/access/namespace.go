@@ -8,7 +8,7 @@ import (
 	"github.com/containerd/ttrpc"
 	"google.golang.org/grpc/metadata"
 
-	meta "github.com/cleatproject/cleat/metadata"
+	"github.com/cleatproject/cleat/internal/identifier"
 )
 
 // Keys under which a request's namespace travels.
@@ -36,7 +36,7 @@ func CheckNamespace(ctx context.Context, ns string) (string, error) {
 	if ns == "" {
 		return "", fmt.Errorf("namespace is required: %w", errdefs.ErrFailedPrecondition)
 	}
-	if err := meta.ValidateID(ns); err != nil {
+	if err := identifier.Check(ns); err != nil {
 		return "", fmt.Errorf("namespace: %w", err)
 	}
 	return ns, Allow(ctx, ns)

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/cleatproject/cleat/events"
+	"github.com/cleatproject/cleat/internal/identifier"
 	"github.com/cleatproject/cleat/metadata"
 )
 
@@ -48,7 +49,7 @@ func Collected(tx *metadata.Tx, r metadata.Removed) error {
 // Valid checks an event that came over the API: its topic is identifiers, each after a slash. The error
 // is of the class invalid argument.
 func Valid(e events.Event) error {
-	if err := metadata.ValidateID(e.Namespace); err != nil {
+	if err := identifier.Check(e.Namespace); err != nil {
 		return fmt.Errorf("namespace of an event: %w", err)
 	}
 	parts := strings.Split(e.Topic, "/")
@@ -56,7 +57,7 @@ func Valid(e events.Event) error {
 		return fmt.Errorf("event topic %q: it begins with a slash, as in /tasks/exit: %w", e.Topic, errdefs.ErrInvalidArgument)
 	}
 	for _, p := range parts[1:] {
-		if err := metadata.ValidateID(p); err != nil {
+		if err := identifier.Check(p); err != nil {
 			return fmt.Errorf("event topic %q: %w", e.Topic, err)
 		}
 	}
