@@ -13,7 +13,7 @@ import (
 // Compression is how a layer is compressed.
 type Compression string
 
-// The compressions that Compress knows.
+// The compressions that CompressLevel knows.
 const (
 	Uncompressed Compression = ""
 	Gzip         Compression = "gzip"
@@ -23,12 +23,9 @@ const (
 // gzipBlock is how many bytes of a gzip stream are compressed by themselves.
 const gzipBlock = 1 << 20
 
-// Compress returns a writer that compresses to w, on several processors at once. The same input
-// gives the same output, whatever their number. The caller closes it, which does not close w. An
-// unknown compression is an invalid argument.
-func Compress(w io.Writer, c Compression) (io.WriteCloser, error) { return CompressLevel(w, c, 0) }
-
-// CompressLevel is Compress at a level: 1 to 9 for gzip, 1 to 22 for zstd, 0 for the default.
+// CompressLevel returns a writer that compresses to w, on several processors at once, at a level: 1 to 9
+// for gzip, 1 to 22 for zstd, 0 for the default. The same input gives the same output, whatever their
+// number. The caller closes it, which does not close w. An unknown compression is an invalid argument.
 func CompressLevel(w io.Writer, c Compression, level int) (io.WriteCloser, error) {
 	if err := CheckLevel(c, level); err != nil {
 		return nil, err

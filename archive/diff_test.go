@@ -260,7 +260,7 @@ func TestCompressedInPartsIsOne(t *testing.T) {
 	for _, c := range []archive.Compression{archive.Uncompressed, archive.Gzip, archive.Zstd} {
 		var bufs [2]bytes.Buffer
 		for i := range bufs {
-			w, err := archive.Compress(&bufs[i], c)
+			w, err := archive.CompressLevel(&bufs[i], c, 0)
 			must(t, err)
 			// In pieces of other sizes each time, as files come.
 			for rest := data; len(rest) > 0; {
@@ -282,7 +282,7 @@ func TestCompressedInPartsIsOne(t *testing.T) {
 			t.Errorf("%q: what comes out differs", c)
 		}
 	}
-	if _, err := archive.Compress(io.Discard, "lzma"); !errdefs.IsInvalidArgument(err) {
+	if _, err := archive.CompressLevel(io.Discard, "lzma", 0); !errdefs.IsInvalidArgument(err) {
 		t.Errorf("unknown compression: %v", err)
 	}
 }

@@ -106,7 +106,7 @@ func writeLayer(path string, c archive.Compression) (diffID string, err error) {
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
 	w := bufio.NewWriterSize(f, 1<<20)
-	zw, err := archive.Compress(w, c)
+	zw, err := archive.CompressLevel(w, c, 0)
 	if err != nil {
 		return "", err
 	}

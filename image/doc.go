@@ -94,29 +94,6 @@ type Stacker interface {
 	CommitUpon(ctx context.Context, name, key, parent string) error
 }
 
-// FromStore makes a content store, with all its blobs, a Content.
-func FromStore(s *content.Store) Content { return storeContent{s} }
-
-type storeContent struct{ store *content.Store }
-
-func (s storeContent) ReaderAt(ctx context.Context, d digest.Digest) (Blob, error) {
-	r, err := s.store.ReaderAt(ctx, d)
-	if err != nil {
-		return nil, err
-	}
-	return r, nil
-}
-
-func (s storeContent) Writer(ctx context.Context, ref string, opts content.WriterOptions) (BlobWriter, error) {
-	w, err := s.store.Writer(ctx, ref, opts)
-	if err != nil {
-		return nil, err
-	}
-	return w, nil
-}
-
-func (s storeContent) Abort(ctx context.Context, ref string) error { return s.store.Abort(ctx, ref) }
-
 // invalidf makes an error of the class invalid argument.
 func invalidf(format string, args ...any) error {
 	return fmt.Errorf("%w: %w", fmt.Errorf(format, args...), errdefs.ErrInvalidArgument)

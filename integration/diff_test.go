@@ -119,7 +119,7 @@ func TestDiffServiceOnBothTransports(t *testing.T) {
 	} {
 		for suffix, compression := range map[string]archive.Compression{"": "", "+gzip": archive.Gzip, "+zstd": archive.Zstd} {
 			var b bytes.Buffer
-			w, err := archive.Compress(&b, compression)
+			w, err := archive.CompressLevel(&b, compression, 0)
 			must(t, err)
 			_, err = w.Write(plain)
 			must(t, err)

@@ -53,7 +53,7 @@ func TestFailuresLeaveNothing(t *testing.T) {
 	if err := WriteFile(filepath.Join(dir, "missing", "f"), nil, 0o644); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("got %v, want that the directory does not exist", err)
 	}
-	f, err := CreateAtomic(filepath.Join(dir, "g"), 0o600)
+	f, err := On(OS{}).CreateAtomic(filepath.Join(dir, "g"), 0o600)
 	if err != nil {
 		t.Fatal(err)
 	}

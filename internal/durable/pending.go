@@ -24,11 +24,6 @@ type PendingFile struct {
 // CreateAtomic starts a file that will appear at path with exactly the permissions perm.
 // The caller ends it with Commit or Abort. Until then its bytes are in a file beside path
 // whose name starts with TempPrefix.
-func CreateAtomic(path string, perm fs.FileMode) (*PendingFile, error) {
-	return On(OS{}).CreateAtomic(path, perm)
-}
-
-// CreateAtomic is the function of that name.
 func (d Disk) CreateAtomic(path string, perm fs.FileMode) (*PendingFile, error) {
 	tmp := filepath.Join(filepath.Dir(path), TempPrefix+rand.Text())
 	f, err := d.OpenFile(tmp, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)

@@ -182,23 +182,6 @@ func Release(dir string) error {
 	return err
 }
 
-// Limit returns the limit of a directory, 0 if there is none.
-func Limit(dir string) (bytes int64, err error) {
-	err = opened(dir, func(f *os.File) error {
-		id, err := own(f)
-		if id == 0 || err != nil {
-			return err
-		}
-		q, err := quotasOf(f, id)
-		bytes = int64(q.hardBlocks * blockSize)
-		return err
-	})
-	if absent(err) {
-		return 0, nil
-	}
-	return bytes, err
-}
-
 // own returns the number of a directory's project, 0 if it is in none that claim has drawn for it: it
 // may be in one that an administrator has put everything in.
 func own(f *os.File) (uint32, error) {
