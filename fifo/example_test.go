@@ -36,13 +36,12 @@ func Example() {
 	_ = child.Close()
 	fmt.Println("echo:", err)
 
-	r, err := fifo.OpenReader(path)
+	r, err := fifo.ReadEnd(path) // the writer is gone: what is there is all
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
 	defer func() { _ = r.Close() }()
-	_ = r.Finish() // the writer is gone: take what is there
 	text, err := io.ReadAll(r)
 	fmt.Printf("%q %v\n", text, err)
 	// Output:

@@ -102,43 +102,6 @@ func TestReaderWaitsForItsFirstWriter(t *testing.T) {
 	}
 }
 
-func TestFinishEndsTheWait(t *testing.T) {
-	path := newFIFO(t)
-	both, err := OpenBoth(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := io.WriteString(both, "left"); err != nil {
-		t.Fatal(err)
-	}
-	r, err := OpenReader(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = r.Close() }()
-	if err := both.Close(); err != nil {
-		t.Fatal(err)
-	}
-	p := make([]byte, 10)
-	if n, err := r.Read(p); err != nil || string(p[:n]) != "left" {
-		t.Fatalf("read %q, %v", p[:n], err)
-	}
-	ended := make(chan error, 1)
-	go func() {
-		_, err := r.Read(p)
-		if err == io.EOF { //nolint:errorlint // the bare value is the contract
-			_, err = r.Read(p)
-		}
-		ended <- err
-	}()
-	if err := r.Finish(); err != nil {
-		t.Fatal(err)
-	}
-	if err := <-ended; err != io.EOF { //nolint:errorlint // the bare value is the contract
-		t.Errorf("got %v, want EOF", err)
-	}
-}
-
 func TestCloseEndsRead(t *testing.T) {
 	r, err := OpenReader(newFIFO(t))
 	if err != nil {
@@ -322,38 +285,20 @@ func over(exited <-chan struct{}) bool {
 // client reads some bytes and leaves; once the writer has exited, all that is left.
 func client(t *testing.T, path string, to io.Writer, exited <-chan struct{}) {
 	t.Helper()
-	r, err := OpenReader(path)
+	ended := over(exited)
+	r, err := ReadEnd(path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = r.Close() }()
-	stop := make(chan struct{})
-	joined := make(chan struct{})
-	go func() {
-		defer close(joined)
-		select {
-		case <-exited:
-			if err := r.Finish(); err != nil {
-				t.Error(err)
-			}
-		case <-stop:
-		}
-	}()
-	for range 3 {
-		if _, err := io.CopyN(to, r, 1000); err != nil {
-			if !errors.Is(err, io.EOF) {
-				t.Error(err)
-			}
-			break
-		}
+	if ended {
+		_, err = io.Copy(to, r)
+	} else {
+		_, err = io.CopyN(to, r, 3000)
 	}
-	if over(exited) {
-		if _, err := io.Copy(to, r); err != nil {
-			t.Error(err)
-		}
+	if err != nil && !errors.Is(err, io.EOF) {
+		t.Error(err)
 	}
-	close(stop)
-	<-joined
 }
 
 func TestSourceEndsWithHold(t *testing.T) {

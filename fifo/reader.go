@@ -7,25 +7,20 @@ import (
 	"os"
 	"sync/atomic"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 // Reader reads a FIFO to the end that its writers make. Unlike a plain file opened without
 // blocking it waits for the first writer instead of reporting an end. One goroutine may read
-// while others call Finish and Close.
+// while others call Close.
 type Reader struct {
-	file     *os.File
-	conn     syscall.RawConn
-	finished atomic.Bool
-	closed   atomic.Bool
+	file   *os.File
+	conn   syscall.RawConn
+	closed atomic.Bool
 }
 
-var (
-	_ io.ReadCloser = (*Reader)(nil)
-	_ io.WriterTo   = (*Reader)(nil)
-)
+var _ io.ReadCloser = (*Reader)(nil)
 
 // OpenReader opens the FIFO's reading end at once, whether or not there is a writer.
 func OpenReader(path string) (*Reader, error) {
@@ -53,25 +48,11 @@ func (r *Reader) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	for {
-		n, err := r.readOnce(p)
-		if errors.Is(err, os.ErrDeadlineExceeded) && r.finished.Load() {
-			// Finish woke us: from here on an empty pipe is its end.
-			if err := r.file.SetReadDeadline(time.Time{}); err != nil {
-				return 0, err
-			}
-			continue
-		}
-		return n, err
-	}
-}
-
-func (r *Reader) readOnce(p []byte) (int, error) {
 	var n int
 	var rerr error
 	err := r.conn.Read(func(fd uintptr) bool {
 		var ready bool
-		n, ready, rerr = r.attempt(int(fd), p)
+		n, ready, rerr = attempt(int(fd), p)
 		return ready
 	})
 	if err != nil {
@@ -84,7 +65,7 @@ func (r *Reader) readOnce(p []byte) (int, error) {
 }
 
 // attempt reads without waiting; ready is false where there is nothing to report yet.
-func (r *Reader) attempt(fd int, p []byte) (n int, ready bool, err error) {
+func attempt(fd int, p []byte) (n int, ready bool, err error) {
 	for {
 		n, err = unix.Read(fd, p)
 		switch {
@@ -103,7 +84,7 @@ func (r *Reader) attempt(fd int, p []byte) (n int, ready bool, err error) {
 		case err != nil:
 			return 0, true, err
 		case events&unix.POLLIN != 0: // one came since, and wrote
-		case events&unix.POLLHUP != 0 || r.finished.Load():
+		case events&unix.POLLHUP != 0:
 			return 0, true, io.EOF
 		default:
 			return 0, false, nil
@@ -122,41 +103,6 @@ func pollOnce(fd int) (events int16, err error) {
 			return 0, fmt.Errorf("poll fifo: %w", err)
 		}
 	}
-}
-
-// copyBuffer is what WriteTo reads at once.
-const copyBuffer = 128 << 10
-
-// WriteTo copies to w until the end that the writers make; io.Copy uses it.
-func (r *Reader) WriteTo(w io.Writer) (int64, error) {
-	var total int64
-	buf := make([]byte, copyBuffer)
-	for {
-		n, err := r.Read(buf)
-		if n > 0 {
-			m, werr := w.Write(buf[:n])
-			total += int64(m)
-			if werr != nil {
-				return total, werr
-			}
-		}
-		if errors.Is(err, io.EOF) {
-			return total, nil
-		}
-		if err != nil {
-			return total, err
-		}
-	}
-}
-
-// Finish says that no further writer will come: where there is none, Read returns what is left
-// and then io.EOF instead of waiting. It wakes a Read that waits.
-func (r *Reader) Finish() error {
-	r.finished.Store(true)
-	if err := r.file.SetReadDeadline(time.Unix(1, 0)); err != nil {
-		return fmt.Errorf("finish fifo: %w", err)
-	}
-	return nil
 }
 
 // Close closes the reading end and ends a Read that waits.
