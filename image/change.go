@@ -7,13 +7,15 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/cleatproject/cleat/internal/rawjson"
 )
 
 // Change is an instruction that changes an image's configuration, as it stands in a Dockerfile.
 type Change struct{ verb, text string }
 
 // instruction says how an instruction changes the configuration's member "config".
-type instruction func(config document, text string) error
+type instruction func(config rawjson.Object, text string) error
 
 func instructions() map[string]instruction {
 	return map[string]instruction{
@@ -39,10 +41,10 @@ func ParseChange(text string) (Change, error) {
 	if strings.Contains(c.text, "$") {
 		return c, nil // what it means is the image's to say
 	}
-	return c, c.apply(document{})
+	return c, c.apply(rawjson.Object{})
 }
 
-func (c Change) apply(config document) error {
+func (c Change) apply(config rawjson.Object) error {
 	if err := instructions()[c.verb](config, c.text); err != nil {
 		return fmt.Errorf("change %s %.200s: %w", c.verb, c.text, err)
 	}
@@ -51,7 +53,7 @@ func (c Change) apply(config document) error {
 
 // applyChanges changes the configuration of an image. As in a Dockerfile an ENTRYPOINT takes the
 // command away that the image had for its own.
-func applyChanges(config document, changes []Change) error {
+func applyChanges(config rawjson.Object, changes []Change) error {
 	has := func(verb string) bool {
 		return slices.ContainsFunc(changes, func(c Change) bool { return c.verb == verb })
 	}
@@ -67,9 +69,9 @@ func applyChanges(config document, changes []Change) error {
 }
 
 // words splits a text with the variables of the image's environment.
-func words(config document, text string) ([]string, error) {
+func words(config rawjson.Object, text string) ([]string, error) {
 	var env []string
-	if err := config.get("Env", &env); err != nil {
+	if err := config.Get("Env", &env); err != nil {
 		return nil, err
 	}
 	return splitWords(text, func(name string) string {
@@ -83,7 +85,7 @@ func words(config document, text string) ([]string, error) {
 }
 
 func setCommand(member string) instruction {
-	return func(config document, text string) error {
+	return func(config rawjson.Object, text string) error {
 		args := []string{"/bin/sh", "-c", text}
 		if strings.HasPrefix(text, "[") {
 			args = nil
@@ -95,12 +97,12 @@ func setCommand(member string) instruction {
 			delete(config, member)
 			return nil
 		}
-		return config.set(member, args)
+		return config.Set(member, args)
 	}
 }
 
 // pairs reads NAME=VALUE..., or NAME VALUE.
-func pairs(config document, text string) ([][2]string, error) {
+func pairs(config rawjson.Object, text string) ([][2]string, error) {
 	if name, value, ok := strings.Cut(text, " "); ok && !strings.Contains(name, "=") {
 		name, value = strings.TrimSpace(name), strings.TrimSpace(value)
 		all, err := words(config, `"`+strings.ReplaceAll(value, `"`, `\"`)+`"`)
@@ -124,13 +126,13 @@ func pairs(config document, text string) ([][2]string, error) {
 	return out, nil
 }
 
-func setEnv(config document, text string) error {
+func setEnv(config rawjson.Object, text string) error {
 	list, err := pairs(config, text)
 	if err != nil {
 		return err
 	}
 	var env []string
-	if err := config.get("Env", &env); err != nil {
+	if err := config.Get("Env", &env); err != nil {
 		return err
 	}
 	for _, p := range list {
@@ -141,16 +143,16 @@ func setEnv(config document, text string) error {
 			env = append(env, set)
 		}
 	}
-	return config.set("Env", env)
+	return config.Set("Env", env)
 }
 
-func setLabels(config document, text string) error {
+func setLabels(config rawjson.Object, text string) error {
 	list, err := pairs(config, text)
 	if err != nil {
 		return err
 	}
 	labels := make(map[string]string)
-	if err := config.get("Labels", &labels); err != nil {
+	if err := config.Get("Labels", &labels); err != nil {
 		return err
 	}
 	if labels == nil { // null
@@ -159,13 +161,13 @@ func setLabels(config document, text string) error {
 	for _, p := range list {
 		labels[p[0]] = p[1]
 	}
-	return config.set("Labels", labels)
+	return config.Set("Labels", labels)
 }
 
 // addKeys adds to a set, which is an object with empty members.
-func addKeys(config document, member string, keys []string) error {
+func addKeys(config rawjson.Object, member string, keys []string) error {
 	set := make(map[string]struct{})
-	if err := config.get(member, &set); err != nil {
+	if err := config.Get(member, &set); err != nil {
 		return err
 	}
 	if set == nil { // null
@@ -174,10 +176,10 @@ func addKeys(config document, member string, keys []string) error {
 	for _, k := range keys {
 		set[k] = struct{}{}
 	}
-	return config.set(member, set)
+	return config.Set(member, set)
 }
 
-func setPorts(config document, text string) error {
+func setPorts(config rawjson.Object, text string) error {
 	list, err := words(config, text)
 	if err != nil {
 		return err
@@ -202,7 +204,7 @@ func setPorts(config document, text string) error {
 	return addKeys(config, "ExposedPorts", list)
 }
 
-func setVolumes(config document, text string) (err error) {
+func setVolumes(config rawjson.Object, text string) (err error) {
 	var list []string
 	if strings.HasPrefix(text, "[") {
 		if err := json.Unmarshal([]byte(text), &list); err != nil {
@@ -220,7 +222,7 @@ func setVolumes(config document, text string) (err error) {
 }
 
 // word is the only word of a text.
-func word(config document, text string) (string, error) {
+func word(config rawjson.Object, text string) (string, error) {
 	list, err := words(config, text)
 	if err != nil {
 		return "", err
@@ -232,31 +234,31 @@ func word(config document, text string) (string, error) {
 }
 
 func setWord(member string) instruction {
-	return func(config document, text string) error {
+	return func(config rawjson.Object, text string) error {
 		w, err := word(config, text)
 		if err != nil {
 			return err
 		}
-		return config.set(member, w)
+		return config.Set(member, w)
 	}
 }
 
-func setWorkdir(config document, text string) error {
+func setWorkdir(config rawjson.Object, text string) error {
 	w, err := word(config, text)
 	if err != nil {
 		return err
 	}
 	var old string
-	if err := config.get("WorkingDir", &old); err != nil {
+	if err := config.Get("WorkingDir", &old); err != nil {
 		return err
 	}
 	if !path.IsAbs(w) {
 		w = path.Join("/", old, w)
 	}
-	return config.set("WorkingDir", path.Clean(w))
+	return config.Set("WorkingDir", path.Clean(w))
 }
 
-func setStopSignal(config document, text string) error {
+func setStopSignal(config rawjson.Object, text string) error {
 	w, err := word(config, text)
 	if err != nil {
 		return err
@@ -266,7 +268,7 @@ func setStopSignal(config document, text string) error {
 	if (err != nil || n == 0 || n > 64) && !isName {
 		return invalidf("%.200q is no signal: want a name like SIGTERM or a number", w)
 	}
-	return config.set("StopSignal", w)
+	return config.Set("StopSignal", w)
 }
 
 // signalLetters are those of SIGTERM, SIGUSR1 and SIGRTMIN+3.

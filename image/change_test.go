@@ -6,11 +6,13 @@ import (
 	"testing"
 
 	"github.com/containerd/errdefs"
+
+	"github.com/cleatproject/cleat/internal/rawjson"
 )
 
 func TestChanges(t *testing.T) {
 	for text, want := range changedTo() {
-		config := document{
+		config := rawjson.Object{
 			"Env": json.RawMessage(`["PATH=/bin","P=p"]`), "WorkingDir": json.RawMessage(`"/w"`), "Cmd": json.RawMessage(`["old"]`),
 			"Labels": json.RawMessage(`null`), "Healthcheck": json.RawMessage(`{"Test":["x"]}`),
 		}
@@ -23,7 +25,7 @@ func TestChanges(t *testing.T) {
 			continue
 		}
 		got := make(map[string]any)
-		raw, err := config.encode()
+		raw, err := config.Encode()
 		if err == nil {
 			err = json.Unmarshal(raw, &got)
 		}
@@ -79,7 +81,7 @@ func TestChangesThatAreNone(t *testing.T) {
 	} {
 		c, err := ParseChange(text)
 		if err == nil {
-			err = applyChanges(document{}, []Change{c})
+			err = applyChanges(rawjson.Object{}, []Change{c})
 		}
 		if !errdefs.IsInvalidArgument(err) {
 			t.Errorf("%q: %v", text, err)
@@ -92,7 +94,7 @@ func FuzzChange(f *testing.F) {
 	f.Add(`LABEL 'a'=b\`)
 	f.Add(`EXPOSE 1-2/udp`)
 	f.Fuzz(func(t *testing.T, text string) {
-		config := document{"Env": json.RawMessage(`["E=e"]`)}
+		config := rawjson.Object{"Env": json.RawMessage(`["E=e"]`)}
 		c, err := ParseChange(text)
 		if err == nil {
 			err = applyChanges(config, []Change{c})
@@ -100,7 +102,7 @@ func FuzzChange(f *testing.F) {
 		if err != nil && !errdefs.IsInvalidArgument(err) {
 			t.Fatal(err)
 		}
-		if _, err := config.encode(); err != nil {
+		if _, err := config.Encode(); err != nil {
 			t.Fatal(err)
 		}
 	})

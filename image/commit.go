@@ -10,6 +10,8 @@ import (
 	"github.com/containerd/errdefs"
 	digest "github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/cleatproject/cleat/internal/rawjson"
 )
 
 // Base is what a file system was made of: one manifest of an image, with its configuration.
@@ -118,23 +120,23 @@ func AddLayer(ctx context.Context, c Content, base *Base, layer ocispec.Descript
 
 // addTo returns the configuration with the layer and the changes.
 func (b *Base) addTo(diffID digest.Digest, o LayerOptions) ([]byte, error) {
-	doc, err := parseDocument(b.config)
+	doc, err := rawjson.Parse(b.config)
 	if err != nil {
 		return nil, err
 	}
 	created := o.Created.UTC()
-	config := document{}
+	config := rawjson.Object{}
 	var rootFS ocispec.RootFS
 	var history []json.RawMessage
 	entry, err := json.Marshal(ocispec.History{Created: &created, CreatedBy: o.CreatedBy, Author: o.Author, Comment: o.Comment})
 	if err != nil {
 		return nil, fmt.Errorf("encode history: %w", err)
 	}
-	if err := errors.Join(doc.get("config", &config), doc.get("rootfs", &rootFS), doc.get("history", &history)); err != nil {
+	if err := errors.Join(doc.Get("config", &config), doc.Get("rootfs", &rootFS), doc.Get("history", &history)); err != nil {
 		return nil, err
 	}
 	if config == nil { // null
-		config = document{}
+		config = rawjson.Object{}
 	}
 	if err := applyChanges(config, o.Changes); err != nil {
 		return nil, err
@@ -145,13 +147,13 @@ func (b *Base) addTo(diffID digest.Digest, o LayerOptions) ([]byte, error) {
 	for _, member := range []string{"id", "parent", "container", "container_config", "docker_version"} {
 		delete(doc, member)
 	}
-	err = errors.Join(doc.set("config", config), doc.set("rootfs", rootFS), doc.set("created", created),
-		doc.set("history", append(history, entry)))
+	err = errors.Join(doc.Set("config", config), doc.Set("rootfs", rootFS), doc.Set("created", created),
+		doc.Set("history", append(history, entry)))
 	if o.Author != "" {
-		err = errors.Join(err, doc.set("author", o.Author))
+		err = errors.Join(err, doc.Set("author", o.Author))
 	}
 	if err != nil {
 		return nil, err
 	}
-	return doc.encode()
+	return doc.Encode()
 }

@@ -3,7 +3,6 @@ package image
 import (
 	"context"
 	"crypto/rand"
-	"encoding/json"
 	"errors"
 	"fmt"
 
@@ -39,48 +38,4 @@ func putDocument(ctx context.Context, c Content, mediaType string, raw []byte) (
 		return d, errors.Join(fmt.Errorf("make %s: %w", mediaType, err), w.Close(), ignoreNotFound(c.Abort(context.WithoutCancel(ctx), ref)))
 	}
 	return d, w.Close()
-}
-
-// document is a JSON object of which what is not understood is carried along. It is written with its
-// members sorted, and so always in the same way.
-type document map[string]json.RawMessage
-
-// parseDocument reads an object; anything else is an invalid argument.
-func parseDocument(raw []byte) (document, error) {
-	var d document
-	if err := json.Unmarshal(raw, &d); err != nil || d == nil {
-		return nil, invalidf("document is no JSON object: %w", errors.Join(err))
-	}
-	return d, nil
-}
-
-// get decodes a member, where there is one.
-func (d document) get(member string, into any) error {
-	raw, ok := d[member]
-	if !ok {
-		return nil
-	}
-	if err := json.Unmarshal(raw, into); err != nil {
-		return invalidf("member %s: %w", member, err)
-	}
-	return nil
-}
-
-// set replaces a member.
-func (d document) set(member string, v any) error {
-	raw, err := json.Marshal(v)
-	if err != nil {
-		return fmt.Errorf("encode %s: %w", member, err)
-	}
-	d[member] = raw
-	return nil
-}
-
-// encode returns the object's text.
-func (d document) encode() ([]byte, error) {
-	raw, err := json.Marshal(map[string]json.RawMessage(d))
-	if err != nil {
-		return nil, fmt.Errorf("encode document: %w", err)
-	}
-	return raw, nil
 }

@@ -8,6 +8,8 @@ import (
 	"github.com/containerd/errdefs"
 	digest "github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/cleatproject/cleat/internal/rawjson"
 )
 
 // rewrite stores what a document becomes once the layers are converted, and returns its descriptor. One that
@@ -24,7 +26,7 @@ func (v *conversion) rewrite(ctx context.Context, desc ocispec.Descriptor, depth
 	if err != nil {
 		return desc, err
 	}
-	doc, err := parseDocument(raw)
+	doc, err := rawjson.Parse(raw)
 	if err != nil {
 		return desc, err
 	}
@@ -48,11 +50,11 @@ func (v *conversion) rewrite(ctx context.Context, desc ocispec.Descriptor, depth
 }
 
 // finish says in the document what it is, and checks that it is that.
-func (v *conversion) finish(doc document, mediaType string) ([]byte, error) {
-	if err := doc.set("mediaType", mediaType); err != nil {
+func (v *conversion) finish(doc rawjson.Object, mediaType string) ([]byte, error) {
+	if err := doc.Set("mediaType", mediaType); err != nil {
 		return nil, err
 	}
-	raw, err := doc.encode()
+	raw, err := doc.Encode()
 	if err == nil && IsIndex(mediaType) {
 		_, err = parseIndex(raw, mediaType)
 	} else if err == nil {
@@ -62,7 +64,7 @@ func (v *conversion) finish(doc document, mediaType string) ([]byte, error) {
 }
 
 // rewriteManifest changes the descriptors of the configuration and the layers.
-func (v *conversion) rewriteManifest(ctx context.Context, doc document, desc ocispec.Descriptor, changed *bool) error {
+func (v *conversion) rewriteManifest(ctx context.Context, doc rawjson.Object, desc ocispec.Descriptor, changed *bool) error {
 	m, err := ReadManifest(ctx, v.content, desc)
 	if err != nil {
 		return err
@@ -71,12 +73,12 @@ func (v *conversion) rewriteManifest(ctx context.Context, doc document, desc oci
 	if err != nil {
 		return err
 	}
-	var configDoc document
-	var layers []document
-	if err := doc.get("config", &configDoc); err != nil {
+	var configDoc rawjson.Object
+	var layers []rawjson.Object
+	if err := doc.Get("config", &configDoc); err != nil {
 		return err
 	}
-	if err := doc.get("layers", &layers); err != nil {
+	if err := doc.Get("layers", &layers); err != nil {
 		return err
 	}
 	if err := setDescriptor(configDoc, formatted(m.Config.MediaType, v.opts.Format), m.Config.Digest, m.Config.Size, changed); err != nil {
@@ -95,19 +97,19 @@ func (v *conversion) rewriteManifest(ctx context.Context, doc document, desc oci
 			return err
 		}
 	}
-	if err := doc.set("config", configDoc); err != nil {
+	if err := doc.Set("config", configDoc); err != nil {
 		return err
 	}
 	if layers == nil {
 		return nil
 	}
-	return doc.set("layers", layers)
+	return doc.Set("layers", layers)
 }
 
 // rewriteIndex rewrites what an index lists, and then the index.
-func (v *conversion) rewriteIndex(ctx context.Context, doc document, depth int, changed *bool) error {
-	var list []document
-	if err := doc.get("manifests", &list); err != nil {
+func (v *conversion) rewriteIndex(ctx context.Context, doc rawjson.Object, depth int, changed *bool) error {
+	var list []rawjson.Object
+	if err := doc.Get("manifests", &list); err != nil {
 		return err
 	}
 	became := make(map[digest.Digest]digest.Digest)
@@ -133,13 +135,13 @@ func (v *conversion) rewriteIndex(ctx context.Context, doc document, depth int, 
 	if list == nil {
 		return nil
 	}
-	return doc.set("manifests", list)
+	return doc.Set("manifests", list)
 }
 
 // follow has what tells of a manifest name what that has become.
-func (v *conversion) follow(d document, became map[digest.Digest]digest.Digest, changed *bool) error {
+func (v *conversion) follow(d rawjson.Object, became map[digest.Digest]digest.Digest, changed *bool) error {
 	var annotations map[string]string
-	if err := d.get("annotations", &annotations); err != nil {
+	if err := d.Get("annotations", &annotations); err != nil {
 		return err
 	}
 	of := digest.Digest(annotations[annotationReferenceOf])
@@ -149,12 +151,12 @@ func (v *conversion) follow(d document, became map[digest.Digest]digest.Digest, 
 	}
 	*changed = true
 	annotations[annotationReferenceOf] = to.String()
-	return d.set("annotations", annotations)
+	return d.Set("annotations", annotations)
 }
 
 // descriptorOf reads what a document's list has.
-func descriptorOf(d document) (desc ocispec.Descriptor, err error) {
-	raw, err := d.encode()
+func descriptorOf(d rawjson.Object) (desc ocispec.Descriptor, err error) {
+	raw, err := d.Encode()
 	if err == nil {
 		err = json.Unmarshal(raw, &desc)
 	}
@@ -165,7 +167,7 @@ func descriptorOf(d document) (desc ocispec.Descriptor, err error) {
 }
 
 // setDescriptor changes what a descriptor names; the rest of it stays, but for what tells of other bytes.
-func setDescriptor(d document, mediaType string, name digest.Digest, size int64, changed *bool) error {
+func setDescriptor(d rawjson.Object, mediaType string, name digest.Digest, size int64, changed *bool) error {
 	if d == nil {
 		return invalidf("a descriptor is null")
 	}
@@ -177,7 +179,7 @@ func setDescriptor(d document, mediaType string, name digest.Digest, size int64,
 		return nil
 	}
 	*changed = true
-	if err := d.set("mediaType", mediaType); err != nil {
+	if err := d.Set("mediaType", mediaType); err != nil {
 		return err
 	}
 	if old.Digest == name {
@@ -190,12 +192,12 @@ func setDescriptor(d document, mediaType string, name digest.Digest, size int64,
 				delete(old.Annotations, key)
 			}
 		}
-		if err := d.set("annotations", old.Annotations); err != nil {
+		if err := d.Set("annotations", old.Annotations); err != nil {
 			return err
 		}
 	}
-	if err := d.set("digest", name); err != nil {
+	if err := d.Set("digest", name); err != nil {
 		return err
 	}
-	return d.set("size", size)
+	return d.Set("size", size)
 }

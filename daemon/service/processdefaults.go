@@ -1,6 +1,10 @@
 package service
 
-import "encoding/json"
+import (
+	"encoding/json"
+
+	"github.com/cleatproject/cleat/internal/rawjson"
+)
 
 // ProcessDefaults are attributes of a container's process that the OCI runtime would otherwise let
 // it inherit from the shim, and so from the daemon. They apply where the spec has no value.
@@ -25,35 +29,35 @@ type rlimit struct {
 // complete returns a client's spec with the defaults filled in. Every other member is as the client
 // wrote it.
 func (d ProcessDefaults) complete(spec []byte) ([]byte, error) {
-	all, err := parseDocument(spec)
+	all, err := rawjson.Parse(spec)
 	if err != nil {
-		return nil, err
+		return nil, specError(err)
 	}
 	if all["process"] == nil {
 		return spec, nil
 	}
-	process, err := all.child("process")
+	process, err := all.Child("process")
 	if err != nil {
-		return nil, err
+		return nil, specError(err)
 	}
 	if err := d.fill(process); err != nil {
 		return nil, err
 	}
-	if err := all.set("process", process); err != nil {
+	if err := all.Set("process", process); err != nil {
 		return nil, err
 	}
 	return json.Marshal(all)
 }
 
 // fill sets the defaults in a spec's process.
-func (d ProcessDefaults) fill(process document) error {
+func (d ProcessDefaults) fill(process rawjson.Object) error {
 	if d.ResetOOMScore {
 		var score *int
-		if err := process.get("oomScoreAdj", &score); err != nil {
-			return err
+		if err := process.Get("oomScoreAdj", &score); err != nil {
+			return specError(err)
 		}
 		if score == nil {
-			if err := process.set("oomScoreAdj", 0); err != nil {
+			if err := process.Set("oomScoreAdj", 0); err != nil {
 				return err
 			}
 		}
@@ -62,13 +66,13 @@ func (d ProcessDefaults) fill(process document) error {
 		return nil
 	}
 	var limits []rlimit
-	if err := process.get("rlimits", &limits); err != nil {
-		return err
+	if err := process.Get("rlimits", &limits); err != nil {
+		return specError(err)
 	}
 	for _, l := range limits {
 		if l.Type == "RLIMIT_NOFILE" {
 			return nil
 		}
 	}
-	return process.set("rlimits", append(limits, rlimit{Type: "RLIMIT_NOFILE", Hard: d.NoFile, Soft: min(softNoFile, d.NoFile)}))
+	return process.Set("rlimits", append(limits, rlimit{Type: "RLIMIT_NOFILE", Hard: d.NoFile, Soft: min(softNoFile, d.NoFile)}))
 }

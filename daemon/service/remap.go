@@ -91,8 +91,8 @@ func ownerLabels(spec []byte) (map[string]string, error) {
 			HostID      uint32 `json:"hostID"`
 			Size        uint32 `json:"size"`
 		}
-		if err := p.linux.get(member, &list); err != nil {
-			return nil, err
+		if err := p.linux.Get(member, &list); err != nil {
+			return nil, specError(err)
 		}
 		var ranges []string
 		for _, m := range list {
