@@ -19,29 +19,29 @@ import (
 
 // ApplyOptions change how layers are applied. The zero value is right for the layers of OCI and Docker.
 type ApplyOptions struct {
-	// Helpers decompress, where there are any for a layer's format.
+	// Helpers decompress the formats that they support.
 	Helpers []archive.Helper
 	// Processors decode layers of the media types they accept, before all else.
 	Processors []archive.Processor
 	// Payloads are for processors, by their names.
 	Payloads map[string][]byte
-	// Limits bound what a layer may come to.
+	// Limits bound the unpacked size of a layer.
 	Limits Limits
-	// Sync puts the file system that the layer is applied to on disk.
+	// Sync syncs the file system that the layer is applied to.
 	Sync bool
 }
 
-// check tells whether layers of a media type can be applied: not implemented if not.
+// check returns not implemented if layers of a media type cannot be applied.
 func (o ApplyOptions) check(mediaType string) error {
 	if IsLayer(archive.Processed(o.Processors, mediaType)) {
 		return nil
 	}
-	return fmt.Errorf("layers of the type %q are not supported: configure a stream processor for them: %w", mediaType, errdefs.ErrNotImplemented)
+	return fmt.Errorf("layers of type %q: no stream processor configured:  %w", mediaType, errdefs.ErrNotImplemented)
 }
 
-// ApplyLayer applies a layer to what the mounts show, and returns the descriptor of what it is
-// uncompressed. What is below an overlay's upper directory is not attached for it, and neither is a
-// bind. After an error a part of the layer may have been applied: throw the snapshot away.
+// ApplyLayer applies a layer to the file system of the mounts, and returns the descriptor of the
+// uncompressed layer. Lower directories of an overlay are not mounted for it, and neither is a
+// bind. After an error a part of the layer may have been applied: discard the snapshot.
 func ApplyLayer(ctx context.Context, p Provider, desc ocispec.Descriptor, mounts []mount.Mount, opts ApplyOptions) (ocispec.Descriptor, error) {
 	plain, err := applyLayer(ctx, p, desc, mounts, opts)
 	if err != nil {
@@ -52,7 +52,7 @@ func ApplyLayer(ctx context.Context, p Provider, desc ocispec.Descriptor, mounts
 
 func applyLayer(ctx context.Context, p Provider, desc ocispec.Descriptor, mounts []mount.Mount, opts ApplyOptions) (plain ocispec.Descriptor, err error) {
 	if len(mounts) == 0 {
-		return plain, invalidf("there are no mounts to apply it to")
+		return plain, invalidf("no mounts to apply the layer to")
 	}
 	if err := opts.check(desc.MediaType); err != nil {
 		return plain, err
@@ -67,48 +67,48 @@ func applyLayer(ctx context.Context, p Provider, desc ocispec.Descriptor, mounts
 		return plain, err
 	}
 	defer func() { err = errors.Join(err, done()) }()
-	plain, _, err = applyStream(ctx, whole(blob), ocispec.Descriptor{MediaType: desc.MediaType, Size: blob.Size()}, digest.Canonical, root, how, opts)
+	plain, _, err = applyStream(ctx, openStream(blob), ocispec.Descriptor{MediaType: desc.MediaType, Size: blob.Size()}, digest.Canonical, root, how, opts)
 	if err == nil && opts.Sync {
 		err = syncTree(root)
 	}
 	return plain, err
 }
 
-// coded are the bytes of a layer, all here or on their way.
-type coded interface {
+// layerStream reads the compressed bytes of a layer, of a local blob or of an ingest that is being written.
+type layerStream interface {
 	io.Reader
-	// Stop ends a Read that waits. It may run beside one.
+	// Stop ends a blocked Read. It may be called concurrently with one.
 	Stop()
 }
 
-// whole is a blob that is here, to be read from its beginning, as a file where it is one.
-func whole(b Blob) coded {
-	all := wholeBlob{io.NewSectionReader(b, 0, b.Size())}
+// openStream reads a local blob from its beginning, as a file if it is one.
+func openStream(b Blob) layerStream {
+	all := blobStream{io.NewSectionReader(b, 0, b.Size())}
 	if f, ok := b.(opener); ok {
-		return wholeFile{all, f}
+		return fileStream{all, f}
 	}
 	return all
 }
 
-type wholeBlob struct{ io.Reader }
+type blobStream struct{ io.Reader }
 
-// Stop implements coded: nothing has to be waited for.
-func (wholeBlob) Stop() {}
+// Stop implements layerStream; reads of a local blob do not block.
+func (blobStream) Stop() {}
 
-// opener is a blob that is a file, as those of the content store are.
+// opener is a blob that is a file, as blobs of the content store are.
 type opener interface{ Open() (*os.File, error) }
 
-type wholeFile struct {
-	wholeBlob
+type fileStream struct {
+	blobStream
 	opener
 }
 
-var _ archive.File = wholeFile{}
+var _ archive.File = fileStream{}
 
-// applyStream applies a layer, of the descriptor's media type and size, to a directory, and returns the descriptor of what it
-// is uncompressed.
+// applyStream applies a layer, of the descriptor's media type and size, to a directory, and returns the
+// descriptor of the uncompressed layer.
 func applyStream(
-	ctx context.Context, from coded, desc ocispec.Descriptor, algorithm digest.Algorithm, root string, how archive.Options, opts ApplyOptions,
+	ctx context.Context, from layerStream, desc ocispec.Descriptor, algorithm digest.Algorithm, root string, how archive.Options, opts ApplyOptions,
 ) (plain ocispec.Descriptor, result archive.Result, err error) {
 	packed, err := archive.Process(ctx, opts.Processors, desc.MediaType, from, opts.Payloads)
 	if err != nil {
@@ -125,7 +125,7 @@ func applyStream(
 	ahead := archive.Ahead(io.TeeReader(tar, io.MultiWriter(verifier.Hash(), size)))
 	defer func() { err = errors.Join(err, ahead.Close()) }()
 	opts.Limits.bound(&how, desc.Size)
-	defer from.Stop() // before those who read it are waited for
+	defer from.Stop() // before waiting for its readers
 	if result, err = archive.Apply(ctx, root, ahead, how); err != nil {
 		return plain, result, opts.Limits.explain(err, desc.Size)
 	}
@@ -134,7 +134,7 @@ func applyStream(
 	}, result, nil
 }
 
-// counter counts what is written to it.
+// counter counts the bytes written to it.
 type counter int64
 
 func (c *counter) Write(p []byte) (int, error) {
@@ -142,7 +142,7 @@ func (c *counter) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// syncTree puts the file system of a directory on disk.
+// syncTree syncs the file system of a directory.
 func syncTree(dir string) (err error) {
 	f, err := os.Open(dir)
 	if err != nil {

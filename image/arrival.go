@@ -9,15 +9,15 @@ import (
 	"github.com/cleatproject/cleat/content"
 )
 
-// arrival is a layer on its way here.
+// arrival is a layer that is being fetched.
 type arrival struct {
-	begun  chan struct{} // closed when writer is set
-	here   chan struct{} // closed when it is a blob
-	writer BlobWriter
+	begun   chan struct{} // closed when writer is set
+	fetched chan struct{} // closed when it is committed as a blob
+	writer  BlobWriter
 }
 
 func newArrival() *arrival {
-	return &arrival{begun: make(chan struct{}), here: make(chan struct{})}
+	return &arrival{begun: make(chan struct{}), fetched: make(chan struct{})}
 }
 
 // Layers fetches the layers, several at the same time and the lowest first.
@@ -32,22 +32,22 @@ func (f *Fetching) Layers(ctx context.Context) error {
 			if err := f.blob(ctx, l, f.arrivals[l.Digest]); err != nil {
 				return err
 			}
-			close(f.arrivals[l.Digest].here)
+			close(f.arrivals[l.Digest].fetched)
 			return nil
 		})
 	}
 	err := g.Wait()
 	if err == nil {
-		err = f.allHere(ctx)
+		err = f.checkFetched(ctx)
 	}
 	return err
 }
 
-// allHere is for a caller who left before all was begun: errgroup ends its context in any case.
-func (f *Fetching) allHere(ctx context.Context) error {
+// checkFetched returns an error if ctx ended before all were started: errgroup ends its own context in any case.
+func (f *Fetching) checkFetched(ctx context.Context) error {
 	for _, a := range f.arrivals {
 		select {
-		case <-a.here:
+		case <-a.fetched:
 		default:
 			return context.Cause(ctx)
 		}
@@ -55,37 +55,37 @@ func (f *Fetching) allHere(ctx context.Context) error {
 	return nil
 }
 
-// Wait returns when a layer is here. It ends with ctx, which has to end when Layers fails.
+// Wait returns when a layer is fetched. It ends with ctx, which has to end when Layers fails.
 func (f *Fetching) Wait(ctx context.Context, desc ocispec.Descriptor) error {
 	a, ok := f.arrivals[desc.Digest]
 	if !ok {
-		return nil // not one of those that are fetched
+		return nil // not fetched by this call
 	}
 	select {
-	case <-a.here:
+	case <-a.fetched:
 		return nil
 	case <-ctx.Done():
 		return ctx.Err()
 	}
 }
 
-// Stream waits until a layer is on its way and returns a reader of it, not verified; nil where it is here.
-// What was read is only the layer's once Wait has returned. The caller closes it. It ends with ctx, as
-// Wait does.
+// Stream waits until the ingest of a layer is open and returns a reader of it, not verified; nil if the layer
+// is a local blob. The bytes read are known to be the layer's only once Wait has returned. The caller closes
+// the reader. It ends with ctx, as Wait does.
 func (f *Fetching) Stream(ctx context.Context, desc ocispec.Descriptor) (*content.Follower, error) {
 	a, ok := f.arrivals[desc.Digest]
 	if !ok {
-		return nil, nil //nolint:nilnil // it is here
+		return nil, nil //nolint:nilnil // it is local
 	}
 	select {
-	case <-a.here:
-		return nil, nil //nolint:nilnil // it is here
+	case <-a.fetched:
+		return nil, nil //nolint:nilnil // it is local
 	case <-a.begun:
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
 	s, err := a.writer.Follow()
-	if err != nil { // its writer has ended just now
+	if err != nil { // its writer has just ended
 		return nil, f.Wait(ctx, desc)
 	}
 	return s, nil

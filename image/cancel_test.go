@@ -12,7 +12,7 @@ import (
 	"github.com/cleatproject/cleat/mount"
 )
 
-// cancelAfter cancels when n bytes were read of it.
+// cancelAfter cancels when n bytes of it were read.
 type cancelAfter struct {
 	io.Reader
 	n      int
@@ -31,7 +31,7 @@ func (c *cancelAfter) Read(p []byte) (int, error) {
 	return n, err
 }
 
-func TestCancelledImportLeavesNoIngest(t *testing.T) {
+func TestImport_Cancelled_LeavesNoIngest(t *testing.T) {
 	f := files{}
 	f.setIndex(t, f.addImage(t, "amd64", files{"a": strings.Repeat("0123456789", 10_000)}.tar(t)))
 	data := f.tar(t)
@@ -61,7 +61,7 @@ func (c *cutSnapshots) Prepare(ctx context.Context, key, parent string) ([]mount
 	return c.snapshots.Prepare(ctx, key, parent)
 }
 
-func TestCancelledUnpackLeavesNothing(t *testing.T) {
+func TestUnpack_Cancelled_LeavesNothing(t *testing.T) {
 	f := files{}
 	f.setIndex(t, f.addImage(t, "amd64", files{"a": strings.Repeat("x", 1<<20), "b": "y"}.tar(t)))
 	got, c, err := importBytes(t, f.tar(t), image.ImportOptions{})
@@ -71,7 +71,7 @@ func TestCancelledUnpackLeavesNothing(t *testing.T) {
 	s := newSnapshots(t)
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	// The snapshot is prepared, and then the caller goes away.
+	// The snapshot is prepared, and then the context is cancelled.
 	cut := &cutSnapshots{snapshots: s, cancel: cancel}
 	if _, err := image.Unpack(ctx, c, cut, got[0].Target, image.UnpackOptions{}); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)

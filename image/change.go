@@ -11,10 +11,10 @@ import (
 	"github.com/cleatproject/cleat/internal/rawjson"
 )
 
-// Change is an instruction that changes an image's configuration, as it stands in a Dockerfile.
+// Change is a Dockerfile instruction that changes an image's configuration.
 type Change struct{ verb, text string }
 
-// instruction says how an instruction changes the configuration's member "config".
+// instruction changes the configuration's member "config".
 type instruction func(config rawjson.Object, text string) error
 
 func instructions() map[string]instruction {
@@ -24,7 +24,7 @@ func instructions() map[string]instruction {
 	}
 }
 
-// ParseChange reads an instruction. One that is not known, or that nothing follows, is an invalid
+// ParseChange parses an instruction. An unknown instruction, or one without arguments, is an invalid
 // argument.
 func ParseChange(text string) (Change, error) {
 	verb, rest, _ := strings.Cut(strings.TrimSpace(text), " ")
@@ -36,10 +36,10 @@ func ParseChange(text string) (Change, error) {
 		return c, invalidf("change %.200q: want one line", text)
 	}
 	if c.text == "" {
-		return c, invalidf("change %s: nothing follows it", c.verb)
+		return c, invalidf("change %s: no argument", c.verb)
 	}
 	if strings.Contains(c.text, "$") {
-		return c, nil // what it means is the image's to say
+		return c, nil // its meaning depends on the image
 	}
 	return c, c.apply(rawjson.Object{})
 }
@@ -51,8 +51,8 @@ func (c Change) apply(config rawjson.Object) error {
 	return nil
 }
 
-// applyChanges changes the configuration of an image. As in a Dockerfile an ENTRYPOINT takes the
-// command away that the image had for its own.
+// applyChanges changes the configuration of an image. As in a Dockerfile, an ENTRYPOINT removes the
+// image's own command.
 func applyChanges(config rawjson.Object, changes []Change) error {
 	has := func(verb string) bool {
 		return slices.ContainsFunc(changes, func(c Change) bool { return c.verb == verb })
@@ -68,7 +68,7 @@ func applyChanges(config rawjson.Object, changes []Change) error {
 	return nil
 }
 
-// words splits a text with the variables of the image's environment.
+// words splits a text into words, expanding variables of the image's environment.
 func words(config rawjson.Object, text string) ([]string, error) {
 	var env []string
 	if err := config.Get("Env", &env); err != nil {
@@ -90,10 +90,10 @@ func setCommand(member string) instruction {
 		if strings.HasPrefix(text, "[") {
 			args = nil
 			if err := json.Unmarshal([]byte(text), &args); err != nil {
-				return invalidf("it is no JSON array of texts: %w", err)
+				return invalidf("not a JSON array of strings:  %w", err)
 			}
 		}
-		if len(args) == 0 { // [] takes it away
+		if len(args) == 0 { // [] removes it
 			delete(config, member)
 			return nil
 		}
@@ -101,7 +101,7 @@ func setCommand(member string) instruction {
 	}
 }
 
-// pairs reads NAME=VALUE..., or NAME VALUE.
+// pairs parses NAME=VALUE..., or NAME VALUE.
 func pairs(config rawjson.Object, text string) ([][2]string, error) {
 	if name, value, ok := strings.Cut(text, " "); ok && !strings.Contains(name, "=") {
 		name, value = strings.TrimSpace(name), strings.TrimSpace(value)
@@ -208,7 +208,7 @@ func setVolumes(config rawjson.Object, text string) (err error) {
 	var list []string
 	if strings.HasPrefix(text, "[") {
 		if err := json.Unmarshal([]byte(text), &list); err != nil {
-			return invalidf("it is no JSON array of texts: %w", err)
+			return invalidf("not a JSON array of strings:  %w", err)
 		}
 	} else if list, err = words(config, text); err != nil {
 		return err
@@ -221,14 +221,14 @@ func setVolumes(config rawjson.Object, text string) (err error) {
 	return addKeys(config, "Volumes", list)
 }
 
-// word is the only word of a text.
+// word returns the only word of a text.
 func word(config rawjson.Object, text string) (string, error) {
 	list, err := words(config, text)
 	if err != nil {
 		return "", err
 	}
 	if len(list) != 1 {
-		return "", invalidf("it has %d words, want one", len(list))
+		return "", invalidf("%d words, want one", len(list))
 	}
 	return list[0], nil
 }
@@ -266,10 +266,10 @@ func setStopSignal(config rawjson.Object, text string) error {
 	n, err := strconv.ParseUint(w, 10, 8)
 	isName := len(w) > 2 && strings.TrimLeft(w, "0123456789+-") == w && strings.Trim(w, signalLetters) == ""
 	if (err != nil || n == 0 || n > 64) && !isName {
-		return invalidf("%.200q is no signal: want a name like SIGTERM or a number", w)
+		return invalidf("%.200q is not a signal: want a name like SIGTERM or a number", w)
 	}
 	return config.Set("StopSignal", w)
 }
 
-// signalLetters are those of SIGTERM, SIGUSR1 and SIGRTMIN+3.
+// signalLetters are the characters of SIGTERM, SIGUSR1 and SIGRTMIN+3.
 const signalLetters = "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789+-"

@@ -33,7 +33,7 @@ func TestChanges(t *testing.T) {
 			t.Fatal(err)
 		}
 		if got["Healthcheck"] == nil {
-			t.Errorf("%s: lost what it does not know: %s", text, raw)
+			t.Errorf("%s: lost unknown members:  %s", text, raw)
 		}
 		delete(got, "Healthcheck")
 		if !reflect.DeepEqual(got, want) {
@@ -42,7 +42,7 @@ func TestChanges(t *testing.T) {
 	}
 }
 
-// changedTo is the configuration after each instruction.
+// changedTo returns the configuration after each instruction.
 func changedTo() map[string]map[string]any {
 	type list = []any
 	with := func(member string, v any, more ...any) map[string]any {
@@ -73,7 +73,7 @@ func changedTo() map[string]map[string]any {
 	}
 }
 
-func TestChangesThatAreNone(t *testing.T) {
+func TestParseChange_RefusesInvalidOnes(t *testing.T) {
 	for _, text := range []string{
 		"", "RUN x", "CMD", "CMD [", `CMD [1]`, "ENV A", "ENV A=1 B", "ENV =x", `ENV A="x`, `LABEL a\`, "ENV A=${", "ENV A=${1}", "EXPOSE x",
 		"EXPOSE 0", "EXPOSE 65536", "EXPOSE 9-8", "EXPOSE 80/icmp", "VOLUME rel", `VOLUME {}`, "USER a b", "WORKDIR a b", "STOPSIGNAL",

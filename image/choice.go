@@ -13,18 +13,18 @@ import (
 	"github.com/cleatproject/cleat/proto/reason"
 )
 
-// Choice says which of an image's manifests are wanted. The zero value wants all of them.
+// Choice selects manifests of an image. The zero value selects all of them.
 type Choice struct {
-	// Platforms are those wanted, each with the manifests that are just for it, or where there are none
-	// with the one that suits it best; none wants all.
+	// Platforms selects, for each, the manifests that are exactly for it, or if there are none
+	// the best match; none selects all.
 	Platforms []ocispec.Platform
-	// Limit bounds the manifests, those of the first platform going first; 0 is no limit.
+	// Limit bounds the number of manifests, in the order of Platforms; 0 for none.
 	Limit int
-	// Documents wants the manifests and configurations of all others as well, without their layers.
+	// Documents also selects the manifests and configurations of all others, without their layers.
 	Documents bool
 }
 
-// matcher returns what suits any of the platforms.
+// matcher returns a matcher of any of the platforms.
 func (c *Choice) matcher() platforms.MatchComparer {
 	if len(c.Platforms) == 0 {
 		return platforms.All
@@ -36,7 +36,7 @@ func (c *Choice) matcher() platforms.MatchComparer {
 	return m
 }
 
-// anyOf matches what one of them does, and prefers none.
+// anyOf matches if one of its matchers does, and prefers none.
 type anyOf []platforms.MatchComparer
 
 var _ platforms.MatchComparer = anyOf(nil)
@@ -49,7 +49,7 @@ func (m anyOf) Match(p ocispec.Platform) bool {
 // Less implements platforms.MatchComparer.
 func (anyOf) Less(ocispec.Platform, ocispec.Platform) bool { return false }
 
-// pick returns those of the manifests that are wanted; each has a platform.
+// pick returns the selected manifests of found; each has a platform.
 func (c *Choice) pick(found []ocispec.Descriptor) []ocispec.Descriptor {
 	picked := found
 	if len(c.Platforms) > 0 {
@@ -87,8 +87,8 @@ func pickFor(found []ocispec.Descriptor, p ocispec.Platform) []ocispec.Descripto
 	return best
 }
 
-// Chosen returns the manifests of an image that are wanted and here. It tells whether they are all that the
-// image names. Not found if there is none.
+// Chosen returns the selected manifests of an image that are present. all reports whether they are all that
+// the image names. Not found if there is none.
 func Chosen(ctx context.Context, p Provider, target ocispec.Descriptor, c Choice) (chosen []ocispec.Descriptor, all bool, err error) {
 	found, err := withPlatform(ctx, p, target, c.matcher())
 	if err != nil {
@@ -107,7 +107,7 @@ func Chosen(ctx context.Context, p Provider, target ocispec.Descriptor, c Choice
 	return chosen, len(named) == 0, nil
 }
 
-// namedBy adds the manifests at and below desc, here or not.
+// namedBy adds the manifests at and below desc, present or not.
 func namedBy(ctx context.Context, p Provider, desc ocispec.Descriptor, depth int, named map[digest.Digest]bool) error {
 	if depth > maxNesting {
 		return invalidf("indexes are nested more than %d deep", maxNesting)
@@ -132,7 +132,7 @@ func namedBy(ctx context.Context, p Provider, desc ocispec.Descriptor, depth int
 	return nil
 }
 
-// some fetches the documents of the manifests that are chosen.
+// some fetches the documents of the selected manifests.
 func (f *Fetching) some(ctx context.Context, target ocispec.Descriptor) error {
 	c := f.opts.Some
 	if IsManifest(target.MediaType) {

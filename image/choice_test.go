@@ -9,7 +9,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-func TestChosenManifests(t *testing.T) {
+func TestChosen(t *testing.T) {
 	src := newSource()
 	index := ocispec.Index{MediaType: ocispec.MediaTypeImageIndex}
 	name := make(map[string]string)
@@ -31,7 +31,7 @@ func TestChosenManifests(t *testing.T) {
 		all    bool
 	}{
 		"all": {Choice{}, []string{"linux/amd64", "linux/386", "linux/arm64", "linux/arm/v6", "linux/arm/v7", "windows/amd64"}, true},
-		// linux/386 runs there as well, and is not wanted where there is what is.
+		// linux/386 runs on linux/amd64 too, and is not selected if an exact match exists.
 		"one":                  {Choice{Platforms: parse("linux/amd64")}, []string{"linux/amd64"}, false},
 		"in the order given":   {Choice{Platforms: parse("linux/arm64", "linux/amd64")}, []string{"linux/arm64", "linux/amd64"}, false},
 		"some of them":         {Choice{Platforms: parse("linux/arm64", "linux/amd64"), Limit: 1}, []string{"linux/arm64"}, false},

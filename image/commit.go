@@ -14,7 +14,7 @@ import (
 	"github.com/cleatproject/cleat/internal/rawjson"
 )
 
-// Base is what a file system was made of: one manifest of an image, with its configuration.
+// Base is what a file system was created from: one manifest of an image, with its configuration.
 type Base struct {
 	Manifest ocispec.Manifest
 	config   []byte
@@ -24,8 +24,8 @@ type Base struct {
 // errFound ends a walk.
 var errFound = errors.New("found")
 
-// FindBase looks at and below target for the manifest whose layers make the snapshot of that name, ""
-// for none, and all of whose content is here. Not found if there is none.
+// FindBase searches target for the manifest whose layers make the snapshot of that name, ""
+// for none, and all of whose content is present. Not found if there is none.
 func FindBase(ctx context.Context, p Provider, target ocispec.Descriptor, snapshot string) (*Base, error) {
 	var found *Base
 	err := Walk(ctx, p, target, func(d ocispec.Descriptor) error {
@@ -36,8 +36,8 @@ func FindBase(ctx context.Context, p Provider, target ocispec.Descriptor, snapsh
 		if err != nil || b == nil || b.snapshot() != snapshot {
 			return err
 		}
-		whole, err := complete(ctx, p, d, 0)
-		if err == nil && whole {
+		ok, err := complete(ctx, p, d, 0)
+		if err == nil && ok {
 			found, err = b, errFound
 		}
 		return err
@@ -51,18 +51,18 @@ func FindBase(ctx context.Context, p Provider, target ocispec.Descriptor, snapsh
 	return found, nil
 }
 
-// readBase reads a manifest with its configuration; nil for one that is no image or not here.
+// readBase reads a manifest with its configuration; nil if it is not an image or not present.
 func readBase(ctx context.Context, p Provider, desc ocispec.Descriptor) (*Base, error) {
 	m, err := ReadManifest(ctx, p, desc)
 	if err != nil {
 		return nil, err
 	}
 	if !isConfig(m.Config.MediaType) {
-		return nil, nil //nolint:nilnil // it is no image
+		return nil, nil //nolint:nilnil // not an image
 	}
 	raw, err := readDocument(ctx, p, m.Config)
 	if errdefs.IsNotFound(err) {
-		return nil, nil //nolint:nilnil // it is not here
+		return nil, nil //nolint:nilnil // not present
 	}
 	if err != nil {
 		return nil, err
@@ -75,7 +75,7 @@ func isConfig(mediaType string) bool {
 	return mediaType == ocispec.MediaTypeImageConfig || mediaType == dockerConfig
 }
 
-// snapshot is the name of the topmost snapshot.
+// snapshot returns the name of the topmost snapshot.
 func (b *Base) snapshot() string {
 	if len(b.diffIDs) == 0 {
 		return ""
@@ -84,19 +84,19 @@ func (b *Base) snapshot() string {
 	return chain[len(chain)-1].String()
 }
 
-// LayerOptions say what becomes of an image's configuration with a new layer.
+// LayerOptions set the configuration of an image with a new layer.
 type LayerOptions struct {
 	Author, Comment, CreatedBy string
 	Created                    time.Time
 	Changes                    []Change
 }
 
-// AddLayer stores an image that is base with one layer more, and returns its manifest. The documents are
-// OCI's, whatever those of base are; what of base's configuration is not understood stays in it.
+// AddLayer stores an image of base and one more layer, and returns its manifest. The documents are
+// OCI's, whatever the format of base; unknown members of base's configuration are kept.
 // The same arguments make the same image.
 func AddLayer(ctx context.Context, c Content, base *Base, layer ocispec.Descriptor, diffID digest.Digest, o LayerOptions) (ocispec.Descriptor, error) {
 	if len(base.Manifest.Layers) >= maxLayers {
-		return ocispec.Descriptor{}, fmt.Errorf("add layer: the image has %d already, no more can be mounted: %w", maxLayers, errdefs.ErrFailedPrecondition)
+		return ocispec.Descriptor{}, fmt.Errorf("add layer: image already has the maximum of %d layers:  %w", maxLayers, errdefs.ErrFailedPrecondition)
 	}
 	raw, err := base.addTo(diffID, o)
 	if err != nil {
@@ -143,7 +143,7 @@ func (b *Base) addTo(diffID digest.Digest, o LayerOptions) ([]byte, error) {
 	}
 	rootFS.Type = "layers"
 	rootFS.DiffIDs = append(rootFS.DiffIDs, diffID)
-	// What told of the container that the image was made in does not tell of this one.
+	// These describe the container that the image was created from, and are wrong for this one.
 	for _, member := range []string{"id", "parent", "container", "container_config", "docker_version"} {
 		delete(doc, member)
 	}

@@ -6,7 +6,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// parseConfig reads a configuration. A field that is missing, null or of another type than it should be counts
+// parseConfig parses a configuration. A field that is missing, null or of an unexpected type is treated
 // as missing, as in many images that other engines run; only the layers have to be right. A client that runs
 // the image reads the document itself.
 func parseConfig(raw []byte) (ocispec.Image, error) {
@@ -32,7 +32,7 @@ func parseConfig(raw []byte) (ocispec.Image, error) {
 		{fields.OSVersion, &config.OSVersion}, {fields.OSFeatures, &config.OSFeatures}, {fields.Author, &config.Author},
 		{fields.Created, &config.Created}, {fields.History, &config.History},
 	} {
-		_ = json.Unmarshal(f.raw, f.into) // else it counts as missing
+		_ = json.Unmarshal(f.raw, f.into) // else treated as missing
 	}
 	_ = json.Unmarshal(fields.Config, &config.Config) // which continues after a field of another type
 	var number struct{ User json.Number }

@@ -14,23 +14,23 @@ import (
 	"github.com/cleatproject/cleat/proto/reason"
 )
 
-// ConvertOptions say what becomes of an image. The zero value changes nothing.
+// ConvertOptions set the form of a converted image. The zero value changes nothing.
 type ConvertOptions struct {
-	// Compression of the layers; nil leaves it as it is.
+	// Compression of the layers; nil keeps it.
 	Compression *archive.Compression
-	// Level of the compression; 0 is its default. With one, layers that are compressed that way are
-	// compressed again.
+	// Level of the compression; 0 is its default. If it is set, layers that already have the compression
+	// are compressed again.
 	Level int
-	// Format of the documents; "" leaves it as it is.
+	// Format of the documents; "" keeps it.
 	Format Format
-	// Platform, if not nil, takes only the manifest that suits it best.
+	// Platform, if not nil, converts only the manifest that matches it best.
 	Platform platforms.MatchComparer
-	// All has the conversion fail where the image is not here for all its platforms.
+	// All makes the conversion fail if a platform of the image is incomplete.
 	All bool
 	// Parallel is how many layers are converted at the same time; 0 for two.
 	Parallel int
 	Helpers  []archive.Helper
-	// Watch is told how far a layer has come, in bytes of what it was; nil for nobody.
+	// Watch, if not nil, is called with the progress of a layer, in bytes of its old form.
 	Watch func(desc ocispec.Descriptor, state State, done int64)
 }
 
@@ -40,13 +40,13 @@ const (
 	StateConverted  State = "converted"
 )
 
-// Convert stores an image with the same files, whose layers or documents are in another form, and returns
-// what it is. What need not change keeps its digest; a layer's unpacked bytes, and so the configuration, never
-// change. What is no image, or not here, stays in an index as it is, and so does what of a document is not
-// understood. The same arguments make the same image. Not found where nothing is here to be converted.
+// Convert stores an image with the same files, but with layers or documents in another form, and returns
+// its descriptor. Parts that need no change keep their digest; a layer's unpacked bytes, and so the
+// configuration, never change. Entries of an index that are not images or not present are kept, as are unknown
+// members of documents. The same arguments make the same image. Not found if no part to convert is present.
 func Convert(ctx context.Context, c Content, target ocispec.Descriptor, o ConvertOptions) (ocispec.Descriptor, error) {
 	if o.Format == FormatDocker && o.Compression != nil && *o.Compression == archive.Zstd {
-		return target, invalidf("convert image: Docker's documents know no layers with zstd: use gzip, or OCI's documents")
+		return target, invalidf("convert image: Docker's documents do not support zstd layers: want gzip, or OCI's documents")
 	}
 	if o.Platform != nil {
 		_, desc, err := Manifest(ctx, c, target, o.Platform)
@@ -82,11 +82,11 @@ type conversion struct {
 	images  int // manifests that are converted
 	layers  map[digest.Digest]*convertedLayer
 	order   []*convertedLayer
-	// made is what documents have become.
+	// made maps a document to what it was converted to.
 	made map[digest.Digest]ocispec.Descriptor
 }
 
-// gather finds the manifests that are converted, and their layers.
+// gather collects the manifests to convert, and their layers.
 func (v *conversion) gather(ctx context.Context, desc ocispec.Descriptor, depth int) error {
 	if _, ok := v.made[desc.Digest]; ok {
 		return nil
@@ -115,19 +115,19 @@ func (v *conversion) gather(ctx context.Context, desc ocispec.Descriptor, depth 
 			return err
 		}
 	}
-	v.made[desc.Digest] = ocispec.Descriptor{} // once it is rewritten
+	v.made[desc.Digest] = ocispec.Descriptor{} // set when it is rewritten
 	return nil
 }
 
-// annotationReference marks a manifest that tells of another one in the same index, which
+// annotationReference marks a manifest about another one in the same index, which
 // annotationReferenceOf names.
 const (
 	annotationReference   = "vnd.docker.reference.type"
 	annotationReferenceOf = "vnd.docker.reference.digest"
 )
 
-// gatherManifest notes the layers of a manifest. One that is no image is left out; one that is not here as a
-// whole is not found.
+// gatherManifest records the layers of a manifest. One that is not an image is left out; one that is
+// incomplete is not found.
 func (v *conversion) gatherManifest(ctx context.Context, desc ocispec.Descriptor) error {
 	m, err := ReadManifest(ctx, v.content, desc)
 	if err != nil {
@@ -156,7 +156,7 @@ func (v *conversion) gatherManifest(ctx context.Context, desc ocispec.Descriptor
 		}
 	}
 	v.images++
-	v.made[desc.Digest] = ocispec.Descriptor{} // once it is rewritten
+	v.made[desc.Digest] = ocispec.Descriptor{} // set when it is rewritten
 	return nil
 }
 
@@ -169,11 +169,11 @@ func hasLayer(layers []ocispec.Descriptor) bool {
 	return false
 }
 
-// plan says what a layer is to become; nil for one that stays.
+// plan returns the target form of a layer; nil for one that is kept.
 func (v *conversion) plan(ctx context.Context, l ocispec.Descriptor, diffID digest.Digest) (*convertedLayer, error) {
 	_, foreign, is, ok := splitLayer(l.MediaType)
 	if !ok || foreign {
-		return nil, nil //nolint:nilnil // it stays
+		return nil, nil //nolint:nilnil // kept
 	}
 	b, err := v.content.ReaderAt(ctx, l.Digest)
 	if err != nil {
@@ -185,16 +185,16 @@ func (v *conversion) plan(ctx context.Context, l ocispec.Descriptor, diffID dige
 		to = *v.opts.Compression
 	}
 	if to == archive.Zstd && v.opts.Format == FormatDocker {
-		return nil, invalidf("layer %s is compressed with zstd, which Docker's documents do not know: have it compressed with gzip", l.Digest)
+		return nil, invalidf("layer %s: zstd is not supported by Docker's documents: want gzip", l.Digest)
 	}
 	if to == is && (v.opts.Compression == nil || v.opts.Level == 0) {
-		return nil, nil //nolint:nilnil // it stays
+		return nil, nil //nolint:nilnil // kept
 	}
 	return &convertedLayer{from: l, diffID: diffID, to: to}, nil
 }
 
-// aboutBytes are the beginnings of annotations that tell of a layer's compressed bytes, and are wrong of
-// others.
+// aboutBytes reports whether an annotation describes a layer's compressed bytes, and so is wrong
+// for others.
 func aboutBytes(annotation string) bool {
 	for _, prefix := range []string{"containerd.io/snapshot/stargz/", "io.containers.zstd-chunked.", "io.github.containers.zstd-chunked."} {
 		if strings.HasPrefix(annotation, prefix) {

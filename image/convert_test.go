@@ -31,8 +31,8 @@ func read(t *testing.T, p image.Provider, d digest.Digest) string {
 	return string(data)
 }
 
-// odd is an image with a layer that registries do not keep, one of a kind that is not known, members and
-// annotations of others' and one that tells of a layer's compressed bytes.
+// odd returns an image with a layer that registries do not store, one of an unknown type, foreign members and
+// annotations, and an annotation about a layer's compressed bytes.
 func odd(t *testing.T, diffIDs func([]digest.Digest)) (image.Content, ocispec.Descriptor) {
 	t.Helper()
 	f := files{}
@@ -52,13 +52,13 @@ func odd(t *testing.T, diffIDs func([]digest.Digest)) (image.Content, ocispec.De
 		return strings.TrimSuffix(string(raw), "}") + more + "}"
 	}
 	foreign := ocispec.Descriptor{MediaType: "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip", Digest: digest.FromString("far"), Size: 3}
-	// The layer that is not here lacks to whoever runs it, and not here: it has its URL.
+	// The foreign layer need not be present: it has its URL.
 	f.add(foreign.MediaType, []byte("far"))
 	m := f.add(ocispec.MediaTypeImageManifest, []byte(`{"schemaVersion":2,"theirs":{"b":1,"a":2},"config":`+desc(config, "")+`,"layers":[`+
 		desc(foreign, `,"urls":["https://far.example/x"]`)+`,`+
 		desc(zipped, `,"theirs":1,"annotations":{"io.containers.zstd-chunked.manifest-position":"1","mine":"2"}`)+`,`+desc(secret, "")+`]}`))
 	index := f.add(ocispec.MediaTypeImageIndex, []byte(`{"schemaVersion":2,"theirs":true,"manifests":[`+desc(m, `,"theirs":"x"`)+`]}`))
-	// An archive has to be whole, so that the store is filled by one of this image's parts.
+	// An archive has to be complete, so that the store is filled by one of this image's parts.
 	f.setIndex(t, index)
 	got, c, err := importBytes(t, f.tar(t), image.ImportOptions{Name: "x"})
 	if err != nil {
@@ -67,7 +67,7 @@ func odd(t *testing.T, diffIDs func([]digest.Digest)) (image.Content, ocispec.De
 	return c, got[0].Target
 }
 
-func TestConvertLeavesWhatItDoesNotKnow(t *testing.T) {
+func TestConvert_KeepsUnknownMembers(t *testing.T) {
 	c, target := odd(t, nil)
 	zstd := archive.Zstd
 	got, err := image.Convert(t.Context(), c, target, image.ConvertOptions{Compression: &zstd})
@@ -96,14 +96,14 @@ func TestConvertLeavesWhatItDoesNotKnow(t *testing.T) {
 	if m.Layers[2].Digest != digest.FromString("secret") || !strings.HasSuffix(m.Layers[2].MediaType, "+encrypted") {
 		t.Errorf("unknown: %+v", m.Layers[2])
 	}
-	// What is so already is left alone, to the byte.
+	// Layers in the requested form are unchanged, to the byte.
 	again, err := image.Convert(t.Context(), c, got, image.ConvertOptions{Compression: &zstd})
 	if err != nil || again.Digest != got.Digest {
 		t.Errorf("%v, %v", again, err)
 	}
 }
 
-func TestConvertVerifiesLayers(t *testing.T) {
+func TestConvert_VerifiesLayers(t *testing.T) {
 	c, target := odd(t, func(ids []digest.Digest) { ids[1] = digest.FromString("else") })
 	plain := archive.Uncompressed
 	_, err := image.Convert(t.Context(), c, target, image.ConvertOptions{Compression: &plain})
@@ -112,7 +112,7 @@ func TestConvertVerifiesLayers(t *testing.T) {
 	}
 }
 
-func TestConvertEndsWithItsContext(t *testing.T) {
+func TestConvert_EndsWithContext(t *testing.T) {
 	c, target := odd(t, nil)
 	ctx, cancel := context.WithCancel(t.Context())
 	zstd := archive.Zstd
@@ -122,7 +122,7 @@ func TestConvertEndsWithItsContext(t *testing.T) {
 	}
 }
 
-func TestConvertTellsHowFarItIs(t *testing.T) {
+func TestConvert_ReportsProgress(t *testing.T) {
 	c, target := odd(t, nil)
 	plain := archive.Uncompressed
 	var states []image.State

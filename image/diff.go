@@ -13,23 +13,23 @@ import (
 	"github.com/cleatproject/cleat/mount"
 )
 
-// Diff writes what has to be done to what left shows to make it what right shows, as a layer that is
-// not compressed. left may be empty. Where right is an overlay upon exactly what left shows, only its
-// upper directory is read; otherwise both are attached, for reading alone, and compared. Nobody may
-// write to left meanwhile; what becomes of changes to right is archive.Diff's to say.
+// Diff writes the changes from left to right as a layer that is not compressed. left may be empty.
+// If right is an overlay directly above left, only its upper directory is read; otherwise both are
+// mounted read-only and compared. left must not be written to during the call; see archive.Diff for
+// changes to right.
 func Diff(ctx context.Context, w io.Writer, left, right []mount.Mount, opts archive.DiffOptions) (err error) {
 	if len(right) == 0 {
-		return invalidf("diff: there are no mounts to look at")
+		return invalidf("diff: no mounts")
 	}
-	if upper, lower, ok := upon(left, right); ok {
+	if upper, lower, ok := directlyOn(left, right); ok {
 		return archive.DiffOverlay(ctx, w, lower, upper, opts)
 	}
-	lower, done, err := show(left)
+	lower, done, err := attach(left)
 	if err != nil {
 		return fmt.Errorf("diff: attach the left side: %w", err)
 	}
 	defer func() { err = errors.Join(err, done()) }()
-	upper, done2, err := show(right)
+	upper, done2, err := attach(right)
 	if err != nil {
 		return fmt.Errorf("diff: attach the right side: %w", err)
 	}
@@ -37,15 +37,15 @@ func Diff(ctx context.Context, w io.Writer, left, right []mount.Mount, opts arch
 	return archive.Diff(ctx, w, lower, upper, opts)
 }
 
-// ReadsUpperAlone tells whether Diff of these mounts reads nothing but an overlay's upper directory.
+// ReadsUpperAlone reports whether Diff of these mounts reads only an overlay's upper directory.
 func ReadsUpperAlone(left, right []mount.Mount) bool {
-	_, _, ok := upon(left, right)
+	_, _, ok := directlyOn(left, right)
 	return ok
 }
 
-// upon tells whether right is an overlay upon exactly what left shows, with an upper directory that
-// says everything: metadata alone and redirected names cannot be understood without what is below.
-func upon(left, right []mount.Mount) (upper, lower string, ok bool) {
+// directlyOn reports whether right is an overlay directly above left, with a self-contained upper
+// directory: metadata-only copies and redirected names refer to the lower directories.
+func directlyOn(left, right []mount.Mount) (upper, lower string, ok bool) {
 	if len(left) != 1 || len(right) != 1 || left[0].Target != "" || right[0].Target != "" {
 		return "", "", false
 	}
@@ -62,13 +62,13 @@ func upon(left, right []mount.Mount) (upper, lower string, ok bool) {
 	return upper, below[0], slices.Equal(shown, below)
 }
 
-// refersBelow knows the overlay's options by which files of the upper directory refer to those below.
+// refersBelow matches the overlay's options by which files of the upper directory refer to lower ones.
 func refersBelow(option string) bool {
 	return option == "metacopy=on" || option == "redirect_dir=on" || strings.HasPrefix(option, "datadir")
 }
 
-// show attaches mounts for reading and returns where; "" for no mounts.
-func show(mounts []mount.Mount) (dir string, done func() error, err error) {
+// attach attaches mounts for reading and returns the directory; "" for no mounts.
+func attach(mounts []mount.Mount) (dir string, done func() error, err error) {
 	if len(mounts) == 0 {
 		return "", func() error { return nil }, nil
 	}
@@ -86,8 +86,8 @@ func show(mounts []mount.Mount) (dir string, done func() error, err error) {
 	}, nil
 }
 
-// readOnly returns the mounts as they can only be read. An overlay's upper directory becomes the
-// topmost of the lower ones: it may be in use by a mount that writes, beside which there can be no other.
+// readOnly returns the mounts in their read-only form. An overlay's upper directory becomes the topmost
+// lower one: it may be in use by a writable mount, and a second one of that is not allowed.
 func readOnly(mounts []mount.Mount) []mount.Mount {
 	out := make([]mount.Mount, len(mounts))
 	for i, m := range mounts {

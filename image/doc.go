@@ -1,18 +1,18 @@
 // Package image turns archives into images in a content store, and images into snapshots.
 //
-// Import reads an OCI image layout or a `docker save` archive, as a tar stream, packed or
-// not. Fetch and Layers take an image from a registry, or any other Source, and Push brings
-// one there. Unpack makes one committed snapshot a layer, named by the layer's chain ID, so that
-// images share what they have in common. ReadConfig, RootFS, Walk and the like read images.
+// Import reads an OCI image layout or a `docker save` archive, as a tar stream, compressed or
+// not. Fetch and Layers fetch an image from a registry, or any other Source, and Push pushes one
+// there. Unpack creates one committed snapshot per layer, named by the layer's chain ID, so that
+// images share common layers. ReadConfig, RootFS, Walk and the like read images.
 //
 // Guarantees: an image's documents are bounded in size, read only if they have the digest
-// that names them, and refused if they can be understood in two ways (a manifest that is
+// that names them, and refused if they are ambiguous (a manifest that is
 // also an index, a media type that contradicts the descriptor's). A layer becomes visible
 // only if its unpacked bytes have the digest that the image's configuration states.
 //
-// The stores come as the small interfaces Content and Snapshots, so that the daemon can
-// hand in those of one namespace. Nothing here writes metadata, and nothing an image says
-// becomes a label of anything.
+// The stores are passed as the small interfaces Content and Snapshots, so that the daemon can
+// pass those of one namespace. This package writes no metadata, and no text of an image
+// becomes a label.
 package image
 
 import (
@@ -37,28 +37,28 @@ type Blob interface {
 
 // Provider opens blobs.
 type Provider interface {
-	// ReaderAt opens a blob, or answers not found.
+	// ReaderAt opens a blob, or returns not found.
 	ReaderAt(ctx context.Context, d digest.Digest) (Blob, error)
 }
 
 // BlobWriter writes one ingest; *content.Writer is one.
 type BlobWriter interface {
 	io.WriteCloser
-	// Commit verifies the ingest and makes it a blob. Already exists is a success too.
+	// Commit verifies the ingest and makes it a blob. Already exists counts as success.
 	Commit(ctx context.Context, size int64, expected digest.Digest) error
-	// Digest returns the digest of what was written so far.
+	// Digest returns the digest of the bytes written so far.
 	Digest() digest.Digest
-	// Status tells how far it has come, also what was written before it was taken up again.
+	// Status returns the progress, including bytes written before the ingest was resumed.
 	Status() content.Status
-	// Truncate drops what was written; only 0 is possible as size.
+	// Truncate discards the bytes written; size must be 0.
 	Truncate(size int64) error
-	// Follow returns a reader of the ingest, from its beginning, while it is written.
+	// Follow returns a reader of the ingest, from its beginning, while it is being written.
 	Follow() (*content.Follower, error)
 }
 
 // Ingester writes blobs.
 type Ingester interface {
-	// Writer starts an ingest. Already exists if the expected blob is there.
+	// Writer starts an ingest. Already exists if the expected blob is present.
 	Writer(ctx context.Context, ref string, opts content.WriterOptions) (BlobWriter, error)
 	// Abort drops an ingest.
 	Abort(ctx context.Context, ref string) error
@@ -70,14 +70,14 @@ type Content interface {
 	Ingester
 }
 
-// Snapshots makes snapshots by name. Its labels are the caller's business.
+// Snapshots creates snapshots by name. Their labels are set by the caller.
 type Snapshots interface {
-	// Exists tells whether there is a committed snapshot called name.
+	// Exists reports whether there is a committed snapshot called name.
 	Exists(ctx context.Context, name string) (bool, error)
-	// Prepare makes an active snapshot called key upon the committed one called parent
-	// ("" for none) and says how to mount it.
+	// Prepare creates an active snapshot called key on the committed one called parent
+	// ("" for none) and returns its mounts.
 	Prepare(ctx context.Context, key, parent string) ([]mount.Mount, error)
-	// Commit puts it on disk and calls it name. Already exists if name is taken.
+	// Commit syncs it and names it name. Already exists if name is taken.
 	Commit(ctx context.Context, name, key string) error
 	// Remove removes an active snapshot.
 	Remove(ctx context.Context, key string) error
@@ -86,11 +86,11 @@ type Snapshots interface {
 // Stacker is a Snapshots whose layers may be filled at the same time.
 type Stacker interface {
 	Snapshots
-	// Layered tells whether one that was prepared upon none can be filled with a layer in the
-	// overlay file system's form, to stand upon others when it is committed. userXattr is how
+	// Layered reports whether a snapshot that was prepared without a parent can be filled with a layer
+	// in the overlay file system's form, and get its parent when it is committed. userXattr reports how
 	// opaque directories are marked then.
 	Layered() (userXattr, ok bool)
-	// CommitUpon is Commit of such a snapshot, upon the committed one called parent.
+	// CommitUpon is Commit of such a snapshot, on the committed one called parent.
 	CommitUpon(ctx context.Context, name, key, parent string) error
 }
 

@@ -22,7 +22,7 @@ const (
 	maxLayers = 500
 )
 
-// The media types of Docker's that mean the same as OCI's.
+// The media types of Docker that mean the same as OCI's.
 const (
 	dockerIndex     = "application/vnd.docker.distribution.manifest.list.v2+json"
 	dockerManifest  = "application/vnd.docker.distribution.manifest.v2+json"
@@ -32,17 +32,17 @@ const (
 	ociLayerForeign = "application/vnd.oci.image.layer.nondistributable.v1.tar"
 )
 
-// IsIndex tells whether a media type is that of an index.
+// IsIndex reports whether a media type is that of an index.
 func IsIndex(mediaType string) bool {
 	return mediaType == ocispec.MediaTypeImageIndex || mediaType == dockerIndex
 }
 
-// IsManifest tells whether a media type is that of a manifest.
+// IsManifest reports whether a media type is that of a manifest.
 func IsManifest(mediaType string) bool {
 	return mediaType == ocispec.MediaTypeImageManifest || mediaType == dockerManifest
 }
 
-// IsLayer tells whether a media type is that of a layer that can be applied.
+// IsLayer reports whether a media type is that of a layer that can be applied.
 func IsLayer(mediaType string) bool {
 	for _, base := range [...]string{ocispec.MediaTypeImageLayer, ociLayerForeign, dockerLayer, dockerForeign} {
 		rest, ok := strings.CutPrefix(mediaType, base)
@@ -53,7 +53,7 @@ func IsLayer(mediaType string) bool {
 	return false
 }
 
-// isForeign tells whether a media type is that of a layer that registries do not keep.
+// isForeign reports whether a media type is that of a layer that registries do not store.
 func isForeign(mediaType string) bool {
 	return strings.HasPrefix(mediaType, dockerForeign) || strings.HasPrefix(mediaType, ociLayerForeign)
 }
@@ -61,7 +61,7 @@ func isForeign(mediaType string) bool {
 // readDocument returns a blob of bounded size, verified against the descriptor.
 func readDocument(ctx context.Context, p Provider, desc ocispec.Descriptor) ([]byte, error) {
 	if desc.Size < 0 || desc.Size > maxDocument {
-		return nil, invalidf("read %s %s: its size is %d, at most %d are read", desc.MediaType, desc.Digest, desc.Size, maxDocument)
+		return nil, invalidf("read %s %s: size %d exceeds the maximum of %d", desc.MediaType, desc.Digest, desc.Size, maxDocument)
 	}
 	b, err := p.ReaderAt(ctx, desc.Digest)
 	if err != nil {
@@ -69,19 +69,19 @@ func readDocument(ctx context.Context, p Provider, desc ocispec.Descriptor) ([]b
 	}
 	defer func() { _ = b.Close() }()
 	if b.Size() != desc.Size {
-		return nil, invalidf("read %s %s: it has %d bytes, its descriptor says %d", desc.MediaType, desc.Digest, b.Size(), desc.Size)
+		return nil, invalidf("read %s %s: %d bytes, %d in its descriptor", desc.MediaType, desc.Digest, b.Size(), desc.Size)
 	}
 	raw := make([]byte, desc.Size)
 	if _, err := b.ReadAt(raw, 0); err != nil && !errors.Is(err, io.EOF) {
 		return nil, fmt.Errorf("read %s %s: %w", desc.MediaType, desc.Digest, err)
 	}
 	if got := desc.Digest.Algorithm().FromBytes(raw); got != desc.Digest {
-		return nil, invalidf("read %s: its digest is %s, expected is %s", desc.MediaType, got, desc.Digest)
+		return nil, invalidf("read %s: digest %s, expected %s", desc.MediaType, got, desc.Digest)
 	}
 	return raw, nil
 }
 
-// shape is what tells the documents apart.
+// shape holds the members that distinguish the documents.
 type shape struct {
 	MediaType string          `json:"mediaType"`
 	Config    json.RawMessage `json:"config"`
@@ -91,21 +91,21 @@ type shape struct {
 	Manifests json.RawMessage `json:"manifests"`
 }
 
-// checkShape refuses a document that is not what its descriptor says, or also something
-// else.
+// checkShape refuses a document that does not match its descriptor's type, or also matches
+// another.
 func checkShape(raw []byte, mediaType string) error {
 	var s shape
 	if err := json.Unmarshal(raw, &s); err != nil {
 		return invalidf("read %s: %w", mediaType, err)
 	}
 	if s.MediaType != "" && s.MediaType != mediaType {
-		return invalidf("document is ambiguous: it says it is %q, its descriptor says %q", s.MediaType, mediaType)
+		return invalidf("document is ambiguous: media type %q, %q in its descriptor", s.MediaType, mediaType)
 	}
 	switch {
 	case IsIndex(mediaType) && (s.Config != nil || s.Layers != nil || s.FSLayers != nil):
-		return invalidf("document is ambiguous: an index that is a manifest too")
+		return invalidf("document is ambiguous: both index and manifest")
 	case IsManifest(mediaType) && (s.Manifests != nil || s.FSLayers != nil):
-		return invalidf("document is ambiguous: a manifest that is an index too")
+		return invalidf("document is ambiguous: both manifest and index")
 	case IsManifest(mediaType) && s.Config == nil:
 		return invalidf("manifest has no config")
 	}
@@ -152,7 +152,7 @@ func checkDescriptor(d ocispec.Descriptor) error {
 		return invalidf("descriptor %.160q: %w", d.Digest, err)
 	}
 	if d.Size < 0 {
-		return invalidf("descriptor %s has the size %d", d.Digest, d.Size)
+		return invalidf("descriptor %s: size %d", d.Digest, d.Size)
 	}
 	return nil
 }
@@ -196,7 +196,7 @@ func TopSnapshot(ctx context.Context, p Provider, config digest.Digest) (string,
 		return "", fmt.Errorf("read configuration: %w", err)
 	}
 	size := b.Size()
-	_ = b.Close() // it was only read
+	_ = b.Close() // only read
 	c, err := readConfig(ctx, p, ocispec.Descriptor{MediaType: ocispec.MediaTypeImageConfig, Digest: config, Size: size})
 	if err != nil || len(c.RootFS.DiffIDs) == 0 {
 		return "", err
@@ -205,8 +205,8 @@ func TopSnapshot(ctx context.Context, p Provider, config digest.Digest) (string,
 	return chain[len(chain)-1].String(), nil
 }
 
-// ChainIDs returns, for each layer, the name of the file system that it and those below it
-// make.
+// ChainIDs returns, for each layer, the name of the file system made of it and the layers
+// below it.
 func ChainIDs(diffIDs []digest.Digest) []digest.Digest {
 	return identity.ChainIDs(append([]digest.Digest(nil), diffIDs...))
 }

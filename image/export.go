@@ -17,22 +17,22 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// ExportOptions change what is exported. The zero value exports all that is here.
+// ExportOptions change what is exported. The zero value exports all that is present.
 type ExportOptions struct {
-	// Platform, if not nil, exports only the manifest that suits it best, without the index.
+	// Platform, if not nil, exports only the manifest that matches it best, without the index.
 	Platform platforms.MatchComparer
-	// Some, if not nil, exports only the manifests that are chosen, with the index.
+	// Some, if not nil, exports only the selected manifests, with the index.
 	Some *Choice
-	// Plain leaves out what docker load wants beside an OCI layout.
+	// Plain leaves out the files that docker load needs in addition to an OCI layout.
 	Plain bool
-	// NoForeign leaves out layers that registries do not keep.
+	// NoForeign leaves out layers that registries do not store.
 	NoForeign bool
 }
 
-// Export writes images as one archive: an OCI image layout, which `docker load` takes as well by the
-// manifest.json beside it. What is here of an image goes into it, byte for byte, and for every platform
-// that is here, unless the options say otherwise. Import gives the same digests.
-// Not found where an image is complete for no platform; nothing was written then.
+// Export writes images as one archive: an OCI image layout, which `docker load` accepts as well by
+// the additional manifest.json. It holds all that is present of an image, byte for byte, for every
+// platform that is complete, unless the options say otherwise. Import returns the same digests.
+// Not found if an image is complete for no platform; nothing was written then.
 func Export(ctx context.Context, p Provider, w io.Writer, images []Imported, opts ExportOptions) error {
 	e := &export{content: p, opts: opts, seen: make(map[digest.Digest]bool)}
 	for _, img := range images {
@@ -56,7 +56,7 @@ type export struct {
 	blobs   []ocispec.Descriptor
 }
 
-// add notes what an image is made of.
+// add records the content of an image.
 func (e *export) add(ctx context.Context, img Imported) error {
 	target := plainTarget(img.Target)
 	content, target, err := e.choose(ctx, target)
@@ -87,15 +87,15 @@ func (e *export) add(ctx context.Context, img Imported) error {
 	return nil
 }
 
-// save notes the image as docker load knows it, which has one platform: this machine's, or the first
-// that is here.
+// save records the image in docker load's form, which has one platform: this machine's, or the first
+// that is present.
 func (e *export) save(ctx context.Context, content Provider, name string, target ocispec.Descriptor) error {
 	m, _, err := Manifest(ctx, content, target, platforms.Default())
 	if errdefs.IsNotFound(err) {
 		m, _, err = Manifest(ctx, content, target, platforms.All)
 	}
 	if errdefs.IsNotFound(err) {
-		return nil // an artifact, which docker load does not know
+		return nil // an artifact, which docker load does not support
 	}
 	if err != nil {
 		return err
@@ -158,7 +158,7 @@ func (e *export) write(ctx context.Context, w io.Writer) error {
 	return tw.Close()
 }
 
-// writeDirectories writes the entries of the directories above a blob that were not made yet.
+// writeDirectories writes the entries of the directories above a blob that were not written yet.
 func (e *export) writeDirectories(tw *tar.Writer, d ocispec.Descriptor, made map[string]bool) error {
 	for _, dir := range []string{ocispec.ImageBlobsDir + "/", path.Dir(blobPath(d.Digest)) + "/"} {
 		if made[dir] {

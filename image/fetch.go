@@ -14,17 +14,17 @@ import (
 	"github.com/cleatproject/cleat/proto/reason"
 )
 
-// Source is where an image's content comes from.
+// Source provides an image's content.
 type Source interface {
-	// Fetch returns the bytes of a blob or document from offset on, as many as its descriptor says
-	// or an error. They are verified by the caller, who closes it.
+	// Fetch returns the bytes of a blob or document from offset on, as many as its descriptor states
+	// or an error. They are verified by the caller, who closes the reader.
 	Fetch(ctx context.Context, desc ocispec.Descriptor, offset int64) (io.ReadCloser, error)
 }
 
-// State is how far a part of an image has come.
+// State is the progress of a part of an image.
 type State string
 
-// The states, in order; a part that was here goes from waiting to exists.
+// The states, in order; a part that was present goes from waiting to exists.
 const (
 	StateWaiting   State = "waiting"
 	StateFetching  State = "downloading"
@@ -42,22 +42,22 @@ const (
 	maxParts     = 10_000
 )
 
-// FetchOptions change what is fetched. The zero value is right for running an image here.
+// FetchOptions change what is fetched. The zero value is right for running an image on this machine.
 type FetchOptions struct {
 	// Platform chooses among an image's manifests; nil is this machine's.
 	Platform platforms.MatchComparer
-	// Some, if not nil, takes the place of Platform.
+	// Some, if not nil, replaces Platform.
 	Some *Choice
 	// Parallel is how many layers are fetched at the same time; 0 for three.
 	Parallel int
-	// Watch is told how far a part has come, in bytes; nil for nobody. It is called by several at
-	// the same time.
+	// Watch, if not nil, is called with the progress of a part, in bytes. It is called
+	// concurrently.
 	Watch func(desc ocispec.Descriptor, state State, done int64)
-	// Found is told of a part, and what names it, before anything else is told about it; nil for nobody.
+	// Found, if not nil, is called with a part and its parent before Watch is called for the part.
 	Found func(desc, parent ocispec.Descriptor)
 }
 
-// Fetching is an image whose documents are here and whose layers may not be.
+// Fetching is an image whose documents are present and whose layers may not be.
 type Fetching struct {
 	content Content
 	source  Source
@@ -68,11 +68,11 @@ type Fetching struct {
 	arrivals  map[digest.Digest]*arrival
 }
 
-// FetchRef is what the ingest of a blob that is fetched is called. It is always the same, so that
-// whoever fetches the blob next goes on where it was left.
+// FetchRef returns the reference of the ingest of a fetched blob. It is always the same, so that
+// the next fetch of the blob resumes the ingest.
 func FetchRef(d digest.Digest) string { return "fetch-" + d.String() }
 
-// Downloads is how many there are at the same time where so many are asked for.
+// Downloads returns the number of parallel downloads for the requested one; 0 is the default.
 func Downloads(parallel int) int {
 	if parallel <= 0 {
 		return defaultParallel
@@ -80,10 +80,10 @@ func Downloads(parallel int) int {
 	return min(parallel, maxParallel)
 }
 
-// Fetch fetches the documents of the image at target: indexes, the manifests wanted and their
-// configurations. Layers then fetches the rest. What is here is not fetched. Errors of the class
-// invalid argument or failed precondition blame the image or where it comes from; an ingest is left
-// only of a layer, to go on with.
+// Fetch fetches the documents of the image at target: indexes, the selected manifests and their
+// configurations. Layers then fetches the rest. Present blobs are not fetched. Errors of the class
+// invalid argument or failed precondition blame the image or its source; only ingests of layers
+// remain, to be resumed.
 func Fetch(ctx context.Context, c Content, s Source, target ocispec.Descriptor, opts FetchOptions) (*Fetching, error) {
 	f := &Fetching{content: c, source: s, opts: opts, arrivals: make(map[digest.Digest]*arrival)}
 	f.opts.Parallel = Downloads(f.opts.Parallel)
@@ -132,7 +132,7 @@ func (f *Fetching) everything(ctx context.Context, desc ocispec.Descriptor, dept
 	return nil
 }
 
-// best fetches the documents of the manifest that suits the platform best.
+// best fetches the documents of the manifest that matches the platform best.
 func (f *Fetching) best(ctx context.Context, target ocispec.Descriptor) error {
 	if IsManifest(target.MediaType) {
 		_, err := f.manifest(ctx, target)
@@ -199,7 +199,7 @@ func (f *Fetching) candidates(ctx context.Context, desc ocispec.Descriptor, dept
 	return nil
 }
 
-// platformOf reads the platform of a manifest that an index does not tell of; nil for what is no image.
+// platformOf reads the platform of a manifest whose index states none; nil if it is not an image.
 func (f *Fetching) platformOf(ctx context.Context, desc ocispec.Descriptor) (*ocispec.Platform, error) {
 	if err := f.document(ctx, desc); err != nil {
 		return nil, err
@@ -209,7 +209,7 @@ func (f *Fetching) platformOf(ctx context.Context, desc ocispec.Descriptor) (*oc
 		return nil, err
 	}
 	if m.Config.MediaType != ocispec.MediaTypeImageConfig && m.Config.MediaType != dockerConfig {
-		return nil, nil //nolint:nilnil // no platform is no error
+		return nil, nil //nolint:nilnil // no platform is not an error
 	}
 	if err := f.document(ctx, m.Config); err != nil {
 		return nil, err
@@ -222,7 +222,7 @@ func (f *Fetching) platformOf(ctx context.Context, desc ocispec.Descriptor) (*oc
 	return &p, nil
 }
 
-// manifest fetches a manifest with its configuration, and notes its layers.
+// manifest fetches a manifest with its configuration, and records its layers.
 func (f *Fetching) manifest(ctx context.Context, desc ocispec.Descriptor) (ocispec.Manifest, error) {
 	if err := f.document(ctx, desc); err != nil {
 		return ocispec.Manifest{}, err
@@ -255,7 +255,7 @@ func (f *Fetching) document(ctx context.Context, desc ocispec.Descriptor) error 
 		return invalidf("image has more than %d documents", maxManifests)
 	}
 	if desc.Size < 0 || desc.Size > maxDocument {
-		return invalidf("%s %s: its size is %d, at most %d are read", desc.MediaType, desc.Digest, desc.Size, maxDocument)
+		return invalidf("%s %s: size %d exceeds the maximum of %d", desc.MediaType, desc.Digest, desc.Size, maxDocument)
 	}
 	return f.blob(ctx, desc, nil)
 }
@@ -273,14 +273,14 @@ func (f *Fetching) found(desc, parent ocispec.Descriptor) {
 }
 
 func notAnImage(desc ocispec.Descriptor) error {
-	return fmt.Errorf("content %s of the type %.100q is no image: %w", desc.Digest, desc.MediaType, errdefs.ErrNotImplemented)
+	return fmt.Errorf("content %s of type %.100q is not an image: %w", desc.Digest, desc.MediaType, errdefs.ErrNotImplemented)
 }
 
 func noPlatform(target ocispec.Descriptor, others []ocispec.Descriptor) error {
-	return fmt.Errorf("image %s has no manifest for this platform; it has %s: %w", target.Digest, listPlatforms(others), reason.PlatformNotFound)
+	return fmt.Errorf("image %s has no manifest for this platform, only for %s: %w", target.Digest, listPlatforms(others), reason.PlatformNotFound)
 }
 
-// listPlatforms names some of the platforms that there are.
+// listPlatforms names some of the platforms.
 func listPlatforms(list []ocispec.Descriptor) string {
 	const most = 12
 	text := ""

@@ -21,7 +21,7 @@ import (
 	"github.com/cleatproject/cleat/content"
 )
 
-// source has blobs in memory. lie may change what it answers.
+// source has blobs in memory. lie, if set, changes its answers.
 type source struct {
 	mu    sync.Mutex
 	blobs map[digest.Digest][]byte
@@ -121,13 +121,13 @@ func ingests(t *testing.T, s *content.Store) []content.Status {
 	return list
 }
 
-func TestFetchTakesThePlatformAlone(t *testing.T) {
+func TestFetch_FetchesSelectedPlatformOnly(t *testing.T) {
 	src := newSource()
 	index := ocispec.Index{MediaType: ocispec.MediaTypeImageIndex}
 	want := make(map[string]ocispec.Descriptor)
 	for _, arch := range []string{"amd64", "arm64", "s390x"} {
 		d := src.image("linux", arch, "layer of "+arch, "shared")
-		if arch != "s390x" { // its platform stands in its configuration only
+		if arch != "s390x" { // only its configuration states the platform
 			d.Platform = &ocispec.Platform{OS: "linux", Architecture: arch}
 		}
 		want[arch] = d
@@ -146,7 +146,7 @@ func TestFetchTakesThePlatformAlone(t *testing.T) {
 			t.Errorf("%s: %v, %v", arch, desc.Digest, err)
 		}
 		if _, err := c.ReaderAt(t.Context(), digest.FromString("layer of arm64")); !errdefs.IsNotFound(err) {
-			t.Errorf("%s: a layer of another platform is here: %v", arch, err)
+			t.Errorf("%s: a layer of another platform is present: %v", arch, err)
 		}
 	}
 	_, c := openStore(t)
@@ -159,11 +159,11 @@ func TestFetchTakesThePlatformAlone(t *testing.T) {
 	}
 	before := src.sent[digest.FromString("shared")]
 	if err := fetchAll(t, c, src, target, FetchOptions{Some: &Choice{}}); err != nil || src.sent[digest.FromString("shared")] != before {
-		t.Errorf("what is here was fetched again: %v", err)
+		t.Errorf("present blobs were fetched again: %v", err)
 	}
 }
 
-func TestFetchGoesOnWhereItWasCut(t *testing.T) {
+func TestFetch_AfterCut_Resumes(t *testing.T) {
 	src := newSource()
 	data := strings.Repeat("0123456789", 50)
 	target := src.image("linux", "amd64", data)
@@ -194,7 +194,7 @@ func TestFetchGoesOnWhereItWasCut(t *testing.T) {
 	}
 }
 
-// fullDisk is a store without room for more than one byte of a blob; the other blobs are begun before.
+// fullDisk is a store with space for only one byte of a blob; the other blobs are started before.
 type fullDisk struct {
 	Content
 	blob  digest.Digest
@@ -220,7 +220,7 @@ func (w fullWriter) Write(p []byte) (int, error) {
 	return n, errors.Join(err, fmt.Errorf("write: %w: %w", syscall.ENOSPC, errdefs.ErrResourceExhausted))
 }
 
-// stuckSource sends the first byte of a blob and then nothing more.
+// stuckSource sends the first byte of a blob and then blocks.
 type stuckSource struct {
 	*source
 	blob  digest.Digest
@@ -244,7 +244,7 @@ func (s stuckSource) Fetch(ctx context.Context, desc ocispec.Descriptor, offset 
 	})), nil
 }
 
-func TestFetchToAFullDiskLeavesNothing(t *testing.T) {
+func TestFetch_FullDisk_LeavesNothing(t *testing.T) {
 	src := newSource()
 	target := src.image("linux", "amd64", "the one that does not fit", "another one")
 	s, c := openStore(t)
@@ -259,7 +259,7 @@ func TestFetchToAFullDiskLeavesNothing(t *testing.T) {
 	}
 }
 
-func TestFetchFromOneWhoLies(t *testing.T) {
+func TestFetch_WrongContent_IsRefused(t *testing.T) {
 	flip := func(_ digest.Digest, data []byte) []byte {
 		out := bytes.Clone(data)
 		out[len(out)/2] ^= 1
@@ -289,7 +289,7 @@ func TestFetchFromOneWhoLies(t *testing.T) {
 			}
 		}
 	}
-	// What somebody else began wrongly does not stay in the way.
+	// Wrong bytes of an earlier fetch do not prevent the next.
 	src := newSource()
 	target := src.image("linux", "amd64", "the layer")
 	_, c := openStore(t)
@@ -308,7 +308,7 @@ func TestFetchFromOneWhoLies(t *testing.T) {
 	}
 }
 
-func TestFetchOfDocumentsThatAreRefused(t *testing.T) {
+func TestFetch_RefusesBadDocuments(t *testing.T) {
 	src := newSource()
 	manifest := src.image("linux", "amd64", "x")
 	deep := src.put(ocispec.MediaTypeImageIndex, ocispec.Index{Manifests: []ocispec.Descriptor{manifest}})
@@ -322,10 +322,10 @@ func TestFetchOfDocumentsThatAreRefused(t *testing.T) {
 	}
 	many := ocispec.Manifest{Config: src.put(ocispec.MediaTypeImageConfig, ocispec.Image{}), Layers: layers}
 	millions := many
-	for len(millions.Layers) < 200_000 { // more cannot be read: two million are the same
+	for len(millions.Layers) < 200_000 { // more cannot be read: two million behave the same
 		millions.Layers = append(millions.Layers, layers...)
 	}
-	// An index cannot hold its own digest; one that claims to is not what its digest says.
+	// An index cannot hold its own digest; one that claims to does not match its digest.
 	self := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageIndex, Digest: digest.FromString("self")}
 	raw, _ := json.Marshal(ocispec.Index{Manifests: []ocispec.Descriptor{self}})
 	src.blobs[self.Digest], self.Size = raw, int64(len(raw))

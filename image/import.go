@@ -25,38 +25,38 @@ const (
 	copyBuffer = 256 << 10
 )
 
-// ImportOptions change how an archive is imported. The zero value takes the names from
+// ImportOptions change how an archive is imported. The zero value uses the names of
 // the archive.
 type ImportOptions struct {
-	// Name is given to the archive's image, whatever the archive calls it; an archive of
+	// Name names the archive's image, whatever its name in the archive; an archive of
 	// several images is then refused.
 	Name string
 	// Repository completes names in an OCI layout that are only a tag.
 	Repository string
-	// Whole also returns, as the last with Whole set, the index of all that the archive holds. Images then
+	// Whole also returns, as the last with Whole set, the index of the whole archive. Images then
 	// have no normalised names.
 	Whole bool
-	// Compress packs layers with gzip that an archive from docker save has plain. Those of an OCI layout
-	// stay as they are: their digests are in its documents.
+	// Compress compresses uncompressed layers of docker save with gzip. Layers of an OCI layout
+	// are kept: their digests are in its documents.
 	Compress bool
 }
 
-// Imported is one name and what it stands for.
+// Imported is a name and its target.
 type Imported struct {
 	// Name is normalised; "" if the archive names nothing.
 	Name   string
 	Target ocispec.Descriptor
-	// Stated is the name as the archive writes it, Tag what it writes if that is only a tag.
+	// Stated is the name as written in the archive, Tag the one written if it is only a tag.
 	Stated, Tag string
-	// Whole says that it is all of the archive.
+	// Whole marks the index of the whole archive.
 	Whole bool
 }
 
-// Import reads an archive to its end, puts its blobs into the store and returns the images
-// it holds; recording them is the caller's. The archive is a tar stream, plain or packed,
-// of an OCI image layout or from `docker save`; one that is both is taken as the former.
+// Import reads an archive to its end, stores its blobs and returns the images it holds;
+// recording them is up to the caller. The archive is a tar stream, compressed or not,
+// of an OCI image layout or from `docker save`; one that is both is treated as the former.
 // Every image returned is complete for at least one platform. Errors of the class invalid
-// argument blame the archive. Blobs stored before an error stay, for the caller's garbage
+// argument blame the archive. Blobs stored before an error remain, for the caller's garbage
 // collection; ingests do not.
 func Import(ctx context.Context, c Content, r io.Reader, opts ImportOptions) ([]Imported, error) {
 	images, err := importArchive(ctx, c, r, opts)
@@ -96,21 +96,21 @@ func importArchive(ctx context.Context, c Content, r io.Reader, opts ImportOptio
 	if images, err = rename(images, opts.Name); err != nil || !opts.Whole {
 		return images, err
 	}
-	whole, err := im.whole(ctx, images)
-	return append(images, Imported{Target: whole, Whole: true}), err
+	index, err := im.archiveIndex(ctx, images)
+	return append(images, Imported{Target: index, Whole: true}), err
 }
 
-// rename gives the only image a name.
+// rename names the only image.
 func rename(images []Imported, name string) ([]Imported, error) {
 	if len(images) == 0 {
-		return nil, invalidf("archive holds no image")
+		return nil, invalidf("archive has no image")
 	}
 	if name == "" {
 		return images, nil
 	}
 	for _, i := range images[1:] {
 		if i.Target.Digest != images[0].Target.Digest {
-			return nil, invalidf("archive holds several images: it cannot be imported under one name")
+			return nil, invalidf("archive has several images, want one for a single name")
 		}
 	}
 	return []Imported{{Name: name, Target: images[0].Target}}, nil
@@ -124,15 +124,15 @@ type importer struct {
 	refs      int
 	compress  bool
 
-	layout   bool   // oci-layout was there
+	layout   bool   // oci-layout was present
 	index    []byte // index.json
 	manifest []byte // manifest.json
-	// files and links are what docker save may refer to, by path.
+	// files and links are the possible targets of docker save's references, by path.
 	files map[string]savedFile
 	links map[string]string
 }
 
-// savedFile is a stored file whose digest its path did not tell.
+// savedFile is a stored file whose path does not state its digest.
 type savedFile struct {
 	digest digest.Digest
 	size   int64
@@ -165,7 +165,7 @@ func (im *importer) read(ctx context.Context, r io.Reader) error {
 			return fmt.Errorf("file %.256q: %w", hdr.Name, classify(err))
 		}
 	}
-	// The end of a packed stream has its checksum.
+	// The end of a compressed stream has its checksum.
 	_, err = io.CopyBuffer(struct{ io.Writer }{io.Discard}, plain, im.buf)
 	return classify(err)
 }
@@ -175,7 +175,7 @@ func classify(err error) error {
 	case errors.Is(err, io.ErrUnexpectedEOF):
 		return invalidf("archive is cut short: %w", err)
 	case errors.Is(err, tar.ErrHeader):
-		return invalidf("archive is no tar archive, or damaged: %w", err)
+		return invalidf("not a tar archive, or corrupt: %w", err)
 	default:
 		return err
 	}
@@ -204,11 +204,11 @@ func (im *importer) file(ctx context.Context, hdr *tar.Header, data io.Reader) (
 	case strings.HasPrefix(name, ocispec.ImageBlobsDir+"/"):
 		d := digest.NewDigestFromEncoded(digest.Algorithm(path.Base(dir)), base)
 		if err := d.Validate(); err != nil || path.Dir(path.Clean(dir)) != ocispec.ImageBlobsDir {
-			return invalidf("its path is no digest")
+			return invalidf("path is not a digest")
 		}
 		_, err = im.store(ctx, name, d, hdr.Size, data)
 	case base == "json" || base == "VERSION" || name == "repositories":
-		// What docker save adds for its own past.
+		// Files that docker save adds for old versions of Docker.
 	default:
 		_, err = im.store(ctx, name, "", hdr.Size, data)
 	}
@@ -217,7 +217,7 @@ func (im *importer) file(ctx context.Context, hdr *tar.Header, data io.Reader) (
 
 func readBounded(hdr *tar.Header, data io.Reader) ([]byte, error) {
 	if hdr.Size > maxDocument {
-		return nil, invalidf("its size is %d, at most %d are read", hdr.Size, maxDocument)
+		return nil, invalidf("size %d exceeds the maximum of %d", hdr.Size, maxDocument)
 	}
 	return io.ReadAll(data)
 }
@@ -255,14 +255,14 @@ func (im *importer) fill(ctx context.Context, w BlobWriter, expected digest.Dige
 	}
 	if err := w.Commit(ctx, size, f.digest); err != nil && !errdefs.IsAlreadyExists(err) {
 		if errdefs.IsFailedPrecondition(err) {
-			return f, invalidf("its content is not what its name says: %w", err)
+			return f, invalidf("content does not match the digest in its name: %w", err)
 		}
 		return f, err
 	}
 	return f, nil
 }
 
-// peek takes the first bytes off.
+// peek reads the first bytes.
 func peek(data io.Reader) []byte {
 	magic := make([]byte, 4)
 	n, _ := io.ReadFull(data, magic) // an error comes again with the next read

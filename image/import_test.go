@@ -78,15 +78,15 @@ func TestImportDockerSave(t *testing.T) {
 		t.Errorf("manifest %+v, %v", m, err)
 	}
 	for name, change := range map[string]func(files){
-		"layer missing":      func(f files) { delete(f, "aaa/layer.tar") },
-		"config missing":     func(f files) { delete(f, "cfg.json") },
-		"link loop":          func(f files) { f["bbb/layer.tar"] = "->layer.tar" },
-		"layers do not fit":  func(f files) { f["manifest.json"] = `[{"Config":"cfg.json","Layers":["aaa/layer.tar"]}]` },
-		"bad name":           func(f files) { f["manifest.json"] = strings.Replace(f["manifest.json"], "busybox:1", "BAD NAME", 1) },
-		"no image":           func(f files) { f["manifest.json"] = `[]` },
-		"config is no JSON":  func(f files) { f["cfg.json"] = "x" },
-		"manifest no JSON":   func(f files) { f["manifest.json"] = "x" },
-		"config of no sense": func(f files) { f["cfg.json"] = `{"rootfs":{"diff_ids":["../x","y"]}}` },
+		"layer missing":     func(f files) { delete(f, "aaa/layer.tar") },
+		"config missing":    func(f files) { delete(f, "cfg.json") },
+		"link loop":         func(f files) { f["bbb/layer.tar"] = "->layer.tar" },
+		"layers do not fit": func(f files) { f["manifest.json"] = `[{"Config":"cfg.json","Layers":["aaa/layer.tar"]}]` },
+		"bad name":          func(f files) { f["manifest.json"] = strings.Replace(f["manifest.json"], "busybox:1", "BAD NAME", 1) },
+		"no image":          func(f files) { f["manifest.json"] = `[]` },
+		"config not JSON":   func(f files) { f["cfg.json"] = "x" },
+		"manifest not JSON": func(f files) { f["manifest.json"] = "x" },
+		"config invalid":    func(f files) { f["cfg.json"] = `{"rootfs":{"diff_ids":["../x","y"]}}` },
 	} {
 		g := maps.Clone(f)
 		change(g)
@@ -96,7 +96,7 @@ func TestImportDockerSave(t *testing.T) {
 	}
 }
 
-func TestImportRefusesBadArchives(t *testing.T) {
+func TestImport_RefusesBadArchives(t *testing.T) {
 	layer := files{"a": "1"}.tar(t)
 	good := func() files {
 		f := files{}

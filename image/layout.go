@@ -17,14 +17,14 @@ func (im *importer) fromLayout(ctx context.Context, opts ImportOptions) ([]Impor
 	var images []Imported
 	for _, d := range index.Manifests {
 		if !IsIndex(d.MediaType) && !IsManifest(d.MediaType) {
-			continue // an artifact that is no image
+			continue // an artifact that is not an image
 		}
-		whole, err := complete(ctx, im.content, d, 0)
+		ok, err := complete(ctx, im.content, d, 0)
 		if err != nil {
 			return nil, err
 		}
-		if !whole {
-			return nil, invalidf("archive lacks blobs of the image %s: is it cut short?", d.Digest)
+		if !ok {
+			return nil, invalidf("archive has not all blobs of the image %s", d.Digest)
 		}
 		says := statedName(d)
 		img := Imported{Target: plainTarget(d), Stated: says.name, Tag: says.tag}
@@ -38,13 +38,13 @@ func (im *importer) fromLayout(ctx context.Context, opts ImportOptions) ([]Impor
 	return images, nil
 }
 
-// plainTarget is a descriptor without what the archive's index says around it.
+// plainTarget returns a descriptor without the members that the archive's index adds to it.
 func plainTarget(d ocispec.Descriptor) ocispec.Descriptor {
 	return ocispec.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size}
 }
 
-// complete tells whether the image at desc can be used: a manifest whose content is all
-// here, or an index with at least one such (archives often hold one platform of many). A
+// complete reports whether the image at desc can be used: a manifest whose content is all
+// present, or an index with at least one such (archives often hold one platform of many). A
 // document that cannot be trusted is an error.
 func complete(ctx context.Context, p Provider, desc ocispec.Descriptor, depth int) (bool, error) {
 	if depth > maxNesting {
@@ -63,11 +63,11 @@ func complete(ctx context.Context, p Provider, desc ocispec.Descriptor, depth in
 			if !IsIndex(c.MediaType) && !IsManifest(c.MediaType) {
 				continue
 			}
-			whole, err := complete(ctx, p, c, depth+1)
+			ok, err := complete(ctx, p, c, depth+1)
 			if err != nil {
 				return false, err
 			}
-			found = found || whole
+			found = found || ok
 		}
 		return found, nil
 	}
@@ -82,7 +82,7 @@ func complete(ctx context.Context, p Provider, desc ocispec.Descriptor, depth in
 		size := b.Size()
 		_ = b.Close()
 		if size != c.Size {
-			return false, invalidf("blob %s has %d bytes, the manifest %s says %d", c.Digest, size, desc.Digest, c.Size)
+			return false, invalidf("blob %s: %d bytes, in the manifest %s %d", c.Digest, size, desc.Digest, c.Size)
 		}
 	}
 	return true, nil

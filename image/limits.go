@@ -7,31 +7,31 @@ import (
 	"github.com/cleatproject/cleat/archive"
 )
 
-// Limits bound what a layer may come to when it is unpacked, which its own length says nothing of: a
-// layer over a limit is an invalid argument. A zero stands for the default.
+// Limits bound the unpacked size of a layer, which its own length does not: a
+// layer over a limit is an invalid argument. A zero means the default.
 type Limits struct {
-	// Bytes bounds its length, and that of its files together; 256 GiB.
+	// Bytes bounds its length, and the total length of its files; 256 GiB.
 	Bytes int64
-	// Ratio bounds the same by so many times the layer's length as it comes, beyond the first 4 GiB; 200.
+	// Ratio bounds the same by a multiple of the layer's compressed length, beyond the first 4 GiB; 200.
 	Ratio int64
 	// Entries bounds its files, directories and so on; 10 million.
 	Entries int
 }
 
-// The defaults. What people put into layers stays far below; zeros, which a layer of a few megabytes can
-// hold a terabyte of, do not.
+// The defaults. Real layers are far smaller; zeros, of which a layer of a few megabytes can hold a
+// terabyte, are not.
 const (
 	defaultBytes   = 256 << 30
 	defaultRatio   = 200
 	defaultEntries = 10_000_000
-	// anyRatio is what a layer may come to however small it is.
+	// anyRatio is the unpacked length allowed for a layer of any size.
 	anyRatio = 4 << 30
 )
 
-// DefaultLimits returns the limits that are right where nothing else is said.
+// DefaultLimits returns the default limits.
 func DefaultLimits() Limits { return Limits{defaultBytes, defaultRatio, defaultEntries} }
 
-// bound puts the limits for a layer of a length into the options of its application.
+// bound sets the limits for a layer of a length in the options of its application.
 func (l Limits) bound(o *archive.Options, size int64) {
 	d := DefaultLimits()
 	if l.Bytes == 0 {
@@ -49,10 +49,10 @@ func (l Limits) bound(o *archive.Options, size int64) {
 	}
 }
 
-// explain says what to do about a layer that is over a limit.
+// explain names the configuration of the limit that a layer exceeds.
 func (l Limits) explain(err error, size int64) error {
 	if !errors.Is(err, archive.ErrLimit) {
 		return err
 	}
-	return fmt.Errorf("%w (it comes as %d bytes): if it is to be trusted, raise the limits in [unpack] of the daemon's configuration", err, size)
+	return fmt.Errorf("%w (compressed: %d bytes; limits: [unpack] in the daemon's configuration)", err, size)
 }

@@ -21,12 +21,12 @@ import (
 
 const mib = 1 << 20
 
-// gzipZeros is a gzip stream of so many MiB of zeros, in members of 16 MiB, after some data.
+// gzipZeros returns a gzip stream of mibs MiB of zeros, in members of 16 MiB, after some data.
 func gzipZeros(t *testing.T, data []byte, mibs int) []byte {
 	return append(gz(t, data), bytes.Repeat(gz(t, make([]byte, 16*mib)), mibs/16)...)
 }
 
-// zstdZeros is the same in zstd: a block of 128 KiB takes 4 bytes.
+// zstdZeros returns the same in zstd: a block of 128 KiB takes 4 bytes.
 func zstdZeros(t *testing.T, data []byte, mibs int) []byte {
 	var b bytes.Buffer
 	w, err := archive.CompressLevel(&b, archive.Zstd, 0)
@@ -49,7 +49,7 @@ func zstdZeros(t *testing.T, data []byte, mibs int) []byte {
 	return b.Bytes()
 }
 
-// fileHeader begins an archive with a file of so many MiB.
+// fileHeader begins an archive with a file of mibs MiB.
 func fileHeader(t *testing.T, mibs int64) []byte {
 	var b bytes.Buffer
 	if err := tar.NewWriter(&b).WriteHeader(&tar.Header{Name: "f", Typeflag: tar.TypeReg, Size: mibs * mib, Mode: 0o600}); err != nil {
@@ -76,7 +76,7 @@ func unpackBomb(ctx context.Context, t *testing.T, s image.Snapshots, mediaType 
 	return err
 }
 
-func TestBombsAreRefusedAndLeaveNothing(t *testing.T) {
+func TestUnpack_Bomb_IsRefusedAndLeavesNothing(t *testing.T) {
 	limited := image.Limits{Bytes: 128 * mib}
 	gzipped, zipped := ocispec.MediaTypeImageLayerGzip, ocispec.MediaTypeImageLayerZstd
 	for name, tc := range map[string]struct {
@@ -94,7 +94,7 @@ func TestBombsAreRefusedAndLeaveNothing(t *testing.T) {
 	} {
 		for how, helpers := range map[string][]archive.Helper{"alone": nil, "helped": archive.Helpers()} {
 			if how == "helped" && tc.mediaType != gzipped || how == "alone" && name == "gzip, by the default" {
-				continue // there is no helper for it; one run over 4 GiB is enough
+				continue // no helper for it; one run over 4 GiB is enough
 			}
 			t.Run(name+"/"+how, func(t *testing.T) {
 				s := newSnapshots(t)
@@ -111,8 +111,8 @@ func TestBombsAreRefusedAndLeaveNothing(t *testing.T) {
 	}
 }
 
-// Where the disk is full, what the layer had come to goes again.
-func TestAFullDiskIsLeftAsItWas(t *testing.T) {
+// If the disk is full, the files of the layer are removed again.
+func TestUnpack_FullDisk_LeavesNothing(t *testing.T) {
 	dir := t.TempDir()
 	if err := unix.Mount("none", dir, "tmpfs", 0, "size=16m"); err != nil {
 		t.Fatal(err)
@@ -144,8 +144,8 @@ func TestAFullDiskIsLeftAsItWas(t *testing.T) {
 	}
 }
 
-// A terabyte that nothing limits ends with the context, and leaves nothing.
-func TestABombEndsWithTheContext(t *testing.T) {
+// An unlimited layer of a terabyte ends with the context, and leaves nothing.
+func TestUnpack_Bomb_EndsWithContext(t *testing.T) {
 	for name, tc := range map[string]struct {
 		mediaType string
 		bomb      []byte

@@ -30,7 +30,7 @@ func Manifest(ctx context.Context, p Provider, target ocispec.Descriptor, match 
 		return ocispec.Manifest{}, ocispec.Descriptor{}, err
 	}
 	if len(found) == 0 {
-		return ocispec.Manifest{}, ocispec.Descriptor{}, noneHere(ctx, p, target)
+		return ocispec.Manifest{}, ocispec.Descriptor{}, platformNotPresent(ctx, p, target)
 	}
 	slices.SortStableFunc(found, func(a, b candidate) int {
 		switch {
@@ -45,21 +45,21 @@ func Manifest(ctx context.Context, p Provider, target ocispec.Descriptor, match 
 	return found[0].manifest, found[0].desc, nil
 }
 
-// noneHere says for which platforms an image is here instead.
-func noneHere(ctx context.Context, p Provider, target ocispec.Descriptor) error {
-	var here []candidate
-	if err := gather(ctx, p, target, platforms.All, 0, &here); err != nil {
+// platformNotPresent returns an error with the platforms that are present.
+func platformNotPresent(ctx context.Context, p Provider, target ocispec.Descriptor) error {
+	var present []candidate
+	if err := gather(ctx, p, target, platforms.All, 0, &present); err != nil {
 		return err
 	}
-	others := make([]ocispec.Descriptor, len(here))
-	for i := range here {
-		others[i].Platform = &here[i].platform
+	others := make([]ocispec.Descriptor, len(present))
+	for i := range present {
+		others[i].Platform = &present[i].platform
 	}
 	return noPlatform(target, others)
 }
 
 // gather adds the manifests at and below desc that match. Manifests that an index lists
-// but that are not here are passed over.
+// but that are not present are skipped.
 func gather(ctx context.Context, p Provider, desc ocispec.Descriptor, match platforms.Matcher, depth int, found *[]candidate) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -72,7 +72,7 @@ func gather(ctx context.Context, p Provider, desc ocispec.Descriptor, match plat
 		}
 		return err
 	case !IsIndex(desc.MediaType):
-		return fmt.Errorf("content %s of the type %q is no image: %w", desc.Digest, desc.MediaType, errdefs.ErrNotImplemented)
+		return fmt.Errorf("content %s of type %q is not an image: %w", desc.Digest, desc.MediaType, errdefs.ErrNotImplemented)
 	case depth >= maxNesting:
 		return invalidf("indexes are nested more than %d deep", maxNesting)
 	}
@@ -91,7 +91,7 @@ func gather(ctx context.Context, p Provider, desc ocispec.Descriptor, match plat
 	return nil
 }
 
-// matching reads a manifest, and if its descriptor names no platform its configuration's.
+// matching reads a manifest, and its configuration if its descriptor names no platform.
 func matching(ctx context.Context, p Provider, desc ocispec.Descriptor, match platforms.Matcher) (candidate, bool, error) {
 	manifest, err := ReadManifest(ctx, p, desc)
 	if err != nil {
@@ -113,13 +113,13 @@ func matching(ctx context.Context, p Provider, desc ocispec.Descriptor, match pl
 	return c, suits(match, c.platform), nil
 }
 
-// namesPlatform reports whether a descriptor says which platform it is for.
+// namesPlatform reports whether a descriptor states its platform.
 func namesPlatform(d ocispec.Descriptor) bool {
 	return d.Platform != nil && d.Platform.Architecture != ""
 }
 
-// suits reports whether a platform matches. One without an architecture, of a configuration that names none,
-// matches all: nothing else is known of the image.
+// suits reports whether a platform matches. One without an architecture, of a configuration that states
+// none, matches all: nothing else is known of the image.
 func suits(match platforms.Matcher, p ocispec.Platform) bool {
 	return p.Architecture == "" || match.Match(p)
 }
@@ -143,8 +143,8 @@ func RootFS(ctx context.Context, p Provider, target ocispec.Descriptor, match pl
 	return config.RootFS.DiffIDs, nil
 }
 
-// Children returns what desc refers to: the manifests of an index, the configuration and
-// the layers of a manifest, nothing for others.
+// Children returns the descriptors that desc refers to: the manifests of an index, the configuration and
+// the layers of a manifest, none for others.
 func Children(ctx context.Context, p Provider, desc ocispec.Descriptor) ([]ocispec.Descriptor, error) {
 	switch {
 	case IsIndex(desc.MediaType):
@@ -161,7 +161,7 @@ func Children(ctx context.Context, p Provider, desc ocispec.Descriptor) ([]ocisp
 	}
 }
 
-// Walk calls fn with target and all it refers to that is here, each once.
+// Walk calls fn with target and all present content that it refers to, each once.
 func Walk(ctx context.Context, p Provider, target ocispec.Descriptor, fn func(ocispec.Descriptor) error) error {
 	seen := make(map[digest.Digest]struct{})
 	return walk(ctx, p, target, fn, seen, 0)

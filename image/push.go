@@ -16,19 +16,19 @@ import (
 	"github.com/cleatproject/cleat/proto/reason"
 )
 
-// Destination is a repository that an image is brought to.
+// Destination is a repository that an image is pushed to.
 type Destination interface {
-	// Exists tells whether it has a blob or document.
+	// Exists reports whether the repository has a blob or document.
 	Exists(ctx context.Context, desc ocispec.Descriptor) (bool, error)
-	// PushBlob puts a blob there, from another repository beside it where from names one, else by
-	// its bytes, and tells whether none had to be sent. content opens them from an offset on, and may be
-	// called more than once.
+	// PushBlob uploads a blob, or mounts it from another repository of the registry if from names one, and
+	// reports whether it was mounted without an upload. content opens the blob from an offset on, and may
+	// be called more than once.
 	PushBlob(ctx context.Context, desc ocispec.Descriptor, from string, content func(offset int64) (io.ReadCloser, error)) (mounted bool, err error)
-	// PushManifest puts a document whose parts are there, under its name as well where tag says so.
+	// PushManifest uploads a document whose parts are present, and tags it if tag is set.
 	PushManifest(ctx context.Context, desc ocispec.Descriptor, raw []byte, tag bool) error
 }
 
-// The states of what is pushed; a part that is there already exists.
+// The states of a pushed part; a part that is present in the repository already exists.
 const (
 	StatePushing State = "uploading"
 	StateMounted State = "mounted"
@@ -37,17 +37,17 @@ const (
 
 // PushOptions change how an image is pushed. The zero value pushes all of it.
 type PushOptions struct {
-	// Platform, if not nil, pushes only the manifest that suits it best.
+	// Platform, if not nil, pushes only the manifest that matches it best.
 	Platform platforms.MatchComparer
 	// Parallel is how many blobs are sent at the same time; 0 for three.
 	Parallel int
-	// From names a repository beside the destination that has a blob, or ""; nil for none.
+	// From returns another repository of the registry that has a blob, or ""; nil for none.
 	From func(d digest.Digest) string
-	// Referrers are documents that go along where they refer to one that is pushed, by their subject.
+	// Referrers are documents that are pushed too if their subject is pushed.
 	Referrers []ocispec.Descriptor
-	// Watch is told how far a part has come, in bytes; nil for nobody.
+	// Watch, if not nil, is called with the progress of a part, in bytes.
 	Watch func(desc ocispec.Descriptor, state State, done int64)
-	// Found is told of a part, and what names it, before anything else is told about it; nil for nobody.
+	// Found, if not nil, is called with a part and its parent before Watch is called for the part.
 	Found func(desc, parent ocispec.Descriptor)
 }
 
@@ -59,12 +59,12 @@ type pushing struct {
 
 	seen      map[digest.Digest]bool
 	blobs     []ocispec.Descriptor
-	documents []ocispec.Descriptor // parts before the whole
+	documents []ocispec.Descriptor // children before their parents
 }
 
-// Push brings an image to a repository: the blobs that it lacks, then the documents, those that name
-// others last, and the target under its name. It returns what that is. Not found where a part of the
-// image is not here.
+// Push pushes an image to a repository: the missing blobs, then the documents, children before their
+// parents, and the target under its name. It returns the target's descriptor. Not found if a part of the
+// image is not present.
 func Push(ctx context.Context, p Provider, to Destination, target ocispec.Descriptor, opts PushOptions) (ocispec.Descriptor, error) {
 	if opts.Platform != nil {
 		_, desc, err := Manifest(ctx, p, target, opts.Platform)
@@ -100,7 +100,7 @@ func Push(ctx context.Context, p Provider, to Destination, target ocispec.Descri
 	return target, nil
 }
 
-// gather lists what the image at desc is made of, which has to be here as a whole.
+// gather lists the content of the image at desc, all of which has to be present.
 func (w *pushing) gather(ctx context.Context, desc ocispec.Descriptor, depth int) error {
 	if depth > maxNesting {
 		return invalidf("indexes are nested more than %d deep", maxNesting)
@@ -110,7 +110,7 @@ func (w *pushing) gather(ctx context.Context, desc ocispec.Descriptor, depth int
 	}
 	w.seen[desc.Digest] = true
 	if !IsIndex(desc.MediaType) && !IsManifest(desc.MediaType) {
-		if err := w.here(ctx, desc); err != nil {
+		if err := w.checkPresent(ctx, desc); err != nil {
 			return err
 		}
 		w.blobs = append(w.blobs, desc)
@@ -123,8 +123,8 @@ func (w *pushing) gather(ctx context.Context, desc ocispec.Descriptor, depth int
 	}
 	w.opts.Watch(desc, StateWaiting, 0) // before its parts
 	for _, c := range children {
-		if len(c.URLs) > 0 && w.here(ctx, c) != nil {
-			continue // a layer that registries do not keep
+		if len(c.URLs) > 0 && w.checkPresent(ctx, c) != nil {
+			continue // a layer that registries do not store
 		}
 		w.opts.Found(c, desc)
 		if err := w.gather(ctx, c, depth+1); err != nil {
@@ -135,7 +135,7 @@ func (w *pushing) gather(ctx context.Context, desc ocispec.Descriptor, depth int
 	return nil
 }
 
-// gatherReferrers lists what refers to what is pushed, and what refers to that.
+// gatherReferrers lists the documents that refer to pushed ones, recursively.
 func (w *pushing) gatherReferrers(ctx context.Context) error {
 	subjects := make([]digest.Digest, len(w.opts.Referrers))
 	for i, c := range w.opts.Referrers {
@@ -159,7 +159,7 @@ func (w *pushing) gatherReferrers(ctx context.Context) error {
 	return nil
 }
 
-// subjectOf is what a document refers to, or "".
+// subjectOf returns the digest that a document refers to, or "".
 func subjectOf(ctx context.Context, p Provider, desc ocispec.Descriptor) (digest.Digest, error) {
 	if !IsIndex(desc.MediaType) && !IsManifest(desc.MediaType) {
 		return "", nil
@@ -172,7 +172,7 @@ func subjectOf(ctx context.Context, p Provider, desc ocispec.Descriptor) (digest
 		Subject *ocispec.Descriptor `json:"subject"`
 	}
 	if err := json.Unmarshal(raw, &doc); err != nil {
-		return "", invalidf("%s %s is no JSON: %v", desc.MediaType, desc.Digest, err)
+		return "", invalidf("%s %s is not JSON: %v", desc.MediaType, desc.Digest, err)
 	}
 	if doc.Subject == nil {
 		return "", nil
@@ -180,8 +180,8 @@ func subjectOf(ctx context.Context, p Provider, desc ocispec.Descriptor) (digest
 	return doc.Subject.Digest, nil
 }
 
-// here tells whether a blob is here.
-func (w *pushing) here(ctx context.Context, desc ocispec.Descriptor) error {
+// checkPresent returns an error if a blob is not present.
+func (w *pushing) checkPresent(ctx context.Context, desc ocispec.Descriptor) error {
 	b, err := w.content.ReaderAt(ctx, desc.Digest)
 	if err != nil {
 		return incomplete(desc, err)
@@ -191,7 +191,7 @@ func (w *pushing) here(ctx context.Context, desc ocispec.Descriptor) error {
 
 func incomplete(desc ocispec.Descriptor, err error) error {
 	if errdefs.IsNotFound(err) {
-		return fmt.Errorf("a part of the image is missing, %s %s: %w", desc.MediaType, desc.Digest, reason.ImageIncomplete)
+		return fmt.Errorf("image is incomplete: missing %s %s:  %w", desc.MediaType, desc.Digest, reason.ImageIncomplete)
 	}
 	return err
 }
@@ -236,7 +236,7 @@ func (w *pushing) sendBlob(ctx context.Context, desc ocispec.Descriptor) error {
 	return nil
 }
 
-// sent reads a blob and tells how far it is.
+// sent reads a blob and reports the progress.
 type sent struct {
 	io.Reader
 	io.Closer
@@ -249,7 +249,7 @@ func (w *pushing) open(ctx context.Context, desc ocispec.Descriptor, offset int6
 		return nil, err
 	}
 	if b.Size() != desc.Size {
-		return nil, errors.Join(invalidf("blob %s has %d bytes, its descriptor says %d", desc.Digest, b.Size(), desc.Size), b.Close())
+		return nil, errors.Join(invalidf("blob %s: %d bytes, %d in its descriptor", desc.Digest, b.Size(), desc.Size), b.Close())
 	}
 	section := io.NewSectionReader(b, offset, b.Size()-offset)
 	done := offset
@@ -261,7 +261,7 @@ func (w *pushing) open(ctx context.Context, desc ocispec.Descriptor, offset int6
 	}), b}, nil
 }
 
-// sendDocument puts an index or manifest there, the target also where it exists: its name may be another's.
+// sendDocument uploads an index or manifest, the target also if it exists: the name may refer to another.
 func (w *pushing) sendDocument(ctx context.Context, desc ocispec.Descriptor, tag bool) error {
 	if !tag {
 		there, err := w.to.Exists(ctx, desc)

@@ -13,14 +13,14 @@ import (
 	"github.com/cleatproject/cleat/content"
 )
 
-// MakeRef returns a name for the ingest of a blob that is made here and that nobody takes up again.
+// MakeRef returns a reference for the ingest of a locally created blob, which is never resumed.
 func MakeRef() string { return "make-" + rand.Text() + "-1" }
 
-// putDocument stores a document of the size that can be read again, and returns its descriptor.
+// putDocument stores a document of a size that can be read again, and returns its descriptor.
 func putDocument(ctx context.Context, c Content, mediaType string, raw []byte) (ocispec.Descriptor, error) {
 	d := ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(raw), Size: int64(len(raw))}
 	if len(raw) > maxDocument {
-		return d, invalidf("make %s: it would have %d bytes, at most %d are read", mediaType, len(raw), maxDocument)
+		return d, invalidf("make %s: size %d exceeds the maximum of %d", mediaType, len(raw), maxDocument)
 	}
 	ref := MakeRef()
 	w, err := c.Writer(ctx, ref, content.WriterOptions{Expected: d.Digest, Total: d.Size})

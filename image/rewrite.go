@@ -12,8 +12,8 @@ import (
 	"github.com/cleatproject/cleat/internal/rawjson"
 )
 
-// rewrite stores what a document becomes once the layers are converted, and returns its descriptor. One that
-// is not converted is returned as it is.
+// rewrite stores the converted form of a document once the layers are converted, and returns its
+// descriptor. One that is not converted is returned unchanged.
 func (v *conversion) rewrite(ctx context.Context, desc ocispec.Descriptor, depth int) (ocispec.Descriptor, error) {
 	made, ok := v.made[desc.Digest]
 	if !ok || depth > maxNesting {
@@ -49,7 +49,7 @@ func (v *conversion) rewrite(ctx context.Context, desc ocispec.Descriptor, depth
 	return out, nil
 }
 
-// finish says in the document what it is, and checks that it is that.
+// finish sets the document's media type, and checks the document's shape.
 func (v *conversion) finish(doc rawjson.Object, mediaType string) ([]byte, error) {
 	if err := doc.Set("mediaType", mediaType); err != nil {
 		return nil, err
@@ -88,7 +88,7 @@ func (v *conversion) rewriteManifest(ctx context.Context, doc rawjson.Object, de
 		mediaType, d, size := formatted(l.MediaType, v.opts.Format), l.Digest, l.Size
 		if to := v.layers[l.Digest]; to != nil {
 			if to.diffID != config.RootFS.DiffIDs[i] {
-				return invalidf("layer %s unpacks to %s, this image's configuration says %s", l.Digest, to.diffID, config.RootFS.DiffIDs[i])
+				return invalidf("layer %s: unpacked digest %s, expected %s by this image's configuration", l.Digest, to.diffID, config.RootFS.DiffIDs[i])
 			}
 			format, foreign, _, _ := splitLayer(mediaType)
 			mediaType, d, size = layerType(format, foreign, to.to), to.digest, to.size
@@ -106,7 +106,7 @@ func (v *conversion) rewriteManifest(ctx context.Context, doc rawjson.Object, de
 	return doc.Set("layers", layers)
 }
 
-// rewriteIndex rewrites what an index lists, and then the index.
+// rewriteIndex rewrites the entries of an index, and then the index.
 func (v *conversion) rewriteIndex(ctx context.Context, doc rawjson.Object, depth int, changed *bool) error {
 	var list []rawjson.Object
 	if err := doc.Get("manifests", &list); err != nil {
@@ -138,7 +138,7 @@ func (v *conversion) rewriteIndex(ctx context.Context, doc rawjson.Object, depth
 	return doc.Set("manifests", list)
 }
 
-// follow has what tells of a manifest name what that has become.
+// follow updates the references of manifests that are about another one.
 func (v *conversion) follow(d rawjson.Object, became map[digest.Digest]digest.Digest, changed *bool) error {
 	var annotations map[string]string
 	if err := d.Get("annotations", &annotations); err != nil {
@@ -154,7 +154,7 @@ func (v *conversion) follow(d rawjson.Object, became map[digest.Digest]digest.Di
 	return d.Set("annotations", annotations)
 }
 
-// descriptorOf reads what a document's list has.
+// descriptorOf parses an entry of a document's list.
 func descriptorOf(d rawjson.Object) (desc ocispec.Descriptor, err error) {
 	raw, err := d.Encode()
 	if err == nil {
@@ -166,10 +166,10 @@ func descriptorOf(d rawjson.Object) (desc ocispec.Descriptor, err error) {
 	return desc, nil
 }
 
-// setDescriptor changes what a descriptor names; the rest of it stays, but for what tells of other bytes.
+// setDescriptor changes the target of a descriptor; other members are kept, except those about the old bytes.
 func setDescriptor(d rawjson.Object, mediaType string, name digest.Digest, size int64, changed *bool) error {
 	if d == nil {
-		return invalidf("a descriptor is null")
+		return invalidf("null descriptor")
 	}
 	old, err := descriptorOf(d)
 	if err != nil {

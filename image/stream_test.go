@@ -23,7 +23,7 @@ import (
 	"github.com/cleatproject/cleat/image"
 )
 
-// layout is a Source of the blobs of a layout. of, where it is not nil, has a blob's bytes come otherwise.
+// layout is a Source of the blobs of a layout. of, if not nil, replaces a blob's bytes.
 type layout struct {
 	files
 	of func(d digest.Digest, data string) io.Reader
@@ -39,7 +39,7 @@ func (l layout) Fetch(_ context.Context, desc ocispec.Descriptor, offset int64) 
 	return io.NopCloser(strings.NewReader(data)), nil
 }
 
-// pullTo fetches an image and unpacks it beside.
+// pullTo fetches an image and unpacks it in parallel.
 func pullTo(ctx context.Context, c image.Content, src image.Source, s image.Snapshots, target ocispec.Descriptor, helpers ...archive.Helper) (u image.Unpacked, err error) {
 	match := platforms.Only(platforms.MustParse("linux/amd64"))
 	fetching, err := image.Fetch(ctx, c, src, target, image.FetchOptions{Platform: match})
@@ -57,27 +57,27 @@ func pullTo(ctx context.Context, c image.Content, src image.Source, s image.Snap
 	return u, g.Wait()
 }
 
-// random are bytes that no compression makes fewer.
+// random returns bytes that do not compress.
 func random(n int) string {
 	b := make([]byte, n)
 	_, _ = rand.Read(b) // never fails
 	return string(b)
 }
 
-// found tells whether a file of that name is somewhere below dir.
+// found reports whether a file of that name is below dir.
 func found(dir, name string) bool {
 	there := errors.New("there")
 	return filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
 		if err == nil && d.Name() == name {
 			return there
 		}
-		return nil // what goes away meanwhile
+		return nil // may be removed concurrently
 	}) != nil
 }
 
-// Of a layer whose end has not been sent, the beginning is unpacked: by this process and by a helper.
-func TestLayersAreUnpackedAsTheyArrive(t *testing.T) {
-	for name, helpers := range map[string][]archive.Helper{"here": nil, "by a helper": archive.Helpers()} {
+// The beginning of a layer is unpacked before its end is sent: by this process and by a helper.
+func TestUnpack_StartsBeforeDownloadEnds(t *testing.T) {
+	for name, helpers := range map[string][]archive.Helper{"by this process": nil, "by a helper": archive.Helpers()} {
 		for _, stacked := range []bool{false, true} {
 			t.Run(fmt.Sprint(name, " stacked ", stacked), func(t *testing.T) {
 				tar := files{"a-first": "1", "b-long": random(8 << 20)}.tar(t)
@@ -118,9 +118,9 @@ func TestLayersAreUnpackedAsTheyArrive(t *testing.T) {
 	}
 }
 
-// A layer of which the bytes are wrong, at whatever place, leaves nothing, and it is the registry that is
-// blamed; neither does one that is cut.
-func TestStreamsThatLieLeaveNothing(t *testing.T) {
+// A layer with wrong bytes, anywhere, leaves nothing, and the error blames the registry;
+// a layer that is cut leaves nothing either.
+func TestUnpack_WrongStream_LeavesNothing(t *testing.T) {
 	tar := files{"a": "1", "b": random(1 << 20), "c": strings.Repeat("c", 1<<20)}.tar(t)
 	packed := gz(t, tar)
 	f := files{}
@@ -158,7 +158,7 @@ func TestStreamsThatLieLeaveNothing(t *testing.T) {
 			if _, err := store.Info(t.Context(), layer); !errdefs.IsNotFound(err) {
 				t.Errorf("%s at %d: %v", name, at, err)
 			}
-			// And the next try goes well, from where the bytes end that there are.
+			// The next attempt succeeds, and resumes after the valid bytes.
 			if _, err := pullTo(t.Context(), c, layout{f, nil}, stacks{snaps}, target); err != nil {
 				t.Errorf("after %s at %d: %v", name, at, err)
 			}
@@ -166,8 +166,8 @@ func TestStreamsThatLieLeaveNothing(t *testing.T) {
 	}
 }
 
-// What was left of an ingest and is not of the layer is unpacked first, and then thrown away.
-func TestStreamThatIsBegunAnew(t *testing.T) {
+// Wrong bytes of an old ingest are unpacked first, and then discarded.
+func TestUnpack_RestartedStream_DiscardsOldBytes(t *testing.T) {
 	tar := files{"a": "1", "b": random(1 << 20)}.tar(t)
 	packed := gz(t, tar)
 	f := files{}

@@ -18,19 +18,19 @@ type UnpackOptions struct {
 	// Platform chooses among an image's manifests; nil is this machine's.
 	Platform platforms.MatchComparer
 	ApplyOptions
-	// AtOnce bounds the layers that are unpacked at the same time; 0 means one a processor, at
+	// AtOnce bounds the layers that are unpacked in parallel; 0 means one per processor, at
 	// least two.
 	AtOnce int
-	// Gate bounds the layers that several unpacks fill at the same time; nil for no common bound.
+	// Gate bounds the layers that several unpacks fill in parallel; nil for no common bound.
 	Gate *gate.Gate
-	// Wait returns once a layer's content is here, for an image that is being fetched; nil where all
-	// is here.
+	// Wait returns once a layer's content is present, for an image that is being fetched; nil if all
+	// is present.
 	Wait func(ctx context.Context, desc ocispec.Descriptor) error
-	// Stream returns a reader of a layer that is on its way, to be unpacked beside it; nil where it is
-	// here. Wait then says whether what was read was the layer. nil if Wait is.
+	// Stream returns a reader of a layer that is being fetched, to be unpacked in parallel; nil if it is
+	// present. Wait then reports whether the bytes read were the layer's. nil if Wait is.
 	Stream func(ctx context.Context, desc ocispec.Descriptor) (*content.Follower, error)
-	// Watch is told when a layer is begun and when it is done; nil for nobody. It may be called from
-	// several goroutines at once.
+	// Watch, if not nil, is called when a layer is started and when it is done. It may be called
+	// concurrently.
 	Watch func(desc ocispec.Descriptor, state State)
 }
 
@@ -44,10 +44,10 @@ type Unpacked struct {
 	ConfigDigest digest.Digest
 }
 
-// Unpack makes the committed snapshots of an image, those that are missing. It is
-// idempotent, and may run beside itself. The content has to be here (not found). A layer
-// that is damaged, hostile or not what the configuration says is an invalid argument, and
-// leaves no snapshot; the layers below it stay.
+// Unpack creates the missing committed snapshots of an image. It is idempotent, and safe
+// for concurrent use. The content has to be present (not found). A layer that is corrupt,
+// hostile or does not match the configuration is an invalid argument, and leaves no snapshot;
+// the layers below it remain.
 func Unpack(ctx context.Context, p Provider, s Snapshots, target ocispec.Descriptor, opts UnpackOptions) (Unpacked, error) {
 	u, err := unpack(ctx, p, s, target, opts)
 	if err != nil {
@@ -93,8 +93,8 @@ func unpack(ctx context.Context, p Provider, s Snapshots, target ocispec.Descrip
 	return u, nil
 }
 
-// firstMissing returns the number of the lowest layer without a snapshot. It looks from
-// the top: a snapshot's parents are there with it.
+// firstMissing returns the index of the lowest layer without a snapshot. It searches from
+// the top: the parents of a snapshot exist if it does.
 func firstMissing(ctx context.Context, s Snapshots, chain []digest.Digest) (int, error) {
 	for i := len(chain); i > 0; i-- {
 		ok, err := s.Exists(ctx, chain[i-1].String())

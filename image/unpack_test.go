@@ -17,7 +17,7 @@ import (
 	"github.com/cleatproject/cleat/snapshot/overlay"
 )
 
-// snapshots does what the daemon does: records in the database, directories in the driver.
+// snapshots does the same as the daemon: records in the database, directories in the driver.
 type snapshots struct {
 	db     *metadata.DB
 	driver snapshot.Driver
@@ -165,7 +165,7 @@ func TestUnpack(t *testing.T) {
 	}
 }
 
-func TestUnpackRefusesAndLeavesNothing(t *testing.T) {
+func TestUnpack_RefusesBadImages(t *testing.T) {
 	ctx := context.Background()
 	good, other := files{"a": "1"}.tar(t), files{"b": "2"}.tar(t)
 	make1 := func(config ocispec.Image, layers ...[]byte) func(f files) ocispec.Descriptor {

@@ -7,11 +7,11 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// annotationName is where containerd and docker keep an image's full name.
+// annotationName holds an image's full name, as containerd and docker write it.
 const annotationName = "io.containerd.image.name"
 
-// NormalizeName returns the full form of an image's name, as Docker understands it:
-// "busybox" is "docker.io/library/busybox:latest". Invalid argument if it is none.
+// NormalizeName returns the full form of an image's name, as Docker does:
+// "busybox" is "docker.io/library/busybox:latest". Invalid argument if it is not a name.
 func NormalizeName(name string) (string, error) {
 	ref, err := reference.ParseDockerRef(name)
 	if err != nil {
@@ -20,9 +20,9 @@ func NormalizeName(name string) (string, error) {
 	return ref.String(), nil
 }
 
-// stated is what an index says of the name of one of its manifests.
+// stated is what an index states about the name of one of its manifests.
 type stated struct {
-	// name is the name as it is written; "" if there is none.
+	// name is the name as written; "" if there is none.
 	name string
 	// tag is a ref name that is only a tag, and so the tag of a repository that the index does not name.
 	tag string
@@ -31,7 +31,7 @@ type stated struct {
 // namesName reports whether a text is more than a word.
 func namesName(text string) bool { return strings.ContainsAny(text, "/:@") }
 
-// statedName reads the annotations of an index's manifest. A word in place of a name says nothing.
+// statedName reads the annotations of an index's manifest. A word instead of a name is ignored.
 func statedName(d ocispec.Descriptor) stated {
 	if name, ok := d.Annotations[annotationName]; ok && name != "" {
 		if namesName(name) {
@@ -48,7 +48,7 @@ func statedName(d ocispec.Descriptor) stated {
 }
 
 // nameOf returns the full name that an index gives one of its manifests, or "". A ref name that is only a tag
-// is one of the repository, and says nothing if that is "": it is not the name of a repository.
+// is one of the repository, and ignored if that is "": it is not the name of a repository.
 func nameOf(d ocispec.Descriptor, repository string) (name string, err error) {
 	if name := d.Annotations[annotationName]; name != "" {
 		return NormalizeName(name)

@@ -12,25 +12,25 @@ import (
 	"github.com/cleatproject/cleat/proto/reason"
 )
 
-// Whole returns an error unless an image is here for all its platforms: not found, which names those that
-// are not. What tells of its manifests, as attestations do, may lack.
+// Whole returns not found, with the missing platforms, unless an image is present for all its platforms.
+// Attestation manifests may be missing.
 func Whole(ctx context.Context, p Provider, target ocispec.Descriptor) error {
-	var lacking []string
-	if err := lacks(ctx, p, target, 0, &lacking); err != nil {
+	var missing []string
+	if err := missingPlatforms(ctx, p, target, 0, &missing); err != nil {
 		return err
 	}
-	if len(lacking) > 0 {
-		return fmt.Errorf("missing for %s: %w", strings.Join(lacking, ", "), reason.ImageIncomplete)
+	if len(missing) > 0 {
+		return fmt.Errorf("missing for %s: %w", strings.Join(missing, ", "), reason.ImageIncomplete)
 	}
 	return nil
 }
 
-// lacks adds the platforms at and below desc that are not here.
-func lacks(ctx context.Context, p Provider, desc ocispec.Descriptor, depth int, lacking *[]string) error {
+// missingPlatforms adds the platforms at and below desc that are not present.
+func missingPlatforms(ctx context.Context, p Provider, desc ocispec.Descriptor, depth int, missing *[]string) error {
 	if IsManifest(desc.MediaType) {
-		whole, err := complete(ctx, p, desc, depth)
-		if err == nil && !whole {
-			*lacking = append(*lacking, platformOf(desc))
+		ok, err := complete(ctx, p, desc, depth)
+		if err == nil && !ok {
+			*missing = append(*missing, platformOf(desc))
 		}
 		return err
 	}
@@ -39,7 +39,7 @@ func lacks(ctx context.Context, p Provider, desc ocispec.Descriptor, depth int, 
 	}
 	index, err := ReadIndex(ctx, p, desc)
 	if errdefs.IsNotFound(err) {
-		*lacking = append(*lacking, platformOf(desc))
+		*missing = append(*missing, platformOf(desc))
 		return nil
 	}
 	if err != nil {
@@ -49,7 +49,7 @@ func lacks(ctx context.Context, p Provider, desc ocispec.Descriptor, depth int, 
 		if !IsManifest(d.MediaType) && !IsIndex(d.MediaType) || d.Annotations[annotationReference] != "" {
 			continue
 		}
-		if err := lacks(ctx, p, d, depth+1, lacking); err != nil {
+		if err := missingPlatforms(ctx, p, d, depth+1, missing); err != nil {
 			return err
 		}
 	}

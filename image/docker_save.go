@@ -88,8 +88,8 @@ func (im *importer) makeManifest(ctx context.Context, s savedImage) (ocispec.Des
 	return d, nil
 }
 
-// find returns the stored file at a path, through the links that docker save puts where
-// layers repeat.
+// find returns the stored file at a path, following the links that docker save writes for
+// repeated layers.
 func (im *importer) find(name string) (savedFile, error) {
 	at := strings.TrimPrefix(path.Clean("/"+name), "/")
 	const most = 16
@@ -103,10 +103,10 @@ func (im *importer) find(name string) (savedFile, error) {
 		}
 		at = next
 	}
-	return savedFile{}, invalidf("archive lacks the file %.256q", name)
+	return savedFile{}, invalidf("archive has no file %.256q", name)
 }
 
-// layerType tells a layer's media type by its first bytes.
+// layerType returns a layer's media type by its first bytes.
 func (f savedFile) layerType() string {
 	switch {
 	case bytes.HasPrefix(f.magic, []byte{0x1f, 0x8b}):

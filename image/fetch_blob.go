@@ -13,12 +13,12 @@ import (
 	"github.com/cleatproject/cleat/content"
 )
 
-// errCut marks that the bytes of an ingest were not those of its digest.
-var errCut = errors.New("its bytes are not those of its digest")
+// errCut marks that the bytes of an ingest did not match its digest.
+var errCut = errors.New("content does not match its digest")
 
-// blob fetches one blob to the store, from where an ingest of it was left. That of a layer, which has an
-// arrival, can be followed, and stays when it fails, unless the disk is full: what a pull cannot go on with
-// must not keep the room that everybody needs.
+// blob fetches one blob to the store, resuming an ingest of it. That of a layer, which has an
+// arrival, can be followed, and is kept if it fails, unless the disk is full: a pull that cannot be
+// resumed must not occupy the space.
 func (f *Fetching) blob(ctx context.Context, desc ocispec.Descriptor, a *arrival) error {
 	ref := FetchRef(desc.Digest)
 	w, err := f.content.Writer(ctx, ref, content.WriterOptions{Expected: desc.Digest, Total: desc.Size})
@@ -44,7 +44,7 @@ func (f *Fetching) blob(ctx context.Context, desc ocispec.Descriptor, a *arrival
 	return err
 }
 
-// full tells of a disk, or a limit of one, that has no room left.
+// full reports whether a disk, or a limit of one, has no space left.
 func full(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
@@ -56,7 +56,7 @@ func ignoreNotFound(err error) error {
 	return err
 }
 
-// exists checks the blob that is here against the descriptor.
+// exists checks the present blob against the descriptor.
 func (f *Fetching) exists(ctx context.Context, desc ocispec.Descriptor) error {
 	b, err := f.content.ReaderAt(ctx, desc.Digest)
 	if err != nil {
@@ -67,14 +67,14 @@ func (f *Fetching) exists(ctx context.Context, desc ocispec.Descriptor) error {
 		return err
 	}
 	if size != desc.Size {
-		return invalidf("blob %s has %d bytes, its descriptor says %d", desc.Digest, size, desc.Size)
+		return invalidf("blob %s: %d bytes, %d in its descriptor", desc.Digest, size, desc.Size)
 	}
 	f.watch(desc, StateExists, size)
 	return nil
 }
 
-// fill fetches what is missing of an ingest and commits it. Where what was there before turns out not to
-// be of the blob, it is fetched from the beginning, once.
+// fill fetches the missing bytes of an ingest and commits it. If the bytes present before turn out not
+// to belong to the blob, it is fetched from the beginning, once.
 func (f *Fetching) fill(ctx context.Context, w BlobWriter, desc ocispec.Descriptor) error {
 	began := w.Status().Offset
 	err := f.transfer(ctx, w, desc, began)
@@ -113,7 +113,7 @@ func (f *Fetching) transfer(ctx context.Context, w BlobWriter, desc ocispec.Desc
 	case err == nil, errdefs.IsAlreadyExists(err):
 		return nil
 	case errdefs.IsFailedPrecondition(err):
-		return fmt.Errorf("fetch %s: %w: the registry is wrong about its content, or somebody changes it on the way: %w", desc.Digest, errCut, err)
+		return fmt.Errorf("fetch %s: %w: wrong content from the registry, or changed in transit: %w", desc.Digest, errCut, err)
 	default:
 		return err
 	}

@@ -19,7 +19,7 @@ import (
 	"github.com/cleatproject/cleat/mount"
 )
 
-// stacks are snapshots whose layers are filled at the same time.
+// stacks are snapshots whose layers are filled in parallel.
 type stacks struct{ *snapshots }
 
 var _ image.Stacker = stacks{}
@@ -72,7 +72,7 @@ func layerTar(t *testing.T, mode int64, entries ...string) []byte {
 	return buf.Bytes()
 }
 
-// show mounts what a snapshot shows until the test ends.
+// show mounts a snapshot until the test ends.
 func (s *snapshots) show(t *testing.T, name string) string {
 	t.Helper()
 	ms, err := s.Prepare(t.Context(), "show "+name, name)
@@ -91,7 +91,7 @@ func (s *snapshots) show(t *testing.T, name string) string {
 	return dir
 }
 
-func TestLayersSideBySideMakeWhatOneAfterAnotherDoes(t *testing.T) {
+func TestUnpack_ParallelAndSequential_GiveSameResult(t *testing.T) {
 	var many [][]byte
 	for i := range 12 {
 		many = append(many, layerTar(t, 0o644, "./", "d/", fmt.Sprint("d/", i), fmt.Sprint("d/.wh.", i-2)))
@@ -123,7 +123,7 @@ func TestLayersSideBySideMakeWhatOneAfterAnotherDoes(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			for range 2 { // the second time all is there
+			for range 2 { // the second time all exist
 				u, err := image.Unpack(t.Context(), c, stacks{other}, got[0].Target, image.UnpackOptions{AtOnce: 3, ApplyOptions: image.ApplyOptions{Helpers: archive.Helpers()}})
 				if err != nil || u.Snapshot != want.Snapshot {
 					t.Fatalf("%s, %v; want %s", u.Snapshot, err, want.Snapshot)
@@ -137,7 +137,7 @@ func TestLayersSideBySideMakeWhatOneAfterAnotherDoes(t *testing.T) {
 	}
 }
 
-func TestLayersSideBySideThatFailLeaveThoseBelow(t *testing.T) {
+func TestUnpack_FailedParallelLayer_KeepsLowerOnes(t *testing.T) {
 	good := [][]byte{layerTar(t, 0o644, "a"), layerTar(t, 0o644, "b"), layerTar(t, 0o644, "c"), layerTar(t, 0o644, "d")}
 	f := files{}
 	m := ocispec.Manifest{Config: f.addJSON(t, ocispec.MediaTypeImageConfig, testConfig("amd64", good...))}

@@ -17,8 +17,8 @@ import (
 	"github.com/cleatproject/cleat/content"
 )
 
-// whole returns the index of all that an archive holds: an OCI layout's own, or one that is made.
-func (im *importer) whole(ctx context.Context, images []Imported) (ocispec.Descriptor, error) {
+// archiveIndex returns the index of the whole archive: an OCI layout's own, or a new one.
+func (im *importer) archiveIndex(ctx context.Context, images []Imported) (ocispec.Descriptor, error) {
 	index := ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex}
 	seen := make(map[digest.Digest]bool)
 	for _, img := range images {
@@ -41,8 +41,8 @@ func (im *importer) whole(ctx context.Context, images []Imported) (ocispec.Descr
 	return d, nil
 }
 
-// packed returns a layer packed with gzip where that is wanted and it is plain. The same layer always
-// becomes the same.
+// packed returns a layer compressed with gzip if that is requested and it is not compressed. The result
+// is deterministic.
 func (im *importer) packed(ctx context.Context, f savedFile) (_ savedFile, err error) {
 	if !im.compress || f.layerType() != ocispec.MediaTypeImageLayer {
 		return f, nil

@@ -8,22 +8,22 @@ import (
 	"github.com/cleatproject/cleat/archive"
 )
 
-// Format is the kind of an image's documents.
+// Format is the format of an image's documents.
 type Format string
 
-// The formats; they say the same in other words.
+// The formats; they differ in media types only.
 const (
 	FormatOCI    Format = "oci"
 	FormatDocker Format = "docker"
 )
 
-// layerBases are the media types of layers without their compression, OCI's beside Docker's.
+// layerBases are the media types of layers without their compression, OCI's next to Docker's.
 func layerBases() [][2]string {
 	return [][2]string{{ocispec.MediaTypeImageLayer, dockerLayer}, {ociLayerForeign, dockerForeign}}
 }
 
-// splitLayer takes the media type of a layer apart: whether registries do not keep it, and how it is
-// compressed.
+// splitLayer parses the media type of a layer: whether registries do not store it, and its
+// compression.
 func splitLayer(mediaType string) (format Format, foreign bool, c archive.Compression, ok bool) {
 	if !IsLayer(mediaType) {
 		return "", false, "", false
@@ -38,7 +38,7 @@ func splitLayer(mediaType string) (format Format, foreign bool, c archive.Compre
 	return "", false, "", false
 }
 
-// layerType is the media type of a layer.
+// layerType returns the media type of a layer.
 func layerType(format Format, foreign bool, c archive.Compression) string {
 	pair := layerBases()[0]
 	if foreign {
@@ -54,7 +54,7 @@ func layerType(format Format, foreign bool, c archive.Compression) string {
 	return base + between + string(c)
 }
 
-// formatted is the media type that means the same in a format; of what is not known it is left alone.
+// formatted returns the equivalent media type of a format; unknown ones are unchanged.
 func formatted(mediaType string, format Format) string {
 	if _, foreign, c, ok := splitLayer(mediaType); ok && format != "" {
 		return layerType(format, foreign, c)
@@ -74,5 +74,5 @@ func formatted(mediaType string, format Format) string {
 	return mediaType
 }
 
-// LayerType is OCI's media type of a layer that is compressed so.
+// LayerType returns OCI's media type of a layer with this compression.
 func LayerType(c archive.Compression) string { return layerType(FormatOCI, false, c) }

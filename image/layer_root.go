@@ -12,9 +12,9 @@ import (
 	"github.com/cleatproject/cleat/mount"
 )
 
-// apply applies the layer to a snapshot that is attached nowhere, and verifies what came out of the
-// decompression.
-func (f *filling) apply(ctx context.Context, from coded, mounts []mount.Mount, opts ApplyOptions) (err error) {
+// apply applies the layer to a snapshot that is not mounted anywhere, and verifies the decompressed
+// bytes.
+func (f *filling) apply(ctx context.Context, from layerStream, mounts []mount.Mount, opts ApplyOptions) (err error) {
 	root, how, done, err := place(mounts)
 	if err != nil {
 		return err
@@ -28,14 +28,14 @@ func (f *filling) apply(ctx context.Context, from coded, mounts []mount.Mount, o
 		return err
 	}
 	if got.Digest != f.diffID {
-		return invalidf("its unpacked digest is %s, the image's configuration says %s", got.Digest, f.diffID)
+		return invalidf("unpacked digest %s, expected %s by the image's configuration", got.Digest, f.diffID)
 	}
 	f.ownRoot = result.Root
 	return f.rootOf(root)
 }
 
-// place finds the directory to apply a layer to. What an overlay would put into its upper
-// directory goes there directly; other snapshots are attached for the while.
+// place returns the directory to apply a layer to. Files of an overlay's upper directory are
+// written there directly; other snapshots are mounted temporarily.
 func place(mounts []mount.Mount) (root string, opts archive.Options, done func() error, err error) {
 	nothing := func() error { return nil }
 	if len(mounts) == 1 {
@@ -65,7 +65,7 @@ func place(mounts []mount.Mount) (root string, opts archive.Options, done func()
 	}, nil
 }
 
-// openLower opens what the layers below make together.
+// openLower opens the merged lower layers.
 func openLower(m mount.Mount, lower []string) (*os.File, error) {
 	if len(lower) == 1 {
 		return os.Open(lower[0])

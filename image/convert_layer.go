@@ -18,10 +18,10 @@ import (
 // defaultConverting is how many layers are converted at the same time; each uses several processors.
 const defaultConverting = 2
 
-// convertedLayer is a layer on its way into another compression.
+// convertedLayer is a layer that is being converted to another compression.
 type convertedLayer struct {
 	from   ocispec.Descriptor
-	diffID digest.Digest // of its unpacked bytes, as a configuration says
+	diffID digest.Digest // of its unpacked bytes, by the configuration
 	to     archive.Compression
 
 	digest digest.Digest
@@ -81,7 +81,7 @@ func (v *conversion) convertLayer(ctx context.Context, l *convertedLayer) (err e
 	return w.Close()
 }
 
-// found takes the unpacked layer that is here already.
+// found uses the unpacked layer that is already present.
 func (v *conversion) found(ctx context.Context, l *convertedLayer) error {
 	b, err := v.content.ReaderAt(ctx, l.diffID)
 	if err != nil {
@@ -91,7 +91,7 @@ func (v *conversion) found(ctx context.Context, l *convertedLayer) error {
 	return b.Close()
 }
 
-// recompress writes a layer's blob in its other form, and verifies what it unpacks to.
+// recompress writes a layer's blob in its other form, and verifies its unpacked bytes.
 func (v *conversion) recompress(ctx context.Context, w BlobWriter, blob Blob, l *convertedLayer) (err error) {
 	var read int64
 	in := readerFunc(func(p []byte) (int, error) {
@@ -111,12 +111,12 @@ func (v *conversion) recompress(ctx context.Context, w BlobWriter, blob Blob, l 
 	}
 	sum := l.diffID.Algorithm().Digester()
 	_, err = io.CopyBuffer(struct{ io.Writer }{io.MultiWriter(zw, sum.Hash())}, checked(ctx, plain), make([]byte, copyBuffer))
-	// Closed either way: it has goroutines.
+	// Closed in either case: it has goroutines.
 	if err = errors.Join(err, zw.Close()); err != nil {
 		return err
 	}
 	if got := sum.Digest(); got != l.diffID {
-		return invalidf("its unpacked digest is %s, the image's configuration says %s", got, l.diffID)
+		return invalidf("unpacked digest %s, expected %s by the image's configuration", got, l.diffID)
 	}
 	l.digest, l.size = w.Digest(), w.Status().Offset
 	if err := w.Commit(ctx, l.size, l.digest); err != nil && !errdefs.IsAlreadyExists(err) {

@@ -19,7 +19,7 @@ import (
 	"github.com/cleatproject/cleat/archive"
 )
 
-// undoTime bounds the removal of a snapshot that came to nothing.
+// undoTime bounds the removal of a failed snapshot.
 const undoTime = 30 * time.Second
 
 // layer is a layer to be unpacked.
@@ -27,7 +27,7 @@ type layer struct {
 	desc         ocispec.Descriptor
 	diffID       digest.Digest
 	name, parent string // of the snapshots
-	number, of   int    // for people
+	number, of   int    // for messages
 }
 
 func (l *layer) errorf(err error) error {
@@ -37,12 +37,12 @@ func (l *layer) errorf(err error) error {
 	return fmt.Errorf("layer %d of %d, %s: %w", l.number, l.of, l.desc.Digest, err)
 }
 
-// unpackLayers makes the snapshots of layers, each upon the one before it. Where the snapshotter
-// stacks them, they are filled at the same time, and committed in their order.
+// unpackLayers creates the snapshots of layers, each on the one before it. If the snapshotter
+// supports stacking, they are filled in parallel, and committed in their order.
 func unpackLayers(ctx context.Context, p Provider, s Snapshots, layers []layer, opts UnpackOptions) error {
 	if stacker, ok := s.(Stacker); ok && len(layers) > 1 {
 		if userXattr, ok := stacker.Layered(); ok {
-			return sideBySide(ctx, p, stacker, layers, opts, userXattr)
+			return fillInParallel(ctx, p, stacker, layers, opts, userXattr)
 		}
 	}
 	for i := range layers {
@@ -54,13 +54,13 @@ func unpackLayers(ctx context.Context, p Provider, s Snapshots, layers []layer, 
 		if err := errors.Join(err, f.discard(ctx)); err != nil {
 			return layers[i].errorf(err)
 		}
-		opts.tell(f.desc, StateUnpacked)
+		opts.report(f.desc, StateUnpacked)
 	}
 	return nil
 }
 
-// sideBySide fills several layers at once. The first is made upon its parent; the others upon none.
-func sideBySide(ctx context.Context, p Provider, s Stacker, layers []layer, opts UnpackOptions, userXattr bool) (err error) {
+// fillInParallel fills several layers in parallel. The first is created on its parent; the others without one.
+func fillInParallel(ctx context.Context, p Provider, s Stacker, layers []layer, opts UnpackOptions, userXattr bool) (err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	atOnce := opts.AtOnce
@@ -107,23 +107,23 @@ func sideBySide(ctx context.Context, p Provider, s Stacker, layers []layer, opts
 		if err := f.stack(ctx, p, s, below, opts); err != nil {
 			return f.errorf(err)
 		}
-		opts.tell(f.desc, StateUnpacked)
+		opts.report(f.desc, StateUnpacked)
 		below = f
 	}
 	return nil
 }
 
-// filling is a layer on its way into a snapshot.
+// filling is a layer that is being unpacked into a snapshot.
 type filling struct {
 	*layer
 	snapshots Snapshots
-	// alone says that the snapshot is made upon none, in the form of userXattr; otherwise it is
-	// made upon parent.
+	// alone marks a snapshot created without a parent, in the form of userXattr; otherwise it is
+	// created on parent.
 	alone, userXattr bool
 	parent           string
 
-	key string // of the active snapshot; "" once there is none
-	// root is what the snapshot's root directory has, and ownRoot whether the layer says so.
+	key string // of the active snapshot; "" if there is none
+	// root holds the attributes of the snapshot's root directory, ownRoot whether the layer sets them.
 	root    unix.Stat_t
 	ownRoot bool
 	dir     string
@@ -132,14 +132,14 @@ type filling struct {
 	err  error
 }
 
-// tell tells whoever watches how far a layer has come.
-func (o *UnpackOptions) tell(desc ocispec.Descriptor, state State) {
+// report passes the progress of a layer to Watch.
+func (o *UnpackOptions) report(desc ocispec.Descriptor, state State) {
 	if o.Watch != nil {
 		o.Watch(desc, state)
 	}
 }
 
-// fill prepares a snapshot and applies the layer to it, beside its being fetched where it is.
+// fill prepares a snapshot and applies the layer to it, in parallel with its download if there is one.
 func (f *filling) fill(ctx context.Context, p Provider, opts UnpackOptions) error {
 	if err := opts.check(f.desc.MediaType); err != nil {
 		return err
@@ -152,7 +152,7 @@ func (f *filling) fill(ctx context.Context, p Provider, opts UnpackOptions) erro
 		defer leave()
 	}
 	if opts.Stream != nil {
-		if done, err := f.fillBeside(ctx, opts); done || err != nil {
+		if done, err := f.fillFromStream(ctx, opts); done || err != nil {
 			return err
 		}
 	}
@@ -161,17 +161,17 @@ func (f *filling) fill(ctx context.Context, p Provider, opts UnpackOptions) erro
 			return err
 		}
 	}
-	opts.tell(f.desc, StateUnpacking)
+	opts.report(f.desc, StateUnpacking)
 	blob, err := p.ReaderAt(ctx, f.desc.Digest)
 	if err != nil {
 		return err
 	}
-	return errors.Join(f.fillFrom(ctx, whole(blob), opts), blob.Close())
+	return errors.Join(f.fillFrom(ctx, openStream(blob), opts), blob.Close())
 }
 
-// fillBeside fills the snapshot from the bytes of the layer as they arrive. Not done, with nothing left of
-// it, where the layer is here, or its bytes were not what they should be and are fetched anew.
-func (f *filling) fillBeside(ctx context.Context, opts UnpackOptions) (done bool, err error) {
+// fillFromStream fills the snapshot from the bytes of the layer as they arrive. Not done, with nothing left
+// of it, if the layer is local, or its bytes were wrong and are fetched again.
+func (f *filling) fillFromStream(ctx context.Context, opts UnpackOptions) (done bool, err error) {
 	stream, err := opts.Stream(ctx, f.desc)
 	if stream == nil || err != nil {
 		return false, err
@@ -180,19 +180,19 @@ func (f *filling) fillBeside(ctx context.Context, opts UnpackOptions) (done bool
 	stop := context.AfterFunc(ctx, stream.Stop)
 	defer stop()
 	unpacked := f.fillFrom(ctx, stream, opts)
-	// What is wrong with the bytes is for those to say who fetch them.
+	// Prefer the fetch error: it caused the unpack error.
 	if err := opts.Wait(ctx, f.desc); err != nil {
 		return true, err
 	}
 	if unpacked != nil && !stream.Valid() {
 		return false, f.discard(ctx)
 	}
-	opts.tell(f.desc, StateUnpacking)
+	opts.report(f.desc, StateUnpacking)
 	return true, unpacked
 }
 
 // fillFrom prepares the snapshot and fills it.
-func (f *filling) fillFrom(ctx context.Context, from coded, opts UnpackOptions) error {
+func (f *filling) fillFrom(ctx context.Context, from layerStream, opts UnpackOptions) error {
 	key := "unpack-" + rand.Text() + " " + f.name
 	mounts, err := f.snapshots.Prepare(ctx, key, f.parent)
 	if err != nil {
@@ -202,7 +202,7 @@ func (f *filling) fillFrom(ctx context.Context, from coded, opts UnpackOptions) 
 	return f.apply(ctx, from, mounts, opts.ApplyOptions)
 }
 
-// stack commits a filled layer upon the one below it. A layer that could not be filled by itself is
+// stack commits a filled layer on the one below it. A layer that could not be filled by itself is
 // filled now.
 func (f *filling) stack(ctx context.Context, p Provider, s Stacker, below *filling, opts UnpackOptions) error {
 	if errors.Is(f.err, archive.ErrBelow) {
@@ -219,7 +219,7 @@ func (f *filling) stack(ctx context.Context, p Provider, s Stacker, below *filli
 		return f.commit(ctx)
 	}
 	if !f.ownRoot {
-		// As if it had been made upon the one below.
+		// As if it had been created on the one below.
 		f.root = below.root
 		st := &f.root
 		if err := errors.Join(os.Lchown(f.dir, int(st.Uid), int(st.Gid)), unix.Chmod(f.dir, st.Mode&0o7777)); err != nil {
@@ -230,12 +230,12 @@ func (f *filling) stack(ctx context.Context, p Provider, s Stacker, below *filli
 	return f.committed(err)
 }
 
-// commit commits a layer that was made upon its parent.
+// commit commits a layer that was created on its parent.
 func (f *filling) commit(ctx context.Context) error {
 	return f.committed(f.snapshots.Commit(ctx, f.name, f.key))
 }
 
-// committed takes it well where another has made the same layer meanwhile.
+// committed treats it as success if a concurrent unpack has created the same layer.
 func (f *filling) committed(err error) error {
 	if err == nil {
 		f.key = ""
@@ -246,7 +246,7 @@ func (f *filling) committed(err error) error {
 	return err
 }
 
-// discard removes a snapshot that came to nothing.
+// discard removes a failed snapshot.
 func (f *filling) discard(ctx context.Context) error {
 	if f == nil || f.key == "" {
 		return nil
@@ -260,7 +260,7 @@ func (f *filling) discard(ctx context.Context) error {
 	return err
 }
 
-// rootOf reads what the root of a filled snapshot has.
+// rootOf reads the attributes of a filled snapshot's root.
 func (f *filling) rootOf(dir string) error {
 	f.dir = dir
 	if err := unix.Stat(dir, &f.root); err != nil {

@@ -4,9 +4,9 @@ import (
 	"strings"
 )
 
-// splitWords takes a line apart at its blanks, as a Dockerfile does: quotes hold words together, a
-// backslash takes the meaning of what follows it, and outside single quotes $NAME and ${NAME} stand for
-// what lookup says.
+// splitWords splits a line at its blanks, as a Dockerfile does: quotes keep words together, a
+// backslash escapes the next character, and outside single quotes $NAME and ${NAME} are replaced
+// by the result of lookup.
 func splitWords(text string, lookup func(string) string) ([]string, error) {
 	s := wordSplitter{rest: text, lookup: lookup}
 	for s.rest != "" {
@@ -15,7 +15,7 @@ func splitWords(text string, lookup func(string) string) ([]string, error) {
 		}
 	}
 	if s.quote != 0 {
-		return nil, invalidf("%.200q: a quote %c is not closed", text, s.quote)
+		return nil, invalidf("%.200q: unclosed quote %c", text, s.quote)
 	}
 	s.end()
 	return s.words, nil
@@ -25,7 +25,7 @@ type wordSplitter struct {
 	rest   string
 	lookup func(string) string
 	word   strings.Builder
-	begun  bool // also where the word is empty so far
+	begun  bool // also if the word is empty so far
 	quote  byte
 	words  []string
 }
@@ -42,7 +42,7 @@ func (s *wordSplitter) next() error {
 		s.quote = 0
 	case c == '\\' && s.quote != '\'':
 		if s.rest == "" {
-			return invalidf("a backslash at the end has nothing to follow")
+			return invalidf("backslash at the end")
 		}
 		if s.quote == '"' && !strings.ContainsRune(`"\$`, rune(s.rest[0])) {
 			s.add(`\`)
@@ -70,7 +70,7 @@ func (s *wordSplitter) end() {
 	s.begun = false
 }
 
-// variable puts in what stands after a dollar sign.
+// variable expands the variable after a dollar sign.
 func (s *wordSplitter) variable() error {
 	if rest, ok := strings.CutPrefix(s.rest, "{"); ok {
 		name, rest, ok := strings.Cut(rest, "}")
@@ -91,7 +91,7 @@ func (s *wordSplitter) variable() error {
 	return nil
 }
 
-// nameLength is how many bytes at the beginning are the name of a variable.
+// nameLength returns the length in bytes of the variable name at the beginning.
 func nameLength(text string) int {
 	for i := range len(text) {
 		c := text[i]

@@ -11,7 +11,7 @@ import (
 	"github.com/cleatproject/cleat/proto/reason"
 )
 
-// choose returns what of an image is exported, and the content as the archive is to have it.
+// choose returns what is exported of an image, and the content that the archive is to hold.
 func (e *export) choose(ctx context.Context, target ocispec.Descriptor) (Provider, ocispec.Descriptor, error) {
 	content := e.content
 	switch {
@@ -26,41 +26,41 @@ func (e *export) choose(ctx context.Context, target ocispec.Descriptor) (Provide
 		if err != nil {
 			return nil, target, err
 		}
-		h := hiding{Provider: content, hidden: make(map[digest.Digest]bool)}
+		h := filtered{Provider: content, hidden: make(map[digest.Digest]bool)}
 		if err := namedBy(ctx, content, target, 0, h.hidden); err != nil {
 			return nil, target, err
 		}
 		for _, d := range chosen {
 			delete(h.hidden, d.Digest)
-			if err := e.whole(ctx, h, d); err != nil {
+			if err := e.checkComplete(ctx, h, d); err != nil {
 				return nil, target, err
 			}
 		}
 		return h, target, nil
 	}
-	return content, target, e.whole(ctx, content, target)
+	return content, target, e.checkComplete(ctx, content, target)
 }
 
-func (e *export) whole(ctx context.Context, p Provider, target ocispec.Descriptor) error {
-	whole, err := complete(ctx, p, target, 0)
-	if err == nil && !whole {
+func (e *export) checkComplete(ctx context.Context, p Provider, target ocispec.Descriptor) error {
+	ok, err := complete(ctx, p, target, 0)
+	if err == nil && !ok {
 		err = fmt.Errorf("a part is missing for every platform: %w", reason.ImageIncomplete)
 	}
 	return err
 }
 
-// hiding is content without some blobs.
-type hiding struct {
+// filtered is a Provider without some blobs.
+type filtered struct {
 	Provider
 	hidden map[digest.Digest]bool
 }
 
-var _ Provider = hiding{}
+var _ Provider = filtered{}
 
 // ReaderAt implements Provider.
-func (h hiding) ReaderAt(ctx context.Context, d digest.Digest) (Blob, error) {
+func (h filtered) ReaderAt(ctx context.Context, d digest.Digest) (Blob, error) {
 	if h.hidden[d] {
-		return nil, fmt.Errorf("blob %s is not wanted: %w", d, errdefs.ErrNotFound)
+		return nil, fmt.Errorf("blob %s is not selected: %w", d, errdefs.ErrNotFound)
 	}
 	return h.Provider.ReaderAt(ctx, d)
 }
