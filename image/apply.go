@@ -36,7 +36,7 @@ func (o ApplyOptions) check(mediaType string) error {
 	if IsLayer(archive.Processed(o.Processors, mediaType)) {
 		return nil
 	}
-	return fmt.Errorf("layers of type %q: no stream processor configured:  %w", mediaType, errdefs.ErrNotImplemented)
+	return fmt.Errorf("layers of type %q: no stream processor configured: %w", mediaType, errdefs.ErrNotImplemented)
 }
 
 // ApplyLayer applies a layer to the file system of the mounts, and returns the descriptor of the

@@ -90,7 +90,7 @@ func setCommand(member string) instruction {
 		if strings.HasPrefix(text, "[") {
 			args = nil
 			if err := json.Unmarshal([]byte(text), &args); err != nil {
-				return invalidf("not a JSON array of strings:  %w", err)
+				return invalidf("not a JSON array of strings: %w", err)
 			}
 		}
 		if len(args) == 0 { // [] removes it
@@ -208,7 +208,7 @@ func setVolumes(config rawjson.Object, text string) (err error) {
 	var list []string
 	if strings.HasPrefix(text, "[") {
 		if err := json.Unmarshal([]byte(text), &list); err != nil {
-			return invalidf("not a JSON array of strings:  %w", err)
+			return invalidf("not a JSON array of strings: %w", err)
 		}
 	} else if list, err = words(config, text); err != nil {
 		return err

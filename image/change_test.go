@@ -33,7 +33,7 @@ func TestChanges(t *testing.T) {
 			t.Fatal(err)
 		}
 		if got["Healthcheck"] == nil {
-			t.Errorf("%s: lost unknown members:  %s", text, raw)
+			t.Errorf("%s: lost unknown members: %s", text, raw)
 		}
 		delete(got, "Healthcheck")
 		if !reflect.DeepEqual(got, want) {

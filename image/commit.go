@@ -96,7 +96,7 @@ type LayerOptions struct {
 // The same arguments make the same image.
 func AddLayer(ctx context.Context, c Content, base *Base, layer ocispec.Descriptor, diffID digest.Digest, o LayerOptions) (ocispec.Descriptor, error) {
 	if len(base.Manifest.Layers) >= maxLayers {
-		return ocispec.Descriptor{}, fmt.Errorf("add layer: image already has the maximum of %d layers:  %w", maxLayers, errdefs.ErrFailedPrecondition)
+		return ocispec.Descriptor{}, fmt.Errorf("add layer: image already has the maximum of %d layers: %w", maxLayers, errdefs.ErrFailedPrecondition)
 	}
 	raw, err := base.addTo(diffID, o)
 	if err != nil {

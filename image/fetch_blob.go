@@ -113,7 +113,7 @@ func (f *Fetching) transfer(ctx context.Context, w BlobWriter, desc ocispec.Desc
 	case err == nil, errdefs.IsAlreadyExists(err):
 		return nil
 	case errdefs.IsFailedPrecondition(err):
-		return fmt.Errorf("fetch %s: %w: wrong content from the registry, or changed in transit: %w", desc.Digest, errCut, err)
+		return fmt.Errorf("fetch %s: %w: the registry is wrong about its content, or it was changed in transit: %w", desc.Digest, errCut, err)
 	default:
 		return err
 	}

@@ -191,7 +191,7 @@ func (w *pushing) checkPresent(ctx context.Context, desc ocispec.Descriptor) err
 
 func incomplete(desc ocispec.Descriptor, err error) error {
 	if errdefs.IsNotFound(err) {
-		return fmt.Errorf("image is incomplete: missing %s %s:  %w", desc.MediaType, desc.Digest, reason.ImageIncomplete)
+		return fmt.Errorf("image is incomplete: missing %s %s: %w", desc.MediaType, desc.Digest, reason.ImageIncomplete)
 	}
 	return err
 }

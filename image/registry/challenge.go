@@ -6,15 +6,15 @@ import (
 	"strings"
 )
 
-// challenge is one way to authenticate that a server offers (RFC 9110, section 11.3).
+// challenge is an authentication method that a server offers (RFC 9110, section 11.3).
 type challenge struct {
 	scheme string // in lower case
 	params map[string]string
 }
 
-// oneChallenge replaces the challenges of an answer, which may be several in one header or in several, by
-// the one that is used: the client that answers it reads the first alone. A token is preferred to a
-// password. Challenges of other schemes are dropped unless there is nothing else.
+// oneChallenge replaces the challenges of an answer, which may be in one header or in several, by
+// the one that is used: the client that answers it reads only the first. A token is preferred to a
+// password. Challenges of other schemes are dropped unless there are no others.
 func oneChallenge(resp *http.Response) {
 	const name = "Www-Authenticate"
 	best := ""
@@ -32,7 +32,7 @@ func oneChallenge(resp *http.Response) {
 	}
 }
 
-// realm returns where tokens are issued, as an absolute URL; "" if the challenge does not say.
+// realm returns the absolute URL of the token server; "" if the challenge states none.
 func (c challenge) realm(req *http.Request) string {
 	u, err := url.Parse(c.params["realm"])
 	if err != nil || c.params["realm"] == "" {
@@ -47,7 +47,7 @@ func (c challenge) realm(req *http.Request) string {
 	return u.String()
 }
 
-// bearer writes the challenge with the parameters that count.
+// bearer formats the challenge with the relevant parameters.
 func (c challenge) bearer(req *http.Request) string {
 	text := "Bearer realm=" + quoted(c.realm(req))
 	for _, name := range []string{"service", "scope"} {
@@ -62,7 +62,7 @@ func quoted(s string) string {
 	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s) + `"`
 }
 
-// parseChallenges reads the challenges of some headers in their order. What cannot be read ends a header.
+// parseChallenges parses the challenges of headers in their order. A syntax error ends a header.
 func parseChallenges(headers []string) []challenge {
 	var out []challenge
 	for _, rest := range headers {
@@ -89,7 +89,7 @@ func parseChallenges(headers []string) []challenge {
 	return out
 }
 
-// cutToken cuts a token off the beginning.
+// cutToken cuts a token from the beginning.
 func cutToken(s string) (token, rest string) {
 	i := strings.IndexFunc(s, func(r rune) bool {
 		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && !strings.ContainsRune("!#$%&'*+-.^_`|~", r)
@@ -100,8 +100,8 @@ func cutToken(s string) (token, rest string) {
 	return s[:i], s[i:]
 }
 
-// cutValue cuts "=VALUE" off the beginning, quoted or not. An unquoted value may hold what a token may not,
-// such as the slashes of a URL, which some servers send so.
+// cutValue cuts "=VALUE" from the beginning, quoted or not. An unquoted value may contain what a token may not,
+// such as the slashes of a URL, because some servers send it that way.
 func cutValue(s string) (value, rest string, ok bool) {
 	s, ok = strings.CutPrefix(strings.TrimLeft(s, " \t"), "=")
 	if !ok {
@@ -131,7 +131,7 @@ func cutValue(s string) (value, rest string, ok bool) {
 	return b.String(), "", true
 }
 
-// skipToken68 skips what a scheme such as Negotiate may have instead of parameters.
+// skipToken68 skips the data that a scheme such as Negotiate may have instead of parameters.
 func skipToken68(s string) string {
 	trimmed := strings.TrimLeft(s, " \t")
 	end := strings.IndexAny(trimmed, ", \t")
@@ -142,7 +142,7 @@ func skipToken68(s string) string {
 	if bare := strings.TrimRight(word, "="); bare == "" || strings.ContainsAny(bare, `="`) {
 		return s // a parameter, or nothing
 	}
-	// A word without a value: data if nothing but a comma or the end follows.
+	// A word without a value: data if only a comma or the end follows.
 	after := strings.TrimLeft(trimmed[len(word):], " \t")
 	if after != "" && after[0] != ',' {
 		return s

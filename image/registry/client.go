@@ -15,36 +15,36 @@ import (
 	"github.com/cleatproject/cleat/proto/reason"
 )
 
-// Options of a Client. The zero value asks registries themselves, with no configuration.
+// Options of a Client. The zero value contacts registries directly, without configuration.
 type Options struct {
 	// ConfigPath is the directory with a folder for each registry; "" for none.
 	ConfigPath string
 	// UserAgent names the program; "" for cleat.
 	UserAgent string
-	// Backoff is how long to wait before a request is made again the first time; each further time
-	// twice as long. 0 for a quarter of a second.
+	// Backoff is the delay before the first retry of a request; it doubles with each further one.
+	// 0 for a quarter of a second.
 	Backoff time.Duration
-	// Idle is how long a transfer may bring nothing; 0 for a minute.
+	// Idle is how long a transfer may receive no data; 0 for a minute.
 	Idle time.Duration
-	// Probe is how long a server on loopback may take to begin TLS before it is asked without; 0 for 5 s.
+	// Probe is how long a server on loopback may take to begin TLS before plain HTTP is tried; 0 for 5 s.
 	Probe time.Duration
-	// Chunk is the size in bytes above which a blob is uploaded by chunks of that size; 0 for never.
+	// Chunk is the size in bytes above which a blob is uploaded in chunks of that size; 0 for never.
 	Chunk int64
-	// Ranges say when a blob is fetched by several requests.
+	// Ranges sets when a blob is fetched by several requests.
 	Ranges Ranges
-	// Log is told of what is odd in the configuration; nil for nobody.
+	// Log, if not nil, receives warnings about the configuration.
 	Log *slog.Logger
 }
 
 const (
 	defaultBackoff = 250 * time.Millisecond
 	defaultIdle    = time.Minute
-	// maxWait bounds what a registry may have a request wait, and tries how often.
+	// maxWait bounds the delay that a registry may ask for, and tries the number of attempts.
 	maxWait  = 30 * time.Second
 	maxTries = 4
 )
 
-// Client makes Repositories. It keeps nothing between them, so that one's credential is never another's.
+// Client creates Repositories. It keeps no state between them, so that a credential is never used for another request.
 type Client struct{ opts Options }
 
 // New returns a Client.
@@ -64,7 +64,7 @@ func New(opts Options) *Client {
 	return &Client{opts}
 }
 
-// Repository is a repository of a registry for one request. Close it. Its methods may be called
+// Repository is a repository of a registry for one request. It has to be closed. Its methods may be called
 // concurrently.
 type Repository struct {
 	ref     Reference
@@ -90,7 +90,7 @@ type server struct {
 }
 
 // Repository opens the repository of a reference, with mirrors and settings as configured. It sends
-// nothing yet.
+// no request.
 func (c *Client) Repository(ref Reference, access Access) (*Repository, error) {
 	config := c.opts.ConfigPath
 	if access.ConfigPath != "" {
@@ -137,18 +137,18 @@ func (c *Client) server(h host, login *login) (*server, error) {
 	return s, nil
 }
 
-// Close closes the connections that are idle. Bodies have to be closed before.
+// Close closes the idle connections. Bodies have to be closed before.
 func (r *Repository) Close() {
 	for _, s := range r.servers {
 		s.transport.CloseIdleConnections()
 	}
 }
 
-// Reference returns what the repository was opened for.
+// Reference returns the reference that the repository was opened for.
 func (r *Repository) Reference() Reference { return r.ref }
 
-// request makes a request below the API's root; path begins with a slash and may have a query. A mirror is
-// informed which registry is meant.
+// request creates a request below the API's root; path begins with a slash and may have a query. A mirror
+// gets the name of the registry.
 func (s *server) request(ctx context.Context, method, path string, header http.Header) (*http.Request, error) {
 	if err := s.ready(ctx); err != nil {
 		return nil, err
@@ -167,7 +167,7 @@ func (s *server) request(ctx context.Context, method, path string, header http.H
 	return req, nil
 }
 
-// pullScope and pushScope have the token of the first request do for all.
+// pullScope and pushScope make the token of the first request valid for all.
 func (r *Repository) pullScope(ctx context.Context) context.Context {
 	return auth.WithScopes(ctx, auth.ScopeRepository(r.ref.Repository, auth.ActionPull))
 }
@@ -180,7 +180,7 @@ func (r *Repository) pushScope(ctx context.Context, more ...string) context.Cont
 	return auth.WithScopes(ctx, scopes...)
 }
 
-// each asks the servers that can in turn until one does.
+// each calls ask with the servers that have the capability, in turn, until one succeeds.
 func (r *Repository) each(ctx context.Context, can capability, ask func(*server) error) error {
 	var errs []error
 	for _, s := range r.servers {
@@ -199,7 +199,7 @@ func (r *Repository) each(ctx context.Context, can capability, ask func(*server)
 	if len(errs) == 0 {
 		return fmt.Errorf("registry %s: its hosts.toml has no host with that capability: %w", r.ref.Host, reason.With(errdefs.ErrFailedPrecondition, reason.RegistryConfig))
 	}
-	// The registry itself comes last, and what it says counts; what mirrors said is told beside.
+	// The registry itself comes last, and its error determines the class; errors of mirrors are appended.
 	last := errs[len(errs)-1]
 	for _, e := range errs[:len(errs)-1] {
 		last = &failure{text: last.Error() + "; before: " + e.Error(), class: last}

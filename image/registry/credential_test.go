@@ -15,7 +15,7 @@ import (
 	"github.com/cleatproject/cleat/proto/reason"
 )
 
-// tokens answers like a registry with an authority for tokens that wants the user.
+// tokens answers like a registry with a token server that requires the user.
 func tokens(want string, scope *string) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		switch {
@@ -67,7 +67,7 @@ func TestTokens(t *testing.T) {
 	}
 }
 
-func TestCredentialsStayWhereTheyBelong(t *testing.T) {
+func TestCredentials_StayAtTheirRegistry(t *testing.T) {
 	data := []byte("content")
 	cred := Credential{Username: "u", Password: password}
 	other := newLiar(t, func(w http.ResponseWriter, r *http.Request) {
@@ -98,7 +98,7 @@ func TestCredentialsStayWhereTheyBelong(t *testing.T) {
 			t.Errorf("%s: the registry saw the secret: %t, the other: %t", name, l.saw(password), other.saw(password))
 		}
 	}
-	// A mirror does not get it either, however it asks.
+	// A mirror does not get it either, whatever it sends.
 	mirror := newLiar(t, func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("WWW-Authenticate", `Basic realm="give"`)
 		w.WriteHeader(http.StatusUnauthorized)
@@ -111,11 +111,11 @@ func TestCredentialsStayWhereTheyBelong(t *testing.T) {
 	}
 	_ = rc.Close()
 	if mirror.requests.Load() == 0 || mirror.saw(password) {
-		t.Errorf("the mirror was asked %d times, saw the secret: %t", mirror.requests.Load(), mirror.saw(password))
+		t.Errorf("the mirror got %d requests, saw the secret: %t", mirror.requests.Load(), mirror.saw(password))
 	}
 }
 
-func TestTheRegistryAmongItsHostsSeesTheCredential(t *testing.T) {
+func TestCredentials_RegistryListedAsHost_GetsThem(t *testing.T) {
 	var scope string
 	l := newLiar(t, tokens("u:"+password, &scope))
 	config := configured(t, l.host(), fmt.Sprintf("server = %q\n[host.%q]\ncapabilities = [\"pull\", \"resolve\"]\n", l.URL, l.URL))
@@ -124,8 +124,8 @@ func TestTheRegistryAmongItsHostsSeesTheCredential(t *testing.T) {
 	}
 }
 
-// What a registry or its authority for tokens says is shown on terminals.
-func TestErrorsHoldNothingThatTerminalsObey(t *testing.T) {
+// Texts of a registry or its token server are shown on terminals.
+func TestErrors_HoldNoControlCharacters(t *testing.T) {
 	for name, path := range map[string]string{"the registry": "/v2/team/app/blobs/", "its authority": "/token"} {
 		l := newLiar(t, func(w http.ResponseWriter, r *http.Request) {
 			w.Header().Set("WWW-Authenticate", fmt.Sprintf(`Bearer realm="http://%s/token",service="s"`, r.Host))
@@ -144,7 +144,7 @@ func TestErrorsHoldNothingThatTerminalsObey(t *testing.T) {
 	}
 }
 
-func TestSecretsDoNotPrint(t *testing.T) {
+func TestCredential_DoesNotPrint(t *testing.T) {
 	c := Credential{Username: "u", Password: password, IdentityToken: password}
 	for _, text := range []string{fmt.Sprint(c), fmt.Sprintf("%+v %#v %s %q", c, c, c, c), c.LogValue().String()} {
 		if strings.Contains(text, password) {

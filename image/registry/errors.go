@@ -18,21 +18,21 @@ import (
 	"github.com/cleatproject/cleat/proto/reason"
 )
 
-// answerError is an answer that is an error.
+// answerError is an error response.
 type answerError struct {
 	status int
-	text   string // what the registry says of it, bounded
+	text   string // the registry's message, bounded
 }
 
 func (e *answerError) Error() string {
-	s := fmt.Sprintf("it answers %d %s", e.status, http.StatusText(e.status))
+	s := fmt.Sprintf("status %d %s", e.status, http.StatusText(e.status))
 	if e.text != "" {
 		s += " (" + e.text + ")"
 	}
 	return s
 }
 
-// readError makes an error of an answer and closes it.
+// readError converts an error response to an error and closes it.
 func readError(resp *http.Response) error {
 	defer func() { _ = resp.Body.Close() }()
 	e := &answerError{status: resp.StatusCode}
@@ -46,8 +46,8 @@ func readError(resp *http.Response) error {
 	return e
 }
 
-// printable cuts a stranger's text down to what can be shown in a line: without what a terminal would
-// obey, and with at most so many bytes.
+// printable reduces untrusted text to one printable line: without control characters of terminals,
+// and with at most so many bytes.
 func printable(s string, most int) string {
 	s = strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) {
@@ -61,7 +61,7 @@ func printable(s string, most int) string {
 	return s
 }
 
-// statusOf returns the status that an error is about, or 0.
+// statusOf returns the HTTP status of an error, or 0.
 func statusOf(err error) int {
 	var answer *answerError
 	var token *errcode.ErrorResponse
@@ -76,8 +76,8 @@ func statusOf(err error) int {
 	return 0
 }
 
-// classify returns the class of an error about a server: a reason where there is one. It is nil for an error
-// that has its class already.
+// classify returns the class of an error about a server, with a reason if there is one. It is nil for an error
+// that already has a class.
 func classify(err error) error {
 	switch status := statusOf(err); {
 	case errors.Is(err, context.Canceled):
@@ -109,7 +109,7 @@ func hasClass(err error) bool {
 	return errdefs.IsInvalidArgument(err) || errdefs.IsFailedPrecondition(err) || errdefs.IsNotImplemented(err) || errdefs.IsNotFound(err)
 }
 
-// failure is an error about a server, without what must not be shown.
+// failure is an error about a server, without secrets.
 type failure struct {
 	text  string
 	class error
@@ -118,7 +118,7 @@ type failure struct {
 func (e *failure) Error() string { return e.text }
 func (e *failure) Unwrap() error { return e.class }
 
-// fail says what was done with what at which server.
+// fail returns an error that names the action, the object and the server.
 func fail(verb, what string, h *host, err error) error {
 	class := classify(err)
 	if class == nil {
@@ -127,7 +127,7 @@ func fail(verb, what string, h *host, err error) error {
 	return &failure{text: fmt.Sprintf("%s %s at %s: %s", verb, what, h.base.Host, redact(err)), class: class}
 }
 
-// redact words an error without the queries of URLs, which may be signed.
+// redact formats an error without the queries of URLs, which may be signed.
 func redact(err error) string {
 	text := err.Error()
 	for _, u := range urlsOf(err) {
@@ -139,7 +139,7 @@ func redact(err error) string {
 	return printable(text, 1000)
 }
 
-// urlsOf returns the URLs that the errors of a chain name.
+// urlsOf returns the URLs in the errors of a chain.
 func urlsOf(err error) []string {
 	var out []string
 	var ue *url.Error

@@ -14,7 +14,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// isDocument tells what is asked for as a manifest.
+// isDocument reports whether content is requested as a manifest.
 func isDocument(mediaType string) bool {
 	switch mediaType {
 	case ocispec.MediaTypeImageIndex, ocispec.MediaTypeImageManifest, dockerIndex, dockerManifest:
@@ -23,9 +23,9 @@ func isDocument(mediaType string) bool {
 	return false
 }
 
-// Fetch returns the bytes of a blob or document from offset on, as many as its descriptor says or an
-// error; that they are the right ones is the caller's to verify. It is taken up again where a connection
-// breaks, at the same server or the next. Large blobs are fetched by several requests (Ranges). Close it.
+// Fetch returns the bytes of a blob or document from offset on, as many as its descriptor states or an
+// error; the caller verifies them. An interrupted transfer is resumed, at the same server or the next.
+// Large blobs are fetched by several requests (Ranges). The caller closes it.
 func (r *Repository) Fetch(ctx context.Context, desc ocispec.Descriptor, offset int64) (io.ReadCloser, error) {
 	if isDocument(desc.MediaType) && desc.Size > maxManifest {
 		return nil, fmt.Errorf("fetch %s of %s: %w", desc.Digest, r.ref, tooLarge())
@@ -50,7 +50,7 @@ func (r *Repository) Fetch(ctx context.Context, desc ocispec.Descriptor, offset 
 	return rc, err
 }
 
-// fetchWhole fetches by one request, in a slot which it frees at its end.
+// fetchWhole fetches by one request, in a slot which it releases at its end.
 func (r *Repository) fetchWhole(ctx context.Context, desc ocispec.Descriptor, offset int64, release func()) (io.ReadCloser, error) {
 	b := r.body(ctx, desc, offset)
 	var err error
@@ -60,7 +60,7 @@ func (r *Repository) fetchWhole(ctx context.Context, desc ocispec.Descriptor, of
 	return slotted{b, release}, nil
 }
 
-// body makes a transfer to the end of a blob, which has not begun.
+// body returns a transfer to the end of a blob, which has not started.
 func (r *Repository) body(ctx context.Context, desc ocispec.Descriptor, offset int64) *body {
 	return &body{
 		size: desc.Size, offset: offset, began: offset, backoff: r.client.opts.Backoff, done: ctx.Done(),
@@ -73,11 +73,11 @@ func (r *Repository) body(ctx context.Context, desc ocispec.Descriptor, offset i
 	}
 }
 
-// span is what is asked for of a blob: from begin to before end, or to the blob's end where that is 0.
+// span is the requested part of a blob: from begin to before end, or to the blob's end if that is 0.
 type span struct{ begin, end int64 }
 
-// open asks the servers in turn, and at last those that the layer itself names. partial says that what
-// comes ends where the span does.
+// open tries the servers in turn, and last the URLs that the layer itself names. partial reports that the
+// response ends where the span does.
 func (r *Repository) open(ctx context.Context, desc ocispec.Descriptor, at span) (rc io.ReadCloser, partial bool, err error) {
 	path := "/" + r.ref.Repository + blobsPrefix + desc.Digest.String()
 	header := http.Header{}
@@ -99,8 +99,8 @@ func (r *Repository) open(ctx context.Context, desc ocispec.Descriptor, at span)
 	return rc, partial, err
 }
 
-// openAt asks one server; for the blob from its beginning if it answers the request for a part in no usable
-// way.
+// openAt requests a span from one server; the blob from its beginning if the response to the request for a part
+// is not usable.
 func (r *Repository) openAt(ctx context.Context, s *server, path string, header http.Header, desc ocispec.Descriptor, at span) (io.ReadCloser, bool, error) {
 	rc, partial, err := r.openSpan(ctx, s, path, header, desc, at)
 	if at.begin == 0 && at.end == 0 || !errors.Is(err, errOtherRange) && statusOf(err) != http.StatusRequestedRangeNotSatisfiable {
@@ -134,7 +134,7 @@ func (r *Repository) openSpan(ctx context.Context, s *server, path string, heade
 	return nil, false, err
 }
 
-// ask puts the span into a request.
+// ask sets the span in a request.
 func (at span) ask(req *http.Request) {
 	switch {
 	case at.end > 0:
@@ -144,10 +144,10 @@ func (at span) ask(req *http.Request) {
 	}
 }
 
-// errOtherRange is for an answer that cannot be used for the range that was asked for.
-var errOtherRange = fmt.Errorf("answer with another range than requested: %w", errdefs.ErrFailedPrecondition)
+// errOtherRange is returned for a response that does not match the requested range.
+var errOtherRange = fmt.Errorf("response with another range than requested: %w", errdefs.ErrFailedPrecondition)
 
-// bodyOf returns the body of an answer from the beginning of the span, and closes it otherwise.
+// bodyOf returns the body of a response from the beginning of the span, and closes it otherwise.
 func bodyOf(resp *http.Response, size int64, at span) (io.ReadCloser, error) {
 	begins := int64(0)
 	switch {
@@ -174,7 +174,7 @@ func bodyOf(resp *http.Response, size int64, at span) (io.ReadCloser, error) {
 	default:
 		return nil, readError(resp)
 	}
-	if skip := at.begin - begins; skip > 0 { // a server that knows no ranges
+	if skip := at.begin - begins; skip > 0 { // a server without ranges
 		if _, err := io.CopyN(io.Discard, resp.Body, skip); err != nil {
 			_ = resp.Body.Close()
 			return nil, fmt.Errorf("%w: %w", errShort, err)
@@ -183,7 +183,7 @@ func bodyOf(resp *http.Response, size int64, at span) (io.ReadCloser, error) {
 	return resp.Body, nil
 }
 
-// length is how many bytes of a blob of that size the span has.
+// length returns the bytes of the span in a blob of that size.
 func (at span) length(size int64) int64 {
 	if at.end > 0 {
 		return at.end - at.begin
@@ -192,10 +192,10 @@ func (at span) length(size int64) int64 {
 }
 
 func wrongSize(got, want int64) error {
-	return fmt.Errorf("it has %d bytes, its descriptor says %d: the registry is wrong about its content: %w", got, want, errdefs.ErrFailedPrecondition)
+	return fmt.Errorf("got %d bytes, want %d by the descriptor: the registry is wrong about its content: %w", got, want, errdefs.ErrFailedPrecondition)
 }
 
-// contentRange reads "bytes 5-9/10"; the total is -1 where it says "*".
+// contentRange parses "bytes 5-9/10"; the total is -1 for "*".
 func contentRange(text string) (begins, total int64, ok bool) {
 	rest, ok := strings.CutPrefix(text, "bytes ")
 	if !ok {
@@ -218,24 +218,24 @@ func contentRange(text string) (begins, total int64, ok bool) {
 }
 
 const (
-	// poorTries is how often in a row a transfer may break off having brought less than goodRun.
-	poorTries = 5
-	goodRun   = 64 << 10
+	// maxFailures bounds consecutive interruptions that brought less than goodRun.
+	maxFailures = 5
+	goodRun     = 64 << 10
 )
 
-// body is a transfer that is taken up where it breaks off.
+// body is a transfer that is resumed after an interruption.
 type body struct {
 	open    func(offset int64) (io.ReadCloser, error)
-	ended   func() error // what the request ended with, nil while it goes on
+	ended   func() error // the error that the request ended with, nil while it runs
 	done    <-chan struct{}
 	backoff time.Duration
 	what    string
 	host    string
 
-	current      io.ReadCloser // nil after it broke off
+	current      io.ReadCloser // nil after an interruption
 	size, offset int64
-	began        int64 // where current began
-	poor         int
+	began        int64 // offset where current began
+	failures     int
 }
 
 func (b *body) Read(p []byte) (int, error) {
@@ -259,7 +259,7 @@ func (b *body) Read(p []byte) (int, error) {
 	return 0, b.surplus()
 }
 
-// surplus says io.EOF, or that there is more than there should be.
+// surplus returns io.EOF, or an error if there is more data than expected.
 func (b *body) surplus() error {
 	if b.current == nil {
 		return io.EOF
@@ -271,7 +271,7 @@ func (b *body) surplus() error {
 	return io.EOF
 }
 
-// broke puts a transfer aside that ended early, and says when that has been tried often enough.
+// broke drops an interrupted transfer, and returns an error after too many attempts.
 func (b *body) broke(err error) error {
 	_ = b.current.Close()
 	b.current = nil
@@ -279,22 +279,22 @@ func (b *body) broke(err error) error {
 		return fmt.Errorf("%s: %w", b.what, ended)
 	}
 	if b.offset-b.began >= goodRun {
-		b.poor = 0
+		b.failures = 0
 	}
-	b.poor++
-	if b.poor < poorTries {
+	b.failures++
+	if b.failures < maxFailures {
 		return nil
 	}
 	if errors.Is(err, io.EOF) {
 		err = errShort
 	}
-	text := fmt.Sprintf("%s: %s breaks off after %d of %d bytes, again and again: %s: try again, it goes on from there", b.what, b.host, b.offset, b.size, redact(err))
+	text := fmt.Sprintf("%s: %s transfer breaks off repeatedly after %d of %d bytes: %s", b.what, b.host, b.offset, b.size, redact(err))
 	return &failure{text: text, class: errdefs.ErrUnavailable}
 }
 
-// reopen goes on where the transfer broke off, after a while.
+// reopen resumes the interrupted transfer, after a delay.
 func (b *body) reopen() error {
-	timer := time.NewTimer(b.backoff << (b.poor - 1))
+	timer := time.NewTimer(b.backoff << (b.failures - 1))
 	defer timer.Stop()
 	select {
 	case <-timer.C:

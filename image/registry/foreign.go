@@ -13,11 +13,11 @@ import (
 	"oras.land/oras-go/v2/registry/remote/retry"
 )
 
-// maxURLs bounds how many of a layer's URLs are tried.
+// maxURLs bounds the URLs of a layer that are tried.
 const maxURLs = 8
 
-// openForeign fetches a layer that the registry does not keep from the URLs that its descriptor names:
-// over TLS only, as nobody, and never from this machine. missing is what the registry said.
+// openForeign fetches a layer that the registry does not store from the URLs that its descriptor names:
+// over TLS only, without a credential, and never from this machine. missing is the registry's error.
 func (r *Repository) openForeign(ctx context.Context, desc ocispec.Descriptor, offset int64, missing error) (io.ReadCloser, error) {
 	errs := missing
 	for _, text := range desc.URLs[:min(len(desc.URLs), maxURLs)] {
@@ -36,10 +36,10 @@ func (r *Repository) openForeign(ctx context.Context, desc ocispec.Descriptor, o
 func (r *Repository) openURL(ctx context.Context, text string, desc ocispec.Descriptor, offset int64) (io.ReadCloser, error) {
 	u, err := url.Parse(text)
 	if err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil {
-		return nil, fmt.Errorf("layer %s names the URL %.100q: only https is followed: %w", desc.Digest, text, errdefs.ErrInvalidArgument)
+		return nil, fmt.Errorf("layer %s: URL %.100q: want https: %w", desc.Digest, text, errdefs.ErrInvalidArgument)
 	}
 	if isThisMachine(u) && !isLoopback(r.ref.Host) {
-		return nil, fmt.Errorf("layer %s names a URL of this machine: it is not followed: %w", desc.Digest, errdefs.ErrInvalidArgument)
+		return nil, fmt.Errorf("layer %s: URL of this machine is not allowed: %w", desc.Digest, errdefs.ErrInvalidArgument)
 	}
 	hosts, err := r.client.hostsFor(r.config, u.Host, "")
 	if err != nil {
@@ -78,7 +78,7 @@ func get(ctx context.Context, client *http.Client, u *url.URL, agent string, siz
 	return bodyOf(resp, size, span{offset, 0})
 }
 
-// closing closes a body's connections with it.
+// closing closes a body and its connections.
 type closing struct {
 	io.ReadCloser
 	transport *http.Transport

@@ -18,7 +18,7 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-// What a host may be asked for.
+// capability is a set of operations that a host is used for.
 type capability uint8
 
 const (
@@ -31,9 +31,9 @@ const (
 // keyPair is a client's certificate and its key, as paths; one file may hold both.
 type keyPair struct{ cert, key string }
 
-// host is a server that may be asked for the content of a registry.
+// host is a server that may serve the content of a registry.
 type host struct {
-	// base is scheme, host and the root of the API, without a slash at the end.
+	// base is the scheme, host and root of the API, without a trailing slash.
 	base       url.URL
 	can        capability
 	ca         []string
@@ -41,20 +41,20 @@ type host struct {
 	skipVerify bool
 	header     http.Header
 	dial       time.Duration // 0 for the default
-	// own says that it is the registry itself, which credentials are for, and no mirror.
+	// own marks the registry itself, which credentials are for, in contrast to a mirror.
 	own bool
-	// guess says that nobody told whether it speaks TLS: one on loopback, which may be plain.
+	// guess marks a host on loopback whose scheme is not configured: it may speak plain HTTP.
 	guess bool
-	// ns is the registry that a mirror is asked for, "" for the registry itself: the query that each of
-	// its requests carries.
+	// ns is the registry that a mirror is used for, "" for the registry itself: each of
+	// its requests has it as a query.
 	ns string
 }
 
 const hostsFile = "hosts.toml"
 
-// hostsFor returns the servers to ask for a registry's content, in order. scheme, where it is not "", is
-// what the registry speaks unless the configuration says otherwise. Keys that are not known are left for
-// other programs that read the file, with a warning: of a mistyped one nothing else would tell, and without
+// hostsFor returns the servers to contact for a registry's content, in order. scheme, if not "", is
+// the registry's scheme unless the configuration says otherwise. Unknown keys are ignored, because other programs
+// read the file too, but logged: a mistyped key would otherwise go unnoticed, and without
 // its capabilities, say, a mirror is pushed to.
 func (c *Client) hostsFor(configPath, registry, scheme string) ([]host, error) {
 	dir, err := configDir(configPath, registry)
@@ -73,7 +73,7 @@ func (c *Client) hostsFor(configPath, registry, scheme string) ([]host, error) {
 	}
 	hosts, unknown, err := parseHosts(raw, registry, dir, scheme)
 	if len(unknown) > 0 {
-		c.opts.Log.Warn("the configuration of a registry has keys that are not known; is one mistyped?", "file", filepath.Join(dir, hostsFile), "keys", unknown)
+		c.opts.Log.Warn("unknown keys in the configuration of a registry", "file", filepath.Join(dir, hostsFile), "keys", unknown)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("configuration %s: %w", filepath.Join(dir, hostsFile), err)
@@ -109,7 +109,7 @@ func configDir(configPath, registry string) (string, error) {
 	return "", nil
 }
 
-// certificatesOnly is for a folder as Docker has it: *.crt of authorities, *.cert with *.key of clients.
+// certificatesOnly reads a folder in Docker's layout: *.crt of authorities, *.cert with *.key of clients.
 func certificatesOnly(dir, registry, scheme string) ([]host, error) {
 	h := defaultHost(registry, scheme)
 	entries, err := os.ReadDir(dir)
@@ -136,7 +136,7 @@ func registryHost(registry string) string {
 	return registry
 }
 
-// defaultHost is the registry itself where nothing is configured.
+// defaultHost returns the registry itself, for one without configuration.
 func defaultHost(registry, scheme string) host {
 	at := registryHost(registry)
 	h := host{
@@ -148,7 +148,7 @@ func defaultHost(registry, scheme string) host {
 	return h
 }
 
-// isLoopback tells whether a host with or without port is this machine by what it is called.
+// isLoopback reports whether a host, with or without port, is this machine by its name.
 func isLoopback(hostport string) bool {
 	name := hostport
 	if h, _, err := net.SplitHostPort(hostport); err == nil {
@@ -161,8 +161,8 @@ func isLoopback(hostport string) bool {
 	return err == nil && addr.IsLoopback()
 }
 
-// isThisMachine tells whether a URL that a stranger wrote leads to this machine, in any way to write it
-// but a name that has to be looked up.
+// isThisMachine reports whether an untrusted URL refers to this machine, in any form except
+// a name that has to be looked up.
 func isThisMachine(u *url.URL) bool {
 	name := strings.ToLower(strings.TrimSuffix(u.Hostname(), "."))
 	if isLoopback(name) || strings.HasSuffix(name, ".localhost") {
@@ -172,7 +172,7 @@ func isThisMachine(u *url.URL) bool {
 	return err == nil && (addr.Unmap().IsLoopback() || addr.Unmap().IsUnspecified())
 }
 
-// parseServer reads a server of the configuration, a URL or a host alone.
+// parseServer parses a server of the configuration, a URL or a host alone.
 func parseServer(text string, overridePath bool) (url.URL, error) {
 	if !strings.Contains(text, "://") {
 		text = "https://" + text

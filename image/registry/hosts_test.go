@@ -16,7 +16,7 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-// configured writes a hosts.toml for a folder and returns the directory above it.
+// configured writes a hosts.toml for a folder and returns its parent directory.
 func configured(t *testing.T, folder, text string) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -29,7 +29,7 @@ func configured(t *testing.T, folder, text string) string {
 	return dir
 }
 
-func TestHostsInTheOrderOfTheFile(t *testing.T) {
+func TestParseHosts_KeepsFileOrder(t *testing.T) {
 	dir := configured(t, "docker.io", `
 server = "https://docker.example"
 [host."https://zeta.example"]
@@ -69,8 +69,8 @@ server = "https://docker.example"
 	}
 }
 
-// Files written for peers name the registry itself among the hosts: that is no mirror.
-func TestTheRegistryAmongItsHosts(t *testing.T) {
+// Files written for peers list the registry itself among the hosts: that is not a mirror.
+func TestParseHosts_RegistryItself_IsNotAMirror(t *testing.T) {
 	for name, c := range map[string]struct {
 		text        string
 		own         bool
@@ -91,7 +91,7 @@ func TestTheRegistryAmongItsHosts(t *testing.T) {
 	}
 }
 
-func TestWhichFolderIsOfARegistry(t *testing.T) {
+func TestHostsFor_SelectsFolder(t *testing.T) {
 	for folder, registry := range map[string]string{
 		"localhost:5000": "localhost:5000", "localhost_5000_": "localhost:5000", "_default": "any.example",
 	} {
@@ -106,7 +106,7 @@ func TestWhichFolderIsOfARegistry(t *testing.T) {
 	}
 }
 
-func TestPlainHTTPIsGuessedForLoopbackOnly(t *testing.T) {
+func TestHostsFor_GuessesPlainHTTPForLoopbackOnly(t *testing.T) {
 	for registry, want := range map[string]bool{
 		"localhost:5000": true, "127.9.9.9:80": true, "[::1]:5000": true, "localhost": true,
 		"10.0.0.1:5000": false, "localhost.example:5000": false, "127.0.0.1.nip.io": false, "[::2]:5000": false,
@@ -118,7 +118,7 @@ func TestPlainHTTPIsGuessedForLoopbackOnly(t *testing.T) {
 	}
 }
 
-func TestMirrorsAreToldTheRegistry(t *testing.T) {
+func TestHostsFor_MirrorsGetRegistryName(t *testing.T) {
 	for registry, hosts := range map[string]map[string]string{ // the registry that is passed to each
 		"x.example":      {"https://mirror.example": "x.example", "https://x.example": "", "127.0.0.1:5000": "x.example"},
 		"docker.io":      {"https://mirror.example": "docker.io", "https://registry-1.docker.io": "", "https://docker.io": ""},
@@ -137,8 +137,8 @@ func TestMirrorsAreToldTheRegistry(t *testing.T) {
 	}
 }
 
-// A registry elsewhere could otherwise have what listens on this machine asked.
-func TestRedirectsToThisMachine(t *testing.T) {
+// A remote registry could otherwise cause requests to services of this machine.
+func TestCheckRedirect_ToThisMachine_IsRefused(t *testing.T) {
 	at := func(host string) *http.Request { return &http.Request{URL: &url.URL{Scheme: "https", Host: host}} }
 	for host, refused := range map[string]bool{
 		"localhost": true, "LocalHost:80": true, "localhost.:80": true, "x.localhost": true, "127.9.9.9": true, "[::1]:80": true,
@@ -154,7 +154,7 @@ func TestRedirectsToThisMachine(t *testing.T) {
 	}
 }
 
-func TestHostsFilesThatAreWrong(t *testing.T) {
+func TestParseHosts_RefusesInvalidFiles(t *testing.T) {
 	for _, text := range []string{
 		"server = 1", "server = \"ftp://x\"", "server = \"https://user:secret@x\"", "[host.\"https://a\"]\ncapabilities = [\"fly\"]",
 		"[host.\"https://a\"]\nca = 5", "[host.\"https://a\"]\ndial_timeout = \"soon\"", "[host.\"https://a\"]\nclient = [[\"a\",\"b\",\"c\"]]", "[[",
@@ -165,8 +165,8 @@ func TestHostsFilesThatAreWrong(t *testing.T) {
 	}
 }
 
-// TestHostsFilesWithUnknownKeys go on, and are told of.
-func TestHostsFilesWithUnknownKeys(t *testing.T) {
+// Unknown keys are ignored, and logged.
+func TestParseHosts_UnknownKeys_AreIgnoredAndLogged(t *testing.T) {
 	for text, keys := range map[string]string{
 		"[host.\"https://a\"]\ncapabilites = [\"pull\"]\nskip_verify = true\n": "host.https://a.capabilites",
 		"severs = \"x\"\n[host.\"https://a\"]\nskip_verify = true\n":           "severs",

@@ -17,7 +17,7 @@ import (
 // maxHostsFile bounds a hosts.toml in bytes.
 const maxHostsFile = 1 << 20
 
-// hostTable is what hosts.toml says of one server. The values that may be a string or a list are read
+// hostTable is the part of hosts.toml about one server. Values that may be a string or a list are parsed
 // by asList.
 type hostTable struct {
 	Capabilities []string       `toml:"capabilities"`
@@ -35,10 +35,10 @@ type hostsTable struct {
 	Host map[string]hostTable `toml:"host"`
 }
 
-// decodeHosts decodes hosts.toml, and returns which of its keys are not known, with those above them.
+// decodeHosts decodes hosts.toml, and returns its unknown keys, with their parents.
 func decodeHosts(raw []byte) (table hostsTable, unknown []string, err error) {
 	if len(raw) > maxHostsFile {
-		return table, nil, fmt.Errorf("it has %d bytes, at most %d are read: %w", len(raw), maxHostsFile, errdefs.ErrInvalidArgument)
+		return table, nil, fmt.Errorf("size %d exceeds the maximum of %d: %w", len(raw), maxHostsFile, errdefs.ErrInvalidArgument)
 	}
 	err = toml.NewDecoder(bytes.NewReader(raw)).DisallowUnknownFields().Decode(&table)
 	var strict *toml.StrictMissingError // all else was decoded
@@ -54,8 +54,8 @@ func decodeHosts(raw []byte) (table hostsTable, unknown []string, err error) {
 	return table, nil, nil
 }
 
-// parseHosts reads hosts.toml: the mirrors in the order of the file, then the registry itself. Paths are
-// below dir. unknown are the keys that it does not know.
+// parseHosts parses hosts.toml: the mirrors in the order of the file, then the registry itself. Paths are
+// relative to dir. unknown are the unknown keys.
 func parseHosts(raw []byte, registry, dir, scheme string) (hosts []host, unknown []string, err error) {
 	table, unknown, err := decodeHosts(raw)
 	if err != nil {
@@ -86,8 +86,8 @@ func parseHosts(raw []byte, registry, dir, scheme string) (hosts []host, unknown
 	for i := range hosts {
 		if hosts[i].base.Host == h.base.Host && hosts[i].base.Path == h.base.Path &&
 			(hosts[i].base.Scheme == h.base.Scheme || table.Server == "") {
-			// The registry itself, named once more to say how it is reached: no mirror. It is not asked
-			// again, in another way, for what it was asked for already.
+			// The registry itself, listed again to configure how it is reached: not a mirror. It is not contacted
+			// again, in another way, for the same content.
 			hosts[i].own = true
 			h.can &^= hosts[i].can
 		}
@@ -95,7 +95,7 @@ func parseHosts(raw []byte, registry, dir, scheme string) (hosts []host, unknown
 	return append(hosts, h), unknown, nil
 }
 
-// hostOrder returns the names of the tables [host.NAME] in their order, which a decoded map has lost.
+// hostOrder returns the names of the tables [host.NAME] in their order, which is lost in a decoded map.
 func hostOrder(raw []byte) []string {
 	var names []string
 	seen := make(map[string]bool)
@@ -118,7 +118,7 @@ func hostOrder(raw []byte) []string {
 	return names
 }
 
-// host makes a server of what the file says.
+// host converts the part of the file to a host.
 func (t hostTable) host(server, dir string) (h host, err error) {
 	if h.base, err = parseServer(server, t.OverridePath); err != nil {
 		return h, err
@@ -175,7 +175,7 @@ func capabilities(names []string) (capability, error) {
 	return c, nil
 }
 
-// keyPairs reads client: a path, a list of paths, or a list of pairs of paths.
+// keyPairs parses client: a path, a list of paths, or a list of pairs of paths.
 func keyPairs(v any, dir string) ([]keyPair, error) {
 	items, ok := v.([]any)
 	if !ok {
@@ -204,7 +204,7 @@ func keyPairs(v any, dir string) ([]keyPair, error) {
 	return out, nil
 }
 
-// asList makes a list of a string or of a list of strings.
+// asList converts a string or a list of strings to a list.
 func asList(what string, v any) ([]string, error) {
 	switch v := v.(type) {
 	case nil:

@@ -22,7 +22,7 @@ import (
 
 const password = "s3cret-pw"
 
-// liar is a registry that a test says what to answer.
+// liar is a registry whose responses a test sets.
 type liar struct {
 	*httptest.Server
 	requests atomic.Int64
@@ -49,7 +49,7 @@ func newLiar(t *testing.T, answer http.HandlerFunc) *liar {
 
 func (l *liar) host() string { return l.Listener.Addr().String() }
 
-// saw tells whether a secret came with any request.
+// saw reports whether a secret was in any request.
 func (l *liar) saw(secret string) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -93,7 +93,7 @@ func describe(mediaType string, data []byte) ocispec.Descriptor {
 	return ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(data), Size: int64(len(data))}
 }
 
-// checkError looks at class and words of an error, and that it holds no secret.
+// checkError checks the class and words of an error, and that it contains no secret.
 func checkError(t *testing.T, err error, is func(error) bool, words ...string) {
 	t.Helper()
 	if err == nil || !is(err) {
@@ -105,11 +105,11 @@ func checkError(t *testing.T, err error, is func(error) bool, words ...string) {
 		}
 	}
 	if strings.Contains(err.Error(), password) || strings.Contains(err.Error(), "signature=") {
-		t.Errorf("it tells a secret: %v", err)
+		t.Errorf("error contains a secret: %v", err)
 	}
 }
 
-func TestAnswersThatAreErrors(t *testing.T) {
+func TestErrorResponses(t *testing.T) {
 	for status, want := range map[int]struct {
 		is     func(error) bool
 		reason reason.Reason
@@ -143,7 +143,7 @@ func TestAnswersThatAreErrors(t *testing.T) {
 	}
 }
 
-func TestRetryAfterIsHonoured(t *testing.T) {
+func TestRetries_HonourRetryAfter(t *testing.T) {
 	data := []byte("at last")
 	var asked []time.Time
 	l := newLiar(t, func(w http.ResponseWriter, _ *http.Request) {
@@ -159,13 +159,13 @@ func TestRetryAfterIsHonoured(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer rc.Close()
-	// A lower bound only: it may not come back before it was told to.
+	// A lower bound only: it must not retry before the stated time.
 	if len(asked) != 2 || asked[1].Sub(asked[0]) < 990*time.Millisecond {
 		t.Errorf("asked at %v", asked)
 	}
 }
 
-func TestRedirectsInALoop(t *testing.T) {
+func TestRedirects_Loop_Fails(t *testing.T) {
 	l := newLiar(t, func(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, r.URL.Path+"?signature=abc", http.StatusTemporaryRedirect)
 	})
@@ -176,7 +176,7 @@ func TestRedirectsInALoop(t *testing.T) {
 	}
 }
 
-func TestCutAtEveryByte(t *testing.T) {
+func TestFetch_CutAtEveryByte_Resumes(t *testing.T) {
 	data := make([]byte, 300)
 	for i := range data {
 		data[i] = byte(i * 7)
@@ -218,10 +218,10 @@ func TestCutAtEveryByte(t *testing.T) {
 	}
 }
 
-// panicAbort has the server cut the connection, by the way that net/http documents for it.
+// panicAbort makes the server cut the connection, in the way that net/http documents for it.
 func panicAbort() { panic(http.ErrAbortHandler) }
 
-func TestTransfersThatNeverEnd(t *testing.T) {
+func TestFetch_BrokenTransfers_Fail(t *testing.T) {
 	desc := describe("application/x", make([]byte, 1000))
 	for name, c := range map[string]struct {
 		answer http.HandlerFunc
@@ -239,7 +239,7 @@ func TestTransfersThatNeverEnd(t *testing.T) {
 			_, _ = w.Write([]byte("x"))
 			w.(http.Flusher).Flush()
 			<-r.Context().Done()
-		}, errdefs.IsUnavailable, "no byte came"},
+		}, errdefs.IsUnavailable, "no data"},
 		"too long": {func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Transfer-Encoding", "chunked")
 			for range 2000 {
@@ -247,7 +247,7 @@ func TestTransfersThatNeverEnd(t *testing.T) {
 			}
 		}, errdefs.IsFailedPrecondition, "more than the 1000 bytes"},
 		"a wrong size": {func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("short")) },
-			errdefs.IsFailedPrecondition, "its descriptor says 1000"},
+			errdefs.IsFailedPrecondition, "want 1000 by the descriptor"},
 		"a wrong range": {func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Range", "bytes 900-999/1000")
 			w.WriteHeader(http.StatusPartialContent)
@@ -256,7 +256,7 @@ func TestTransfersThatNeverEnd(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			l := newLiar(t, c.answer)
 			r := open(t, l.host(), "", Credential{})
-			if name == "silence" { // elsewhere one is a machine that is busy
+			if name == "silence" { // elsewhere, silence is a busy machine
 				r.client.opts.Idle = 200 * time.Millisecond
 			}
 			rc, err := r.Fetch(t.Context(), desc, 0)
@@ -269,7 +269,7 @@ func TestTransfersThatNeverEnd(t *testing.T) {
 	}
 }
 
-func TestManifestsThatAreRefused(t *testing.T) {
+func TestResolve_RefusesBadManifests(t *testing.T) {
 	for name, c := range map[string]struct {
 		header map[string]string
 		body   int
@@ -277,8 +277,8 @@ func TestManifestsThatAreRefused(t *testing.T) {
 		words  string
 	}{
 		"schema 1":       {map[string]string{"Content-Type": schema1Signed}, 10, errdefs.IsNotImplemented, "schema 1"},
-		"endless":        {map[string]string{"Content-Type": ocispec.MediaTypeImageManifest}, 100 << 20, errdefs.IsInvalidArgument, "larger than"},
-		"no type at all": {map[string]string{"Content-Type": ""}, 10, errdefs.IsFailedPrecondition, "is this a registry"},
+		"endless":        {map[string]string{"Content-Type": ocispec.MediaTypeImageManifest}, 100 << 20, errdefs.IsInvalidArgument, "exceeds the maximum"},
+		"no type at all": {map[string]string{"Content-Type": ""}, 10, errdefs.IsFailedPrecondition, "is not a manifest"},
 	} {
 		l := newLiar(t, func(w http.ResponseWriter, r *http.Request) {
 			for k, v := range c.header {
@@ -302,7 +302,7 @@ func TestManifestsThatAreRefused(t *testing.T) {
 	}
 }
 
-func TestMirrorsAreAskedInOrder(t *testing.T) {
+func TestMirrors_AreUsedInOrder(t *testing.T) {
 	data := []byte("content")
 	broken := newLiar(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNotFound) })
 	good := newLiar(t, func(w http.ResponseWriter, r *http.Request) {
@@ -324,7 +324,7 @@ func TestMirrorsAreAskedInOrder(t *testing.T) {
 	if broken.requests.Load() != 1 || own.requests.Load() != 0 {
 		t.Errorf("%d, %d", broken.requests.Load(), own.requests.Load())
 	}
-	// The second may not be asked to resolve.
+	// The second may not be used to resolve.
 	_, err = r.Resolve(t.Context())
 	checkError(t, err, errdefs.IsFailedPrecondition, own.Listener.Addr().String(), "before: ", broken.host())
 	if good.requests.Load() != 1 {

@@ -14,14 +14,14 @@ import (
 	"oras.land/oras-go/v2/registry/remote/auth"
 )
 
-// Credential is what a user shows to a registry; the zero value is nobody. It does not print itself.
+// Credential is a user's credential for a registry; the zero value is anonymous. It does not print itself.
 type Credential struct {
 	Username, Password string
-	// IdentityToken is shown to get tokens, RegistryToken is one.
+	// IdentityToken is used to get tokens, RegistryToken is one.
 	IdentityToken, RegistryToken string
-	// Authorization takes the place of all others: the header of that name, sent to the registry itself.
+	// Authorization replaces all others: the header of that name, sent to the registry itself.
 	Authorization string
-	// Expires is when it may not be used any more; zero for never.
+	// Expires is when it becomes invalid; zero for never.
 	Expires time.Time
 }
 
@@ -36,45 +36,45 @@ var (
 	_ slog.LogValuer = Credential{}
 )
 
-// Access is how one request gets at a registry. The zero value is nobody, with everything as configured.
+// Access holds the options of one request to a registry. The zero value is anonymous, with everything as configured.
 type Access struct {
 	Credential Credential
-	// Ask, where it is not nil, is asked for the credential once the registry wants one, which it does by
-	// the challenges, its headers WWW-Authenticate. It is asked once, and again when the answer expires.
+	// Ask, if not nil, returns the credential once the registry requires one by its challenges, the headers
+	// WWW-Authenticate. It is called once, and again when the credential expires.
 	Ask func(ctx context.Context, host, reference string, challenges []string) (Credential, error)
-	// Header is sent to the registry itself, beside what is configured.
+	// Header is sent to the registry itself, in addition to the configured ones.
 	Header http.Header
-	// ConfigPath takes the place of that in Options; "" does not.
+	// ConfigPath, if not "", replaces that of Options.
 	ConfigPath string
-	// Scheme is http or https for a registry whose configuration names none; "" has it found out.
+	// Scheme is http or https for a registry whose configuration names none; "" detects it.
 	Scheme string
-	// Trace reports the requests; nil: they are not.
+	// Trace reports the requests; nil for none.
 	Trace *Trace
 }
 
-// errAuthorize has a request made again, now that there is a header for it; where there was one, the
-// registry does not like it.
-var errAuthorize = errors.New("the credential is a header, and refused")
+// errAuthorize makes a request be repeated, now that there is a header for it; if there was one, the
+// registry refuses it.
+var errAuthorize = errors.New("credential header refused")
 
-// errNotBasic is for a token where a registry wants no token.
-var errNotBasic = errors.New("it wants a name and a password, and was given a token")
+// errNotBasic is returned for a token if a registry requires a password.
+var errNotBasic = errors.New("got a token, want a name and a password")
 
-// errAsk is for a client that was asked and did not answer.
+// errAsk is returned if the client did not provide a credential.
 var errAsk = errors.New("ask the client for a credential")
 
-// login is the credential of one Repository. A nil one is a mirror's: it is nobody.
+// login is the credential of one Repository. A nil one is for a mirror: anonymous.
 type login struct {
 	access    Access
 	reference string
 
 	mu         sync.Mutex
 	challenges []string
-	basic      bool // the challenge that is answered wants a password
+	basic      bool // the answered challenge requires a password
 	asked      bool
 	credent    Credential
 }
 
-// challenged notes what the registry says it wants, and which of it is answered.
+// challenged records the registry's challenges, and the one that is answered.
 func (l *login) challenged(headers []string, answered string) {
 	if l == nil {
 		return
@@ -95,7 +95,7 @@ func (l *login) authorization() string {
 	return l.credent.Authorization
 }
 
-// credential is asked for when the host wants one.
+// credential returns the credential; it is called when the host requires one.
 func (l *login) credential(ctx context.Context, host string) (auth.Credential, error) {
 	if l == nil {
 		return auth.EmptyCredential, nil
@@ -129,7 +129,7 @@ func (l *login) expiredLocked() bool {
 	return !l.credent.Expires.IsZero() && time.Now().After(l.credent.Expires)
 }
 
-// do makes a request as the user. One that turned out to need a header is made again with it, once.
+// do makes a request as the user. One that turned out to need a header is repeated with it, once.
 func (s *server) do(req *http.Request) (*http.Response, error) {
 	resp, err := s.auth.Do(req)
 	if !errors.Is(err, errAuthorize) {
@@ -143,7 +143,7 @@ func (s *server) do(req *http.Request) (*http.Response, error) {
 	return s.auth.Do(req)
 }
 
-// join returns both; what more says counts.
+// join returns both; more takes precedence.
 func join(configured, more http.Header) http.Header {
 	out := configured.Clone()
 	if out == nil {

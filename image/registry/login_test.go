@@ -13,7 +13,7 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-// asking opens a repository of a server whose credential is asked for.
+// asking opens a repository of a server with a callback for the credential.
 func asking(t *testing.T, host string, ask func(host, reference string, challenges []string) (Credential, error)) *Repository {
 	t.Helper()
 	ref, err := Parse(host + "/team/app:1")
@@ -32,7 +32,7 @@ func asking(t *testing.T, host string, ask func(host, reference string, challeng
 	return r
 }
 
-func TestTheCredentialIsAskedForOnce(t *testing.T) {
+func TestAccess_AsksForCredentialOnce(t *testing.T) {
 	var scope string
 	for name, c := range map[string]struct {
 		give  Credential
@@ -54,7 +54,7 @@ func TestTheCredentialIsAskedForOnce(t *testing.T) {
 		if _, err := r.Resolve(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		// Another scope needs another token, of the same user.
+		// Another scope requires another token, of the same user.
 		if _, err := r.Exists(t.Context(), describe("application/x", nil)); err != nil {
 			t.Fatal(err)
 		}
@@ -69,7 +69,7 @@ func TestTheCredentialIsAskedForOnce(t *testing.T) {
 	checkError(t, err, errdefs.IsUnauthorized, "the line is dead")
 }
 
-func TestAHeaderIsSentToTheRegistryAlone(t *testing.T) {
+func TestAccess_Header_IsSentToRegistryOnly(t *testing.T) {
 	const header = "Custom " + password
 	elsewhere := newLiar(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "hello") })
 	l := newLiar(t, func(w http.ResponseWriter, r *http.Request) {

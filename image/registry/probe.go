@@ -14,8 +14,8 @@ import (
 // probeTimeout bounds how long a server on loopback may take to begin TLS, and to answer without it.
 const probeTimeout = 5 * time.Second
 
-// ready finds out whether a server speaks TLS if that is not configured. Only one on loopback may not: it is
-// asked without TLS if a handshake fails in any way but by a certificate.
+// ready detects whether a server speaks TLS if that is not configured. Only one on loopback may not: it is
+// contacted without TLS if a handshake fails for any reason except a certificate.
 func (s *server) ready(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -36,7 +36,7 @@ func (s *server) ready(ctx context.Context) error {
 	return nil
 }
 
-// answers sends one request for the API's root; any answer will do.
+// answers sends one request for the API's root; any response will do.
 func (s *server) answers(ctx context.Context, scheme string) error {
 	timeout := s.probeTimeout
 	if timeout == 0 {
@@ -60,11 +60,11 @@ func (s *server) answers(ctx context.Context, scheme string) error {
 	return resp.Body.Close()
 }
 
-// errSilent is for a server that takes a connection and does not answer.
-var errSilent = errors.New("it does not answer in time")
+// errSilent is returned for a server that accepts a connection and does not respond.
+var errSilent = errors.New("no response in time")
 
-// notTLS reports whether a failed request may be due to a server without TLS: not if a connection could not
-// be made, nor if TLS itself says what is wrong.
+// notTLS reports whether a failed request may be due to a server without TLS: not if no connection could
+// be made, nor if TLS itself reports the reason.
 func notTLS(err error) bool {
 	var verify *tls.CertificateVerificationError
 	var alert tls.AlertError

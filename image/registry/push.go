@@ -11,8 +11,8 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// pushTo calls do with the server that takes pushes: the first that may, and no other after it, because
-// half an image here and half there is none.
+// pushTo calls do with the server that accepts pushes: the first with that capability, and no other after it,
+// because an image divided between servers is incomplete on each.
 func (r *Repository) pushTo(ctx context.Context, verb, what string, do func(*server) error) error {
 	for _, s := range r.servers {
 		if s.can&canPush == 0 {
@@ -26,11 +26,11 @@ func (r *Repository) pushTo(ctx context.Context, verb, what string, do func(*ser
 		}
 		return nil
 	}
-	return fmt.Errorf("registry %s: its hosts.toml has no host to push to: %w", r.ref.Host, errdefs.ErrFailedPrecondition)
+	return fmt.Errorf("registry %s: no host to push to in its hosts.toml: %w", r.ref.Host, errdefs.ErrFailedPrecondition)
 }
 
-// Exists tells whether the registry has a blob or document in this repository; a document counts under
-// the reference's tag only where that means it already.
+// Exists reports whether the registry has a blob or document in this repository; a document counts under
+// the reference's tag only if the tag already refers to it.
 func (r *Repository) Exists(ctx context.Context, desc ocispec.Descriptor) (there bool, err error) {
 	path := "/" + r.ref.Repository + blobsPrefix + desc.Digest.String()
 	header := http.Header{}
@@ -54,7 +54,7 @@ func (r *Repository) Exists(ctx context.Context, desc ocispec.Descriptor) (there
 		case resp.StatusCode == http.StatusUnauthorized, resp.StatusCode == http.StatusTooManyRequests, resp.StatusCode >= http.StatusInternalServerError:
 			return readError(resp)
 		}
-		// Some servers refuse HEAD, or their storage does: an upload shows what is allowed.
+		// Some servers, or their storage, refuse HEAD: an upload shows what is allowed.
 		return resp.Body.Close()
 	})
 	return there, err
@@ -63,8 +63,8 @@ func (r *Repository) Exists(ctx context.Context, desc ocispec.Descriptor) (there
 // succeeded reports whether an answer is a success: servers differ in which one.
 func succeeded(resp *http.Response) bool { return resp.StatusCode >= 200 && resp.StatusCode < 300 }
 
-// PushBlob puts a blob into the repository: from another repository of the same registry if from names
-// one that has it and the registry permits it, else by its bytes. It reports whether no byte was sent.
+// PushBlob uploads a blob to the repository: it is mounted from another repository of the same registry if from
+// names one that has it and the registry permits it, else sent. It reports whether no byte was sent.
 func (r *Repository) PushBlob(ctx context.Context, desc ocispec.Descriptor, from string, content Blob) (mounted bool, err error) {
 	err = r.pushTo(ctx, "push", desc.Digest.String(), func(s *server) error {
 		var location *url.URL
@@ -88,16 +88,16 @@ func (r *Repository) PushBlob(ctx context.Context, desc ocispec.Descriptor, from
 	return mounted, err
 }
 
-// mount asks for a blob of another repository. A registry that does not mount it may begin an upload at the
-// returned location; whatever else it answers, an upload of its own says what is wrong.
+// mount requests a blob of another repository. A registry that does not mount it may begin an upload at the
+// returned location; for any other response, an upload of its own shows the error.
 func (r *Repository) mount(ctx context.Context, s *server, desc ocispec.Descriptor, from string) (mounted bool, location *url.URL) {
-	// Once: what is refused by a server that is busy is uploaded.
+	// Once: a blob refused by a busy server is uploaded.
 	ctx = context.WithValue(ctx, onceKey{}, true)
 	resp, err := r.post(ctx, s, "?"+url.Values{"mount": {desc.Digest.String()}, "from": {from}}.Encode())
 	if err != nil {
 		return false, nil
 	}
-	_ = resp.Body.Close() // its status is all that counts
+	_ = resp.Body.Close() // only the status matters
 	if !succeeded(resp) {
 		return false, nil
 	}
@@ -111,7 +111,7 @@ func (r *Repository) mount(ctx context.Context, s *server, desc ocispec.Descript
 	return resp.StatusCode == http.StatusCreated, nil
 }
 
-// begin asks for an upload and returns where it goes.
+// begin starts an upload and returns its location.
 func (r *Repository) begin(ctx context.Context, s *server, desc ocispec.Descriptor) (*url.URL, error) {
 	resp, err := r.post(ctx, s, "")
 	if err != nil {
@@ -125,12 +125,12 @@ func (r *Repository) begin(ctx context.Context, s *server, desc ocispec.Descript
 	}
 	location := r.uploadLocation(s, resp)
 	if location == nil {
-		return nil, fmt.Errorf("upload of %s: answer without a location: %w", desc.Digest, errdefs.ErrFailedPrecondition)
+		return nil, fmt.Errorf("upload of %s: response without a location: %w", desc.Digest, errdefs.ErrFailedPrecondition)
 	}
 	return location, nil
 }
 
-// post begins an upload, or asks for what the query says instead.
+// post starts an upload, or the operation of the query.
 func (r *Repository) post(ctx context.Context, s *server, query string) (*http.Response, error) {
 	req, err := s.request(ctx, http.MethodPost, "/"+r.ref.Repository+blobsPrefix+"uploads/"+query, nil)
 	if err != nil {
@@ -139,7 +139,7 @@ func (r *Repository) post(ctx context.Context, s *server, query string) (*http.R
 	return s.do(req)
 }
 
-// uploadLocation returns where an upload continues: at the answer's Location or, if there is none, at the
+// uploadLocation returns where an upload continues: at the response's Location or, if there is none, at the
 // upload whose id it names; nil if it names neither.
 func (r *Repository) uploadLocation(s *server, resp *http.Response) *url.URL {
 	if location, err := resp.Location(); err == nil {
@@ -153,7 +153,7 @@ func (r *Repository) uploadLocation(s *server, resp *http.Response) *url.URL {
 	return nil
 }
 
-// PushManifest puts a document whose parts are there: under its digest, or under the reference's tag as
+// PushManifest uploads a document whose parts are present: under its digest, or under the reference's tag as
 // well. One with a subject can be found by that afterwards.
 func (r *Repository) PushManifest(ctx context.Context, desc ocispec.Descriptor, raw []byte, tag bool) error {
 	target := desc.Digest.String()

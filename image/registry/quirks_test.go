@@ -39,14 +39,14 @@ func newSample(mediaType, configType string) *sample {
 		"layers": []ocispec.Descriptor{add(ocispec.MediaTypeImageLayer, []byte("a small one")), add(ocispec.MediaTypeImageLayer, bytes.Repeat([]byte("0123456789abcdef"), bigLayer/16))},
 	}
 	if mediaType == dockerManifest {
-		m["mediaType"] = mediaType // Docker's require it
+		m["mediaType"] = mediaType // Docker's types require it
 	}
 	s.raw, _ = json.Marshal(m) //nolint:errchkjson // plain values
 	s.manifest = describe(mediaType, s.raw)
 	return s
 }
 
-// putInto puts the image into a registry as its owner would.
+// putInto puts the image into a registry directly.
 func (s *sample) putInto(r *registrytest.Registry, repository, tag string) {
 	for _, data := range s.data {
 		r.AddBlob(repository, data)
@@ -96,7 +96,7 @@ func (s *sample) push(t *testing.T, r *Repository, from string) error {
 	return r.PushManifest(t.Context(), s.manifest, s.raw, true)
 }
 
-// arrived checks that a repository holds all of the image.
+// arrived checks that a repository has the complete image.
 func (s *sample) arrived(r *registrytest.Registry, repository, tag string) error {
 	for d, data := range s.data {
 		if got, ok := r.Blob(repository, d); !ok || !bytes.Equal(got, data) {
@@ -112,14 +112,14 @@ func (s *sample) arrived(r *registrytest.Registry, repository, tag string) error
 // quirkClient returns a client for tests with a registry that has a quirk.
 func quirkClient(q registrytest.Quirk) *Client {
 	opts := Options{Backoff: time.Millisecond, Chunk: samplePiece, Ranges: Ranges{From: samplePiece, AtOnce: 2, Loopback: true, Piece: samplePiece}}
-	if q.Silent { // only then, since a busy machine is silent as well
+	if q.Silent { // only then: a busy machine is silent as well
 		opts.Probe = 50 * time.Millisecond
 	}
 	return New(opts)
 }
 
-// runQuirk does all there is to do with samples at a registry that has a quirk; or, if only is given, what
-// that is the name of.
+// runQuirk runs all operations on samples at a registry that has a quirk; or, if only is given, the
+// one of that name.
 func runQuirk(t *testing.T, q registrytest.Quirk, samples map[string]*sample, only string) error {
 	reg, err := registrytest.New(q)
 	if err != nil {
@@ -183,8 +183,8 @@ func TestQuirksOfRegistries(t *testing.T) {
 	}
 }
 
-// TestQuirksOfRegistries_Combined has each quirk together with each of another group, but for those whose time
-// has to run out: for one operation, for all with CLEAT_FULL.
+// TestQuirksOfRegistries_Combined combines each quirk with each of another group, except those with a
+// time-out: for one operation, for all with CLEAT_FULL.
 func TestQuirksOfRegistries_Combined(t *testing.T) {
 	t.Parallel()
 	operations := []string{"pull", "push from another repository", "push from one without it"}

@@ -9,16 +9,16 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// Ranges say when a blob is fetched by several requests at the same time, each for a part of it. The zero
+// Ranges sets when a blob is fetched by several parallel requests, each for a part of it. The zero
 // value is never.
 type Ranges struct {
-	// From is how many bytes have to be missing.
+	// From is the minimal number of missing bytes.
 	From int64
-	// AtOnce is how many requests there are for one blob; below 2 is never.
+	// AtOnce is the number of requests for one blob; below 2 is never.
 	AtOnce int
-	// Loopback has servers on this machine asked so too, for tests: nothing is gained by it.
+	// Loopback uses ranges for servers on this machine too, for tests: it brings no gain.
 	Loopback bool
-	// Piece is how many bytes one request asks for; 0 for 4 MiB. AtOnce of them are in memory for a blob.
+	// Piece is the number of bytes of one request; 0 for 4 MiB. AtOnce of them are in memory for a blob.
 	Piece int64
 }
 
@@ -32,10 +32,10 @@ func (o Ranges) piece() int64 {
 
 const pieceSize = 4 << 20
 
-// Limit bounds the requests for content that are under way at the same time. Before the first.
+// Limit bounds the parallel requests for content. It is called before the first request.
 func (r *Repository) Limit(n int) { r.slots = make(chan struct{}, max(n, 1)) }
 
-// slot waits until a request may be made; the returned function frees it, once.
+// slot waits until a request may be made; the returned function releases it, once.
 func (r *Repository) slot(ctx context.Context) (release func(), err error) {
 	if r.slots == nil {
 		return func() {}, nil
@@ -48,7 +48,7 @@ func (r *Repository) slot(ctx context.Context) (release func(), err error) {
 	}
 }
 
-// slotted frees its slot when it is closed.
+// slotted releases its slot when it is closed.
 type slotted struct {
 	io.ReadCloser
 	release func()
@@ -60,7 +60,7 @@ func (s slotted) Close() error {
 	return s.ReadCloser.Close()
 }
 
-// byRanges tells whether so many bytes are fetched by several requests.
+// byRanges reports whether so many bytes are fetched by several requests.
 func (r *Repository) byRanges(missing int64) bool {
 	o := r.client.opts.Ranges
 	if o.AtOnce < 2 || o.From <= 0 || missing < o.From || missing <= o.piece() {
@@ -74,16 +74,16 @@ func (r *Repository) byRanges(missing int64) bool {
 	return false
 }
 
-// errNoRanges is for a server that answered with a range before, and does not any more.
-var errNoRanges = errors.New("it answers with all where a part was asked for")
+// errNoRanges is returned for a server that has answered with a range before, and now does not.
+var errNoRanges = errors.New("response with the whole content to a request for a part")
 
-// ranges is a blob that comes in pieces, which are given on in their order. It is not safe for concurrent
+// ranges is a blob that is fetched in pieces, which are returned in their order. It is not safe for concurrent
 // use.
 type ranges struct {
 	size   int64
 	length int64 // of a piece
 	atOnce int
-	// slot waits for one, piece makes a transfer of a part that has not begun, and single is the rest by
+	// slot waits for a slot, piece returns a transfer of a part that has not started, and single fetches the rest by
 	// one request.
 	slot   func() (release func(), err error)
 	piece  func(at span) *body
@@ -91,17 +91,17 @@ type ranges struct {
 	cancel context.CancelFunc // ends slot and piece
 	wg     sync.WaitGroup
 
-	next   int64 // where the first piece begins that is not asked for
-	offset int64 // up to where has been given on
+	next   int64 // offset of the first piece not yet requested
+	offset int64 // end of the bytes returned
 	queue  []*piece
 	free   [][]byte
 	buf    []byte // of rest
 	rest   []byte
-	whole  io.ReadCloser // what takes the place of pieces, where ranges are not to be had
-	err    error         // what every Read answers from then on
+	whole  io.ReadCloser // replaces pieces if ranges are not available
+	err    error         // returned by every later Read
 }
 
-// piece is a part of a blob that has been asked for.
+// piece is a part of a blob that has been requested.
 type piece struct {
 	at   span
 	buf  []byte
@@ -109,7 +109,7 @@ type piece struct {
 	err  error
 }
 
-// fetchRanges fetches by several requests, where the server answers the first with a range; else that is
+// fetchRanges fetches by several requests, if the server answers the first with a range; else that is
 // the only one.
 func (r *Repository) fetchRanges(ctx context.Context, desc ocispec.Descriptor, offset int64, release func()) (io.ReadCloser, error) {
 	at := span{offset, min(offset+r.client.opts.Ranges.piece(), desc.Size)}
@@ -144,7 +144,7 @@ func (r *Repository) fetchRanges(ctx context.Context, desc ocispec.Descriptor, o
 	return g, nil
 }
 
-// pieceOf makes a transfer of a part, which has not begun. It fails where all comes instead.
+// pieceOf returns a transfer of a part, which has not started. It fails if the response has the whole content.
 func (r *Repository) pieceOf(ctx context.Context, desc ocispec.Descriptor, at span) *body {
 	b := r.body(ctx, desc, at.begin)
 	b.size = at.end
@@ -158,7 +158,7 @@ func (r *Repository) pieceOf(ctx context.Context, desc ocispec.Descriptor, at sp
 	return b
 }
 
-// cancelling ends a context when it is closed.
+// cancelling cancels a context when it is closed.
 type cancelling struct {
 	io.ReadCloser
 	cancel context.CancelFunc
@@ -170,7 +170,7 @@ func (c cancelling) Close() error {
 	return c.ReadCloser.Close()
 }
 
-// start begins the next piece. current and release are of one whose request has been answered; nil.
+// start starts the next piece. current and release belong to one that is already being answered; or nil.
 func (g *ranges) start(current io.ReadCloser, release func()) {
 	p := &piece{at: span{g.next, min(g.next+g.length, g.size)}, done: make(chan struct{})}
 	if n := len(g.free); n > 0 {
@@ -193,7 +193,7 @@ func (g *ranges) start(current io.ReadCloser, release func()) {
 	})
 }
 
-// fetch reads a piece, again where its connection breaks.
+// fetch reads a piece, again if its connection breaks.
 func (g *ranges) fetch(p *piece, current io.ReadCloser) (err error) {
 	b := g.piece(p.at)
 	if b.current = current; current == nil {
@@ -227,7 +227,7 @@ func (g *ranges) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// take waits for the next piece, having asked for those after it.
+// take waits for the next piece, after starting the following ones.
 func (g *ranges) take() error {
 	if g.buf != nil {
 		g.free, g.buf = append(g.free, g.buf[:g.length]), nil

@@ -15,17 +15,17 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-// noise are bytes of which no two places are alike.
+// noise returns bytes without repetitions.
 func noise(n int) []byte {
 	b := make([]byte, n)
 	_, _ = rand.NewChaCha8([32]byte{1}).Read(b) // never fails
 	return b
 }
 
-// parts is a server of one blob, which counts what is asked of it.
+// parts is a server of one blob, which counts its requests.
 type parts struct {
 	data []byte
-	// lie, where it is not nil, answers in its place where it returns true.
+	// lie, if not nil, answers instead if it returns true.
 	lie func(w http.ResponseWriter, r *http.Request, n int64) bool
 
 	requests, atOnce, most atomic.Int64
@@ -48,7 +48,7 @@ func (p *parts) answer(w http.ResponseWriter, r *http.Request) {
 	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(p.data))
 }
 
-// openRanged opens a repository of a server, with so many requests at once for a blob and in all.
+// openRanged opens a repository of a server, with limits for the parallel requests per blob and in all.
 func openRanged(t *testing.T, l *liar, atOnce, limit int) *Repository {
 	t.Helper()
 	r := open(t, l.host(), "", Credential{})
@@ -63,11 +63,11 @@ func fetched(t *testing.T, r *Repository, data []byte, offset int64) ([]byte, er
 	if err != nil {
 		return nil, err
 	}
-	defer rc.Close() //nolint:errcheck // it was read
+	defer rc.Close() //nolint:errcheck // only read
 	return io.ReadAll(rc)
 }
 
-func TestPiecesOfABlob(t *testing.T) {
+func TestFetch_InPieces(t *testing.T) {
 	data := noise(5*pieceSize + 12345)
 	for _, offset := range []int64{0, 1, pieceSize, 3*pieceSize + 7, int64(len(data)) - pieceSize, int64(len(data)) - 1} {
 		for _, limit := range []int{1, 2, 8} {
@@ -89,8 +89,8 @@ func TestPiecesOfABlob(t *testing.T) {
 	}
 }
 
-// Parts are asked for at the same time: none is answered before several were asked for.
-func TestPiecesAreFetchedAtTheSameTime(t *testing.T) {
+// Parts are requested in parallel: none is answered before several were requested.
+func TestFetch_PiecesInParallel(t *testing.T) {
 	data := noise(6 * pieceSize)
 	var waiting sync.WaitGroup
 	waiting.Add(3)
@@ -104,7 +104,7 @@ func TestPiecesAreFetchedAtTheSameTime(t *testing.T) {
 	if got, err := fetched(t, openRanged(t, newLiar(t, p.answer), 4, 4), data, 0); err != nil || !bytes.Equal(got, data) {
 		t.Errorf("%d bytes, %v", len(got), err)
 	}
-	// Neither small blobs nor servers on loopback are asked so.
+	// Ranges are not used for small blobs and servers on loopback.
 	p = &parts{data: data}
 	r := openRanged(t, newLiar(t, p.answer), 4, 4)
 	r.client.opts.Ranges.Loopback = false
@@ -117,7 +117,7 @@ func TestPiecesAreFetchedAtTheSameTime(t *testing.T) {
 	}
 }
 
-func TestServersThatLieAboutRanges(t *testing.T) {
+func TestFetch_WrongRanges(t *testing.T) {
 	data := noise(4 * pieceSize)
 	all := func(w http.ResponseWriter, r *http.Request) bool {
 		r.Header.Del("Range")
@@ -125,7 +125,7 @@ func TestServersThatLieAboutRanges(t *testing.T) {
 	}
 	for name, tt := range map[string]struct {
 		lie func(w http.ResponseWriter, r *http.Request, n int64) bool
-		is  func(error) bool // nil: it is fetched all the same
+		is  func(error) bool // nil: fetched nevertheless
 	}{
 		"no ranges":          {func(w http.ResponseWriter, r *http.Request, _ int64) bool { return all(w, r) }, nil},
 		"none after a while": {func(w http.ResponseWriter, r *http.Request, n int64) bool { return n > 2 && all(w, r) }, nil},

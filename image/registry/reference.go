@@ -9,26 +9,26 @@ import (
 	digest "github.com/opencontainers/go-digest"
 )
 
-// Reference is a reference in full: busybox is docker.io, library/busybox and latest.
+// Reference is a complete reference: busybox is docker.io, library/busybox and latest.
 type Reference struct {
-	// Host is the registry's, with the port if there is one.
+	// Host is the registry's host, with the port if there is one.
 	Host string
 	// Repository is the path without the host.
 	Repository string
-	// Tag is "" where there is a digest.
+	// Tag is "" if there is a digest.
 	Tag    string
 	Digest digest.Digest
 }
 
-// Parse reads a reference as Docker's users write it. Where there are a tag and a digest the digest
-// counts and the tag goes. Invalid argument if it is none.
+// Parse parses a reference as Docker's users write it. If there are a tag and a digest, the tag is
+// ignored. Invalid argument if it is not a reference.
 func Parse(text string) (Reference, error) {
 	if scheme, _, ok := strings.Cut(text, "://"); ok && scheme != "" {
 		return Reference{}, fmt.Errorf("reference %.256q: scheme %q: %w", text, scheme+"://", errdefs.ErrInvalidArgument)
 	}
 	named, err := reference.ParseDockerRef(text)
 	if err != nil {
-		return Reference{}, fmt.Errorf("reference %.256q: %w; write [REGISTRY/]NAME[:TAG] or [REGISTRY/]NAME@DIGEST: %w", text, err, errdefs.ErrInvalidArgument)
+		return Reference{}, fmt.Errorf("reference %.256q: %w: want [REGISTRY/]NAME[:TAG] or [REGISTRY/]NAME@DIGEST: %w", text, err, errdefs.ErrInvalidArgument)
 	}
 	r := Reference{Host: reference.Domain(named), Repository: reference.Path(named)}
 	if t, ok := named.(reference.Tagged); ok {
@@ -40,7 +40,7 @@ func Parse(text string) (Reference, error) {
 	return r, nil
 }
 
-// String returns the reference in full; Parse reads it as the same.
+// String returns the complete reference; Parse parses it to the same.
 func (r Reference) String() string {
 	name := r.Host + "/" + r.Repository
 	switch {
@@ -53,7 +53,7 @@ func (r Reference) String() string {
 	}
 }
 
-// target is what a manifest is asked by.
+// target returns the tag or digest that a manifest is requested by.
 func (r Reference) target() string {
 	if r.Digest != "" {
 		return r.Digest.String()

@@ -9,7 +9,7 @@ import (
 
 const someDigest = "sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 
-func TestReferencesAsDockersUsersWriteThem(t *testing.T) {
+func TestParse_AcceptsDockerReferences(t *testing.T) {
 	for _, tt := range []struct{ text, host, full string }{
 		{"busybox", "docker.io", "docker.io/library/busybox:latest"},
 		{"busybox:1.36", "docker.io", "docker.io/library/busybox:1.36"},
@@ -30,7 +30,7 @@ func TestReferencesAsDockersUsersWriteThem(t *testing.T) {
 	}
 }
 
-func TestReferencesThatAreNone(t *testing.T) {
+func TestParse_RefusesInvalidReferences(t *testing.T) {
 	for _, text := range []string{
 		"", " ", "a/UPPER", "a//b", "a:", "a@sha256:12", "https://docker.io/busybox", "docker://busybox",
 		"-x", "../../etc/passwd", "a:b:c", strings.Repeat("a", 300), strings.Repeat("0", 64),

@@ -12,7 +12,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// listOf is an index of so many documents, of two types in turn, from one number on.
+// listOf returns an index of n documents, of two types in turn, from one number on.
 func listOf(t *testing.T, from, n int) []byte {
 	t.Helper()
 	index := ocispec.Index{MediaType: ocispec.MediaTypeImageIndex, Manifests: []ocispec.Descriptor{}}
@@ -28,7 +28,7 @@ func listOf(t *testing.T, from, n int) []byte {
 	return raw
 }
 
-func TestReferrersInPages(t *testing.T) {
+func TestReferrers_InPages(t *testing.T) {
 	subject := digest.FromString("subject")
 	l := newLiar(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path != "/v2/team/app/referrers/"+subject.String() {
@@ -52,7 +52,7 @@ func TestReferrersInPages(t *testing.T) {
 	}
 }
 
-func TestReferrersByTag(t *testing.T) {
+func TestReferrers_ByTag(t *testing.T) {
 	subject := digest.FromString("subject")
 	for _, status := range []int{http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusBadRequest} {
 		there := true
@@ -77,9 +77,9 @@ func TestReferrersByTag(t *testing.T) {
 	}
 }
 
-func TestReferrersThatAreRefused(t *testing.T) {
+func TestReferrers_RefusesInvalidLists(t *testing.T) {
 	subject := digest.FromString("subject")
-	stranger := newLiar(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(listOf(t, 0, 1)) })
+	other := newLiar(t, func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(listOf(t, 0, 1)) })
 	next := func(w http.ResponseWriter, to string) {
 		w.Header().Set("Link", "<"+to+`>; rel="next"`)
 		_, _ = w.Write(listOf(t, 0, 1))
@@ -89,23 +89,23 @@ func TestReferrersThatAreRefused(t *testing.T) {
 		is     func(error) bool
 		words  string
 	}{
-		"a list that goes on elsewhere": {func(w http.ResponseWriter, _ *http.Request) { next(w, stranger.URL+"/v2/team/app/x") }, errdefs.IsFailedPrecondition, "elsewhere"},
-		"a list that leaves the API":    {func(w http.ResponseWriter, _ *http.Request) { next(w, "/other") }, errdefs.IsFailedPrecondition, "elsewhere"},
-		"a list that never ends":        {func(w http.ResponseWriter, r *http.Request) { next(w, r.URL.Path) }, errdefs.IsInvalidArgument, "more than"},
-		"a long list":                   {func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(listOf(t, 0, maxReferrers+1)) }, errdefs.IsInvalidArgument, "more than"},
+		"a list on another server":   {func(w http.ResponseWriter, _ *http.Request) { next(w, other.URL+"/v2/team/app/x") }, errdefs.IsFailedPrecondition, "another server"},
+		"a list that leaves the API": {func(w http.ResponseWriter, _ *http.Request) { next(w, "/other") }, errdefs.IsFailedPrecondition, "another server"},
+		"a list that never ends":     {func(w http.ResponseWriter, r *http.Request) { next(w, r.URL.Path) }, errdefs.IsInvalidArgument, "more than"},
+		"a long list":                {func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(listOf(t, 0, maxReferrers+1)) }, errdefs.IsInvalidArgument, "more than"},
 		"an endless list": {func(w http.ResponseWriter, _ *http.Request) {
 			for block := []byte(strings.Repeat(" ", 1<<20)); ; {
 				if _, err := w.Write(block); err != nil {
 					return
 				}
 			}
-		}, errdefs.IsInvalidArgument, "larger than"},
-		"no JSON":      {func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("<html>")) }, errdefs.IsFailedPrecondition, "no JSON"},
-		"a manifest":   {func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(`{"config":{},"layers":[]}`)) }, errdefs.IsFailedPrecondition, "no index"},
-		"another type": {func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(`{"mediaType":"x"}`)) }, errdefs.IsFailedPrecondition, "no index"},
+		}, errdefs.IsInvalidArgument, "exceeds the maximum"},
+		"no JSON":      {func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("<html>")) }, errdefs.IsFailedPrecondition, "not JSON"},
+		"a manifest":   {func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(`{"config":{},"layers":[]}`)) }, errdefs.IsFailedPrecondition, "not an index"},
+		"another type": {func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte(`{"mediaType":"x"}`)) }, errdefs.IsFailedPrecondition, "not an index"},
 		"a bad digest": {func(w http.ResponseWriter, _ *http.Request) {
 			_, _ = w.Write([]byte(`{"manifests":[{"digest":"../x"}]}`))
-		}, errdefs.IsFailedPrecondition, "none"},
+		}, errdefs.IsFailedPrecondition, "invalid descriptor"},
 		"somebody else":  {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusForbidden) }, errdefs.IsPermissionDenied, "403"},
 		"an ill machine": {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) }, errdefs.IsUnavailable, "500"},
 	} {
@@ -115,10 +115,10 @@ func TestReferrersThatAreRefused(t *testing.T) {
 			checkError(t, err, c.is, l.host(), "team/app:1", c.words)
 		})
 	}
-	if stranger.saw(password) || stranger.requests.Load() != 0 {
-		t.Error("a stranger was asked")
+	if other.saw(password) || other.requests.Load() != 0 {
+		t.Error("another server got a request")
 	}
-	if _, err := open(t, stranger.host(), "", Credential{}).Referrers(t.Context(), "x", ""); !errdefs.IsInvalidArgument(err) {
+	if _, err := open(t, other.host(), "", Credential{}).Referrers(t.Context(), "x", ""); !errdefs.IsInvalidArgument(err) {
 		t.Errorf("%v", err)
 	}
 }

@@ -15,7 +15,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// The documents of Docker's that are asked for beside OCI's, and those of old that are not.
+// The media types of Docker that are requested in addition to OCI's, and old ones that are not.
 const (
 	dockerIndex     = "application/vnd.docker.distribution.manifest.list.v2+json"
 	dockerManifest  = "application/vnd.docker.distribution.manifest.v2+json"
@@ -32,7 +32,7 @@ func accept() http.Header {
 	}, ", ")}}
 }
 
-// Resolve asks what the reference means now. Not found if it is nothing.
+// Resolve returns the current target of the reference. Not found if it does not exist.
 func (r *Repository) Resolve(ctx context.Context) (desc ocispec.Descriptor, err error) {
 	ctx = r.pullScope(ctx)
 	err = r.each(ctx, canResolve, func(s *server) error {
@@ -46,7 +46,7 @@ func (r *Repository) Resolve(ctx context.Context) (desc ocispec.Descriptor, err 
 
 func (r *Repository) resolveAt(ctx context.Context, s *server) (ocispec.Descriptor, error) {
 	desc, err := r.ask(ctx, s, http.MethodHead)
-	// Some servers answer HEAD without what is wanted, or refuse it without a body that gives the reason.
+	// Some servers answer HEAD without the needed headers, or refuse it without a body that gives the reason.
 	if headRefused(statusOf(err)) || err == nil && (desc.Digest == "" || desc.Size <= 0 || !isDocument(desc.MediaType) && !isSchema1(desc.MediaType)) {
 		desc, err = r.ask(ctx, s, http.MethodGet)
 	}
@@ -54,7 +54,7 @@ func (r *Repository) resolveAt(ctx context.Context, s *server) (ocispec.Descript
 		return desc, err
 	}
 	if r.ref.Digest != "" && desc.Digest != r.ref.Digest {
-		return desc, fmt.Errorf("it answers with %s: the registry is wrong about its content: %w", desc.Digest, errdefs.ErrFailedPrecondition)
+		return desc, fmt.Errorf("got %s: the registry is wrong about its content: %w", desc.Digest, errdefs.ErrFailedPrecondition)
 	}
 	if isSchema1(desc.MediaType) {
 		return desc, fmt.Errorf("image format schema 1 is not supported, it must be pushed again by a current client: %w", errdefs.ErrNotImplemented)
@@ -64,8 +64,8 @@ func (r *Repository) resolveAt(ctx context.Context, s *server) (ocispec.Descript
 
 func isSchema1(mediaType string) bool { return mediaType == schema1 || mediaType == schema1Signed }
 
-// headRefused reports whether GET may do better than a HEAD of that status. Of what is not there, and of a
-// user that is not known, it will not.
+// headRefused reports whether GET may succeed after a HEAD of that status. It will not for content that
+// does not exist, or for an unknown user.
 func headRefused(status int) bool {
 	switch status {
 	case http.StatusUnauthorized, http.StatusNotFound, http.StatusTooManyRequests:
@@ -74,7 +74,7 @@ func headRefused(status int) bool {
 	return status >= 400 && status < 500 || status == http.StatusNotImplemented
 }
 
-// ask asks for the manifest, and with GET reads it to find digest, size and, if the server does not know it,
+// ask requests the manifest, and with GET reads it to find digest, size and, if the server does not state it,
 // its media type.
 func (r *Repository) ask(ctx context.Context, s *server, method string) (ocispec.Descriptor, error) {
 	var desc ocispec.Descriptor
@@ -114,8 +114,8 @@ func (r *Repository) ask(ctx context.Context, s *server, method string) (ocispec
 	return desc, nil
 }
 
-// documentType returns the media type of a document: the server's if that is one of a document, else what
-// the document states or, by its fields, must be.
+// documentType returns the media type of a document: the server's if that is one of a document, else the
+// one that the document states or, by its fields, must have.
 func documentType(said string, raw []byte) (string, error) {
 	if isDocument(said) || isSchema1(said) {
 		return said, nil
@@ -129,7 +129,7 @@ func documentType(said string, raw []byte) (string, error) {
 		FSLayers  json.RawMessage `json:"fsLayers"`
 	}
 	if err := json.Unmarshal(raw, &doc); err != nil {
-		return "", fmt.Errorf("answer of the media type %.100q is not a manifest: is this a registry? %w", said, errdefs.ErrFailedPrecondition)
+		return "", fmt.Errorf("response of media type %.100q is not a manifest: %w", said, errdefs.ErrFailedPrecondition)
 	}
 	switch {
 	case isDocument(doc.MediaType):
@@ -143,10 +143,10 @@ func documentType(said string, raw []byte) (string, error) {
 	case doc.FSLayers != nil:
 		return schema1, nil
 	}
-	return "", fmt.Errorf("answer of the media type %.100q is not a manifest: is this a registry? %w", said, errdefs.ErrFailedPrecondition)
+	return "", fmt.Errorf("response of media type %.100q is not a manifest: %w", said, errdefs.ErrFailedPrecondition)
 }
 
-// readManifest reads a document, which is not larger than any that is taken.
+// readManifest reads a document of bounded size.
 func readManifest(r io.Reader) ([]byte, error) {
 	raw, err := io.ReadAll(io.LimitReader(r, maxManifest+1))
 	if err == nil && len(raw) > maxManifest {
@@ -156,7 +156,7 @@ func readManifest(r io.Reader) ([]byte, error) {
 }
 
 func tooLarge() error {
-	return fmt.Errorf("its manifest is larger than %d bytes, which is not read: %w", maxManifest, errdefs.ErrInvalidArgument)
+	return fmt.Errorf("manifest exceeds the maximum of %d bytes: %w", maxManifest, errdefs.ErrInvalidArgument)
 }
 
-var errShort = errors.New("it ended before all bytes were there")
+var errShort = errors.New("unexpected end")

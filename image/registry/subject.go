@@ -14,10 +14,10 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// subjectHeader is in the answer of a registry that keeps by itself what refers to what.
+// subjectHeader is in the response of a registry that maintains referrers itself.
 const subjectHeader = "OCI-Subject"
 
-// referrer is what of a document matters for being found by its subject.
+// referrer holds the members of a document that matter for finding it by its subject.
 type referrer struct {
 	Subject      *ocispec.Descriptor `json:"subject"`
 	ArtifactType string              `json:"artifactType"`
@@ -27,9 +27,9 @@ type referrer struct {
 	Annotations map[string]string `json:"annotations"`
 }
 
-// addReferrer has a document that was pushed be found by its subject, if it has one, at a registry that does
-// not see to that: by an index under a tag made of the subject's digest, as OCI's distribution 1.1 has it.
-// Another client that does the same at the same time may undo it; the protocol has nothing against that.
+// addReferrer makes a pushed document be found by its subject, if it has one, at a registry that does
+// not maintain referrers: by an index under a tag made of the subject's digest, as in OCI distribution 1.1.
+// A concurrent update by another client may overwrite it; the protocol does not prevent that.
 func (r *Repository) addReferrer(ctx context.Context, s *server, desc ocispec.Descriptor, raw []byte) error {
 	if desc.MediaType != ocispec.MediaTypeImageManifest && desc.MediaType != ocispec.MediaTypeImageIndex {
 		return nil
@@ -70,7 +70,7 @@ func (r *Repository) addReferrer(ctx context.Context, s *server, desc ocispec.De
 	return resp.Body.Close()
 }
 
-// referrersTag is the tag of the index of what refers to a document.
+// referrersTag returns the tag of the index of a document's referrers.
 func referrersTag(d digest.Digest) string {
 	return fmt.Sprintf("%.32s-%.64s", d.Algorithm(), d.Encoded())
 }
@@ -100,12 +100,12 @@ func (r *Repository) subjectIndex(ctx context.Context, s *server, tag string) (i
 	}
 	var there ocispec.Index
 	if err := json.Unmarshal(raw, &there); err != nil || there.MediaType != ocispec.MediaTypeImageIndex {
-		return index, fmt.Errorf("something else has that tag: %w", errdefs.ErrFailedPrecondition)
+		return index, fmt.Errorf("tag refers to something else: %w", errdefs.ErrFailedPrecondition)
 	}
 	return there, nil
 }
 
-// putManifest puts a document under a tag or digest. The caller closes the answer, which is a success.
+// putManifest uploads a document under a tag or digest. The caller closes the response, which is a success.
 func (r *Repository) putManifest(ctx context.Context, s *server, target, mediaType string, raw []byte) (*http.Response, error) {
 	req, err := s.request(ctx, http.MethodPut, "/"+r.ref.Repository+manifestsPrefix+target, nil)
 	if err != nil {

@@ -13,7 +13,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// documents is a registry of documents; knows says that it keeps referrers by itself.
+// documents is a registry of documents; knows means that it maintains referrers itself.
 type documents struct {
 	knows bool
 	mu    sync.Mutex
@@ -41,7 +41,7 @@ func (d *documents) answer(w http.ResponseWriter, r *http.Request) {
 	_, _ = w.Write(raw)
 }
 
-func TestDocumentsAreFoundByTheirSubject(t *testing.T) {
+func TestPushManifest_WithSubject_IsFoundBySubject(t *testing.T) {
 	subject := digest.FromString("subject")
 	tag := "sha256-" + subject.Encoded()
 	marshal := func(v any) []byte {
@@ -77,7 +77,7 @@ func TestDocumentsAreFoundByTheirSubject(t *testing.T) {
 			t.Errorf("%+v", d)
 		}
 	}
-	// What stands in its place and is no index stays.
+	// A document in its place that is not an index is kept.
 	reg.kept[tag] = []byte(`{"mediaType":"application/x"}`)
 	err := push(r, of("application/x"))
 	checkError(t, err, errdefs.IsFailedPrecondition, tag)
@@ -87,7 +87,7 @@ func TestDocumentsAreFoundByTheirSubject(t *testing.T) {
 	wrong := marshal(ocispec.Manifest{MediaType: ocispec.MediaTypeImageManifest, Subject: &ocispec.Descriptor{Digest: "sha256:../x"}})
 	checkError(t, push(r, wrong), errdefs.IsInvalidArgument, "subject")
 
-	// A registry that keeps them, and documents without a subject, need nothing.
+	// A registry that maintains them, and documents without a subject, need no index.
 	for _, reg := range []*documents{{knows: true, kept: make(map[string][]byte)}, {kept: make(map[string][]byte)}} {
 		raw := of("application/x")
 		if !reg.knows {

@@ -107,7 +107,7 @@ func TestTLS(t *testing.T) {
 			t.Errorf("%s: it speaks %v", name, proto.Load())
 		}
 	}
-	// The same in a folder as Docker has it.
+	// The same in a folder in Docker's layout.
 	folder := filepath.Join(t.TempDir(), host)
 	if err := os.CopyFS(folder, os.DirFS(dir)); err != nil {
 		t.Fatal(err)
@@ -135,7 +135,7 @@ func TestTLS(t *testing.T) {
 
 func isTLS(err error) bool { return errdefs.IsUnavailable(err) && reason.Of(err) == reason.RegistryTLS }
 
-func TestForeignLayersComeFromTheirURLsAsNobody(t *testing.T) {
+func TestFetch_ForeignLayer_SendsNoCredential(t *testing.T) {
 	data := []byte("a layer that registries do not keep")
 	tlsServer := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Header.Get("Authorization") != "" {
@@ -164,7 +164,7 @@ func TestForeignLayersComeFromTheirURLsAsNobody(t *testing.T) {
 		t.Errorf("%q, %v", got, err)
 	}
 	_ = rc.Close()
-	// A registry elsewhere cannot have this machine asked.
+	// A remote registry cannot cause a request to this machine.
 	far := Reference{Host: "far.example", Repository: "x", Tag: "1"}
 	_, err = (&Repository{ref: far, client: r.client}).openURL(t.Context(), tlsServer.URL, desc, 0)
 	if err == nil || !strings.Contains(err.Error(), "this machine") {

@@ -9,11 +9,11 @@ import (
 	"time"
 )
 
-// Trace reports the requests that are made for one Repository, for the user who asked for them.
+// Trace reports the requests of one Repository to the user who requested it.
 type Trace struct {
-	// Log takes a report of several lines. It may be called concurrently.
+	// Log receives a report of several lines. It may be called concurrently.
 	Log func(text string)
-	// Headers reports requests and answers with their headers, Steps what happens on the connection.
+	// Headers reports requests and responses with their headers, Steps the events of the connection.
 	Headers, Steps bool
 }
 
@@ -28,7 +28,7 @@ type tracing struct {
 	trace Trace
 }
 
-// traced returns a RoundTripper that reports as trace says; nil for not at all.
+// traced returns a RoundTripper that reports to trace; nil for no reports.
 func traced(under http.RoundTripper, trace *Trace) http.RoundTripper {
 	if trace == nil || trace.Log == nil {
 		return under
@@ -62,7 +62,7 @@ func (t tracing) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, err
 }
 
-// headerText returns a header, a line a value, without secrets.
+// headerText returns a header, one line per value, without secrets.
 func headerText(prefix string, h http.Header) string {
 	var lines []string
 	for name, values := range h {

@@ -7,7 +7,7 @@ import (
 	"testing"
 )
 
-func TestTrace_ReportsWhatIsAskedForWithoutSecrets(t *testing.T) {
+func TestTrace_ReportsRequestsWithoutSecrets(t *testing.T) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Set-Cookie", "hidden-cookie")
 		w.Header().Set("X-Answer", "shown-answer")

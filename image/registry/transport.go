@@ -29,7 +29,7 @@ const (
 	keepAlive        = 30 * time.Second
 )
 
-// newTransport makes the connections to one server. Whoever has it closes its idle connections.
+// newTransport returns the transport for one server. The caller closes its idle connections.
 func newTransport(h *host) (*http.Transport, error) {
 	config, err := tlsConfig(h)
 	if err != nil {
@@ -48,13 +48,13 @@ func newTransport(h *host) (*http.Transport, error) {
 		IdleConnTimeout:       idleConnTimeout,
 		MaxIdleConnsPerHost:   16,
 		ForceAttemptHTTP2:     true,
-		// A layer is what it is: its bytes must not be unpacked on the way.
+		// The bytes of a layer must not be decompressed in transit.
 		DisableCompression: true,
 	}, nil
 }
 
 func tlsConfig(h *host) (*tls.Config, error) {
-	config := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: h.skipVerify} //nolint:gosec // the administrator's word
+	config := &tls.Config{MinVersion: tls.VersionTLS12, InsecureSkipVerify: h.skipVerify} //nolint:gosec // configured by the administrator
 	if len(h.ca) > 0 {
 		pool, err := x509.SystemCertPool()
 		if err != nil {
@@ -66,7 +66,7 @@ func tlsConfig(h *host) (*tls.Config, error) {
 				return nil, fmt.Errorf("read certificate of an authority: %w: %w", err, errdefs.ErrFailedPrecondition)
 			}
 			if !pool.AppendCertsFromPEM(raw) {
-				return nil, fmt.Errorf("certificate of an authority %s: it holds none in PEM: %w", path, errdefs.ErrInvalidArgument)
+				return nil, fmt.Errorf("certificate of an authority %s: no certificate in PEM: %w", path, errdefs.ErrInvalidArgument)
 			}
 		}
 		config.RootCAs = pool
@@ -81,8 +81,8 @@ func tlsConfig(h *host) (*tls.Config, error) {
 	return config, nil
 }
 
-// headers adds the configured headers to requests to the server they are configured for. It stands below
-// what follows redirects and fetches tokens, so that they reach nobody else.
+// headers adds the configured headers to requests to the server they are configured for. It is below
+// the layers that follow redirects and fetch tokens, so that no other server gets them.
 type headers struct {
 	http.RoundTripper
 	base   *url.URL
@@ -121,8 +121,8 @@ func (t headers) RoundTrip(req *http.Request) (*http.Response, error) {
 	return resp, nil
 }
 
-// keepMethod makes a redirect of a request that is not a read one that keeps its method and body, as
-// registries mean it: by the statuses 301 and 302 the HTTP client would turn an upload into a GET.
+// keepMethod replaces a redirect of a request other than a read by one that keeps its method and body, as
+// registries mean it: for the statuses 301 and 302 the HTTP client would turn an upload into a GET.
 func keepMethod(resp *http.Response) {
 	if resp.Request == nil || resp.Request.Method == http.MethodGet || resp.Request.Method == http.MethodHead {
 		return
@@ -135,7 +135,7 @@ func keepMethod(resp *http.Response) {
 	}
 }
 
-// retryPolicy is what to try again, and when.
+// retryPolicy returns the policy of what to retry, and when.
 func retryPolicy(first, most time.Duration, tries int) func() retry.Policy {
 	p := &retry.GenericPolicy{
 		Retryable: retryable,
@@ -145,7 +145,7 @@ func retryPolicy(first, most time.Duration, tries int) func() retry.Policy {
 	return func() retry.Policy { return p }
 }
 
-// retryable tells whether an answer may be a better one a little later.
+// retryable reports whether a retry may succeed.
 func retryable(resp *http.Response, err error) (bool, error) {
 	if err != nil {
 		var timeout net.Error
@@ -160,25 +160,25 @@ func retryable(resp *http.Response, err error) (bool, error) {
 	return false, nil
 }
 
-// checkRedirect refuses chains that are too long or leave TLS. That credentials stay behind is seen to by
-// the client that sends them.
+// checkRedirect refuses chains that are too long or leave TLS. The client that sends credentials does not
+// send them to another host.
 func checkRedirect(req *http.Request, via []*http.Request) error {
 	if len(via) >= maxRedirects {
-		return fmt.Errorf("it redirects more than %d times", maxRedirects)
+		return fmt.Errorf("redirects more than %d times", maxRedirects)
 	}
 	if len(via) > 0 && via[len(via)-1].URL.Scheme == "https" && req.URL.Scheme != "https" {
-		return fmt.Errorf("it redirects from TLS to %s, which is not safe", req.URL.Scheme)
+		return fmt.Errorf("insecure redirect from TLS to %s", req.URL.Scheme)
 	}
 	if len(via) > 0 && !isThisMachine(via[0].URL) && isThisMachine(req.URL) {
-		return errors.New("it redirects to this machine, which is not safe")
+		return errors.New("insecure redirect to this machine")
 	}
 	return nil
 }
 
-// errStalled is the reason why a transfer was ended that brought nothing.
-var errStalled = errors.New("no byte came for too long")
+// errStalled is the error of a transfer that received no data for too long.
+var errStalled = errors.New("no data for too long")
 
-// stalling ends a body that brings nothing for a while.
+// stalling ends a body that receives no data for a while.
 type stalling struct {
 	io.ReadCloser
 	cancel  context.CancelFunc // of the request that the body belongs to
@@ -213,13 +213,13 @@ func (s *stalling) Close() error {
 	return err
 }
 
-// isTLSError tells whether TLS is what a connection failed for.
+// isTLSError reports whether a connection failed because of TLS.
 func isTLSError(err error) bool {
 	var verify *tls.CertificateVerificationError
 	return errors.As(err, &verify) || strings.Contains(err.Error(), "tls: ")
 }
 
-// isTLSRefusal tells whether it was the other side that ended TLS, for which its certificate is no reason.
+// isTLSRefusal reports whether the peer ended TLS, which its certificate does not cause.
 func isTLSRefusal(err error) bool {
 	var op *net.OpError
 	return errors.As(err, &op) && op.Op == "remote error"

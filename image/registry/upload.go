@@ -15,30 +15,30 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// Blob opens what is to be sent, from an offset on.
+// Blob opens the content to send, from an offset on.
 type Blob = func(offset int64) (io.ReadCloser, error)
 
-// upload is a blob on its way to a registry.
+// upload is a blob that is being uploaded.
 type upload struct {
 	repository *Repository
 	server     *server
 	desc       ocispec.Descriptor
 	content    Blob
-	location   *url.URL // where it goes on
+	location   *url.URL // where it continues
 
-	offset int64 // what the registry has
-	poor   int   // how often in a row it broke off without having brought anything
-	anew   int   // how often it was begun anew, because the registry knew no more of it
+	offset   int64 // received by the registry
+	failures int   // consecutive interruptions without progress
+	restarts int   // restarts, because the registry lost the upload
 }
 
-// maxAnew bounds how often a blob is sent from its beginning. Registries that drop an upload when its
-// connection breaks make that necessary (docker-registry does).
-const maxAnew = 3
+// maxRestarts bounds the restarts of an upload. Registries that drop an upload when its
+// connection breaks make them necessary (docker-registry does).
+const maxRestarts = 3
 
-// errNoChunks is for a registry that takes blobs in one piece only.
-var errNoChunks = errors.New("it takes no chunks")
+// errNoChunks is returned for a registry that accepts blobs in one piece only.
+var errNoChunks = errors.New("chunks are not supported")
 
-// send sends the blob: in one request where it is small, else by chunks, so that one that is cut goes on
+// send sends the blob: in one request if it is small, else in chunks, so that an interrupted upload continues
 // where the registry has it.
 func (u *upload) send(ctx context.Context) error {
 	if chunk := u.repository.client.opts.Chunk; chunk > 0 && u.desc.Size > chunk {
@@ -53,26 +53,26 @@ func (u *upload) send(ctx context.Context) error {
 	return u.finish(ctx, u.content, u.desc.Size)
 }
 
-// begin begins it anew.
+// begin starts or restarts it.
 func (u *upload) begin(ctx context.Context) (err error) {
 	u.offset = 0
 	u.location, err = u.repository.begin(ctx, u.server, u.desc)
 	return err
 }
 
-// request makes a request of an upload. Its location may be anywhere, but not out of TLS: one without TLS at
-// the registry's own host, as servers behind a proxy name it, is used with TLS.
+// request creates a request of an upload. Its location may be anywhere, but not leave TLS: one without TLS at
+// the registry's own host, as servers behind a proxy return it, is used with TLS.
 func (u *upload) request(ctx context.Context, method string) (*http.Request, error) {
 	if base := u.server.base; base.Scheme == "https" && u.location.Scheme == "http" && u.location.Hostname() == base.Hostname() {
 		u.location.Scheme, u.location.Host = base.Scheme, base.Host
 	}
 	if u.server.base.Scheme == "https" && u.location.Scheme != "https" {
-		return nil, fmt.Errorf("it has uploads go out of TLS, which is not safe: %w", errdefs.ErrFailedPrecondition)
+		return nil, fmt.Errorf("insecure upload location without TLS: %w", errdefs.ErrFailedPrecondition)
 	}
 	return http.NewRequestWithContext(ctx, method, u.location.String(), nil)
 }
 
-// do makes the request. The credential goes along only to the registry's own host.
+// do makes the request. The credential is sent only to the registry's own host.
 func (u *upload) do(req *http.Request) (*http.Response, error) {
 	if req.URL.Host != u.server.base.Host {
 		return (&http.Client{Transport: u.server.plain, CheckRedirect: checkRedirect}).Do(req)
@@ -80,7 +80,7 @@ func (u *upload) do(req *http.Request) (*http.Response, error) {
 	return u.server.do(req)
 }
 
-// finish ends the upload with the blob's digest, and with bytes where there are any.
+// finish ends the upload with the blob's digest, and with the remaining bytes if there are any.
 func (u *upload) finish(ctx context.Context, content Blob, size int64) error {
 	req, err := u.request(ctx, http.MethodPut)
 	if err != nil {
@@ -107,19 +107,19 @@ func (u *upload) finish(ctx context.Context, content Blob, size int64) error {
 	return resp.Body.Close()
 }
 
-// chunks sends the blob by chunks, and ends the upload. errNoChunks where the first one is not taken.
+// chunks sends the blob in chunks, and ends the upload. errNoChunks if the first one is not accepted.
 func (u *upload) chunks(ctx context.Context, size int64) error {
 	for u.offset < u.desc.Size {
 		began := u.offset
 		err := u.chunk(ctx, min(size, u.desc.Size-u.offset))
 		if err == nil && u.offset <= began {
-			err = fmt.Errorf("it takes nothing of a chunk: %w", errdefs.ErrFailedPrecondition)
+			err = fmt.Errorf("nothing of a chunk was accepted: %w", errdefs.ErrFailedPrecondition)
 		}
 		if err == nil {
-			u.poor = 0
+			u.failures = 0
 			continue
 		}
-		if began == 0 && u.anew == 0 && refused(err) {
+		if began == 0 && u.restarts == 0 && refused(err) {
 			return errNoChunks
 		}
 		if err := u.recover(ctx, err); err != nil {
@@ -129,7 +129,7 @@ func (u *upload) chunks(ctx context.Context, size int64) error {
 	return u.finish(ctx, nil, 0)
 }
 
-// refused tells of an answer that will be the same next time.
+// refused reports whether a retry would get the same response.
 func refused(err error) bool {
 	switch status := statusOf(err); status {
 	case http.StatusUnauthorized, http.StatusForbidden, http.StatusRequestTimeout, http.StatusTooManyRequests:
@@ -139,9 +139,9 @@ func refused(err error) bool {
 	}
 }
 
-// chunk sends n bytes from where the registry is.
+// chunk sends n bytes from the registry's offset.
 func (u *upload) chunk(ctx context.Context, n int64) error {
-	// Not again by itself when it breaks: what has arrived of it must not be sent twice.
+	// Not retried automatically: bytes that have arrived must not be sent twice.
 	req, err := u.request(context.WithValue(ctx, onceKey{}, true), http.MethodPatch)
 	if err != nil {
 		return err
@@ -150,7 +150,7 @@ func (u *upload) chunk(ctx context.Context, n int64) error {
 	req.Header.Set("Content-Type", "application/octet-stream")
 	req.Header.Set("Content-Range", fmt.Sprintf("%d-%d", at, at+n-1))
 	req.ContentLength = n
-	req.GetBody = func() (io.ReadCloser, error) { // once more when a token has run out
+	req.GetBody = func() (io.ReadCloser, error) { // again when a token has expired
 		rc, err := u.content(at)
 		if err != nil {
 			return nil, err
@@ -167,7 +167,7 @@ func (u *upload) chunk(ctx context.Context, n int64) error {
 	if !succeeded(resp) {
 		return readError(resp)
 	}
-	return u.stands(resp, at+n)
+	return u.setOffset(resp, at+n)
 }
 
 type limited struct {
@@ -175,9 +175,9 @@ type limited struct {
 	io.Closer
 }
 
-// stands reads from an answer where the upload continues; otherwise is what the registry has if it does not
-// say so in a form that is known.
-func (u *upload) stands(resp *http.Response, otherwise int64) error {
+// setOffset reads from a response where the upload continues; otherwise is the offset of the registry if the response
+// does not state it in a known form.
+func (u *upload) setOffset(resp *http.Response, otherwise int64) error {
 	if err := resp.Body.Close(); err != nil {
 		return err
 	}
@@ -188,15 +188,15 @@ func (u *upload) stands(resp *http.Response, otherwise int64) error {
 	text := resp.Header.Get("Range")
 	if has, ok := uploadRange(text); ok {
 		if has > u.desc.Size {
-			return fmt.Errorf("it says that it has %.64q of %d bytes: %w", text, u.desc.Size, errdefs.ErrFailedPrecondition)
+			return fmt.Errorf("invalid range %.64q of %d bytes: %w", text, u.desc.Size, errdefs.ErrFailedPrecondition)
 		}
 		u.offset = has
 	}
 	return nil
 }
 
-// uploadRange reads how many bytes a registry has of an upload, from "0-LAST". It says "0-0" of none as of
-// one; none is what leads on, since a chunk at another place than its end is refused.
+// uploadRange parses how many bytes a registry has of an upload, from "0-LAST". "0-0" is sent for none as well as
+// for one; none is assumed, since a chunk at another offset than the end is refused.
 func uploadRange(text string) (int64, bool) {
 	first, last, ok := strings.Cut(strings.TrimPrefix(text, "bytes="), "-")
 	end, err := strconv.ParseInt(last, 10, 64)
@@ -209,17 +209,17 @@ func uploadRange(text string) (int64, bool) {
 	return end + 1, true
 }
 
-// recover finds out, after a while, where an upload stands that broke off by failure, which it returns
-// where that happened too often.
+// recover finds out, after a delay, the offset of an upload that was interrupted by failure, which it returns
+// if that happened too often.
 func (u *upload) recover(ctx context.Context, failure error) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
 	status := statusOf(failure)
-	if u.poor++; u.poor >= poorTries || status == http.StatusUnauthorized || status == http.StatusForbidden {
+	if u.failures++; u.failures >= maxFailures || status == http.StatusUnauthorized || status == http.StatusForbidden {
 		return failure
 	}
-	timer := time.NewTimer(u.repository.client.opts.Backoff << (u.poor - 1))
+	timer := time.NewTimer(u.repository.client.opts.Backoff << (u.failures - 1))
 	defer timer.Stop()
 	select {
 	case <-timer.C:
@@ -228,20 +228,20 @@ func (u *upload) recover(ctx context.Context, failure error) error {
 	}
 	was := u.offset
 	err := u.status(ctx)
-	if refused(err) && u.anew < maxAnew { // it does not know the upload, or cannot say where it is
-		u.anew++
+	if refused(err) && u.restarts < maxRestarts { // unknown upload or offset
+		u.restarts++
 		return u.begin(ctx)
 	}
 	if err != nil {
 		return errors.Join(failure, err)
 	}
 	if u.offset > was {
-		u.poor = 0
+		u.failures = 0
 	}
 	return nil
 }
 
-// status asks what the registry has.
+// status requests the registry's offset.
 func (u *upload) status(ctx context.Context) error {
 	req, err := u.request(ctx, http.MethodGet)
 	if err != nil {
@@ -254,13 +254,13 @@ func (u *upload) status(ctx context.Context) error {
 	if !succeeded(resp) {
 		return readError(resp)
 	}
-	return u.stands(resp, 0)
+	return u.setOffset(resp, 0)
 }
 
-// onceKey marks the context of a request that is not made again by itself.
+// onceKey marks the context of a request that is not retried automatically.
 type onceKey struct{}
 
-// retrying makes requests again by its RoundTripper, but for those marked with onceKey.
+// retrying retries requests by its RoundTripper, except those marked with onceKey.
 type retrying struct {
 	http.RoundTripper
 	once http.RoundTripper

@@ -14,16 +14,16 @@ import (
 	digest "github.com/opencontainers/go-digest"
 )
 
-// shelf is a registry that takes one blob, by chunks.
+// shelf is a registry that accepts one blob, in chunks.
 type shelf struct {
 	mu      sync.Mutex
 	has     []byte
 	begun   int
 	patches []string // their Content-Range
 	taken   int64    // bytes that came in by PATCH
-	whole   []byte   // what was put in the end
-	// cut is how many bytes of the PATCH of that number are taken before its connection breaks; forget
-	// has the upload be unknown then.
+	whole   []byte   // the final content
+	// cut is how many bytes of the PATCH of that number are received before its connection breaks; forget
+	// makes the upload unknown then.
 	cut    map[int]int64
 	forget bool
 	refuse int // a status for every PATCH
@@ -90,7 +90,7 @@ func (s *shelf) patch(w http.ResponseWriter, r *http.Request, where func()) {
 	w.WriteHeader(http.StatusAccepted)
 }
 
-func TestBlobsGoByChunks(t *testing.T) {
+func TestPushBlob_InChunks(t *testing.T) {
 	data := bytes.Repeat([]byte("0123456789"), 1000)
 	for name, tt := range map[string]struct {
 		shelf   *shelf
@@ -126,7 +126,7 @@ func TestBlobsGoByChunks(t *testing.T) {
 	}
 }
 
-func TestUploadsThatMustFail(t *testing.T) {
+func TestPushBlob_BadRegistry_Fails(t *testing.T) {
 	data := bytes.Repeat([]byte("0123456789"), 1000)
 	always := make(map[int]int64)
 	for i := range 100 {

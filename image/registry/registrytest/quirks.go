@@ -9,22 +9,22 @@ import (
 	"sync"
 )
 
-// Quirk is a way in which a registry differs from the specification, or makes use of what that leaves open.
+// Quirk is a way in which a registry differs from the specification, or uses a freedom of it.
 // Images must be pulled from and pushed to each of them.
 type Quirk struct {
-	// Group names what it is about; quirks of different groups can be combined.
+	// Group names its topic; quirks of different groups can be combined.
 	Group, Name string
-	// Instead makes an answer instead of the registry, which does nothing then; nil makes none. It reports
-	// whether it did. A request without the credential that is wanted does not come to it.
+	// Instead writes the response in place of the registry, which does nothing then; nil writes none. It reports
+	// whether it did. It is not called for a request without the required credential.
 	Instead func(*Exchange) bool
-	// Change changes an answer before it is sent; nil changes none.
+	// Change changes a response before it is sent; nil changes none.
 	Change func(*Exchange)
-	// Challenges are the headers WWW-Authenticate of requests without a credential, in which HOST stands for
-	// the registry; nil wants no credential.
+	// Challenges are the headers WWW-Authenticate of requests without a credential, in which HOST is replaced by
+	// the registry; nil requires no credential.
 	Challenges []string
 	// TLS gets connections that begin with TLS, and returns to close them; nil treats them as HTTP.
 	TLS func(net.Conn)
-	// Silent says that TLS leaves a client without an answer, which it has to give up.
+	// Silent marks that a client with TLS gets no response, and has to give up.
 	Silent bool
 }
 
@@ -206,7 +206,7 @@ func redirects() []Quirk {
 	}
 }
 
-// redirect redirects operations once each, by a query that says so.
+// redirect redirects operations once each, marked by a query.
 func redirect(code int, ops ...Op) func(*Exchange) bool {
 	return func(x *Exchange) bool {
 		q := x.Request.URL.Query()

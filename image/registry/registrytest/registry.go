@@ -1,11 +1,11 @@
-// Package registrytest is a registry in memory of which a test can change every answer.
+// Package registrytest is a registry in memory whose responses a test can change.
 //
-// A Registry keeps blobs and documents and answers as OCI's distribution specification describes. Each answer is
+// A Registry stores blobs and documents and answers as OCI's distribution specification describes. Each response is
 // an Exchange, which the function given to New may change before it is sent: status, headers, body, and
 // whether the connection breaks. Quirks lists ways in which registries in use differ.
 //
-// It checks what a client sends: a digest that is wrong, a chunk at the wrong place or a request without the
-// credential that it asked for is refused.
+// It checks the client's requests: a wrong digest, a chunk at the wrong offset or a request without the
+// required credential is refused.
 package registrytest
 
 import (
@@ -21,7 +21,7 @@ import (
 	digest "github.com/opencontainers/go-digest"
 )
 
-// Op is what a request is for.
+// Op is the operation of a request.
 type Op string
 
 // The requests of the protocol.
@@ -41,7 +41,7 @@ const (
 	Other        Op = "other"
 )
 
-// Exchange is a request and the answer to it, as it will be sent.
+// Exchange is a request and the response to it, as it will be sent.
 type Exchange struct {
 	Op      Op
 	Request *http.Request
@@ -52,13 +52,13 @@ type Exchange struct {
 	NoLength, Break bool
 }
 
-// Document is a manifest or an index with the type that it was put with.
+// Document is a manifest or an index with the type that it was uploaded with.
 type Document struct {
 	MediaType string
 	Raw       []byte
 }
 
-// Registry is a running registry. Close it. Its methods may be called concurrently.
+// Registry is a running registry. It has to be closed. Its methods may be called concurrently.
 type Registry struct {
 	// Host is its address, HOST:PORT on loopback.
 	Host   string
@@ -75,7 +75,7 @@ type Registry struct {
 	requests []string
 }
 
-// New starts a registry with a quirk; the zero one is none.
+// New starts a registry with a quirk; the zero one has none.
 func New(q Quirk) (*Registry, error) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -90,17 +90,17 @@ func New(q Quirk) (*Registry, error) {
 		l = &peeking{Listener: l, onTLS: q.TLS, conns: make(chan net.Conn), done: make(chan struct{}), held: make(map[net.Conn]bool)}
 		l.(*peeking).start()
 	}
-	r.ended.Go(func() { _ = r.server.Serve(l) }) // it ends by Close
+	r.ended.Go(func() { _ = r.server.Serve(l) }) // ends by Close
 	return r, nil
 }
 
-// Close ends the registry and its connections.
+// Close stops the registry and its connections.
 func (r *Registry) Close() {
 	_ = r.server.Close()
 	r.ended.Wait()
 }
 
-// AddBlob puts a blob into a repository.
+// AddBlob adds a blob to a repository.
 func (r *Registry) AddBlob(repository string, data []byte) digest.Digest {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -109,7 +109,7 @@ func (r *Registry) AddBlob(repository string, data []byte) digest.Digest {
 	return d
 }
 
-// AddDocument puts a manifest or index into a repository, under a tag unless that is "".
+// AddDocument adds a manifest or index to a repository, under a tag unless that is "".
 func (r *Registry) AddDocument(repository, tag, mediaType string, raw []byte) digest.Digest {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -184,17 +184,17 @@ func send(w http.ResponseWriter, x *Exchange) {
 		cut(w)
 		return
 	}
-	_, _ = w.Write(x.Body) // to a client that is gone
+	_, _ = w.Write(x.Body) // the client may be gone
 }
 
 // cut closes the connection without ending the response.
 func cut(w http.ResponseWriter) {
 	if conn, _, err := http.NewResponseController(w).Hijack(); err == nil {
-		_ = conn.Close() // what is lost is the point
+		_ = conn.Close() // losing data is intended
 	}
 }
 
-// answer makes the answer of a registry without quirks.
+// answer writes the response of a registry without quirks.
 func (r *Registry) answer(req *http.Request, body []byte) *Exchange {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -219,7 +219,7 @@ func (r *Registry) answer(req *http.Request, body []byte) *Exchange {
 	return x
 }
 
-// The credential that is asked for, and the token that it is worth.
+// The required credential, and the token that it is exchanged for.
 const (
 	User     = "user"
 	Password = "s3cret-pw"
@@ -242,7 +242,7 @@ func (r *Registry) token(x *Exchange) {
 	x.Body = []byte(`{"token":"` + token + `"}`)
 }
 
-// opOf names a request.
+// opOf returns the operation of a request.
 func opOf(req *http.Request, path string) Op {
 	upload := strings.Contains(path, "/blobs/uploads/")
 	switch m := req.Method; {

@@ -6,7 +6,7 @@ import (
 	"sync"
 )
 
-// peeking passes connections on that do not begin with TLS; onTLS gets the others and ends them.
+// peeking passes on connections that do not begin with TLS; onTLS gets the others and ends them.
 type peeking struct {
 	net.Listener
 	onTLS func(net.Conn)
@@ -30,7 +30,7 @@ func (p *peeking) start() {
 	})
 }
 
-// sort looks at the first byte of a connection.
+// sort reads the first byte of a connection.
 func (p *peeking) sort(c net.Conn) {
 	p.hold(c, true)
 	defer p.hold(c, false)
@@ -52,7 +52,7 @@ func (p *peeking) sort(c net.Conn) {
 	}
 }
 
-// hold notes a connection that Close has to end.
+// hold records a connection that Close has to end.
 func (p *peeking) hold(c net.Conn, held bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -86,7 +86,7 @@ func (p *peeking) Close() error {
 	return err
 }
 
-// buffered is a connection of which something was read.
+// buffered is a connection of which some bytes were already read.
 type buffered struct {
 	net.Conn
 	r *bufio.Reader
