@@ -23,7 +23,7 @@ const (
 	maxPath      = 4096
 	maxName      = 255
 	blockSize    = 512 // of tar
-	// writeBack is the size from which the writing of a file to disk is begun at once.
+	// writeBack is the size from which writing a file to disk is started at once.
 	writeBack = 1 << 20
 )
 
@@ -34,10 +34,10 @@ type applier struct {
 	open   inroot.Opener
 	parent parentDir
 	result Result
-	names  int // the length of all paths so far
-	// dirTimes are set at the end, since what comes into a directory changes its time.
+	names  int // total length of all paths so far
+	// dirTimes are set at the end, since adding to a directory changes its time.
 	dirTimes []dirTime
-	// unpacked are the paths this archive put there, for WhiteoutRemove.
+	// unpacked are the paths that this archive created, for WhiteoutRemove.
 	unpacked map[string]struct{}
 	lower    lowerDir
 	buf      []byte
@@ -48,7 +48,7 @@ type dirTime struct {
 	times [2]unix.Timespec
 }
 
-// Apply reads a tar archive, not compressed, to its end and applies it to the directory
+// Apply reads an uncompressed tar archive to its end and applies it to the directory
 // root. It checks ctx at each entry and each piece of data.
 func Apply(ctx context.Context, root string, r io.Reader, opts Options) (Result, error) {
 	opts.setDefaults()
@@ -89,7 +89,7 @@ func (a *applier) run(ctx context.Context, r io.Reader) error {
 			return classify(err)
 		}
 		if a.result.Entries++; a.result.Entries > a.opts.MaxEntries {
-			return overf("it has more than %d entries", a.opts.MaxEntries)
+			return overf("archive has more than %d entries", a.opts.MaxEntries)
 		}
 		if err := a.countName(hdr.Name); err != nil {
 			return err
@@ -102,10 +102,10 @@ func (a *applier) run(ctx context.Context, r io.Reader) error {
 		}
 	}
 	if read.n%blockSize != 0 {
-		// The tar package takes an end inside a file's padding for a good one.
+		// The tar package accepts an end inside a file's padding.
 		return classify(io.ErrUnexpectedEOF)
 	}
-	// What follows the archive belongs to the layer's digest: read it.
+	// Bytes after the archive belong to the layer's digest: read them.
 	if _, err := io.CopyBuffer(io.Discard, struct{ io.Reader }{br}, a.buf); err != nil {
 		return classify(err)
 	}
@@ -115,18 +115,18 @@ func (a *applier) run(ctx context.Context, r io.Reader) error {
 // countName counts a path that has to be remembered.
 func (a *applier) countName(name string) error {
 	if a.names += len(name); a.names > a.opts.MaxNames {
-		return overf("its paths together are longer than %d bytes", a.opts.MaxNames)
+		return overf("total length of paths exceeds %d bytes", a.opts.MaxNames)
 	}
 	return nil
 }
 
-// classify gives what is wrong with the archive, or with the disk, its class.
+// classify sets the class of an error of the archive, or of the disk.
 func classify(err error) error {
 	switch {
 	case errors.Is(err, io.ErrUnexpectedEOF):
-		return fmt.Errorf("it is cut short: %w: %w", err, errdefs.ErrInvalidArgument)
+		return fmt.Errorf("archive is cut short: %w: %w", err, errdefs.ErrInvalidArgument)
 	case errors.Is(err, tar.ErrHeader), errors.Is(err, tar.ErrFieldTooLong):
-		return fmt.Errorf("it is no tar archive, or damaged: %w: %w", err, errdefs.ErrInvalidArgument)
+		return fmt.Errorf("not a tar archive, or corrupt: %w: %w", err, errdefs.ErrInvalidArgument)
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
 		return fmt.Errorf("%w: %w", err, reason.DiskFull)
 	case errors.Is(err, syscall.ENAMETOOLONG), errors.Is(err, syscall.ELOOP), errors.Is(err, syscall.ENOTDIR):
@@ -136,7 +136,7 @@ func classify(err error) error {
 	}
 }
 
-// counter counts what was read.
+// counter counts the bytes read.
 type counter struct {
 	r io.Reader
 	n int64
@@ -160,11 +160,11 @@ func (s *source) Read(p []byte) (int, error) {
 		return 0, err
 	}
 	if s.left <= 0 {
-		// Only an archive that goes on is too long.
+		// Only an archive that continues is too long.
 		var one [1]byte
 		n, err := s.r.Read(one[:])
 		if n > 0 {
-			return 0, overf("it is longer than %d bytes", s.limit)
+			return 0, overf("archive is longer than %d bytes", s.limit)
 		}
 		return 0, err
 	}

@@ -19,7 +19,7 @@ import (
 	"github.com/cleatproject/cleat/archive"
 )
 
-// pack makes a tar archive; a header without a type is a regular file holding its name.
+// pack returns a tar archive; a header without a type is a regular file with its name as content.
 func pack(t testing.TB, entries ...tar.Header) []byte {
 	t.Helper()
 	var b bytes.Buffer
@@ -88,7 +88,7 @@ func wantGone(t *testing.T, path string) {
 	}
 }
 
-// waysDown are the ways in which paths are resolved, as functions from options to options.
+// waysDown are the ways to resolve paths, as functions from options to options.
 func waysDown() map[string]func(archive.Options) archive.Options {
 	return map[string]func(archive.Options) archive.Options{
 		"openat2": func(o archive.Options) archive.Options { return o },
@@ -166,12 +166,12 @@ func TestReplacing(t *testing.T) {
 	wantText(t, root+"/d/y", "d/y")
 	wantText(t, root+"/d/z", "d/z")
 	if st := lstat(t, root+"/b"); st.Mode&unix.S_IFMT != unix.S_IFDIR {
-		t.Errorf("b is no directory: %o", st.Mode)
+		t.Errorf("b is not a directory: %o", st.Mode)
 	}
 }
 
-// TestHostile applies archives that try to reach out. Each must be refused, or end inside
-// the root; what is outside must stay as it is.
+// TestHostile applies archives that try to reach outside. Each must be refused, or stay inside
+// the root; files outside must not change.
 func TestHostile(t *testing.T) {
 	for name, tc := range map[string]struct {
 		entries []tar.Header
@@ -263,7 +263,7 @@ func TestWhiteoutRemove(t *testing.T) {
 	wantText(t, root+"/op/sub/new", "op/sub/new")
 }
 
-func TestWhiteoutsInWhatIsNoDirectoryAnyMore(t *testing.T) {
+func TestWhiteout_InReplacedDirectory(t *testing.T) {
 	for _, how := range []archive.Whiteouts{archive.WhiteoutRemove, archive.WhiteoutOverlay} {
 		root := t.TempDir()
 		mustApply(t, root, archive.Options{Whiteouts: how}, dir("d"), file("d/below"))
@@ -300,7 +300,7 @@ func TestWhiteoutOverlay(t *testing.T) {
 	}
 }
 
-func TestCopyUpFromTheLayersBelow(t *testing.T) {
+func TestApply_CopiesUpFromLowerLayers(t *testing.T) {
 	for way, set := range waysDown() {
 		t.Run(way, func(t *testing.T) { copyUp(t, set) })
 	}
@@ -383,15 +383,15 @@ func TestCancelled(t *testing.T) {
 	}
 }
 
-func TestReadsToTheEnd(t *testing.T) {
+func TestApply_ReadsToTheEnd(t *testing.T) {
 	r := bytes.NewReader(append(pack(t, file("f")), make([]byte, 100_000)...))
 	if _, err := archive.Apply(context.Background(), t.TempDir(), r, archive.Options{}); err != nil || r.Len() != 0 {
 		t.Errorf("%d bytes unread, %v", r.Len(), err)
 	}
 }
 
-// FuzzApply lets archives loose on a root inside a directory, and checks that the rest of
-// that directory stays as it is.
+// FuzzApply applies archives to a root inside a directory, and checks that the rest of
+// that directory does not change.
 func FuzzApply(f *testing.F) {
 	f.Add(pack(f, file("a/b"), link("l", "../.."), file("l/x"), hard("h", "l/secret"), file(".wh.a"), file("l/.wh..wh..opq")), false, false)
 	f.Add(pack(f, dir("d"), file("d/../x"), file("/abs"), link("d", "/")), true, false)

@@ -13,20 +13,20 @@ import (
 	"github.com/cleatproject/cleat/internal/xattr"
 )
 
-// xattrRecord starts the names of PAX records that are extended attributes.
+// xattrRecord is the prefix of PAX records that are extended attributes.
 const xattrRecord = "SCHILY.xattr."
 
-// checkOwner refuses ids the kernel does not have; the highest means "leave it".
+// checkOwner refuses ids that the kernel does not support; the highest means "unchanged".
 func checkOwner(hdr *tar.Header) error {
 	const highest = 1<<32 - 2
 	if hdr.Uid < 0 || hdr.Uid > highest || hdr.Gid < 0 || hdr.Gid > highest {
-		return invalidf("its owner %d:%d is out of range", hdr.Uid, hdr.Gid)
+		return invalidf("owner %d:%d is out of range", hdr.Uid, hdr.Gid)
 	}
 	return nil
 }
 
-// attributes sets owner, extended attributes and mode of what was made at base. The order
-// matters: a change of owner takes set-user-ID and capabilities away.
+// attributes sets owner, extended attributes and mode of the file at base. The order
+// matters: a change of owner clears set-user-ID and capabilities.
 func (a *applier) attributes(hdr *tar.Header, base string, mode bool) error {
 	fd := a.parent.fd
 	if err := unix.Fchownat(fd, base, hdr.Uid, hdr.Gid, unix.AT_SYMLINK_NOFOLLOW); err != nil {
@@ -41,7 +41,7 @@ func (a *applier) attributes(hdr *tar.Header, base string, mode bool) error {
 	return chmod(fd, base, uint32(hdr.Mode)&0o7777)
 }
 
-// chmod sets the mode of what is at name in a directory. A symbolic link, which somebody may have put
+// chmod sets the mode of name in a directory. A symbolic link, which may have been put
 // there since, is not followed.
 func chmod(dir int, name string, mode uint32) error {
 	err := unix.Fchmodat(dir, name, mode, unix.AT_SYMLINK_NOFOLLOW)
@@ -51,7 +51,7 @@ func chmod(dir int, name string, mode uint32) error {
 		}
 		return nil
 	}
-	// Before Linux 6.6, or it is a link, which has no mode.
+	// Before Linux 6.6, or a link, which has no mode.
 	fd, err := unix.Openat(dir, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return &os.PathError{Op: "openat", Path: name, Err: err}
@@ -71,8 +71,8 @@ func chmod(dir int, name string, mode uint32) error {
 	return nil
 }
 
-// fileAttributes is attributes for a file that was just made and is open: root owns it
-// already, unless the directory hands its group down.
+// fileAttributes is attributes for a file that was just created and is open: root owns it
+// already, unless the directory passes on its group.
 func (a *applier) fileAttributes(hdr *tar.Header, fd int) error {
 	if hdr.Uid != os.Geteuid() || hdr.Gid != os.Getegid() || a.parent.setgid {
 		if err := unix.Fchown(fd, hdr.Uid, hdr.Gid); err != nil {
@@ -89,12 +89,12 @@ func (a *applier) fileAttributes(hdr *tar.Header, fd int) error {
 	return nil
 }
 
-// byPath sets attributes of what is at name in a directory; a link is not followed.
+// byPath sets attributes of name in a directory; a link is not followed.
 func byPath(dir int, name string) func(string, []byte) error {
 	return xattr.Path{Name: fdPath(dir) + "/" + name}.Set
 }
 
-// setXattrs sets the extended attributes an entry has.
+// setXattrs sets the extended attributes of an entry.
 func setXattrs(hdr *tar.Header, set func(name string, value []byte) error) error {
 	if len(hdr.PAXRecords) == 0 {
 		return nil
@@ -112,8 +112,8 @@ func setXattrs(hdr *tar.Header, set func(name string, value []byte) error) error
 	return nil
 }
 
-// clearXattrs removes the attributes of a directory that was there before its entry which the entry
-// does not have: it is to be as the entry says, just as if it were made anew above the layers below.
+// clearXattrs removes the attributes of an existing directory that its entry does not have:
+// the result is as if the directory were created anew on the lower layers.
 func (a *applier) clearXattrs(hdr *tar.Header, dir int, name string) error {
 	unwanted := func(attr string) bool {
 		_, has := hdr.PAXRecords[xattrRecord+attr]
@@ -122,14 +122,14 @@ func (a *applier) clearXattrs(hdr *tar.Header, dir int, name string) error {
 	return xattr.Remove(xattr.Path{Name: fdPath(dir) + "/" + name}, a.buf, unwanted, optional)
 }
 
-// wanted tells whether an attribute may come from an archive or a layer below. Overlay's
+// wanted reports whether an attribute may come from an archive or a lower layer. Overlay's
 // own could redirect a directory to another's files.
 func wanted(name string) bool {
 	return !strings.HasPrefix(name, "trusted.overlay.") && !strings.HasPrefix(name, "user.overlay.")
 }
 
-// optional tells whether an attribute may be lost: the file system knows no such, or (for
-// those of users, on links and devices) does not allow it, or the label is another
+// optional reports whether an attribute may be lost: the file system does not support it, or (for
+// attributes of users, on links and devices) does not allow it, or the label is another
 // system's.
 func optional(name string, err error) bool {
 	switch {
@@ -167,7 +167,7 @@ func utimes(dir int, name string, ts [2]unix.Timespec) error {
 }
 
 // setDirTimes sets the directories' times, in the archive's order, so that of two entries
-// for one directory the last counts. A directory that is gone, or replaced, is passed over.
+// for one directory the last counts. A directory that was removed or replaced is skipped.
 func (a *applier) setDirTimes(ctx func() error) error {
 	for _, d := range a.dirTimes {
 		if err := ctx(); err != nil {

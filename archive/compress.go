@@ -10,22 +10,23 @@ import (
 	"github.com/klauspost/pgzip"
 )
 
-// Compression is how a layer is compressed.
+// Compression is the compression of a layer.
 type Compression string
 
-// The compressions that CompressLevel knows.
+// The compressions that Compress supports.
 const (
 	Uncompressed Compression = ""
 	Gzip         Compression = "gzip"
 	Zstd         Compression = "zstd"
 )
 
-// gzipBlock is how many bytes of a gzip stream are compressed by themselves.
+// gzipBlock is the number of bytes that are compressed independently in a gzip stream.
 const gzipBlock = 1 << 20
 
-// CompressLevel returns a writer that compresses to w, on several processors at once, at a level: 1 to 9
-// for gzip, 1 to 22 for zstd, 0 for the default. The same input gives the same output, whatever their
-// number. The caller closes it, which does not close w. An unknown compression is an invalid argument.
+// Compress returns a writer that compresses to w, on several processors in parallel. The same input
+// gives the same output, whatever their number. The caller closes it, which does not close w. An
+// unknown compression is an invalid argument.
+// CompressLevel is Compress at a level: 1 to 9 for gzip, 1 to 22 for zstd, 0 for the default.
 func CompressLevel(w io.Writer, c Compression, level int) (io.WriteCloser, error) {
 	if err := CheckLevel(c, level); err != nil {
 		return nil, err
@@ -60,15 +61,15 @@ func CompressLevel(w io.Writer, c Compression, level int) (io.WriteCloser, error
 	}
 }
 
-// CheckLevel refuses a level that a compression does not have, and a compression that is not known.
+// CheckLevel refuses a level that a compression does not have, and an unknown compression.
 func CheckLevel(c Compression, level int) error {
 	most := map[Compression]int{Uncompressed: 0, Gzip: 9, Zstd: 22}
 	top, ok := most[c]
 	switch {
 	case !ok:
-		return invalidf("compression %q is not known: use gzip or zstd", c)
+		return invalidf("compression %q is unknown: want gzip or zstd", c)
 	case level < 0 || level > top && top == 0:
-		return invalidf("compression level %d: what is not compressed has none", level)
+		return invalidf("compression level %d: no compression", level)
 	case level > top:
 		return invalidf("compression level %d: %s has 1 to %d, or 0 for the default", level, c, top)
 	}
@@ -79,5 +80,5 @@ type nopCloser struct{ io.Writer }
 
 func (nopCloser) Close() error { return nil }
 
-// processors is how many may be used at once; more than a few only cost memory.
+// processors returns how many to use in parallel; more than a few only cost memory.
 func processors() int { return min(runtime.GOMAXPROCS(0), 8) }

@@ -17,28 +17,28 @@ import (
 )
 
 const (
-	// maxWindow bounds the memory a zstd stream can ask for; it is what the zstd tool
-	// allows too.
+	// maxWindow bounds the memory that a zstd stream can ask for; the zstd tool has the same
+	// limit.
 	maxWindow   = 128 << 20
 	inputBuffer = 128 << 10
 )
 
-// File is a source that is all of a file.
+// File is a source that is a complete file.
 type File interface {
 	io.Reader
-	// Open opens the file once more, for reading from its beginning. It fails where there is none.
+	// Open opens the file again, for reading from its beginning. It fails if there is none.
 	Open() (*os.File, error)
 }
 
-// Decompress returns what r holds, unpacked: gzip, zstd and bzip2 are known by their first
-// bytes, all else is passed on as it is. Where a helper for the format is given, it does the
-// work; otherwise nothing outside this process is run. Memory is bounded. The caller closes
-// the result before r, and the result ends with ctx; Close waits for a read of r under way, so an
-// r that may block for long has to end with ctx too. A stream that is cut short or damaged gives
+// Decompress returns the uncompressed content of r: gzip, zstd and bzip2 are detected by their first
+// bytes, all else is passed on unchanged. If a helper for the format is given, it does the
+// work; otherwise no other process runs. Memory is bounded. The caller closes
+// the result before r, and the result ends with ctx; Close waits for a running read of r, so an
+// r that may block for long has to end with ctx too. A truncated or corrupt stream gives
 // an invalid argument. An r that is a File may be read by the helper itself.
 func Decompress(ctx context.Context, r io.Reader, helpers ...Helper) (io.ReadCloser, error) {
 	if p, ok := r.(*processing); ok && len(p.steps) == 0 {
-		r = p.Reader // with all that it can do beside being read
+		r = p.Reader // with its other interfaces
 	}
 	in := &input{ctx: ctx.Err, r: r}
 	br := bufio.NewReaderSize(in, inputBuffer)
@@ -72,7 +72,7 @@ func Decompress(ctx context.Context, r io.Reader, helpers ...Helper) (io.ReadClo
 	case bytes.HasPrefix(magic, []byte("BZh")):
 		return readAhead(bzip2.NewReader(br), in.damaged, func() error { return nil }), nil
 	case bytes.HasPrefix(magic, []byte{0xfd, '7', 'z', 'X', 'Z', 0}):
-		return nil, fmt.Errorf("xz compression is not supported: compress with gzip or zstd: %w", errdefs.ErrNotImplemented)
+		return nil, fmt.Errorf("xz compression is not supported, want gzip or zstd: %w", errdefs.ErrNotImplemented)
 	default:
 		return io.NopCloser(br), nil
 	}
@@ -80,7 +80,7 @@ func Decompress(ctx context.Context, r io.Reader, helpers ...Helper) (io.ReadClo
 
 func isGzip(magic []byte) bool { return bytes.HasPrefix(magic, []byte{0x1f, 0x8b}) }
 
-// isZstd knows a frame of zstd, or a skippable one before it.
+// isZstd detects a zstd frame, or a skippable one before it.
 func isZstd(magic []byte) bool {
 	if bytes.HasPrefix(magic, []byte{0x28, 0xb5, 0x2f, 0xfd}) {
 		return true
@@ -89,7 +89,7 @@ func isZstd(magic []byte) bool {
 }
 
 // input ends with a context, and remembers that the stream below failed, which is not the
-// decompressor's fault.
+// decompressor's error.
 type input struct {
 	ctx func() error
 	r   io.Reader
@@ -108,7 +108,7 @@ func (in *input) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// WriteTo implements io.WriterTo by the source's own way, where it has one.
+// WriteTo implements io.WriterTo by the source's own implementation, if there is one.
 func (in *input) WriteTo(w io.Writer) (n int64, err error) {
 	from, ok := in.r.(io.WriterTo)
 	if !ok {
@@ -121,12 +121,12 @@ func (in *input) WriteTo(w io.Writer) (n int64, err error) {
 	return n, err
 }
 
-// isClosed tells of the reading end of a pipe that nobody reads any more.
+// isClosed reports whether err is from a pipe whose reading end is closed.
 func isClosed(err error) bool {
 	return errors.Is(err, syscall.EPIPE) || errors.Is(err, os.ErrDeadlineExceeded)
 }
 
-// damaged gives a decompressor's complaint its class; an error from below keeps its own.
+// damaged sets the class of a decompressor's error; an error of the source keeps its own.
 func (in *input) damaged(err error) error {
 	switch {
 	case in.err != nil:

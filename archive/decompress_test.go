@@ -24,7 +24,7 @@ import (
 	"github.com/cleatproject/cleat/archive"
 )
 
-// text is 1.5 MiB that compress somewhat, more than is read ahead.
+// text is 1.5 MiB of somewhat compressible data, more than the read-ahead.
 func text() []byte {
 	b := make([]byte, 3<<19)
 	r := rand.New(rand.NewPCG(1, 2))
@@ -72,7 +72,7 @@ func decompress(data io.Reader) ([]byte, error) { return decompressWith(data) }
 
 func TestDecompress(t *testing.T) { testDecompress(t) }
 
-func TestDecompressByHelpers(t *testing.T) {
+func TestDecompress_ByHelpers(t *testing.T) {
 	helpers := archive.Helpers()
 	if len(helpers) == 0 {
 		t.Fatal("no helper is installed: make deps")
@@ -84,11 +84,11 @@ func TestDecompressByHelpers(t *testing.T) {
 	}
 }
 
-func TestAHelperHasTwoPipesAndNothingElse(t *testing.T) {
+func TestHelper_InheritsTwoPipesOnly(t *testing.T) {
 	const script = "ls -l /proc/self/fd | sed -n 's/.* -> //p' | sed 's/:.*//'; env | grep -v -e ^PWD= -e ^SHLVL= -e ^_=; id -u; pwd"
 	h := archive.Helper{Format: archive.Gzip, Path: "/bin/sh", Args: []string{"-c", script}}
 	t.Setenv("SECRET", "x")
-	// What the test itself was started with is not ours to close.
+	// Descriptors that the test itself inherited are not ours to close.
 	if err := unix.CloseRange(3, math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
 		t.Fatal(err)
 	}
@@ -96,14 +96,14 @@ func TestAHelperHasTwoPipesAndNothingElse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// ls has its output in a pipe to sed, and /proc open.
+	// The output of ls is a pipe to sed, and it has /proc open.
 	lines := strings.Fields(string(got))
 	if want := []string{"pipe", "pipe", "/dev/null", "65534", "/"}; len(lines) != 6 || !slices.Equal(append(lines[:3:3], lines[4:]...), want) || !strings.HasPrefix(lines[3], "/proc/") {
-		t.Errorf("it sees %q", lines)
+		t.Errorf("the helper sees %q", lines)
 	}
 }
 
-func TestAHelperThatIsClosedEarlyEnds(t *testing.T) {
+func TestHelper_ClosedEarly_Ends(t *testing.T) {
 	for _, h := range archive.Helpers() {
 		r, err := archive.Decompress(context.Background(), bytes.NewReader(compress(t, bytes.Repeat(text(), 20), "gzip")), h)
 		if err != nil {
@@ -165,7 +165,7 @@ func testDecompress(t *testing.T, helpers ...archive.Helper) {
 	}
 }
 
-// opened is a source that is a file, and counts what is read of it here.
+// opened is a source that is a file, and counts the bytes read by this process.
 type opened struct {
 	io.Reader
 	path string
@@ -180,8 +180,8 @@ func (o opened) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// A helper reads a file itself: here, no more is read than it takes to know the format.
-func TestHelpersReadFilesThemselves(t *testing.T) {
+// A helper reads a file itself: this process reads only what it needs to detect the format.
+func TestHelper_ReadsFileItself(t *testing.T) {
 	want := bytes.Repeat(text(), 3)
 	packed := compress(t, want, "gzip")
 	path := filepath.Join(t.TempDir(), "layer")
@@ -189,7 +189,7 @@ func TestHelpersReadFilesThemselves(t *testing.T) {
 		before := descriptors(t)
 		for name, tc := range map[string]struct {
 			data []byte
-			src  io.Reader // what is read here
+			src  io.Reader // read by this process
 			bad  func(error) bool
 		}{
 			"whole":     {packed, bytes.NewReader(packed), nil},
@@ -219,7 +219,7 @@ func TestHelpersReadFilesThemselves(t *testing.T) {
 	}
 }
 
-func TestDecompressClosedEarly(t *testing.T) {
+func TestDecompress_ClosedEarly(t *testing.T) {
 	r, err := archive.Decompress(context.Background(), bytes.NewReader(compress(t, text(), "gzip")))
 	if err != nil {
 		t.Fatal(err)

@@ -14,29 +14,29 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// DiffOptions change how a difference is written. The zero value is good for a layer.
+// DiffOptions change how a difference is written. The zero value is right for a layer.
 type DiffOptions struct {
-	// Progress is told how many bytes of files have been written, now and then; it may be nil.
+	// Progress, if not nil, is called occasionally with the bytes of files written so far.
 	Progress func(bytes int64)
-	// Live says that the upper tree may be written to meanwhile. A file longer than 256 KiB that becomes
+	// Live allows concurrent writes to the upper tree. A file longer than 256 KiB that becomes
 	// shorter while it is read then ends in zeros; without Live that is an error.
 	Live bool
-	// Latest, where it is set, takes the place of every time of a file that is later.
+	// Latest, if set, replaces later times of files.
 	Latest time.Time
-	// Owners, where it is set, changes whom the files of the upper tree belong to before they are looked at,
-	// and the value of security.capability, "" where a file has none.
+	// Owners, if set, changes the owners of the files of the upper tree before they are compared,
+	// and the value of security.capability, "" if a file has none.
 	Owners func(uid, gid uint32, capability string) (newUID, newGID uint32, newCapability string)
 }
 
-// Diff writes what has to be done to the directory lower to make it the directory upper, as a layer:
-// a tar archive in which a deletion is a whiteout. lower "" stands for an empty one.
+// Diff writes the changes from the directory lower to the directory upper, as a layer:
+// a tar archive in which a deletion is a whiteout. lower "" means an empty one.
 //
-// The archive depends on nothing but the two trees: entries are sorted, and carry no times of access
-// and no names of users. Files whose attributes are the same are compared by their contents. Sockets
-// are left out, which tar has no entry for. Mounts are entered.
+// The archive depends on the two trees only: entries are sorted, and have no times of access
+// and no names of users. Files with the same attributes are compared by their contents. Sockets
+// are left out: tar has no entry for them. Mounts are entered.
 //
-// The lower tree may not change meanwhile. What of the upper one does is in the archive as it was at some
-// moment, a name that goes as if it had gone before; a long file may be of several moments.
+// The lower tree must not change during the call. A concurrent change of the upper one is archived as of
+// some moment, a removed name as if it had been removed before; a long file may be of several moments.
 func Diff(ctx context.Context, w io.Writer, lower, upper string, opts DiffOptions) error {
 	return diff(ctx, w, lower, upper, opts, func(d *differ, low int) (err error) {
 		if low >= 0 {
@@ -48,9 +48,9 @@ func Diff(ctx context.Context, w io.Writer, lower, upper string, opts DiffOption
 	})
 }
 
-// DiffOverlay is Diff for an overlay: it reads the upper directory alone, which costs what was
-// changed, however much lies below. Directories that the overlay copied up because something in them
-// changed are in the archive. below is the nearest of the layers below, of which only the root's
+// DiffOverlay is Diff for an overlay: it reads only the upper directory, so its cost depends on the
+// changes, and not on the lower layers. Directories that the overlay copied up because something in them
+// changed are in the archive. below is the nearest lower layer, of which only the root's
 // attributes are read; it may be "".
 func DiffOverlay(ctx context.Context, w io.Writer, below, upper string, opts DiffOptions) error {
 	return diff(ctx, w, below, upper, opts, func(d *differ, _ int) error {
@@ -89,7 +89,7 @@ func diff(ctx context.Context, w io.Writer, lower, upper string, opts DiffOption
 	return d.tw.Close()
 }
 
-// rootEntry writes the attributes of the root where they are not those of the lower one, or of a new
+// rootEntry writes the attributes of the root if they differ from those of the lower one, or of a new
 // directory.
 func (d *differ) rootEntry(low int) error {
 	n, err := d.lookUpper(d.root, ".", "")
@@ -104,7 +104,7 @@ func (d *differ) rootEntry(low int) error {
 		}
 	}
 	defer below.close()
-	below.st.Mtim = n.st.Mtim // which changes with whatever is in it
+	below.st.Mtim = n.st.Mtim // which changes with its entries
 	if same, err := d.same(below, n); same || err != nil {
 		return err
 	}
@@ -112,7 +112,7 @@ func (d *differ) rootEntry(low int) error {
 	return d.write(n)
 }
 
-// differ is one difference on its way.
+// differ is one difference that is being written.
 type differ struct {
 	ctx     func() error
 	tw      *tar.Writer
@@ -122,12 +122,12 @@ type differ struct {
 	written int64
 	// seen is the path under which a file of several names was written, by device and inode.
 	seen map[[2]uint64]string
-	// relinked are the files of several names that are not linked in the same way below.
+	// relinked are the files of several names that are linked differently in the lower tree.
 	relinked map[[2]uint64]bool
 	bufs     [2][]byte
 }
 
-// openDir opens a directory by one name, which is not followed.
+// openDir opens a directory by a single name, which is not followed.
 func openDir(dir int, name string) (int, error) {
 	flags := unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC
 	if dir != unix.AT_FDCWD {
@@ -140,7 +140,7 @@ func openDir(dir int, name string) (int, error) {
 	return fd, nil
 }
 
-// list returns the names in a directory, sorted; none for -1, and for one that was removed.
+// list returns the names in a directory, sorted; none for -1, and for a removed one.
 func list(dir int) ([]string, error) {
 	if dir < 0 {
 		return nil, nil
@@ -164,7 +164,7 @@ func list(dir int) ([]string, error) {
 	return names, nil
 }
 
-// directory writes the difference of two directories, of which low may be -1; path is theirs.
+// directory writes the difference of two directories at path, of which low may be -1.
 func (d *differ) directory(low, up int, path string) error {
 	below, err := list(low)
 	if err != nil {
@@ -200,11 +200,11 @@ func (d *differ) whiteout(dir, name string) error {
 	return d.tw.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: join(dir, whiteoutPrefix+name), Format: tar.FormatPAX})
 }
 
-// added writes what is in the upper directory alone.
+// added writes a file that is in the upper directory only.
 func (d *differ) added(up int, name, dir string) error {
 	n, err := d.lookUpper(up, name, join(dir, name))
 	if errors.Is(err, unix.ENOENT) {
-		return nil // since it was listed
+		return nil // removed since it was listed
 	}
 	if err != nil {
 		return err
@@ -214,7 +214,7 @@ func (d *differ) added(up int, name, dir string) error {
 		return d.whiteout(dir, name)
 	}
 	if strings.HasPrefix(name, whiteoutPrefix) {
-		return invalidf("%q cannot be in a layer: its name is that of a whiteout", n.path)
+		return invalidf("%q cannot be in a layer: name of a whiteout", n.path)
 	}
 	if err := d.write(n); err != nil || !n.isDir() {
 		return err
@@ -222,7 +222,7 @@ func (d *differ) added(up int, name, dir string) error {
 	return d.below(-1, n)
 }
 
-// below goes on in a directory of the upper tree.
+// below continues in a directory of the upper tree.
 func (d *differ) below(low int, n *node) error {
 	if d.overlay {
 		opaque, err := n.isOpaque()
@@ -238,7 +238,7 @@ func (d *differ) below(low int, n *node) error {
 	return d.directory(low, n.fd, n.path)
 }
 
-// both writes what has become of a name that both have.
+// both writes the change of a name that is in both directories.
 func (d *differ) both(lowDir, up int, name, dir string) error {
 	path := join(dir, name)
 	n, err := d.lookUpper(up, name, path)

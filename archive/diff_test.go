@@ -24,9 +24,9 @@ import (
 	"github.com/cleatproject/cleat/mount"
 )
 
-// TestADiffAppliedToItsBaseGivesTheTree makes random changes in an overlay, and takes every way from
-// the base over a difference to the same tree.
-func TestADiffAppliedToItsBaseGivesTheTree(t *testing.T) {
+// It makes random changes in an overlay, and checks that every kind of difference,
+// applied to the base, gives the same tree.
+func TestDiff_AppliedToBase_GivesTree(t *testing.T) {
 	for seed := range uint64(60) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) { roundTrip(t, seed) })
 	}
@@ -128,7 +128,7 @@ func (g *mutator) mutate(root string, steps int) {
 	}
 }
 
-// harmless are the errors of steps that do not fit, which change nothing.
+// harmless are the errors of steps that do not apply, which change nothing.
 func harmless(err error) bool {
 	for _, e := range []error{unix.EEXIST, unix.ENOTDIR, unix.EISDIR, unix.ENOTEMPTY, unix.EXDEV, unix.EINVAL, unix.EPERM, unix.ENXIO, unix.ENOENT, unix.ELOOP} {
 		if errors.Is(err, e) {
@@ -192,7 +192,7 @@ func (g *mutator) paths(root string) (list []string) {
 	return list
 }
 
-// entries lists an archive, a line an entry.
+// entries lists an archive, one line per entry.
 func entries(t *testing.T, r io.Reader) (list []string) {
 	t.Helper()
 	tr := tar.NewReader(r)
@@ -206,7 +206,7 @@ func entries(t *testing.T, r io.Reader) (list []string) {
 	}
 }
 
-func TestDiffSaysOnlyWhatChanged(t *testing.T) {
+func TestDiff_HasChangesOnly(t *testing.T) {
 	base, next := t.TempDir(), t.TempDir()
 	for _, dir := range []string{base, next} {
 		must(t, os.Chmod(dir, 0o755))
@@ -235,7 +235,7 @@ func TestDiffSaysOnlyWhatChanged(t *testing.T) {
 	}
 }
 
-func TestDiffRefuses(t *testing.T) {
+func TestDiff_InvalidTrees_Fail(t *testing.T) {
 	dir := t.TempDir()
 	must(t, os.WriteFile(filepath.Join(dir, ".wh.x"), nil, 0o644))
 	if err := archive.Diff(t.Context(), io.Discard, "", dir, archive.DiffOptions{}); !errdefs.IsInvalidArgument(err) {
@@ -251,7 +251,7 @@ func TestDiffRefuses(t *testing.T) {
 	}
 }
 
-func TestCompressedInPartsIsOne(t *testing.T) {
+func TestCompress_InPieces_IsDeterministic(t *testing.T) {
 	data := make([]byte, 5<<20)
 	r := rand.New(rand.NewPCG(1, 2))
 	for i := range data {
@@ -262,7 +262,7 @@ func TestCompressedInPartsIsOne(t *testing.T) {
 		for i := range bufs {
 			w, err := archive.CompressLevel(&bufs[i], c, 0)
 			must(t, err)
-			// In pieces of other sizes each time, as files come.
+			// In pieces of different sizes each time, as files are read.
 			for rest := data; len(rest) > 0; {
 				n := min(len(rest), 1+r.IntN(100_000))
 				_, err := w.Write(rest[:n])

@@ -16,12 +16,12 @@ import (
 	"github.com/cleatproject/cleat/internal/xattr"
 )
 
-// node is a file in one of two trees, whatever becomes of its name.
+// node is a file in one of two trees; it stays valid if its name changes.
 type node struct {
 	fd   int    // O_PATH; -1 for none
 	path string // from the tree's root
 	st   unix.Stat_t
-	// attrs are its extended attributes, but for the overlay's own.
+	// attrs are its extended attributes, except the overlay's own.
 	attrs  map[string]string
 	target string // of a symbolic link
 }
@@ -36,12 +36,12 @@ func (n *node) isDir() bool { return n.st.Mode&unix.S_IFMT == unix.S_IFDIR }
 
 func (n *node) isRegular() bool { return n.st.Mode&unix.S_IFMT == unix.S_IFREG }
 
-// linked tells whether the file may have other names.
+// linked reports whether the file may have other names.
 func (n *node) linked() bool { return !n.isDir() && n.st.Nlink > 1 }
 
 func (n *node) id() [2]uint64 { return [2]uint64{n.st.Dev, n.st.Ino} }
 
-// look returns what a name stands for, which the caller closes; ENOENT where there is nothing.
+// look opens the file of a name, which the caller closes; ENOENT if there is none.
 func (d *differ) look(dir int, name, path string) (*node, error) {
 	fd, err := unix.Openat(dir, name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -68,7 +68,7 @@ func (d *differ) describe(n *node) (err error) {
 	return err
 }
 
-// lookUpper is look in the upper tree, with the owners that the layer is to have.
+// lookUpper is look in the upper tree, with the owners of the layer.
 func (d *differ) lookUpper(dir int, name, path string) (*node, error) {
 	n, err := d.look(dir, name, path)
 	if err != nil || d.opts.Owners == nil {
@@ -82,7 +82,7 @@ func (d *differ) lookUpper(dir int, name, path string) (*node, error) {
 	return n, nil
 }
 
-// isOpaque tells whether an overlay's upper directory hides what is below it.
+// isOpaque reports whether an overlay's upper directory hides the lower ones.
 func (n *node) isOpaque() (bool, error) {
 	var value [8]byte
 	for _, attr := range []string{"trusted.overlay.opaque", "user.overlay.opaque"} {
@@ -100,7 +100,7 @@ func (n *node) isOpaque() (bool, error) {
 // capabilityAttr is the attribute with a file's capabilities.
 const capabilityAttr = "security.capability"
 
-// same tells whether a name stands for the same in both trees.
+// same reports whether two files are the same in both trees.
 func (d *differ) same(low, n *node) (bool, error) {
 	a, b := &low.st, &n.st
 	if a.Mode != b.Mode || a.Uid != b.Uid || a.Gid != b.Gid || low.target != n.target || !maps.Equal(low.attrs, n.attrs) {
@@ -147,7 +147,7 @@ func (d *differ) sameContents(low, n *node) (bool, error) {
 			}
 		}
 		if errA != nil || errB != nil {
-			return true, nil // both are at their end, having been equal up to here
+			return true, nil // both ended, and were equal so far
 		}
 	}
 }
@@ -183,8 +183,8 @@ func (d *differ) write(n *node) error {
 	return d.content(hdr, n)
 }
 
-// content writes the entry of a file that is not empty. The start of it is read before its length is
-// told, so that one that is written anew just now is in the archive as it is found, not as it was.
+// content writes the entry of a file that is not empty. The start is read before the length is
+// written, so that a file that is just being rewritten is archived in its new state, not the old one.
 func (d *differ) content(hdr *tar.Header, n *node) error {
 	f, err := n.open()
 	if err != nil {
@@ -220,8 +220,8 @@ func (d *differ) content(hdr *tar.Header, n *node) error {
 	}
 }
 
-// start fills the buffer from a file that was so long just now, and returns how much it read, and how
-// long the file is to be taken for.
+// start fills the buffer from a file whose length was was, and returns how much it read, and the
+// length to write.
 func start(f *os.File, buf []byte, was int64) (got int, size int64, err error) {
 	for size = was; got < len(buf) && int64(got) != size; {
 		n, err := f.Read(buf[got:])
@@ -243,7 +243,7 @@ func start(f *os.File, buf []byte, was int64) (got int, size int64, err error) {
 	return got, max(size, int64(got)), nil
 }
 
-// more reads on in a file of which so much is left, and returns how much of the buffer it filled.
+// more reads on in a file with left bytes to go, and returns how much of the buffer it filled.
 func (d *differ) more(f *os.File, left int64) (int, error) {
 	buf := d.bufs[0][:min(left, int64(len(d.bufs[0])))]
 	n, err := io.ReadFull(f, buf)
@@ -258,10 +258,10 @@ func (d *differ) more(f *os.File, left int64) (int, error) {
 	return len(buf), nil
 }
 
-// isEnd knows the errors of reading at a file's end.
+// isEnd reports whether err is from reading at a file's end.
 func isEnd(err error) bool { return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) }
 
-// header describes a file; nil for what tar has no entry for.
+// header describes a file; nil if tar has no entry for it.
 func (n *node) header() *tar.Header {
 	hdr := &tar.Header{
 		Name: n.path, Mode: int64(n.st.Mode & 0o7777), Uid: int(n.st.Uid), Gid: int(n.st.Gid),

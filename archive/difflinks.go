@@ -9,9 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// relinked returns the files of the upper tree, by device and inode, whose names are not just the
-// names of one file in the lower tree: all of these names have to be written, the first with the
-// contents, or what is one file now would become several.
+// relinked returns the files of the upper tree, by device and inode, whose names differ from
+// the names of one file in the lower tree: all of these names have to be written, the first with the
+// contents, or one file would become several.
 func relinked(ctx context.Context, low, up int) (map[[2]uint64]bool, error) {
 	above, err := groups(ctx, up)
 	if err != nil || len(above) == 0 {
@@ -30,11 +30,11 @@ func relinked(ctx context.Context, low, up int) (map[[2]uint64]bool, error) {
 	changed := make(map[[2]uint64]bool)
 	for id, paths := range above {
 		if len(paths) < 2 {
-			continue // its other names are outside the tree
+			continue // all other names are outside the tree
 		}
 		for path := range paths {
 			changed[id] = !maps.Equal(byPath[path], paths)
-			break // any of them tells
+			break // any of them will do
 		}
 	}
 	return changed, nil
@@ -59,7 +59,7 @@ func collect(ctx context.Context, dir int, path string, out map[[2]uint64]map[st
 		var st unix.Stat_t
 		err := unix.Fstatat(dir, name, &st, unix.AT_SYMLINK_NOFOLLOW)
 		if errors.Is(err, unix.ENOENT) {
-			continue // since it was listed
+			continue // removed since it was listed
 		}
 		if err != nil {
 			return &os.PathError{Op: "lstat", Path: full, Err: err}
@@ -68,7 +68,7 @@ func collect(ctx context.Context, dir int, path string, out map[[2]uint64]map[st
 		case st.Mode&unix.S_IFMT == unix.S_IFDIR:
 			sub, err := openDir(dir, name)
 			if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
-				continue // it was a directory just now
+				continue // no longer a directory
 			}
 			if err != nil {
 				return err

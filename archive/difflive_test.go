@@ -17,7 +17,7 @@ import (
 	"github.com/cleatproject/cleat/archive"
 )
 
-// hookWriter calls a function before what is written first.
+// hookWriter calls a function before the first write.
 type hookWriter struct {
 	bytes.Buffer
 	first func()
@@ -31,11 +31,11 @@ func (w *hookWriter) Write(p []byte) (int, error) {
 	return w.Buffer.Write(p)
 }
 
-// What goes, or becomes something else, between the listing of its directory and its own turn.
-func TestDiffOfATreeThatChangesMeanwhile(t *testing.T) {
+// A file is removed or replaced between the listing of its directory and its own turn.
+func TestDiff_ConcurrentChanges(t *testing.T) {
 	for name, test := range map[string]struct {
 		change func(dir string) error
-		want   []string // but for the first
+		want   []string // except the first
 	}{
 		"nothing":               {func(string) error { return nil }, []string{"5 d/", "0 d/x", "2 lto", "0 z"}},
 		"a file goes":           {func(dir string) error { return os.Remove(dir + "/z") }, []string{"5 d/", "0 d/x", "2 lto"}},
@@ -75,8 +75,8 @@ func TestDiffOfATreeThatChangesMeanwhile(t *testing.T) {
 	}
 }
 
-// What was there below, and goes from the upper tree at the last moment, is deleted by the layer.
-func TestDiffTellsOfWhatGoesMeanwhile(t *testing.T) {
+// A file of the lower tree that is removed from the upper tree at the last moment is deleted by the layer.
+func TestDiff_ConcurrentRemoval_IsADeletion(t *testing.T) {
 	base, dir := t.TempDir(), t.TempDir()
 	for _, d := range []string{base, dir} {
 		must(t, os.Chmod(d, 0o755))
@@ -91,8 +91,8 @@ func TestDiffTellsOfWhatGoesMeanwhile(t *testing.T) {
 	}
 }
 
-// A long file that becomes shorter when its length is told already.
-func TestDiffOfAFileThatShrinks(t *testing.T) {
+// A long file becomes shorter after its length was written.
+func TestDiff_ShrinkingFile(t *testing.T) {
 	const size = 1 << 20
 	for _, live := range []bool{false, true} {
 		dir := t.TempDir()
@@ -126,9 +126,9 @@ func TestDiffOfAFileThatShrinks(t *testing.T) {
 	}
 }
 
-// While somebody changes an overlay as fast as possible, every difference of it is one that can be
-// applied, and a file that is replaced all the time is in it with one of the texts it had.
-func TestDiffOfALiveOverlay(t *testing.T) {
+// Every difference of an overlay that is changed as fast as possible can be
+// applied, and has one of the texts of a file that is replaced all the time.
+func TestDiff_LiveOverlay(t *testing.T) {
 	dir := t.TempDir()
 	base, upper := filepath.Join(dir, "base"), filepath.Join(dir, "upper")
 	for _, d := range []string{base, upper} {
@@ -186,7 +186,7 @@ func churn(t *testing.T, stop <-chan struct{}, root string) {
 	}
 }
 
-// somewhere returns a path in a tree, in a directory that is there.
+// somewhere returns a path in a tree, in an existing directory.
 func somewhere(r *rand.Rand, root string) string {
 	path := root
 	for depth := 1 + r.IntN(3); depth > 0; depth-- {

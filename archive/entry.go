@@ -34,7 +34,7 @@ func (a *applier) entry(hdr *tar.Header, data io.Reader) error {
 	hidden, isWhiteout := strings.CutPrefix(base, whiteoutPrefix)
 	err = a.openParent(dir)
 	if isWhiteout && errors.Is(err, unix.ENOTDIR) {
-		// What has taken the directory's place hides all that was in it. umoci writes such layers.
+		// The file that replaced the directory hides all its entries. umoci writes such layers.
 		return nil
 	}
 	if err != nil {
@@ -53,17 +53,17 @@ func (a *applier) entry(hdr *tar.Header, data io.Reader) error {
 		return a.hardLink(hdr, name)
 	case tar.TypeSymlink:
 		if hdr.Linkname == "" || len(hdr.Linkname) > maxPath {
-			return invalidf("its link's target has %d bytes", len(hdr.Linkname))
+			return invalidf("link target has %d bytes", len(hdr.Linkname))
 		}
 		return a.node(hdr, base, func() error { return unix.Symlinkat(hdr.Linkname, a.parent.fd, base) })
 	case tar.TypeChar, tar.TypeBlock, tar.TypeFifo:
 		return a.device(hdr, base)
 	default:
-		return invalidf("its type %q is unknown", hdr.Typeflag)
+		return invalidf("type %q is unknown", hdr.Typeflag)
 	}
 }
 
-// note remembers that this archive put something at a path.
+// note remembers that this archive created a path.
 func (a *applier) note(name string) {
 	if a.unpacked != nil {
 		a.unpacked[name] = struct{}{}
@@ -73,7 +73,7 @@ func (a *applier) note(name string) {
 // rootEntry sets the root's own attributes.
 func (a *applier) rootEntry(hdr *tar.Header) error {
 	if hdr.Typeflag != tar.TypeDir {
-		return invalidf("it is the root but no directory")
+		return invalidf("root is not a directory")
 	}
 	a.result.Root = true
 	if err := unix.Fchown(a.root, hdr.Uid, hdr.Gid); err != nil {
@@ -93,7 +93,7 @@ func (a *applier) rootEntry(hdr *tar.Header) error {
 	return nil
 }
 
-// directory makes a directory, or gives one that is there the entry's attributes.
+// directory creates a directory, or sets the entry's attributes on an existing one.
 func (a *applier) directory(hdr *tar.Header, name, base string) error {
 	fd := a.parent.fd
 	opaque := false
@@ -105,7 +105,7 @@ func (a *applier) directory(hdr *tar.Header, name, base string) error {
 		}
 		err = nil
 		if st.Mode&unix.S_IFMT != unix.S_IFDIR {
-			// A whiteout of this archive stood here: nothing from below shows through.
+			// It replaces a whiteout of this archive: no lower files may become visible.
 			opaque = isWhiteout(&st) && a.opts.Whiteouts == WhiteoutOverlay
 			if err := a.remove(fd, base); err != nil {
 				return err
@@ -129,21 +129,21 @@ func (a *applier) directory(hdr *tar.Header, name, base string) error {
 
 func (a *applier) regular(hdr *tar.Header, base string, data io.Reader) error {
 	if hdr.Size < 0 || hdr.Size > a.opts.MaxBytes-a.result.Bytes {
-		return overf("with its %d bytes the files are longer together than %d", hdr.Size, a.opts.MaxBytes)
+		return overf("%d bytes: total length of files exceeds %d", hdr.Size, a.opts.MaxBytes)
 	}
 	a.result.Bytes += hdr.Size
 	fd, err := a.createFile(base)
 	if err != nil {
 		return err
 	}
-	// Plain Read and Write with our buffer: neither side has a better way.
+	// Plain Read and Write with our buffer: neither side has a faster way.
 	_, err = io.CopyBuffer(fdWriter(fd), struct{ io.Reader }{data}, a.buf)
 	if err == nil {
 		err = a.fileAttributes(hdr, fd)
 	}
 	if err == nil && hdr.Size >= writeBack {
-		// So that the sync of the whole layer finds little left. Where it cannot be begun
-		// early, nothing is lost.
+		// So that syncing the whole layer finds little left. Failing to start early loses
+		// nothing.
 		_ = unix.SyncFileRange(fd, 0, 0, unix.SYNC_FILE_RANGE_WRITE)
 	}
 	if cerr := unix.Close(fd); err == nil && cerr != nil {
@@ -155,8 +155,8 @@ func (a *applier) regular(hdr *tar.Header, base string, data io.Reader) error {
 	return utimes(a.parent.fd, base, times(hdr))
 }
 
-// fdWriter writes to a descriptor without the bookkeeping of an os.File, which costs a
-// file of a layer as much as its own calls.
+// fdWriter writes to a descriptor without the bookkeeping of an os.File, which costs as much
+// per file of a layer as its own calls.
 type fdWriter int
 
 func (w fdWriter) Write(p []byte) (n int, err error) {
@@ -173,7 +173,7 @@ func (w fdWriter) Write(p []byte) (n int, err error) {
 	return n, nil
 }
 
-// createFile makes a new file in the parent, in the place of whatever was there.
+// createFile creates a new file in the parent, replacing any existing one.
 func (a *applier) createFile(base string) (fd int, err error) {
 	const flags = unix.O_WRONLY | unix.O_CREAT | unix.O_EXCL | unix.O_NOFOLLOW | unix.O_CLOEXEC
 	err = a.replacing(base, func() (err error) {
@@ -183,7 +183,7 @@ func (a *applier) createFile(base string) (fd int, err error) {
 	return fd, err
 }
 
-// replacing calls create, and if the name is taken, once more when it is free.
+// replacing calls create, and if the name exists, again after removing it.
 func (a *applier) replacing(base string, create func() error) error {
 	err := create()
 	if errors.Is(err, unix.EEXIST) {
@@ -198,7 +198,7 @@ func (a *applier) replacing(base string, create func() error) error {
 	return nil
 }
 
-// node makes something without content by create.
+// node creates a file without content by create.
 func (a *applier) node(hdr *tar.Header, base string, create func() error) error {
 	if err := a.replacing(base, create); err != nil {
 		return err
@@ -211,7 +211,7 @@ func (a *applier) node(hdr *tar.Header, base string, create func() error) error 
 
 func (a *applier) device(hdr *tar.Header, base string) error {
 	if hdr.Devmajor < 0 || hdr.Devmajor >= 1<<32 || hdr.Devminor < 0 || hdr.Devminor >= 1<<32 {
-		return invalidf("its device number %d:%d is out of range", hdr.Devmajor, hdr.Devminor)
+		return invalidf("device number %d:%d is out of range", hdr.Devmajor, hdr.Devminor)
 	}
 	mode, dev := uint32(unix.S_IFIFO), 0
 	switch hdr.Typeflag {
@@ -223,15 +223,15 @@ func (a *applier) device(hdr *tar.Header, base string) error {
 	return a.node(hdr, base, func() error { return unix.Mknodat(a.parent.fd, base, mode|0o600, dev) })
 }
 
-// hardLink gives a file of this archive, or of the layers below, another name. The link's
+// hardLink adds a name for a file of this archive, or of a lower layer. The link's
 // target is a path below the root; a symbolic link at its end is linked to, not followed.
 func (a *applier) hardLink(hdr *tar.Header, name string) error {
 	target, err := cleanName(hdr.Linkname)
 	if err != nil {
-		return fmt.Errorf("it is a hard link to %.512q: %w", hdr.Linkname, err)
+		return fmt.Errorf("hard link to %.512q: %w", hdr.Linkname, err)
 	}
 	if target == "" {
-		return invalidf("it is a hard link to the root")
+		return invalidf("hard link to the root")
 	}
 	if target == name {
 		return nil
@@ -254,16 +254,16 @@ func (a *applier) hardLink(hdr *tar.Header, name string) error {
 	}
 	defer func() { _ = unix.Close(from) }()
 	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
-		return invalidf("it is a hard link to the directory %.512q", target)
+		return invalidf("hard link to the directory %.512q", target)
 	}
 	var here unix.Stat_t
 	if unix.Fstatat(a.parent.fd, base, &here, unix.AT_SYMLINK_NOFOLLOW) == nil && st.Ino != 0 && here.Ino == st.Ino && here.Dev == st.Dev {
-		return nil // they are one already, by two paths
+		return nil // already the same file, by two paths
 	}
 	return a.replacing(base, func() error { return unix.Linkat(from, targetBase, a.parent.fd, base, 0) })
 }
 
-// linkFromBelow copies a link's target up and returns the directory it is in now, with the
+// linkFromBelow copies a link's target up and returns its directory, with the
 // parent opened again.
 func (a *applier) linkFromBelow(target, name string) (int, error) {
 	if err := a.copyUp(target); err != nil {

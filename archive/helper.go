@@ -15,10 +15,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Helper is a program that decompresses its standard input to its standard output, and fails where
-// that is damaged or cut short.
+// Helper is a program that decompresses its standard input to its standard output, and fails if
+// the input is corrupt or truncated.
 type Helper struct {
-	// Format is what it reads.
+	// Format is the format that it reads.
 	Format Compression
 	// Path is absolute: helpers are never looked up in a PATH.
 	Path string
@@ -26,7 +26,7 @@ type Helper struct {
 }
 
 // Helpers returns the programs of this system that decompress faster than this package does. They
-// are looked for where Debian's packages isal and pigz put them, and only taken where nobody but root
+// are expected at the paths of Debian's packages isal and pigz, and only used if only root
 // can have put them there.
 func Helpers() []Helper {
 	for _, h := range []Helper{
@@ -40,7 +40,7 @@ func Helpers() []Helper {
 	return nil
 }
 
-// check refuses a program that others than root could have written.
+// check refuses a program that users other than root could have written.
 func (h Helper) check() error {
 	var st unix.Stat_t
 	if err := unix.Stat(h.Path, &st); err != nil {
@@ -52,10 +52,10 @@ func (h Helper) check() error {
 	return nil
 }
 
-// pipeSize is what the pipes to and from a helper hold, in bytes; less where the system allows less.
+// pipeSize is the capacity of the pipes to and from a helper, in bytes; smaller if the system limits it.
 const pipeSize = 1 << 20
 
-// nobody is whom a helper runs as, where this process may choose.
+// nobody is the user of a helper, if this process can change users.
 const nobody = 65534
 
 // start runs the helper on a source. It gets two pipes, no environment, and nothing else.
@@ -68,13 +68,13 @@ func (h Helper) start(ctx context.Context, src io.WriterTo, in *input) (io.ReadC
 }
 
 // startOn runs the helper on a file, which it closes here: the helper reads it itself, which saves a
-// copy into a pipe and one out of it.
+// copy into a pipe and one from it.
 func (h Helper) startOn(ctx context.Context, file *os.File, in *input) (_ io.ReadCloser, err error) {
 	defer func() { err = errors.Join(err, file.Close()) }()
 	cmd := h.command()
 	cmd.Stdin = file
 	p, err := readFrom(cmd, in, func(exit error) error {
-		// Whether that was the data, or the disk, shows if it is read once more.
+		// Reading it again shows whether the data or the disk was the cause.
 		if _, err := io.Copy(io.Discard, in); err != nil {
 			return err
 		}
@@ -104,18 +104,18 @@ func (h Helper) failed(ctx context.Context, exit error) error {
 	return fmt.Errorf("compressed data is damaged or cut short: %s: %w: %w: %w", h.Path, exit, io.ErrUnexpectedEOF, errdefs.ErrInvalidArgument)
 }
 
-// helped is a program at work on a stream.
+// helped is a program that processes a stream.
 type helped struct {
 	cmd    *exec.Cmd
 	in     *input
-	out, w *os.File               // what it writes, and what it is fed by, or nil
-	failed func(exit error) error // says what it means that the program failed
-	fed    <-chan error           // ends once the source has been read, or the program has stopped reading
+	out, w *os.File               // its output, and its input or nil
+	failed func(exit error) error // returns the error for a failed program
+	fed    <-chan error           // closed once the source has been read, or the program has stopped reading
 	once   sync.Once
-	ended  error // what every Read answers from then on
+	ended  error // returned by every later Read
 }
 
-// pipeThrough starts a program with the source as its standard input; what it writes is read from the
+// pipeThrough starts a program with the source as its standard input; its output is read from the
 // result.
 func pipeThrough(cmd *exec.Cmd, src io.WriterTo, in *input, failed func(exit error) error) (_ *helped, err error) {
 	r, w, err := os.Pipe()
@@ -135,7 +135,7 @@ func pipeThrough(cmd *exec.Cmd, src io.WriterTo, in *input, failed func(exit err
 	return p, nil
 }
 
-// readFrom starts a program that has its standard input; what it writes is read from the result.
+// readFrom starts a program that has its standard input; its output is read from the result.
 func readFrom(cmd *exec.Cmd, in *input, failed func(exit error) error) (*helped, error) {
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -148,12 +148,12 @@ func readFrom(cmd *exec.Cmd, in *input, failed func(exit error) error) (*helped,
 		return nil, errors.Join(fmt.Errorf("start %s: %w", cmd.Path, err), r.Close())
 	}
 	fed := make(chan error)
-	close(fed) // by nobody
+	close(fed) // no source
 	return &helped{cmd: cmd, in: in, out: r, failed: failed, fed: fed}, nil
 }
 
-// enlarge makes a pipe hold more; beyond a limit it stays smaller. The descriptor stays one that does
-// not block, which deadlines need.
+// enlarge increases the capacity of a pipe; beyond a limit it stays smaller. The descriptor remains
+// non-blocking, which deadlines need.
 func enlarge(f *os.File) {
 	conn, err := f.SyscallConn()
 	if err != nil {
@@ -162,11 +162,11 @@ func enlarge(f *os.File) {
 	_ = conn.Control(func(fd uintptr) { _, _ = unix.FcntlInt(fd, unix.F_SETPIPE_SZ, pipeSize) })
 }
 
-// feed gives the source to the program.
+// feed copies the source to the program.
 func (p *helped) feed(src io.WriterTo, fed chan<- error) {
 	_, err := src.WriteTo(p.w)
 	if errors.Is(err, syscall.EPIPE) {
-		err = nil // it has stopped reading, and says by its exit why
+		err = nil // the program stopped reading; its exit status gives the reason
 	}
 	fed <- errors.Join(err, p.w.Close())
 }
@@ -183,7 +183,7 @@ func (p *helped) Read(b []byte) (int, error) {
 	switch {
 	case errors.Is(err, io.EOF):
 		err = p.finish(false)
-	case errors.Is(err, os.ErrDeadlineExceeded): // interrupted: its end says why
+	case errors.Is(err, os.ErrDeadlineExceeded): // interrupted: the exit status gives the reason
 		if ended := p.finish(false); ended != nil {
 			err = ended
 		}
@@ -195,10 +195,10 @@ func (p *helped) Read(b []byte) (int, error) {
 	return 0, err
 }
 
-// finish waits for the end and says what was wrong with the data, if anything. kill brings the end about.
+// finish waits for the end and returns what was wrong with the data, if anything. kill ends the program.
 func (p *helped) finish(kill bool) (err error) {
 	p.once.Do(func() {
-		if kill { // with its children; the group's number is its own as long as it is not waited for
+		if kill { // with its children; the group's id is not reused before the wait
 			_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL) // it may have ended
 		}
 		closed := p.out.Close()
@@ -216,14 +216,14 @@ func (p *helped) finish(kill bool) (err error) {
 	return err
 }
 
-// Close implements io.Closer. It must not run beside Read.
+// Close implements io.Closer. It must not be called concurrently with Read.
 func (p *helped) Close() error {
 	p.ended = io.ErrClosedPipe
-	_ = p.finish(true) // that it was killed is no news
+	_ = p.finish(true) // killed by us
 	return nil
 }
 
-// interrupt ends the program and whoever waits for it or its children. It may run beside all else.
+// interrupt ends the program and unblocks all waits for it or its children. It is safe for concurrent use.
 func (p *helped) interrupt() {
 	_ = p.cmd.Process.Kill() // it may have ended
 	now := time.Unix(1, 0)   // a deadline that has passed
@@ -248,7 +248,7 @@ func (b bounded) Close() error {
 	return b.helped.Close()
 }
 
-// ignoreDelay drops the error that a program succeeded whose children still hold its standard error.
+// ignoreDelay drops the error that children of a successful program still hold its standard error.
 func ignoreDelay(err error) error {
 	if errors.Is(err, exec.ErrWaitDelay) {
 		return nil

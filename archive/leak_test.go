@@ -10,7 +10,7 @@ import (
 	"github.com/cleatproject/cleat/archive"
 )
 
-// descriptors returns how many this process has open.
+// descriptors returns the number of open descriptors of this process.
 func descriptors(t *testing.T) int {
 	t.Helper()
 	entries, err := os.ReadDir("/proc/self/fd")
@@ -20,7 +20,7 @@ func descriptors(t *testing.T) int {
 	return len(entries)
 }
 
-// TestNoDescriptorLeaks applies what works and what fails at each kind of step.
+// It applies archives that succeed and that fail at each kind of step.
 func TestNoDescriptorLeaks(t *testing.T) {
 	below := t.TempDir()
 	mustApply(t, below, archive.Options{}, dir("d"), file("d/f"), link("l", "d"))

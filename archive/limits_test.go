@@ -17,7 +17,7 @@ import (
 	"github.com/cleatproject/cleat/archive"
 )
 
-// zeros makes a zstd frame of n bytes that are zeros, 4 bytes for each 128 KiB.
+// zeros returns a zstd frame of n bytes of zeros, 4 bytes for each 128 KiB.
 func zeros(n int64) []byte {
 	const block = 128 << 10
 	b := []byte{0x28, 0xb5, 0x2f, 0xfd, 0, 7 << 3} // a window of 128 KiB
@@ -31,7 +31,7 @@ func zeros(n int64) []byte {
 	return b
 }
 
-func TestLongNamesAreRefusedClearly(t *testing.T) {
+func TestApply_LongNames_AreRefused(t *testing.T) {
 	long, deep := strings.Repeat("n", 256), strings.Repeat("n/", 2048)+"n"
 	fits := strings.Repeat("n", 255)
 	mustApply(t, t.TempDir(), archive.Options{}, file("d/"+fits), hard("h", "d/"+fits), file(strings.Repeat(fits+"/", 14)+"f"))
@@ -41,7 +41,7 @@ func TestLongNamesAreRefusedClearly(t *testing.T) {
 	}{
 		"name":           {file("d/" + long), "a part of 256 bytes"},
 		"directory":      {file(long + "/f"), "a part of 256 bytes"},
-		"path":           {file(deep), "its path has 4097 bytes"},
+		"path":           {file(deep), "path has 4097 bytes"},
 		"link's target":  {link("l", strings.Repeat("t", 4097)), "4097 bytes"},
 		"hard link's":    {hard("h", "d/"+long), "a part of 256 bytes"},
 		"whiteout":       {file("d/.wh." + long), "a part of 260 bytes"},
@@ -58,9 +58,9 @@ func TestLongNamesAreRefusedClearly(t *testing.T) {
 	}
 }
 
-// Directories that have no entry are counted: a path of 4 KiB can be the reason for two thousand, whose
-// paths are 4 MiB together.
-func TestDirectoriesWithoutEntriesCount(t *testing.T) {
+// Directories without entries are counted: a path of 4 KiB can cause two thousand, whose
+// paths have 4 MiB in total.
+func TestApply_CountsDirectoriesWithoutEntries(t *testing.T) {
 	deep := strings.Repeat("n/", 2000) + "n"
 	for name, whiteouts := range map[string]archive.Whiteouts{"remove": archive.WhiteoutRemove, "overlay": archive.WhiteoutOverlay} {
 		err := apply(t, t.TempDir(), archive.Options{Whiteouts: whiteouts, MaxNames: 1 << 20}, file(deep))
@@ -70,8 +70,8 @@ func TestDirectoriesWithoutEntriesCount(t *testing.T) {
 	}
 }
 
-// A terabyte is refused by its header, as data, and after the archive's end; and a file of holes is one.
-func TestBombs(t *testing.T) {
+// A terabyte is refused by its header, as data, and after the archive's end; a file of holes counts too.
+func TestApply_RefusesBombs(t *testing.T) {
 	const limit = 64 << 20
 	header := func(size int64) []byte {
 		var b bytes.Buffer
@@ -103,7 +103,7 @@ func TestBombs(t *testing.T) {
 	}
 }
 
-// endless is an archive that goes on for ever.
+// endless is an archive without an end.
 type endless struct{}
 
 func (endless) Read(p []byte) (int, error) {
@@ -112,7 +112,7 @@ func (endless) Read(p []byte) (int, error) {
 	return copy(p, bytes.Repeat(b.Bytes(), max(1, len(p)/b.Len()))), err
 }
 
-// headers are PAX headers upon PAX headers, for no entry.
+// headers are endless PAX headers, without an entry.
 type headers struct{ block []byte }
 
 func (h *headers) Read(p []byte) (int, error) {
@@ -129,7 +129,7 @@ func (h *headers) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// counted counts what is read.
+// counted counts the bytes read.
 type counted struct {
 	r io.Reader
 	n int64
@@ -141,7 +141,7 @@ func (c *counted) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// cancelling cancels after so many bytes.
+// cancelling cancels after a number of bytes.
 type cancelling struct {
 	r      io.Reader
 	after  int
@@ -158,8 +158,8 @@ func (c *cancelling) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// What decompresses to nothing, however long, ends with the context too.
-func TestDecompressionEndsWithTheContext(t *testing.T) {
+// Endless data that decompresses to nothing ends with the context too.
+func TestDecompress_EndsWithContext(t *testing.T) {
 	skippable := append([]byte{0x50, 0x2a, 0x4d, 0x18, 0xf8, 0xff, 0, 0}, make([]byte, 0xfff8)...)
 	for how, empty := range map[string][]byte{"gzip": compress(t, nil, "gzip"), "zstd": skippable} {
 		ctx, cancel := context.WithCancel(t.Context())
@@ -176,7 +176,7 @@ func TestDecompressionEndsWithTheContext(t *testing.T) {
 	}
 }
 
-// fifo is a source that is a file, in which nothing comes.
+// fifo is a source that is a file without data.
 type fifo struct {
 	io.Reader
 	path   string
@@ -188,8 +188,8 @@ func (f fifo) Open() (*os.File, error) {
 	return os.OpenFile(f.path, os.O_RDWR, 0) // so that it has a writer
 }
 
-// A helper that hangs is ended, and whoever waits for what it writes is told why.
-func TestAHelperEndsWithTheContext(t *testing.T) {
+// A helper that hangs is ended, and its reader gets the reason.
+func TestHelper_EndsWithContext(t *testing.T) {
 	helpers := archive.Helpers()
 	if len(helpers) == 0 {
 		t.Fatal("there are no helpers: install Debian's isal")

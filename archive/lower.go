@@ -12,20 +12,20 @@ import (
 	"github.com/cleatproject/cleat/internal/inroot"
 )
 
-// maxLinks is how many symbolic links a path may go through, as in the kernel.
+// maxLinks is the maximal number of symbolic links in the resolution of a path, as in the kernel.
 const maxLinks = 40
 
-// lowerDir is the view of the layers below, opened when it is first needed.
+// lowerDir is the merged lower layers, opened on first use.
 type lowerDir struct {
 	open func() (*os.File, error)
 	in   *inroot.Opener
 	fd   int
-	// unknown says that they are not there yet.
+	// unknown marks that they do not exist yet.
 	unknown bool
 }
 
-// lstat looks a path without symbolic links up in the layers below. ok is false if it is
-// not there, or there are no layers.
+// lstat looks up a path without symbolic links in the lower layers. ok is false if it does not
+// exist, or there are no layers.
 func (l *lowerDir) lstat(name string) (fd int, st unix.Stat_t, ok bool, err error) {
 	if l.unknown {
 		return -1, st, false, ErrBelow
@@ -34,11 +34,11 @@ func (l *lowerDir) lstat(name string) (fd int, st unix.Stat_t, ok bool, err erro
 		f, err := l.open()
 		l.open = nil
 		if err != nil {
-			return -1, st, false, fmt.Errorf("open the layers below: %w", err)
+			return -1, st, false, fmt.Errorf("open the lower layers: %w", err)
 		}
 		l.fd, err = unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 3)
 		if err := errors.Join(err, f.Close()); err != nil {
-			return -1, st, false, fmt.Errorf("open the layers below: %w", err)
+			return -1, st, false, fmt.Errorf("open the lower layers: %w", err)
 		}
 	}
 	if l.fd < 0 {
@@ -64,12 +64,12 @@ func (l *lowerDir) close() {
 	}
 }
 
-// makeParents walks to dir one part at a time, through symbolic links here and in the
-// layers below, makes the directories that are missing here (as they are below, or new),
+// makeParents walks to dir one part at a time, through symbolic links in the root and in the
+// lower layers, creates missing directories (as in the lower layers, or new),
 // and returns the last.
 func (a *applier) makeParents(dir string) (int, error) {
 	todo := strings.Split(dir, "/")
-	var at []string // where we are: real directories only
+	var at []string // current position: real directories only
 	for links := 0; len(todo) > 0; {
 		part := todo[0]
 		todo = todo[1:]
@@ -99,8 +99,8 @@ func (a *applier) makeParents(dir string) (int, error) {
 	return a.open.Open(a.root, strings.Join(at, "/"), unix.O_PATH|unix.O_DIRECTORY)
 }
 
-// step makes sure that part is a directory in the directory at, or returns the target of
-// the symbolic link that it is, here or below.
+// step ensures that part is a directory in the directory at, or returns the target if it
+// is a symbolic link, in the root or in a lower layer.
 func (a *applier) step(at, part string) (link string, err error) {
 	dir, err := a.open.Open(a.root, at, unix.O_PATH|unix.O_DIRECTORY)
 	if err != nil {
@@ -154,9 +154,9 @@ func (a *applier) step(at, part string) (link string, err error) {
 	}
 }
 
-// newDir makes a directory that has no entry of its own, with the times of st, if given.
+// newDir creates a directory that has no entry of its own, with the times of st, if given.
 func (a *applier) newDir(dir int, name, full string, st *unix.Stat_t, mode uint32, uid, gid int) error {
-	// One entry may be the reason for two thousand directories.
+	// One entry may cause two thousand directories.
 	if err := a.countName(full); err != nil {
 		return err
 	}
@@ -188,18 +188,18 @@ func readlink(dir int, name string) (string, error) {
 	return string(buf[:n]), nil
 }
 
-// copyUp copies a regular file from the layers below, so that it can be linked to.
+// copyUp copies a regular file from the lower layers, so that it can be linked to.
 func (a *applier) copyUp(name string) error {
 	fd, st, ok, err := a.lower.lstat(name)
 	if err != nil {
 		return err
 	}
 	if !ok {
-		return invalidf("it is a hard link to %.512q, which does not exist", name)
+		return invalidf("hard link to %.512q, which does not exist", name)
 	}
 	defer func() { _ = unix.Close(fd) }()
 	if st.Mode&unix.S_IFMT != unix.S_IFREG {
-		return invalidf("it is a hard link to %.512q, which is no regular file of a layer below", name)
+		return invalidf("hard link to %.512q, which is not a regular file of a lower layer", name)
 	}
 	src, err := os.Open(fdPath(fd))
 	if err != nil {

@@ -10,23 +10,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// cleanName turns an entry's name into a path below the root without "." and slashes at
-// the ends. The root itself is "". Names that climb are refused rather than bent.
+// cleanName converts an entry's name to a path below the root without "." and slashes at
+// the ends. The root itself is "". Names that climb are refused, not clamped.
 func cleanName(name string) (string, error) {
 	if len(name) > maxPath {
-		return "", invalidf("its path has %d bytes: at most %d are possible", len(name), maxPath)
+		return "", invalidf("path has %d bytes: maximum is %d", len(name), maxPath)
 	}
 	if strings.IndexByte(name, 0) >= 0 {
-		return "", invalidf("its path holds a NUL byte")
+		return "", invalidf("path has a NUL byte")
 	}
 	for rest, more := name, true; more; {
 		var part string
 		part, rest, more = strings.Cut(rest, "/")
 		if part == ".." {
-			return "", invalidf("its path leads upwards by \"..\"")
+			return "", invalidf("path leads upwards by \"..\"")
 		}
 		if len(part) > maxName {
-			return "", invalidf("its path has a part of %d bytes: at most %d are possible", len(part), maxName)
+			return "", invalidf("path has a part of %d bytes: maximum is %d", len(part), maxName)
 		}
 	}
 	return strings.TrimPrefix(path.Clean("/"+name), "/"), nil
@@ -40,7 +40,7 @@ func splitName(p string) (dir, base string) {
 	return "", p
 }
 
-// parentDir is the directory of the entry before, kept open since the next is mostly in
+// parentDir is the directory of the previous entry, kept open since the next one is usually in
 // it too.
 type parentDir struct {
 	path   string
@@ -55,8 +55,8 @@ func (p *parentDir) drop() {
 	p.fd = -1
 }
 
-// openParent makes a.parent the directory at dir, making what is missing of it. What it
-// opens stays inside the root whatever the archive does to the names on the way, and the
+// openParent sets a.parent to the directory at dir, creating missing parts. The opened
+// directory is inside the root whatever the archive does to the names on the way, and the
 // names mean the same until something is removed (see remove), which drops it.
 func (a *applier) openParent(dir string) error {
 	if a.parent.fd >= 0 && a.parent.path == dir {
@@ -79,7 +79,7 @@ func (a *applier) openParent(dir string) error {
 	return nil
 }
 
-// remove removes whatever is at name in the directory dir, with all below it.
+// remove removes name in the directory dir, with all below it.
 func (a *applier) remove(dir int, name string) error {
 	err := unix.Unlinkat(dir, name, 0)
 	if err == nil || errors.Is(err, unix.ENOENT) {
@@ -88,13 +88,13 @@ func (a *applier) remove(dir int, name string) error {
 	if !errors.Is(err, unix.EISDIR) && !errors.Is(err, unix.EPERM) {
 		return &os.PathError{Op: "unlinkat", Path: name, Err: err}
 	}
-	// os.RemoveAll goes by descriptors from here on and follows no link. name is one
+	// os.RemoveAll uses descriptors from here on and follows no link. name is one
 	// part, and never "." or "..".
 	if err := os.RemoveAll(fdPath(dir) + "/" + name); err != nil {
 		return err
 	}
 	if dir != a.parent.fd {
-		// The directory kept open may have been below.
+		// The directory kept open may have been below it.
 		a.parent.drop()
 	}
 	return nil

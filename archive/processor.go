@@ -18,26 +18,26 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Processor is a program that makes a stream of one media type one of another, from its standard input
-// to its standard output: it decrypts, say. It is configured by whoever runs the machine, and runs as
-// this process does, in a process group of its own.
+// Processor is a program that converts a stream of one media type to another, from its standard input
+// to its standard output: decryption, for example. It is configured by the administrator, and runs with
+// the privileges of this process, in a process group of its own.
 //
-// It gets its environment from Env alone, and besides, as published for containerd's stream processors,
-// STREAM_PROCESSOR_MEDIATYPE with the type of what it reads, and where there is a payload for it,
+// Its environment is Env and, as published for containerd's stream processors,
+// STREAM_PROCESSOR_MEDIATYPE with the type of its input, and if it has a payload,
 // STREAM_PROCESSOR_PIPE with a path to read that from, which is its descriptor 3.
 type Processor struct {
-	// ID is its name, by which payloads are meant for it.
+	// ID is its name, by which payloads refer to it.
 	ID string
-	// Accepts are the media types it reads, Returns is what it writes.
+	// Accepts are the media types it reads, Returns is the one it writes.
 	Accepts []string
 	Returns string
-	// Path is absolute, and nobody but root can write the file.
+	// Path is absolute, and only root can write the file.
 	Path string
 	Args []string
 	Env  []string
 }
 
-// Check refuses a processor that cannot work: an invalid argument, or, by what its path leads to,
+// Check refuses a processor that cannot work: an invalid argument, or, because of the file at its path,
 // failed precondition.
 func (p Processor) Check() error {
 	switch {
@@ -46,15 +46,15 @@ func (p Processor) Check() error {
 	case len(p.Accepts) == 0 || p.Returns == "":
 		return fmt.Errorf("stream processor %s: want the media types it accepts, and the one it returns: %w", p.ID, errdefs.ErrInvalidArgument)
 	case slices.Contains(p.Accepts, p.Returns):
-		return fmt.Errorf("stream processor %s: it accepts what it returns, %s: %w", p.ID, p.Returns, errdefs.ErrInvalidArgument)
+		return fmt.Errorf("stream processor %s: returned type %s is also accepted: %w", p.ID, p.Returns, errdefs.ErrInvalidArgument)
 	}
 	return nil
 }
 
-// maxProcessors bounds how many work on one stream.
+// maxProcessors bounds the processors of one stream.
 const maxProcessors = 8
 
-// processorsFor returns which processors work on a media type, in their order.
+// processorsFor returns the processors for a media type, in their order.
 func processorsFor(all []Processor, mediaType string) (chain []Processor) {
 	for len(chain) < maxProcessors {
 		i := slices.IndexFunc(all, func(p Processor) bool { return slices.Contains(p.Accepts, mediaType) })
@@ -67,7 +67,7 @@ func processorsFor(all []Processor, mediaType string) (chain []Processor) {
 	return chain
 }
 
-// Processed returns the media type that the processors make of another.
+// Processed returns the media type after the processors.
 func Processed(all []Processor, mediaType string) string {
 	if chain := processorsFor(all, mediaType); len(chain) > 0 {
 		return chain[len(chain)-1].Returns
@@ -75,10 +75,10 @@ func Processed(all []Processor, mediaType string) string {
 	return mediaType
 }
 
-// Process returns what the processors make of a stream of a media type; where none accepts it, the
-// stream as it is. Payloads are by the processors' names. The caller closes the result before r. The
+// Process returns a stream of a media type after the processors; if none accepts it, the
+// stream unchanged. Payloads are by the processors' names. The caller closes the result before r. The
 // programs end with ctx, or when the result is closed. One that fails gives failed precondition, with
-// what it wrote to its standard error last.
+// the last part of its standard error.
 func Process(ctx context.Context, all []Processor, mediaType string, r io.Reader, payloads map[string][]byte) (io.ReadCloser, error) {
 	out := &processing{Reader: r}
 	for _, p := range processorsFor(all, mediaType) {
@@ -93,7 +93,7 @@ func Process(ctx context.Context, all []Processor, mediaType string, r io.Reader
 	return out, nil
 }
 
-// processing is a stream on its way through programs.
+// processing is a stream that passes through programs.
 type processing struct {
 	io.Reader
 	steps []io.Closer
@@ -102,14 +102,14 @@ type processing struct {
 // Close implements io.Closer.
 func (p *processing) Close() error {
 	var errs error
-	// The last one first: those that feed it see that nobody reads any more.
+	// The last one first: those that feed it notice that the pipe has no reader any more.
 	for _, step := range slices.Backward(p.steps) {
 		errs = errors.Join(errs, step.Close())
 	}
 	return errs
 }
 
-// waitDelay is how long a program's children may hold its standard error when it has ended.
+// waitDelay is how long a program's children may hold its standard error after its end.
 const waitDelay = time.Second
 
 // start runs the program on a source.
@@ -138,7 +138,7 @@ func (p Processor) start(ctx context.Context, mediaType string, src io.Reader, p
 		if ctx.Err() != nil {
 			return fmt.Errorf("stream processor %s: %w", p.ID, ctx.Err())
 		}
-		return fmt.Errorf("stream processor %s failed upon %s: %w: %s: %w", p.ID, mediaType, exit, said, errdefs.ErrFailedPrecondition)
+		return fmt.Errorf("stream processor %s failed on %s: %w: %s: %w", p.ID, mediaType, exit, said, errdefs.ErrFailedPrecondition)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("stream processor %s: %w", p.ID, err)
@@ -146,7 +146,7 @@ func (p Processor) start(ctx context.Context, mediaType string, src io.Reader, p
 	return at.until(ctx), nil
 }
 
-// payloadFile returns a file in memory with the payload, to be read from its beginning.
+// payloadFile returns a file in memory with the payload, positioned at its beginning.
 func payloadFile(payload []byte) (_ *os.File, err error) {
 	fd, err := unix.MemfdCreate("payload", unix.MFD_CLOEXEC)
 	if err != nil {
@@ -163,10 +163,10 @@ func payloadFile(payload []byte) (_ *os.File, err error) {
 	return f, nil
 }
 
-// tail keeps the end of what is written to it.
+// tail keeps the last bytes written to it.
 type tail struct{ text []byte }
 
-// maxTail is how much of it is kept.
+// maxTail is the number of bytes kept.
 const maxTail = 1 << 10
 
 func (t *tail) Write(p []byte) (int, error) {

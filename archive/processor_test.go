@@ -17,7 +17,7 @@ import (
 	"github.com/cleatproject/cleat/archive"
 )
 
-// shell is a processor that a script of the shell carries out.
+// shell returns a processor that runs a shell script.
 func shell(id, accepts, returns, script string) archive.Processor {
 	return archive.Processor{ID: id, Accepts: []string{accepts}, Returns: returns, Path: "/bin/sh", Args: []string{"-c", script}}
 }
@@ -31,7 +31,7 @@ func process(ctx context.Context, mediaType string, data []byte, payloads map[st
 	return string(got), errors.Join(err, r.Close())
 }
 
-func TestProcessorsWorkOneAfterTheOther(t *testing.T) {
+func TestProcess_InSequence(t *testing.T) {
 	ps := []archive.Processor{
 		shell("second", "b", "c", "tr x y"), shell("first", "a", "b", "tr w x"), shell("none", "d", "e", "exit 1"),
 	}
@@ -53,7 +53,7 @@ func TestProcessorsWorkOneAfterTheOther(t *testing.T) {
 	}
 }
 
-func TestAProcessorIsToldOfItsStream(t *testing.T) {
+func TestProcess_PassesTypeAndPayload(t *testing.T) {
 	const script = `cat >/dev/null; echo "$STREAM_PROCESSOR_MEDIATYPE $KEY $SECRET"; cat "$STREAM_PROCESSOR_PIPE"; cat <&3`
 	t.Setenv("SECRET", "x")
 	p := shell("told", "a/b+c", "d", script)
@@ -68,7 +68,7 @@ func TestAProcessorIsToldOfItsStream(t *testing.T) {
 	}
 }
 
-func TestProcessorsThatFail(t *testing.T) {
+func TestProcess_Failures(t *testing.T) {
 	writable := filepath.Join(t.TempDir(), "writable")
 	if err := os.WriteFile(writable, []byte("#!/bin/sh\ncat\n"), 0o777); err != nil {
 		t.Fatal(err)
@@ -105,7 +105,7 @@ func TestProcessorsThatFail(t *testing.T) {
 }
 
 // A processor that hangs, with a child that holds its pipes, ends with the context.
-func TestAProcessorEndsWithTheContext(t *testing.T) {
+func TestProcess_EndsWithContext(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	r, err := archive.Process(ctx, []archive.Processor{shell("p", "a", "b", "sleep 1000 & echo x; wait")}, "a", bytes.NewReader(text()), nil)
 	if err != nil {
@@ -117,14 +117,14 @@ func TestAProcessorEndsWithTheContext(t *testing.T) {
 	}
 	cancel()
 	if _, err := io.ReadAll(r); err == nil {
-		t.Error("it came to its end")
+		t.Error("the processor ended by itself")
 	}
 	if err := r.Close(); err != nil {
 		t.Error(err)
 	}
 }
 
-func TestDiffClampsLaterTimes(t *testing.T) {
+func TestDiff_ClampsLaterTimes(t *testing.T) {
 	clamp := time.Unix(1000, 0)
 	root := t.TempDir()
 	must(t, os.WriteFile(filepath.Join(root, "f"), nil, 0o600))

@@ -14,9 +14,9 @@ import (
 	"github.com/cleatproject/cleat/archive"
 )
 
-// While archives are applied, somebody swaps the root's directories for links that lead out, and moves
-// directories about, as fast as possible. Applying may fail; nothing outside may change.
-func TestNothingOutsideChangesUnderARace(t *testing.T) {
+// While archives are applied, the root's directories are replaced by links that lead outside, and moved,
+// as fast as possible. Applying may fail; nothing outside may change.
+func TestApply_UnderRace_ChangesNothingOutside(t *testing.T) {
 	var entries []tar.Header
 	for i := range 40 {
 		at := fmt.Sprintf("d/%d", i)
@@ -66,14 +66,14 @@ func swap(stop <-chan struct{}, root string, pairs [][2]string) {
 			case <-stop:
 				return
 			default:
-				// One of them may be away just now.
+				// One of them may be missing at this moment.
 				_ = unix.Renameat2(unix.AT_FDCWD, filepath.Join(root, p[0]), unix.AT_FDCWD, filepath.Join(root, p[1]), unix.RENAME_EXCHANGE)
 			}
 		}
 	}
 }
 
-// stats describes all that is in a directory, so that any change shows.
+// stats describes everything in a directory, so that any change shows.
 func stats(t *testing.T, root string) (text string) {
 	t.Helper()
 	must(t, filepath.WalkDir(root, func(path string, _ os.DirEntry, err error) error {

@@ -11,8 +11,8 @@ const (
 	aheadSize    = 256 << 10
 )
 
-// ahead unpacks in a goroutine of its own while the reader does something else with what
-// came before.
+// ahead reads in a goroutine of its own while the reader processes the data read
+// before.
 type ahead struct {
 	full  chan piece  // from the goroutine, closed at its end
 	empty chan []byte // back to it
@@ -32,14 +32,14 @@ type piece struct {
 	err error
 }
 
-// Ahead reads r in a goroutine of its own, at most 1 MiB further than it has been read itself. What
-// r gave has gone through it as a whole once the end has been read. The caller closes the result
-// before r; Close waits for a read of r under way.
+// Ahead reads r in a goroutine of its own, at most 1 MiB ahead of its own reader. All data of r
+// has passed through it once the end has been read. The caller closes the result
+// before r; Close waits for a running read of r.
 func Ahead(r io.Reader) io.ReadCloser {
 	return readAhead(r, func(err error) error { return err }, func() error { return nil })
 }
 
-// readAhead reads r until its end, an error (which goes through class) or Close, which
+// readAhead reads r until its end, an error (which is converted by class) or Close, which
 // waits for the goroutine and then calls closeSource.
 func readAhead(r io.Reader, class func(error) error, closeSource func() error) io.ReadCloser {
 	a := &ahead{
@@ -51,7 +51,7 @@ func readAhead(r io.Reader, class func(error) error, closeSource func() error) i
 		close: closeSource,
 	}
 	for range aheadBuffers {
-		a.empty <- nil // made when it is first used
+		a.empty <- nil // allocated on first use
 	}
 	go a.run(r)
 	return a
@@ -74,7 +74,7 @@ func (a *ahead) run(r io.Reader) {
 		if err != nil && !errors.Is(err, io.EOF) {
 			err = a.class(err)
 		}
-		// There is room: no more pieces exist than full can hold.
+		// This does not block: no more pieces exist than full can hold.
 		a.full <- piece{buf, n, err}
 		if err != nil {
 			return
@@ -82,7 +82,7 @@ func (a *ahead) run(r io.Reader) {
 	}
 }
 
-// fill is io.ReadFull, but passes the reader's own errors on as they are.
+// fill is io.ReadFull, but returns the reader's own errors unchanged.
 func fill(r io.Reader, buf []byte) (n int, err error) {
 	for n < len(buf) && err == nil {
 		var m int
@@ -112,7 +112,7 @@ func (a *ahead) Read(p []byte) (int, error) {
 	return n, nil
 }
 
-// Close implements io.Closer. It must not run beside Read.
+// Close implements io.Closer. It must not be called concurrently with Read.
 func (a *ahead) Close() error {
 	var err error
 	a.once.Do(func() {

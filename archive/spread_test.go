@@ -12,11 +12,11 @@ import (
 	"github.com/cleatproject/cleat/snapshot/snapshottest"
 )
 
-// TestTreesOfALayerAreSpread has ext4 put the directories of a layer into several groups of inodes, and
-// nothing of that stay.
-func TestTreesOfALayerAreSpread(t *testing.T) {
+// It checks that ext4 puts the directories of a layer into several groups of inodes, and
+// that no flag remains.
+func TestSpread_UsesSeveralGroups(t *testing.T) {
 	const inodesAGroup = 512
-	// 64 groups of 8 MiB, each for itself.
+	// 64 groups of 8 MiB, each on its own.
 	root := snapshottest.On(t, "ext4", "-b", "1024", "-g", "8192", "-N", fmt.Sprint(64*inodesAGroup), "-O", "^flex_bg")(t)
 	before := flagsOf(t, root)
 	if before&topOfTrees != 0 {
@@ -66,8 +66,8 @@ func flagsOf(t *testing.T, dir string) uint32 {
 	return flags
 }
 
-// TestRootsThatKeepTheirFlags has one that is spread already stay so.
-func TestRootsThatKeepTheirFlags(t *testing.T) {
+// A root that is marked already keeps its flags.
+func TestSpread_KeepsExistingFlags(t *testing.T) {
 	root := snapshottest.On(t, "ext4")(t)
 	fd, err := unix.Open(root, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {

@@ -12,14 +12,14 @@ import (
 
 const (
 	whiteoutPrefix = ".wh."
-	// metaPrefix starts names that aufs kept for itself; only the opaque mark means
-	// anything.
+	// metaPrefix starts names that aufs reserved; only the opaque mark has a
+	// meaning.
 	metaPrefix = ".wh..wh."
 	opaqueName = ".wh..opq"
 )
 
-// reserved tells whether a path is aufs's own, to be passed over, and refuses whiteouts
-// that have something below them.
+// reserved reports whether a path is aufs's own, to be skipped, and refuses whiteouts
+// with entries below them.
 func reserved(name string) (skip bool, err error) {
 	if !strings.Contains(name, whiteoutPrefix) {
 		return false, nil
@@ -33,19 +33,19 @@ func reserved(name string) (skip bool, err error) {
 		case strings.HasPrefix(part, metaPrefix):
 			return true, nil
 		case !last && strings.HasPrefix(part, whiteoutPrefix):
-			return false, invalidf("it lies below the whiteout %.255q", part)
+			return false, invalidf("path is below the whiteout %.255q", part)
 		}
 	}
 	return false, nil
 }
 
-// whiteout hides a name in the parent, or with the opaque mark all of the parent.
+// whiteout hides a name in the parent, or with the opaque mark everything in the parent.
 func (a *applier) whiteout(dir, hidden string) error {
 	switch hidden {
 	case opaqueName:
 		return a.opaque(dir)
 	case "", ".", "..":
-		return invalidf("it is a whiteout of %q", hidden)
+		return invalidf("whiteout of %q", hidden)
 	}
 	full := path.Join(dir, hidden)
 	if a.opts.Whiteouts == WhiteoutRemove {
@@ -64,8 +64,8 @@ func (a *applier) whiteout(dir, hidden string) error {
 	return nil
 }
 
-// hideBehind carries out a whiteout of a name that this archive has itself: a directory
-// must not show what is below, anything else hides it already.
+// hideBehind applies a whiteout of a name that this archive has itself: a directory
+// must not show lower files, anything else hides them already.
 func (a *applier) hideBehind(name string) error {
 	var st unix.Stat_t
 	if err := unix.Fstatat(a.parent.fd, name, &st, unix.AT_SYMLINK_NOFOLLOW); err != nil {
@@ -81,7 +81,7 @@ func isWhiteout(st *unix.Stat_t) bool {
 	return st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev == 0
 }
 
-// opaque hides all that the layers below have in the parent.
+// opaque hides everything that the lower layers have in the parent.
 func (a *applier) opaque(dir string) error {
 	if a.opts.Whiteouts == WhiteoutOverlay {
 		return a.setOpaque(a.parent.fd, ".")
@@ -93,12 +93,12 @@ func (a *applier) opaque(dir string) error {
 	return a.clear(fd, dir)
 }
 
-// clear removes from a directory, which it closes, what this archive did not put there.
+// clear removes from a directory, which it closes, what this archive did not create.
 func (a *applier) clear(fd int, dir string) error {
 	f := os.NewFile(uintptr(fd), dir)
 	defer func() { _ = f.Close() }()
 	for {
-		// Removing while reading is allowed: what is left is read on.
+		// Removing while reading is allowed: the remaining names are still read.
 		names, err := f.Readdirnames(1024)
 		for _, name := range names {
 			full := path.Join(dir, name)
