@@ -14,7 +14,7 @@ import (
 	"github.com/cleatproject/cleat/content"
 )
 
-// benchSize is the blob of the benchmarks; chunk is how it comes.
+// benchSize is the size of the blob of the benchmarks; chunk the size of a write.
 const (
 	benchSize = 256 << 20
 	chunk     = 1 << 20
@@ -32,9 +32,9 @@ func chunks(b *testing.B, f func([]byte) error) {
 	}
 }
 
-// passes are a whole ingest with its commit, and what bounds it: SHA-256 over the same bytes,
+// passes are a complete ingest with its commit, and its lower bounds: SHA-256 of the same bytes,
 // and a write of them with its sync.
-// What was made is removed with cleanUp, outside of what is measured.
+// Files are removed with cleanUp, outside of the measured time.
 func passes(b *testing.B) (all map[string]func(), cleanUp func()) {
 	ctx := context.Background()
 	s, err := content.Open(b.TempDir())
@@ -79,7 +79,7 @@ func passes(b *testing.B) (all map[string]func(), cleanUp func()) {
 	}, cleanUp
 }
 
-// BenchmarkIngest is each pass by itself, with its allocations.
+// BenchmarkIngest runs each pass alone, with its allocations.
 func BenchmarkIngest(b *testing.B) {
 	all, cleanUp := passes(b)
 	for name, pass := range all {
@@ -96,10 +96,10 @@ func BenchmarkIngest(b *testing.B) {
 	}
 }
 
-// BenchmarkIngestBesideItsBounds takes the passes in turn, so that a busy machine slows all of
+// BenchmarkIngestAgainstBounds runs the passes in turn, so that a busy machine slows all of
 // them down, and compares: the ingest's speed in per cent of the slower bound's, of the sums
 // and of the best of each.
-func BenchmarkIngestBesideItsBounds(b *testing.B) {
+func BenchmarkIngestAgainstBounds(b *testing.B) {
 	all, cleanUp := passes(b)
 	sum, best := make(map[string]time.Duration), make(map[string]time.Duration)
 	for b.Loop() {
@@ -122,7 +122,7 @@ func BenchmarkIngestBesideItsBounds(b *testing.B) {
 	}
 }
 
-// BenchmarkRead reads a whole blob into a file, which the kernel copies, beside a plain
+// BenchmarkRead reads a complete blob into a file, which the kernel copies, and compares it with a plain
 // copy through memory.
 func BenchmarkRead(b *testing.B) {
 	ctx := context.Background()

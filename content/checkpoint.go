@@ -17,27 +17,27 @@ import (
 	digest "github.com/opencontainers/go-digest"
 )
 
-// The two files with a checkpoint that an ingest may have.
+// The two checkpoint files that an ingest may have.
 const (
-	// stateFile is of this run of the machine: it survives the process, nothing more.
+	// stateFile is valid during this boot of the machine: it survives the process, but not a power loss.
 	stateFile = "state"
-	// syncedFile was written after its bytes had been synced, and synced itself.
+	// syncedFile was written after its data had been synced, and is synced itself.
 	syncedFile = "synced"
 )
 
-// tailSize is how many bytes before a checkpoint's offset are compared when it is used.
+// tailSize is the number of bytes before a checkpoint's offset that are compared when it is used.
 const tailSize = 4096
 
 // checkpoint is the running digest of the first Offset bytes of an ingest. On disk it is
-// one line of JSON and one with that line's SHA-256 in hex.
+// a line of JSON, followed by a line with its SHA-256 in hex.
 type checkpoint struct {
 	Algorithm digest.Algorithm `json:"algorithm"`
 	Offset    int64            `json:"offset"`
 	// Hash is the state of Go's implementation of the algorithm.
 	Hash []byte `json:"hash"`
-	// Tail is the SHA-256 of the last bytes before Offset, tailSize of them at most.
+	// Tail is the SHA-256 of the last bytes before Offset, at most tailSize.
 	Tail []byte `json:"tail"`
-	// Boot is the run of the machine in which it was made.
+	// Boot is the boot of the machine in which it was created.
 	Boot string `json:"boot,omitempty"`
 }
 
@@ -49,19 +49,19 @@ func encodeCheckpoint(c checkpoint) ([]byte, error) {
 	return append(append(raw, '\n'), checksum(raw)...), nil
 }
 
-// checksum is the second line.
+// checksum returns the second line.
 func checksum(raw []byte) string {
 	sum := sha256.Sum256(raw)
 	return hex.EncodeToString(sum[:]) + "\n"
 }
 
-// parseCheckpoint reads a checkpoint file. Whatever is not one, byte for byte as it was
-// written, is an error.
+// parseCheckpoint parses a checkpoint file. Any difference from what encodeCheckpoint writes is
+// an error.
 func parseCheckpoint(raw []byte) (checkpoint, error) {
 	var c checkpoint
 	line, sum, ok := bytes.Cut(raw, []byte("\n"))
 	if !ok || string(sum) != checksum(line) {
-		return c, errors.New("parse checkpoint: its checksum does not match")
+		return c, errors.New("parse checkpoint: checksum does not match")
 	}
 	if err := json.Unmarshal(line, &c); err != nil {
 		return checkpoint{}, fmt.Errorf("parse checkpoint: %w", err)
@@ -75,10 +75,10 @@ func parseCheckpoint(raw []byte) (checkpoint, error) {
 	return c, nil
 }
 
-// restore returns the hash as it was after Offset bytes.
+// restore returns the state of the hash after Offset bytes.
 func (c *checkpoint) restore(a digest.Algorithm) (hash.Hash, error) {
 	if c.Algorithm != a || !a.Available() {
-		return nil, fmt.Errorf("restore checkpoint: its algorithm is %.16q, not %s", c.Algorithm, a)
+		return nil, fmt.Errorf("restore checkpoint: algorithm %.16q, want %s", c.Algorithm, a)
 	}
 	h := a.Hash()
 	u, ok := h.(encoding.BinaryUnmarshaler)
@@ -91,7 +91,7 @@ func (c *checkpoint) restore(a digest.Algorithm) (hash.Hash, error) {
 	return h, nil
 }
 
-// take makes a checkpoint of what was written and hashed.
+// takeCheckpoint returns a checkpoint of the data that was written and hashed.
 func takeCheckpoint(f io.ReaderAt, h hash.Hash, a digest.Algorithm, offset int64, boot string) (checkpoint, error) {
 	c := checkpoint{Algorithm: a, Offset: offset, Boot: boot}
 	m, ok := h.(encoding.BinaryMarshaler)
@@ -117,7 +117,7 @@ func tailSum(f io.ReaderAt, offset int64) ([]byte, error) {
 	return sum[:], nil
 }
 
-// fits tells whether the checkpoint can be of this data.
+// fits reports whether the checkpoint matches this data.
 func (c *checkpoint) fits(f io.ReaderAt, size int64) bool {
 	if c.Offset > size {
 		return false
@@ -126,9 +126,9 @@ func (c *checkpoint) fits(f io.ReaderAt, size int64) bool {
 	return err == nil && bytes.Equal(sum, c.Tail)
 }
 
-// loadCheckpoint returns an ingest's checkpoint from one of its files if there is one that
-// can be believed: a file that is whole, of data that is there, and, where it was not
-// synced, of this run of the machine. Any other is as good as none: the data can be read.
+// loadCheckpoint returns an ingest's checkpoint from one of its files if it can be
+// trusted: the file is intact, its data is present, and, if it was not
+// synced, it is of this boot. Any other is treated as missing: the data can be read.
 func (s *Store) loadCheckpoint(dir, name string, f io.ReaderAt, size int64) (checkpoint, bool, error) {
 	raw, err := os.ReadFile(filepath.Join(dir, name))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -139,7 +139,7 @@ func (s *Store) loadCheckpoint(dir, name string, f io.ReaderAt, size int64) (che
 	}
 	c, err := parseCheckpoint(raw)
 	if err != nil || name == stateFile && (s.boot == "" || c.Boot != s.boot) || !c.fits(f, size) {
-		return checkpoint{}, false, nil //nolint:nilerr // a damaged one is none
+		return checkpoint{}, false, nil //nolint:nilerr // a corrupt one is treated as missing
 	}
 	return c, true, nil
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/cleatproject/cleat/internal/durable"
 )
 
-// counted counts the bytes that are read of an ingest's data.
+// counted counts the bytes read of an ingest's data.
 type counted struct {
 	durable.File
 	n *int64
@@ -37,8 +37,8 @@ func (f countingFS) OpenFile(path string, flag int, perm fs.FileMode) (durable.F
 	return counted{file, f.n}, nil
 }
 
-// What was written before a checkpoint is not read again; what cannot be believed is.
-func TestCheckpointsAreBelievedOnlyWhereTheyCanBe(t *testing.T) {
+// Data before a valid checkpoint is not read again; with an invalid one it is.
+func TestResume_TrustsValidCheckpointsOnly(t *testing.T) {
 	const size = 100_000
 	ref := "a"
 	flip := func(path string, off int64) func(dir string) error {
@@ -69,7 +69,7 @@ func TestCheckpointsAreBelievedOnlyWhereTheyCanBe(t *testing.T) {
 	for name, c := range map[string]struct {
 		damage func(dir string) error
 		boot   string
-		offset int64 // where the ingest stands
+		offset int64 // offset of the ingest
 		atMost int64 // bytes of it that are read
 		all    bool  // all of them are
 	}{

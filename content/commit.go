@@ -13,8 +13,8 @@ import (
 	digest "github.com/opencontainers/go-digest"
 )
 
-// Sync puts what was written so far on disk, so that a Commit that follows is short: for a
-// caller who holds a lock over the latter. It verifies and publishes nothing.
+// Sync syncs the data written so far, so that a following Commit is short: for a
+// caller who holds a lock during Commit. It verifies and publishes nothing.
 func (w *Writer) Sync(ctx context.Context) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -25,17 +25,17 @@ func (w *Writer) Sync(ctx context.Context) error {
 		return err
 	}
 	if err := w.f.Sync(); err != nil {
-		w.broken = ingestError("sync", w.ref, w.doubtLocked(err))
+		w.broken = ingestError("sync", w.ref, w.rollBackLocked(err))
 		return w.broken
 	}
 	return nil
 }
 
-// Commit verifies the ingest, puts it on disk and makes it a blob. size and expected, where
-// they are not 0 and empty, take the place of those given to Writer; a mismatch is a failed
+// Commit verifies the ingest, syncs it and makes it a blob. size and expected, if not 0 and
+// empty, replace those given to Writer; a mismatch is a failed
 // precondition and leaves the ingest open, to be truncated or closed. After success, and
-// after already exists, the ingest is gone and the writer closed. After another error the
-// blob may have become visible all the same, verified, where only the last sync failed.
+// after already exists, the ingest is removed and the writer closed. After another error the
+// verified blob may have become visible nevertheless, if only the last sync failed.
 func (w *Writer) Commit(ctx context.Context, size int64, expected digest.Digest) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -55,7 +55,7 @@ func (w *Writer) Commit(ctx context.Context, size int64, expected digest.Digest)
 			return blobError("commit", got, err)
 		}
 		if err := w.f.Sync(); err != nil {
-			w.broken = blobError("sync", got, w.doubtLocked(err))
+			w.broken = blobError("sync", got, w.rollBackLocked(err))
 			return w.broken
 		}
 	}
@@ -63,7 +63,7 @@ func (w *Writer) Commit(ctx context.Context, size int64, expected digest.Digest)
 	if err != nil {
 		return blobError("commit", got, err)
 	}
-	w.tail.tell(func() { w.tail.end = io.EOF })
+	w.tail.update(func() { w.tail.end = io.EOF })
 	err = w.closeLocked(w.store.removeIngest(w.dir, w.ref))
 	if existed {
 		return errors.Join(fmt.Errorf("content %s: %w", got, errdefs.ErrAlreadyExists), err)
@@ -71,7 +71,7 @@ func (w *Writer) Commit(ctx context.Context, size int64, expected digest.Digest)
 	return err
 }
 
-// verifyLocked returns the digest of the data, if it is what is expected.
+// verifyLocked returns the digest of the data, if it matches the expected one.
 func (w *Writer) verifyLocked(ctx context.Context, size int64, expected digest.Digest) (digest.Digest, error) {
 	if err := ctx.Err(); err != nil {
 		return "", err
@@ -80,37 +80,37 @@ func (w *Writer) verifyLocked(ctx context.Context, size int64, expected digest.D
 		size = w.meta.Total
 	}
 	if size != 0 && size != w.offset {
-		return "", fmt.Errorf("it has %d bytes, expected are %d: %w", w.offset, size, errdefs.ErrFailedPrecondition)
+		return "", fmt.Errorf("got %d bytes, expected %d: %w", w.offset, size, errdefs.ErrFailedPrecondition)
 	}
-	// Nobody but this writer touches the file; if somebody did, what was hashed is not there.
+	// Only this writer changes the file; if the size differs, the hash is not of this data.
 	if fi, err := w.f.Stat(); err != nil || fi.Size() != w.offset {
-		return "", errors.Join(fmt.Errorf("its file does not have the %d bytes that were written: %w", w.offset, errdefs.ErrDataLoss), err)
+		return "", errors.Join(fmt.Errorf("file does not have the %d bytes written: %w", w.offset, errdefs.ErrDataLoss), err)
 	}
 	if expected == "" {
 		expected = w.meta.Expected
 	}
 	if expected == "" {
-		return digest.NewDigest(w.algorithm, w.hash.settle()), nil
+		return digest.NewDigest(w.algorithm, w.hash.wait()), nil
 	}
 	if err := validateDigest(expected); err != nil {
 		return "", err
 	}
 	if expected.Algorithm() != w.algorithm {
-		// Named only now: the data is read again for it, once.
+		// First stated here: the data is read again for it, once.
 		other := expected.Algorithm().Hash()
 		if _, err := w.store.copyTo(other, until(ctx, io.NewSectionReader(w.f, 0, w.offset))); err != nil {
 			return "", err
 		}
 		w.algorithm, w.hash.hash = expected.Algorithm(), other
 	}
-	if got := digest.NewDigest(w.algorithm, w.hash.settle()); got != expected {
-		return "", fmt.Errorf("its digest is %s, expected is %s: %w", got, expected, errdefs.ErrFailedPrecondition)
+	if got := digest.NewDigest(w.algorithm, w.hash.wait()); got != expected {
+		return "", fmt.Errorf("got digest %s, expected %s: %w", got, expected, errdefs.ErrFailedPrecondition)
 	}
 	return expected, nil
 }
 
-// has tells whether a blob is there that has the size it must have. One that has not is
-// damaged: what was verified takes its place.
+// has reports whether a blob of the required size is present. One of another size is
+// damaged: the verified data replaces it.
 func (s *Store) has(path string, size int64) bool {
 	fi, err := os.Lstat(path)
 	return err == nil && fi.Mode().IsRegular() && fi.Size() == size
@@ -127,13 +127,13 @@ func (w *Writer) publishLocked(path string) (existed bool, err error) {
 		}
 		s.mu.Unlock()
 		if errors.Is(err, fs.ErrNotExist) {
-			return false, fmt.Errorf("the ingest's data is gone: %v: %w", err, errdefs.ErrDataLoss) //nolint:errorlint // not found would blame the blob
+			return false, fmt.Errorf("data of the ingest is missing: %v: %w", err, errdefs.ErrDataLoss) //nolint:errorlint // not found would blame the blob
 		}
 		if err != nil {
 			return false, err
 		}
 		w.named = !existed
 	}
-	// Also when it existed: the writer who renamed may not have synced yet.
+	// Also if it existed: the writer that renamed it may not have synced yet.
 	return existed, s.disk.SyncDir(filepath.Dir(path))
 }

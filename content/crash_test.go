@@ -22,9 +22,9 @@ import (
 	"github.com/cleatproject/cleat/internal/inject"
 )
 
-func TestEveryStepFails(t *testing.T) {
+func TestStore_EveryStepFails(t *testing.T) {
 	count := &steps{}
-	if err := tell(ramDir(t), count, func(string) {}); err != nil {
+	if err := run(ramDir(t), count, func(string) {}); err != nil {
 		t.Fatal(err)
 	}
 	if count.n == 0 {
@@ -38,12 +38,12 @@ func TestEveryStepFails(t *testing.T) {
 			dir := ramDir(t)
 			var lines []string
 			c := &steps{at: n, stop: stop}
-			err := tell(dir, c, func(l string) { lines = append(lines, l) })
+			err := run(dir, c, func(l string) { lines = append(lines, l) })
 			if err == nil && how == "forever" {
-				t.Errorf("step %d failed and nobody noticed", n)
+				t.Errorf("step %d failed without an error", n)
 			}
-			p := hear(lines)
-			if c.doubt {
+			p := parsePromises(lines)
+			if c.rolledBack {
 				p.offset = p.synced
 			}
 			checkStore(t, fmt.Sprintf("step %d, %s", n, how), dir, p)
@@ -51,22 +51,22 @@ func TestEveryStepFails(t *testing.T) {
 	}
 }
 
-// crashEnv gives the directory and the step to a copy of the test binary that is to be killed.
+// crashEnv passes the directory and the step to a copy of the test binary that will be killed.
 const crashEnv = "CLEAT_TEST_CRASH"
 
-func TestKilledAtEveryStep(t *testing.T) {
+func TestStore_KilledAtEveryStep(t *testing.T) {
 	count := &steps{}
-	if err := tell(ramDir(t), count, func(string) {}); err != nil {
+	if err := run(ramDir(t), count, func(string) {}); err != nil {
 		t.Fatal(err)
 	}
 	for n := 1; n <= count.n; n++ {
 		dir := ramDir(t)
 		lines := killedAt(t, "story", dir, n)
-		checkStore(t, fmt.Sprintf("killed at step %d", n), dir, hear(lines))
+		checkStore(t, fmt.Sprintf("killed at step %d", n), dir, parsePromises(lines))
 	}
 }
 
-// killedAt runs a copy of this binary, and returns what it said until it died at a step.
+// killedAt runs a copy of this binary, and returns its output until it died at a step.
 func killedAt(t *testing.T, what, dir string, n int) []string {
 	t.Helper()
 	cmd := exec.Command(os.Args[0], "-test.run=^TestCrashChild$")
@@ -79,7 +79,7 @@ func killedAt(t *testing.T, what, dir string, n int) []string {
 	return strings.Split(string(out), "\n")
 }
 
-// TestCrashChild is the process that is killed; run otherwise it does nothing.
+// TestCrashChild is the process that is killed; in a normal run it does nothing.
 func TestCrashChild(t *testing.T) {
 	what, rest, ok := strings.Cut(os.Getenv(crashEnv), " ")
 	if !ok {
@@ -92,15 +92,15 @@ func TestCrashChild(t *testing.T) {
 	}
 	c := &steps{at: n, stop: func(int) error { return syscall.Kill(os.Getpid(), syscall.SIGKILL) }}
 	if what == "story" {
-		err = tell(dir, c, func(l string) { fmt.Println(l) })
+		err = run(dir, c, func(l string) { fmt.Println(l) })
 	} else {
 		_, err = open(dir, Options{FS: c.fs()}, "boot-2", testPace())
 	}
 	t.Fatalf("not killed: %v", err)
 }
 
-// checkStore checks what a cut-off story left: as after the process's death, and as after a
-// power loss that turned whatever was not synced into rubbish.
+// checkStore checks the state after an interrupted story: as after the process's death, and as after a
+// power loss that turned all unsynced data into rubbish.
 func checkStore(t *testing.T, when, dir string, p promises) {
 	t.Helper()
 	lost := filepath.Join(ramDir(t), "lost")
@@ -144,8 +144,8 @@ func rubbish(t *testing.T, dir string) {
 	}
 }
 
-// checkOpen opens what was left and checks that nothing unverified is visible, that nothing
-// promised is lost, that every ingest can be completed, and that no file is stray.
+// checkOpen opens the store and checks that nothing unverified is visible, no acknowledged
+// data is lost, every ingest can be completed, and no file is stray.
 func checkOpen(t *testing.T, when, dir, boot string, p promises, offsets map[string]int) {
 	t.Helper()
 	ctx := context.Background()
@@ -155,7 +155,7 @@ func checkOpen(t *testing.T, when, dir, boot string, p promises, offsets map[str
 	}
 	damaged, err := s.Reindex(ctx, ReindexOptions{}, func(Info) error { return nil })
 	if err != nil || len(damaged) > 0 {
-		t.Errorf("%s: damaged are %+v, %v", when, damaged, err)
+		t.Errorf("%s: damaged: %+v, %v", when, damaged, err)
 	}
 	for ref, there := range p.blobs {
 		if _, err := s.Info(ctx, digest.FromBytes(full(ref))); there && err != nil {
@@ -173,7 +173,7 @@ func checkOpen(t *testing.T, when, dir, boot string, p promises, offsets map[str
 	for ref, offset := range offsets {
 		_, err := s.Info(ctx, digest.FromBytes(full(ref)))
 		if err == nil {
-			continue // it went on to become a blob before it said so
+			continue // it became a blob before it was acknowledged
 		}
 		if st, err := s.Status(ctx, ref); err != nil || st.Offset < int64(offset) {
 			t.Errorf("%s: ingest %s had %d bytes: %+v, %v", when, ref, offset, st, err)
@@ -208,13 +208,13 @@ func checkFiles(t *testing.T, when, dir string, refs []string) {
 	}
 }
 
-// complete takes an ingest up at its offset, checks its digest, and commits it.
+// complete resumes an ingest at its offset, checks its digest, and commits it.
 func complete(t *testing.T, when string, s *Store, ref string) {
 	t.Helper()
 	ctx := context.Background()
 	w, err := s.Writer(ctx, ref, WriterOptions{})
 	if err != nil {
-		t.Errorf("%s: take up %s: %v", when, ref, err)
+		t.Errorf("%s: resume %s: %v", when, ref, err)
 		return
 	}
 	defer func() { _ = w.Close() }()
@@ -231,11 +231,11 @@ func complete(t *testing.T, when string, s *Store, ref string) {
 	}
 }
 
-// A machine that comes back settles its ingests; killed at each step of that, it does so again.
-func TestKilledWhileSettling(t *testing.T) {
+// The recovery of ingests after a power loss, killed at each of its steps, can be repeated.
+func TestOpen_KilledDuringRecovery(t *testing.T) {
 	prepare := func() string {
 		dir := ramDir(t)
-		if err := tell(dir, &steps{}, func(string) {}); err != nil {
+		if err := run(dir, &steps{}, func(string) {}); err != nil {
 			t.Fatal(err)
 		}
 		rubbish(t, dir)
@@ -254,10 +254,10 @@ func TestKilledWhileSettling(t *testing.T) {
 	if count.n == 0 {
 		t.Fatal("no step is counted")
 	}
-	p := hear([]string{"blob a", "blob c", "synced e 100000"})
+	p := parsePromises([]string{"blob a", "blob c", "synced e 100000"})
 	for n := 1; n <= count.n; n++ {
 		dir := prepare()
-		killedAt(t, "settle", dir, n)
+		killedAt(t, "recover", dir, n)
 		checkOpen(t, fmt.Sprintf("killed at step %d", n), dir, "boot-2", p, p.synced)
 	}
 }
@@ -266,8 +266,8 @@ func s0ingest(dir, ref string) string {
 	return filepath.Join(dir, "ingest", digest.FromString(ref).Encoded())
 }
 
-// A sync that fails is not tried again: what was not synced before goes.
-func TestIngestIsDroppedAfterAFailedSync(t *testing.T) {
+// A failed sync is not repeated: unsynced data is removed.
+func TestWriter_FailedSync_DropsUnsyncedData(t *testing.T) {
 	failing := inject.FS{Under: durable.OS{}, At: func(op inject.Op) error {
 		if op.Verb == "sync" && filepath.Base(op.Path) == dataFile {
 			return syscall.EIO
@@ -294,19 +294,19 @@ func TestIngestIsDroppedAfterAFailedSync(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 		if err := w.Truncate(0); err == nil {
-			t.Errorf("%s: it can be begun anew", name)
+			t.Errorf("%s: it can be restarted", name)
 		}
 		if err := w.Close(); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 		if list, err := s.ListStatuses(t.Context(), ""); err != nil || len(list) > 0 {
-			t.Errorf("%s: left are %+v, %v", name, list, err)
+			t.Errorf("%s: left %+v, %v", name, list, err)
 		}
 	}
 }
 
-// A damaged blob is in one place or the other, wherever its moving is cut off.
-func TestMovingAsideIsCutOff(t *testing.T) {
+// A damaged blob is at one of two places, wherever its move is interrupted.
+func TestReindex_InterruptedMove(t *testing.T) {
 	for n := 1; ; n++ {
 		dir := t.TempDir()
 		if _, err := open(dir, Options{FS: durable.OS{}}, "boot-1", testPace()); err != nil {
@@ -340,8 +340,8 @@ func TestMovingAsideIsCutOff(t *testing.T) {
 	}
 }
 
-// A full disk is said to be one, and what was written before is not lost by it.
-func TestFullDisk(t *testing.T) {
+// A full disk is reported as such, and data written before is not lost.
+func TestWriter_FullDisk(t *testing.T) {
 	full := &steps{stop: func(int) error { return syscall.ENOSPC }}
 	dir := t.TempDir()
 	s, err := open(dir, Options{FS: full.fs()}, "boot-1", testPace())

@@ -11,13 +11,13 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-// Follower reads an ingest from its beginning while it is written, from the file, and waits where it has
-// read all that is there. It ends with io.EOF where the announced size is read, or the ingest is
-// committed. Until then nothing of it is verified. Where the ingest is begun anew or given up, it fails.
+// Follower reads an ingest from its beginning while it is written, from the file, and blocks if it has
+// read all data so far. It returns io.EOF once the announced size is read, or the ingest is
+// committed. Until then none of it is verified. It fails if the ingest is restarted or aborted.
 type Follower struct {
-	tail  *tail
-	total int64
-	times int // how often the ingest had been begun anew
+	tail     *tail
+	total    int64
+	restarts int // those of the ingest before
 
 	reading sync.Mutex // held by Read, and by Close for the file
 	f       *os.File
@@ -30,16 +30,16 @@ var (
 	_ io.WriterTo   = (*Follower)(nil)
 )
 
-// tail is how far a writer has come, for its followers.
+// tail is the progress of a writer, for its followers.
 type tail struct {
-	mu      sync.Mutex
-	changed sync.Cond
-	offset  int64
-	times   int   // how often it was begun anew
-	end     error // io.EOF once it is a blob
+	mu       sync.Mutex
+	changed  sync.Cond
+	offset   int64
+	restarts int
+	end      error // io.EOF once it is a blob
 }
 
-// Follow returns a Follower of what is in the ingest and what comes. Close it.
+// Follow returns a Follower of the present and future data of the ingest. It has to be closed.
 func (w *Writer) Follow() (*Follower, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -56,11 +56,11 @@ func (w *Writer) Follow() (*Follower, error) {
 	}
 	w.tail.mu.Lock()
 	defer w.tail.mu.Unlock()
-	return &Follower{tail: w.tail, total: w.meta.Total, times: w.tail.times, f: f}, nil
+	return &Follower{tail: w.tail, total: w.meta.Total, restarts: w.tail.restarts, f: f}, nil
 }
 
-// tell has the followers know of a change; a nil tail has none.
-func (t *tail) tell(change func()) {
+// update applies a change and wakes the followers; a nil tail has none.
+func (t *tail) update(change func()) {
 	if t == nil {
 		return
 	}
@@ -70,7 +70,7 @@ func (t *tail) tell(change func()) {
 	t.changed.Broadcast()
 }
 
-// await returns how many bytes there are to be read, at least one.
+// await returns how many bytes can be read, at least one.
 func (r *Follower) await() (int64, error) {
 	t := r.tail
 	t.mu.Lock()
@@ -79,8 +79,8 @@ func (r *Follower) await() (int64, error) {
 		switch {
 		case r.stopped:
 			return 0, os.ErrClosed
-		case t.times != r.times:
-			return 0, fmt.Errorf("follow ingest: it was begun anew: %w", errdefs.ErrAborted)
+		case t.restarts != r.restarts:
+			return 0, fmt.Errorf("follow ingest: ingest was restarted: %w", errdefs.ErrAborted)
 		case t.offset > r.off:
 			return t.offset - r.off, nil
 		case r.total > 0 && r.off == r.total:
@@ -92,7 +92,7 @@ func (r *Follower) await() (int64, error) {
 	}
 }
 
-// Read implements io.Reader. One of a blob that is complete does not wait.
+// Read implements io.Reader. It does not block if the blob is complete.
 func (r *Follower) Read(p []byte) (int, error) {
 	r.reading.Lock()
 	defer r.reading.Unlock()
@@ -108,7 +108,7 @@ func (r *Follower) Read(p []byte) (int, error) {
 	return n, r.short(n, err)
 }
 
-// WriteTo implements io.WriterTo. Into a pipe the bytes go inside the kernel.
+// WriteTo implements io.WriterTo. For a pipe the bytes are moved inside the kernel.
 func (r *Follower) WriteTo(w io.Writer) (total int64, err error) {
 	var buf []byte
 	for {
@@ -141,7 +141,7 @@ func (r *Follower) WriteTo(w io.Writer) (total int64, err error) {
 	}
 }
 
-// splice moves what is there, at least one byte. Not handled where w is no pipe.
+// splice moves the available data, at least one byte. Not handled if w is not a pipe.
 func (r *Follower) splice(w io.Writer) (n int64, handled bool, err error) {
 	r.reading.Lock()
 	defer r.reading.Unlock()
@@ -157,29 +157,29 @@ func (r *Follower) splice(w io.Writer) (n int64, handled bool, err error) {
 	return n, handled, err
 }
 
-// short is err where n bytes were read of which there had to be one.
+// short returns the error for a read of n bytes that had to return at least one.
 func (r *Follower) short(n int, err error) error {
 	switch {
 	case n > 0:
 		return nil
-	case err == nil, err == io.EOF: //nolint:errorlint // as it comes from a file
-		return fmt.Errorf("follow ingest: its file ends after %d bytes: %w", r.off, errdefs.ErrAborted)
+	case err == nil, err == io.EOF: //nolint:errorlint // as returned by a file
+		return fmt.Errorf("follow ingest: file ends after %d bytes: %w", r.off, errdefs.ErrAborted)
 	default:
 		return fmt.Errorf("follow ingest: %w", err)
 	}
 }
 
-// Valid tells whether the ingest goes on as it was when it was followed: it has not been begun anew.
+// Valid reports whether the ingest has not been restarted since Follow.
 func (r *Follower) Valid() bool {
 	r.tail.mu.Lock()
 	defer r.tail.mu.Unlock()
-	return r.tail.times == r.times
+	return r.tail.restarts == r.restarts
 }
 
-// Stop ends a Read that waits, and all that come. It may run beside all else.
-func (r *Follower) Stop() { r.tail.tell(func() { r.stopped = true }) }
+// Stop unblocks a Read, and makes later ones fail. It is safe for concurrent use.
+func (r *Follower) Stop() { r.tail.update(func() { r.stopped = true }) }
 
-// Close implements io.Closer. It ends a Read under way and waits for it.
+// Close implements io.Closer. It ends a running Read and waits for it.
 func (r *Follower) Close() error {
 	r.Stop()
 	r.reading.Lock()

@@ -29,7 +29,7 @@ func follow(t *testing.T, w *content.Writer) *content.Follower {
 	return f
 }
 
-// readsTo expects a follower to read so much, in whatever pieces.
+// readsTo expects a follower to read want, in any number of pieces.
 func readsTo(t *testing.T, f *content.Follower, want string) {
 	t.Helper()
 	buf := make([]byte, len(want))
@@ -38,7 +38,7 @@ func readsTo(t *testing.T, f *content.Follower, want string) {
 	}
 }
 
-func TestFollowWhatIsWritten(t *testing.T) {
+func TestFollow_WhileWriting(t *testing.T) {
 	data := bytes.Repeat([]byte("0123456789abcdef"), 200_000)
 	for name, opts := range map[string]content.WriterOptions{
 		"of known size": {Total: int64(len(data)), Expected: digest.FromBytes(data)}, "of unknown size": {},
@@ -52,7 +52,7 @@ func TestFollowWhatIsWritten(t *testing.T) {
 			if _, err := w.Write(data[:1000]); err != nil {
 				t.Fatal(err)
 			}
-			if err := w.Close(); err != nil { // and taken up again
+			if err := w.Close(); err != nil { // and resumed
 				t.Fatal(err)
 			}
 			if w, err = s.Writer(t.Context(), "r", opts); err != nil {
@@ -82,7 +82,7 @@ func TestFollowWhatIsWritten(t *testing.T) {
 				t.Errorf("%d bytes were read of %d, or others", len(all), len(data))
 			}
 			if all, err := io.ReadAll(late); err != nil || !bytes.Equal(all, data) || !late.Valid() {
-				t.Errorf("who came late read %d bytes, %v, valid %t", len(all), err, late.Valid())
+				t.Errorf("a late follower read %d bytes, %v, valid %t", len(all), err, late.Valid())
 			}
 			if _, err := w.Follow(); !errdefs.IsFailedPrecondition(err) {
 				t.Errorf("follow a writer that has ended: %v", err)
@@ -91,8 +91,8 @@ func TestFollowWhatIsWritten(t *testing.T) {
 	}
 }
 
-// Into a pipe the bytes go without being copied; into all else they go as well.
-func TestFollowAndReadIntoAPipe(t *testing.T) {
+// To a pipe the bytes are not copied; to other writers they are.
+func TestFollow_IntoPipe(t *testing.T) {
 	data := bytes.Repeat([]byte("0123456789abcdef"), 200_001)
 	s, _ := open(t)
 	w, err := s.Writer(t.Context(), "r", content.WriterOptions{})
@@ -102,7 +102,7 @@ func TestFollowAndReadIntoAPipe(t *testing.T) {
 	type source interface {
 		WriteTo(w io.Writer) (int64, error)
 	}
-	// arrives expects what src gives to come out of a pipe, slowly read, and in memory.
+	// arrives expects the data of src to arrive at a slowly read pipe, and in memory.
 	arrives := func(what string, src source, piped bool) {
 		var got bytes.Buffer
 		if !piped {
@@ -146,7 +146,7 @@ func TestFollowAndReadIntoAPipe(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer r.Close() //nolint:errcheck // it was read
+	defer r.Close() //nolint:errcheck // only read
 	for _, piped := range []bool{false, true} {
 		section, err := r.Section(0, -1)
 		if err != nil {
@@ -156,10 +156,10 @@ func TestFollowAndReadIntoAPipe(t *testing.T) {
 	}
 }
 
-// What a follower has read of an ingest that comes to nothing is never taken for the whole.
-func TestFollowWhatIsGivenUp(t *testing.T) {
+// Data read from an aborted ingest is never mistaken for the complete blob.
+func TestFollow_AbortedIngest_Fails(t *testing.T) {
 	for name, end := range map[string]func(w *content.Writer) error{
-		"begun anew": func(w *content.Writer) error {
+		"restarted": func(w *content.Writer) error {
 			return errors.Join(w.Truncate(0), func() error { _, err := w.Write([]byte("other bytes")); return err }())
 		},
 		"closed":    (*content.Writer).Close,
@@ -184,22 +184,22 @@ func TestFollowWhatIsGivenUp(t *testing.T) {
 				t.Fatal(err)
 			}
 			if err := <-failed; !errdefs.IsAborted(err) {
-				t.Errorf("it reads on: %v", err)
+				t.Errorf("still readable: %v", err)
 			}
-			if f.Valid() != (name != "begun anew") {
+			if f.Valid() != (name != "restarted") {
 				t.Errorf("valid %t", f.Valid())
 			}
 		})
 	}
 }
 
-func TestStopOfAFollowerThatWaits(t *testing.T) {
+func TestFollower_Stop_UnblocksRead(t *testing.T) {
 	s, _ := open(t)
 	w, err := s.Writer(t.Context(), "r", content.WriterOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer w.Close() //nolint:errcheck // of no interest
+	defer w.Close() //nolint:errcheck // not tested
 	f := follow(t, w)
 	failed := make(chan error, 1)
 	go func() {

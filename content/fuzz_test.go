@@ -10,7 +10,7 @@ import (
 	digest "github.com/opencontainers/go-digest"
 )
 
-// Whatever is taken for a meta file is one that this package could have written.
+// Every accepted meta file is one that this package could have written.
 func FuzzParseMeta(f *testing.F) {
 	good, err := encodeMeta(ingestMeta{Ref: "ns/layer", Expected: digest.FromString("x"), Total: 7, StartedAt: time.Unix(1, 2).UTC(), Boot: "b"})
 	if err != nil {
@@ -44,8 +44,8 @@ func FuzzParseMeta(f *testing.F) {
 	})
 }
 
-// Whatever is taken for a checkpoint has a hash that goes on, and comes back the same. The
-// checksum is made right, so that what is behind it is reached.
+// Every accepted checkpoint has a hash that can continue, and is encoded to the same bytes. The
+// checksum is corrected, so that the code after its check is reached.
 func FuzzParseCheckpoint(f *testing.F) {
 	for _, a := range algorithms() {
 		h := a.Hash()

@@ -6,18 +6,18 @@ import (
 )
 
 const (
-	// bufferSize is how much is read, written or hashed at a time.
+	// bufferSize is the number of bytes that are read, written or hashed at a time.
 	bufferSize = 512 << 10
-	// buffersBehind is how many buffers the hash may lag behind the write. So neither waits for
-	// the other to be woken up with each of them, which on a virtual machine costs as much as
+	// buffersBehind is the number of buffers that the hash may lag behind the write. So neither waits for
+	// the other to be woken up for each of them, which on a virtual machine costs as much as
 	// writing it.
 	buffersBehind = 4
-	// behindFrom is from how many bytes on that is worth the copy.
+	// behindFrom is the number of bytes from which that is worth the copy.
 	behindFrom = 32 << 10
 )
 
-// hasher hashes on a goroutine of its own, which lives from the first add to stop, and behind
-// its caller: whoever needs the hash calls settle first. Not safe for concurrent use.
+// hasher hashes in a goroutine of its own, which lives from the first add to stop, and lags behind
+// its caller, who calls wait before using the hash. Not safe for concurrent use.
 type hasher struct {
 	hash hash.Hash
 	bufs *sync.Pool // of *[]byte, bufferSize long
@@ -35,7 +35,7 @@ type piece struct {
 	n   int
 }
 
-// buffer returns one to fill, for add.
+// buffer returns a buffer to fill, for add.
 func (h *hasher) buffer() *[]byte {
 	if h.free == nil {
 		h.free = make(chan *[]byte, buffersBehind)
@@ -52,7 +52,7 @@ func (h *hasher) buffer() *[]byte {
 	return <-h.free
 }
 
-// add hashes the first n bytes of a buffer, at some time.
+// add queues the first n bytes of a buffer for hashing.
 func (h *hasher) add(b *[]byte, n int) {
 	if h.work == nil {
 		h.work = make(chan piece, buffersBehind)
@@ -68,13 +68,13 @@ func (h *hasher) add(b *[]byte, n int) {
 	h.work <- piece{b, n}
 }
 
-// settle waits until all is hashed that was added, and returns the hash.
-func (h *hasher) settle() hash.Hash {
+// wait waits until all queued data is hashed, and returns the hash.
+func (h *hasher) wait() hash.Hash {
 	h.pending.Wait()
 	return h.hash
 }
 
-// stop ends the goroutine and waits for it. The hash stays.
+// stop ends the goroutine and waits for it. The hash is kept.
 func (h *hasher) stop() {
 	if h.work != nil {
 		close(h.work)

@@ -18,13 +18,13 @@ import (
 // maxRef bounds the length of a ref in bytes.
 const maxRef = 8192
 
-// The files of an ingest beside its checkpoints.
+// The files of an ingest, except its checkpoints.
 const (
-	dataFile = "data" // an ingest without it is none
+	dataFile = "data" // without it, the directory is not an ingest
 	metaFile = "meta"
 )
 
-// Status says how far an ingest has come.
+// Status describes an ingest and its progress.
 type Status struct {
 	Ref       string
 	Offset    int64         // bytes written
@@ -47,7 +47,7 @@ func validateRef(ref string) error {
 	return nil
 }
 
-// lock takes a ref for a writer that is about to be opened, or for its removal.
+// lock reserves a ref for a writer that is being opened, or for its removal.
 func (s *Store) lock(ref string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -64,14 +64,14 @@ func (s *Store) unlock(ref string) {
 	delete(s.writing, ref)
 }
 
-// opened names the writer that holds a ref.
+// opened sets the writer that holds a ref.
 func (s *Store) opened(ref string, w *Writer) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.writing[ref] = w
 }
 
-// Status returns how far an ingest has come, or not found.
+// Status returns the progress of an ingest, or not found.
 func (s *Store) Status(ctx context.Context, ref string) (Status, error) {
 	if err := ctx.Err(); err != nil {
 		return Status{}, err
@@ -82,8 +82,8 @@ func (s *Store) Status(ctx context.Context, ref string) (Status, error) {
 	return s.readStatus(ref, s.ingestDir(ref))
 }
 
-// ListStatuses returns the ingests whose ref starts with prefix, in no order that means
-// anything.
+// ListStatuses returns the ingests whose ref starts with prefix, in no particular
+// order.
 func (s *Store) ListStatuses(ctx context.Context, prefix string) ([]Status, error) {
 	entries, err := os.ReadDir(s.ingests())
 	if err != nil {
@@ -96,7 +96,7 @@ func (s *Store) ListStatuses(ctx context.Context, prefix string) ([]Status, erro
 		}
 		st, err := s.readStatus(e.Name(), filepath.Join(s.ingests(), e.Name()))
 		if errdefs.IsNotFound(err) {
-			continue // ended meanwhile
+			continue // ended concurrently
 		}
 		if err != nil {
 			return nil, err
@@ -124,8 +124,8 @@ func (s *Store) readStatus(name, dir string) (Status, error) {
 	}, nil
 }
 
-// writtenAt is when an ingest was last written to. The kernel stamps files by a clock that is
-// some milliseconds coarse.
+// writtenAt returns the time of the last write to an ingest. The kernel's time stamps are
+// coarse by some milliseconds.
 func writtenAt(fi fs.FileInfo, meta ingestMeta) time.Time {
 	if t := fi.ModTime().UTC(); t.After(meta.StartedAt) {
 		return t
@@ -133,8 +133,8 @@ func writtenAt(fi fs.FileInfo, meta ingestMeta) time.Time {
 	return meta.StartedAt
 }
 
-// readMeta reads the meta file of an ingest. One that cannot be one is not found, as if
-// the ingest had never been.
+// readMeta reads the meta file of an ingest. An invalid one is not found, as if
+// the ingest did not exist.
 func (s *Store) readMeta(dir string) (ingestMeta, error) {
 	raw, err := os.ReadFile(filepath.Join(dir, metaFile))
 	if err != nil {
@@ -142,7 +142,7 @@ func (s *Store) readMeta(dir string) (ingestMeta, error) {
 	}
 	meta, err := parseMeta(raw)
 	if err == nil && s.ingestDir(meta.Ref) != dir {
-		err = fmt.Errorf("it is of the ingest %.64q", meta.Ref)
+		err = fmt.Errorf("belongs to the ingest %.64q", meta.Ref)
 	}
 	if err != nil {
 		return ingestMeta{}, fmt.Errorf("%w: %w", err, fs.ErrNotExist)
@@ -150,7 +150,7 @@ func (s *Store) readMeta(dir string) (ingestMeta, error) {
 	return meta, nil
 }
 
-// ingestError says what was done to which ingest, with the class.
+// ingestError adds action, ingest and class to an error.
 func ingestError(verb, ref string, err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("ingest %q: %w", ref, errdefs.ErrNotFound)
@@ -158,8 +158,8 @@ func ingestError(verb, ref string, err error) error {
 	return fmt.Errorf("%s ingest %q: %w", verb, ref, diskError(err))
 }
 
-// Abort drops an ingest and what was written to it, or answers not found. A writer it has
-// is ended: what is called on that fails with the class aborted. Unavailable while a
+// Abort deletes an ingest and its data, or returns not found. Its writer, if it has one, is
+// ended: later calls on that fail with the class aborted. Unavailable while a
 // writer is being opened.
 func (s *Store) Abort(ctx context.Context, ref string) error {
 	if err := ctx.Err(); err != nil {
@@ -179,7 +179,7 @@ func (s *Store) Abort(ctx context.Context, ref string) error {
 	return s.drop(ref, func(Status) bool { return true })
 }
 
-// drop removes an ingest that has no writer, if it is of those that are meant.
+// drop removes an ingest without a writer, if meant returns true.
 func (s *Store) drop(ref string, meant func(Status) bool) error {
 	if err := s.lock(ref); err != nil {
 		return err
@@ -191,7 +191,7 @@ func (s *Store) drop(ref string, meant func(Status) bool) error {
 		return err
 	}
 	if !meant(st) {
-		return fmt.Errorf("ingest %q was written to meanwhile: %w", ref, errdefs.ErrUnavailable)
+		return fmt.Errorf("ingest %q was written to concurrently: %w", ref, errdefs.ErrUnavailable)
 	}
 	return s.removeIngest(dir, ref)
 }
@@ -203,9 +203,9 @@ func (s *Store) removeIngest(dir, ref string) error {
 	return nil
 }
 
-// AbortStale drops the ingests that were last written to before a time, have no writer,
-// and are meant, and returns what they were. nil as meant means all. What cannot be
-// dropped does not keep it from the others.
+// AbortStale deletes the ingests that were last written to before a time, have no writer,
+// and for which meant returns true, and returns their status. A nil meant selects all. An error
+// for one does not keep it from the others.
 func (s *Store) AbortStale(ctx context.Context, before time.Time, meant func(Status) bool) ([]Status, error) {
 	list, err := s.ListStatuses(ctx, "")
 	if err != nil {
@@ -225,7 +225,7 @@ func (s *Store) AbortStale(ctx context.Context, before time.Time, meant func(Sta
 		switch {
 		case err == nil:
 			dropped = append(dropped, st)
-		case !errdefs.IsNotFound(err) && !errdefs.IsUnavailable(err): // gone, or in use again
+		case !errdefs.IsNotFound(err) && !errdefs.IsUnavailable(err): // removed, or in use again
 			errs = errors.Join(errs, err)
 		}
 	}

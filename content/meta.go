@@ -14,15 +14,15 @@ import (
 // metaVersion is the version of an ingest's meta file that this code reads and writes.
 const metaVersion = 1
 
-// ingestMeta is the file meta of an ingest, as JSON: what does not change with each write.
+// ingestMeta is the file meta of an ingest, as JSON: the attributes that do not change with each write.
 type ingestMeta struct {
 	Version  int           `json:"version"`
 	Ref      string        `json:"ref"`
 	Expected digest.Digest `json:"expected,omitempty"`
 	Total    int64         `json:"total,omitempty"`
-	// StartedAt is when the ingest was begun.
+	// StartedAt is when the ingest was created.
 	StartedAt time.Time `json:"startedAt"`
-	// Boot is the run of the machine in which the data that was never synced was written.
+	// Boot is the boot of the machine in which the unsynced data was written.
 	Boot string `json:"boot,omitempty"`
 }
 
@@ -31,8 +31,8 @@ func encodeMeta(m ingestMeta) ([]byte, error) {
 	return json.Marshal(m)
 }
 
-// parseMeta reads a meta file. One that is cut off or damaged is an error: after a power
-// loss there may be anything in it.
+// parseMeta parses a meta file. A truncated or corrupt one is an error: after a power
+// loss it may contain anything.
 func parseMeta(raw []byte) (ingestMeta, error) {
 	var m ingestMeta
 	d := json.NewDecoder(bytes.NewReader(raw))

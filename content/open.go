@@ -16,11 +16,11 @@ import (
 	"github.com/cleatproject/cleat/internal/durable"
 )
 
-// Writer starts an ingest, or takes it up again where it was left: Status tells the
-// offset. Taking up costs reading what was written since the last checkpoint. The caller
+// Writer starts an ingest, or resumes it at its offset, which Status
+// returns. Resuming reads the data written since the last checkpoint. The caller
 // ends it with Commit or Close. Unavailable while another writer has the ref; failed
-// precondition where the ingest was begun for another digest or size. A failure leaves no
-// ingest that was not there before.
+// precondition if the ingest was started for another digest or size. After an error no
+// new ingest is left.
 func (s *Store) Writer(ctx context.Context, ref string, opts WriterOptions) (*Writer, error) {
 	if err := validateRef(ref); err != nil {
 		return nil, err
@@ -53,7 +53,7 @@ func (w *Writer) open(ctx context.Context, opts WriterOptions) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	meta, err := w.store.settled(w.dir)
+	meta, err := w.store.recoveredMeta(w.dir)
 	if err == nil {
 		_, err = os.Stat(filepath.Join(w.dir, dataFile))
 	}
@@ -66,12 +66,12 @@ func (w *Writer) open(ctx context.Context, opts WriterOptions) error {
 	return w.resume(ctx, meta, opts)
 }
 
-// create makes the ingest's directory, data last: without that it is none. Nothing is
-// synced, because there is nothing yet that anybody would miss. No context is asked: what
-// is begun here is quick, and whole or taken back.
+// create creates the ingest's directory, data last: without that it is not an ingest. Nothing is
+// synced, because there is no data to lose yet. The context is not checked: the steps
+// are quick, and completed or undone.
 func (w *Writer) create(opts WriterOptions) error {
 	disk := w.store.disk
-	if err := disk.RemoveTree(w.dir, dataFile); err != nil { // of one that a crash broke off
+	if err := disk.RemoveTree(w.dir, dataFile); err != nil { // of a creation that a crash interrupted
 		return err
 	}
 	w.begin(ingestMeta{Ref: w.ref, Expected: opts.Expected, Total: opts.Total, StartedAt: time.Now().UTC(), Boot: w.store.boot})
@@ -102,7 +102,7 @@ func writeNew(disk durable.Disk, path string, data []byte) error {
 	return errors.Join(err, f.Close())
 }
 
-// begin sets what follows from the meta file.
+// begin sets the fields that follow from the meta file.
 func (w *Writer) begin(meta ingestMeta) {
 	w.meta = meta
 	w.algorithm = digest.Canonical
@@ -112,13 +112,13 @@ func (w *Writer) begin(meta ingestMeta) {
 	w.hash = hasher{hash: w.algorithm.Hash(), bufs: &w.store.bufs}
 }
 
-// resume opens an ingest that is there.
+// resume opens an existing ingest.
 func (w *Writer) resume(ctx context.Context, meta ingestMeta, opts WriterOptions) error {
 	if opts.Expected != "" && meta.Expected != "" && opts.Expected != meta.Expected {
-		return fmt.Errorf("it was begun for %s, not for %s: abort it first: %w", meta.Expected, opts.Expected, errdefs.ErrFailedPrecondition)
+		return fmt.Errorf("started for %s, not for %s: %w", meta.Expected, opts.Expected, errdefs.ErrFailedPrecondition)
 	}
 	if opts.Total != 0 && meta.Total != 0 && opts.Total != meta.Total {
-		return fmt.Errorf("it was begun for %d bytes, not for %d: abort it first: %w", meta.Total, opts.Total, errdefs.ErrFailedPrecondition)
+		return fmt.Errorf("started for %d bytes, not for %d: %w", meta.Total, opts.Total, errdefs.ErrFailedPrecondition)
 	}
 	learned := opts.Expected != "" && meta.Expected == "" || opts.Total != 0 && meta.Total == 0
 	if meta.Expected == "" {
@@ -131,7 +131,7 @@ func (w *Writer) resume(ctx context.Context, meta ingestMeta, opts WriterOptions
 	path := filepath.Join(w.dir, dataFile)
 	f, err := w.store.disk.OpenFile(path, os.O_RDWR, 0)
 	if errors.Is(err, fs.ErrPermission) {
-		// A commit that failed after it had taken the right to write away.
+		// A commit that failed after it had removed the write permission.
 		if err = os.Chmod(path, 0o600); err == nil {
 			f, err = w.store.disk.OpenFile(path, os.O_RDWR, 0)
 		}
@@ -151,7 +151,7 @@ func (w *Writer) resume(ctx context.Context, meta ingestMeta, opts WriterOptions
 	return nil
 }
 
-// rehash brings the running digest to the end of the data, from the best checkpoint on.
+// rehash advances the running digest to the end of the data, from the best checkpoint.
 func (w *Writer) rehash(ctx context.Context) error {
 	fi, err := w.f.Stat()
 	if err != nil {

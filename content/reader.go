@@ -11,8 +11,8 @@ import (
 	digest "github.com/opencontainers/go-digest"
 )
 
-// Reader reads a blob. It is safe for concurrent use; the caller closes it. It stays
-// readable when the blob is deleted.
+// Reader reads a blob. It is safe for concurrent use; the caller closes it. It remains
+// readable if the blob is deleted.
 type Reader struct {
 	f    *os.File
 	size int64
@@ -24,7 +24,7 @@ var (
 	_ io.WriterTo   = (*Section)(nil)
 )
 
-// ReaderAt opens a blob, or answers not found.
+// ReaderAt opens a blob, or returns not found.
 func (s *Store) ReaderAt(ctx context.Context, d digest.Digest) (*Reader, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -50,29 +50,29 @@ func (r *Reader) ReadAt(p []byte, off int64) (int, error) { return r.f.ReadAt(p,
 // Size returns the blob's length in bytes.
 func (r *Reader) Size() int64 { return r.size }
 
-// Close ends the reading.
+// Close closes the blob's file.
 func (r *Reader) Close() error { return r.f.Close() }
 
-// Open returns the blob's file, opened once more for reading, from its beginning: for another process
-// to read. The caller closes it.
+// Open returns the blob's file, opened again for reading, from its beginning, for use by another process.
+// The caller closes it.
 func (r *Reader) Open() (*os.File, error) {
 	return os.Open(fmt.Sprintf("/proc/self/fd/%d", r.f.Fd()))
 }
 
-// Section is a part of a blob, with a position. With io.Copy the bytes stay in the kernel
-// where they go to a file (copy_file_range), a socket (sendfile) or a pipe (splice). It is not safe for
-// concurrent use, and ends with its Reader.
+// Section is a part of a blob, with a position. With io.Copy to a file (copy_file_range), a socket
+// (sendfile) or a pipe (splice) the bytes stay in the kernel. It is not safe for
+// concurrent use, and becomes invalid with its Reader.
 type Section struct {
 	*io.SectionReader
 	r   *Reader
 	off int64
 }
 
-// Section returns n bytes of the blob from off on; n below 0 stands for the rest. Out of
-// range where the blob has fewer.
+// Section returns n bytes of the blob from off on; a negative n means the rest. Out of
+// range if the blob has fewer.
 func (r *Reader) Section(off, n int64) (*Section, error) {
 	if off < 0 || off > r.size || n > r.size-off {
-		return nil, fmt.Errorf("read %d bytes from %d: the blob has %d: %w", n, off, r.size, errdefs.ErrOutOfRange)
+		return nil, fmt.Errorf("read %d bytes from %d: blob has %d: %w", n, off, r.size, errdefs.ErrOutOfRange)
 	}
 	if n < 0 {
 		n = r.size - off
@@ -96,7 +96,7 @@ func (r *Reader) writeRange(w io.Writer, off, n int64) (_ int64, err error) {
 	if done, handled, err := spliceTo(w, r.f, off, n); handled {
 		return done, err
 	}
-	// A description of its own, because it has a position: others may be reading too.
+	// A file description of its own, because it has a position and others may be reading too.
 	f, err := r.Open()
 	if err != nil {
 		return io.Copy(w, io.NewSectionReader(r.f, off, n)) // no /proc, then through memory

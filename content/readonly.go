@@ -10,13 +10,13 @@ import (
 	"github.com/cleatproject/cleat/internal/durable"
 )
 
-// readOnly is the file system of a store that is only read.
+// readOnly is the file system of a read-only store.
 type readOnly struct{}
 
 var _ durable.FS = readOnly{}
 
 func refuse(path string) error {
-	return fmt.Errorf("change %s: the content store was opened to be read: %w", path, errdefs.ErrFailedPrecondition)
+	return fmt.Errorf("change %s: content store was opened read-only: %w", path, errdefs.ErrFailedPrecondition)
 }
 
 // OpenFile implements durable.FS.

@@ -13,37 +13,37 @@ import (
 	digest "github.com/opencontainers/go-digest"
 )
 
-// Progress says how far a Reindex has come.
+// Progress is the progress of a Reindex.
 type Progress struct {
 	Blobs, TotalBlobs int
 	Bytes, TotalBytes int64
-	// Damaged counts what was moved aside so far.
+	// Damaged counts the files moved aside so far.
 	Damaged int
 }
 
-// Damage is a file among the blobs that is not what its name says.
+// Damage is a file among the blobs that does not match its name.
 type Damage struct {
-	// Digest is what the name says; empty where it is no digest.
+	// Digest is the one in the name; empty if it is not a digest.
 	Digest digest.Digest
 	Size   int64
-	// Path is where the file was moved to.
+	// Path is the new path of the file.
 	Path string
-	// Reason says in words what is wrong.
+	// Reason describes the mismatch.
 	Reason string
 }
 
 // ReindexOptions change how Reindex works. The zero value is right.
 type ReindexOptions struct {
-	// Progress is called after each blob and, in long ones, in between; nil for nobody.
+	// Progress, if not nil, is called after each blob and, in long ones, in between.
 	Progress func(Progress)
 }
 
-// Reindex reads every blob and calls fn with each that is what its name says: what a
-// metadata database that was lost has to be filled with again, sizes and times included.
-// A file that is not is moved to the directory damaged, durably, and returned; so nobody
-// can take it for the blob, and whoever needs that can write it again. What could be done
-// before an error or the end of the context stays done, and Reindex can be called again.
-// Blobs that come or go meanwhile may be seen or not.
+// Reindex reads every blob and calls fn with each that matches its name: the input
+// for rebuilding a lost metadata database, sizes and times included.
+// A file that does not match is moved to the directory damaged, durably, and returned; so it
+// cannot be mistaken for the blob, and the blob can be written again. Work done
+// before an error or the end of the context is kept, and Reindex can be called again.
+// Blobs that are added or deleted concurrently may be seen or not.
 func (s *Store) Reindex(ctx context.Context, opts ReindexOptions, fn func(Info) error) ([]Damage, error) {
 	r := &reindex{store: s, report: opts.Progress}
 	files, err := r.list()
@@ -61,13 +61,13 @@ func (s *Store) Reindex(ctx context.Context, opts ReindexOptions, fn func(Info) 
 			r.progress.Damaged++
 		}
 		r.progress.Blobs++
-		r.tell()
+		r.reportProgress()
 	}
 	return damaged, nil
 }
 
-// Verify reads a blob. Not found if there is none, data loss if it is not what its name
-// says; it is left where it is.
+// Verify reads a blob. Not found if there is none, data loss if it does not match its
+// digest; it is not moved.
 func (s *Store) Verify(ctx context.Context, d digest.Digest) error {
 	path, err := s.path(d)
 	if err != nil {
@@ -78,7 +78,7 @@ func (s *Store) Verify(ctx context.Context, d digest.Digest) error {
 		return blobError("verify", d, err)
 	}
 	if got != d {
-		return fmt.Errorf("content %s is damaged, its digest is %s: delete it and get it again: %w", d, got, errdefs.ErrDataLoss)
+		return fmt.Errorf("content %s is damaged: digest is %s: %w", d, got, errdefs.ErrDataLoss)
 	}
 	return nil
 }
@@ -96,13 +96,13 @@ type blobFile struct {
 	info      fs.FileInfo
 }
 
-func (r *reindex) tell() {
+func (r *reindex) reportProgress() {
 	if r.report != nil {
 		r.report(r.progress)
 	}
 }
 
-// list finds every file among the blobs, whatever it is called.
+// list returns every file among the blobs, whatever its name.
 func (r *reindex) list() ([]blobFile, error) {
 	var out []blobFile
 	for _, a := range algorithms() {
@@ -113,7 +113,7 @@ func (r *reindex) list() ([]blobFile, error) {
 		for _, e := range entries {
 			fi, err := e.Info()
 			if errors.Is(err, fs.ErrNotExist) {
-				continue // deleted meanwhile
+				continue // deleted concurrently
 			}
 			if err != nil {
 				return nil, err
@@ -128,7 +128,7 @@ func (r *reindex) list() ([]blobFile, error) {
 	return out, nil
 }
 
-// file verifies one file and gives it to fn, or moves it aside.
+// file verifies one file and passes it to fn, or moves it aside.
 func (r *reindex) file(ctx context.Context, f blobFile, fn func(Info) error) (*Damage, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
@@ -138,18 +138,18 @@ func (r *reindex) file(ctx context.Context, f blobFile, fn func(Info) error) (*D
 	dmg := &Damage{Size: f.info.Size()}
 	switch {
 	case d.Validate() != nil:
-		dmg.Reason = "its name is no digest"
+		dmg.Reason = "name is not a digest"
 	case !f.info.Mode().IsRegular():
-		dmg.Reason = "it is no regular file"
+		dmg.Reason = "not a regular file"
 	default:
 		dmg.Digest = d
 		got, size, err := r.store.digestOf(ctx, path, f.algorithm, func(n int) {
 			r.progress.Bytes += int64(n)
-			r.tell()
+			r.reportProgress()
 		})
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
-			return nil, nil //nolint:nilnil // deleted meanwhile
+			return nil, nil //nolint:nilnil // deleted concurrently
 		case errors.Is(err, errUnreadable):
 			dmg.Reason = err.Error()
 		case err != nil:
@@ -157,22 +157,22 @@ func (r *reindex) file(ctx context.Context, f blobFile, fn func(Info) error) (*D
 		case got == d:
 			return nil, fn(Info{Digest: d, Size: size, CreatedAt: f.info.ModTime().UTC()})
 		default:
-			dmg.Size, dmg.Reason = size, fmt.Sprintf("its digest is %s", got)
+			dmg.Size, dmg.Reason = size, fmt.Sprintf("digest is %s", got)
 		}
 	}
 	return r.moveAside(path, f, dmg)
 }
 
-// errUnreadable is that the disk does not give a blob's bytes.
+// errUnreadable reports that a blob's bytes cannot be read from the disk.
 var errUnreadable = errors.New("cannot be read")
 
-// digestOf reads a file for its digest and size.
+// digestOf reads a file and returns its digest and size.
 func (s *Store) digestOf(ctx context.Context, path string, a digest.Algorithm, read func(n int)) (digest.Digest, int64, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return "", 0, err
 	}
-	defer func() { _ = f.Close() }() // it was only read
+	defer func() { _ = f.Close() }() // only read
 	h := a.Hash()
 	size, err := s.copyTo(h, until(ctx, readerFunc(func(p []byte) (int, error) {
 		n, err := f.Read(p)
@@ -185,7 +185,7 @@ func (s *Store) digestOf(ctx context.Context, path string, a digest.Algorithm, r
 	return digest.NewDigest(a, h), size, err
 }
 
-// moveAside takes a file out of the blobs, under a name that is free.
+// moveAside moves a file out of the blobs, to a free name.
 func (r *reindex) moveAside(path string, f blobFile, dmg *Damage) (*Damage, error) {
 	dir := filepath.Join(r.store.dir, "damaged")
 	if err := r.store.disk.MkdirAll(dir, 0o700); err != nil {
@@ -203,7 +203,7 @@ func (r *reindex) moveAside(path string, f blobFile, dmg *Damage) (*Damage, erro
 	}
 	err := r.store.disk.RenameSynced(path, dmg.Path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil //nolint:nilnil // deleted meanwhile
+		return nil, nil //nolint:nilnil // deleted concurrently
 	}
 	return dmg, err
 }

@@ -27,7 +27,7 @@ func store(t *testing.T, s *content.Store, dir, data string) (digest.Digest, str
 	return d, filepath.Join(dir, "blobs", d.Algorithm().String(), d.Encoded())
 }
 
-func TestReindexFindsWhatIsDamaged(t *testing.T) {
+func TestReindex_FindsDamage(t *testing.T) {
 	ctx := context.Background()
 	s, dir := open(t)
 	good, _ := store(t, s, dir, "good")
@@ -88,7 +88,7 @@ func TestReindexFindsWhatIsDamaged(t *testing.T) {
 	if _, err := s.Info(ctx, flipped); !errdefs.IsNotFound(err) {
 		t.Errorf("the damaged blob is visible: %v", err)
 	}
-	// It can be had again, be damaged again, and is moved to another name then.
+	// It can be written again, damaged again, and is moved to another name then.
 	store(t, s, dir, "flipped")
 	if err := errors.Join(os.Chmod(flippedPath, 0o600), os.WriteFile(flippedPath, nil, 0o600)); err != nil {
 		t.Fatal(err)
@@ -99,7 +99,7 @@ func TestReindexFindsWhatIsDamaged(t *testing.T) {
 	}
 }
 
-func TestReindexEndsWithItsContextAndItsCaller(t *testing.T) {
+func TestReindex_EndsWithContextAndOnError(t *testing.T) {
 	s, dir := open(t)
 	store(t, s, dir, "one")
 	store(t, s, dir, "two")
@@ -116,8 +116,8 @@ func TestReindexEndsWithItsContextAndItsCaller(t *testing.T) {
 	visible(t, s, 2, 0)
 }
 
-// A blob that lost bytes gives way to the one that was verified.
-func TestCommitHealsABlobOfAnotherSize(t *testing.T) {
+// A blob that lost bytes is replaced by the verified one.
+func TestCommit_ReplacesBlobOfWrongSize(t *testing.T) {
 	s, dir := open(t)
 	d, path := store(t, s, dir, "whole")
 	if err := os.Truncate(path, 2); err != nil {

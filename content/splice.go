@@ -8,8 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// spliceTo moves n bytes of a file from off on into a pipe, without their being copied. handled is false
-// where w is none, and nothing was moved.
+// spliceTo moves n bytes of a file from off on into a pipe, without copying them. handled is false
+// if w is not a pipe; nothing was moved then.
 func spliceTo(w io.Writer, f *os.File, off, n int64) (done int64, handled bool, err error) {
 	pipe, ok := w.(*os.File)
 	if !ok || n <= 0 {
@@ -26,7 +26,7 @@ func spliceTo(w io.Writer, f *os.File, off, n int64) (done int64, handled bool, 
 			for {
 				at := off + done
 				most := int(min(n-done, bufferSize))
-				moved, serr = unix.Splice(int(f.Fd()), &at, int(fd), nil, most, 0) // it waits where the pipe's descriptor does
+				moved, serr = unix.Splice(int(f.Fd()), &at, int(fd), nil, most, 0) // it blocks if the pipe's descriptor does
 				if !errors.Is(serr, unix.EINTR) {
 					return !errors.Is(serr, unix.EAGAIN)
 				}
@@ -36,7 +36,7 @@ func spliceTo(w io.Writer, f *os.File, off, n int64) (done int64, handled bool, 
 		}
 		switch {
 		case errors.Is(serr, unix.EINVAL) && done == 0:
-			return 0, false, nil // no pipe, or a file system that cannot
+			return 0, false, nil // not a pipe, or a file system without splice
 		case serr != nil:
 			return done, true, &os.PathError{Op: "splice", Path: f.Name(), Err: serr}
 		case moved == 0:

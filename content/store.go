@@ -2,7 +2,7 @@ package content
 
 import (
 	"context"
-	_ "crypto/sha512" // SHA-384 and SHA-512, which go-digest does not bring
+	_ "crypto/sha512" // SHA-384 and SHA-512, which go-digest does not import
 	"errors"
 	"fmt"
 	"io/fs"
@@ -24,7 +24,7 @@ import (
 type Store struct {
 	dir  string
 	disk durable.Disk
-	boot string // what this run of the machine is called; "" if that is unknown
+	boot string // the boot ID of the machine; "" if unknown
 	pace pace
 	bufs sync.Pool // of *[]byte, bufferSize long
 
@@ -39,16 +39,16 @@ type Info struct {
 	CreatedAt time.Time
 }
 
-// Options change how a store works. The zero value is right but in tests.
+// Options change how a store works. The zero value is right except in tests.
 type Options struct {
-	// FS is what the store writes through; nil is the host's file system.
+	// FS is the file system that the store writes to; nil is the host's.
 	FS durable.FS
-	// ReadOnly opens a store that exists, to read from it, also beside the process that has it:
-	// nothing on disk is changed. What would is a failed precondition.
+	// ReadOnly opens an existing store for reading only, also concurrently with the process that uses it:
+	// nothing on disk is changed. A method that would is a failed precondition.
 	ReadOnly bool
 }
 
-// Open opens the store in dir, makes what is missing of it, and settles what a crash left:
+// Open opens the store in dir, creates missing directories, and cleans up after a crash:
 // see the package's text.
 func Open(dir string) (*Store, error) { return OpenWith(dir, Options{}) }
 
@@ -82,17 +82,17 @@ func open(dir string, opts Options, boot string, p pace) (*Store, error) {
 			return nil, fmt.Errorf("open content store: %w", err)
 		}
 	}
-	if err := s.settle(); err != nil {
+	if err := s.recover(); err != nil {
 		return nil, fmt.Errorf("open content store: %w", err)
 	}
 	return s, nil
 }
 
-// bootID names this run of the machine, as the kernel does.
+// bootID returns the kernel's boot ID.
 func bootID() string {
 	raw, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
-		return "" // then nothing that was not synced is trusted
+		return "" // then no unsynced data is trusted
 	}
 	return strings.TrimSpace(string(raw))
 }
@@ -103,7 +103,7 @@ func algorithms() []digest.Algorithm {
 
 func (s *Store) blobs(a digest.Algorithm) string { return filepath.Join(s.dir, "blobs", a.String()) }
 
-// path returns where the blob is or would be. Only a valid digest of a known algorithm has
+// path returns the present or future path of the blob. Only a valid digest of a supported algorithm has
 // a path: it is part of a file name.
 func (s *Store) path(d digest.Digest) (string, error) {
 	if err := validateDigest(d); err != nil {
@@ -121,10 +121,10 @@ func validateDigest(d digest.Digest) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("digest %.160q: its algorithm is not supported: %w", d, errdefs.ErrInvalidArgument)
+	return fmt.Errorf("digest %.160q: algorithm is not supported: %w", d, errdefs.ErrInvalidArgument)
 }
 
-// Info returns what is known of a blob, or not found.
+// Info returns the attributes of a blob, or not found.
 func (s *Store) Info(ctx context.Context, d digest.Digest) (Info, error) {
 	if err := ctx.Err(); err != nil {
 		return Info{}, err
@@ -144,7 +144,7 @@ func info(d digest.Digest, fi fs.FileInfo) Info {
 	return Info{Digest: d, Size: fi.Size(), CreatedAt: fi.ModTime().UTC()}
 }
 
-// blobError says what was done to which blob, with the class.
+// blobError adds action, blob and class to an error.
 func blobError(verb string, d digest.Digest, err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("content %s: %w", d, reason.ContentNotFound)
@@ -152,7 +152,7 @@ func blobError(verb string, d digest.Digest, err error) error {
 	return fmt.Errorf("%s content %s: %w", verb, d, diskError(err))
 }
 
-// diskError gives an error of the file system its class.
+// diskError sets the class of an error of the file system.
 func diskError(err error) error {
 	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || errors.Is(err, syscall.EFBIG) {
 		return fmt.Errorf("%w: %w", err, errdefs.ErrResourceExhausted)
@@ -160,8 +160,8 @@ func diskError(err error) error {
 	return err
 }
 
-// Walk calls fn with every blob, in no order that means anything, until fn fails. Blobs
-// that come or go meanwhile may be seen or not.
+// Walk calls fn with every blob, in no particular order, until fn fails. Blobs
+// that are added or deleted concurrently may be seen or not.
 func (s *Store) Walk(ctx context.Context, fn func(Info) error) error {
 	for _, a := range algorithms() {
 		entries, err := os.ReadDir(s.blobs(a))
@@ -175,7 +175,7 @@ func (s *Store) Walk(ctx context.Context, fn func(Info) error) error {
 			d := digest.NewDigestFromEncoded(a, e.Name())
 			fi, err := e.Info()
 			if err != nil || d.Validate() != nil || !fi.Mode().IsRegular() {
-				continue // deleted meanwhile, or no blob
+				continue // deleted concurrently, or not a blob
 			}
 			if err := fn(info(d, fi)); err != nil {
 				return err
@@ -185,7 +185,7 @@ func (s *Store) Walk(ctx context.Context, fn func(Info) error) error {
 	return nil
 }
 
-// Delete deletes a blob for good, or answers not found. Whoever reads it reads on.
+// Delete deletes a blob permanently, or returns not found. Open Readers stay valid.
 func (s *Store) Delete(ctx context.Context, d digest.Digest) error {
 	if err := ctx.Err(); err != nil {
 		return err

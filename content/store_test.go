@@ -97,7 +97,7 @@ func TestCommitAndRead(t *testing.T) {
 	}
 }
 
-func TestMismatchIsNeverVisible(t *testing.T) {
+func TestCommit_Mismatch_IsNeverVisible(t *testing.T) {
 	ctx := context.Background()
 	for name, tc := range map[string]struct {
 		opts   content.WriterOptions
@@ -161,7 +161,7 @@ func TestResume(t *testing.T) {
 	visible(t, s, 1, 0)
 }
 
-func TestTruncateStartsAnew(t *testing.T) {
+func TestTruncate_Restarts(t *testing.T) {
 	s, _ := open(t)
 	w := writer(t, s, "r", content.WriterOptions{})
 	write(t, w, "wrong and longer")
@@ -177,7 +177,7 @@ func TestTruncateStartsAnew(t *testing.T) {
 	}
 }
 
-func TestOneWriterARef(t *testing.T) {
+func TestWriter_SecondForRef_IsUnavailable(t *testing.T) {
 	ctx := context.Background()
 	s, _ := open(t)
 	w := writer(t, s, "r", content.WriterOptions{})
@@ -192,11 +192,11 @@ func TestOneWriterARef(t *testing.T) {
 	}
 	writer(t, s, "r", content.WriterOptions{})
 	if err := s.Abort(ctx, "missing"); !errdefs.IsNotFound(err) {
-		t.Errorf("abort of nothing: %v", err)
+		t.Errorf("abort of a missing ingest: %v", err)
 	}
 }
 
-func TestSameBlobTwice(t *testing.T) {
+func TestCommit_SameBlobTwice(t *testing.T) {
 	ctx := context.Background()
 	s, _ := open(t)
 	a, b := writer(t, s, "a", content.WriterOptions{}), writer(t, s, "b", content.WriterOptions{})
@@ -210,11 +210,11 @@ func TestSameBlobTwice(t *testing.T) {
 	}
 	visible(t, s, 1, 0)
 	if _, err := s.Writer(ctx, "c", content.WriterOptions{Expected: digest.FromString("x")}); !errdefs.IsAlreadyExists(err) {
-		t.Errorf("writer for what is there: %v", err)
+		t.Errorf("writer for a present blob: %v", err)
 	}
 }
 
-func TestManyWritersOfOneBlob(t *testing.T) {
+func TestCommit_ManyWritersOfOneBlob(t *testing.T) {
 	ctx := context.Background()
 	s, _ := open(t)
 	data := bytes.Repeat([]byte("0123456789"), 10_000)
@@ -242,7 +242,7 @@ func TestManyWritersOfOneBlob(t *testing.T) {
 	}
 	wg.Wait()
 	if wins != 1 || exists != 15 {
-		t.Errorf("%d won, %d found it there", wins, exists)
+		t.Errorf("%d won, %d got already exists", wins, exists)
 	}
 	visible(t, s, 1, 0)
 }
@@ -276,9 +276,9 @@ func sum512(s string) []byte {
 	return sum[:]
 }
 
-func TestIngestBrokenOffByACrash(t *testing.T) {
+func TestOpen_InterruptedIngest(t *testing.T) {
 	s, dir := open(t)
-	// The directory was made, and nothing else.
+	// The directory was created, and nothing else.
 	if err := os.Mkdir(filepath.Join(dir, "ingest", digest.FromString("r").Encoded()), 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -322,7 +322,7 @@ func Example() {
 	// Output: 5 <nil>
 }
 
-func TestReadOnlyChangesNothing(t *testing.T) {
+func TestReadOnly_ChangesNothing(t *testing.T) {
 	ctx := context.Background()
 	s, dir := open(t)
 	w := writer(t, s, "r", content.WriterOptions{})
@@ -332,7 +332,7 @@ func TestReadOnlyChangesNothing(t *testing.T) {
 	}
 	w = writer(t, s, "going on", content.WriterOptions{})
 	write(t, w, "part")
-	// As a crash leaves it; opening the store to write would remove it.
+	// As a crash leaves it; opening the store for writing would remove it.
 	if err := os.Mkdir(filepath.Join(dir, "ingest", "half made"), 0o700); err != nil {
 		t.Fatal(err)
 	}

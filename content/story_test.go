@@ -17,14 +17,14 @@ import (
 	"github.com/cleatproject/cleat/internal/inject"
 )
 
-// The crash tests play a story once for each step it takes on disk, and cut it off there: by an
+// The crash tests run a story once for each of its steps on disk, and interrupt it there: by an
 // error, by errors from there on, or by killing the process. Then the store is opened again, as
-// after the death of a process and as after a power loss, and has to keep what it had promised.
+// after the death of a process and as after a power loss, and must keep its promises.
 
-// testPace makes every part of the pace happen in a small ingest.
+// testPace makes all periodic actions happen in a small ingest.
 func testPace() pace { return pace{writeBack: 20_000, checkpoint: 30_000, sync: 80_000} }
 
-// noise is data that nothing else resembles, the same in every process.
+// noise returns unique data, the same in every process.
 func noise(seed uint64, size int) []byte {
 	var key [32]byte
 	key[0] = byte(seed)
@@ -33,8 +33,8 @@ func noise(seed uint64, size int) []byte {
 	return out
 }
 
-// ramDir is a directory in memory where there is one: what is tested are the steps, not the disk,
-// and their syncs are many.
+// ramDir returns a directory in memory if possible: the test is about the steps, not the disk,
+// and has many syncs.
 func ramDir(t *testing.T) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("/dev/shm", "cleat-content-")
@@ -49,17 +49,17 @@ func ramDir(t *testing.T) string {
 	return dir
 }
 
-// full is what every ingest of the story is going to be, by ref.
+// full returns the complete data of each ingest of the story, by ref.
 func full(ref string) []byte { return noise(uint64(ref[0]), 130_000) }
 
-// promises are what the store acknowledged.
+// promises is the acknowledged state.
 type promises struct {
 	offset map[string]int  // of ingests, at least
 	synced map[string]int  // likewise, after a power loss
-	blobs  map[string]bool // by ref; false from when a deletion begins
+	blobs  map[string]bool // by ref; false from the start of a deletion
 }
 
-// story is one run; say is called with each line of what was acknowledged.
+// story is one run; say is called with each acknowledged line.
 type story struct {
 	s   *Store
 	say func(line string)
@@ -109,12 +109,12 @@ func (st *story) leave(w *Writer) error {
 	return nil
 }
 
-// play is all that a store does, on the directory of the store.
+// play runs all operations of a store, on the directory of the store.
 func (st *story) play() error {
 	ctx := context.Background()
 	size := len(full("a"))
-	anew := func(w *Writer) error {
-		st.say("anew c")
+	restart := func(w *Writer) error {
+		st.say("restarted c")
 		if err := w.Truncate(0); err != nil {
 			return err
 		}
@@ -124,14 +124,14 @@ func (st *story) play() error {
 		return st.commit(w)
 	}
 	abort := func(w *Writer) error {
-		st.say("anew d")
+		st.say("restarted d")
 		return st.s.Abort(ctx, "d")
 	}
 	for _, do := range []func() error{
 		func() error { return st.ingest("a", 90_000, st.leave) },
 		func() error { return st.ingest("a", size, st.commit) },
 		func() error { return st.ingest("b", size, st.commit) },
-		func() error { return st.ingest("c", 100_000, anew) },
+		func() error { return st.ingest("c", 100_000, restart) },
 		func() error { return st.ingest("d", 90_000, abort) },
 		func() error {
 			st.say("gone b")
@@ -147,8 +147,8 @@ func (st *story) play() error {
 	return nil
 }
 
-// hear turns the lines into what must hold.
-func hear(lines []string) promises {
+// parsePromises converts the lines to the required state.
+func parsePromises(lines []string) promises {
 	p := promises{map[string]int{}, map[string]int{}, map[string]bool{}}
 	for _, line := range lines {
 		word := strings.Fields(line)
@@ -161,7 +161,7 @@ func hear(lines []string) promises {
 			p.offset[ref], _ = strconv.Atoi(word[2]) // written by say
 		case "synced":
 			p.synced[ref], _ = strconv.Atoi(word[2]) // likewise
-		case "anew":
+		case "restarted":
 			delete(p.offset, ref)
 			delete(p.synced, ref)
 		case "blob":
@@ -175,13 +175,13 @@ func hear(lines []string) promises {
 	return p
 }
 
-// steps counts what a store does on disk, and cuts it off.
+// steps counts the steps of a store on disk, and interrupts one.
 type steps struct {
 	n    int // so far
-	at   int // which one fails; 0 for none
+	at   int // the one that fails; 0 for none
 	stop func(n int) error
-	// doubt is set where the data of an ingest could not be synced: it goes back to where it was.
-	doubt bool
+	// rolledBack is set if the data of an ingest could not be synced: it is rolled back.
+	rolledBack bool
 }
 
 func (s *steps) fs() durable.FS {
@@ -191,13 +191,13 @@ func (s *steps) fs() durable.FS {
 			return nil
 		}
 		err := s.stop(s.n)
-		s.doubt = s.doubt || err != nil && op.Verb == "sync" && filepath.Base(op.Path) == dataFile
+		s.rolledBack = s.rolledBack || err != nil && op.Verb == "sync" && filepath.Base(op.Path) == dataFile
 		return err
 	}}
 }
 
-// tell plays the story in a directory.
-func tell(dir string, c *steps, say func(string)) error {
+// run runs the story in a directory.
+func run(dir string, c *steps, say func(string)) error {
 	s, err := open(dir, Options{FS: c.fs()}, "boot-1", testPace())
 	if err != nil {
 		return err

@@ -10,7 +10,7 @@ import (
 	"github.com/cleatproject/cleat/content/contenttest"
 )
 
-// direct is the store as the suite wants it.
+// direct adapts the store to the suite.
 type direct struct{ *content.Store }
 
 var _ contenttest.Store = direct{}

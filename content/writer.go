@@ -16,25 +16,25 @@ import (
 	"github.com/cleatproject/cleat/internal/durable"
 )
 
-// pace says after how many bytes a writer does what.
+// pace holds the number of bytes between periodic actions of a writer.
 type pace struct {
-	writeBack  int64 // asks the kernel to begin to write to disk
-	checkpoint int64 // keeps the running digest for this run of the machine
-	sync       int64 // puts data and running digest on disk
+	writeBack  int64 // starts write-back by the kernel
+	checkpoint int64 // saves the running digest for this boot
+	sync       int64 // syncs data and running digest
 }
 
 func defaultPace() pace { return pace{writeBack: 8 << 20, checkpoint: 64 << 20, sync: 256 << 20} }
 
-// WriterOptions say what is known of a blob before it is written. The zero value is right
-// when nothing is.
+// WriterOptions state what is known of a blob before it is written. The zero value is right
+// if nothing is.
 type WriterOptions struct {
-	// Expected is the blob's digest. If it is in the store already, Writer answers already
+	// Expected is the blob's digest. If that blob is present, Writer returns already
 	// exists.
 	Expected digest.Digest
 	// Total is the blob's size in bytes. Commit refuses another one.
 	Total int64
-	// Prove opens the ingest also where the expected blob is in the store: for a caller
-	// who lets several users of one store each show that they have the bytes.
+	// Prove opens the ingest also if the expected blob is present: for a caller
+	// that requires each of several users of a store to prove that they have the bytes.
 	Prove bool
 }
 
@@ -52,13 +52,13 @@ type Writer struct {
 	offset    int64
 	meta      ingestMeta
 	updatedAt time.Time
-	broken    error // why the data on disk may differ from what was hashed
-	dropped   bool  // the ingest was taken back for that, and has to be opened again
-	ended     error // why it is closed, if not by Close or Commit
-	named     bool  // the data has become a blob
+	broken    error // why the data on disk may differ from the hashed data
+	dropped   bool  // the ingest was rolled back for that, and has to be opened again
+	ended     error // the reason for its end, if not Close or Commit
+	named     bool  // the data is a blob
 
-	flushed, saved, synced int64 // up to where each part of the pace was done
-	tail                   *tail // nil as long as nobody follows
+	flushed, saved, synced int64 // offsets of the last action of each kind
+	tail                   *tail // nil without followers
 }
 
 var (
@@ -66,7 +66,7 @@ var (
 	_ io.ReaderFrom  = (*Writer)(nil)
 )
 
-// copyTo copies with a buffer of the store's.
+// copyTo copies with a buffer of the store.
 func (s *Store) copyTo(w io.Writer, r io.Reader) (int64, error) {
 	buf := s.bufs.Get().(*[]byte)
 	defer s.bufs.Put(buf)
@@ -91,11 +91,11 @@ func (w *Writer) Write(p []byte) (int, error) {
 	return done, nil
 }
 
-// appendLocked writes one buffer's worth of bytes at most.
+// appendLocked writes at most one buffer's worth of bytes.
 func (w *Writer) appendLocked(p []byte) (int, error) {
 	if len(p) < behindFrom {
 		n, err := w.f.WriteAt(p, w.offset)
-		w.hash.settle().Write(p[:n])
+		w.hash.wait().Write(p[:n])
 		return n, w.wroteLocked(n, err)
 	}
 	b := w.hash.buffer()
@@ -104,23 +104,23 @@ func (w *Writer) appendLocked(p []byte) (int, error) {
 	return n, w.wroteLocked(n, err)
 }
 
-// ReadFrom appends what r gives until its end. Others may use the writer while r is waited
-// for.
+// ReadFrom appends the data of r until its end. Other calls can use the writer while r
+// blocks.
 func (w *Writer) ReadFrom(r io.Reader) (int64, error) { return w.store.copyTo(w, r) }
 
-// wroteLocked counts bytes that were written, and breaks the writer where they are not those
-// that are hashed.
+// wroteLocked counts bytes that were written, and breaks the writer if they are not the
+// hashed ones.
 func (w *Writer) wroteLocked(n int, err error) error {
 	w.offset += int64(n)
 	w.updatedAt = time.Now().UTC()
-	w.tail.tell(func() { w.tail.offset = w.offset })
+	w.tail.update(func() { w.tail.offset = w.offset })
 	if err == nil {
 		err = w.paceLocked()
 	}
 	if err == nil {
 		return nil
 	}
-	// What may have come after the n bytes is not taken for data when this is taken up again.
+	// Bytes that may have been written after the first n must not be used when this is resumed.
 	if !w.dropped {
 		err = errors.Join(err, w.f.Truncate(w.offset))
 	}
@@ -128,7 +128,7 @@ func (w *Writer) wroteLocked(n int, err error) error {
 	return w.broken
 }
 
-// paceLocked does what is due after so many bytes.
+// paceLocked runs the periodic actions that are due.
 func (w *Writer) paceLocked() error {
 	p := w.store.pace
 	if w.meta.Total > 0 && w.offset == w.meta.Total {
@@ -151,7 +151,7 @@ func (w *Writer) paceLocked() error {
 
 // saveLocked writes a checkpoint.
 func (w *Writer) saveLocked(name string, write func(string, []byte, fs.FileMode) error) error {
-	c, err := takeCheckpoint(w.f, w.hash.settle(), w.algorithm, w.offset, w.store.boot)
+	c, err := takeCheckpoint(w.f, w.hash.wait(), w.algorithm, w.offset, w.store.boot)
 	if err != nil {
 		return err
 	}
@@ -166,10 +166,10 @@ func (w *Writer) saveLocked(name string, write func(string, []byte, fs.FileMode)
 	return nil
 }
 
-// syncLocked puts the ingest as it is on disk: the data, then a checkpoint that says so.
+// syncLocked syncs the ingest: the data, then a checkpoint of it.
 func (w *Writer) syncLocked() error {
 	if err := w.f.Sync(); err != nil {
-		return w.doubtLocked(err)
+		return w.rollBackLocked(err)
 	}
 	if w.synced == 0 {
 		// The first time: the ingest itself has to be found again.
@@ -187,10 +187,10 @@ func (w *Writer) syncLocked() error {
 	return nil
 }
 
-// doubtLocked takes an ingest whose data could not be synced back to what was synced before:
-// what the kernel has in memory of the rest and what is on disk may differ from now on, and
-// a later sync would not say so. The writer is of no use any more.
-func (w *Writer) doubtLocked(err error) error {
+// rollBackLocked rolls an ingest whose data could not be synced back to its last synced state:
+// from now on the kernel's memory and the disk may differ, and
+// a later sync would not report it. The writer is unusable afterwards.
+func (w *Writer) rollBackLocked(err error) error {
 	w.dropped = true
 	if w.synced > 0 {
 		rerr := w.store.disk.Remove(filepath.Join(w.dir, stateFile))
@@ -213,12 +213,12 @@ func (w *Writer) usableLocked() error {
 		if w.ended != nil {
 			return w.ended
 		}
-		return fmt.Errorf("ingest %q: its writer is closed: %w", w.ref, errdefs.ErrFailedPrecondition)
+		return fmt.Errorf("ingest %q: writer is closed: %w", w.ref, errdefs.ErrFailedPrecondition)
 	}
 	return w.broken
 }
 
-// Status says how far the ingest has come.
+// Status returns the progress of the ingest.
 func (w *Writer) Status() Status {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -228,14 +228,14 @@ func (w *Writer) Status() Status {
 	}
 }
 
-// Digest returns the digest of what was written so far.
+// Digest returns the digest of the data written so far.
 func (w *Writer) Digest() digest.Digest {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return digest.NewDigest(w.algorithm, w.hash.settle())
+	return digest.NewDigest(w.algorithm, w.hash.wait())
 }
 
-// Truncate drops what was written. Only 0 is possible as size.
+// Truncate discards the data. size must be 0.
 func (w *Writer) Truncate(size int64) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -245,19 +245,19 @@ func (w *Writer) Truncate(size int64) error {
 	if w.f == nil || w.dropped {
 		return w.usableLocked()
 	}
-	w.tail.tell(func() { w.tail.offset, w.tail.times = 0, w.tail.times+1 })
+	w.tail.update(func() { w.tail.offset, w.tail.restarts = 0, w.tail.restarts+1 })
 	if err := w.truncateLocked(); err != nil {
 		w.broken = ingestError("truncate", w.ref, err)
 		return w.broken
 	}
 	w.broken = nil
 	w.offset, w.flushed, w.saved, w.synced = 0, 0, 0, 0
-	w.hash.settle().Reset()
+	w.hash.wait().Reset()
 	w.updatedAt = time.Now().UTC()
 	return nil
 }
 
-// truncateLocked forgets the checkpoints, durably, before the data that they are of.
+// truncateLocked removes the checkpoints, durably, before their data.
 func (w *Writer) truncateLocked() error {
 	var gone bool
 	for _, name := range [...]string{stateFile, syncedFile} {
@@ -275,7 +275,7 @@ func (w *Writer) truncateLocked() error {
 	return w.f.Truncate(0)
 }
 
-// Close leaves the ingest to be taken up again, with what was written on disk. It does
+// Close syncs the data and leaves the ingest to be resumed. It does
 // nothing after Commit or Close.
 func (w *Writer) Close() error {
 	w.mu.Lock()
@@ -293,7 +293,7 @@ func (w *Writer) Close() error {
 	return w.closeLocked(err)
 }
 
-// Discard ends the writer and drops the ingest. It does nothing after Commit or Close.
+// Discard ends the writer and deletes the ingest. It does nothing after Commit or Close.
 func (w *Writer) Discard() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -303,7 +303,7 @@ func (w *Writer) Discard() error {
 	return w.closeLocked(w.store.removeIngest(w.dir, w.ref))
 }
 
-// abort is Discard for somebody else; false if the writer had ended by itself.
+// abort is Discard by another caller; false if the writer had already ended.
 func (w *Writer) abort() (bool, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -314,14 +314,14 @@ func (w *Writer) abort() (bool, error) {
 	return true, w.closeLocked(w.store.removeIngest(w.dir, w.ref))
 }
 
-// closeLocked frees what the writer holds; err is what went wrong on the way here.
+// closeLocked releases the writer's resources; err is the error so far.
 func (w *Writer) closeLocked(err error) error {
 	w.hash.stop()
 	err = errors.Join(err, w.f.Close())
 	w.f = nil
-	w.tail.tell(func() {
+	w.tail.update(func() {
 		if w.tail.end == nil {
-			w.tail.end = fmt.Errorf("follow ingest %q: its writer has ended: %w", w.ref, errdefs.ErrAborted)
+			w.tail.end = fmt.Errorf("follow ingest %q: writer has ended: %w", w.ref, errdefs.ErrAborted)
 		}
 	})
 	w.store.unlock(w.ref)

@@ -20,7 +20,7 @@ import (
 	"github.com/cleatproject/cleat/content"
 )
 
-// flaky is a context that ends when it has been asked n times.
+// flaky is a context that ends when it has been checked n times.
 type flaky struct {
 	context.Context
 	mu sync.Mutex
@@ -36,9 +36,9 @@ func (c *flaky) Err() error {
 	return nil
 }
 
-// A client may leave at any moment: a writer that is not opened leaves no ingest, and one
-// that was there stays.
-func TestWriterThatIsCancelledWhileItOpens(t *testing.T) {
+// A client may cancel at any moment: a writer that is not opened leaves no ingest, and an existing
+// ingest is kept.
+func TestWriter_CancelledWhileOpening(t *testing.T) {
 	for n := range 20 {
 		s, _ := open(t)
 		w, err := s.Writer(&flaky{Context: t.Context(), n: n}, "r", content.WriterOptions{Expected: digest.FromString("hello")})
@@ -51,7 +51,7 @@ func TestWriterThatIsCancelledWhileItOpens(t *testing.T) {
 			break
 		}
 		if !errors.Is(err, context.Canceled) {
-			t.Errorf("asked %d times: %v", n, err)
+			t.Errorf("checked %d times: %v", n, err)
 		}
 		visible(t, s, 0, 0)
 	}
@@ -79,9 +79,9 @@ func TestWriterThatIsCancelledWhileItOpens(t *testing.T) {
 }
 
 // Neither goroutines nor descriptors are left, however a writer ends.
-func TestWritersLeaveNothing(t *testing.T) {
+func TestWriter_LeavesNothing(t *testing.T) {
 	s, _ := open(t)
-	data := bytes.Repeat([]byte("0123456789abcdef"), 16<<10) // enough to be hashed beside the write
+	data := bytes.Repeat([]byte("0123456789abcdef"), 16<<10) // enough to be hashed in parallel with the write
 	use := func(i int) {
 		w, err := s.Writer(t.Context(), fmt.Sprint("r", i%4), content.WriterOptions{})
 		if err != nil {
@@ -121,7 +121,7 @@ func TestWritersLeaveNothing(t *testing.T) {
 	}
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
-	for deadline := time.Now().Add(time.Minute); runtime.NumGoroutine() > goroutines; <-tick.C { // one that has told its end is still there
+	for deadline := time.Now().Add(time.Minute); runtime.NumGoroutine() > goroutines; <-tick.C { // one that has reported its end still exists
 		if time.Now().After(deadline) {
 			t.Fatalf("%d goroutines, were %d", runtime.NumGoroutine(), goroutines)
 		}
@@ -131,8 +131,8 @@ func TestWritersLeaveNothing(t *testing.T) {
 	}
 }
 
-// What an ingest allocates does not depend on the blob's size.
-func TestAllocationsDoNotGrowWithTheBlob(t *testing.T) {
+// The allocations of an ingest do not depend on the blob's size.
+func TestWriter_AllocationsDoNotGrowWithBlob(t *testing.T) {
 	s, _ := open(t)
 	chunk := bytes.Repeat([]byte("x"), 1<<20)
 	measure := func(chunks int) (allocs, total uint64) {
@@ -176,7 +176,7 @@ func TestAllocationsDoNotGrowWithTheBlob(t *testing.T) {
 	small, smallBytes := measure(2)
 	big, bigBytes := measure(128)
 	t.Logf("2 MiB: %d allocations of %d bytes; 128 MiB: %d of %d", small, smallBytes, big, bigBytes)
-	// A checkpoint each 64 MiB is all that may be added; the buffers may be made anew.
+	// Only a checkpoint each 64 MiB may be added; the buffers may be allocated anew.
 	if big > small+4*100 || bigBytes > smallBytes+5<<20 {
 		t.Errorf("2 MiB: %d allocations of %d bytes; 128 MiB: %d of %d", small, smallBytes, big, bigBytes)
 	}
@@ -187,8 +187,8 @@ type endless []byte
 
 func (e endless) Read(p []byte) (int, error) { return copy(p, e), nil }
 
-// A section gives its bytes to whatever it is copied to, from where it stands.
-func TestSections(t *testing.T) {
+// A section copies its bytes from its position to any writer.
+func TestSection(t *testing.T) {
 	s, dir := open(t)
 	d, _ := store(t, s, dir, "0123456789")
 	r, err := s.ReaderAt(t.Context(), d)
@@ -224,7 +224,7 @@ func TestSections(t *testing.T) {
 	}
 }
 
-// destinations are what bytes are copied to: memory, a file, a socket.
+// destinations are the targets of copies: memory, a file, a socket.
 func destinations(t *testing.T) map[string]func(io.Reader) (string, int64, error) {
 	return map[string]func(io.Reader) (string, int64, error){
 		"memory": func(r io.Reader) (string, int64, error) {
@@ -264,7 +264,7 @@ func destinations(t *testing.T) map[string]func(io.Reader) (string, int64, error
 	}
 }
 
-// seen is a destination that, as files and sockets do, takes from the kernel what is a file.
+// seen is a destination that, as files and sockets do, takes a file's data from the kernel.
 type seen struct{ src io.Reader }
 
 func (s *seen) Write([]byte) (int, error) { return 0, errors.New("the bytes came through memory") }
@@ -274,7 +274,7 @@ func (s *seen) ReadFrom(r io.Reader) (int64, error) {
 	return io.Copy(io.Discard, r)
 }
 
-func TestFilesAreHandedToTheKernel(t *testing.T) {
+func TestSection_CopiesInKernel(t *testing.T) {
 	s, dir := open(t)
 	d, _ := store(t, s, dir, "0123456789")
 	r, err := s.ReaderAt(t.Context(), d)
@@ -301,7 +301,7 @@ func TestFilesAreHandedToTheKernel(t *testing.T) {
 	}
 }
 
-func TestStaleIngestsAreDropped(t *testing.T) {
+func TestAbortStale_DropsOldIngests(t *testing.T) {
 	s, dir := open(t)
 	age := func(ref string, by time.Duration) {
 		path := filepath.Join(dir, "ingest", digest.FromString(ref).Encoded(), "data")
@@ -321,7 +321,7 @@ func TestStaleIngestsAreDropped(t *testing.T) {
 			age(ref, time.Hour)
 		}
 	}
-	// The times lie ahead so that no ingest is older than its start.
+	// The times are in the future so that no ingest is older than its start.
 	age("young", 3*time.Hour)
 	dropped, err := s.AbortStale(t.Context(), time.Now().Add(2*time.Hour), func(st content.Status) bool { return st.Ref != "old but not meant" })
 	if err != nil || len(dropped) != 1 || dropped[0].Ref != "old" || dropped[0].Offset != 1 {
@@ -329,12 +329,12 @@ func TestStaleIngestsAreDropped(t *testing.T) {
 	}
 	visible(t, s, 0, 3)
 	if _, err := s.Status(t.Context(), "old"); !errdefs.IsNotFound(err) {
-		t.Errorf("it is still there: %v", err)
+		t.Errorf("it still exists: %v", err)
 	}
 }
 
-// An ingest that a power loss left with rubbish for its meta is none, and hides no other.
-func TestDamagedMetaIsNoIngest(t *testing.T) {
+// An ingest whose meta a power loss turned into rubbish is not one, and hides no other.
+func TestOpen_DamagedMeta_IsNotAnIngest(t *testing.T) {
 	for name, raw := range map[string]string{"empty": "", "zeros": "\x00\x00\x00", "of another": `{"version":1,"ref":"other"}`} {
 		s, dir := open(t)
 		for _, ref := range []string{"good", "bad"} {
@@ -350,7 +350,7 @@ func TestDamagedMetaIsNoIngest(t *testing.T) {
 		visible(t, s, 0, 1)
 		w := writer(t, s, "bad", content.WriterOptions{})
 		if off := w.Status().Offset; off != 0 {
-			t.Errorf("%s: it goes on at %d", name, off)
+			t.Errorf("%s: resumed at %d", name, off)
 		}
 		if err := w.Close(); err != nil {
 			t.Error(err)

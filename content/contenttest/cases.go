@@ -118,7 +118,7 @@ func resumeRestarted(s *suite) {
 	s.resumed(w, opts)
 }
 
-// resumed checks the ingest "r" of which hel was written, and ends it.
+// resumed checks the ingest "r" with the data hel, and ends it.
 func (s *suite) resumed(w Writer, opts content.WriterOptions) {
 	s.Helper()
 	st := w.Status()
@@ -205,7 +205,7 @@ func twice(s *suite) {
 	s.class("second commit", b.Commit(s.ctx, 0, ""), errdefs.IsAlreadyExists)
 	s.has(1, 0)
 	_, err := s.Writer(s.ctx, "c", content.WriterOptions{Expected: digest.FromString("x")})
-	s.class("writer for what is there", err, errdefs.IsAlreadyExists)
+	s.class("writer for a present blob", err, errdefs.IsAlreadyExists)
 	s.has(1, 0)
 }
 
@@ -239,7 +239,7 @@ func many(s *suite) {
 	s.has(1, 0)
 }
 
-func sideBySide(s *suite) {
+func inParallel(s *suite) {
 	var wg sync.WaitGroup
 	for i := range 16 {
 		wg.Go(func() {
@@ -371,7 +371,7 @@ func cancelled(s *suite) {
 	ctx, cancel := context.WithCancel(s.ctx)
 	cancel()
 	if _, err := s.Writer(ctx, "r", content.WriterOptions{}); err == nil {
-		s.Error("a writer was opened for a client that had gone")
+		s.Error("a writer was opened for a cancelled client")
 	}
 	s.has(0, 0)
 }

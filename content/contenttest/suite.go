@@ -1,5 +1,5 @@
-// Package contenttest is the suite that every way to a content store has to pass: the store
-// itself, and the same over the daemon's API.
+// Package contenttest is the conformance suite of a content store, used for the store
+// itself, and for the daemon's API.
 package contenttest
 
 import (
@@ -13,7 +13,7 @@ import (
 	"github.com/cleatproject/cleat/content"
 )
 
-// Store is a content store as its users see it.
+// Store is a content store as seen by its users.
 type Store interface {
 	Info(ctx context.Context, d digest.Digest) (content.Info, error)
 	Walk(ctx context.Context, fn func(content.Info) error) error
@@ -41,8 +41,8 @@ type Writer interface {
 	Truncate(size int64) error
 }
 
-// Run tests the store that open makes, which is empty. The function restart that open
-// returns gives the same store once more, as after a restart of the process that has it.
+// Run tests the store that open returns, which is empty. The function restart that open
+// returns opens the same store again, as after a restart of its process.
 func Run(t *testing.T, open func(t *testing.T) (s Store, restart func() Store)) {
 	for name, test := range map[string]func(*suite){
 		"CommitMakesVisible":       commitMakesVisible,
@@ -67,7 +67,7 @@ func Run(t *testing.T, open func(t *testing.T) (s Store, restart func() Store)) 
 		"BigWritesInOddSizes":      oddSizes,
 		"MismatchCanBeginAnew":     mismatchAnew,
 		"OldIngestKeepsItsStart":   keepsStart,
-		"ManyIngestsSideBySide":    sideBySide,
+		"ManyIngestsInParallel":    inParallel,
 		"DeletedCanBeWrittenAgain": writtenAgain,
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -96,7 +96,7 @@ func (s *suite) writer(ref string, opts content.WriterOptions) Writer {
 	s.Helper()
 	w, err := s.Writer(s.ctx, ref, opts)
 	s.must(err)
-	s.Cleanup(func() { _ = w.Close() }) // whether or not the test got there
+	s.Cleanup(func() { _ = w.Close() }) // even if the test fails before
 	return w
 }
 
@@ -109,7 +109,7 @@ func (s *suite) write(w io.Writer, data string) {
 	}
 }
 
-// blob stores one.
+// blob stores a blob.
 func (s *suite) blob(data string) digest.Digest {
 	s.Helper()
 	d := digest.FromString(data)
@@ -136,7 +136,7 @@ func (s *suite) class(what string, err error, is func(error) bool) {
 	}
 }
 
-// has checks how many blobs and ingests there are.
+// has checks the numbers of blobs and ingests.
 func (s *suite) has(blobs, ingests int) {
 	s.Helper()
 	var n int

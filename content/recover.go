@@ -12,18 +12,18 @@ import (
 	"github.com/cleatproject/cleat/internal/durable"
 )
 
-// settle brings every ingest into the state in which this run of the machine goes on with
-// it, and removes what is none. Before the first request: no writer is open.
-func (s *Store) settle() error {
+// recover prepares every ingest for being resumed in this boot, and removes directories that
+// are not ingests. It runs before the first request: no writer is open.
+func (s *Store) recover() error {
 	entries, err := os.ReadDir(s.ingests())
 	if err != nil {
 		return fmt.Errorf("list ingests: %w", err)
 	}
 	for _, e := range entries {
 		dir := filepath.Join(s.ingests(), e.Name())
-		// On a disk that takes no writes it is settled when it is opened (Writer.open).
-		if err := s.settleIngest(dir); err != nil && !takesNoWrites(err) {
-			return fmt.Errorf("settle ingest %s: %w", dir, err)
+		// If the disk cannot be written, it is recovered when it is opened (Writer.open).
+		if err := s.recoverIngest(dir); err != nil && !takesNoWrites(err) {
+			return fmt.Errorf("recover ingest %s: %w", dir, err)
 		}
 	}
 	return nil
@@ -39,25 +39,25 @@ func takesNoWrites(err error) bool {
 	return false
 }
 
-// settled returns the meta file of an ingest that was there at open, settled if it could not be then.
-func (s *Store) settled(dir string) (ingestMeta, error) {
+// recoveredMeta returns the meta file of an ingest that existed at open, recovered if it could not be then.
+func (s *Store) recoveredMeta(dir string) (ingestMeta, error) {
 	meta, err := s.readMeta(dir)
 	if err != nil || s.boot == "" || meta.Boot == s.boot {
 		return meta, err
 	}
-	if err := s.settleIngest(dir); err != nil {
+	if err := s.recoverIngest(dir); err != nil {
 		return meta, err
 	}
 	return s.readMeta(dir)
 }
 
-func (s *Store) settleIngest(dir string) error {
+func (s *Store) recoverIngest(dir string) error {
 	meta, err := s.readMeta(dir)
 	if err == nil {
 		_, err = os.Stat(filepath.Join(dir, dataFile))
 	}
 	if errors.Is(err, fs.ErrNotExist) {
-		return s.disk.RemoveTree(dir, dataFile) // broken off at its creation or its removal
+		return s.disk.RemoveTree(dir, dataFile) // interrupted in its creation or removal
 	}
 	if err != nil {
 		return err
@@ -71,7 +71,7 @@ func (s *Store) settleIngest(dir string) error {
 	return s.rewind(dir, meta)
 }
 
-// removeTemps removes files whose writing was broken off.
+// removeTemps removes files whose writing was interrupted.
 func (s *Store) removeTemps(dir string) error {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -87,8 +87,8 @@ func (s *Store) removeTemps(dir string) error {
 	return nil
 }
 
-// rewind takes an ingest back to what was surely on disk when the machine stopped. The
-// order matters: as long as meta speaks of the old run, all of it is done again.
+// rewind truncates an ingest to the data that is known to be on disk after the machine stopped. The
+// order matters: as long as meta names the old boot, all of it is done again.
 func (s *Store) rewind(dir string, meta ingestMeta) (err error) {
 	f, err := s.disk.OpenFile(filepath.Join(dir, dataFile), os.O_RDWR, 0)
 	if err != nil {
@@ -112,7 +112,7 @@ func (s *Store) rewind(dir string, meta ingestMeta) (err error) {
 			return err
 		}
 	}
-	// Durably before any byte is written over: or the next power loss might bring it back.
+	// Durably before any byte is overwritten: otherwise the next power loss might bring it back.
 	if err := s.disk.SyncDir(dir); err != nil {
 		return err
 	}
