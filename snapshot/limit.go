@@ -9,24 +9,24 @@ import (
 	"github.com/cleatproject/cleat/internal/bytesize"
 )
 
-// Limited is a Driver that can limit what a snapshot holds itself, its parents not counted unless it
+// Limited is a Driver that can limit the storage of a snapshot itself, without its parents unless it
 // copies them.
 type Limited interface {
 	Driver
-	// PrepareLimited is Prepare of an active snapshot that holds no more than a number of bytes on disk;
-	// whoever writes more gets ENOSPC or EDQUOT. Failed precondition where the file system below does not
-	// keep limits, resource exhausted where a copy of a parent takes more; nothing is left then.
+	// PrepareLimited is Prepare of an active snapshot with at most a number of bytes on disk;
+	// further writes fail with ENOSPC or EDQUOT. Failed precondition if the file system does not
+	// support limits, resource exhausted if a copy of a parent needs more; nothing is left then.
 	PrepareLimited(ctx context.Context, id uint64, parents []uint64, bytes int64) error
-	// SetLimit changes the limit of a snapshot that PrepareLimited made, to less than it holds as well;
-	// 0 takes it away. Not found if there is no such snapshot, failed precondition if it was made
+	// SetLimit changes the limit of a snapshot created by PrepareLimited, also to less than its usage;
+	// 0 removes it. Not found if there is no such snapshot, failed precondition if it was created
 	// without a limit.
 	SetLimit(ctx context.Context, id uint64, bytes int64) error
 }
 
-// MinLimit is the least that a snapshot can be limited to: a file system needs some for directories.
+// MinLimit is the minimal limit of a snapshot: a file system needs some space for directories.
 const MinLimit = 1 << 20
 
-// CheckLimit refuses limits that make no sense, as invalid arguments.
+// CheckLimit returns an invalid argument for a limit below the minimum.
 func CheckLimit(bytes int64) error {
 	if bytes < MinLimit {
 		return fmt.Errorf("a limit of %d bytes: want at least %d: %w", bytes, MinLimit, errdefs.ErrInvalidArgument)
@@ -34,8 +34,8 @@ func CheckLimit(bytes int64) error {
 	return nil
 }
 
-// ParseLimit reads a limit: a size as of bytesize.ParseWhole. It is an invalid argument if it is none, or one that
-// CheckLimit refuses.
+// ParseLimit parses a limit: a size in the form of bytesize.ParseWhole. It is an invalid argument if it is
+// not a size, or a limit that CheckLimit refuses.
 func ParseLimit(text string) (int64, error) {
 	bytes, err := bytesize.ParseWhole(text)
 	if err != nil {

@@ -1,21 +1,21 @@
-// Package snapshot says what a snapshot driver is: the party that keeps the directories
-// behind the layers and the writable file systems of containers.
+// Package snapshot defines the snapshot driver, which manages the directories
+// of the layers and the writable file systems of containers.
 //
 // A snapshot is a directory with a number. An active one can be written; committing it
-// makes it a layer that others build upon; a view is read-only. What the snapshots are
-// called, who owns them, what their parents and labels are is not the driver's business:
-// those records live in the metadata database, in the same transaction as the containers
-// that use them. A driver is told the numbers and does the directories.
+// makes it a layer that can be a parent of others; a view is read-only. Names, owners,
+// parents and labels of snapshots are not known to the driver:
+// those records are in the metadata database, in the same transaction as the containers
+// that use them. A driver gets the numbers and manages the directories.
 //
-// The order of steps that keeps the two in accord through crashes:
+// The order of steps that keeps the two consistent through crashes:
 //
 //   - create: reserve a number, Driver.Prepare, commit the record; undo by Driver.Remove.
 //   - commit: Driver.Commit (the data is on disk when it returns), then commit the record.
 //   - remove: delete the record, then Driver.Remove.
-//   - at start: Driver.Cleanup with the numbers that have records, which removes what a
-//     crash left between the steps.
+//   - at start: Driver.Cleanup with the numbers that have records, which removes the
+//     remains of interrupted steps.
 //
-// Package snapshottest holds the suite every driver has to pass.
+// Package snapshottest has the conformance suite of drivers.
 package snapshot
 
 import (
@@ -24,7 +24,7 @@ import (
 	"github.com/cleatproject/cleat/mount"
 )
 
-// Kind is what can be done with a snapshot. The numbers are those of containerd's API and
+// Kind is the kind of a snapshot. The numbers are those of containerd's API and
 // are stored on disk.
 type Kind uint8
 
@@ -36,7 +36,7 @@ const (
 	KindCommitted Kind = 3 // complete, can be a parent
 )
 
-// String returns the word used in listings and filters.
+// String returns the name used in listings and filters.
 func (k Kind) String() string {
 	switch k {
 	case KindView:
@@ -50,47 +50,47 @@ func (k Kind) String() string {
 	}
 }
 
-// Usage is what a snapshot holds itself, without its parents.
+// Usage is the storage of a snapshot itself, without its parents.
 type Usage struct {
 	Size   int64 // bytes allocated on disk
 	Inodes int64
 }
 
-// Layered is a Driver whose snapshots hold no more than their own files, in the form that the overlay
-// file system stacks. One that is prepared without parents can therefore be filled before those are
-// there, and its record be given parents when it is committed.
+// Layered is a Driver whose snapshots contain only their own files, in the form that the overlay
+// file system stacks. One that is prepared without parents can therefore be filled before those
+// exist, and its record can get parents when it is committed.
 type Layered interface {
 	Driver
-	// UserXattr tells whether opaque directories carry user.overlay.opaque, for overlays that are
+	// UserXattr reports whether opaque directories have user.overlay.opaque, for overlays that are
 	// mounted with userxattr, instead of trusted.overlay.opaque.
 	UserXattr() bool
 }
 
-// Driver keeps the directories of snapshots. Numbers are given by the caller, are never 0,
+// Driver manages the directories of snapshots. Numbers are chosen by the caller, are never 0,
 // and parents are listed nearest first; parents must be committed. All methods are safe
 // for concurrent use on different numbers; calls on one number must be serialised by the
-// caller, except Remove and Cleanup, which may meet anything.
+// caller, except Remove and Cleanup, which are safe with all calls.
 type Driver interface {
-	// Name is the name clients choose the driver by.
+	// Name returns the name by which clients select the driver.
 	Name() string
-	// Prepare makes an empty snapshot of the kind KindActive or KindView. What a crashed
-	// call left under the same number is replaced. After an error nothing is left.
+	// Prepare creates an empty snapshot of the kind KindActive or KindView. The remains of a crashed
+	// call for the same number are replaced. After an error nothing is left.
 	Prepare(ctx context.Context, id uint64, parents []uint64, kind Kind) error
-	// Mounts describes how to attach the snapshot. It does no I/O on the snapshot's data, and
-	// answers the same for the same arguments. ctx bounds asking, where another process
-	// keeps the snapshot.
+	// Mounts returns the mounts of the snapshot. It does no I/O on the snapshot's data, and
+	// returns the same for the same arguments. ctx bounds the call if another process
+	// manages the snapshot.
 	Mounts(ctx context.Context, id uint64, parents []uint64, kind Kind) ([]mount.Mount, error)
-	// Commit puts the snapshot's data on disk and measures it. It can be repeated. The
-	// caller sees to it that nobody writes any more.
+	// Commit syncs the snapshot's data and measures it. It can be repeated. The
+	// caller ensures that there are no more writes.
 	Commit(ctx context.Context, id uint64) (Usage, error)
-	// Usage measures the snapshot; while it is written to, roughly. Not found if it does
+	// Usage measures the snapshot; the result is approximate during writes. Not found if it does
 	// not exist.
 	Usage(ctx context.Context, id uint64) (Usage, error)
-	// Remove deletes the snapshot. It is idempotent: one that does not exist is no error.
+	// Remove deletes the snapshot. It is idempotent: a missing one is not an error.
 	Remove(ctx context.Context, id uint64) error
-	// Cleanup removes every snapshot live denies, and the remains of interrupted
+	// Cleanup removes snapshots for which live returns false, and the remains of interrupted
 	// removals. It returns the numbers removed.
 	Cleanup(ctx context.Context, live func(id uint64) bool) ([]uint64, error)
-	// Close frees what the driver holds. Snapshots and their mounts stay.
+	// Close releases the driver's resources. Snapshots and their mounts are kept.
 	Close() error
 }

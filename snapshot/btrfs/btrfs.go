@@ -1,11 +1,11 @@
 // Package btrfs is the snapshot driver on subvolumes of btrfs.
 //
-// Each snapshot is a directory ROOT/<number> with the subvolume fs, which holds the whole file
+// Each snapshot is a directory ROOT/<number> with the subvolume fs, which has the complete file
 // system: that of a snapshot with parents begins as the kernel's snapshot of the nearest one, which
-// costs the same whatever its size. The file parent holds that one's number, by which usage tells
-// what is the snapshot's own.
+// costs the same whatever its size. The file parent has that one's number, by which usage determines
+// the snapshot's own storage.
 //
-// Guarantees: a snapshot appears whole or not at all; what Commit measured is on disk, and can no
+// Guarantees: a snapshot appears complete or not at all; the data measured by Commit is on disk, and can no
 // longer be written, because the subvolume is made read-only.
 //
 // Caveats: ROOT has to be on btrfs. Usage reads every file's attributes.
@@ -30,7 +30,7 @@ import (
 	"github.com/cleatproject/cleat/snapshot/internal/dirs"
 )
 
-// Name is the name clients choose this driver by.
+// Name is the name by which clients select this driver.
 const Name = "btrfs"
 
 const (
@@ -38,13 +38,13 @@ const (
 	parentName = "parent"
 )
 
-// Driver is the btrfs driver. Make one with Open.
+// Driver is the btrfs driver. Open returns one.
 type Driver struct{ dirs *dirs.Dirs }
 
 var _ snapshot.Driver = (*Driver)(nil)
 
-// Open returns a driver that keeps its snapshots in root, which it makes if it is missing. It is a
-// failed precondition if that is not on btrfs, or this process may not make subvolumes there.
+// Open returns a driver with its snapshots in root, which it creates if it is missing. Failed
+// precondition if that is not on btrfs, or this process may not create subvolumes there.
 func Open(root string) (*Driver, error) {
 	d, err := dirs.Open(root, remove)
 	if err == nil {
@@ -100,7 +100,7 @@ func (d *Driver) fill(dir string, parents []uint64, kind snapshot.Kind) error {
 		return fmt.Errorf("parent: %w", dirs.NotFound(err))
 	}
 	if kind == snapshot.KindView {
-		return os.Mkdir(fsDir, 0o700) // the parent itself is what is seen
+		return os.Mkdir(fsDir, 0o700) // the view shows the parent itself
 	}
 	if err := snapshotSubvolume(parent, fsDir); err != nil {
 		return err
@@ -125,7 +125,7 @@ func (d *Driver) Commit(ctx context.Context, id uint64) (snapshot.Usage, error) 
 	return d.Usage(ctx, id)
 }
 
-// Usage implements snapshot.Driver: what differs from the parent, without the extents that are
+// Usage implements snapshot.Driver: the difference from the parent, without extents that are
 // shared with it.
 func (d *Driver) Usage(ctx context.Context, id uint64) (snapshot.Usage, error) {
 	parent, err := d.parent(id)
@@ -152,12 +152,12 @@ func (d *Driver) parent(id uint64) (string, error) {
 	}
 	n, err := strconv.ParseUint(string(text), 10, 64)
 	if err != nil {
-		return "", fmt.Errorf("read the number of its parent: %w: %w", err, errdefs.ErrDataLoss)
+		return "", fmt.Errorf("read number of the parent: %w: %w", err, errdefs.ErrDataLoss)
 	}
 	return d.FS(n), nil
 }
 
-// unchanged tells whether a file is the one that is at a path of the parent: a snapshot keeps inode
+// unchanged reports whether a file is the one at a path of the parent: a snapshot keeps inode
 // numbers and times.
 func unchanged(path string, fi fs.FileInfo) bool {
 	var st unix.Stat_t
@@ -179,5 +179,5 @@ func (d *Driver) Cleanup(ctx context.Context, live func(id uint64) bool) ([]uint
 // Close implements snapshot.Driver.
 func (d *Driver) Close() error { return nil }
 
-// FS returns the directory that holds a snapshot's file system.
+// FS returns the directory with a snapshot's file system.
 func (d *Driver) FS(id uint64) string { return d.dirs.Path(id, fsName) }

@@ -26,13 +26,13 @@ func TestConformance(t *testing.T) {
 	snapshottest.Run(t, snapshottest.Config{Open: open, Root: snapshottest.On(t, "btrfs")})
 }
 
-func TestElsewhereItSaysWhatToDo(t *testing.T) {
+func TestOpen_NotBtrfs(t *testing.T) {
 	if _, err := btrfs.Open(t.TempDir()); !errdefs.IsFailedPrecondition(err) {
 		t.Errorf("opened on another file system: %v", err)
 	}
 }
 
-func TestSubvolumesWithinGoToo(t *testing.T) {
+func TestRemove_NestedSubvolumes(t *testing.T) {
 	ctx := context.Background()
 	root := filesystem(t)
 	d, err := btrfs.Open(root)
@@ -42,7 +42,7 @@ func TestSubvolumesWithinGoToo(t *testing.T) {
 	if err := d.Prepare(ctx, 1, nil, snapshot.KindActive); err != nil {
 		t.Fatal(err)
 	}
-	// As a container does that keeps btrfs snapshots of its own.
+	// As a container does that has btrfs snapshots of its own.
 	for _, args := range [][]string{
 		{"create", "outer"}, {"create", "outer/inner"}, {"snapshot", "-r", "outer", "frozen"},
 	} {
@@ -66,7 +66,7 @@ func TestSubvolumesWithinGoToo(t *testing.T) {
 	}
 }
 
-func TestACommittedLayerCannotBeWritten(t *testing.T) {
+func TestCommit_MakesLayerReadOnly(t *testing.T) {
 	ctx := context.Background()
 	d, err := btrfs.Open(filesystem(t))
 	if err != nil {
@@ -92,6 +92,6 @@ func TestACommittedLayerCannotBeWritten(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(filepath.Join(dir, "late"), nil, 0o600); err == nil {
-		t.Error("a committed layer was written through a mount that was left")
+		t.Error("a committed layer was written through an old mount")
 	}
 }

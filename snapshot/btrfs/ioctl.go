@@ -40,7 +40,7 @@ type volArgsV2 struct {
 	name    [4040]byte
 }
 
-// createSubvolume makes an empty subvolume at path, mode 0755.
+// createSubvolume creates an empty subvolume at path, mode 0755.
 func createSubvolume(path string) error {
 	return inParent(path, func(dir *os.File, name string) error {
 		var args volArgs
@@ -49,7 +49,7 @@ func createSubvolume(path string) error {
 	})
 }
 
-// snapshotSubvolume makes path a writable snapshot of the subvolume at source.
+// snapshotSubvolume creates path as a writable snapshot of the subvolume at source.
 func snapshotSubvolume(source, path string) error {
 	src, err := os.Open(source)
 	if err != nil {
@@ -63,7 +63,7 @@ func snapshotSubvolume(source, path string) error {
 	})
 }
 
-// destroySubvolume deletes the subvolume at path; the kernel frees its blocks by and by.
+// destroySubvolume deletes the subvolume at path; the kernel frees its blocks in the background.
 func destroySubvolume(path string) error {
 	return inParent(path, func(dir *os.File, name string) error {
 		var args volArgs
@@ -93,7 +93,7 @@ func setReadOnly(path string, on bool) error {
 	return ioctl(f, iocSubvolSetFlags, unsafe.Pointer(&want), "set flags of subvolume", path)
 }
 
-// isSubvolume tells whether path is the root of a subvolume.
+// isSubvolume reports whether path is the root of a subvolume.
 func isSubvolume(path string) bool {
 	var st unix.Stat_t
 	return unix.Lstat(path, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR && st.Ino == firstInode

@@ -20,7 +20,7 @@ func remove(dir string) error {
 	return os.RemoveAll(dir)
 }
 
-// removeSubvolume deletes a subvolume, and first those that a container has made within it.
+// removeSubvolume deletes a subvolume, after nested ones that a container has created.
 func removeSubvolume(path string) error {
 	err := destroySubvolume(path)
 	if !errors.Is(err, unix.ENOTEMPTY) {
@@ -30,7 +30,7 @@ func removeSubvolume(path string) error {
 	if err != nil {
 		return err
 	}
-	// What is in a read-only one cannot be deleted; from the outermost to the innermost.
+	// The content of a read-only one cannot be deleted; from the outermost to the innermost.
 	for _, sub := range append([]string{path}, nested...) {
 		if err := setReadOnly(sub, false); err != nil {
 			return err
@@ -45,7 +45,7 @@ func removeSubvolume(path string) error {
 	return nil
 }
 
-// within returns the subvolumes below a directory, each after those it is in.
+// within returns the subvolumes below a directory, each after its parent.
 func within(dir string) (list []string, err error) {
 	err = filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
 		if err == nil && path != dir && e.IsDir() && isSubvolume(path) {

@@ -20,15 +20,15 @@ import (
 	"github.com/cleatproject/cleat/snapshot/internal/dirs"
 )
 
-// imageUUID is that of every image: what is in one tells it from others.
+// imageUUID is the UUID of every image: images are distinguished by their content.
 const imageUUID = "00000000-0000-4000-8000-000000000000"
 
-// builders are where mkfs.erofs is looked for; never in a PATH that others may shape.
+// builders returns the paths of mkfs.erofs; never from a PATH that others may control.
 func builders() []string {
 	return []string{"/usr/bin/mkfs.erofs", "/usr/sbin/mkfs.erofs", "/sbin/mkfs.erofs", "/usr/local/bin/mkfs.erofs", "/usr/local/sbin/mkfs.erofs"}
 }
 
-// probe finds what the driver needs and tries it.
+// probe finds the driver's requirements and tries them.
 func (d *Driver) probe() (err error) {
 	for _, path := range builders() {
 		if fi, err := os.Stat(path); err == nil && fi.Mode().IsRegular() {
@@ -37,7 +37,7 @@ func (d *Driver) probe() (err error) {
 		}
 	}
 	if d.mkfs == "" {
-		return fmt.Errorf("mkfs.erofs is at none of %s: %w", strings.Join(builders(), ", "), reason.ProgramMissing)
+		return fmt.Errorf("mkfs.erofs not found at %s: %w", strings.Join(builders(), ", "), reason.ProgramMissing)
 	}
 	if d.options, err = dirs.OverlayOptions(d.dirs); err != nil {
 		return err
@@ -55,12 +55,12 @@ func (d *Driver) probe() (err error) {
 		return fmt.Errorf("probe erofs: %w: %w", err, errdefs.ErrFailedPrecondition)
 	}
 	if err := attach(image, at); err != nil {
-		return fmt.Errorf("erofs does not work here (is it in the kernel?): %w: %w", err, errdefs.ErrFailedPrecondition)
+		return fmt.Errorf("erofs does not work on this kernel: %w: %w", err, errdefs.ErrFailedPrecondition)
 	}
 	return mount.UnmountAll(at, 0)
 }
 
-// build makes an image of a directory; it is whole and on disk when it has its name.
+// build creates an image of a directory; it is complete and on disk when it gets its name.
 func (d *Driver) build(ctx context.Context, source, image string) (err error) {
 	if _, err := os.Stat(source); err != nil {
 		return err
@@ -74,7 +74,7 @@ func (d *Driver) build(ctx context.Context, source, image string) (err error) {
 	if err := os.RemoveAll(tmp); err != nil {
 		return err
 	}
-	// The same files give the same image; extended inodes keep times and owners in full.
+	// The same files give the same image; extended inodes preserve times and owners in full.
 	cmd := exec.CommandContext(ctx, d.mkfs, "--quiet", "-U", imageUUID, "-E", "force-inode-extended", "--preserve-mtime", tmp, source)
 	cmd.Env = []string{}
 	var out bytes.Buffer
@@ -91,7 +91,7 @@ func (d *Driver) build(ctx context.Context, source, image string) (err error) {
 	return durable.Rename(tmp, image)
 }
 
-// seal syncs an image and has the kernel guard it, where the file system knows fs-verity.
+// seal syncs an image and enables fs-verity for it, if the file system supports that.
 func seal(image string) error {
 	f, err := os.OpenFile(image, os.O_RDWR, 0)
 	if err != nil {
@@ -131,7 +131,7 @@ func enableVerity(path string) error {
 	case errno == 0, errors.Is(errno, unix.EEXIST):
 		return nil
 	case errors.Is(errno, unix.ENOTTY), errors.Is(errno, unix.EOPNOTSUPP), errors.Is(errno, unix.EINVAL):
-		return nil // neither kernel nor file system need know it
+		return nil // kernel and file system need not support it
 	default:
 		return fmt.Errorf("enable fs-verity: %w", errno)
 	}

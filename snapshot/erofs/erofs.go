@@ -1,16 +1,16 @@
-// Package erofs is the snapshot driver that keeps each layer as one read-only EROFS image.
+// Package erofs is the snapshot driver that stores each layer as one read-only EROFS image.
 //
-// On disk an active snapshot is ROOT/<number> with fs, its own files, and work, as the overlay
-// driver has them; committing it turns fs into the image layer.erofs. Images are mounted on
-// ROOT/<number>/lower when something stands upon them, and containers stack these under an overlay.
+// On disk an active snapshot is ROOT/<number> with fs, its own files, and work, as in the overlay
+// driver; committing it turns fs into the image layer.erofs. Images are mounted on
+// ROOT/<number>/lower if they are parents of other snapshots, and containers stack these under an overlay.
 //
-// Guarantees: a snapshot appears whole or not at all; what Commit measured is on disk; a committed
-// layer cannot be changed by anybody, and where the file system can (fs-verity), a change of its
-// image on the disk is found when it is read.
+// Guarantees: a snapshot appears complete or not at all; the data measured by Commit is on disk; a committed
+// layer cannot be changed, and if the file system supports fs-verity, a change of its
+// image on the disk is detected when it is read.
 //
-// Caveats: the kernel has to have erofs and overlay, and mkfs.erofs (Debian's erofs-utils) has to be
-// at one of the system's paths. The images' mounts are in the mount namespace of this process; an
-// overlay that is mounted keeps what it needs of them, so that Close can take them away.
+// Caveats: the kernel must have erofs and overlay, and mkfs.erofs (Debian's erofs-utils) must be
+// at one of the system's paths. The images' mounts are in the mount namespace of this process; a
+// mounted overlay keeps the parts it needs, so that Close can remove them.
 package erofs
 
 import (
@@ -33,7 +33,7 @@ import (
 	"github.com/cleatproject/cleat/snapshot/internal/treecopy"
 )
 
-// Name is the name clients choose this driver by.
+// Name is the name by which clients select this driver.
 const Name = "erofs"
 
 const (
@@ -43,20 +43,20 @@ const (
 	lowerName = "lower"
 )
 
-// Driver is the erofs driver. Make one with Open.
+// Driver is the erofs driver. Open returns one.
 type Driver struct {
 	dirs    *dirs.Dirs
 	options []string // of overlay mounts
 	mkfs    string
 
-	// mounting is held while an image is mounted, or fs made again of one.
+	// mounting is held while an image is mounted, or fs is restored from one.
 	mounting sync.Mutex
 }
 
 var _ snapshot.Layered = (*Driver)(nil)
 
-// Open returns a driver that keeps its snapshots in root, which it makes if it is missing. It is a
-// failed precondition if this host lacks something.
+// Open returns a driver with its snapshots in root, which it creates if it is missing. Failed
+// precondition if this host does not meet the requirements.
 func Open(root string) (*Driver, error) {
 	d := &Driver{}
 	var err error
@@ -132,7 +132,7 @@ func (d *Driver) Mounts(_ context.Context, id uint64, parents []uint64, kind sna
 	}
 }
 
-// lower mounts the image of a committed snapshot, unless it is, and returns where.
+// lower mounts the image of a committed snapshot, if it is not mounted, and returns the mount point.
 func (d *Driver) lower(id uint64) (string, error) {
 	d.mounting.Lock()
 	defer d.mounting.Unlock()
@@ -162,7 +162,7 @@ func isMounted(at string) bool {
 	return unix.Statfs(at, &st) == nil && st.Type == unix.EROFS_SUPER_MAGIC_V1
 }
 
-// restore makes fs again of the image of a snapshot whose commit a crash kept off the record.
+// restore recreates fs from the image of a snapshot whose commit was not recorded because of a crash.
 func (d *Driver) restore(id uint64) error {
 	d.mounting.Lock()
 	defer d.mounting.Unlock()
@@ -170,7 +170,7 @@ func (d *Driver) restore(id uint64) error {
 		return err
 	}
 	if _, err := os.Stat(d.image(id)); err != nil {
-		return nil // mounting will say what is missing
+		return nil // mounting reports the missing file
 	}
 	at, err := d.lowerLocked(id)
 	if err != nil {
@@ -217,7 +217,7 @@ func (d *Driver) commit(ctx context.Context, id uint64) error {
 	return os.RemoveAll(d.dirs.Path(id, workName))
 }
 
-// Usage implements snapshot.Driver: the image and the inodes in it, or what is in fs.
+// Usage implements snapshot.Driver: the image and its inodes, or the files in fs.
 func (d *Driver) Usage(ctx context.Context, id uint64) (snapshot.Usage, error) {
 	fi, err := os.Stat(d.image(id))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -246,7 +246,7 @@ func (d *Driver) Cleanup(ctx context.Context, live func(id uint64) bool) ([]uint
 // UserXattr implements snapshot.Layered.
 func (d *Driver) UserXattr() bool { return slices.Contains(d.options, "userxattr") }
 
-// Close takes the images' mounts away; overlays that are mounted go on.
+// Close unmounts the images; mounted overlays stay valid.
 func (d *Driver) Close() error {
 	ids, err := d.dirs.IDs()
 	if err != nil {
@@ -261,12 +261,12 @@ func (d *Driver) Close() error {
 	return errors.Join(errs...)
 }
 
-// FS returns the directory that holds the own files of a snapshot that is not committed.
+// FS returns the directory with the own files of a snapshot that is not committed.
 func (d *Driver) FS(id uint64) string { return d.dirs.Path(id, fsName) }
 
 func (d *Driver) image(id uint64) string { return d.dirs.Path(id, imageName) }
 
-// remove deletes a snapshot's directory; nothing may be mounted in it then.
+// remove deletes a snapshot's directory; nothing may be mounted in it.
 func remove(dir string) error {
 	if err := mount.UnmountAll(filepath.Join(dir, lowerName), unix.MNT_DETACH); err != nil {
 		return err

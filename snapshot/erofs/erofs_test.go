@@ -25,9 +25,9 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// TestACommitOffTheRecordCanBeTakenUp plays a crash after Commit and before its record: the snapshot
-// is still an active one to its clients, with all that they wrote.
-func TestACommitOffTheRecordCanBeTakenUp(t *testing.T) {
+// It simulates a crash after Commit and before its record: the snapshot
+// is still active for its clients, with all their data.
+func TestCommit_Unrecorded_CanBeResumed(t *testing.T) {
 	ctx := context.Background()
 	d, err := erofs.Open(t.TempDir())
 	must(t, err)
@@ -50,8 +50,8 @@ func TestACommitOffTheRecordCanBeTakenUp(t *testing.T) {
 	must(t, d.Close())
 }
 
-// TestOverlaysOutliveTheDriver closes the driver, as a daemon's end does, below a mounted overlay.
-func TestOverlaysOutliveTheDriver(t *testing.T) {
+// It closes the driver, as the end of a daemon does, below a mounted overlay.
+func TestClose_KeepsOverlays(t *testing.T) {
 	ctx := context.Background()
 	root := t.TempDir()
 	d, err := erofs.Open(root)

@@ -1,10 +1,10 @@
-// Package native is the snapshot driver that needs nothing of the kernel: it copies.
+// Package native is the snapshot driver that copies, and needs no support by the kernel.
 //
-// Each snapshot is a directory ROOT/<number> with fs, the whole file system; that of an active one
-// with parents begins as a copy of the nearest one's. Where the file system can share the contents
+// Each snapshot is a directory ROOT/<number> with fs, the complete file system; that of an active one
+// with parents begins as a copy of the nearest one's. If the file system can share the contents
 // of files (btrfs, xfs with reflinks), the copy costs only their inodes.
 //
-// Guarantees: a snapshot appears whole or not at all; what Commit measured is on disk.
+// Guarantees: a snapshot appears complete or not at all; the data measured by Commit is on disk.
 //
 // Caveats: without such a file system every container costs the time and space of its image. It is
 // for hosts where overlay does not work, and for comparison.
@@ -22,17 +22,17 @@ import (
 	"github.com/cleatproject/cleat/snapshot/internal/treecopy"
 )
 
-// Name is the name clients choose this driver by.
+// Name is the name by which clients select this driver.
 const Name = "native"
 
 const fsName = "fs"
 
-// Driver is the copying driver. Make one with Open.
+// Driver is the copying driver. Open returns one.
 type Driver struct{ dirs *dirs.Dirs }
 
 var _ snapshot.Limited = (*Driver)(nil)
 
-// Open returns a driver that keeps its snapshots in root, which it makes if it is missing.
+// Open returns a driver with its snapshots in root, which it creates if it is missing.
 func Open(root string) (*Driver, error) {
 	d, err := dirs.Open(root, nil)
 	if err != nil {
@@ -56,7 +56,7 @@ func (d *Driver) Prepare(ctx context.Context, id uint64, parents []uint64, kind 
 	return nil
 }
 
-// PrepareLimited implements snapshot.Limited. What is copied of the parent counts.
+// PrepareLimited implements snapshot.Limited. The copy of the parent counts.
 func (d *Driver) PrepareLimited(ctx context.Context, id uint64, parents []uint64, bytes int64) error {
 	err := dirs.Check(ctx, id, snapshot.KindActive)
 	if err == nil {
@@ -85,7 +85,7 @@ func (d *Driver) fill(ctx context.Context, dir string, parents []uint64, kind sn
 		return fmt.Errorf("parent: %w", dirs.NotFound(err))
 	}
 	if kind == snapshot.KindView {
-		return os.Mkdir(fsDir, 0o700) // the parent itself is what is seen
+		return os.Mkdir(fsDir, 0o700) // the view shows the parent itself
 	}
 	return treecopy.Copy(ctx, parent, fsDir)
 }
@@ -119,5 +119,5 @@ func (d *Driver) Cleanup(ctx context.Context, live func(id uint64) bool) ([]uint
 // Close implements snapshot.Driver.
 func (d *Driver) Close() error { return nil }
 
-// FS returns the directory that holds a snapshot's file system.
+// FS returns the directory with a snapshot's file system.
 func (d *Driver) FS(id uint64) string { return d.dirs.Path(id, fsName) }

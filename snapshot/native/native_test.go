@@ -15,8 +15,8 @@ func TestConformance(t *testing.T) {
 	snapshottest.Run(t, snapshottest.Config{Open: open, Copies: true, Root: snapshottest.On(t, "ext4")})
 }
 
-// TestConformanceWithSharedContents is on file systems that share the contents of copies.
-func TestConformanceWithSharedContents(t *testing.T) {
+// It runs on file systems that share the contents of copies.
+func TestConformance_SharedContents(t *testing.T) {
 	for name, args := range map[string][]string{"btrfs": nil, "xfs": {"-m", "reflink=1"}} {
 		t.Run(name, func(t *testing.T) {
 			snapshottest.Run(t, snapshottest.Config{Open: open, Root: snapshottest.On(t, name, args...)})

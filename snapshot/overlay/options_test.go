@@ -28,8 +28,8 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// stacked makes a layer with a file and a directory, and calls f with a mounted snapshot upon it. It
-// returns that one's own files.
+// stacked creates a layer with a file and a directory, and calls f with a mounted snapshot on it. It
+// returns the own files of the snapshot.
 func stacked(t *testing.T, root string, f func(dir string)) (*overlay.Driver, string) {
 	t.Helper()
 	ctx := context.Background()
@@ -50,16 +50,16 @@ func stacked(t *testing.T, root string, f func(dir string)) (*overlay.Driver, st
 	return d, d.FS(2)
 }
 
-// TestLayersOfAnEagerKernelAreWhole: where the kernel would copy no more than the attributes of a file
+// If the kernel would copy only the attributes of a file
 // whose mode changes, a layer made of the upper directory still has its contents.
-func TestLayersOfAnEagerKernelAreWhole(t *testing.T) {
+func TestLayers_KernelWithAllFeatures_AreComplete(t *testing.T) {
 	if !guest.Inside(t, guest.Options{Overlay: "metacopy=on redirect_dir=on index=on"}) {
 		return
 	}
 	d, upper := stacked(t, t.TempDir(), func(dir string) {
 		must(t, os.Chmod(filepath.Join(dir, "file"), 0o644))
 		if err := unix.Rename(filepath.Join(dir, "directory"), filepath.Join(dir, "renamed")); err == nil {
-			t.Error("a directory of the layer below was renamed by reference")
+			t.Error("a directory of the lower layer was renamed by reference")
 		}
 	})
 	var layer bytes.Buffer
@@ -79,18 +79,18 @@ func TestLayersOfAnEagerKernelAreWhole(t *testing.T) {
 	}
 }
 
-// userNamespaceRoot tells a test that it is in a user namespace, and where to work.
+// userNamespaceRoot is set for a test in a user namespace, to its working directory.
 const userNamespaceRoot = "CLEAT_TEST_USERNS_ROOT"
 
-// TestInAUserNamespace has opaque directories marked by an attribute that root there may write.
-func TestInAUserNamespace(t *testing.T) {
+// Opaque directories are marked by an attribute that root of a user namespace may write.
+func TestDriver_InUserNamespace(t *testing.T) {
 	root := os.Getenv(userNamespaceRoot)
 	if root == "" {
-		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestInAUserNamespace$", "-test.v", "-test.count=1")
+		cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^TestDriver_InUserNamespace$", "-test.v", "-test.count=1")
 		cmd.Env = append(os.Environ(), userNamespaceRoot+"="+t.TempDir())
 		one := []syscall.SysProcIDMap{{ContainerID: 0, HostID: 0, Size: 1}}
 		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS, UidMappings: one, GidMappings: one}
-		if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "--- PASS: TestInAUserNamespace ") {
+		if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "--- PASS: TestDriver_InUserNamespace ") {
 			t.Errorf("in a user namespace: %v\n%s", err, out)
 		}
 		return

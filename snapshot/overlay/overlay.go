@@ -1,17 +1,17 @@
 // Package overlay is the snapshot driver on the kernel's overlay file system.
 //
 // Each snapshot is a directory ROOT/<number> with fs, its own files, and work, which the
-// kernel needs beside a writable fs. Deletions in a layer are character devices 0/0, and
-// directories that hide what is below carry the attribute trusted.overlay.opaque, as the
-// kernel does it; a layer can therefore be applied straight into fs, without a mount.
+// kernel needs next to a writable fs. Deletions in a layer are character devices 0/0, and
+// directories that hide lower ones have the attribute trusted.overlay.opaque, as the
+// kernel does it; a layer can therefore be applied directly to fs, without a mount.
 //
 // A limited snapshot has fs and work in a project of its own, see snapshot/internal/quota.
 //
-// Guarantees: a snapshot appears whole or not at all; what Commit measured is on disk.
+// Guarantees: a snapshot appears complete or not at all; the data measured by Commit is on disk.
 //
 // Caveats: ROOT has to be on a file system that can be an overlay's upper layer (ext4, xfs
 // with ftype=1, btrfs, tmpfs; not another overlay). Commit syncs the whole file system
-// that ROOT is on, which is cheap beside a sync per file but waits for other writers too.
+// of ROOT, which is cheap compared to a sync per file but waits for other writers too.
 package overlay
 
 import (
@@ -26,10 +26,10 @@ import (
 	"github.com/cleatproject/cleat/snapshot/internal/dirs"
 )
 
-// Name is the name clients choose this driver by.
+// Name is the name by which clients select this driver.
 const Name = "overlayfs"
 
-// Driver is the overlay driver. Make one with Open.
+// Driver is the overlay driver. Open returns one.
 type Driver struct {
 	dirs    *dirs.Dirs
 	options []string
@@ -40,8 +40,8 @@ var (
 	_ snapshot.Limited = (*Driver)(nil)
 )
 
-// Open returns a driver that keeps its snapshots in root, which it makes if it is missing.
-// It tries a mount there and answers failed precondition if overlay does not work.
+// Open returns a driver with its snapshots in root, which it creates if it is missing.
+// It tries a mount there and returns failed precondition if overlay does not work.
 func Open(root string) (*Driver, error) {
 	d, err := dirs.Open(root, nil)
 	if err != nil {
@@ -58,7 +58,7 @@ func Open(root string) (*Driver, error) {
 func (d *Driver) Name() string { return Name }
 
 // Prepare implements snapshot.Driver. The root of the new file system gets the mode and
-// the owner that the nearest parent's has.
+// the owner of the nearest parent's.
 func (d *Driver) Prepare(ctx context.Context, id uint64, parents []uint64, kind snapshot.Kind) (err error) {
 	err = dirs.Check(ctx, id, kind)
 	if err == nil {
@@ -151,6 +151,6 @@ func (d *Driver) UserXattr() bool { return slices.Contains(d.options, "userxattr
 // Close implements snapshot.Driver.
 func (d *Driver) Close() error { return nil }
 
-// FS returns the directory that holds a snapshot's own files, for those who apply a layer
+// FS returns the directory with a snapshot's own files, for applying a layer
 // without mounting.
 func (d *Driver) FS(id uint64) string { return d.dirs.Path(id, "fs") }

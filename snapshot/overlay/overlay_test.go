@@ -20,13 +20,13 @@ func TestConformance(t *testing.T) {
 	snapshottest.Run(t, snapshottest.Config{Open: open, Root: snapshottest.On(t, "ext4")})
 }
 
-func TestConformanceInALongOddDirectory(t *testing.T) {
+func TestConformance_LongOddDirectory(t *testing.T) {
 	snapshottest.Run(t, snapshottest.Config{Root: snapshottest.On(t, "ext4"), Open: func(root string) (snapshot.Driver, error) {
 		return overlay.Open(filepath.Join(root, strings.Repeat("l", 200)+`:,\`))
 	}})
 }
 
-func TestCleanupRemovesWhatACrashPutAside(t *testing.T) {
+func TestCleanup_RemovesRemainsOfCrash(t *testing.T) {
 	root := t.TempDir()
 	d, err := open(root)
 	if err != nil {
@@ -56,7 +56,7 @@ func Example() {
 		fmt.Println(err)
 		return
 	}
-	// A layer, numbered 1 by the caller, then a writable snapshot upon it.
+	// A layer, numbered 1 by the caller, then a writable snapshot on it.
 	if err := d.Prepare(ctx, 1, nil, snapshot.KindActive); err != nil {
 		fmt.Println(err)
 		return

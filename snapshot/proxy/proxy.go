@@ -1,16 +1,16 @@
-// Package proxy is the snapshot driver whose snapshots another process keeps: one that serves
+// Package proxy is the snapshot driver whose snapshots are managed by another process, which serves
 // containerd's snapshots API on a unix socket.
 //
 // The records of the snapshots, with their names, labels and owners, are in the metadata database, as
-// for every driver. Over there a snapshot goes by a name made of a prefix, which tells one daemon's from
-// another's, and its number.
+// for every driver. The remote name of a snapshot is a prefix, which distinguishes daemons, and its
+// number.
 //
-// Guarantees: a call does not wait for the other process without end. Nothing is removed over there that
-// does not carry the prefix.
+// Guarantees: calls to the other process are bounded in time. Nothing is removed there that
+// does not have the prefix.
 //
-// Caveats: what a call that failed half-way left over there is found by Cleanup. Commit trusts the other
-// process to have put the snapshot on disk. Snapshots whose content the other process fetches by itself
-// (those it is told of by the label containerd.io/snapshot.ref) are not asked for: layers are unpacked
+// Caveats: remains of a failed call in the other process are found by Cleanup. Commit trusts the other
+// process to have synced the snapshot. Snapshots whose content the other process fetches itself
+// (named by the label containerd.io/snapshot.ref) are not requested: layers are unpacked
 // into its snapshots.
 package proxy
 
@@ -38,19 +38,19 @@ import (
 	"github.com/cleatproject/cleat/snapshot"
 )
 
-// Config is where the other process is; all fields are required.
+// Config is the configuration of the other process; all fields are required.
 type Config struct {
-	// Name is the name clients choose this driver by.
+	// Name is the name by which clients select this driver.
 	Name string
 	// Address is the path of the unix socket.
 	Address string
-	// Snapshotter is what it is called over there, Namespace where its snapshots go there.
+	// Snapshotter is its name in the other process, Namespace the namespace of its snapshots there.
 	Snapshotter, Namespace string
-	// Prefix is what the names of the snapshots begin with there.
+	// Prefix is the prefix of the names of the snapshots there.
 	Prefix string
 }
 
-// Driver is a driver that calls another process. Make one with Open.
+// Driver is a driver that calls another process. Open returns one.
 type Driver struct {
 	cfg  Config
 	conn *grpc.ClientConn
@@ -59,9 +59,9 @@ type Driver struct {
 
 var _ snapshot.Driver = (*Driver)(nil)
 
-// Open returns a driver. The other process need not be there yet: calls are unavailable until it is.
+// Open returns a driver. The other process need not run yet: calls are unavailable until it does.
 func Open(cfg Config) (*Driver, error) {
-	// On this machine trying costs nothing: one that comes back is there again at once.
+	// On this machine retries cost nothing: a restarted process is reached again at once.
 	again := backoff.Config{BaseDelay: 20 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 500 * time.Millisecond}
 	conn, err := grpc.NewClient("unix://"+cfg.Address, grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithConnectParams(grpc.ConnectParams{Backoff: again, MinConnectTimeout: lookLimit}))
@@ -71,7 +71,7 @@ func Open(cfg Config) (*Driver, error) {
 	return &Driver{cfg: cfg, conn: conn, api: api.NewSnapshotsClient(conn)}, nil
 }
 
-// Bounds of calls: those that may copy a snapshot, and those that look something up.
+// Bounds of calls: those that may copy a snapshot, and lookups.
 const (
 	workLimit = 10 * time.Minute
 	lookLimit = 10 * time.Second
@@ -83,8 +83,8 @@ func (d *Driver) call(ctx context.Context, limit time.Duration) (context.Context
 	return metadata.AppendToOutgoingContext(ctx, "containerd-namespace", d.cfg.Namespace), cancel
 }
 
-// errorf names the process that answered. err has its class already: each helper gives it to what came
-// over the wire, once, for a second time would take it away.
+// errorf names the process that answered. err already has its class: each helper converts errors
+// of the wire once, because a second conversion would lose the class.
 func (d *Driver) errorf(what string, id uint64, err error) error {
 	if err == nil {
 		return nil
@@ -92,13 +92,13 @@ func (d *Driver) errorf(what string, id uint64, err error) error {
 	return fmt.Errorf("%s snapshot %d of %s at %s: %w", what, id, d.cfg.Name, d.cfg.Address, err)
 }
 
-// committed is the name of a committed snapshot, active that of another.
+// committed returns the name of a committed snapshot, active that of another.
 func (d *Driver) committed(id uint64) string { return d.cfg.Prefix + strconv.FormatUint(id, 10) }
 func (d *Driver) active(id uint64) string    { return d.committed(id) + activeSuffix }
 
 const activeSuffix = "-active"
 
-// labels keep a snapshot from the garbage collector of a daemon over there.
+// labels protect a snapshot from the garbage collector of a remote daemon.
 func labels() map[string]string {
 	return map[string]string{"containerd.io/gc.root": time.Now().UTC().Format(time.RFC3339)}
 }
@@ -112,7 +112,7 @@ func (d *Driver) Prepare(ctx context.Context, id uint64, parents []uint64, kind 
 		return fmt.Errorf("prepare snapshot %d, %s: want a number, active or view: %w", id, kind, errdefs.ErrInvalidArgument)
 	}
 	err := d.prepare(ctx, id, parents, kind)
-	if errdefs.IsAlreadyExists(err) { // what a crashed call left
+	if errdefs.IsAlreadyExists(err) { // the remains of a crashed call
 		if err = d.Remove(ctx, id); err == nil {
 			err = d.prepare(ctx, id, parents, kind)
 		}
@@ -135,8 +135,8 @@ func (d *Driver) prepare(ctx context.Context, id uint64, parents []uint64, kind 
 	return errgrpc.ToNative(err)
 }
 
-// Mounts implements snapshot.Driver. The mounts are the other process's: they mean the same here only
-// where both see the same files.
+// Mounts implements snapshot.Driver. The mounts are the other process's: they are only valid
+// if both see the same files.
 func (d *Driver) Mounts(ctx context.Context, id uint64, _ []uint64, kind snapshot.Kind) ([]mount.Mount, error) {
 	if id == 0 || kind != snapshot.KindActive && kind != snapshot.KindView {
 		return nil, fmt.Errorf("mounts of snapshot %d: a %s snapshot cannot be mounted: %w", id, kind, errdefs.ErrInvalidArgument)
@@ -162,7 +162,7 @@ func mounts(list []*apitypes.Mount) []mount.Mount {
 func (d *Driver) Commit(ctx context.Context, id uint64) (snapshot.Usage, error) {
 	err := d.commit(ctx, id)
 	if errdefs.IsAlreadyExists(err) {
-		// That one is what a crashed call left, unless this one is gone: then it is this one.
+		// The committed one is the remains of a crashed call, unless the active one is missing: then it is this one.
 		if _, uerr := d.usage(ctx, d.active(id)); uerr == nil {
 			if err = d.remove(ctx, d.committed(id)); err == nil {
 				err = d.commit(ctx, id)
@@ -177,7 +177,7 @@ func (d *Driver) Commit(ctx context.Context, id uint64) (snapshot.Usage, error) 
 	return u, d.errorf("commit", id, err)
 }
 
-// commit commits a snapshot over there.
+// commit commits a snapshot in the other process.
 func (d *Driver) commit(ctx context.Context, id uint64) error {
 	ctx, cancel := d.call(ctx, workLimit)
 	defer cancel()
@@ -203,7 +203,7 @@ func (d *Driver) usage(ctx context.Context, name string) (snapshot.Usage, error)
 	return snapshot.Usage{Size: resp.GetSize(), Inodes: resp.GetInodes()}, errgrpc.ToNative(err)
 }
 
-// Remove implements snapshot.Driver. One that others stand upon may be refused over there.
+// Remove implements snapshot.Driver. The other process may refuse it for one with children.
 func (d *Driver) Remove(ctx context.Context, id uint64) error {
 	err := d.remove(ctx, d.active(id))
 	if err == nil {
@@ -212,7 +212,7 @@ func (d *Driver) Remove(ctx context.Context, id uint64) error {
 	return d.errorf("remove", id, err)
 }
 
-// remove removes a snapshot by its name over there; one that is not there is no error.
+// remove removes a snapshot by its remote name; a missing one is not an error.
 func (d *Driver) remove(ctx context.Context, name string) error {
 	ctx, cancel := d.call(ctx, workLimit)
 	defer cancel()
@@ -223,7 +223,7 @@ func (d *Driver) remove(ctx context.Context, name string) error {
 	return err
 }
 
-// Cleanup implements snapshot.Driver. A process that is not there has nothing to clean up now.
+// Cleanup implements snapshot.Driver. A process that does not run has nothing to clean up now.
 func (d *Driver) Cleanup(ctx context.Context, live func(id uint64) bool) ([]uint64, error) {
 	ids, err := d.list(ctx)
 	if errdefs.IsUnavailable(err) {
@@ -234,7 +234,7 @@ func (d *Driver) Cleanup(ctx context.Context, live func(id uint64) bool) ([]uint
 	}
 	var gone []uint64
 	var errs error
-	for _, id := range ids { // those that were made last first: they may stand upon others
+	for _, id := range ids { // the youngest first: they may have others as parents
 		if live(id) {
 			continue
 		}
@@ -247,7 +247,7 @@ func (d *Driver) Cleanup(ctx context.Context, live func(id uint64) bool) ([]uint
 	return gone, errs
 }
 
-// list returns the numbers of the snapshots over there, the highest first.
+// list returns the numbers of the remote snapshots, the highest first.
 func (d *Driver) list(ctx context.Context) ([]uint64, error) {
 	ctx, cancel := d.call(ctx, lookLimit)
 	defer cancel()
@@ -278,7 +278,7 @@ func descending(ids map[uint64]bool) []uint64 {
 	return list
 }
 
-// number is the number in a name, if the name is one of ours.
+// number returns the number in a name, if the name is one of ours.
 func (d *Driver) number(name string) (uint64, bool) {
 	rest, ok := strings.CutPrefix(name, d.cfg.Prefix)
 	if !ok {

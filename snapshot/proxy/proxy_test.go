@@ -17,7 +17,7 @@ import (
 	"github.com/cleatproject/cleat/snapshot/snapshottest"
 )
 
-// TestConformance has the snapshots of the suite kept by another process, which goes on while the driver
+// TestConformance runs the suite with another process, which keeps running while the driver
 // is opened again.
 func TestConformance(t *testing.T) {
 	root := snapshottest.On(t, "ext4")
@@ -42,7 +42,7 @@ func TestConformance(t *testing.T) {
 	})
 }
 
-// near is a driver, and the other process behind it.
+// near is a driver, and the other process.
 func near(t *testing.T) (d *proxy.Driver, k *keeper, socket string, stop func()) {
 	t.Helper()
 	behind, err := overlay.Open(t.TempDir())
@@ -59,10 +59,10 @@ func near(t *testing.T) (d *proxy.Driver, k *keeper, socket string, stop func())
 		}
 		stop()
 	})
-	return d, k, socket, stop // which can be repeated
+	return d, k, socket, stop // can be called repeatedly
 }
 
-// each calls everything that asks the other process, but Cleanup.
+// each calls all methods that call the other process, except Cleanup.
 func each(d *proxy.Driver, f func(what string, err error)) {
 	ctx := context.Background()
 	f("prepare", d.Prepare(ctx, 1, nil, snapshot.KindActive))
@@ -76,7 +76,7 @@ func each(d *proxy.Driver, f func(what string, err error)) {
 	f("remove", d.Remove(ctx, 1))
 }
 
-func TestNobodyIsThere(t *testing.T) {
+func TestProxyDown_ReturnsUnavailable(t *testing.T) {
 	socket := socketPath(t)
 	d := open(t, socket)
 	each(d, func(what string, err error) {
@@ -92,7 +92,7 @@ func TestNobodyIsThere(t *testing.T) {
 	}
 }
 
-func TestItComesBack(t *testing.T) {
+func TestProxyReconnects(t *testing.T) {
 	d, k, socket, stop := near(t)
 	ctx := t.Context()
 	if err := d.Prepare(ctx, 1, nil, snapshot.KindActive); err != nil {
@@ -100,7 +100,7 @@ func TestItComesBack(t *testing.T) {
 	}
 	stop()
 	if _, err := d.Usage(ctx, 1); !errdefs.IsUnavailable(err) {
-		t.Errorf("while it is away: %v", err)
+		t.Errorf("while it is down: %v", err)
 	}
 	t.Cleanup(k.serve(t, socket))
 	deadline := time.After(30 * time.Second)
@@ -119,11 +119,11 @@ func TestItComesBack(t *testing.T) {
 		}
 	}
 	if _, ok := k.names()[prefix+"1"]; !ok {
-		t.Errorf("over there is %v", k.names())
+		t.Errorf("the other process has %v", k.names())
 	}
 }
 
-func TestErrorsKeepTheirClass(t *testing.T) {
+func TestProxyErrors_KeepTheirClass(t *testing.T) {
 	d, k, socket, _ := near(t)
 	for _, class := range []error{
 		errdefs.ErrInvalidArgument, errdefs.ErrFailedPrecondition, errdefs.ErrPermissionDenied, errdefs.ErrUnavailable,
@@ -143,8 +143,8 @@ func TestErrorsKeepTheirClass(t *testing.T) {
 	}
 }
 
-// TestWhoLeavesIsNotHeldUp leaves calls that are not answered; the other process is told.
-func TestWhoLeavesIsNotHeldUp(t *testing.T) {
+// Cancelled calls return although they are not answered; the other process is notified.
+func TestCancelledCalls_Return(t *testing.T) {
 	d, k, _, _ := near(t)
 	asked, told := make(chan struct{}), make(chan struct{})
 	k.answers(func(ctx context.Context, _ string) error {
@@ -179,8 +179,8 @@ func TestWhoLeavesIsNotHeldUp(t *testing.T) {
 	}
 }
 
-// TestWhatIsToldOverThere: snapshots are held from a collector, and have names that nobody else's have.
-func TestWhatIsToldOverThere(t *testing.T) {
+// Remote snapshots are protected from a collector, and have unique names.
+func TestPrepare_SetsLabelsAndNames(t *testing.T) {
 	d, k, _, _ := near(t)
 	ctx := t.Context()
 	names := func() (list []string) {
@@ -213,12 +213,12 @@ func TestWhatIsToldOverThere(t *testing.T) {
 	}
 }
 
-// strangers are names that are not this daemon's.
+// strangers are names of others.
 func strangers() []string {
 	return []string{"cleat-other-1", "1", "1-active", prefix, prefix + "07", prefix + "x", prefix + "1-other", prefix + "-1", "x" + prefix + "3", prefix + "99999999999999999999"}
 }
 
-func TestCleanupRemovesItsOwn(t *testing.T) {
+func TestCleanup_RemovesOwnSnapshotsOnly(t *testing.T) {
 	d, k, _, _ := near(t)
 	ctx := t.Context()
 	for _, name := range strangers() {
@@ -240,7 +240,7 @@ func TestCleanupRemovesItsOwn(t *testing.T) {
 	if err := d.Prepare(ctx, 4, nil, snapshot.KindActive); err != nil {
 		t.Fatal(err)
 	}
-	// A list that breaks off says nothing of what is not on it.
+	// An interrupted list does not prove that unlisted snapshots are missing.
 	k.answers(func(_ context.Context, method string) error {
 		if method == "ListEnd" {
 			return errdefs.ErrDataLoss
@@ -266,8 +266,8 @@ func TestCleanupRemovesItsOwn(t *testing.T) {
 	}
 }
 
-// TestRemainsAreReplaced has what a crashed call left under a number, committed, in the way of another.
-func TestRemainsAreReplaced(t *testing.T) {
+// The remains of a crashed call for a number, committed, conflict with a new snapshot.
+func TestPrepare_ReplacesRemains(t *testing.T) {
 	d, k, _, _ := near(t)
 	ctx := t.Context()
 	commit := func() uint64 {
@@ -283,6 +283,6 @@ func TestRemainsAreReplaced(t *testing.T) {
 	}
 	first := commit()
 	if second := commit(); second == first || len(k.names()) != 1 {
-		t.Errorf("the remains stand for the new one: %d, %v", second, k.names())
+		t.Errorf("the remains are used for the new one: %d, %v", second, k.names())
 	}
 }

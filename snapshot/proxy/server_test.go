@@ -27,7 +27,7 @@ const (
 	prefix         = "cleat-1234-"
 )
 
-// record is a snapshot as the other process knows it.
+// record is a snapshot of the other process.
 type record struct {
 	id     uint64
 	parent string
@@ -36,7 +36,7 @@ type record struct {
 	usage  snapshot.Usage
 }
 
-// keeper is another process that keeps snapshots: containerd's API in front of a driver, with the rules
+// keeper is another process that manages snapshots: containerd's API in front of a driver, with the rules
 // of that API. It has one namespace.
 type keeper struct {
 	api.UnimplementedSnapshotsServer
@@ -45,7 +45,7 @@ type keeper struct {
 	mu    sync.Mutex
 	last  uint64
 	snaps map[string]*record
-	// before is called with the name of each call; what it returns is the answer.
+	// before is called with the name of each call; a non-nil result is the answer.
 	before func(ctx context.Context, method string) error
 }
 
@@ -97,7 +97,7 @@ func (k *keeper) serve(t *testing.T, socket string) (stop func()) {
 	}
 }
 
-// parents returns the numbers of a committed snapshot and those below it.
+// parents returns the numbers of a committed snapshot and its parents.
 func (k *keeper) parents(name string) (ids []uint64, err error) {
 	for name != "" {
 		r := k.snaps[name]
@@ -219,7 +219,7 @@ func (k *keeper) Remove(ctx context.Context, r *api.RemoveSnapshotRequest) (*emp
 	return &emptypb.Empty{}, k.driver.Remove(ctx, v.id)
 }
 
-// List sends a message a snapshot.
+// List sends one message per snapshot.
 func (k *keeper) List(_ *api.ListSnapshotsRequest, stream api.Snapshots_ListServer) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -234,14 +234,14 @@ func (k *keeper) List(_ *api.ListSnapshotsRequest, stream api.Snapshots_ListServ
 	return k.before(stream.Context(), "ListEnd")
 }
 
-// answers sets what is called before each call.
+// answers sets the function called before each call.
 func (k *keeper) answers(before func(ctx context.Context, method string) error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	k.before = before
 }
 
-// names are those of the snapshots over there.
+// names returns the names of the remote snapshots.
 func (k *keeper) names() map[string]*record {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -267,7 +267,7 @@ func socketPath(t *testing.T) string {
 	return filepath.Join(dir, "far.sock")
 }
 
-// open returns a driver for what answers on a socket.
+// open returns a driver for the process at a socket.
 func open(t *testing.T, socket string) *proxy.Driver {
 	t.Helper()
 	d, err := proxy.Open(proxy.Config{Name: "near", Address: socket, Snapshotter: nameThere, Namespace: namespaceThere, Prefix: prefix})

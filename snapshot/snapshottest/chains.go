@@ -15,7 +15,7 @@ import (
 	"github.com/cleatproject/cleat/snapshot"
 )
 
-// longChains stacks as many layers as images may have, in each of which something is made, changed
+// longChains stacks as many layers as images may have, in each of which files are created, changed
 // and deleted.
 func longChains(_ *testing.T, s *suite) {
 	const layers = 120
@@ -45,7 +45,7 @@ func longChains(_ *testing.T, s *suite) {
 	})
 }
 
-// manyAtOnce makes, commits, measures and removes snapshots side by side.
+// manyAtOnce creates, commits, measures and removes snapshots in parallel.
 func manyAtOnce(t *testing.T, s *suite) {
 	s.layer(1, nil, map[string]string{"a": "1"})
 	ctx := context.Background()
@@ -76,8 +76,8 @@ func manyAtOnce(t *testing.T, s *suite) {
 	}
 }
 
-// removalInAnyOrder removes a chain and what stands upon it from the top, and from the bottom: the
-// order is the caller's to keep, and no order may leave anything in the end.
+// removalInAnyOrder removes a chain and its children from the top, and from the bottom: the
+// caller is responsible for the order, and no order may leave anything in the end.
 func removalInAnyOrder(_ *testing.T, s *suite) {
 	ctx := context.Background()
 	for _, down := range []bool{true, false} {
@@ -104,7 +104,7 @@ func removalInAnyOrder(_ *testing.T, s *suite) {
 	}
 }
 
-// commitCanBeRepeated plays a crash between the commit and its record.
+// commitCanBeRepeated simulates a crash between the commit and its record.
 func commitCanBeRepeated(t *testing.T, s *suite) {
 	first := s.layer(1, nil, map[string]string{"a": "1"})
 	if err := s.d.Close(); err != nil {
@@ -123,7 +123,7 @@ func commitCanBeRepeated(t *testing.T, s *suite) {
 	s.mounted(2, []uint64{1}, snapshot.KindView, func(dir string) { s.wantFile(dir, "a", "1") })
 }
 
-// siblingsAreApart writes to snapshots of one parent at the same time.
+// siblingsAreApart writes to snapshots of one parent in parallel.
 func siblingsAreApart(_ *testing.T, s *suite) {
 	s.layer(1, nil, map[string]string{"a": "1"})
 	for id := range uint64(3) {

@@ -15,23 +15,23 @@ import (
 	"github.com/cleatproject/cleat/snapshot"
 )
 
-// object is something a layer can hold; make puts it at a path.
+// object is a kind of file in a layer; make creates it at a path.
 type object struct {
 	name string
 	make func(path string) error
-	// linked says that it has several names.
+	// linked marks one with several names.
 	linked bool
 }
 
-// change is something the layer above can do with an object.
+// change is a change to an object in the layer above.
 type change struct {
 	name string
-	// fits tells whether it can be done with an object; nil means any.
+	// fits reports whether it applies to an object; nil means any.
 	fits func(o object) bool
 	do   func(path string) error
 }
 
-// when is the time that everything made here carries.
+// when is the time of everything created here.
 var when = time.Date(2001, 2, 3, 4, 5, 6, 123456789, time.UTC) //nolint:gochecknoglobals // a constant
 
 func dated(path string) error {
@@ -49,7 +49,7 @@ func node(mode uint32, dev uint64) func(string) error {
 	return func(path string) error { return errors.Join(unix.Mknod(path, mode, int(dev)), dated(path)) }
 }
 
-// then does one thing after another.
+// then runs steps in sequence.
 func then(steps ...func(string) error) func(string) error {
 	return func(path string) error {
 		for _, f := range steps {
@@ -93,7 +93,7 @@ func pair(path string) error {
 	return errors.Join(os.RemoveAll(path+"-too"), file("one file", 0o640)(path), os.Link(path, path+"-too"))
 }
 
-// objects are of every kind.
+// objects returns one of every kind.
 func objects() []object {
 	return []object{
 		{name: "file", make: file("text", 0o644)},
@@ -122,7 +122,7 @@ func isFile(o object) bool { return strings.Contains(o.name, "file") }
 
 func isDir(o object) bool { return strings.Contains(o.name, "directory") }
 
-// changes are what can become of an object, in the layer above or in the same.
+// changes are the changes to an object, in the layer above or in the same.
 func changes() []change {
 	list := []change{
 		{name: "kept", do: func(string) error { return nil }},
@@ -152,7 +152,7 @@ func changes() []change {
 	return list
 }
 
-// names are where an object stands.
+// names are the paths of an object.
 func names() map[string]string {
 	return map[string]string{
 		"plain":     "d/x",
@@ -162,8 +162,8 @@ func names() map[string]string {
 	}
 }
 
-// filesAreExact makes every object in one layer, does every change in the next, and compares what a
-// view of both shows with the same done in a plain directory.
+// filesAreExact creates every object in one layer, makes every change in the next, and compares
+// a view of both with the same done in a plain directory.
 func filesAreExact(t *testing.T, s *suite) {
 	for i, o := range objects() {
 		for _, c := range changes() {
@@ -207,7 +207,7 @@ func (s *suite) exact(t *testing.T, id uint64, o object, c change, path string) 
 	})
 }
 
-// with gives the suite's failures to t while f runs.
+// with reports the suite's failures to t while f runs.
 func (s *suite) with(t *testing.T, f func()) {
 	outer := s.t
 	s.t = t
@@ -215,7 +215,7 @@ func (s *suite) with(t *testing.T, f func()) {
 	f()
 }
 
-// change does f in an active snapshot, and commits it.
+// change runs f in an active snapshot, and commits it.
 func (s *suite) change(id uint64, parents []uint64, f func(dir string) error) {
 	s.t.Helper()
 	s.mounted(id, parents, snapshot.KindActive, func(dir string) {

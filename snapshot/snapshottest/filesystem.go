@@ -9,8 +9,8 @@ import (
 	"github.com/cleatproject/cleat/mount"
 )
 
-// Filesystem makes a file system of a type (with mkfs's further arguments) in a file of the given
-// MiB, mounts it by a loop device with mount's options, and returns where. It is gone when the test
+// Filesystem creates a file system of a type (with further arguments of mkfs) in a file of the given
+// MiB, mounts it by a loop device with mount's options, and returns the mount point. It is removed when the test
 // ends.
 func Filesystem(t *testing.T, fsType string, mib int64, options string, args ...string) string {
 	t.Helper()
@@ -48,8 +48,8 @@ func Filesystem(t *testing.T, fsType string, mib int64, options string, args ...
 	return at
 }
 
-// On is Config.Root for drivers on a file system of their own, as Filesystem makes it: what they
-// sync is not what others write.
+// On returns Config.Root for drivers on a file system of their own, created by Filesystem: their
+// syncs do not wait for other writers.
 func On(t *testing.T, fsType string, args ...string) func(*testing.T) string {
 	t.Helper()
 	base := Filesystem(t, fsType, 512, "", append([]string{"-q"}, args...)...)
@@ -65,11 +65,11 @@ func emptyDir(t *testing.T, base string) string {
 	return dir
 }
 
-// Quotas is a file system that keeps project quotas.
+// Quotas is a file system with project quotas.
 type Quotas struct{ Type, Root string }
 
-// WithProjectQuotas makes one of each type that can keep project quotas, of 512 MiB. The kernel has to
-// have them, see internal/guest.
+// WithProjectQuotas creates one of each type that supports project quotas, of 512 MiB. The kernel must
+// support them, see internal/guest.
 func WithProjectQuotas(t *testing.T) []Quotas {
 	t.Helper()
 	return []Quotas{
@@ -78,5 +78,5 @@ func WithProjectQuotas(t *testing.T) []Quotas {
 	}
 }
 
-// Dir makes an empty directory there: it is Config.Root.
+// Dir creates an empty directory there: it is Config.Root.
 func (q Quotas) Dir(t *testing.T) string { return emptyDir(t, q.Root) }

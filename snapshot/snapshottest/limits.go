@@ -46,7 +46,7 @@ func RunLimits(t *testing.T, cfg Config) {
 	}
 }
 
-// RunNoLimits tests the answers of a snapshot.Limited where the file system does not keep limits.
+// RunNoLimits tests the errors of a snapshot.Limited on a file system without limits.
 func RunNoLimits(t *testing.T, cfg Config) {
 	root := cfg.Root(t)
 	d, err := cfg.Open(root)
@@ -76,7 +76,7 @@ func (l *limits) prepareLimited(id uint64, parents []uint64, bytes int64) {
 	}
 }
 
-// fits tells whether a file of so many bytes can be written to a snapshot, and takes it away again.
+// fits reports whether a file of so many bytes can be written to a snapshot, and removes it again.
 func (l *limits) fits(id uint64, parents []uint64, bytes int) (ok bool) {
 	l.t.Helper()
 	l.mounted(id, parents, snapshot.KindActive, func(dir string) {
@@ -90,7 +90,7 @@ func (l *limits) fits(id uint64, parents []uint64, bytes int) (ok bool) {
 	return ok
 }
 
-// full tells whether an error is none, as opposed to that of a limit.
+// full reports whether an error is that of a limit; others but nil fail the test.
 func (l *limits) full(err error) bool {
 	l.t.Helper()
 	if err != nil && !errors.Is(err, unix.ENOSPC) && !errors.Is(err, unix.EDQUOT) {
@@ -99,7 +99,7 @@ func (l *limits) full(err error) bool {
 	return err == nil
 }
 
-// written writes to a file and puts it on disk.
+// written writes to a file and syncs it.
 func written(path string, flags, bytes int) error {
 	f, err := os.OpenFile(path, flags, 0o600)
 	if err != nil {
@@ -112,7 +112,7 @@ func written(path string, flags, bytes int) error {
 	return errors.Join(err, f.Close())
 }
 
-// ordinarily calls f without the capability to go beyond limits, which containers do not have.
+// ordinarily calls f without the capability to exceed limits, as containers run.
 func ordinarily(f func() error) error {
 	done := make(chan error)
 	go func() {
@@ -143,7 +143,7 @@ func moreDoesNotFit(l *limits) {
 		l.t.Error("2 MiB do not fit a limit of 4")
 	}
 	if !l.fits(3, []uint64{1}, 8<<20) {
-		l.t.Error("its sibling is limited as well")
+		l.t.Error("the sibling is limited as well")
 	}
 }
 
@@ -163,7 +163,7 @@ func copiesFromBelowCount(l *limits) {
 			l.t.Errorf("a copy of 6 MiB into a limit of 4: %v", err)
 		}
 		if _, err := l.d.Usage(context.Background(), 2); !errdefs.IsNotFound(err) {
-			l.t.Errorf("what did not fit is there: %v", err)
+			l.t.Errorf("a refused snapshot exists: %v", err)
 		}
 		return
 	}
@@ -191,11 +191,11 @@ func limitsChange(l *limits) {
 		}
 	}
 	if err := l.limited().SetLimit(context.Background(), 9, 4<<20); !errdefs.IsNotFound(err) {
-		l.t.Errorf("limit of what is not there: %v", err)
+		l.t.Errorf("limit of a missing snapshot: %v", err)
 	}
 	l.prepare(2, nil, snapshot.KindActive)
 	if err := l.limited().SetLimit(context.Background(), 2, 4<<20); !errdefs.IsFailedPrecondition(err) {
-		l.t.Errorf("limit of what was made without: %v", err)
+		l.t.Errorf("limit of a snapshot created without: %v", err)
 	}
 }
 
@@ -213,7 +213,7 @@ func limitsSurviveReopen(l *limits) {
 	}
 	l.prepareLimited(2, nil, 4<<20)
 	if a, b := l.project(1), l.project(2); a == b || a == 0 || b == 0 {
-		l.t.Errorf("they are in the projects %d and %d", a, b)
+		l.t.Errorf("projects %d and %d", a, b)
 	}
 	id := l.project(1)
 	if err := l.d.Remove(context.Background(), 1); err != nil {
@@ -225,7 +225,7 @@ func limitsSurviveReopen(l *limits) {
 func removalReleases(l *limits) {
 	l.prepareLimited(1, nil, 4<<20)
 	id := l.project(1)
-	l.mounted(1, nil, snapshot.KindActive, func(dir string) { // it may be in use still
+	l.mounted(1, nil, snapshot.KindActive, func(dir string) { // it may still be in use
 		if err := l.d.Remove(context.Background(), 1); err != nil {
 			l.t.Error(err)
 		}
@@ -233,11 +233,11 @@ func removalReleases(l *limits) {
 	l.released(id)
 	l.prepareLimited(1, nil, 4<<20)
 	id = l.project(1)
-	l.prepareLimited(1, nil, 4<<20) // in the place of what a crash left
+	l.prepareLimited(1, nil, 4<<20) // replaces the remains of a crash
 	l.released(id)
 	l.prepare(1, nil, snapshot.KindActive)
 	if !l.fits(1, nil, 8<<20) {
-		l.t.Error("the limit of an earlier one of that number is left")
+		l.t.Error("the limit of an earlier snapshot of that number is left")
 	}
 }
 
@@ -260,7 +260,7 @@ func cleanupReleases(l *limits) {
 	l.empty()
 }
 
-// crashed makes what a crash leaves of a limited directory before anything is in it, and returns its
+// crashed creates the remains of a crash after a limited directory was created empty, and returns its
 // project.
 func (l *limits) crashed(dir string) uint32 {
 	l.t.Helper()
@@ -329,11 +329,11 @@ func limitedOnesBecomeLayers(l *limits) {
 	l.prepare(2, []uint64{1}, snapshot.KindActive)
 	l.mounted(2, []uint64{1}, snapshot.KindActive, func(dir string) { l.wantFile(dir, "a", "1") })
 	if !l.fits(2, []uint64{1}, 8<<20) {
-		l.t.Error("what stands upon a limited snapshot is limited")
+		l.t.Error("a child of a limited snapshot is limited")
 	}
 }
 
-// project reads the number of the project that a snapshot's files are in.
+// project returns the number of the project of a snapshot's files.
 func (l *limits) project(id uint64) uint32 {
 	l.t.Helper()
 	return l.projectOf(filepath.Join(l.root, fmt.Sprint(id), "fs"))

@@ -1,4 +1,4 @@
-// Package snapshottest is the suite that every snapshot driver has to pass.
+// Package snapshottest is the conformance suite of snapshot drivers.
 package snapshottest
 
 import (
@@ -16,16 +16,16 @@ import (
 	"github.com/cleatproject/cleat/snapshot"
 )
 
-// Config is what the suite has to know of a driver.
+// Config describes a driver to the suite.
 type Config struct {
-	// Open opens the driver in a directory that exists; it is called again on the same one to
-	// play a restart.
+	// Open opens the driver in an existing directory; it is called again on the same one to
+	// simulate a restart.
 	Open func(root string) (snapshot.Driver, error)
-	// Root makes an empty directory for a driver; nil means t.TempDir.
+	// Root creates an empty directory for a driver; nil means t.TempDir.
 	Root func(t *testing.T) string
-	// Copies says that a snapshot holds a copy of what its parents hold, on disk as well.
+	// Copies marks that a snapshot has a copy of its parents' content, on disk as well.
 	Copies bool
-	// Ordered says that what others stand upon is not removed before them: a failed precondition.
+	// Ordered marks that removing a snapshot before its children is a failed precondition.
 	Ordered bool
 }
 
@@ -77,7 +77,7 @@ type suite struct {
 	t    *testing.T
 	d    snapshot.Driver
 	root string
-	// atOpen is what the driver keeps in its directory of its own accord.
+	// atOpen are the files that the driver itself keeps in its directory.
 	atOpen []string
 }
 
@@ -101,7 +101,7 @@ func (s *suite) prepare(id uint64, parents []uint64, kind snapshot.Kind) {
 	}
 }
 
-// mounted attaches a snapshot at a directory while f runs.
+// mounted mounts a snapshot at a directory while f runs.
 func (s *suite) mounted(id uint64, parents []uint64, kind snapshot.Kind, f func(dir string)) {
 	s.t.Helper()
 	ms, err := s.d.Mounts(context.Background(), id, parents, kind)
@@ -120,7 +120,7 @@ func (s *suite) mounted(id uint64, parents []uint64, kind snapshot.Kind, f func(
 	f(dir)
 }
 
-// layer makes a committed snapshot holding files named and filled as given.
+// layer creates a committed snapshot with the given files.
 func (s *suite) layer(id uint64, parents []uint64, files map[string]string) snapshot.Usage {
 	s.t.Helper()
 	s.prepare(id, parents, snapshot.KindActive)
@@ -221,7 +221,7 @@ func prepareReplacesRemains(_ *testing.T, s *suite) {
 	s.prepare(1, nil, snapshot.KindActive)
 	s.mounted(1, nil, snapshot.KindActive, func(dir string) {
 		if _, err := os.Lstat(filepath.Join(dir, "old")); !errors.Is(err, os.ErrNotExist) {
-			s.t.Errorf("the remains of an earlier try show: %v", err)
+			s.t.Errorf("the remains of an earlier call are visible: %v", err)
 		}
 	})
 }
@@ -273,7 +273,7 @@ func usageCountsOnce(_ *testing.T, s *suite) {
 		s.t.Errorf("size grew by %d, want about 1 MiB", grown)
 	}
 	if child := s.layer(2, []uint64{1}, nil); child.Size > 1<<16 && !s.Copies {
-		s.t.Errorf("a child with nothing in it holds %d bytes", child.Size)
+		s.t.Errorf("an empty child has %d bytes", child.Size)
 	}
 }
 

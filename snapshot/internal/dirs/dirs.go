@@ -1,6 +1,6 @@
-// Package dirs keeps the numbered directories of a snapshot driver: ROOT/<number> for each
-// snapshot, which appears whole or not at all and vanishes at once. What has no name yet, or none
-// any more, is called ".rm-…"; what a crash leaves of these, Cleanup removes.
+// Package dirs manages the numbered directories of a snapshot driver: ROOT/<number> for each
+// snapshot, which appears complete or not at all and vanishes at once. A directory that has not yet got
+// its name, or has lost it, is called ".rm-…"; Cleanup removes those that a crash leaves.
 package dirs
 
 import (
@@ -19,8 +19,8 @@ import (
 	"github.com/cleatproject/cleat/snapshot/internal/quota"
 )
 
-// asidePrefix starts the names of directories on their way in or out; the nonce of the Dirs
-// follows that made them.
+// asidePrefix starts the names of directories that are being created or removed; it is followed by the
+// nonce of their Dirs.
 const asidePrefix = ".rm-"
 
 // Dirs are the directories of one driver. It is safe for concurrent use, on one number within the
@@ -30,12 +30,12 @@ type Dirs struct {
 	nonce  string
 	aside  atomic.Uint64
 	delete func(dir string) error
-	// limits says that the file system keeps limits, and that directories may have one.
+	// limits reports that the file system supports limits, and that directories may have one.
 	limits atomic.Bool
 }
 
-// Open takes root, which it makes if it is missing. delete removes a directory with all that is in
-// it; nil means os.RemoveAll.
+// Open opens root, which it creates if it is missing. remove deletes a directory and its
+// content; nil means os.RemoveAll.
 func Open(root string, remove func(dir string) error) (*Dirs, error) {
 	abs, err := filepath.Abs(root)
 	if err != nil {
@@ -55,19 +55,19 @@ func Open(root string, remove func(dir string) error) (*Dirs, error) {
 // Root returns the absolute path of the root.
 func (d *Dirs) Root() string { return d.root }
 
-// Path returns where the snapshot of a number is or would be, and within it, what name leads to.
+// Path returns the path of the snapshot of a number, present or not, and of name within it.
 func (d *Dirs) Path(id uint64, name ...string) string {
 	return filepath.Join(append([]string{d.root, strconv.FormatUint(id, 10)}, name...)...)
 }
 
-// Temp makes a directory for a try of something; Cleanup removes it if a crash comes between.
+// Temp creates a directory for a probe; Cleanup removes it after a crash.
 func (d *Dirs) Temp() (string, error) { return os.MkdirTemp(d.root, asidePrefix+"try-") }
 
 func (d *Dirs) asidePath(id uint64) string {
 	return filepath.Join(d.root, fmt.Sprintf("%s%s-%d-%d", asidePrefix, d.nonce, id, d.aside.Add(1)))
 }
 
-// Create makes the directory of a number, in the place of what a crashed call left under it. fill
+// Create creates the directory of a number, replacing the remains of a crashed call. fill
 // gets the directory, mode 0700, before it has its name. The name is durable when Create returns;
 // after an error nothing is left.
 func (d *Dirs) Create(ctx context.Context, id uint64, fill func(dir string) error) error {
@@ -83,7 +83,7 @@ func (d *Dirs) Create(ctx context.Context, id uint64, fill func(dir string) erro
 		err = durable.RenameUnsynced(tmp, d.Path(id))
 	}
 	if err == nil {
-		// The record of the snapshot is committed next, and must not outlive it.
+		// The record of the snapshot is committed next, and must not outlive the directory.
 		err = durable.SyncDir(d.root)
 	}
 	if err != nil {
@@ -92,8 +92,8 @@ func (d *Dirs) Create(ctx context.Context, id uint64, fill func(dir string) erro
 	return nil
 }
 
-// Remove deletes the directory of a number; it is renamed first, so that no half of it is ever
-// found under its number. One that does not exist is no error.
+// Remove deletes the directory of a number; it is renamed first, so that a partly deleted one is never
+// found under its number. A missing one is not an error.
 func (d *Dirs) Remove(ctx context.Context, id uint64) error {
 	aside := d.asidePath(id)
 	switch err := durable.RenameUnsynced(d.Path(id), aside); {
@@ -108,7 +108,7 @@ func (d *Dirs) Remove(ctx context.Context, id uint64) error {
 	return ctx.Err()
 }
 
-// Cleanup removes every directory whose number live denies, and what earlier processes put aside.
+// Cleanup removes directories for whose number live returns false, and those set aside by earlier processes.
 // It returns the numbers removed.
 func (d *Dirs) Cleanup(ctx context.Context, live func(id uint64) bool) ([]uint64, error) {
 	entries, err := os.ReadDir(d.root)
@@ -141,7 +141,7 @@ func (d *Dirs) Cleanup(ctx context.Context, live func(id uint64) bool) ([]uint64
 	return removed, nil
 }
 
-// IDs returns the numbers that have a directory.
+// IDs returns the numbers with a directory.
 func (d *Dirs) IDs() ([]uint64, error) {
 	entries, err := os.ReadDir(d.root)
 	if err != nil {
@@ -156,8 +156,8 @@ func (d *Dirs) IDs() ([]uint64, error) {
 	return ids, nil
 }
 
-// stale tells whether name was put aside by another Dirs than this one, which is therefore gone;
-// what this one put aside is in the hands of a running call.
+// stale reports whether name was set aside by another Dirs than this one, whose process therefore ended;
+// those set aside by this one belong to a running call.
 func (d *Dirs) stale(name string) bool {
 	return strings.HasPrefix(name, asidePrefix) && !strings.HasPrefix(name, asidePrefix+d.nonce+"-")
 }

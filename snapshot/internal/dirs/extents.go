@@ -32,8 +32,8 @@ type fiemapExtent struct {
 	reserved                  [3]uint32
 }
 
-// OwnBytes is a size for Measure that leaves out the extents a file shares with others, as copies
-// by reference and snapshots of a file system have them. Where the file system does not tell, the
+// OwnBytes is a size for Measure that leaves out the extents a file shares with others, as reflinks
+// and file system snapshots do. If the file system does not report them, the
 // blocks count.
 func OwnBytes(path string, fi fs.FileInfo) (int64, bool, error) {
 	blocks := fi.Sys().(*syscall.Stat_t).Blocks * 512

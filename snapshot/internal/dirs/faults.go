@@ -9,7 +9,7 @@ import (
 )
 
 // takesNoWrites reports whether err is of a disk that is full, read-only or broken, where nothing can
-// be tried out. Snapshots that are there can still be mounted, and removed.
+// be probed. Existing snapshots can still be mounted, and removed.
 func takesNoWrites(err error) bool {
 	for _, e := range []error{unix.ENOSPC, unix.EDQUOT, unix.EROFS, unix.EIO} {
 		if errors.Is(err, e) {
@@ -19,7 +19,7 @@ func takesNoWrites(err error) bool {
 	return false
 }
 
-// Untried returns the error of a driver's probe, but nil if the disk took no writes and holds snapshots
+// Untried returns the error of a driver's probe, but nil if the disk takes no writes and has snapshots
 // of the driver: it created them, and has to remove them.
 func (d *Dirs) Untried(err error) error {
 	if !takesNoWrites(err) {

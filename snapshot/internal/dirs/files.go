@@ -15,7 +15,7 @@ import (
 	"github.com/cleatproject/cleat/snapshot"
 )
 
-// Check refuses what no driver can prepare.
+// Check refuses arguments that no driver can prepare.
 func Check(ctx context.Context, id uint64, kind snapshot.Kind) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -29,7 +29,7 @@ func Check(ctx context.Context, id uint64, kind snapshot.Kind) error {
 	return nil
 }
 
-// CheckMounts refuses what has no mounts.
+// CheckMounts refuses snapshots without mounts.
 func CheckMounts(id uint64, kind snapshot.Kind) error {
 	if id == 0 || kind != snapshot.KindActive && kind != snapshot.KindView {
 		return fmt.Errorf("mounts of snapshot %d: a %s snapshot cannot be mounted: %w", id, kind, errdefs.ErrInvalidArgument)
@@ -37,7 +37,7 @@ func CheckMounts(id uint64, kind snapshot.Kind) error {
 	return nil
 }
 
-// NotFound gives "does not exist" its class.
+// NotFound sets the class of fs.ErrNotExist.
 func NotFound(err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%w: %w", err, errdefs.ErrNotFound)
@@ -45,13 +45,13 @@ func NotFound(err error) error {
 	return err
 }
 
-// Bind describes a directory as the one mount of a snapshot; access is "ro" or "rw".
+// Bind returns a directory as the only mount of a snapshot; access is "ro" or "rw".
 func Bind(source, access string) []mount.Mount {
 	return []mount.Mount{{Type: "bind", Source: source, Options: []string{access, "rbind"}}}
 }
 
-// BindTree is the mounts of a snapshot whose driver keeps a whole tree for each, at fs of its id: an active
-// one's own, and of a view its parent's, which it has no copy of. What CheckMounts refuses has none.
+// BindTree returns the mounts of a snapshot whose driver has a complete tree for each, at fs of its id: for an active
+// one its own, for a view its parent's, of which it has no copy. Snapshots refused by CheckMounts have none.
 func BindTree(fs func(id uint64) string, id uint64, parents []uint64, kind snapshot.Kind) ([]mount.Mount, error) {
 	if err := CheckMounts(id, kind); err != nil {
 		return nil, err
@@ -66,8 +66,8 @@ func BindTree(fs func(id uint64) string, id uint64, parents []uint64, kind snaps
 	}
 }
 
-// MakeRoot makes the root directory of a file system, with mode and owner of like, or where that is
-// "", as 0755 of root's.
+// MakeRoot creates the root directory of a file system, with mode and owner of like, or if that is
+// "", with mode 0755 and owned by root.
 func MakeRoot(dir, like string) error {
 	mode, uid, gid := fs.FileMode(0o755), 0, 0
 	if like != "" {
@@ -81,7 +81,7 @@ func MakeRoot(dir, like string) error {
 	return errors.Join(os.Mkdir(dir, 0o700), os.Chown(dir, uid, gid), os.Chmod(dir, mode))
 }
 
-// Sync puts the file system that path is on onto the disk.
+// Sync syncs the file system of path.
 func Sync(path string) error {
 	f, err := os.Open(path)
 	if err != nil {
@@ -92,7 +92,7 @@ func Sync(path string) error {
 		err = cerr
 	}
 	if err != nil {
-		return fmt.Errorf("sync the file system of %s: %w", path, err)
+		return fmt.Errorf("sync file system of %s: %w", path, err)
 	}
 	return nil
 }

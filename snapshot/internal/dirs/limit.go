@@ -10,11 +10,11 @@ import (
 	"github.com/cleatproject/cleat/snapshot/internal/quota"
 )
 
-// ownName is what a limited snapshot's own files are in.
+// ownName is the directory of a limited snapshot's own files.
 const ownName = "fs"
 
-// CreateLimited is Create of a directory in which what fill makes holds no more than a number of bytes.
-// fill has to make the directory "fs".
+// CreateLimited is Create of a directory in which the files created by fill are limited to a number of bytes.
+// fill has to create the directory "fs".
 func (d *Dirs) CreateLimited(ctx context.Context, id uint64, bytes int64, fill func(dir string) error) error {
 	if err := snapshot.CheckLimit(bytes); err != nil {
 		return err
@@ -28,7 +28,7 @@ func (d *Dirs) CreateLimited(ctx context.Context, id uint64, bytes int64, fill f
 	})
 }
 
-// SetLimit changes the limit of a directory that CreateLimited made; 0 takes it away.
+// SetLimit changes the limit of a directory created by CreateLimited; 0 removes it.
 func (d *Dirs) SetLimit(id uint64, bytes int64) error {
 	if bytes != 0 {
 		if err := snapshot.CheckLimit(bytes); err != nil {
@@ -41,8 +41,8 @@ func (d *Dirs) SetLimit(id uint64, bytes int64) error {
 	return nil
 }
 
-// destroy deletes a directory that is put aside, and with it the limit it may have: that of "fs", or
-// its own while it was being made. Without limits on this file system that costs nothing.
+// destroy deletes a directory that was set aside, and its limit if it has one: that of "fs", or
+// its own during creation. Without limits on this file system that costs nothing.
 func (d *Dirs) destroy(dir string) error {
 	if d.limits.Load() {
 		if err := errors.Join(quota.Release(dir), quota.Release(filepath.Join(dir, ownName))); err != nil {

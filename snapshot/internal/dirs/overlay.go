@@ -6,7 +6,7 @@ import (
 	"github.com/cleatproject/cleat/mount"
 )
 
-// Overlay describes the mount of directories upon each other, the topmost first in lower. Without
+// Overlay returns the mount of stacked directories, the topmost first in lower. Without
 // upper it is read-only.
 func Overlay(options, lower []string, upper, work string) []mount.Mount {
 	options = append([]string(nil), options...)

@@ -9,9 +9,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestOverlayOptions_DiskTakesNoWrites_EqualThoseFoundByTrying opens the same directory with room, full,
+// It opens the same directory with free space, full,
 // without inodes and read-only.
-func TestOverlayOptions_DiskTakesNoWrites_EqualThoseFoundByTrying(t *testing.T) {
+func TestOverlayOptions_DiskTakesNoWrites_EqualProbedOnes(t *testing.T) {
 	for name, spoil := range map[string]struct {
 		options string
 		fill    func(t *testing.T, dir string)

@@ -14,17 +14,17 @@ import (
 	"github.com/cleatproject/cleat/mount"
 )
 
-// OverlayOptions finds the options that overlay mounts of directories in d want on this kernel, by
-// mounting overlays and looking at what they do:
+// OverlayOptions determines the options that overlay mounts of directories in d need on this kernel, by
+// mounting overlays and observing their behaviour:
 //
-//   - index=off where the kernel knows it: with the index two mounts of one upper directory fail, as
+//   - index=off if the kernel supports it: with the index two mounts of one upper directory fail, as
 //     happens between a container's end and its restart.
-//   - userxattr where trusted attributes may not be written: in a user namespace.
-//   - metacopy=off and redirect_dir=off where the kernel would do these by itself. A file of which an
-//     upper directory has only the attributes, or a directory under a new name, means nothing without
-//     what is below; layers are made of upper directories alone, and used upon others.
+//   - userxattr if trusted attributes may not be written: in a user namespace.
+//   - metacopy=off and redirect_dir=off if the kernel would enable these itself. A file of which an
+//     upper directory has only the attributes, or a directory under a new name, is meaningless without
+//     the lower directories; layers are made of upper directories alone, and used on others.
 //
-// It is a failed precondition where overlay does not work.
+// Failed precondition if overlay does not work.
 func OverlayOptions(d *Dirs) (options []string, err error) {
 	options, err = probeOverlay(d)
 	if err != nil && takesNoWrites(err) {
@@ -48,11 +48,11 @@ func probeOverlay(d *Dirs) (options []string, err error) {
 	return options, nil
 }
 
-// overlayParameters is where the kernel's overlay shows its settings.
+// overlayParameters is the directory with the settings of the kernel's overlay.
 const overlayParameters = "/sys/module/overlay/parameters"
 
-// assumedOptions returns the options that trying would find, by the settings of the kernel's overlay;
-// false if it has none to see.
+// assumedOptions returns the options that a probe would determine, by the settings of the kernel's overlay;
+// false if it has none.
 func assumedOptions(parameters string, userNamespace bool) (options []string, ok bool) {
 	if _, err := os.Stat(parameters); err != nil {
 		return nil, false
@@ -75,7 +75,7 @@ func assumedOptions(parameters string, userNamespace bool) (options []string, ok
 	return options, true
 }
 
-// overlayProbe tries mounts in a directory, each in another below it.
+// overlayProbe tries mounts in a directory, each in another subdirectory.
 type overlayProbe struct {
 	dir   string
 	tries int
@@ -104,22 +104,22 @@ func (p *overlayProbe) options(userNamespace bool) ([]string, error) {
 	return options, nil
 }
 
-// best returns the first of several lists of options that the kernel takes.
+// best returns the first of several lists of options that the kernel accepts.
 func (p *overlayProbe) best(lists ...[]string) (options []string, found habits, err error) {
 	for _, options = range lists {
 		found, err = p.try(options)
-		if err == nil || !errors.Is(err, unix.EINVAL) { // which is that of an option that it does not know
+		if err == nil || !errors.Is(err, unix.EINVAL) { // the error for an unknown option
 			break
 		}
 	}
 	return options, found, err
 }
 
-// habits are what a mount was seen to do.
+// habits are the observed behaviour of a mount.
 type habits struct{ metacopy, redirect bool }
 
-// try mounts an overlay with options, changes the mode of a file below and the name of a directory below,
-// and looks at what became of them above.
+// try mounts an overlay with options, changes the mode of a lower file and the name of a lower directory,
+// and inspects the upper directory.
 func (p *overlayProbe) try(options []string) (h habits, err error) {
 	p.tries++
 	base := filepath.Join(p.dir, fmt.Sprint(p.tries))
@@ -138,7 +138,7 @@ func (p *overlayProbe) try(options []string) (h habits, err error) {
 	if err := unix.Fchmodat(int(tree.Fd()), "file", 0o644, 0); err != nil {
 		return h, fmt.Errorf("change a file in an overlay: %w", err)
 	}
-	// What refers to the one below is marked so; it may have blocks for other reasons.
+	// A reference to the lower file is marked by this attribute; the file may have blocks for other reasons.
 	for _, attr := range []string{"trusted.overlay.metacopy", "user.overlay.metacopy"} {
 		if _, err := unix.Lgetxattr(filepath.Join(upper, "file"), attr, nil); err == nil {
 			h.metacopy = true
@@ -147,13 +147,13 @@ func (p *overlayProbe) try(options []string) (h habits, err error) {
 	switch err := unix.Renameat(int(tree.Fd()), "directory", int(tree.Fd()), "renamed"); {
 	case err == nil:
 		h.redirect = true
-	case !errors.Is(err, unix.EXDEV): // which is the answer without redirection
+	case !errors.Is(err, unix.EXDEV): // the error without redirection
 		return h, fmt.Errorf("rename a directory in an overlay: %w", err)
 	}
 	return h, nil
 }
 
-// inUserNamespace tells whether root here is somebody else outside.
+// inUserNamespace reports whether this process is in a user namespace other than the initial one.
 func inUserNamespace() bool {
 	f, err := os.Open("/proc/self/uid_map")
 	if err != nil {

@@ -31,8 +31,8 @@ func probed(t *testing.T) []string {
 	return options
 }
 
-// TestOptionsOfAnOrdinaryKernel has a kernel whose overlay does nothing by itself.
-func TestOptionsOfAnOrdinaryKernel(t *testing.T) {
+// The kernel's overlay has no feature enabled.
+func TestOverlayOptions_PlainKernel(t *testing.T) {
 	if !guest.Inside(t, guest.Options{Overlay: "metacopy=off redirect_dir=off index=off"}) {
 		return
 	}
@@ -41,8 +41,8 @@ func TestOptionsOfAnOrdinaryKernel(t *testing.T) {
 	}
 }
 
-// TestOptionsOfAnEagerKernel has one that does it all.
-func TestOptionsOfAnEagerKernel(t *testing.T) {
+// The kernel's overlay has all features enabled.
+func TestOverlayOptions_KernelWithAllFeatures(t *testing.T) {
 	if !guest.Inside(t, guest.Options{Overlay: "metacopy=on redirect_dir=on index=on"}) {
 		return
 	}
@@ -51,7 +51,7 @@ func TestOptionsOfAnEagerKernel(t *testing.T) {
 		t.Errorf("got %q", got)
 	}
 	p := overlayProbe{dir: t.TempDir(), mount: mount.Detached}
-	// The probe sees what it is to see; without it the test would show nothing.
+	// The probe detects the features; otherwise the test would show nothing.
 	if h, err := p.try([]string{"index=off"}); err != nil || !h.metacopy || !h.redirect {
 		t.Errorf("without options: %+v, %v", h, err)
 	}
@@ -60,7 +60,7 @@ func TestOptionsOfAnEagerKernel(t *testing.T) {
 	}
 }
 
-func TestOptionsOfAKernelThatRedirects(t *testing.T) {
+func TestOverlayOptions_KernelThatRedirects(t *testing.T) {
 	if !guest.Inside(t, guest.Options{Overlay: "redirect_dir=on metacopy=off"}) {
 		return
 	}
@@ -69,7 +69,7 @@ func TestOptionsOfAKernelThatRedirects(t *testing.T) {
 	}
 }
 
-// knowing is a kernel that refuses some options, and passes others by.
+// knowing is a kernel that refuses some options, and passes on others.
 func knowing(refuses, ignores string) func([]mount.Mount) (*os.File, error) {
 	return func(ms []mount.Mount) (*os.File, error) {
 		if refuses != "" && slices.Contains(ms[0].Options, refuses) {
@@ -84,7 +84,7 @@ func knowing(refuses, ignores string) func([]mount.Mount) (*os.File, error) {
 	}
 }
 
-func TestOptionsThatAKernelDoesNotKnow(t *testing.T) {
+func TestOverlayOptions_UnknownOptions(t *testing.T) {
 	plain := overlayProbe{dir: t.TempDir(), mount: mount.Detached}
 	h, err := plain.try(nil)
 	if err != nil {
@@ -104,7 +104,7 @@ func TestOptionsThatAKernelDoesNotKnow(t *testing.T) {
 	}
 	p = overlayProbe{dir: t.TempDir(), mount: knowing("", "redirect_dir=off")}
 	if got, err := p.options(false); !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), "with every option") {
-		t.Errorf("one that redirects all the same: %q, %v", got, err)
+		t.Errorf("one that redirects nevertheless: %q, %v", got, err)
 	}
 	tried := 0
 	p = overlayProbe{dir: t.TempDir(), mount: func([]mount.Mount) (*os.File, error) { tried++; return nil, unix.ENODEV }}

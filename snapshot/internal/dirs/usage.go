@@ -11,8 +11,8 @@ import (
 	"github.com/cleatproject/cleat/snapshot"
 )
 
-// Measure adds up the blocks and inodes in dir, a file with several names counted once. size, where
-// it is given, tells a file's bytes, or that it is not to be counted.
+// Measure adds up the blocks and inodes in dir, a file with several names counted once. size, if not
+// nil, returns a file's bytes, or that it is not to be counted.
 func Measure(ctx context.Context, dir string, size func(path string, fi fs.FileInfo) (bytes int64, counts bool, err error)) (snapshot.Usage, error) {
 	var u snapshot.Usage
 	seen := make(map[uint64]struct{})
@@ -52,7 +52,7 @@ func Measure(ctx context.Context, dir string, size func(path string, fi fs.FileI
 	return u, nil
 }
 
-// vanished forgives a file that went away, or became one of another kind, while a live snapshot was measured.
+// vanished ignores the error of a file that was removed or replaced while a live snapshot was measured.
 func vanished(err error, may bool) error {
 	if may && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENOTDIR)) {
 		return nil

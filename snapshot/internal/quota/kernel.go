@@ -8,7 +8,7 @@ import (
 )
 
 // The kernel's interface: quotactl(2) with linux/quota.h and linux/dqblk_xfs.h, and the attributes of
-// files in linux/fs.h. XFS and ext4 answer to the same calls.
+// files in linux/fs.h. XFS and ext4 support the same calls.
 const (
 	getQuota   = 0x800007
 	setQuota   = 0x800008
@@ -18,7 +18,7 @@ const (
 	stateVersion = 1      // FS_QSTATV_VERSION1
 	enforced     = 1 << 5 // FS_QUOTA_PDQ_ENFD
 
-	blockSize   = 1024 // in which limits are counted
+	blockSize   = 1024 // unit of limits
 	validBlocks = 1    // QIF_BLIMITS
 
 	getAttributes = 0x801c581f // FS_IOC_FSGETXATTR
@@ -26,7 +26,7 @@ const (
 	inheritFlag   = 0x200      // FS_XFLAG_PROJINHERIT
 )
 
-// state is the beginning of struct fs_quota_statv, with room for the rest.
+// state is the beginning of struct fs_quota_statv, with space for the rest.
 type state struct {
 	version, _ uint8
 	flags      uint16
@@ -47,7 +47,7 @@ type attributes struct {
 	_                                                   [8]byte
 }
 
-// control calls quotactl_fd, which Linux has from 5.14 on.
+// control calls quotactl_fd, which exists since Linux 5.14.
 func control(f *os.File, command, id uint32, arg unsafe.Pointer) error {
 	_, _, errno := unix.Syscall6(unix.SYS_QUOTACTL_FD, f.Fd(), uintptr(command<<8|ofProjects), uintptr(id), uintptr(arg), 0, 0)
 	if errno != 0 {

@@ -1,17 +1,17 @@
-// Package quota limits what directories hold on disk, by the project quotas of XFS and ext4.
+// Package quota limits the storage of directories, by the project quotas of XFS and ext4.
 //
-// A limited directory belongs to a project of its own, and hands it down to whatever is made in it; the
-// file system counts what a project's files take, and refuses more than its limit. All there is to know
-// is in the file system: the number of a project on its files, the limit in its quotas. Nothing can
+// A limited directory belongs to a project of its own, which files created in it inherit; the
+// file system counts the storage of a project's files, and refuses more than its limit. The file system
+// has all the state: the number of a project on its files, the limit in its quotas. Nothing can
 // disagree with it after a crash.
 //
-// Numbers are drawn at random, and one is taken only if the file system knows of no file and no limit of
-// it, and if the first file that gets it stays the only one. Others who draw numbers on the same file
+// Numbers are drawn at random, and one is used only if the file system has no file and no limit of
+// it, and if the first file that gets it remains the only one. Other programs that draw numbers on the same file
 // system are noticed by that, without a lock; so is a deleted file that a process still has open.
 //
-// Caveats: needs quotactl_fd (Linux 5.14) and the capability to administer the host. Files can be made
-// without end, only their bytes are limited. On ext4 a process with CAP_SYS_RESOURCE that writes to the
-// directory itself is not held back; through an overlay it is.
+// Caveats: needs quotactl_fd (Linux 5.14) and the capability to administer the host. The number of
+// files is not limited, only their bytes. On ext4 a process with CAP_SYS_RESOURCE that writes to the
+// directory itself is not limited; through an overlay it is.
 package quota
 
 import (
@@ -30,7 +30,7 @@ import (
 	"github.com/cleatproject/cleat/proto/reason"
 )
 
-// Projects are numbered from lowest on: above what people and other programs use, by custom.
+// Projects are numbered from lowest on: above the numbers that people and other programs customarily use.
 const (
 	lowest  = 1 << 30
 	numbers = 1 << 30
@@ -38,8 +38,8 @@ const (
 	tries = 64
 )
 
-// Check answers nil if the file system of a directory keeps limits. Failed precondition otherwise, with
-// what to do.
+// Check returns nil if the file system of a directory supports limits. Failed precondition otherwise, with
+// the reason.
 func Check(dir string) error {
 	return opened(dir, func(f *os.File) error {
 		s := state{version: stateVersion}
@@ -56,7 +56,7 @@ func Check(dir string) error {
 // unsupported returns the error of a directory without limits.
 func unsupported(dir string, cause error) error {
 	if errors.Is(cause, unix.EPERM) {
-		return fmt.Errorf("limit storage: this takes the capability to administer the host: %w: %w", cause, errdefs.ErrFailedPrecondition)
+		return fmt.Errorf("limit storage: capability to administer the host is missing: %w: %w", cause, errdefs.ErrFailedPrecondition)
 	}
 	m, err := mount.Containing(dir)
 	if err != nil {
@@ -70,14 +70,14 @@ func unsupported(dir string, cause error) error {
 		m.Type, m.Point, why, reason.QuotaUnavailable)
 }
 
-// Within calls fill and limits what that makes in dir, an empty directory, to a number of bytes. dir
-// itself is afterwards in the project that it was in. After an error no limit is left. Resource exhausted if
-// fill makes more than that.
+// Within calls fill and limits the files that it creates in dir, an empty directory, to a number of bytes. dir
+// itself is afterwards in its former project. After an error no limit is left. Resource exhausted if
+// fill writes more than that.
 func Within(dir string, bytes int64, fill func() error) error {
 	return within(dir, bytes, func() uint32 { return lowest + rand.Uint32N(numbers) }, fill)
 }
 
-// within is Within with draw to say which number is tried next.
+// within is Within with draw, which returns the next number to try.
 func within(dir string, bytes int64, draw func() uint32, fill func() error) error {
 	if err := Check(dir); err != nil {
 		return err
@@ -105,23 +105,23 @@ func within(dir string, bytes int64, draw func() uint32, fill func() error) erro
 	})
 }
 
-// filled is the error of a fill, or that it made more than the limit: this process may be one that limits do
-// not hold back.
+// filled returns the error of a fill, or one if it wrote more than the limit: this process may be one that
+// limits do not apply to.
 func filled(f *os.File, id uint32, bytes int64, err error) error {
 	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
-		return fmt.Errorf("the limit of %d bytes, or the disk, is too small for what is there from the start: %w: %w", bytes, err, errdefs.ErrResourceExhausted)
+		return fmt.Errorf("limit of %d bytes, or the disk, is too small for the initial content: %w: %w", bytes, err, errdefs.ErrResourceExhausted)
 	}
 	if err != nil {
 		return err
 	}
 	q, err := quotasOf(f, id)
 	if err == nil && q.bytes > uint64(bytes) {
-		err = fmt.Errorf("the limit of %d bytes is too small for the %d that are there from the start: %w", bytes, q.bytes, errdefs.ErrResourceExhausted)
+		err = fmt.Errorf("limit of %d bytes is too small for the initial content of %d: %w", bytes, q.bytes, errdefs.ErrResourceExhausted)
 	}
 	return err
 }
 
-// claim puts an empty directory in a project that nobody else uses.
+// claim puts an empty directory in a project that is not in use.
 func claim(f *os.File, before attributes, draw func() uint32) (uint32, error) {
 	after := before
 	after.flags |= inheritFlag
@@ -140,15 +140,15 @@ func claim(f *os.File, before attributes, draw func() uint32) (uint32, error) {
 		if q, err = quotasOf(f, after.project); err == nil && q.files == 1 {
 			return after.project, nil
 		}
-		// Somebody has drawn the same number at the same time: neither keeps it.
+		// Another program has drawn the same number concurrently: neither keeps it.
 		if err := errors.Join(err, ioctl(f, setAttributes, &before)); err != nil {
 			return 0, err
 		}
 	}
-	return 0, fmt.Errorf("find a free project in %s: %d numbers are all taken: %w", f.Name(), tries, errdefs.ErrUnavailable)
+	return 0, fmt.Errorf("find a free project in %s: %d numbers are all in use: %w", f.Name(), tries, errdefs.ErrUnavailable)
 }
 
-// Change sets another limit for a directory that Within has limited; 0 takes the limit away and keeps the
+// Change sets another limit for a directory limited by Within; 0 removes the limit and keeps the
 // project. Failed precondition for one that is in no project of its own.
 func Change(dir string, bytes int64) error {
 	return opened(dir, func(f *os.File) error {
@@ -157,7 +157,7 @@ func Change(dir string, bytes int64) error {
 			return err
 		}
 		if id == 0 {
-			return fmt.Errorf("limit storage: %s was made without a limit, and gets none later: %w", dir, errdefs.ErrFailedPrecondition)
+			return fmt.Errorf("limit storage: %s was created without a limit: %w", dir, errdefs.ErrFailedPrecondition)
 		}
 		if err := Check(dir); err != nil {
 			return err
@@ -166,8 +166,8 @@ func Change(dir string, bytes int64) error {
 	})
 }
 
-// Release takes the limit of a directory away before the directory goes. It is no error if there is
-// none, nor if the directory is not there. Its project is free again once its last file is gone.
+// Release removes the limit of a directory before the directory is deleted. A missing limit or
+// directory is not an error. Its project is free again once its last file is deleted.
 func Release(dir string) error {
 	err := opened(dir, func(f *os.File) error {
 		id, err := own(f)
@@ -183,7 +183,7 @@ func Release(dir string) error {
 }
 
 // own returns the number of a directory's project, 0 if it is in none that claim has drawn for it: it
-// may be in one that an administrator has put everything in.
+// may be in one to which an administrator has assigned everything.
 func own(f *os.File) (uint32, error) {
 	a, err := attributesOf(f)
 	if absent(err) || err == nil && (a.project < lowest || a.project >= lowest+numbers) {
@@ -210,7 +210,7 @@ func limit(f *os.File, id uint32, bytes int64) error {
 	q := quotas{hardBlocks: blocks, valid: validBlocks}
 	err := control(f, setQuota, id, unsafe.Pointer(&q))
 	if errors.Is(err, unix.ERANGE) {
-		return fmt.Errorf("limit storage: %d bytes are more than this file system can count: %w", bytes, errdefs.ErrInvalidArgument)
+		return fmt.Errorf("limit storage: %d bytes exceed the maximum of this file system: %w", bytes, errdefs.ErrInvalidArgument)
 	}
 	if err != nil {
 		return fmt.Errorf("limit storage: %w", err)
@@ -218,7 +218,7 @@ func limit(f *os.File, id uint32, bytes int64) error {
 	return nil
 }
 
-// quotasOf returns what a file system knows of a project, which may be nothing.
+// quotasOf returns the quotas of a project, which may be empty.
 func quotasOf(f *os.File, id uint32) (q quotas, err error) {
 	err = control(f, getQuota, id, unsafe.Pointer(&q))
 	if errors.Is(err, unix.ENOENT) {
@@ -232,7 +232,7 @@ func attributesOf(f *os.File) (a attributes, err error) {
 	return a, err
 }
 
-// absent tells the errors of file systems and kernels that have no project quotas, or not switched on.
+// absent reports whether err is of a file system or kernel without project quotas, or with quotas switched off.
 func absent(err error) bool {
 	for _, errno := range []error{unix.ENOTTY, unix.EOPNOTSUPP, unix.ENOSYS, unix.ESRCH} {
 		if errors.Is(err, errno) {
@@ -242,7 +242,7 @@ func absent(err error) bool {
 	return false
 }
 
-// opened calls f with a directory, open.
+// opened calls f with an open directory.
 func opened(dir string, f func(*os.File) error) error {
 	d, err := os.OpenFile(dir, os.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
 	if err != nil {

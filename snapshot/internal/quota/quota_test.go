@@ -27,7 +27,7 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// limited makes ROOT/name/fs, limited.
+// limited creates ROOT/name/fs, limited.
 func limited(t *testing.T, root, name string, bytes int64) string {
 	t.Helper()
 	dir := filepath.Join(root, name)
@@ -36,7 +36,7 @@ func limited(t *testing.T, root, name string, bytes int64) string {
 	return filepath.Join(dir, "fs")
 }
 
-// project reads the number of a file's project.
+// project returns the number of a file's project.
 func project(t *testing.T, path string) uint32 {
 	t.Helper()
 	f, err := os.Open(path)
@@ -49,7 +49,7 @@ func project(t *testing.T, path string) uint32 {
 	return a[3]
 }
 
-// TestProjects is the life of limits on both file systems that keep them.
+// TestProjects tests the life cycle of limits on both file systems with quotas.
 func TestProjects(t *testing.T) {
 	if !guest.Inside(t, guest.Options{}) {
 		return
@@ -95,8 +95,8 @@ func TestProjects(t *testing.T) {
 	}
 }
 
-// TestTheLargestLimit is more than ext4 can count, and nothing is left of the try.
-func TestTheLargestLimit(t *testing.T) {
+// A limit above ext4's maximum leaves nothing.
+func TestWithin_LimitAboveMaximum(t *testing.T) {
 	if !guest.Inside(t, guest.Options{}) {
 		return
 	}
@@ -113,15 +113,15 @@ func TestTheLargestLimit(t *testing.T) {
 	}
 }
 
-// TestProjectsOfAnAdministrator: where everything is in a project already, limits are beside it, and
-// what has none is left alone.
-func TestProjectsOfAnAdministrator(t *testing.T) {
+// If everything is in a project already, limits are independent of it, and
+// directories without a limit are not changed.
+func TestWithin_InsideProjectOfAdministrator(t *testing.T) {
 	if !guest.Inside(t, guest.Options{}) {
 		return
 	}
 	for _, on := range snapshottest.WithProjectQuotas(t) {
 		t.Run(on.Type, func(t *testing.T) {
-			outer := limited(t, on.Root, "outer", 64<<20) // a number that ours could be, and everything below it
+			outer := limited(t, on.Root, "outer", 64<<20) // a number in our range, for everything below it
 			id := project(t, outer)
 			plain := filepath.Join(outer, "1", "fs")
 			must(t, os.MkdirAll(plain, 0o700))
@@ -144,8 +144,8 @@ func TestProjectsOfAnAdministrator(t *testing.T) {
 	}
 }
 
-// TestProjectsAreNotShared draws numbers side by side, from a few more than are needed, and compares.
-func TestProjectsAreNotShared(t *testing.T) {
+// It draws numbers in parallel, from a few more than are needed, and compares.
+func TestWithin_ParallelCalls_ShareNoProject(t *testing.T) {
 	if !guest.Inside(t, guest.Options{}) {
 		return
 	}
@@ -182,9 +182,9 @@ func TestProjectsAreNotShared(t *testing.T) {
 	}
 }
 
-// TestANumberInUseIsNotTaken: neither while a deleted file is open, nor while a limit is left, nor by
-// one who has only it to draw.
-func TestANumberInUseIsNotTaken(t *testing.T) {
+// A number is not used while a deleted file is open, while a limit is left, nor by
+// a caller that has no other to draw.
+func TestWithin_SkipsNumbersInUse(t *testing.T) {
 	if !guest.Inside(t, guest.Options{}) {
 		return
 	}
@@ -208,14 +208,14 @@ func TestANumberInUseIsNotTaken(t *testing.T) {
 				t.Errorf("took the number of a file that is open: %v", err)
 			}
 			must(t, f.Close())
-			freed := try("d") // xfs takes deleted files apart a little later
+			freed := try("d") // xfs frees deleted files a little later
 			for i := 0; errdefs.IsUnavailable(freed) && i < 6000; i++ {
 				<-time.After(10 * time.Millisecond)
 				must(t, os.RemoveAll(filepath.Join(on.Root, "d")))
 				freed = try("d")
 			}
 			must(t, freed)
-			must(t, os.RemoveAll(filepath.Join(on.Root, "d"))) // and the limit stays
+			must(t, os.RemoveAll(filepath.Join(on.Root, "d"))) // and the limit remains
 			if err := try("e"); !errdefs.IsUnavailable(err) {
 				t.Errorf("took a number that has a limit: %v", err)
 			}
@@ -223,8 +223,8 @@ func TestANumberInUseIsNotTaken(t *testing.T) {
 	}
 }
 
-// TestWithoutProjectQuotas says what is missing.
-func TestWithoutProjectQuotas(t *testing.T) {
+// The error names the missing feature.
+func TestWithin_WithoutProjectQuotas(t *testing.T) {
 	if !guest.Inside(t, guest.Options{}) {
 		return
 	}
@@ -245,7 +245,7 @@ func refused(t *testing.T, root, fsType, want string) {
 	t.Helper()
 	dir := filepath.Join(root, "dir")
 	must(t, os.Mkdir(dir, 0o700))
-	err := quota.Within(dir, 1<<20, func() error { t.Error("filled all the same"); return nil })
+	err := quota.Within(dir, 1<<20, func() error { t.Error("filled nevertheless"); return nil })
 	if !errdefs.IsFailedPrecondition(err) {
 		t.Errorf("%s: %v, want a failed precondition", fsType, err)
 		return

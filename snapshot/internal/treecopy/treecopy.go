@@ -1,10 +1,10 @@
-// Package treecopy copies a directory with everything that a file system keeps of it: contents with
+// Package treecopy copies a directory with everything that a file system stores of it: contents with
 // their holes, owners, modes, times to the nanosecond, hard links, symbolic links, devices, FIFOs,
 // sockets, extended attributes.
 //
-// Contents are shared where the file system can (FICLONE), and otherwise copied within the kernel
+// Contents are shared if the file system supports it (FICLONE), and otherwise copied within the kernel
 // (copy_file_range). Symbolic links are copied and never followed. The source must not change
-// meanwhile, and the destination must be in nobody else's reach. Mounts below the source are not
+// during the copy, and no other user may have access to the destination. Mounts below the source are not
 // entered.
 package treecopy
 
@@ -24,14 +24,14 @@ import (
 type copier struct {
 	ctx   func() error
 	dev   uint64            // of the source
-	links map[uint64]string // path of the copy, by the inode of what has several names
-	// noClone and noRange are set once the file systems have shown that they cannot.
+	links map[uint64]string // path of the copy, by the inode of a file with several names
+	// noClone and noRange are set once the file systems have failed to support them.
 	noClone, noRange bool
 	buf              []byte
 }
 
-// Copy makes the directory to, whose parent exists, a copy of the directory from. After an error
-// the caller throws to away.
+// Copy creates the directory to, whose parent exists, as a copy of the directory from. After an error
+// the caller discards to.
 func Copy(ctx context.Context, from, to string) error {
 	var st unix.Stat_t
 	if err := unix.Lstat(from, &st); err != nil {
@@ -115,7 +115,7 @@ func (c *copier) regular(from, to string, st *unix.Stat_t) error {
 	return errors.Join(c.contents(src, dst, st.Size), dst.Close())
 }
 
-// contents shares the data of a file, or copies the parts of it that are no holes.
+// contents shares the data of a file, or copies its parts that are not holes.
 func (c *copier) contents(src, dst *os.File, size int64) error {
 	if size == 0 {
 		return nil
@@ -153,7 +153,7 @@ func (c *copier) contents(src, dst *os.File, size int64) error {
 	return nil
 }
 
-// atOnce bounds what is copied between two looks at the context.
+// atOnce bounds the bytes copied between two checks of the context.
 const atOnce = 64 << 20
 
 func (c *copier) piece(src, dst *os.File, begin, end int64) error {
@@ -192,8 +192,8 @@ func unsupported(err error) bool {
 		errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOSYS)
 }
 
-// attributes sets what goes with an inode. The order matters: a change of owner takes set-user-ID
-// and capabilities away, and everything changes the times.
+// attributes sets the attributes of an inode. The order matters: a change of owner clears set-user-ID
+// and capabilities, and everything changes the times.
 func (c *copier) attributes(from, to string, st *unix.Stat_t) error {
 	if err := unix.Lchown(to, int(st.Uid), int(st.Gid)); err != nil {
 		return wrap("lchown", to, err)
@@ -212,7 +212,7 @@ func (c *copier) attributes(from, to string, st *unix.Stat_t) error {
 
 func (c *copier) xattrs(from, to string) error {
 	all := func(string) bool { return true }
-	none := func(_ string, err error) bool { return errors.Is(err, unix.ENOTSUP) } // the file system has no such
+	none := func(_ string, err error) bool { return errors.Is(err, unix.ENOTSUP) } // not supported by the file system
 	return xattr.Copy(xattr.Path{Name: from}, xattr.Path{Name: to}, c.buf, all, none)
 }
 

@@ -10,10 +10,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// The conformance suite of the native snapshot driver compares copies of every kind of file; here
-// is what it does not reach.
+// The conformance suite of the native snapshot driver compares copies of every kind of file; this file
+// tests the rest.
 
-func TestHolesStayHoles(t *testing.T) {
+func TestCopy_KeepsHoles(t *testing.T) {
 	for _, noRange := range []bool{false, true} {
 		dir := t.TempDir()
 		from, to := filepath.Join(dir, "from"), filepath.Join(dir, "to")
@@ -51,7 +51,7 @@ func TestHolesStayHoles(t *testing.T) {
 	}
 }
 
-func TestCancelledAndMissing(t *testing.T) {
+func TestCopy_CancelledOrMissing(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.MkdirAll(filepath.Join(dir, "a/b"), 0o755); err != nil {
 		t.Fatal(err)
