@@ -19,12 +19,12 @@ import (
 //	4 bytes  CRC-32C of cursor and body
 //	8 bytes  cursor
 //	n bytes  body: a containerd.types.Envelope, protobuf; with a field of our own, 1000, a
-//	         varint: Event.Sequence, left out where it is 0
+//	         varint: Event.Sequence, omitted if it is 0
 //
-// A record that is cut short or whose sum is off ends the segment: it is what a crash left.
+// A truncated record, or one with a wrong checksum, ends the segment: it is the rest of a crash.
 const headerSize = 16
 
-// maxBody bounds a record: an event is a note, not a document.
+// maxBody bounds a record: an event is not a document.
 const maxBody = 4 << 20
 
 // sequenceField is the number of our field in the body.
@@ -68,7 +68,7 @@ func bodyLength(header []byte) (int, error) {
 	return int(n), nil
 }
 
-// decode reads one whole record, header included.
+// decode decodes one complete record, header included.
 func decode(rec []byte) (Event, error) {
 	if len(rec) < headerSize {
 		return Event{}, errTorn
@@ -100,7 +100,7 @@ func decode(rec []byte) (Event, error) {
 	return e, nil
 }
 
-// sequenceOf finds our field in a body that was decoded already.
+// sequenceOf finds our field in a body that was already decoded.
 func sequenceOf(body []byte) (sequence uint64) {
 	for len(body) > 0 {
 		num, typ, n := protowire.ConsumeTag(body)
@@ -121,17 +121,17 @@ func sequenceOf(body []byte) (sequence uint64) {
 
 // Event is one entry of the log.
 type Event struct {
-	// Cursor is the place in the log; Append sets it.
+	// Cursor is the position in the log; Append sets it.
 	Cursor uint64
-	// Sequence is the number that the database gave an event of a change of its own, by
-	// which one that it hands over again after a crash is known; 0 for other events.
+	// Sequence is the number that the database gave an event of a change of its own, which
+	// identifies an event that is appended again after a crash; 0 for other events.
 	Sequence uint64
-	// Timestamp is when it happened.
+	// Timestamp is the time of the event.
 	Timestamp time.Time
 	Namespace string
 	// Topic is a path such as /tasks/exit.
 	Topic string
-	// TypeURL names the message whose serialized form Value is.
+	// TypeURL names the message that Value is the serialized form of.
 	TypeURL string
 	Value   []byte
 }

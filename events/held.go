@@ -10,12 +10,12 @@ import (
 // order and before any later one, as soon as the disk takes writes again; that is tried every
 // retryEvery while there are any.
 
-// retryEvery is how often the log tries to write what it holds in memory.
+// retryEvery is the interval between attempts to write held events.
 const retryEvery = time.Second
 
 // Hold is a report about events that are held in memory.
 type Hold struct {
-	// Cause is why events cannot be written; nil when they have been.
+	// Cause is the reason why events cannot be written; nil when they have been.
 	Cause error
 	// Events is how many have been written, and Lost how many were lost because more than
 	// Options.Memory were held. Both are 0 while Cause is set.
@@ -28,24 +28,24 @@ type record struct {
 	data             []byte
 }
 
-// held is what could not be written.
+// held are the events that could not be written.
 type held struct {
-	cause   error    // why; nil while events are written
+	cause   error    // reason; nil while events are written
 	records []record // oldest first
 	size    int64    // bytes of records
 	events  uint64   // how many were held since cause was set
 	lost    uint64   // of those
-	begun   bool     // a segment was begun after the gap that the lost leave
+	begun   bool     // a segment was started after the gap of the lost events
 }
 
-// holdingLocked begins to hold events.
+// holdingLocked starts to hold events.
 func (l *Log) holdingLocked(cause error) {
 	l.held.cause = cause
 	l.opts.OnHold(Hold{Cause: cause})
 	l.wakeLocked()
 }
 
-// holdLocked keeps a record in memory, and loses the oldest if those are too many.
+// holdLocked keeps a record in memory, and drops the oldest if there are too many.
 func (l *Log) holdLocked(r record) {
 	h := &l.held
 	h.records = append(h.records, r)
@@ -59,13 +59,13 @@ func (l *Log) holdLocked(r record) {
 	}
 }
 
-// flushLocked writes what is held, as far as the disk takes it.
+// flushLocked writes held events, as far as the disk takes them.
 func (l *Log) flushLocked() {
 	h := &l.held
 	if h.cause == nil {
 		return
 	}
-	if h.lost > 0 && !h.begun { // so that what is before the gap is dropped with its segments
+	if h.lost > 0 && !h.begun { // so that events before the gap are dropped with their segments
 		if err := l.beginLocked(h.records[0].cursor); err != nil {
 			h.cause = err
 			return
@@ -91,15 +91,15 @@ func (l *Log) flushLocked() {
 	l.opts.OnHold(done)
 }
 
-// Written reports whether every event that was appended is in a file. Those that are not are lost
-// if the process ends before there is room.
+// Written reports whether every appended event is in a file. Those that are not are lost
+// if the process ends before there is space.
 func (l *Log) Written() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.held.cause == nil
 }
 
-// wakeLocked has the background look at the log.
+// wakeLocked makes the background goroutine check the log.
 func (l *Log) wakeLocked() {
 	select {
 	case l.dirty <- struct{}{}:
@@ -107,12 +107,12 @@ func (l *Log) wakeLocked() {
 	}
 }
 
-// gather is how long the background sync lets events gather: a sync delays all other syncs on the
+// gather is how long the background sync waits for more events: a sync delays all other syncs on the
 // same file system.
 const gather = 50 * time.Millisecond
 
-// background brings appended records to the disk, as many as have gathered with each sync, and
-// writes what is held once the disk takes it.
+// background syncs appended records, as many as have gathered with each sync, and
+// writes held events once the disk takes them.
 func (l *Log) background() {
 	defer l.synced.Done()
 	for {
@@ -149,7 +149,7 @@ func (l *Log) retry() {
 	}
 }
 
-// syncWritten puts what is in the last segment on disk.
+// syncWritten syncs the last segment.
 func (l *Log) syncWritten() {
 	l.mu.Lock()
 	if len(l.segments) == 0 || l.closed || !l.unsynced {
@@ -157,7 +157,7 @@ func (l *Log) syncWritten() {
 		return
 	}
 	l.unsynced = false
-	// Opened anew: the writer's own descriptor may be closed at any time.
+	// Opened again: the writer's own descriptor may be closed at any time.
 	path, written := l.segments[len(l.segments)-1].path, l.writtenLocked()
 	l.mu.Unlock()
 	err := l.disk.SyncFile(path)

@@ -18,7 +18,7 @@ import (
 type faults struct {
 	mu   sync.Mutex
 	fail func(inject.Op) error
-	// reports are what the log said about holding events.
+	// reports are the log's reports about holding events.
 	reports []Hold
 	changed chan struct{}
 }
@@ -53,7 +53,7 @@ func (f *faults) options() Options {
 	}
 }
 
-// written waits until the log reports that it has written what it held.
+// written waits until the log reports that it has written the held events.
 func (f *faults) written(t *testing.T) Hold {
 	t.Helper()
 	for {
@@ -99,7 +99,7 @@ func diskFaults() map[string]func(inject.Op) error {
 	}
 }
 
-func TestLogOnFaultyDisk_HoldsEventsAndWritesThemWhenItRecovers(t *testing.T) {
+func TestLog_FaultyDisk_WritesHeldEventsLater(t *testing.T) {
 	for name, fault := range diskFaults() {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
@@ -111,7 +111,7 @@ func TestLogOnFaultyDisk_HoldsEventsAndWritesThemWhenItRecovers(t *testing.T) {
 			f := newFaults(fault)
 			l = open(t, dir, f.options()) // on the faulty disk
 			if l.Written() {
-				t.Error("the log claims to have written on a disk that takes nothing")
+				t.Error("the log claims to have written to a disk that takes no writes")
 			}
 			if first := add(t, l, 10, 20); first <= before {
 				t.Errorf("cursor %d after %d", first, before)
@@ -138,8 +138,8 @@ func TestLogOnFaultyDisk_HoldsEventsAndWritesThemWhenItRecovers(t *testing.T) {
 	}
 }
 
-// TestLogWithOneFailingStep_LosesNothing fails each step of a run once, one run a step.
-func TestLogWithOneFailingStep_LosesNothing(t *testing.T) {
+// It fails each step of a run once, one run per step.
+func TestLog_OneFailingStep_LosesNothing(t *testing.T) {
 	for n := 0; ; n++ {
 		dir, step := t.TempDir(), -1
 		f := newFaults(nil)
@@ -168,7 +168,7 @@ func TestLogWithOneFailingStep_LosesNothing(t *testing.T) {
 	}
 }
 
-func TestCursorsAreNeverGivenTwiceOnFullDisk(t *testing.T) {
+func TestCursors_FullDisk_AreUnique(t *testing.T) {
 	dir := t.TempDir()
 	l := open(t, dir, Options{})
 	last := add(t, l, 0, 5)
@@ -194,7 +194,7 @@ func TestCursorsAreNeverGivenTwiceOnFullDisk(t *testing.T) {
 	}
 }
 
-func TestHeldEventsBeyondTheLimit_AreLostAndReported(t *testing.T) {
+func TestHeldEvents_BeyondLimit_AreLostAndReported(t *testing.T) {
 	dir := t.TempDir()
 	l := open(t, dir, Options{Segment: 200})
 	start := add(t, l, 0, 10)
@@ -232,7 +232,7 @@ func TestHeldEventsBeyondTheLimit_AreLostAndReported(t *testing.T) {
 	expect(t, subscribe(t, l, oldest), 200-n, 200)
 }
 
-func TestSequenceSettlesOnlyOnceItIsOnDisk(t *testing.T) {
+func TestSequence_SettlesOnceOnDisk(t *testing.T) {
 	f := newFaults(nil)
 	l := open(t, t.TempDir(), f.options())
 	f.set(always(syscall.ENOSPC))
@@ -250,7 +250,7 @@ func TestSequenceSettlesOnlyOnceItIsOnDisk(t *testing.T) {
 	}
 }
 
-func TestSequenceDoesNotSettleAfterAFailedSync(t *testing.T) {
+func TestSequence_FailedSync_DoesNotSettle(t *testing.T) {
 	f := newFaults(nil)
 	failed := make(chan struct{}, 10)
 	opts := f.options()
@@ -266,7 +266,7 @@ func TestSequenceDoesNotSettleAfterAFailedSync(t *testing.T) {
 	}
 }
 
-func TestTimeStampsDoNotDecrease(t *testing.T) {
+func TestTimeStamps_DoNotDecrease(t *testing.T) {
 	now := time.Unix(1000, 0).UTC()
 	dir := t.TempDir()
 	opts := Options{Now: func() time.Time { return now }}

@@ -16,25 +16,25 @@ import (
 
 // Options are the limits of a log; the zero value is usable.
 type Options struct {
-	// Keep is how many bytes of events are kept at least; 0 means 64 MiB.
+	// Keep is the minimal number of bytes of events that are kept; 0 means 64 MiB.
 	Keep int64
-	// Segment is the size at which a new segment file begins; 0 means 4 MiB.
+	// Segment is the size at which a new segment file starts; 0 means 4 MiB.
 	Segment int64
-	// Memory is how many bytes of events are held in memory while they cannot be written; 0 means
-	// 16 MiB. The oldest of them are lost beyond that.
+	// Memory is the maximal number of bytes of events held in memory while they cannot be written; 0 means
+	// 16 MiB. The oldest are lost beyond that.
 	Memory int64
 	// OnError receives errors that do not stop the log: a failed sync (events are then safe against
 	// the end of the process but not against power loss), files that cannot be read. nil to ignore.
 	OnError func(error)
-	// OnHold receives a report when the log begins to hold events in memory, and when it has written
+	// OnHold receives a report when the log starts to hold events in memory, and when it has written
 	// them; nil to ignore. It is called with the log's lock held and must not call the log.
 	OnHold func(Hold)
-	// FS is what the log writes through; nil is the host's file system.
+	// FS is the file system that the log writes to; nil is the host's.
 	FS durable.FS
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
 
-	retry time.Duration // between attempts to write what is held; 0 means retryEvery
+	retry time.Duration // between attempts to write held events; 0 means retryEvery
 }
 
 func (o *Options) complete() {
@@ -73,15 +73,15 @@ type Log struct {
 	mu       sync.Mutex
 	segments []*segment    // oldest first; the last is being written while file is set
 	file     durable.File  // nil while no segment can be written
-	held     held          // what could not be written yet
-	last     uint64        // cursor given out last
-	lastTime time.Time     // time stamp given out last
+	held     held          // events that could not be written yet
+	last     uint64        // last cursor assigned
+	lastTime time.Time     // last time stamp assigned
 	dropped  uint64        // events up to here are no longer kept
-	reserved uint64        // cursors up to here are safe to give out
+	reserved uint64        // cursors up to here are safe to assign
 	sequence uint64        // the highest Event.Sequence ever appended
-	settled  uint64        // the same of what is on disk
+	settled  uint64        // the highest that is on disk
 	unsynced bool          // records were written since the last sync began
-	doubtful bool          // a sync failed: what is on disk is not certain until the log is opened again
+	doubtful bool          // a sync failed: the state on disk is uncertain until the log is opened again
 	grown    chan struct{} // closed and replaced when a record is added
 	closed   bool
 
@@ -90,8 +90,8 @@ type Log struct {
 	synced  sync.WaitGroup
 }
 
-// Open opens the log in dir, which it creates, and cuts off what a crash left unfinished. A
-// directory that cannot be read or written (no room, read-only, I/O errors) is not an error: events
+// Open opens the log in dir, which it creates, and removes what a crash left unfinished. A
+// directory that cannot be read or written (no space, read-only, I/O errors) is not an error: events
 // are then held in memory, see Options.OnHold, until they can be written.
 func Open(dir string, opts Options) (*Log, error) {
 	opts.complete()
@@ -147,7 +147,7 @@ func (l *Log) Append(e Event) (uint64, error) {
 	return e.Cursor, nil
 }
 
-// clockSetBack is by how much the last time stamp may be ahead of the clock. Beyond that the clock
+// clockSetBack is the tolerance by which the last time stamp may be ahead of the clock. Beyond that the clock
 // was set back, and time stamps follow it.
 const clockSetBack = time.Minute
 
@@ -163,7 +163,7 @@ func (l *Log) stampLocked(t time.Time) time.Time {
 	return t
 }
 
-// Cursor returns the cursor given out last: a subscription from it sees what comes next.
+// Cursor returns the last cursor assigned: a subscription from it receives new events only.
 func (l *Log) Cursor() uint64 {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -197,13 +197,13 @@ func (l *Log) Close() error {
 	return nil
 }
 
-// Subscribe returns a subscription to what comes after cursor. One that is older than what the
-// log keeps is errdefs.ErrOutOfRange; one from the future, errdefs.ErrInvalidArgument.
+// Subscribe returns a subscription to the events after cursor. One that is older than the
+// log is errdefs.ErrOutOfRange; one from the future, errdefs.ErrInvalidArgument.
 func (l *Log) Subscribe(cursor uint64) (*Subscription, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if cursor > l.last {
-		return nil, fmt.Errorf("subscribe after %d: the log ends at %d: %w", cursor, l.last, errdefs.ErrInvalidArgument)
+		return nil, fmt.Errorf("subscribe after %d: log ends at %d: %w", cursor, l.last, errdefs.ErrInvalidArgument)
 	}
 	if cursor < l.dropped {
 		return nil, outOfRange(cursor, l.dropped)
@@ -219,11 +219,11 @@ func (l *Log) Oldest() uint64 {
 }
 
 func outOfRange(cursor, dropped uint64) error {
-	return fmt.Errorf("read events after %d: events up to %d are no longer kept; subscribe again after it and take stock: %w",
+	return fmt.Errorf("read events after %d: events up to %d are no longer kept: %w",
 		cursor, dropped, errdefs.ErrOutOfRange)
 }
 
-// place is where a subscription continues: a segment and how much of it may be read, or a record
+// place is the position where a subscription continues: a segment and how much of it may be read, or a record
 // that is held in memory, or neither and a channel that closes when an event is added.
 type place struct {
 	seg   *segment
@@ -264,5 +264,5 @@ func wait(ctx context.Context, news <-chan struct{}) error {
 	}
 }
 
-// notExist reports whether err says that a file is missing.
+// notExist reports whether err is of a missing file.
 func notExist(err error) bool { return errors.Is(err, fs.ErrNotExist) }

@@ -78,7 +78,7 @@ func subscribe(t *testing.T, l *Log, cursor uint64) *Subscription {
 	return s
 }
 
-func TestReadsAcrossSegmentsAndReopening(t *testing.T) {
+func TestSubscription_ReadsAcrossSegmentsAndReopening(t *testing.T) {
 	dir := t.TempDir()
 	l := open(t, dir, Options{Segment: 200})
 	start := l.Cursor()
@@ -93,7 +93,7 @@ func TestReadsAcrossSegmentsAndReopening(t *testing.T) {
 	expect(t, subscribe(t, l, middle), 10, 30)
 }
 
-func TestFollowersSeeEveryEventOnceWhileWriting(t *testing.T) {
+func TestSubscription_WhileWriting_SeesEachEventOnce(t *testing.T) {
 	l := open(t, t.TempDir(), Options{Segment: 1000})
 	const n = 2000
 	var wg sync.WaitGroup
@@ -105,7 +105,7 @@ func TestFollowersSeeEveryEventOnceWhileWriting(t *testing.T) {
 	wg.Wait()
 }
 
-func TestTornTailIsCutOff(t *testing.T) {
+func TestOpen_CutsTornTail(t *testing.T) {
 	for cut := int64(1); cut < 40; cut += 3 {
 		dir := t.TempDir()
 		l := open(t, dir, Options{})
@@ -132,7 +132,7 @@ func TestTornTailIsCutOff(t *testing.T) {
 	}
 }
 
-func TestCursorsAreNeverGivenTwice(t *testing.T) {
+func TestCursors_AreUnique(t *testing.T) {
 	dir := t.TempDir()
 	l := open(t, dir, Options{})
 	last := add(t, l, 0, 5)
@@ -155,7 +155,7 @@ func TestCursorsAreNeverGivenTwice(t *testing.T) {
 	}
 }
 
-func TestOldEventsAreForgottenAndSaySo(t *testing.T) {
+func TestOldEvents_AreDroppedAndReported(t *testing.T) {
 	l := open(t, t.TempDir(), Options{Segment: 200, Keep: 1000})
 	slow := subscribe(t, l, 0)
 	add(t, l, 0, 1)
@@ -165,7 +165,7 @@ func TestOldEventsAreForgottenAndSaySo(t *testing.T) {
 		t.Fatalf("subscribe to what is gone: %v", err)
 	}
 	var err error
-	for err == nil { // what the subscription had open already it may still read
+	for err == nil { // it may still read a segment that it has open
 		_, err = slow.Next(t.Context())
 	}
 	if !errors.Is(err, errdefs.ErrOutOfRange) {
@@ -187,7 +187,7 @@ func kept(t *testing.T, l *Log) int {
 	}
 }
 
-func TestNextEndsWithContextAndLog(t *testing.T) {
+func TestNext_EndsWithContextAndLog(t *testing.T) {
 	l := open(t, t.TempDir(), Options{})
 	s := subscribe(t, l, l.Cursor())
 	ctx, cancel := context.WithCancel(t.Context())
@@ -211,7 +211,7 @@ func TestNextEndsWithContextAndLog(t *testing.T) {
 	}
 }
 
-func TestFutureCursorIsRefused(t *testing.T) {
+func TestSubscribe_FutureCursor_IsRefused(t *testing.T) {
 	l := open(t, t.TempDir(), Options{})
 	if _, err := l.Subscribe(l.Cursor() + 1); !errors.Is(err, errdefs.ErrInvalidArgument) {
 		t.Fatal(err)
@@ -227,13 +227,13 @@ func sequenced(t *testing.T, l *Log, sequence uint64) {
 	}
 }
 
-func TestSequenceIsKnownAfterReopening(t *testing.T) {
+func TestSequence_AfterReopening(t *testing.T) {
 	dir := t.TempDir()
 	l := open(t, dir, Options{})
 	for _, n := range []uint64{3, 4, 9} {
 		sequenced(t, l, n)
 	}
-	add(t, l, 0, 3) // these have none
+	add(t, l, 0, 3) // without a sequence
 	if last, settled := l.Sequence(); last != 9 || settled > 9 {
 		t.Errorf("last %d, settled %d", last, settled)
 	}
@@ -252,9 +252,9 @@ func TestSequenceIsKnownAfterReopening(t *testing.T) {
 	}
 }
 
-// TestSequenceOutlivesItsSegment appends so many events without one that the segment which told
-// the last sequence is forgotten.
-func TestSequenceOutlivesItsSegment(t *testing.T) {
+// It appends so many events without a sequence that the segment that recorded
+// the last sequence is dropped.
+func TestSequence_OutlivesItsSegment(t *testing.T) {
 	dir := t.TempDir()
 	l := open(t, dir, Options{Segment: 200, Keep: 1000})
 	sequenced(t, l, 7)
@@ -273,14 +273,14 @@ func TestSequenceOutlivesItsSegment(t *testing.T) {
 	}
 }
 
-func TestSequenceSettlesInTheBackground(t *testing.T) {
+func TestSequence_SettlesInBackground(t *testing.T) {
 	l := open(t, t.TempDir(), Options{})
 	sequenced(t, l, 1)
 	for {
 		if _, settled := l.Sequence(); settled == 1 {
 			return
 		}
-		add(t, l, 0, 1) // nothing else tells of the sync
+		add(t, l, 0, 1) // nothing else shows the sync
 	}
 }
 

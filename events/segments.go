@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// reserveStep is how many cursors are set aside by one durable write.
+// reserveStep is how many cursors are reserved by one durable write.
 const reserveStep = 1 << 16
 
 // segment is one file of the log.
@@ -19,15 +19,15 @@ type segment struct {
 	first uint64 // no record in it has a lower cursor
 	last  uint64 // cursor of its last record; 0 while it has none
 	path  string
-	size  int64 // bytes of whole records
+	size  int64 // bytes of complete records
 	// sequence is the highest Event.Sequence in it, 0 for none.
 	sequence uint64
 	// lastTime is the time stamp of its last record, as found at Open.
 	lastTime time.Time
 }
 
-// load finds the segments and the cursor to continue after, which is beyond every cursor ever given
-// out. What cannot be read is reported and treated as no longer kept.
+// load finds the segments and the cursor to continue after, which is beyond every cursor ever
+// assigned. Unreadable files are reported and treated as dropped.
 func (l *Log) load() {
 	for _, name := range l.names() {
 		first, err := strconv.ParseUint(strings.TrimSuffix(name, ".log"), 16, 64)
@@ -59,8 +59,8 @@ func (l *Log) load() {
 	if len(l.segments) > 0 {
 		l.dropped = l.segments[0].first - 1
 	}
-	// Cursors that an earlier process gave to events that it could not write are on no disk. They
-	// began at its clock, and so are below this one's.
+	// Cursors that an earlier process assigned to events that it could not write are on no disk. They
+	// started at its clock, and so are below this one's.
 	if now := l.opts.Now().UnixMicro(); now > 0 {
 		l.last = max(l.last, uint64(now))
 	}
@@ -92,7 +92,7 @@ func (l *Log) settleLoaded() {
 	l.settled = l.sequence
 }
 
-// readNumber reads one of the files that hold a number; 0 if there is none or it cannot be read.
+// readNumber reads one of the files with a number; 0 if there is none or it cannot be read.
 func (l *Log) readNumber(name string) uint64 {
 	data, err := os.ReadFile(filepath.Join(l.dir, name))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -120,7 +120,7 @@ func (l *Log) beginLocked(first uint64) error {
 		first = l.dropped + 1 // nothing between is missing
 	}
 	path := filepath.Join(l.dir, fmt.Sprintf("%016x.log", first))
-	// One that a failed attempt left holds no record.
+	// The remains of a failed attempt have no record.
 	if err := l.disk.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("begin segment: %w", err)
 	}
@@ -151,8 +151,8 @@ func (l *Log) finishLocked() {
 	l.syncedLocked(l.writtenLocked(), err)
 }
 
-// syncedLocked takes the result of a sync of events up to a sequence. The kernel reports an error
-// once, and a later sync that succeeds proves nothing about what was written before.
+// syncedLocked handles the result of a sync of events up to a sequence. The kernel reports an error
+// once, and a later successful sync proves nothing about earlier writes.
 func (l *Log) syncedLocked(sequence uint64, err error) {
 	if err != nil {
 		l.doubtful = l.doubtful || l.writtenLocked() > l.settled
@@ -164,7 +164,7 @@ func (l *Log) syncedLocked(sequence uint64, err error) {
 	}
 }
 
-// abandonLocked ends the segment that is being written after whole records, although more stands in it.
+// abandonLocked ends the segment that is being written after its complete records, although it has further bytes.
 func (l *Log) abandonLocked() {
 	l.finishLocked()
 	if n := len(l.segments) - 1; l.segments[n].size == 0 { // the next one has its name
@@ -172,7 +172,7 @@ func (l *Log) abandonLocked() {
 	}
 }
 
-// writtenLocked returns the highest Event.Sequence that stands in a segment.
+// writtenLocked returns the highest Event.Sequence in a segment.
 func (l *Log) writtenLocked() (n uint64) {
 	for _, s := range l.segments {
 		n = max(n, s.sequence)
@@ -192,7 +192,7 @@ func (l *Log) reserveLocked() error {
 	return nil
 }
 
-// dropLocked forgets the oldest segments while the rest still keeps enough, and those before a gap.
+// dropLocked drops the oldest segments while the rest still keeps enough, and those before a gap.
 func (l *Log) dropLocked() error {
 	var total int64
 	for _, s := range l.segments {
@@ -212,7 +212,7 @@ func (l *Log) dropLocked() error {
 	return nil
 }
 
-// keepSequenceLocked writes down the last sequence where the oldest segment, about to be
+// keepSequenceLocked saves the last sequence if the oldest segment, about to be
 // dropped, is the one that records it.
 func (l *Log) keepSequenceLocked() error {
 	if s := l.segments[0].sequence; s == 0 || s < l.writtenLocked() {
@@ -225,7 +225,7 @@ func (l *Log) keepSequenceLocked() error {
 	return nil
 }
 
-// writeLocked writes a record to the segment, a new one if that is full. After an error nothing of
+// writeLocked writes a record to the segment, a new one if that is full. After an error no part of
 // the record is in the log.
 func (l *Log) writeLocked(r record) error {
 	if l.file == nil || l.segments[len(l.segments)-1].size >= l.opts.Segment {
@@ -238,7 +238,7 @@ func (l *Log) writeLocked(r record) error {
 	}
 	seg := l.segments[len(l.segments)-1]
 	if _, err := l.file.Write(r.data); err != nil {
-		// A part of the record may stand in the file; the next must not follow it.
+		// A part of the record may be in the file; the next must not follow it.
 		if terr := l.file.Truncate(seg.size); terr != nil {
 			l.abandonLocked()
 		}

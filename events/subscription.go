@@ -9,7 +9,7 @@ import (
 	"os"
 )
 
-// Subscription reads the log on from a cursor. Not for concurrent use; Close when done.
+// Subscription reads the log from a cursor. It is not safe for concurrent use; it has to be closed.
 type Subscription struct {
 	log   *Log
 	after uint64 // cursor of the event returned last
@@ -18,12 +18,12 @@ type Subscription struct {
 	file   *os.File
 	reader *bufio.Reader
 	offset int64 // of the next record in seg
-	taken  int64 // bytes of seg that the reader has taken in
-	limit  int64 // bytes of seg known to be whole records
+	taken  int64 // bytes of seg that the reader has consumed
+	limit  int64 // bytes of seg known to be complete records
 }
 
 // Next returns the next event, waiting for it until ctx ends. After the log is closed it returns
-// errdefs.ErrUnavailable; when the subscription has fallen behind, errdefs.ErrOutOfRange.
+// errdefs.ErrUnavailable; if the subscription has fallen behind, errdefs.ErrOutOfRange.
 func (s *Subscription) Next(ctx context.Context) (Event, error) {
 	for {
 		if s.offset < s.limit {
@@ -61,7 +61,7 @@ func (s *Subscription) Next(ctx context.Context) (Event, error) {
 	}
 }
 
-// enter goes on in seg up to limit.
+// enter continues in seg up to limit.
 func (s *Subscription) enter(seg *segment, limit int64) error {
 	if seg == s.seg {
 		s.limit = limit
@@ -82,7 +82,7 @@ func (s *Subscription) enter(seg *segment, limit int64) error {
 	return nil
 }
 
-// bounded reads the segment, but never past what is known to be whole.
+// bounded reads the segment, but never beyond the complete records.
 type bounded struct{ s *Subscription }
 
 func (b *bounded) Read(p []byte) (int, error) {
@@ -95,7 +95,7 @@ func (b *bounded) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// read decodes the record at the reader's place.
+// read decodes the record at the reader's position.
 func (s *Subscription) read() (Event, error) {
 	var header [headerSize]byte
 	if _, err := io.ReadFull(s.reader, header[:]); err != nil {
@@ -114,7 +114,7 @@ func (s *Subscription) read() (Event, error) {
 	return decode(rec)
 }
 
-// Close frees what the subscription holds.
+// Close releases the subscription's resources.
 func (s *Subscription) Close() error {
 	if s.file == nil {
 		return nil
@@ -124,7 +124,7 @@ func (s *Subscription) Close() error {
 	return err
 }
 
-// scan walks a segment's records, sets its size, sequence, last cursor and last time by the whole ones,
+// scan reads a segment's records, sets its size, sequence, last cursor and last time by the complete ones,
 // and cuts off the rest. A failure to do so is not an error: no record follows it there.
 func (l *Log) scan(seg *segment) error {
 	f, err := os.Open(seg.path)
@@ -136,7 +136,7 @@ func (l *Log) scan(seg *segment) error {
 	for {
 		rec, err := readRecord(r)
 		if err != nil {
-			break // the end, or what a crash left
+			break // the end, or the rest of a crash
 		}
 		e, err := decode(rec)
 		if err != nil {
@@ -158,7 +158,7 @@ func (l *Log) scan(seg *segment) error {
 	return nil
 }
 
-// cut removes what follows the whole records of a segment.
+// cut removes the bytes after the complete records of a segment.
 func (l *Log) cut(seg *segment) error {
 	f, err := l.disk.OpenFile(seg.path, os.O_WRONLY, 0)
 	if err != nil {
