@@ -13,7 +13,7 @@ import (
 // Compression is the compression of a layer.
 type Compression string
 
-// The compressions that Compress supports.
+// The compressions that CompressLevel supports.
 const (
 	Uncompressed Compression = ""
 	Gzip         Compression = "gzip"
@@ -23,10 +23,10 @@ const (
 // gzipBlock is the number of bytes that are compressed independently in a gzip stream.
 const gzipBlock = 1 << 20
 
-// Compress returns a writer that compresses to w, on several processors in parallel. The same input
-// gives the same output, whatever their number. The caller closes it, which does not close w. An
-// unknown compression is an invalid argument.
-// CompressLevel is Compress at a level: 1 to 9 for gzip, 1 to 22 for zstd, 0 for the default.
+// CompressLevel returns a writer that compresses to w, on several processors in parallel, at a level:
+// 1 to 9 for gzip, 1 to 22 for zstd, 0 for the default. The same input gives the same output, whatever
+// the number of processors. The caller closes it, which does not close w. An unknown compression is an
+// invalid argument.
 func CompressLevel(w io.Writer, c Compression, level int) (io.WriteCloser, error) {
 	if err := CheckLevel(c, level); err != nil {
 		return nil, err

@@ -43,7 +43,7 @@ func cloneTree(m Mount, o *options) (int, error) {
 	return tree, nil
 }
 
-// restrict adds the mount's flags to those the source has; it never takes one away.
+// restrict adds the mount's flags to those of the source; it never removes one.
 func restrict(tree int, o *options) error {
 	if set := uint64(o.attrs()); set != 0 {
 		attr := unix.MountAttr{Attr_set: set}
@@ -63,7 +63,7 @@ func restrict(tree int, o *options) error {
 	return nil
 }
 
-// remountBind restricts an attached bind on kernels before 5.12. The flags the source had
+// remountBind restricts an attached bind on kernels before 5.12. The flags of the source
 // are kept, which MS_REMOUNT would otherwise clear.
 func remountBind(root, target string, o *options) error {
 	fd, err := openTarget(root, target)
@@ -89,7 +89,7 @@ func remountBind(root, target string, o *options) error {
 	return nil
 }
 
-// moveTo attaches a detached tree on the target.
+// moveTo attaches a detached tree to the target.
 func moveTo(tree, target int) error {
 	const flags = unix.MOVE_MOUNT_F_EMPTY_PATH | unix.MOVE_MOUNT_T_EMPTY_PATH
 	if err := unix.MoveMount(tree, "", target, "", flags); err != nil {

@@ -11,12 +11,12 @@ import (
 
 // Point is a mount as the kernel lists it.
 type Point struct {
-	// Point is where it is, Type the file system's, Source what it is made of.
+	// Point is its directory, Type the file system's, Source its device or directory.
 	Point, Type, Source string
 }
 
-// Containing returns the mount that a path is on: of those above it, the nearest, and of several at one
-// place the one that shows. It returns fs.ErrNotExist for a path that does not exist.
+// Containing returns the mount of a path: of those above it, the nearest, and of several at one
+// directory the visible one. It returns fs.ErrNotExist for a path that does not exist.
 func Containing(path string) (Point, error) {
 	abs, err := filepath.Abs(path)
 	if err == nil {

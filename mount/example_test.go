@@ -8,7 +8,7 @@ import (
 	"github.com/cleatproject/cleat/mount"
 )
 
-// Attach a small memory file system below a directory, use it, and take it away.
+// Attach a small memory file system below a directory, use it, and remove it.
 func Example() {
 	root, err := os.MkdirTemp("", "example-")
 	if err != nil {

@@ -9,10 +9,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxParam is the longest value, with its NUL, that fsconfig takes as a string.
+// maxParam is the longest value, with its NUL, that fsconfig accepts as a string.
 const maxParam = 256
 
-// attachFS mounts a file system: by mount(2) where the options fit its page, as they are
+// attachFS mounts a file system: by mount(2) if the options fit its page, as they are
 // or shortened (see shorten), and by the descriptor calls otherwise.
 func attachFS(m Mount, o *options, target int) error {
 	path := fdPath(target)
@@ -35,7 +35,7 @@ func attachFS(m Mount, o *options, target int) error {
 	return moveTo(tree, target)
 }
 
-// openFS makes a file system and returns it as a detached mount.
+// openFS creates a file system and returns it as a detached mount.
 func openFS(m Mount, o *options) (tree int, err error) {
 	err = withDevice(m, o, func(source string) error {
 		m.Source = source
@@ -94,7 +94,7 @@ type param struct {
 	hasValue   bool
 }
 
-// params splits options for fsconfig; an overlay's lowerdir becomes one value a layer,
+// params splits options for fsconfig; an overlay's lowerdir becomes one value per layer,
 // which the kernel takes literally, while it still unescapes upperdir and workdir.
 func params(fsType string, data []string) []param {
 	var ps []param
@@ -111,7 +111,7 @@ func params(fsType string, data []string) []param {
 	return ps
 }
 
-// withKernelLog adds what the kernel wrote into the context about the failure.
+// withKernelLog adds the kernel's messages of the context about the failure.
 func withKernelLog(fs int, err error) error {
 	buf := make([]byte, 512)
 	n, rerr := unix.Read(fs, buf)
@@ -121,13 +121,13 @@ func withKernelLog(fs int, err error) error {
 	return fmt.Errorf("%w (kernel: %s)", err, strings.TrimSpace(string(buf[:n])))
 }
 
-// Detached makes one mount that is attached nowhere and returns the directory at its root
-// as a descriptor for openat2 and the like. Closing it unmounts it; nothing is left behind
-// even if the process is killed. Of the mounts exactly one must be given, because without
-// a mount point there is nothing to stack on; its Target is ignored.
+// Detached creates one mount that is attached nowhere and returns the directory at its root
+// as a descriptor for openat2 and the like. Closing it unmounts it; nothing is left
+// even if the process is killed. Exactly one mount must be given, because without
+// a mount point they cannot be stacked; its Target is ignored.
 func Detached(mounts []Mount) (*os.File, error) {
 	if len(mounts) != 1 {
-		return nil, invalidf("a detached tree is made of exactly one mount, not %d: attach them with All", len(mounts))
+		return nil, invalidf("detach mounts: %d mounts, want exactly one", len(mounts))
 	}
 	m := mounts[0]
 	o, err := parse(m)
@@ -146,9 +146,9 @@ func Detached(mounts []Mount) (*os.File, error) {
 	return os.NewFile(uintptr(tree), m.Source), nil
 }
 
-// detachedFS prefers the descriptor calls. Where the kernel lacks an overlay's "lowerdir+"
-// (before 6.7) or a value is too long for it, the file system is mounted on a private
-// directory for a moment and cloned from there.
+// detachedFS prefers the descriptor calls. If the kernel has no "lowerdir+" for overlays
+// (before 6.7) or a value is too long for it, the file system is mounted temporarily on a private
+// directory and cloned from there.
 func detachedFS(m Mount, o *options) (int, error) {
 	if o.ids.empty() && fits(params(m.Type, o.data)) {
 		tree, err := openFS(m, o)

@@ -12,12 +12,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// idmap says who owns files through a mount: the options uidmap and gidmap.
+// idmap maps the owners of files through a mount: the options uidmap and gidmap.
 type idmap struct{ uid, gid []syscall.SysProcIDMap }
 
 func (i *idmap) empty() bool { return len(i.uid) == 0 && len(i.gid) == 0 }
 
-// parseIDMap reads "CONTAINER:HOST:SIZE", several separated by commas or spaces.
+// parseIDMap parses "CONTAINER:HOST:SIZE", several separated by commas or spaces.
 func parseIDMap(text string) (list []syscall.SysProcIDMap, err error) {
 	for _, part := range strings.FieldsFunc(text, func(r rune) bool { return r == ',' || r == ' ' }) {
 		fields := strings.Split(part, ":")
@@ -41,7 +41,7 @@ func parseIDMap(text string) (list []syscall.SysProcIDMap, err error) {
 	return list, nil
 }
 
-// namespace opens a user namespace with the mappings. They come from a process that is stopped before
+// namespace opens a user namespace with the mappings. It is created by a process that is stopped before
 // its first instruction, and killed at once.
 func (i *idmap) namespace() (_ *os.File, err error) {
 	runtime.LockOSThread() // which traces the process
@@ -56,14 +56,14 @@ func (i *idmap) namespace() (_ *os.File, err error) {
 		return nil, fmt.Errorf("make user namespace: %w", err)
 	}
 	defer func() {
-		_ = unix.Kill(pid, unix.SIGKILL) // it is stopped, and waits for this
+		_ = unix.Kill(pid, unix.SIGKILL) // it is stopped, and ends by this
 		for {
 			var st unix.WaitStatus
 			_, werr := unix.Wait4(pid, &st, unix.WALL, nil)
 			switch {
 			case errors.Is(werr, unix.EINTR), werr == nil && st.Stopped():
 				continue
-			case werr != nil && !errors.Is(werr, unix.ECHILD): // somebody else may collect the children
+			case werr != nil && !errors.Is(werr, unix.ECHILD): // another goroutine may collect the children
 				err = errors.Join(err, fmt.Errorf("make user namespace: %w", werr))
 			}
 			return
@@ -94,7 +94,7 @@ func (i *idmap) inTree(tree int) error {
 	return errors.Join(i.apply(tree, ns), ns.Close())
 }
 
-// mappedTree returns a detached copy of the mount of a directory, with owners mapped.
+// mappedTree returns a detached copy of the mount of a directory, with mapped owners.
 func (i *idmap) mappedTree(dir string, ns *os.File) (int, error) {
 	tree, err := retryFD(func() (int, error) {
 		return unix.OpenTree(unix.AT_FDCWD, dir, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
@@ -109,7 +109,7 @@ func (i *idmap) mappedTree(dir string, ns *os.File) (int, error) {
 	return tree, nil
 }
 
-// IDMappable tells whether the owners of files in a directory can be mapped by a mount: the options
+// IDMappable reports whether the owners of files in a directory can be mapped by a mount: the options
 // uidmap and gidmap work there.
 func IDMappable(dir string) bool {
 	one := []syscall.SysProcIDMap{{ContainerID: 0, HostID: 1, Size: 1}}
@@ -127,9 +127,9 @@ func IDMappable(dir string) bool {
 	return true
 }
 
-// attachMapped mounts an overlay upon lower layers whose owners are mapped; the upper one is not, for
-// what is written there is owned by who wrote it. The layers are mounts that are attached nowhere,
-// except on kernels that want them attached (before 6.15): there, for the while, on a private directory.
+// attachMapped mounts an overlay on lower layers with mapped owners; the upper one is not mapped, because
+// files written there are owned by their writer. The layers are detached mounts,
+// except on kernels that require attached ones (before 6.15): there, temporarily, on a private directory.
 func attachMapped(m Mount, o *options, target int) (err error) {
 	ns, err := o.ids.namespace()
 	if err != nil {
@@ -154,15 +154,15 @@ func attachMapped(m Mount, o *options, target int) (err error) {
 	for i, tree := range trees {
 		paths[i] = fdPath(tree)
 	}
-	err = attachFS(m, o.upon(paths), target)
+	err = attachFS(m, o.withLower(paths), target)
 	if !errors.Is(err, unix.EINVAL) {
 		return err
 	}
-	return attachedMeanwhile(trees, func(paths []string) error { return attachFS(m, o.upon(paths), target) })
+	return withAttached(trees, func(paths []string) error { return attachFS(m, o.withLower(paths), target) })
 }
 
-// attachedMeanwhile attaches detached mounts below a private directory while f runs.
-func attachedMeanwhile(trees []int, f func(paths []string) error) (err error) {
+// withAttached attaches detached mounts below a private directory while f runs.
+func withAttached(trees []int, f func(paths []string) error) (err error) {
 	dir, err := os.MkdirTemp("", "cleat-mount-")
 	if err != nil {
 		return fmt.Errorf("make mount point: %w", err)
@@ -190,8 +190,8 @@ func attachedMeanwhile(trees []int, f func(paths []string) error) (err error) {
 	return f(paths)
 }
 
-// upon returns the options with other directories below.
-func (o *options) upon(lower []string) *options {
+// withLower returns the options with other lower directories.
+func (o *options) withLower(lower []string) *options {
 	c := *o
 	c.data = make([]string, 0, len(o.data))
 	for _, opt := range o.data {

@@ -12,7 +12,7 @@ import (
 	"github.com/cleatproject/cleat/mount"
 )
 
-// owner returns who owns a file.
+// owner returns the owner of a file.
 func owner(t *testing.T, path string) [2]uint32 {
 	t.Helper()
 	info, err := os.Lstat(path)
@@ -23,7 +23,7 @@ func owner(t *testing.T, path string) [2]uint32 {
 	return [2]uint32{st.Uid, st.Gid}
 }
 
-func TestOwnersAreMapped(t *testing.T) {
+func TestAll_MapsOwners(t *testing.T) {
 	base := t.TempDir()
 	for _, dir := range []string{"low1", "low2", "up", "work", "at"} {
 		if err := os.Mkdir(filepath.Join(base, dir), 0o755); err != nil {
@@ -86,7 +86,7 @@ func TestOwnersAreMapped(t *testing.T) {
 	}
 }
 
-func TestBadIDMappings(t *testing.T) {
+func TestAll_RefusesBadIDMappings(t *testing.T) {
 	dir := t.TempDir()
 	for _, options := range [][]string{
 		{"uidmap=0:1:1"}, {"uidmap=", "gidmap=0:1:1"}, {"uidmap=0:1", "gidmap=0:1:1"}, {"uidmap=0:1:0", "gidmap=0:1:1"},

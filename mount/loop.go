@@ -40,8 +40,8 @@ type loopInfo struct {
 	init                                      [2]uint64
 }
 
-// attachLoop makes a block device of a file and returns it open. The kernel detaches the device by
-// itself once nobody has it open or mounted: close it when it is mounted.
+// attachLoop creates a block device of a file and returns it open. The kernel detaches the device
+// once it is neither open nor mounted: close it when it is mounted.
 func attachLoop(file string, readOnly bool) (*os.File, error) {
 	flags := uint32(loAutoclear)
 	if readOnly {
@@ -50,7 +50,7 @@ func attachLoop(file string, readOnly bool) (*os.File, error) {
 	return loopDevice(file, filepath.Base(file), flags)
 }
 
-// loopDevice makes a block device of a file with the kernel's flags and a name, and returns it open.
+// loopDevice creates a block device of a file with the kernel's flags and a name, and returns it open.
 func loopDevice(file, name string, flags uint32) (*os.File, error) {
 	mode := os.O_RDWR
 	if flags&loReadOnly != 0 {
@@ -88,11 +88,11 @@ func loopDevice(file, name string, flags uint32) (*os.File, error) {
 			return nil, fmt.Errorf("attach loop device for %s: %w", file, errno)
 		}
 	}
-	return nil, fmt.Errorf("attach loop device for %s: others take each free one first: %w", file, unix.EBUSY)
+	return nil, fmt.Errorf("attach loop device for %s: other processes used each free one first: %w", file, unix.EBUSY)
 }
 
-// withDevice gives f what a file system of a file is to be mounted from: the source itself, or
-// where that has to be a block device and is a file, a loop device for it.
+// withDevice calls f with the device or file to mount: the source itself, or
+// a loop device for it if it is a file and has to be a block device.
 func withDevice(m Mount, o *options, f func(source string) error) error {
 	if !o.loop {
 		err := f(m.Source)

@@ -15,7 +15,7 @@ import (
 	"github.com/cleatproject/cleat/mount"
 )
 
-// loops counts the loop devices that a file is attached to.
+// loops returns the number of loop devices of a file.
 func loops(t *testing.T, image string) (n int) {
 	t.Helper()
 	backing, err := filepath.Glob("/sys/block/loop*/loop/backing_file")
@@ -30,8 +30,8 @@ func loops(t *testing.T, image string) (n int) {
 	return n
 }
 
-// detached waits until a file is attached to no loop device. One stays until the last mount namespace that has
-// its file system is gone, and a container that is made meanwhile begins with a copy of this one.
+// detached waits until a file has no loop device. One stays until the last mount namespace with
+// its file system is gone, and a container that is created concurrently begins with a copy of this one.
 func detached(t *testing.T, image string) {
 	t.Helper()
 	tick := time.NewTicker(10 * time.Millisecond)
@@ -52,7 +52,7 @@ func ext4Image(t *testing.T) string {
 	return image
 }
 
-func TestLoopDevicesGoWithTheirMounts(t *testing.T) {
+func TestLoop_DevicesEndWithMounts(t *testing.T) {
 	image, dir := ext4Image(t), t.TempDir()
 	for _, access := range []string{"rw", "ro"} {
 		if err := mount.All([]mount.Mount{{Type: "ext4", Source: image, Options: []string{"loop", access}}}, dir); err != nil {
@@ -72,7 +72,7 @@ func TestLoopDevicesGoWithTheirMounts(t *testing.T) {
 	}
 }
 
-func TestFailedLoopMountsLeaveNoDevice(t *testing.T) {
+func TestLoop_FailedMount_LeavesNoDevice(t *testing.T) {
 	image := filepath.Join(t.TempDir(), "no file system")
 	if err := os.WriteFile(image, make([]byte, 1<<20), 0o600); err != nil {
 		t.Fatal(err)
@@ -86,7 +86,7 @@ func TestFailedLoopMountsLeaveNoDevice(t *testing.T) {
 	}
 }
 
-func TestLoopMountsSideBySide(t *testing.T) {
+func TestLoop_ParallelMounts(t *testing.T) {
 	image := ext4Image(t)
 	var wg sync.WaitGroup
 	for range 8 {

@@ -12,11 +12,11 @@ import (
 
 const loopClear = 0x4c01
 
-// MaxLoopTag is how long the tag of a loop device may be.
+// MaxLoopTag is the maximal length of a loop device's tag.
 const MaxLoopTag = 63
 
-// AttachLoop makes a block device of a file, until DetachLoops is called for its tag, which is what makes
-// it known: to losetup it is shown as the file's name.
+// AttachLoop creates a block device of a file, until DetachLoops is called for its tag,
+// which losetup shows as the file's name.
 func AttachLoop(file, tag string, readOnly bool) (device string, err error) {
 	if tag == "" || len(tag) > MaxLoopTag {
 		return "", invalidf("attach loop device: tag %q: want 1 to %d bytes", tag, MaxLoopTag)
@@ -32,10 +32,10 @@ func AttachLoop(file, tag string, readOnly bool) (device string, err error) {
 	return dev.Name(), dev.Close()
 }
 
-// DetachLoops takes the block devices with a tag off their files, as soon as nobody uses them any more. It
+// DetachLoops detaches the block devices with a tag, as soon as they are not used any more. It
 // is idempotent.
 func DetachLoops(tag string) error {
-	// Only a device that has a file has this entry.
+	// Only a device with a file has this entry.
 	entries, err := filepath.Glob("/sys/block/loop*/loop/backing_file")
 	if err != nil {
 		return fmt.Errorf("look for loop devices: %w", err)
@@ -48,7 +48,7 @@ func DetachLoops(tag string) error {
 	return nil
 }
 
-// detachTagged takes a device off its file if it has the tag.
+// detachTagged detaches a device if it has the tag.
 func detachTagged(device, tag string) (err error) {
 	dev, err := os.OpenFile(device, os.O_RDONLY, 0)
 	if errors.Is(err, os.ErrNotExist) {
@@ -59,7 +59,7 @@ func detachTagged(device, tag string) (err error) {
 	}
 	defer func() { err = errors.Join(err, dev.Close()) }()
 	info, err := unix.IoctlLoopGetStatus64(int(dev.Fd()))
-	if errors.Is(err, unix.ENXIO) { // it went meanwhile
+	if errors.Is(err, unix.ENXIO) { // it was detached concurrently
 		return nil
 	}
 	if err != nil {

@@ -1,18 +1,18 @@
-// Package mount has the Mount value, the same as in containerd's API, and the system
-// calls that make it true.
+// Package mount has the Mount value, the same as in containerd's API, and performs
+// mounts.
 //
-// A snapshot is handed from the snapshotter to whoever needs its files as a []Mount. That
-// party calls All to attach them below a directory of its own, or Detached to read files
-// out of it with no mount point at all.
+// A snapshotter returns a snapshot as a []Mount. The user of its files
+// calls All to attach them below a directory, or Detached to read files
+// without a mount point.
 //
 // Guarantees: All attaches every mount or none. Targets are resolved inside the root with
-// openat2, so that a link in an image cannot lead a mount astray. Nothing is ever visible
-// with fewer restrictions than asked for: a read-only bind is made read-only before it is
-// attached, where the kernel can (5.12). The options of an overlay may be longer than the
-// page that mount(2) takes.
+// openat2, so that a link in an image cannot redirect a mount. Nothing is ever visible
+// with fewer restrictions than requested: a read-only bind is made read-only before it is
+// attached, if the kernel supports that (5.12). The options of an overlay may be longer than the
+// page of mount(2).
 //
 // Caveats: Linux 5.6 or later, root in the mount namespace. The package imports only the
-// standard library and x/sys, for the shim's memory; its errors still answer to the classes
+// standard library, x/sys and mountinfo, to save memory of the shim; its errors nevertheless have the classes
 // of github.com/containerd/errdefs.
 package mount
 
@@ -36,12 +36,12 @@ type Mount struct {
 	// Target is the path below the root given to All; empty is the root itself.
 	Target string
 	// Options are in the style of fstab: flags such as "ro" and "rbind", anything else
-	// is handed to the file system.
+	// is passed to the file system.
 	Options []string
 }
 
 // All attaches the mounts one after another below root. If one fails, those attached
-// before are detached again. Targets have to exist. It is not idempotent: called twice it
+// before are detached again. Targets must exist. It is not idempotent: a second call
 // stacks.
 func All(mounts []Mount, root string) error {
 	var u undo.Stack
@@ -108,7 +108,7 @@ func openTarget(root, target string) (int, error) {
 	return fd, nil
 }
 
-// detach takes the topmost mount at target away, busy or not.
+// detach removes the topmost mount at target, busy or not.
 func detach(root, target string) error {
 	fd, err := openTarget(root, target)
 	if err != nil {
@@ -139,7 +139,7 @@ func fdPath(fd int) string { return "/proc/self/fd/" + strconv.Itoa(fd) }
 
 func closeFD(fd int) { _ = unix.Close(fd) }
 
-// retryFD repeats a call that is interrupted, or (openat2 in a root) that saw a rename.
+// retryFD repeats a call that was interrupted, or (openat2 in a root) was disturbed by a rename.
 func retryFD(f func() (int, error)) (int, error) {
 	const most = 64
 	for i := 0; ; i++ {
@@ -151,7 +151,7 @@ func retryFD(f func() (int, error)) (int, error) {
 	}
 }
 
-// invalidError carries the class "invalid argument" of errdefs without importing it.
+// invalidError has the class "invalid argument" of errdefs without importing it.
 type invalidError struct{ msg string }
 
 func (e invalidError) Error() string { return e.msg }

@@ -15,7 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// layers makes n directories below a new directory called name, each with a file named
+// layers creates n directories below a new directory called name, each with a file named
 // after it, and returns the mount of all of them.
 func layers(t *testing.T, name string, n int, writable bool) (dir string, m Mount) {
 	t.Helper()
@@ -57,7 +57,7 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// mounted attaches at a new directory and takes it away at the end of the test.
+// mounted attaches mounts at a new directory and removes them at the end of the test.
 func mounted(t *testing.T, ms ...Mount) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -100,8 +100,8 @@ func TestOverlay(t *testing.T) {
 	}
 }
 
-func TestOverlayWithNothingInCommonUsesDescriptors(t *testing.T) {
-	// Every layer lies at the top, so no prefix can be cut and the page overflows.
+func TestOverlay_WithoutCommonPath_UsesDescriptors(t *testing.T) {
+	// Every layer is at the top, so no prefix can be cut and the page overflows.
 	top, err := os.MkdirTemp("/", "cleat-mount-test-")
 	if err != nil {
 		t.Fatal(err)
@@ -116,7 +116,7 @@ func TestOverlayWithNothingInCommonUsesDescriptors(t *testing.T) {
 	}
 }
 
-func TestBindReadOnlyKeepsTheSourcesFlags(t *testing.T) {
+func TestBind_ReadOnly_KeepsFlagsOfSource(t *testing.T) {
 	src := mounted(t, Mount{Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "nodev", "size=1m"}})
 	mustWrite(t, filepath.Join(src, "f"))
 	root := mounted(t, Mount{Type: "bind", Source: src, Options: []string{"bind", "ro", "rprivate"}})
@@ -134,7 +134,7 @@ func TestBindReadOnlyKeepsTheSourcesFlags(t *testing.T) {
 	mustWrite(t, filepath.Join(src, "still-writable"))
 }
 
-func TestRemountBindWithoutSetattr(t *testing.T) {
+func TestBind_WithoutSetattr_Remounts(t *testing.T) {
 	src := mounted(t, Mount{Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "size=1m"}})
 	root := mounted(t, Mount{Type: "bind", Source: src})
 	o, err := parse(Mount{Type: "bind", Options: []string{"ro"}})
@@ -153,7 +153,7 @@ func TestRemountBindWithoutSetattr(t *testing.T) {
 	}
 }
 
-func TestBindRecursive(t *testing.T) {
+func TestBind_Recursive(t *testing.T) {
 	src := t.TempDir()
 	mustMkdir(t, filepath.Join(src, "sub"))
 	if err := All([]Mount{{Type: "tmpfs", Source: "tmpfs", Target: "sub"}}, src); err != nil {
@@ -184,7 +184,7 @@ func TestBindRecursive(t *testing.T) {
 	}
 }
 
-func TestAllUndoesOnFailure(t *testing.T) {
+func TestAll_UndoesOnFailure(t *testing.T) {
 	root := t.TempDir()
 	mustMkdir(t, filepath.Join(root, "a"))
 	err := All([]Mount{
@@ -200,10 +200,10 @@ func TestAllUndoesOnFailure(t *testing.T) {
 	}
 }
 
-func TestTargetStaysInRoot(t *testing.T) {
+func TestAll_TargetStaysInRoot(t *testing.T) {
 	outside := t.TempDir()
 	root := t.TempDir()
-	mustMkdir(t, filepath.Join(root, outside)) // where an absolute link must lead
+	mustMkdir(t, filepath.Join(root, outside)) // the target of an absolute link
 	if err := os.Symlink(outside, filepath.Join(root, "abs")); err != nil {
 		t.Fatal(err)
 	}
@@ -254,7 +254,7 @@ func TestUnmountAll(t *testing.T) {
 	}
 }
 
-func TestUnderIsDeepestFirst(t *testing.T) {
+func TestUnder_DeepestFirst(t *testing.T) {
 	root := filepath.Join(t.TempDir(), "with blank")
 	mustMkdir(t, root)
 	tmp := Mount{Type: "tmpfs", Source: "tmpfs"}
@@ -357,7 +357,7 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// Lines of every length reach the parser, with all that comes before the options at their end.
+// Lines of every length are parsed, with all fields before the options at their end.
 func TestShortLines_LongOptions(t *testing.T) {
 	const line = `36 35 98:0 / /mnt\040x rw,noatime master:1 - overlay source rw,lowerdir=`
 	for _, n := range []int{0, maxLine - len(line), maxLine, 64 << 10, 1 << 20} {
@@ -376,7 +376,7 @@ func TestShortLines_LongOptions(t *testing.T) {
 	}
 }
 
-func TestContainingIsTheMountThatShows(t *testing.T) {
+func TestContaining_ReturnsVisibleMount(t *testing.T) {
 	root := filepath.Join(t.TempDir(), "with blank")
 	mustMkdir(t, root)
 	below, err := Containing(root)
@@ -398,7 +398,7 @@ func TestContainingIsTheMountThatShows(t *testing.T) {
 		}
 	}
 	if _, err := Containing(filepath.Join(root, "none")); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("what is not there: %v", err)
+		t.Errorf("a missing path: %v", err)
 	}
 	if err := UnmountAll(root, 0); err != nil {
 		t.Error(err)

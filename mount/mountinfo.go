@@ -15,7 +15,7 @@ import (
 
 // Under returns the mount points at path and below it in this thread's mount namespace,
 // each once, the deepest first: the order in which they can be unmounted. Links in path
-// are followed. A path that does not exist may still be asked for.
+// are followed. A path that does not exist is not an error.
 func Under(path string) ([]string, error) {
 	abs, err := filepath.Abs(path)
 	if err != nil {
@@ -41,7 +41,7 @@ func Under(path string) ([]string, error) {
 	return slices.Compact(points), nil
 }
 
-// list returns the mounts of this thread's namespace that wanted accepts, as the kernel orders them: a mount comes
+// list returns the mounts of this thread's namespace that wanted accepts, in the kernel's order: a mount comes
 // after those that it hides.
 func list(wanted func(*mountinfo.Info) bool) (_ []*mountinfo.Info, err error) {
 	f, err := os.Open("/proc/thread-self/mountinfo")

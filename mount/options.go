@@ -6,15 +6,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// options are a Mount's options, sorted by who understands them.
+// options are a Mount's options, sorted by their consumer.
 type options struct {
 	// flags are MS_* for mount(2), without bind and propagation.
 	flags uintptr
-	// bind and recursive say that the mount is a bind, and of the whole tree.
+	// bind and recursive mark a bind, and one of the whole tree.
 	bind, recursive bool
 	// recursiveRO makes every mount of a bound tree read-only.
 	recursiveRO bool
-	// loop says that the source is a file, to be mounted by a loop device.
+	// loop marks that the source is a file, to be mounted by a loop device.
 	loop bool
 	// ids, of a bind or an overlay, map the owners of files.
 	ids idmap
@@ -22,7 +22,7 @@ type options struct {
 	propagation []uintptr
 	// data are the options for the file system, "key" or "key=value".
 	data []string
-	// mayLackSetattr is set when a bind could not be restricted before it was attached,
+	// mayLackSetattr is set if a bind could not be restricted before it was attached,
 	// because the kernel has no mount_setattr.
 	mayLackSetattr bool
 }
@@ -31,7 +31,7 @@ func parse(m Mount) (*options, error) {
 	o := &options{bind: m.Type == "bind" || m.Type == "rbind", recursive: m.Type == "rbind"}
 	for _, opt := range m.Options {
 		if strings.IndexByte(opt, 0) >= 0 {
-			return nil, invalidf("mount option %q holds a NUL byte", opt)
+			return nil, invalidf("mount option %q has a NUL byte", opt)
 		}
 		switch opt {
 		case "", "defaults":
@@ -67,7 +67,7 @@ func parse(m Mount) (*options, error) {
 		return nil, invalidf("mount option \"loop\" has no meaning for a bind mount")
 	}
 	if (len(o.ids.uid) == 0) != (len(o.ids.gid) == 0) {
-		return nil, invalidf("mount options uidmap and gidmap want each other")
+		return nil, invalidf("mount options uidmap and gidmap require each other")
 	}
 	if o.bind && len(o.data) > 0 {
 		return nil, invalidf("mount option %q has no meaning for a bind mount", o.data[0])
@@ -78,7 +78,7 @@ func parse(m Mount) (*options, error) {
 	return o, nil
 }
 
-// mapping takes the options uidmap and gidmap of what can be mapped: binds and overlays.
+// mapping removes the options uidmap and gidmap of mounts that can be mapped: binds and overlays.
 func (o *options) mapping(fsType, opt string) (taken bool, err error) {
 	key, value, _ := strings.Cut(opt, "=")
 	if !o.bind && fsType != "overlay" {
@@ -95,7 +95,7 @@ func (o *options) mapping(fsType, opt string) (taken bool, err error) {
 	return true, err
 }
 
-// flag returns the MS_ flags an option sets and those it clears.
+// flag returns the MS_ flags that an option sets and those it clears.
 func flag(opt string) (set, unset uintptr, ok bool) {
 	const atime = unix.MS_NOATIME | unix.MS_RELATIME | unix.MS_STRICTATIME
 	switch opt {
@@ -175,7 +175,7 @@ func propagation(opt string) (uintptr, bool) {
 
 func (o *options) dataString() string { return strings.Join(o.data, ",") }
 
-// attrs returns the flags that belong to the mount, as MOUNT_ATTR_*.
+// attrs returns the flags of the mount, as MOUNT_ATTR_*.
 func (o *options) attrs() int {
 	a := 0
 	for _, p := range [...]struct {
@@ -198,7 +198,7 @@ func (o *options) attrs() int {
 	return a
 }
 
-// superFlags returns the flags that belong to the file system, by their fsconfig names.
+// superFlags returns the flags of the file system, by their fsconfig names.
 func (o *options) superFlags() []string {
 	var names []string
 	for _, p := range [...]struct {

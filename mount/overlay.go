@@ -25,9 +25,9 @@ func OverlayDirs(m Mount) (upper string, lower []string, ok bool) {
 	return upper, lower, len(lower) > 0
 }
 
-// ToLook returns mounts that show what the given ones would, for somebody who only reads: the upper
+// ToLook returns mounts that show the same as the given ones, for reading only: the upper
 // directory of an overlay becomes the topmost of its lower ones. Unmounting an overlay with an upper
-// directory has the kernel write out everything that anybody has written to the file system below (unless
+// directory makes the kernel write out all dirty data of the underlying file system (unless
 // it is volatile, and then it is mounted once only). Nothing else about the mounts changes.
 func ToLook(mounts []Mount) []Mount {
 	out := slices.Clone(mounts)

@@ -11,10 +11,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestToLookShowsTheSame reads an overlay whose upper directory changes and hides what is below, by a mount
+// It reads an overlay whose upper directory changes and hides lower files, by a mount
 // that leaves it alone.
-func TestToLookShowsTheSame(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "a:b,c") // which the options have to protect
+func TestToLook_ShowsTheSame(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "a:b,c") // which the options have to escape
 	lower, upper, work := filepath.Join(dir, "lower"), filepath.Join(dir, "upper"), filepath.Join(dir, "work")
 	at := t.TempDir()
 	for _, d := range []string{lower, upper, work} {
@@ -66,7 +66,7 @@ func readAt(dir *os.File, name string) (string, error) {
 	return string(b[:n]), err
 }
 
-func TestToLookLeavesOthersAlone(t *testing.T) {
+func TestToLook_KeepsOtherMounts(t *testing.T) {
 	for _, m := range []Mount{
 		{Type: "bind", Source: "/x", Options: []string{"rbind", "rw"}},
 		{Type: "overlay", Source: "overlay", Options: []string{"lowerdir=/a:/b", "index=off"}},

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// shorten makes the paths of an overlay's options relative to the directory they share.
-// It answers false if there is nothing to gain.
+// shorten makes the paths of an overlay's options relative to their common directory.
+// It returns false if there is nothing to gain.
 func shorten(fsType string, data []string) (dir string, short []string, ok bool) {
 	if fsType != "overlay" {
 		return "", nil, false
@@ -46,7 +46,7 @@ func shorten(fsType string, data []string) (dir string, short []string, ok bool)
 	return unescape(dir), short, true
 }
 
-// commonDir returns the deepest directory that all paths are below, still escaped, or ""
+// commonDir returns the deepest directory above all paths, still escaped, or ""
 // if one of them is not absolute or is that directory itself.
 func commonDir(paths []string) string {
 	if len(paths) == 0 {
@@ -64,7 +64,7 @@ func commonDir(paths []string) string {
 	return dir
 }
 
-// splitLower splits at colons that no backslash protects, and keeps the backslashes.
+// splitLower splits at colons that are not escaped, and keeps the backslashes.
 func splitLower(s string) []string {
 	var parts []string
 	start := 0
@@ -94,8 +94,8 @@ func unescape(s string) string {
 	return b.String()
 }
 
-// EscapeOverlayPath writes a path the way overlay's options want it: the characters that
-// separate layers and options are protected by backslashes.
+// EscapeOverlayPath escapes a path for overlay's options: characters that
+// separate layers and options are escaped by backslashes.
 func EscapeOverlayPath(path string) string {
 	if !strings.ContainsAny(path, `\:,`) {
 		return path

@@ -13,10 +13,10 @@ const (
 	busyPause = 5 * time.Millisecond
 )
 
-// UnmountAll takes every mount stacked at target away. It is idempotent: a target that is
-// missing or is no mount point is no error. flags are those of umount2(2). A mount that
+// UnmountAll removes every mount stacked at target. It is idempotent: a target that is
+// missing or is not a mount point is not an error. flags are those of umount2(2). A mount that
 // stays busy for about 0.1 s is detached lazily, so that it vanishes with its last user.
-// Mounts below the target are not looked for; see Under.
+// Mounts below the target are not unmounted; see Under.
 func UnmountAll(target string, flags int) error {
 	for {
 		err := unmountBusy(target, flags)
@@ -31,7 +31,7 @@ func UnmountAll(target string, flags int) error {
 	}
 }
 
-// unmountBusy takes one mount away, waiting a bounded time for it to become idle.
+// unmountBusy removes one mount, waiting a bounded time for it to become idle.
 func unmountBusy(target string, flags int) error {
 	err := unmountOnce(target, flags)
 	if !errors.Is(err, unix.EBUSY) {

@@ -17,7 +17,7 @@ import (
 	"github.com/cleatproject/cleat/mount/activation"
 )
 
-// bench is a Manager with a directory of its own files, and a look at the end that nothing is left.
+// bench is a Manager with a directory of its own files, and checks at the end that nothing is left.
 type bench struct {
 	*testing.T
 	base, own string
@@ -47,7 +47,7 @@ func open(t *testing.T) *bench {
 	return b
 }
 
-// reopen is a restart of the daemon.
+// reopen simulates a restart of the daemon.
 func (b *bench) reopen() {
 	b.Helper()
 	m, err := activation.Open(b.base, b.own)
@@ -55,7 +55,7 @@ func (b *bench) reopen() {
 	b.Manager = m
 }
 
-// devices are the loop devices of files below a directory.
+// devices returns the loop devices of files below a directory.
 func devices(t *testing.T, dir string) (list []string) {
 	t.Helper()
 	files, err := filepath.Glob("/sys/block/loop*/loop/backing_file")
@@ -69,8 +69,8 @@ func devices(t *testing.T, dir string) (list []string) {
 	return list
 }
 
-// detached waits until no file below a directory has a loop device. One stays until the last mount namespace that
-// has its file system is gone, and a container that is made meanwhile begins with a copy of this one.
+// detached waits until no file below a directory has a loop device. One stays until the last mount namespace
+// with its file system is gone, and a container that is created concurrently begins with a copy of this one.
 func detached(t *testing.T, dir string) {
 	t.Helper()
 	tick := time.NewTicker(10 * time.Millisecond)
@@ -89,7 +89,7 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// see attaches what was handed back, and calls f with where.
+// see attaches the returned mounts, and calls f with the directory.
 func (b *bench) see(a activation.Activation, f func(root string)) {
 	b.Helper()
 	root := b.TempDir()
@@ -98,7 +98,7 @@ func (b *bench) see(a activation.Activation, f func(root string)) {
 	f(root)
 }
 
-// writable is a list of mounts that wants everything a Manager can do: a file system in a file, directories
+// writable is a list of mounts that needs all features of a Manager: a file system in a file, directories
 // in that, and an overlay of these.
 func (b *bench) writable(image string) []mount.Mount {
 	lower := filepath.Join(b.own, "lower")
@@ -115,7 +115,7 @@ func (b *bench) writable(image string) []mount.Mount {
 	}
 }
 
-func TestWritableImage(t *testing.T) {
+func TestActivate_WritableImage(t *testing.T) {
 	b := open(t)
 	a, err := b.Activate(t.Context(), "ns", "w", b.writable("disk.img"), activation.Options{Labels: map[string]string{"a": "b"}, Lease: "l"})
 	must(t, err)
@@ -156,7 +156,7 @@ func TestWritableImage(t *testing.T) {
 		t.Errorf("deactivated twice: %v", err)
 	}
 	detached(t, b.own)
-	// What was written is in the file, which is taken as it is the next time.
+	// The data is in the file, which is reused the next time.
 	a, err = b.Activate(t.Context(), "ns", "w", b.writable("disk.img"), activation.Options{Temporary: true})
 	must(t, err)
 	if len(a.Active) != 4 || len(a.System) != 1 || a.System[0].Type != "bind" {
@@ -169,7 +169,7 @@ func TestWritableImage(t *testing.T) {
 	})
 }
 
-func TestTemporaryMountsLieInEachOther(t *testing.T) {
+func TestActivate_Temporary_NestsMounts(t *testing.T) {
 	b := open(t)
 	dir := filepath.Join(b.own, "d")
 	must(t, os.MkdirAll(filepath.Join(dir, "in"), 0o700))
@@ -182,11 +182,11 @@ func TestTemporaryMountsLieInEachOther(t *testing.T) {
 		must(t, os.WriteFile(filepath.Join(root, "in", "x"), nil, 0o600))
 	})
 	if left, err := os.ReadDir(filepath.Join(dir, "in")); err != nil || len(left) > 0 {
-		t.Errorf("it was written below the tmpfs: %v, %v", left, err)
+		t.Errorf("written below the tmpfs: %v, %v", left, err)
 	}
 }
 
-func TestLabelsOfAnActivation(t *testing.T) {
+func TestSetLabels(t *testing.T) {
 	b := open(t)
 	tmp := []mount.Mount{{Type: "tmpfs", Source: "tmpfs"}}
 	_, err := b.Activate(t.Context(), "ns", "a", tmp, activation.Options{Temporary: true, Labels: map[string]string{"x": "1"}})
@@ -202,8 +202,8 @@ func TestLabelsOfAnActivation(t *testing.T) {
 	}
 }
 
-// TestBadMounts are refused with nothing left, which the bench looks for.
-func TestBadMounts(t *testing.T) {
+// They are refused with nothing left, which the bench checks.
+func TestActivate_RefusesBadMounts(t *testing.T) {
 	b := open(t)
 	must(t, os.WriteFile(filepath.Join(b.own, "plain"), make([]byte, 1<<20), 0o600))
 	must(t, os.Symlink("/etc", filepath.Join(b.own, "link")))
@@ -253,11 +253,11 @@ func TestBadMounts(t *testing.T) {
 		})
 	}
 	if _, err := os.Lstat("/etc/x"); err == nil {
-		t.Error("it made /etc/x")
+		t.Error("/etc/x was created")
 	}
 	left, err := filepath.Glob(filepath.Join(b.own, ".mkfs-*"))
 	if err != nil || len(left) > 0 {
-		t.Errorf("left of mkfs: %q, %v", left, err)
+		t.Errorf("left by mkfs: %q, %v", left, err)
 	}
 	canceled, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -269,8 +269,8 @@ func TestBadMounts(t *testing.T) {
 func isNotExist(err error) bool { return errors.Is(err, os.ErrNotExist) }
 func isError(err error) bool    { return err != nil }
 
-// TestACrashInTheMiddle has records of activations that were not finished.
-func TestACrashInTheMiddle(t *testing.T) {
+// There are records of incomplete activations.
+func TestOpen_UndoesIncompleteActivations(t *testing.T) {
 	b := open(t)
 	_, err := b.Activate(t.Context(), "ns", "half", b.writable("disk.img"), activation.Options{})
 	must(t, err)

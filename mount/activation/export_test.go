@@ -2,7 +2,7 @@ package activation
 
 import "github.com/cleatproject/cleat/mount"
 
-// TryTransform plans a mount and formats it, and does nothing on disk.
+// TryTransform plans a mount and formats it, without changes on disk.
 func TryTransform(m mount.Mount) {
 	p, err := planOf([]mount.Mount{{Type: "bind", Source: "/x"}, m}, true)
 	if err != nil {

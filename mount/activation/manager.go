@@ -25,16 +25,16 @@ import (
 // Active is a mount that was performed.
 type Active struct {
 	mount.Mount
-	// Point is where it is: a directory, or for a loop device a link to it.
+	// Point is its mount point: a directory, or for a loop device a link to it.
 	Point string
 	At    time.Time
 }
 
-// Activation is a list of mounts that a Manager takes care of.
+// Activation is a list of mounts that a Manager manages.
 type Activation struct {
 	Namespace, Name string
 	Labels          map[string]string
-	// Lease is that of the request which made it; optional.
+	// Lease is that of the request that created it; optional.
 	Lease  string
 	Active []Active
 	System []mount.Mount
@@ -44,14 +44,14 @@ type Activation struct {
 type Options struct {
 	Labels map[string]string
 	Lease  string
-	// Temporary has everything mounted, for somebody who looks at the files only.
+	// Temporary mounts everything, for reading the files only.
 	Temporary bool
 }
 
-// Manager knows the activations. Make it with Open.
+// Manager manages the activations. Open returns one.
 type Manager struct {
 	dir string // each activation has a directory in it
-	own string // outside of what is mounted, mkdir works below this directory only
+	own string // outside of mounts, mkdir works below this directory only
 
 	locks keylock.Locks[key]
 	mu    sync.Mutex
@@ -61,7 +61,7 @@ type Manager struct {
 type key struct{ namespace, name string }
 
 // Open returns a Manager that keeps its records and mount points in dir. own is the directory of the
-// daemon's own files, see the transform mkdir. What an earlier one left half made is undone.
+// daemon's own files, see the transform mkdir. Incomplete activations of an earlier Manager are undone.
 func Open(dir, own string) (*Manager, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("open activations: %w", err)
@@ -79,7 +79,7 @@ func Open(dir, own string) (*Manager, error) {
 		case err == nil && r.Whole:
 			m.all[key{r.Namespace, r.Name}] = r
 		case err == nil:
-			bad = errors.Join(bad, r.takeDown())
+			bad = errors.Join(bad, r.tearDown())
 		case errors.Is(err, os.ErrNotExist):
 			bad = errors.Join(bad, os.RemoveAll(base)) // before anything was mounted
 		default:
@@ -93,11 +93,11 @@ func Open(dir, own string) (*Manager, error) {
 }
 
 // Activate performs mounts under a name. Errors: errdefs.ErrAlreadyExists for a name in use,
-// errdefs.ErrNotImplemented where nothing is to be done, errdefs.ErrInvalidArgument for mounts that
-// cannot be.
+// errdefs.ErrNotImplemented if there is nothing to perform, errdefs.ErrInvalidArgument for invalid
+// mounts.
 func (m *Manager) Activate(ctx context.Context, namespace, name string, mounts []mount.Mount, o Options) (_ Activation, err error) {
 	if name == "" {
-		return Activation{}, fmt.Errorf("activate mounts: a name is needed: %w", errdefs.ErrInvalidArgument)
+		return Activation{}, fmt.Errorf("activate mounts: empty name: %w", errdefs.ErrInvalidArgument)
 	}
 	plan, err := planOf(mounts, o.Temporary)
 	if err != nil {
@@ -121,7 +121,7 @@ func (m *Manager) Activate(ctx context.Context, namespace, name string, mounts [
 	if err := os.Mkdir(r.base, 0o700); err != nil {
 		return Activation{}, fmt.Errorf("activate %s: %w", name, err)
 	}
-	u.Push("take mounts down", r.takeDown)
+	u.Push("undo mounts", r.tearDown)
 	if err := m.perform(ctx, r, plan); err != nil {
 		return Activation{}, fmt.Errorf("activate %s: %w", name, err)
 	}
@@ -136,7 +136,7 @@ func (m *Manager) Activate(ctx context.Context, namespace, name string, mounts [
 	return r.copied(), nil
 }
 
-// baseOf is the directory of an activation: short, for the options of mounts.
+// baseOf returns the directory of an activation: short, because it is part of mount options.
 func (m *Manager) baseOf(k key) string {
 	sum := sha256.Sum256([]byte(k.namespace + "\x00" + k.name))
 	return filepath.Join(m.dir, hex.EncodeToString(sum[:8]))
@@ -154,7 +154,7 @@ func (m *Manager) Deactivate(ctx context.Context, namespace, name string) error 
 	if err != nil {
 		return err
 	}
-	if err := r.takeDown(); err != nil {
+	if err := r.tearDown(); err != nil {
 		return fmt.Errorf("deactivate %s: %w", name, err)
 	}
 	m.mu.Lock()
@@ -222,7 +222,7 @@ func (m *Manager) List(namespace string) []Activation {
 	return list
 }
 
-// perform does what a plan says, each step on record before it is done.
+// perform executes a plan, each step recorded before it is done.
 func (m *Manager) perform(ctx context.Context, r *record, p plan) error {
 	for i, step := range p.steps {
 		if err := ctx.Err(); err != nil {
@@ -232,7 +232,7 @@ func (m *Manager) perform(ctx context.Context, r *record, p plan) error {
 		if err != nil {
 			return fmt.Errorf("mount %d: %w", i, err)
 		}
-		if i == len(p.steps)-1 && p.handBack {
+		if i == len(p.steps)-1 && p.returnLast {
 			r.System = append(r.System, mnt)
 			break
 		}
@@ -244,14 +244,14 @@ func (m *Manager) perform(ctx context.Context, r *record, p plan) error {
 	if len(r.System) == 0 {
 		last := r.Active[len(r.Active)-1]
 		if last.Type == loopType {
-			return fmt.Errorf("the last mount is a device without a file system: %w", errdefs.ErrInvalidArgument)
+			return fmt.Errorf("last mount is a device without a file system: %w", errdefs.ErrInvalidArgument)
 		}
 		r.System = []mount.Mount{{Type: "bind", Source: last.Point, Options: []string{"rbind", readability(last.Options)}}}
 	}
 	return nil
 }
 
-// readability is the option of a bind mount of what was mounted with some.
+// readability returns the option of a bind mount of a mount with these options.
 func readability(options []string) string {
 	if slices.Contains(options, "ro") {
 		return "ro"
@@ -259,7 +259,7 @@ func readability(options []string) string {
 	return "rw"
 }
 
-// mount performs mount i and notes it.
+// mount performs mount i and records it.
 func (r *record) mount(i int, m mount.Mount, stacked bool) error {
 	point := filepath.Join(r.base, fmt.Sprint(i))
 	if m.Type == loopType {
@@ -267,7 +267,7 @@ func (r *record) mount(i int, m mount.Mount, stacked bool) error {
 	}
 	at := point
 	if m.Target != "" && stacked && i > 0 {
-		at = r.Active[i-1].Point // it is to lie in the one before
+		at = r.Active[i-1].Point // mounted inside the previous one
 		point = at
 	} else {
 		m.Target = ""
@@ -282,7 +282,7 @@ func (r *record) mount(i int, m mount.Mount, stacked bool) error {
 	return mount.All([]mount.Mount{m}, at)
 }
 
-// attach makes a block device of a file, with a link to it as the mount point.
+// attach creates a block device of a file, with a link to it as the mount point.
 func (r *record) attach(point string, m mount.Mount) error {
 	r.Loops = true // from here on there may be one
 	if err := r.write(); err != nil {
@@ -297,14 +297,14 @@ func (r *record) attach(point string, m mount.Mount) error {
 	return os.Symlink(device, point)
 }
 
-// tag is what an activation's loop devices are known by.
+// tag returns the tag of an activation's loop devices.
 func (r *record) tag() string {
 	sum := sha256.Sum256([]byte(r.base))
 	return "cleat-" + hex.EncodeToString(sum[:16])
 }
 
-// takeDown undoes whatever there is of an activation, and its directory last.
-func (r *record) takeDown() error {
+// tearDown undoes an activation as far as it exists, and removes its directory last.
+func (r *record) tearDown() error {
 	for _, a := range slices.Backward(r.Active) {
 		if a.Type == loopType {
 			continue
@@ -313,7 +313,7 @@ func (r *record) takeDown() error {
 			return err
 		}
 	}
-	if err := unmountUnder(r.base); err != nil { // never delete into what is mounted
+	if err := unmountUnder(r.base); err != nil { // never delete inside a mount
 		return err
 	}
 	if r.Loops {
@@ -324,7 +324,7 @@ func (r *record) takeDown() error {
 	return os.RemoveAll(r.base)
 }
 
-// unmountUnder unmounts what is mounted at a path and below.
+// unmountUnder unmounts all mounts at a path and below.
 func unmountUnder(path string) error {
 	points, err := mount.Under(path)
 	if err != nil {

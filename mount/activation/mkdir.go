@@ -14,19 +14,19 @@ import (
 	"github.com/cleatproject/cleat/mount"
 )
 
-// mkdirPrefix is before the options of the transform mkdir. There is one:
+// mkdirPrefix starts the options of the transform mkdir. There is one:
 //
-//	X-containerd.mkdir.path=DIR[:MODE[:UID:GID]]    make a directory, MODE octal, 0700 by default
+//	X-containerd.mkdir.path=DIR[:MODE[:UID:GID]]    create a directory, MODE octal, 0700 by default
 //
-// It has to be below one of the mounts before, or among the daemon's own files, and its parent to be
-// there. No link is followed on the way, since a container may have written it. One that exists is
-// left as it is.
+// It must be below one of the mounts before, or among the daemon's own files, and its parent must
+// exist. No link is followed on the way, since a container may have written it. An existing one is
+// not changed.
 const mkdirPrefix = "X-containerd.mkdir."
 
 func makeDirectories(m *mount.Mount, active []Active, own string) error {
 	for _, o := range takeOptions(m, mkdirPrefix) {
 		if o[0] != "path" {
-			return fmt.Errorf("option %s%s: there is only path: %w", mkdirPrefix, o[0], errdefs.ErrInvalidArgument)
+			return fmt.Errorf("option %s%s: want path: %w", mkdirPrefix, o[0], errdefs.ErrInvalidArgument)
 		}
 		d, err := parseDirectory(o[1])
 		if err != nil {
@@ -39,7 +39,7 @@ func makeDirectories(m *mount.Mount, active []Active, own string) error {
 	return nil
 }
 
-// directory is one that is to be made.
+// directory is a directory to create.
 type directory struct {
 	path     string
 	mode     uint32
@@ -73,7 +73,7 @@ func parseDirectory(text string) (directory, error) {
 	return d, nil
 }
 
-// make makes the directory without leaving the one it has to be in.
+// make creates the directory without leaving the one it must be in.
 func (d directory) make(active []Active, own string) (err error) {
 	root := own
 	for _, a := range active {
@@ -82,7 +82,7 @@ func (d directory) make(active []Active, own string) (err error) {
 		}
 	}
 	if !below(d.path, root) {
-		return fmt.Errorf("it is below none of the mounts before: %w", errdefs.ErrInvalidArgument)
+		return fmt.Errorf("path is below none of the mounts before: %w", errdefs.ErrInvalidArgument)
 	}
 	rel, err := filepath.Rel(root, filepath.Dir(d.path))
 	if err != nil {
@@ -97,7 +97,7 @@ func (d directory) make(active []Active, own string) (err error) {
 		Flags: unix.O_RDONLY | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS,
 	})
 	if err != nil {
-		return fmt.Errorf("open its parent: %w: %w", err, errdefs.ErrFailedPrecondition)
+		return fmt.Errorf("open parent: %w: %w", err, errdefs.ErrFailedPrecondition)
 	}
 	defer unix.Close(parent) //nolint:errcheck // nothing was written
 	name := filepath.Base(d.path)
@@ -117,7 +117,7 @@ func (d directory) make(active []Active, own string) (err error) {
 	return errors.Join(unix.Fchown(made, d.uid, d.gid), unix.Fchmod(made, d.mode))
 }
 
-// below tells whether a clean path is below a directory.
+// below reports whether a clean path is below a directory.
 func below(path, dir string) bool {
 	return strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/")
 }

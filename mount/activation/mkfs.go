@@ -19,15 +19,15 @@ import (
 	"github.com/cleatproject/cleat/proto/reason"
 )
 
-// mkfsPrefix is before the options of the transform mkfs, which makes a file system in the file that is
-// the mount's source. A file that exists is taken as it is.
+// mkfsPrefix starts the options of the transform mkfs, which creates a file system in the file that is
+// the mount's source. An existing file is used as it is.
 //
 //	X-containerd.mkfs.size=BYTES     with an optional unit: KiB, MiB, GiB, TiB
 //	X-containerd.mkfs.fs=TYPE        ext2, ext3, ext4 (the default) or xfs
 //	X-containerd.mkfs.uuid=UUID      of the file system; random by default
 const mkfsPrefix = "X-containerd.mkfs."
 
-// programDirs are where the programs that make file systems are looked for; never in the daemon's PATH.
+// programDirs are the directories of the mkfs programs; never the daemon's PATH.
 const programDirs = "/usr/sbin:/sbin:/usr/bin:/bin"
 
 func makeFileSystem(ctx context.Context, m *mount.Mount) (err error) {
@@ -42,7 +42,7 @@ func makeFileSystem(ctx context.Context, m *mount.Mount) (err error) {
 		case "uuid":
 			uuid, err = o[1], checkUUID(o[1])
 		default:
-			err = fmt.Errorf("option %s%s: there are size, fs and uuid: %w", mkfsPrefix, o[0], errdefs.ErrInvalidArgument)
+			err = fmt.Errorf("option %s%s: want size, fs or uuid: %w", mkfsPrefix, o[0], errdefs.ErrInvalidArgument)
 		}
 		if err != nil {
 			return err
@@ -62,12 +62,12 @@ func makeFileSystem(ctx context.Context, m *mount.Mount) (err error) {
 		return err
 	}
 	if size == 0 {
-		return fmt.Errorf("%s is not there, and no size is given to make it: %w", m.Source, errdefs.ErrInvalidArgument)
+		return fmt.Errorf("%s does not exist, and no size is given: %w", m.Source, errdefs.ErrInvalidArgument)
 	}
 	return makeImage(ctx, m.Source, size, args)
 }
 
-// makeImage makes the file aside, so that it is whole or not there.
+// makeImage creates the file under another name, so that it appears complete or not at all.
 func makeImage(ctx context.Context, path string, size int64, args []string) (err error) {
 	f, err := os.CreateTemp(filepath.Dir(path), ".mkfs-")
 	if err != nil {
@@ -94,7 +94,7 @@ func removed(path string) error {
 	return nil
 }
 
-// mkfsArgs is the command that makes a file system, without the file.
+// mkfsArgs returns the command that creates a file system, without the file.
 func mkfsArgs(fsType, uuid string) ([]string, error) {
 	var args []string
 	switch fsType {
@@ -107,7 +107,7 @@ func mkfsArgs(fsType, uuid string) ([]string, error) {
 			args = append(args, "-m", "uuid="+uuid)
 		}
 	default:
-		return nil, fmt.Errorf("file system %q: there are ext2, ext3, ext4 and xfs: %w", fsType, errdefs.ErrInvalidArgument)
+		return nil, fmt.Errorf("file system %q: want ext2, ext3, ext4 or xfs: %w", fsType, errdefs.ErrInvalidArgument)
 	}
 	for _, dir := range filepath.SplitList(programDirs) {
 		path := filepath.Join(dir, "mkfs."+fsType)
@@ -115,20 +115,20 @@ func mkfsArgs(fsType, uuid string) ([]string, error) {
 			return append([]string{path}, args...), nil
 		}
 	}
-	return nil, fmt.Errorf("mkfs.%s is in none of %s: %w", fsType, programDirs, reason.ProgramMissing)
+	return nil, fmt.Errorf("mkfs.%s not found in %s: %w", fsType, programDirs, reason.ProgramMissing)
 }
 
-// checkUUID refuses what is not 32 hexadecimal digits in groups of 8, 4, 4, 4 and 12.
+// checkUUID refuses a text that is not 32 hexadecimal digits in groups of 8, 4, 4, 4 and 12.
 func checkUUID(text string) error {
 	groups := strings.Split(text, "-")
 	digits, err := hex.DecodeString(strings.Join(groups, ""))
 	if err != nil || len(digits) != 16 || len(text) != 36 || len(groups) != 5 || len(groups[0]) != 8 || len(groups[4]) != 12 || len(groups[1]) != 4 || len(groups[2]) != 4 {
-		return fmt.Errorf("%q is no uuid: %w", text, errdefs.ErrInvalidArgument)
+		return fmt.Errorf("%q is not a UUID: %w", text, errdefs.ErrInvalidArgument)
 	}
 	return nil
 }
 
-// parseSize reads the size of a file system, which may have a space before its unit.
+// parseSize parses the size of a file system, which may have a space before its unit.
 func parseSize(text string) (int64, error) {
 	n, err := bytesize.ParseWhole(strings.Replace(text, " ", "", 1))
 	if err == nil && n == 0 {

@@ -10,7 +10,7 @@ import (
 	"github.com/cleatproject/cleat/mount"
 )
 
-// loopType is the type of the one kind of mount that the kernel does not know.
+// loopType is the only type of mount that the kernel does not implement.
 const loopType = "loop"
 
 // The transforms: prefixes of types.
@@ -24,34 +24,34 @@ func isTransform(name string) bool {
 	return name == formatting || name == makingFS || name == makingDirs
 }
 
-// maxMounts is more than any snapshot has, and keeps a request within reason.
+// maxMounts is more than any snapshot has, and bounds a request.
 const maxMounts = 512
 
-// step is a mount with what is to be done to it first.
+// step is a mount and its transforms.
 type step struct {
 	mount      mount.Mount
 	transforms []string
 }
 
-// plan is what is to be performed of a list of mounts.
+// plan lists the mounts to perform.
 type plan struct {
 	steps []step
-	// handBack says that the last step is a system mount once it is transformed.
-	handBack bool
-	// rest is handed back as it is.
+	// returnLast marks that the last step is returned as a system mount after its transforms.
+	returnLast bool
+	// rest is returned unchanged.
 	rest []mount.Mount
-	// temporary has everything mounted.
+	// temporary mounts everything.
 	temporary bool
 }
 
-// Handles tells whether a list of mounts is for Activate: it holds what the kernel cannot mount.
+// Handles reports whether a list of mounts is for Activate: it has a mount that the kernel does not implement.
 func Handles(mounts []mount.Mount) bool {
 	return slices.ContainsFunc(mounts, func(m mount.Mount) bool {
 		return m.Type == loopType || len(split(m).transforms) > 0
 	})
 }
 
-// split takes the transforms off a mount's type.
+// split separates the transforms of a mount's type from the type.
 func split(m mount.Mount) step {
 	s := step{mount: m}
 	for {
@@ -63,7 +63,7 @@ func split(m mount.Mount) step {
 	}
 }
 
-// planOf finds out what is to be performed.
+// planOf determines which mounts to perform.
 func planOf(mounts []mount.Mount, temporary bool) (plan, error) {
 	if len(mounts) == 0 || len(mounts) > maxMounts {
 		return plan{}, fmt.Errorf("%d mounts: want 1 to %d: %w", len(mounts), maxMounts, errdefs.ErrInvalidArgument)
@@ -74,17 +74,17 @@ func planOf(mounts []mount.Mount, temporary bool) (plan, error) {
 			last--
 		}
 		if last < 0 {
-			return plan{}, fmt.Errorf("these mounts need no activation: %w", errdefs.ErrNotImplemented)
+			return plan{}, fmt.Errorf("mounts need no activation: %w", errdefs.ErrNotImplemented)
 		}
 	}
 	p := plan{temporary: temporary, rest: mounts[last+1:]}
 	for _, m := range mounts[:last+1] {
 		s := split(m)
 		if strings.Contains(s.mount.Type, "/") || s.mount.Type == "" {
-			return plan{}, fmt.Errorf("mount type %q: there are the transforms format, mkfs and mkdir, and a type has to follow: %w", m.Type, errdefs.ErrInvalidArgument)
+			return plan{}, fmt.Errorf("mount type %q: want a type, after any of the transforms format, mkfs and mkdir: %w", m.Type, errdefs.ErrInvalidArgument)
 		}
 		p.steps = append(p.steps, s)
 	}
-	p.handBack = !temporary && p.steps[last].mount.Type != loopType
+	p.returnLast = !temporary && p.steps[last].mount.Type != loopType
 	return p, nil
 }

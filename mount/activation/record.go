@@ -19,19 +19,19 @@ const (
 	recordVersion = 1
 )
 
-// record is an activation as it is kept.
+// record is an activation on disk.
 type record struct {
 	Version int
 	Activation
-	// Loops says that there may be loop devices.
+	// Loops marks that there may be loop devices.
 	Loops bool
-	// Whole is set when everything is mounted; until then it is to be undone after a crash.
+	// Whole is set when everything is mounted; until then it is undone after a crash.
 	Whole bool
 
 	base string
 }
 
-// write puts the record on disk, whole or not at all. It need not outlive the machine's run.
+// write writes the record, completely or not at all. It need not survive a reboot.
 func (r *record) write() error {
 	r.Version = recordVersion
 	data, err := json.Marshal(r)
@@ -55,12 +55,12 @@ func readRecord(base string) (*record, error) {
 		return nil, fmt.Errorf("read %s: %w: %w", base, err, errdefs.ErrDataLoss)
 	}
 	if r.Version != recordVersion {
-		return nil, fmt.Errorf("read %s: it is of version %d, which this daemon does not know: %w", base, r.Version, errdefs.ErrNotImplemented)
+		return nil, fmt.Errorf("read %s: version %d is not supported: %w", base, r.Version, errdefs.ErrNotImplemented)
 	}
 	return r, nil
 }
 
-// copied is what callers get.
+// copied returns the copy for callers.
 func (r *record) copied() Activation {
 	a := r.Activation
 	a.Labels, a.Active, a.System = maps.Clone(a.Labels), slices.Clone(a.Active), slices.Clone(a.System)

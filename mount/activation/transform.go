@@ -13,7 +13,7 @@ import (
 )
 
 // transform applies a step's transforms, from left to right, to its mount. active are the mounts before;
-// own is where the transform mkdir may work beside these.
+// own is the directory in which the transform mkdir may work, in addition to these.
 func transform(ctx context.Context, s step, active []Active, own string) (mount.Mount, error) {
 	m := s.mount
 	m.Options = slices.Clone(m.Options)
@@ -39,8 +39,8 @@ func transform(ctx context.Context, s step, active []Active, own string) (mount.
 //
 //	{{ source N }}       its source; of a loop device, the device
 //	{{ target N }}       its target
-//	{{ mount N }}        where it is mounted
-//	{{ overlay N M }}    where those from N to M are mounted, as overlay's lowerdir wants them
+//	{{ mount N }}        its mount point
+//	{{ overlay N M }}    the mount points from N to M, in the form of overlay's lowerdir
 func format(m *mount.Mount, active []Active) error {
 	funcs := templateFuncs(active)
 	fill := func(text *string) error {
@@ -70,11 +70,11 @@ func format(m *mount.Mount, active []Active) error {
 	return nil
 }
 
-// templateFuncs are what a template may call, given the mounts before.
+// templateFuncs are the functions of a template, given the mounts before.
 func templateFuncs(active []Active) template.FuncMap {
 	at := func(i int) (Active, error) {
 		if i < 0 || i >= len(active) {
-			return Active{}, fmt.Errorf("there is no mount %d before this one", i)
+			return Active{}, fmt.Errorf("no mount %d before this one", i)
 		}
 		return active[i], nil
 	}
@@ -108,19 +108,19 @@ func templateFuncs(active []Active) template.FuncMap {
 	}
 }
 
-// limited keeps a template from filling the memory: no option is as long as this.
+// limited bounds the memory of a template: no option is as long as this.
 type limited struct{ *strings.Builder }
 
 const longestField = 1 << 20
 
 func (l *limited) Write(p []byte) (int, error) {
 	if l.Len()+len(p) > longestField {
-		return 0, fmt.Errorf("it becomes longer than %d bytes", longestField)
+		return 0, fmt.Errorf("result exceeds %d bytes", longestField)
 	}
 	return l.Builder.Write(p)
 }
 
-// takeOptions takes the options with a prefix out of a mount, as name and value.
+// takeOptions removes the options with a prefix from a mount, and returns them as name and value.
 func takeOptions(m *mount.Mount, prefix string) (taken [][2]string) {
 	m.Options = slices.DeleteFunc(m.Options, func(o string) bool {
 		rest, ok := strings.CutPrefix(o, prefix)
