@@ -12,33 +12,33 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrUnsupported is returned by Adopt on kernels older than 6.15: they tell nobody but the parent
-// how a process ended.
-var ErrUnsupported = errors.New("kernel is older than 6.15 and tells exits to parents only")
+// ErrUnsupported is returned by Adopt on kernels older than 6.15: they report the exit of a process
+// to its parent only.
+var ErrUnsupported = errors.New("kernel older than 6.15 reports exits to parents only")
 
 const (
-	// exitLimit is how long after its end a stranger's status is asked for.
+	// exitLimit is how long the status of an adopted process is polled after its end.
 	exitLimit = 5 * time.Second
-	// exitRetry is how often.
+	// exitRetry is the interval of the polls.
 	exitRetry = 5 * time.Millisecond
-	// unknownStatus is told where it stays unknown.
+	// unknownStatus is reported if it remains unknown.
 	unknownStatus = 255
 )
 
-// handle is how a process is known that is no child: by a pidfd, which waits in Go's poller.
+// handle identifies a process that is not a child: by a pidfd, which waits in Go's poller.
 type handle struct {
 	file *os.File
 	conn syscall.RawConn
 }
 
-// Adopt returns the Child of a process that is another's child, so that its exit is told like that
-// of any other. startTime is what StartTime told of it when it surely was the one that is meant: a
-// process that is another one by now, or gone, is os.ErrProcessDone. A process that has ended and
-// is not collected by its parent yet is adopted, and its exit told.
+// Adopt returns the Child of a process that is another's child, so that its exit is reported like that
+// of any other. startTime is the result of StartTime from when it surely was the intended process: if
+// the pid belongs to another process by now, or to none, it returns os.ErrProcessDone. A process that has ended and
+// is not collected by its parent yet is adopted, and its exit reported.
 //
 // The status comes from the kernel, by the pidfd, once the parent has collected the process; before
-// that, from /proc, if the caller has CAP_SYS_PTRACE, without which /proc tells nothing. If neither
-// answers within 5 s of the end, it is 255. Exit.At is when the exit was seen. The Reaper owns the
+// that, from /proc, if the caller has CAP_SYS_PTRACE, without which /proc does not show it. If neither
+// returns it within 5 s of the end, it is 255. Exit.At is when the exit was seen. The Reaper owns the
 // goroutine that waits; Close ends it. Linux 6.15 or later, else ErrUnsupported.
 func (r *Reaper) Adopt(pid int, startTime uint64) (*Child, error) {
 	var uts unix.Utsname
@@ -76,17 +76,17 @@ func openHandle(pid int, startTime uint64) (*handle, error) {
 	if h.conn, err = h.file.SyscallConn(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open process: %w", err), h.file.Close())
 	}
-	if err := h.file.SetReadDeadline(time.Time{}); err != nil { // the poller did not take it
+	if err := h.file.SetReadDeadline(time.Time{}); err != nil { // the poller did not accept it
 		return nil, errors.Join(fmt.Errorf("wait for process: %w", err), h.file.Close())
 	}
-	// Now: a pid that is read before the opening could change hands in between.
+	// Checked after opening: a pid read before could be reused in between.
 	if now, err := StartTime(pid); err != nil || now != startTime || h.signal(0) != nil {
 		return nil, errors.Join(os.ErrProcessDone, h.file.Close())
 	}
 	return h, nil
 }
 
-// await waits for the end of an adopted process and tells it.
+// await waits for the end of an adopted process and reports it.
 func (r *Reaper) await(c *Child) {
 	status, ok := c.handle.wait(c.pid, r.stop)
 	r.mu.Lock()
@@ -127,7 +127,7 @@ func (h *handle) wait(pid int, stop <-chan struct{}) (int, bool) {
 	}
 }
 
-// ended says whether the process behind a pidfd has ended, with all its threads.
+// ended reports whether the process of a pidfd has ended, with all its threads.
 func ended(fd uintptr) bool {
 	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
 	for {
@@ -150,8 +150,8 @@ func (h *handle) collected() (unix.WaitStatus, bool) {
 	return unix.WaitStatus(info.Exit_code), true
 }
 
-// uncollected returns the wait status of a process that has ended, while its parent has not
-// collected it.
+// uncollected returns the wait status of a process that has ended, and that its parent has not
+// collected.
 func (h *handle) uncollected(pid int) (unix.WaitStatus, bool) {
 	fields, err := stat(pid)
 	if err != nil || len(fields) < 50 {
@@ -159,12 +159,12 @@ func (h *handle) uncollected(pid int) (unix.WaitStatus, bool) {
 	}
 	code, err := strconv.ParseUint(fields[49], 10, 32) // field 52
 	if err != nil || h.signal(0) != nil {
-		return 0, false // collected since: what was read may be another's
+		return 0, false // collected since: the data may be another process's
 	}
 	return unix.WaitStatus(code), true
 }
 
-// signal signals the process. One that has ended takes signals, without effect, until it is
+// signal signals the process. One that has ended accepts signals, without effect, until it is
 // collected.
 func (h *handle) signal(sig syscall.Signal) error {
 	var serr error
@@ -178,8 +178,8 @@ func (h *handle) signal(sig syscall.Signal) error {
 }
 
 // StartTime returns when the process was started, in clock ticks since the machine's start. It
-// stays the same for the process's whole life, also when it executes another program, and a later
-// process of the same pid has another: a pid and its start time name a process for good. A pid that
+// does not change during the process's life, even if it executes another program, and a later
+// process of the same pid has another: a pid and its start time identify a process for good. A pid that
 // is not in use is os.ErrProcessDone.
 func StartTime(pid int) (uint64, error) {
 	fields, err := stat(pid)
@@ -197,14 +197,14 @@ func StartTime(pid int) (uint64, error) {
 }
 
 // stat returns the fields of /proc/PID/stat from the third on: the second is the program's name,
-// in parentheses, and may hold anything.
+// in parentheses, and may contain anything.
 func stat(pid int) ([]string, error) {
 	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	if errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.ESRCH) {
 		return nil, os.ErrProcessDone
 	}
 	if err != nil {
-		return nil, fmt.Errorf("look at process %d: %w", pid, err)
+		return nil, fmt.Errorf("read status of process %d: %w", pid, err)
 	}
 	return statFields(string(data)), nil
 }
@@ -213,8 +213,8 @@ func statFields(text string) []string {
 	return strings.Fields(text[strings.LastIndexByte(text, ')')+1:])
 }
 
-// mayTrace says whether this process may trace others: /proc shows how a process ended only to
-// those, and 0 to everybody else.
+// mayTrace reports whether this process may trace others: /proc shows how a process ended only to
+// those, and 0 to all others.
 func mayTrace() bool {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var data [2]unix.CapUserData
@@ -239,7 +239,7 @@ func atLeast(release string, major, minor int) bool {
 	return a > major || a == major && b >= minor
 }
 
-// closeAdopted ends the waiting for strangers. The caller has closed stop.
+// closeAdopted ends the waits for adopted processes. The caller has closed stop.
 func (r *Reaper) closeAdopted() {
 	r.mu.Lock()
 	for c := range r.adopted {

@@ -13,11 +13,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// stranger starts a process that is no child of this one: its parent hands it to another subreaper,
-// or to pid 1, and ends. gate holds its end back: what is written to it is what it does.
+// stranger starts a process that is not a child of this one: its parent hands it to another subreaper,
+// or to pid 1, and ends. gate controls its end: it executes what is written there.
 func stranger(t *testing.T, script string) (pid int, gate *os.File) {
 	t.Helper()
-	// Nothing here may be a subreaper, or the process would be given back to it.
+	// This test may not be a subreaper, or the process would be given back to it.
 	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0); err != nil {
 		t.Fatal(err)
 	}
@@ -32,7 +32,7 @@ func stranger(t *testing.T, script string) (pid int, gate *os.File) {
 		t.Fatal(err)
 	}
 	_ = r.Close()
-	t.Cleanup(func() { _ = w.Close() }) // ends whoever reads
+	t.Cleanup(func() { _ = w.Close() }) // ends the reader
 	text, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
@@ -52,7 +52,7 @@ func startTime(t *testing.T, pid int) uint64 {
 	return at
 }
 
-func TestAdoptTellsEveryStatus(t *testing.T) {
+func TestAdopt_ReportsEveryStatus(t *testing.T) {
 	for want, script := range map[int]string{
 		0:   "read line; exit 0",
 		7:   "read line; exit 7",
@@ -87,7 +87,7 @@ func TestAdoptTellsEveryStatus(t *testing.T) {
 	}
 }
 
-func TestAdoptedTakesSignals(t *testing.T) {
+func TestAdopt_DeliversSignals(t *testing.T) {
 	pid, _ := stranger(t, "exec /bin/busybox sleep 1000")
 	r := New()
 	defer func() { _ = r.Close() }()
@@ -103,9 +103,9 @@ func TestAdoptedTakesSignals(t *testing.T) {
 	}
 }
 
-// A process that is dead and not collected yet still tells how it ended: from /proc, and by the
+// The status of a process that is dead and not collected yet is available: from /proc, and by the
 // pidfd once it is collected.
-func TestAdoptOfTheDead(t *testing.T) {
+func TestAdopt_DeadProcess(t *testing.T) {
 	for _, collected := range []bool{false, true} {
 		cmd := exec.Command("/bin/busybox", "sh", "-c", "exit 23")
 		if err := cmd.Start(); err != nil {
@@ -124,7 +124,7 @@ func TestAdoptOfTheDead(t *testing.T) {
 			t.Errorf("by /proc: %v, %v", ws, ok)
 		}
 		if _, ok := h.collected(); ok {
-			t.Error("the kernel calls it collected")
+			t.Error("the kernel reports it as collected")
 		}
 		if collected {
 			_ = cmd.Wait()
@@ -132,7 +132,7 @@ func TestAdoptOfTheDead(t *testing.T) {
 				t.Errorf("by the pidfd: %v, %v", ws, ok)
 			}
 			if _, ok := h.uncollected(pid); ok {
-				t.Error("/proc told of a process that was collected")
+				t.Error("/proc showed a process that was collected")
 			}
 			if _, err := openHandle(pid, at); !errors.Is(err, os.ErrProcessDone) {
 				t.Errorf("open again: %v", err)
@@ -146,7 +146,7 @@ func TestAdoptOfTheDead(t *testing.T) {
 	}
 }
 
-func TestAdoptOfAnother(t *testing.T) {
+func TestAdopt_OtherProcess_IsRefused(t *testing.T) {
 	r := New()
 	defer func() { _ = r.Close() }()
 	own := os.Getpid()
@@ -156,12 +156,12 @@ func TestAdoptOfAnother(t *testing.T) {
 		}
 	}
 	if len(r.adopted) != 0 {
-		t.Error("somebody was adopted")
+		t.Error("a process was adopted")
 	}
 }
 
-// Close ends the waiting, leaves the process alone, and tells no exit.
-func TestCloseLeavesTheAdopted(t *testing.T) {
+// Close ends the waiting, leaves the process alone, and reports no exit.
+func TestClose_KeepsAdoptedProcesses(t *testing.T) {
 	pid, _ := stranger(t, "read line")
 	files := len(openFiles(t))
 	r := New()
@@ -176,7 +176,7 @@ func TestCloseLeavesTheAdopted(t *testing.T) {
 	}
 	select {
 	case <-c.Done():
-		t.Error("an exit was told")
+		t.Error("an exit was reported")
 	default:
 	}
 	if err := unix.Kill(pid, 0); err != nil {

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrNotChild is returned for a pid that is no child of this process.
+// ErrNotChild is returned for a pid that is not a child of this process.
 var ErrNotChild = errors.New("not a child of this process")
 
 // Exit is how a process ended.
@@ -23,11 +23,11 @@ type Exit struct {
 	At time.Time
 }
 
-// Child is one process, running or not. It needs no closing.
+// Child is one process, running or not. It need not be closed.
 type Child struct {
 	pid    int
 	reaper *Reaper
-	handle *handle // of one that was adopted by Adopt; nil for children
+	handle *handle // of an adopted process; nil for children
 	done   chan struct{}
 	exit   Exit // written before done is closed
 }
@@ -57,7 +57,7 @@ func (c *Child) Wait(ctx context.Context) (Exit, error) {
 }
 
 // Signal sends a signal to the process and to no other. It returns os.ErrProcessDone once the
-// exit has been collected; a signal to one that has died but is not collected yet goes nowhere.
+// exit has been collected; a signal to one that has died but is not collected yet has no effect.
 func (c *Child) Signal(sig syscall.Signal) error {
 	c.reaper.mu.Lock()
 	defer c.reaper.mu.Unlock()
@@ -79,15 +79,15 @@ func (c *Child) Signal(sig syscall.Signal) error {
 	return nil
 }
 
-// Capture remembers the exits of children nobody asked for, from its opening to its closing. Open
-// it before starting a process that will leave children behind; keep it open no longer than it
-// takes to learn their pids, since it grows with each exit.
+// Capture remembers the exits of unclaimed children, from its opening to its closing. Open
+// it before starting a process that will leave children behind; keep it open only until
+// their pids are known, since it grows with each exit.
 type Capture struct {
 	reaper *Reaper
 	exits  map[int]Exit // guarded by reaper.mu
 }
 
-// Capture opens a Capture. Close it.
+// Capture opens a Capture. It has to be closed.
 func (r *Reaper) Capture() *Capture {
 	c := &Capture{reaper: r, exits: make(map[int]Exit)}
 	r.mu.Lock()
@@ -97,7 +97,7 @@ func (r *Reaper) Capture() *Capture {
 }
 
 // Claim returns the Child of that pid, also if it has exited since the Capture was opened. A pid
-// that is no child of this process is ErrNotChild. Claiming twice gives the same.
+// that is not a child of this process is ErrNotChild. Claiming twice returns the same.
 func (c *Capture) Claim(pid int) (*Child, error) {
 	r := c.reaper
 	r.mu.Lock()
@@ -113,14 +113,14 @@ func (c *Capture) Claim(pid int) (*Child, error) {
 	return r.childLocked(pid), nil
 }
 
-// Close forgets what was captured. Children claimed live on.
+// Close discards the captured exits. Claimed children stay valid.
 func (c *Capture) Close() {
 	c.reaper.mu.Lock()
 	delete(c.reaper.captures, c)
 	c.reaper.mu.Unlock()
 }
 
-// uncollected says whether pid is a child, alive or dead, that nobody waited for yet.
+// uncollected reports whether pid is a child, alive or dead, that has not been collected yet.
 func uncollected(pid int) error {
 	for {
 		err := unix.Waitid(unix.P_PID, pid, nil, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil)

@@ -11,7 +11,7 @@ import (
 
 var _ runc.ProcessMonitor = (*Reaper)(nil)
 
-// Start implements go-runc's ProcessMonitor. The channel gets the exit and is closed. Pass it to
+// Start implements go-runc's ProcessMonitor. The channel gets the exit and is closed. It is passed to
 // Wait. When the context of a command from exec.CommandContext ends, the command is killed.
 func (r *Reaper) Start(cmd *exec.Cmd) (chan runc.Exit, error) {
 	child, err := r.startCancellable(cmd)
@@ -80,8 +80,8 @@ func (r *Reaper) forward(child *Child, exits chan<- runc.Exit) {
 	exits <- runc.Exit{Timestamp: child.exit.At, Pid: child.pid, Status: child.exit.Status}
 }
 
-// Wait waits for the exit that Start announced, and for the goroutines by which os/exec copies
-// the command's output. It returns the status as in Exit, or ErrClosed where the reaper was
+// Wait waits for the exit on Start's channel, and for the goroutines by which os/exec copies
+// the command's output. It returns the status as in Exit, or ErrClosed if the reaper was
 // closed before the exit.
 func (r *Reaper) Wait(cmd *exec.Cmd, exits chan runc.Exit) (int, error) {
 	e, ok := <-exits
@@ -89,7 +89,7 @@ func (r *Reaper) Wait(cmd *exec.Cmd, exits chan runc.Exit) (int, error) {
 		return -1, ErrClosed
 	}
 	// The child is collected already: Wait only joins the copying and frees the handle, and its
-	// complaint that there is no such child is the expected one.
+	// error about a missing child is expected.
 	_ = cmd.Wait()
 	return e.Status, nil
 }

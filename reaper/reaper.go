@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrClosed is returned for work asked of a closed Reaper.
+// ErrClosed is returned by methods of a closed Reaper.
 var ErrClosed = errors.New("reaper is closed")
 
 // Reaper collects the children of this process. Its methods may be called at any time from any
@@ -23,7 +23,7 @@ type Reaper struct {
 	stop    chan struct{}
 	stopped chan struct{}
 
-	// ownOnly leaves alone what this Reaper has not started.
+	// ownOnly ignores children that this Reaper has not started.
 	ownOnly bool
 
 	// mu is held across each fork, each collected exit and each signal sent.
@@ -36,11 +36,11 @@ type Reaper struct {
 }
 
 // New starts a Reaper that collects every child of this process, also orphans that the kernel gives
-// it. No other code may wait for children then. End it with Close.
+// it. No other code may wait for children then. It has to be closed.
 func New() *Reaper { return begin(false) }
 
-// NewOwn starts a Reaper that collects what it has started itself. Other code may start and wait for
-// children of its own, by os/exec for instance. End it with Close.
+// NewOwn starts a Reaper that collects the children it has started itself. Other code may start and wait for
+// children of its own, by os/exec for instance. It has to be closed.
 func NewOwn() *Reaper { return begin(true) }
 
 func begin(ownOnly bool) *Reaper {
@@ -66,7 +66,7 @@ func SetSubreaper() error {
 	return nil
 }
 
-// Close stops collecting. Children that have not exited stay what they are; whoever waits for
+// Close stops collecting. Children that have not exited are not affected; a waiter for
 // one of them waits for its own context only.
 func (r *Reaper) Close() error {
 	r.mu.Lock()
@@ -92,7 +92,7 @@ func (r *Reaper) Spawn(cmd *exec.Cmd) (*Child, error) {
 	if err != nil {
 		return nil, err
 	}
-	// The pid is ours to collect; os need not keep a handle of its own.
+	// The reaper collects the pid; os need not keep a handle of its own.
 	if err := cmd.Process.Release(); err != nil {
 		return nil, fmt.Errorf("release handle of %s: %w", cmd.Path, err)
 	}
@@ -115,7 +115,7 @@ func (r *Reaper) startLocked(cmd *exec.Cmd) (*Child, error) {
 	return r.childLocked(cmd.Process.Pid), nil
 }
 
-// childLocked returns the Child that stands for an uncollected pid.
+// childLocked returns the Child of an uncollected pid.
 func (r *Reaper) childLocked(pid int) *Child {
 	if c, ok := r.children[pid]; ok {
 		return c
@@ -137,7 +137,7 @@ func (r *Reaper) loop() {
 	}
 }
 
-// collect takes every exit the kernel has.
+// collect collects every exit the kernel has.
 func (r *Reaper) collect() {
 	for r.collectOne() {
 	}
@@ -155,7 +155,7 @@ func (r *Reaper) collectOne() bool {
 	return false
 }
 
-// waitLocked collects the exit of a child, or for -1 of any, and tells whether there was one.
+// waitLocked collects the exit of a child, or for -1 of any, and reports whether there was one.
 func (r *Reaper) waitLocked(pid int) bool {
 	var ws unix.WaitStatus
 	for {
@@ -185,7 +185,7 @@ func (r *Reaper) dispatchLocked(e Exit) {
 	}
 }
 
-// statusOf is the status as a shell tells it: the exit code, or 128 plus the signal.
+// statusOf returns the status in the form of a shell: the exit code, or 128 plus the signal.
 func statusOf(ws unix.WaitStatus) int {
 	if ws.Signaled() {
 		return 128 + int(ws.Signal())

@@ -35,7 +35,7 @@ func within(t *testing.T) context.Context {
 	return ctx
 }
 
-func TestSpawnDeliversEveryStatus(t *testing.T) {
+func TestSpawn_DeliversEveryStatus(t *testing.T) {
 	r := newReaper(t)
 	ctx := within(t)
 	const workers, each = 8, 250
@@ -71,7 +71,7 @@ func TestSpawnDeliversEveryStatus(t *testing.T) {
 
 // Children that double-fork: the middle process writes the pid and dies, the reaper gets the
 // grandchild, which may be dead long before it is claimed.
-func TestCaptureFindsOrphans(t *testing.T) {
+func TestCapture_FindsOrphans(t *testing.T) {
 	r := newReaper(t)
 	ctx := within(t)
 	dir := t.TempDir()
@@ -141,7 +141,7 @@ func awaitCaptured(ctx context.Context, t *testing.T, c *Capture, pid int) {
 	}
 }
 
-func TestClaimOfStrangers(t *testing.T) {
+func TestClaim_NotAChild(t *testing.T) {
 	r := newReaper(t)
 	c := r.Capture()
 	defer c.Close()
@@ -240,7 +240,7 @@ func TestClose(t *testing.T) {
 	_ = cmd.Wait()
 }
 
-func TestOwnChildrenOnly(t *testing.T) {
+func TestNewOwn_IgnoresOtherChildren(t *testing.T) {
 	r := NewOwn()
 	defer func() {
 		if err := r.Close(); err != nil {
@@ -263,7 +263,7 @@ func TestOwnChildrenOnly(t *testing.T) {
 			err := exec.Command("/bin/sh", "-c", fmt.Sprint("exit ", i)).Run()
 			var exit *exec.ExitError
 			if code := 0; err != nil && (!errors.As(err, &exit) || exit.ExitCode() != i) || err == nil && i != code {
-				t.Errorf("by another's hand: %v, want %d", err, i)
+				t.Errorf("started by os/exec: %v, want %d", err, i)
 			}
 		})
 	}
