@@ -106,7 +106,7 @@ func TestReferrers_RefusesInvalidLists(t *testing.T) {
 		"a bad digest": {func(w http.ResponseWriter, _ *http.Request) {
 			_, _ = w.Write([]byte(`{"manifests":[{"digest":"../x"}]}`))
 		}, errdefs.IsFailedPrecondition, "invalid descriptor"},
-		"somebody else":  {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusForbidden) }, errdefs.IsPermissionDenied, "403"},
+		"forbidden":      {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusForbidden) }, errdefs.IsPermissionDenied, "403"},
 		"an ill machine": {func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusInternalServerError) }, errdefs.IsUnavailable, "500"},
 	} {
 		t.Run(name, func(t *testing.T) {
