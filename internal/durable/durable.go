@@ -1,15 +1,15 @@
-// Package durable is the one home of file writes that must survive a crash.
+// Package durable performs file writes that must survive a crash.
 //
 // A file written through this package is seen by others either in its old state or in its
 // new state, never in between, and once the call has returned nil the new state survives
 // power loss: the data is synced before the name changes, and the directory is synced
 // after. It is also the only place in the repository that calls os.Rename.
 //
-// The functions need no locks of their own: two writers of one path race for the last
-// word, but each leaves a whole file.
+// The functions need no locks of their own: of two writers of one path the last one
+// wins, but each leaves a complete file.
 //
-// Each function is also a method of Disk, which does the same on a file system that is
-// handed in: so a test cuts a sequence of writes off at every step of it.
+// Each function is also a method of Disk, which does the same on a given file
+// system: so a test can interrupt a sequence of writes at every step of it.
 //
 // Do not use it for data that may be lost or can be computed again: each call costs at
 // least two syncs.
@@ -24,8 +24,8 @@ import (
 	"syscall"
 )
 
-// Disk does the writes of this package on FS. On the host's own, On(OS{}), it is what the
-// functions are.
+// Disk performs the writes of this package on FS. The functions are its methods on the host's
+// file system, On(OS{}).
 type Disk struct{ FS }
 
 // On returns the writes of this package on a file system.
@@ -38,7 +38,7 @@ func WriteFile(path string, data []byte, perm fs.FileMode) error {
 	return On(OS{}).WriteFile(path, data, perm)
 }
 
-// WriteFile is the function of that name.
+// WriteFile is the function WriteFile.
 func (d Disk) WriteFile(path string, data []byte, perm fs.FileMode) error {
 	f, err := d.pending(path, data, perm)
 	if err != nil {
@@ -47,9 +47,9 @@ func (d Disk) WriteFile(path string, data []byte, perm fs.FileMode) error {
 	return f.Commit()
 }
 
-// ReplaceUnsynced replaces the file as WriteFile does, but syncs nothing: it is whole
-// whenever this process dies, and after a power loss it is old, new, empty or gone. For
-// what can be computed again; the reader has to be able to tell a whole one.
+// ReplaceUnsynced replaces the file as WriteFile does, but syncs nothing: it is complete
+// whenever this process dies, and after a power loss it is old, new, empty or gone. It is for
+// data that can be computed again; the reader must be able to detect an incomplete file.
 func (d Disk) ReplaceUnsynced(path string, data []byte, perm fs.FileMode) error {
 	f, err := d.pending(path, data, perm)
 	if err != nil {
@@ -94,7 +94,7 @@ func RenameUnsynced(oldPath, newPath string) error {
 	return On(OS{}).RenameUnsynced(oldPath, newPath)
 }
 
-// RenameUnsynced is the function of that name.
+// RenameUnsynced is the function RenameUnsynced.
 func (d Disk) RenameUnsynced(oldPath, newPath string) error {
 	if err := d.Rename(oldPath, newPath); err != nil {
 		return fmt.Errorf("rename file: %w", err)
@@ -105,11 +105,11 @@ func (d Disk) RenameUnsynced(oldPath, newPath string) error {
 // SyncDir makes the entries of dir durable.
 func SyncDir(dir string) error { return OS{}.SyncDir(dir) }
 
-// SyncFile puts a file that others wrote on disk.
+// SyncFile syncs a file that was written elsewhere.
 func (d Disk) SyncFile(path string) error {
 	f, err := d.OpenFile(path, os.O_RDONLY, 0)
 	if err != nil {
-		return fmt.Errorf("open file to sync it: %w", err)
+		return fmt.Errorf("open file for syncing: %w", err)
 	}
 	if err := errors.Join(f.Sync(), f.Close()); err != nil {
 		return fmt.Errorf("sync %s: %w", path, err)
@@ -117,9 +117,9 @@ func (d Disk) SyncFile(path string) error {
 	return nil
 }
 
-// RemoveTree removes a directory and what is in it, first the entry of the name first, so
-// that what a crash leaves is recognised by its absence. Nothing is synced. What is not
-// there is no error.
+// RemoveTree removes a directory and its content, the entry named first before all others, so
+// that the rest of a crash is recognised by its absence. Nothing is synced. A missing directory
+// is not an error.
 func (d Disk) RemoveTree(dir, first string) error {
 	err := d.Remove(filepath.Join(dir, first))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -149,12 +149,12 @@ func (d Disk) RemoveTree(dir, first string) error {
 	return nil
 }
 
-// MkdirAll makes path and the parents it lacks, each durable in its parent. Directories
-// that exist are left as they are. perm is used for each directory it makes, less the
+// MkdirAll creates path and its missing parents, each durable in its parent. Existing
+// directories are not changed. perm is used for each created directory, less the
 // umask.
 func MkdirAll(path string, perm fs.FileMode) error { return On(OS{}).MkdirAll(path, perm) }
 
-// MkdirAll is the function of that name.
+// MkdirAll is the function MkdirAll.
 func (d Disk) MkdirAll(path string, perm fs.FileMode) error {
 	switch fi, err := os.Stat(path); {
 	case err == nil && fi.IsDir():

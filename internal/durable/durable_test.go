@@ -21,7 +21,7 @@ func names(t *testing.T, dir string) []string {
 	return out
 }
 
-func TestWriteFileReplacesAndSetsMode(t *testing.T) {
+func TestWriteFile_ReplacesAndSetsMode(t *testing.T) {
 	old := syscall.Umask(0o077)
 	defer syscall.Umask(old)
 	dir := t.TempDir()
@@ -42,7 +42,7 @@ func TestWriteFileReplacesAndSetsMode(t *testing.T) {
 	}
 }
 
-func TestFailuresLeaveNothing(t *testing.T) {
+func TestFailedWrites_LeaveNothing(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.MkdirAll(filepath.Join(dir, "d", "full"), 0o755); err != nil {
 		t.Fatal(err)
@@ -86,7 +86,7 @@ func TestRenameAndMkdirAll(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := Rename(filepath.Join(deep, "f"), filepath.Join(dir, "h")); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("renaming what is gone: %v", err)
+		t.Errorf("renaming a missing file: %v", err)
 	}
 	if err := MkdirAll(filepath.Join(dir, "g", "x"), 0o700); !errors.Is(err, syscall.ENOTDIR) {
 		t.Errorf("directory below a file: %v", err)

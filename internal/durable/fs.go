@@ -10,7 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// File is an open file as durable writes use it; OS gives those of the host.
+// File is an open file with the operations of durable writes; OS returns those of the host.
 type File interface {
 	io.Reader
 	io.ReaderAt
@@ -24,12 +24,12 @@ type File interface {
 	// Sync returns when the file's data and size are on disk.
 	Sync() error
 	// WriteBack starts to write a range to disk and does not wait for it. It is a hint that
-	// makes a later Sync short, and promises nothing.
+	// makes a later Sync short, and guarantees nothing.
 	WriteBack(off, n int64) error
 }
 
-// FS is every step by which durable writes change a disk. It exists so that a test can
-// cut a sequence of them off at each step (internal/inject); OS is the real one.
+// FS has every step by which durable writes change a disk. It exists so that a test can
+// interrupt a sequence of them at each step (internal/inject); OS is the real one.
 type FS interface {
 	OpenFile(path string, flag int, perm fs.FileMode) (File, error)
 	Mkdir(path string, perm fs.FileMode) error
@@ -65,7 +65,7 @@ func (OS) Rename(oldPath, newPath string) error { return os.Rename(oldPath, newP
 func (OS) SyncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
-		return fmt.Errorf("open directory to sync it: %w", err)
+		return fmt.Errorf("open directory for syncing: %w", err)
 	}
 	if err := errors.Join(d.Sync(), d.Close()); err != nil {
 		return fmt.Errorf("sync directory: %w", err)
@@ -75,8 +75,8 @@ func (OS) SyncDir(dir string) error {
 
 type osFile struct{ *os.File }
 
-// WriteBack implements File. File systems that cannot are no error: it is a hint, and a
-// write error comes again with Sync.
+// WriteBack implements File. A file system without support is not an error: it is a hint, and a
+// write error is reported again by Sync.
 func (f osFile) WriteBack(off, n int64) error {
 	err := unix.SyncFileRange(int(f.Fd()), off, n, unix.SYNC_FILE_RANGE_WRITE)
 	if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ESPIPE) {

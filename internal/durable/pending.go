@@ -9,7 +9,7 @@ import (
 	"path/filepath"
 )
 
-// TempPrefix begins the names of files that are being written. After a crash such files
+// TempPrefix is the prefix of the names of files that are being written. After a crash such files
 // are rubbish.
 const TempPrefix = ".tmp-"
 
@@ -22,7 +22,7 @@ type PendingFile struct {
 }
 
 // CreateAtomic starts a file that will appear at path with exactly the permissions perm.
-// The caller ends it with Commit or Abort. Until then its bytes are in a file beside path
+// The caller ends it with Commit or Abort. Until then its bytes are in a file next to path
 // whose name starts with TempPrefix.
 func (d Disk) CreateAtomic(path string, perm fs.FileMode) (*PendingFile, error) {
 	tmp := filepath.Join(filepath.Dir(path), TempPrefix+rand.Text())
@@ -49,7 +49,7 @@ func (p *PendingFile) Commit() error {
 	return p.disk.SyncDir(filepath.Dir(p.path))
 }
 
-// finish gives the file its name when sync has done its part.
+// finish gives the file its name after a successful sync.
 func (p *PendingFile) finish(sync func(File) error) error {
 	if p.f == nil {
 		return fmt.Errorf("commit %s: %w", p.path, os.ErrClosed)
@@ -69,7 +69,7 @@ func (p *PendingFile) finish(sync func(File) error) error {
 	return nil
 }
 
-// Abort drops the file. After Commit or Abort it does nothing, so it can be deferred.
+// Abort removes the file. After Commit or Abort it does nothing, so it can be deferred.
 func (p *PendingFile) Abort() error {
 	if p.f == nil {
 		return nil

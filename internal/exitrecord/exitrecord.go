@@ -1,14 +1,14 @@
-// Package exitrecord is the file by which a container's exit outlives its shim: exit.json in the
+// Package exitrecord reads and writes the file by which a container's exit outlives its shim: exit.json in the
 // bundle.
 //
-// The shim writes it, durably, before it tells anybody that the container has exited; whoever
+// The shim writes it, durably, before it reports the container's exit; the manager that
 // cleans up after a dead shim reads it. It is one JSON object:
 //
 //	{"id":"web","pid":4711,"status":137,"exited_at":"2026-01-02T03:04:05.000000006Z","oom":true}
 //
 // status is the exit code, or 128 plus the signal that killed the init; exited_at is RFC 3339 with
-// nanoseconds, UTC; oom says that the kernel killed a process of the container for want of memory.
-// Readers ignore fields they do not know, and blanks after the object.
+// nanoseconds, UTC; oom reports that the kernel killed a process of the container for lack of memory.
+// Readers ignore unknown fields, and blanks after the object.
 package exitrecord
 
 import (
@@ -36,10 +36,10 @@ type Record struct {
 	OOM      bool      `json:"oom,omitempty"`
 }
 
-// ErrInvalid is returned for a file that is no record.
+// ErrInvalid is returned for a file that is not a record.
 var ErrInvalid = errors.New("invalid exit record")
 
-// Write makes the record part of the bundle; it replaces an older one. Once it returns nil, the
+// Write adds the record to the bundle; it replaces an older one. Once it returns nil, the
 // record survives power loss as far as the bundle's file system does.
 func Write(bundle string, r Record) error {
 	r.ExitedAt = r.ExitedAt.UTC()
@@ -56,11 +56,11 @@ func Write(bundle string, r Record) error {
 	return nil
 }
 
-// spareFile is a file of the bundle whose room a record may take: the init's pid means nothing once the
+// spareFile is a file of the bundle whose space a record may reuse: the init's pid has no meaning once the
 // init has ended.
 const spareFile = "init.pid"
 
-// noRoom reports whether err is of a disk that has no room for another file.
+// noRoom reports whether err is of a disk without space for another file.
 func noRoom(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
@@ -73,7 +73,7 @@ func reuse(bundle string, data []byte) error {
 	if err != nil {
 		return err
 	}
-	// What was longer than the record stays as blanks.
+	// If the file was longer than the record, the rest becomes blanks.
 	if info, serr := f.Stat(); serr == nil {
 		for int64(len(data)) < info.Size() {
 			data = append(data, ' ')
@@ -87,8 +87,8 @@ func reuse(bundle string, data []byte) error {
 	return durable.Rename(spare, filepath.Join(bundle, FileName))
 }
 
-// Read returns the bundle's record. Where there is none the error is fs.ErrNotExist; a file that
-// is no record is ErrInvalid.
+// Read returns the bundle's record. If there is none the error is fs.ErrNotExist; a file that
+// is not a record is ErrInvalid.
 func Read(bundle string) (Record, error) {
 	data, err := os.ReadFile(filepath.Join(bundle, FileName))
 	if errors.Is(err, fs.ErrNotExist) {

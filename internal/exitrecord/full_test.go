@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestWriteOnFullDisk_TakesTheRoomOfThePid records an exit where neither block nor inode is free.
-func TestWriteOnFullDisk_TakesTheRoomOfThePid(t *testing.T) {
+// It records an exit with neither a block nor an inode free.
+func TestWrite_FullDisk_ReusesPidFile(t *testing.T) {
 	for name, tc := range map[string]struct {
 		options string
 		fill    func(dir string, i int) error

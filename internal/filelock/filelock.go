@@ -1,4 +1,4 @@
-// Package filelock waits for locks of flock(2), which is told nothing when one becomes free.
+// Package filelock waits for locks of flock(2) by polling, with a context.
 package filelock
 
 import (
@@ -10,11 +10,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// interval is how often a held lock is tried for again.
+// interval is the time between attempts to take a held lock.
 const interval = 10 * time.Millisecond
 
-// Wait takes the lock of f that how names, unix.LOCK_SH or unix.LOCK_EX. It goes with the descriptor. A lock
-// that others hold until ctx ends is unix.EWOULDBLOCK; it is tried for once at least.
+// Wait takes the lock of f of the kind how, unix.LOCK_SH or unix.LOCK_EX. It is released with the descriptor. A lock
+// that others hold until ctx ends is unix.EWOULDBLOCK; it is tried at least once.
 func Wait(ctx context.Context, f *os.File, how int) error {
 	again := time.NewTicker(interval)
 	defer again.Stop()

@@ -1,11 +1,11 @@
 // Package gate admits work in bounded numbers.
 //
 // Work that loads the host (starting a shim, running the OCI runtime) is slower the more of it runs
-// at the same time, until deadlines expire although nothing is broken. A Gate lets a fixed number
-// through and queues the rest, first come, first served.
+// in parallel, until deadlines expire although nothing is broken. A Gate admits a fixed number
+// and queues the rest, first come, first served.
 //
-// A pass expires: work that takes unusually long waits for something else than the host, such as a
-// stopped process, and must not keep others out. Admitted numbers are therefore a bound on load,
+// A pass expires: work that takes unusually long waits for something other than the host, such as a
+// stopped process, and must not block others. Admitted numbers are therefore a bound on load,
 // not on concurrency, and a Gate is not a lock.
 package gate
 
@@ -23,13 +23,13 @@ type Gate struct {
 
 	mu    sync.Mutex
 	free  int
-	queue []*waiter // the first came first; entered or gone ones are removed by their owners
+	queue []*waiter // in order of arrival; waiters remove themselves
 }
 
 type waiter struct{ admitted chan struct{} }
 
-// New returns a gate for n holders at a time, at least 1. Each counts for at most lease; 0 is
-// without bound. The name says in errors what was waited for.
+// New returns a gate for n holders at a time, at least 1. Each counts for at most lease; 0 for
+// no bound. The name is used in errors.
 func New(name string, n int, lease time.Duration) *Gate {
 	return &Gate{name: name, lease: lease, free: max(n, 1)}
 }

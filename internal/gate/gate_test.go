@@ -19,7 +19,7 @@ func enter(t *testing.T, g *Gate) (leave func()) {
 	return leave
 }
 
-func TestEnter_NeverAdmitsMoreThanItsNumber(t *testing.T) {
+func TestEnter_AdmitsAtMostItsNumber(t *testing.T) {
 	g := New("work", 3, 0)
 	var now, most atomic.Int32
 	var wg sync.WaitGroup
@@ -39,7 +39,7 @@ func TestEnter_NeverAdmitsMoreThanItsNumber(t *testing.T) {
 	}
 }
 
-func TestEnter_AdmitsInTheOrderOfTheCalls(t *testing.T) {
+func TestEnter_AdmitsInOrderOfCalls(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := New("work", 1, 0)
 		leave := enter(t, g)
@@ -63,7 +63,7 @@ func TestEnter_AdmitsInTheOrderOfTheCalls(t *testing.T) {
 	})
 }
 
-func TestEnter_EndsWithItsContextAndLosesNoPass(t *testing.T) {
+func TestEnter_EndsWithContext_LosesNoPass(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := New("work", 1, 0)
 		leave := enter(t, g)
@@ -86,7 +86,7 @@ func TestEnter_EndsWithItsContextAndLosesNoPass(t *testing.T) {
 	})
 }
 
-func TestPass_ExpiresWithTheLease(t *testing.T) {
+func TestPass_ExpiresWithLease(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		g := New("work", 1, time.Minute)
 		stuck := enter(t, g)

@@ -15,14 +15,14 @@ import (
 )
 
 const (
-	// slowLimit is how long a test may take in an emulated machine.
+	// slowLimit is the time limit of a test in an emulated machine.
 	slowLimit = 30 * time.Minute
 
 	emulatorProgram = "/usr/bin/qemu-system-x86_64"
 	filesProgram    = "/usr/lib/qemu/virtiofsd"
 )
 
-// emulator is an emulated machine with the kernel that scripts/guest.sh prepared. The host's files are shared by
+// emulator is an emulated machine with the kernel prepared by scripts/guest.sh. The host's files are shared by
 // virtiofs (see the virtio specification, section 5.11), whose driver is a module: an initial file system loads it.
 type emulator struct {
 	files   string // the directory .guest of the checkout
@@ -69,7 +69,7 @@ for m in {{modules}}; do /bin/busybox insmod /m/$m.ko || exit 1; done
 exec /bin/busybox switch_root /root {{init}}
 `
 
-// early are the modules that it takes to reach the host's files, in the order of their dependencies.
+// early are the modules needed for access to the host's files, in the order of their dependencies.
 func early() []string {
 	return []string{
 		"drivers/virtio/virtio_ring", "drivers/virtio/virtio", "drivers/virtio/virtio_pci_modern_dev",
@@ -77,7 +77,7 @@ func early() []string {
 	}
 }
 
-// initial makes the initial file system in dir and returns its archive.
+// initial creates the initial file system in dir and returns its archive.
 func (e *emulator) initial(ctx context.Context, dir string) (string, error) {
 	root := filepath.Join(dir, "initial")
 	copies := map[string]string{shell: "bin/busybox"}
@@ -112,7 +112,7 @@ func (e *emulator) initial(ctx context.Context, dir string) (string, error) {
 	return archive, nil
 }
 
-// listen returns a listening socket, to be accepted from by a process that inherits it.
+// listen returns a listening socket for a process that inherits it.
 func listen(path string) (*os.File, error) {
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
 	if err != nil {
@@ -130,7 +130,7 @@ func (e *emulator) boot(ctx context.Context, dir string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	// The path of a socket is short, that of a test's directory may not be.
+	// The path of a socket must be short, that of a test's directory may not be.
 	run, err := os.MkdirTemp("", "guest")
 	if err != nil {
 		return nil, err
@@ -159,7 +159,7 @@ func (e *emulator) boot(ctx context.Context, dir string) ([]byte, error) {
 		"-chardev", "socket,id=files,path="+socket, "-device", "vhost-user-fs-pci,chardev=files,tag=host")
 	qemu.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	out, err := qemu.CombinedOutput()
-	cancel() // the other ends with the connection, or now
+	cancel() // the other process ends with the connection, or now
 	_ = files.Wait()
 	said, _ := os.ReadFile(console) // missing if the emulator did not start
 	return append(append(said, out...), printed.Bytes()...), err

@@ -1,9 +1,9 @@
-// Package guest runs a test in a kernel of its own, for what the host's kernel may be built without, and
-// for settings that would reach everybody on the host.
+// Package guest runs a test in a kernel of its own, for features that the host's kernel may lack, and
+// for settings that would affect the whole host.
 //
 // The kernel is user-mode Linux (Debian's user-mode-linux), an ordinary program; on processors that it does
 // not support, Debian's cloud kernel in an emulated machine, which is slower. It sees the host's files below its
-// root, has file systems, modules, processes and mounts for itself, and ends with the test. Its TMPDIR is in
+// root, has file systems, modules, processes and mounts of its own, and ends with the test. Its TMPDIR is in
 // memory.
 package guest
 
@@ -23,11 +23,11 @@ import (
 const (
 	shell  = "/bin/busybox"
 	inside = "CLEAT_TEST_GUEST"
-	// limit is how long a test may take in there.
+	// limit is the time limit of a test in the guest.
 	limit = 10 * time.Minute
 )
 
-// machine is what a guest's kernel runs on.
+// machine runs a guest's kernel.
 type machine interface {
 	// modules are commands of the guest's first process that load the kernel's modules.
 	modules(overlay string) (string, error)
@@ -35,7 +35,7 @@ type machine interface {
 	boot(ctx context.Context, dir string) ([]byte, error)
 }
 
-// newMachine chooses by the host's processor.
+// newMachine selects a machine by the host's processor.
 func newMachine() (machine, error) {
 	info, err := os.ReadFile("/proc/cpuinfo")
 	if err != nil {
@@ -66,17 +66,17 @@ echo $? >{{dir}}/status
 $b poweroff -f
 `
 
-// Options change the guest. The zero value is good.
+// Options change the guest. The zero value is right.
 type Options struct {
 	// Overlay are parameters of the overlay module, such as metacopy=on.
 	Overlay string
-	// Env are further variables of the test there, NAME=VALUE.
+	// Env are additional variables of the test there, NAME=VALUE.
 	Env []string
 }
 
-// Inside tells a test that it is in the guest, and is to do its work. On the host it runs the test in
-// one, reports what came of that, and answers false: the test is then to return. To be called first, in
-// a test that is no other's part.
+// Inside returns true in the guest, where the test is to do its work. On the host it runs the test in
+// a guest, reports the result, and returns false: the test then has to return. It has to be called first, in
+// a test that is not a subtest.
 func Inside(t *testing.T, o Options) bool {
 	t.Helper()
 	if os.Getenv(inside) != "" {
@@ -110,7 +110,7 @@ func Inside(t *testing.T, o Options) bool {
 		t.Fatal(err)
 	}
 	console, err := m.boot(t.Context(), dir)
-	output, _ := os.ReadFile(filepath.Join(dir, "output")) // missing only where the status is
+	output, _ := os.ReadFile(filepath.Join(dir, "output")) // missing only if the status is
 	status, serr := os.ReadFile(filepath.Join(dir, "status"))
 	if serr != nil { // how the kernel ends after the test does not matter
 		t.Fatalf("run in a guest: %v\n%s%s", errors.Join(err, serr), console, output)
@@ -122,8 +122,8 @@ func Inside(t *testing.T, o Options) bool {
 	return false
 }
 
-// program returns the path of the test's program: this one, or where that does not run in a guest, one
-// that is built of the package in the working directory.
+// program returns the path of the test's program: this one, or if that does not run in a guest, one
+// built of the package in the working directory.
 func program(ctx context.Context, dir string) (string, error) {
 	if !raced {
 		return os.Executable()

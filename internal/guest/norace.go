@@ -2,5 +2,5 @@
 
 package guest
 
-// raced says that this program looks for races, for which there is no room in the guest.
+// raced reports that the race detector is on, for which the guest has not enough memory.
 const raced = false

@@ -38,7 +38,7 @@ func (userMode) boot(ctx context.Context, dir string) ([]byte, error) {
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	out, err := cmd.CombinedOutput()
 	if cmd.Process != nil {
-		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // the guest's processes, where its kernel crashed
+		_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) // the guest's processes, if its kernel crashed
 	}
 	if ctx.Err() != nil {
 		err = ctx.Err()

@@ -9,11 +9,11 @@ import (
 	"strings"
 )
 
-// Activity is what a process and the processes that it waits for had done up to a moment.
+// Activity is what a process and its children have done up to a moment.
 type Activity struct {
 	// used is the time that its threads ran or waited for a processor, in nanoseconds.
 	used uint64
-	// wants says that a thread was running, waited for a processor, or for a disk.
+	// wants reports that a thread was running, waited for a processor, or for a disk.
 	wants bool
 }
 
@@ -27,7 +27,7 @@ func ActivityOf(pid int) Activity {
 	}
 	for _, dir := range threads {
 		a.thread(dir)
-		children, err := os.ReadFile(dir + "/children") // where the kernel has it
+		children, err := os.ReadFile(dir + "/children") // if the kernel has it
 		if err != nil {
 			continue
 		}
@@ -66,5 +66,5 @@ func (a *Activity) thread(dir string) {
 }
 
 // Busy reports whether the process, between the earlier sample and this one, worked or waited for
-// the host: that it did not answer in the meantime then says nothing about it.
+// the host: then a missing answer in that time does not mean that it hangs.
 func (a Activity) Busy(earlier Activity) bool { return a.wants || a.used > earlier.used }

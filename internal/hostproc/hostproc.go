@@ -1,15 +1,15 @@
 // Package hostproc starts processes that do not inherit the attributes of the process that starts
 // them: scheduling policy, nice value, I/O priority, CPU affinity, resource limits and
-// oom_score_adj. The reference is process 1, which has what the host's administrator gave to
-// everything on it; the scheduling policy and nice value are the kernel's defaults.
+// oom_score_adj. The reference is process 1, which has the attributes that the host's administrator set for
+// all processes; the scheduling policy and nice value are the kernel's defaults.
 //
-// The attributes that a thread has of its own (see sched(7)) are changed on a thread made for the
+// The attributes of a thread (see sched(7)) are changed on a thread created for the
 // start of the process, so that the process never has others. Resource limits and oom_score_adj
 // belong to whole processes and are changed from outside once the process exists. The soft limit of
 // the stack is an exception: execve(2) keeps a copy of it and restores that copy, so the calling
-// process itself takes the host's.
+// process itself adopts the host's.
 //
-// A value that may not be set, for lack of CAP_SYS_NICE or CAP_SYS_RESOURCE, is left as it is and
+// A value that may not be set, for lack of CAP_SYS_NICE or CAP_SYS_RESOURCE, is not changed and
 // reported once, by the function New.
 package hostproc
 
@@ -63,7 +63,7 @@ const (
 	ioprioShift   = 13 // IOPRIO_CLASS_SHIFT
 )
 
-// Start calls start, which starts a process, on a thread that has the host's attributes.
+// Start calls start, which starts a process, on a thread with the host's attributes.
 func (a Attributes) Start(start func() error) error {
 	if !a.thread {
 		return start()
@@ -74,7 +74,7 @@ func (a Attributes) Start(start func() error) error {
 	})
 }
 
-// onThread runs f on a thread that ends with it, so that what f changes is not left on any other.
+// onThread runs f on a thread that ends with it, so that its changes affect no other thread.
 func onThread(f func() error) error {
 	done := make(chan error, 1)
 	go func() {
@@ -151,7 +151,7 @@ func (a Attributes) SetLimits(pid int) error {
 const maxOOMScore = 1000
 
 // SetOOMScore gives a process that was just started the calling process's oom_score_adj plus one,
-// at most 1000: under memory pressure it goes before the caller, and after what it starts. A
+// at most 1000: under memory pressure it is killed before the caller, and after the processes it starts. A
 // process that has ended is not an error.
 func SetOOMScore(pid int) error {
 	own, err := OOMScore()
@@ -200,7 +200,7 @@ func writeOOMScore(pid string, score int) error {
 }
 
 // RaiseNoFile raises the calling process's hard limit of open files to that of process 1 and its
-// soft limit to the hard one, and returns the hard limit, also when err says that it could not be
+// soft limit to the hard one, and returns the hard limit, also if err reports that it could not be
 // raised. The processes it starts inherit both.
 func RaiseNoFile() (hard uint64, err error) {
 	var own, host unix.Rlimit

@@ -26,10 +26,10 @@ func begin(t *testing.T, args ...string) int {
 	return cmd.Process.Pid
 }
 
-func TestActivity_TellsWorkFromSilence(t *testing.T) {
+func TestActivity_DistinguishesWorkFromHang(t *testing.T) {
 	busy := begin(t, "sh", "-c", "while :; do :; done")
 	first := ActivityOf(busy)
-	for !ActivityOf(busy).Busy(first) { // at the latest when it has had a processor
+	for !ActivityOf(busy).Busy(first) { // at the latest when it has run
 		runtime.Gosched()
 	}
 	if err := unix.Kill(busy, unix.SIGSTOP); err != nil {
@@ -50,7 +50,7 @@ func TestActivity_TellsWorkFromSilence(t *testing.T) {
 	}
 }
 
-func TestStart_UsesAThreadWithTheHostsAttributes(t *testing.T) {
+func TestStart_UsesThreadWithHostAttributes(t *testing.T) {
 	runtime.LockOSThread() // and never unlocked: the thread ends with the test
 	if err := unix.Setpriority(unix.PRIO_PROCESS, 0, 7); err != nil {
 		t.Fatal(err)
@@ -96,7 +96,7 @@ func TestSetLimits(t *testing.T) {
 	}
 }
 
-func TestSetOOMScore_IsTheCallersPlusOne(t *testing.T) {
+func TestSetOOMScore_SetsCallersPlusOne(t *testing.T) {
 	own, err := OOMScore()
 	if err != nil {
 		t.Fatal(err)
@@ -114,7 +114,7 @@ func TestSetOOMScore_IsTheCallersPlusOne(t *testing.T) {
 	}
 }
 
-func TestNew_TakesTheHostsStackLimit(t *testing.T) {
+func TestNew_AdoptsStackLimitOfHost(t *testing.T) {
 	var own, host unix.Rlimit
 	for pid, limit := range map[int]*unix.Rlimit{0: &own, 1: &host} {
 		if err := unix.Prlimit(pid, unix.RLIMIT_STACK, nil, limit); err != nil {

@@ -1,13 +1,13 @@
-// Package inject is the seam for faults: a file system that asks, before each step that
-// changes the disk, whether the step is to fail.
+// Package inject injects faults: its file system calls a function, before each step that
+// changes the disk, which decides whether the step fails.
 //
-// A store takes its file system from whoever assembles it; a test hands it one of these.
-// The function it is made with sees every step in order and can count them, fail the one
-// it chose with the error it chose, or kill the process there. Nothing is global: two
+// A store gets its file system from its caller; a test passes one of these.
+// The function sees every step in order and can count them, fail a chosen one
+// with a chosen error, or kill the process there. Nothing is global: two
 // stores in one test have faults of their own.
 //
-// A write that fails has written the first half of its bytes by then, as a full disk or a
-// kill in the middle would. Any other step that fails has done nothing.
+// A failing write has written the first half of its bytes, as on a full disk or a
+// kill in the middle. Any other failing step has done nothing.
 package inject
 
 import (
@@ -18,7 +18,7 @@ import (
 )
 
 // Op is one step that changes the disk: "create", "mkdir", "write", "truncate", "chmod",
-// "sync", "rename", "remove" or "syncdir", and the path it is done to.
+// "sync", "rename", "remove" or "syncdir", and its path.
 type Op struct{ Verb, Path string }
 
 // FS is a file system whose steps At may fail. At may be called concurrently.
@@ -29,7 +29,7 @@ type FS struct {
 
 var _ durable.FS = FS{}
 
-// OpenFile implements durable.FS. Opening for reading is no step.
+// OpenFile implements durable.FS. Opening for reading is not a step.
 func (f FS) OpenFile(path string, flag int, perm fs.FileMode) (durable.File, error) {
 	if flag&os.O_CREATE != 0 {
 		if err := f.At(Op{"create", path}); err != nil {
@@ -82,7 +82,7 @@ type faultyFile struct {
 
 func (f faultyFile) Write(p []byte) (int, error) {
 	if err := f.at(Op{"write", f.Name()}); err != nil {
-		n, _ := f.File.Write(p[:len(p)/2]) // the error that counts is the fault's
+		n, _ := f.File.Write(p[:len(p)/2]) // the fault's error is returned
 		return n, err
 	}
 	return f.File.Write(p)

@@ -11,7 +11,7 @@ import (
 	"github.com/cleatproject/cleat/internal/durable"
 )
 
-// steps runs f on a disk whose n-th step fails, and returns the steps it took.
+// steps runs f on a disk whose n-th step fails, and returns the steps.
 func steps(n int, fault error, f func(durable.Disk) error) ([]string, error) {
 	var seen []string
 	err := f(durable.On(FS{Under: durable.OS{}, At: func(op Op) error {
@@ -24,9 +24,9 @@ func steps(n int, fault error, f func(durable.Disk) error) ([]string, error) {
 	return seen, err
 }
 
-// Every step of every durable write, made to fail: the old file or the new one is there,
-// whole, and no temporary one.
-func TestEveryStepOfADurableWriteFails(t *testing.T) {
+// If any step of a durable write fails, the old file or the new one exists,
+// complete, and no temporary one.
+func TestDurableWrite_EveryStepFails(t *testing.T) {
 	fault := errors.New("fault")
 	for name, c := range map[string]struct {
 		want []string
@@ -72,7 +72,7 @@ func TestEveryStepOfADurableWriteFails(t *testing.T) {
 	}
 }
 
-func TestAFailedWriteLeavesHalf(t *testing.T) {
+func TestWrite_Failed_LeavesHalf(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "f")
 	fault := errors.New("fault")
 	_, err := steps(2, fault, func(d durable.Disk) error {
@@ -91,7 +91,7 @@ func TestAFailedWriteLeavesHalf(t *testing.T) {
 	}
 }
 
-func TestRemoveTreeRemovesTheNamedFirst(t *testing.T) {
+func TestRemoveTree_RemovesNamedEntryFirst(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "d")
 	if err := os.Mkdir(dir, 0o700); err != nil {
 		t.Fatal(err)

@@ -1,13 +1,13 @@
 // Package inroot opens paths below a directory as if that directory were the root of everything:
-// whatever names and symbolic links say, what is opened lies below it.
+// whatever names and symbolic links contain, the opened file is below it.
 //
-// The kernel does it (openat2 with RESOLVE_IN_ROOT, Linux 5.6). Where it does not know the call, or a
-// filter of system calls does not let it through, or it finds too many links, a walk does the same: part by
-// part, by descriptors alone, following symbolic links itself. Names may change under either: the walk climbs by the
-// descriptors that it came down by, so ".." cannot lead out of a directory that is moved meanwhile.
+// The kernel does it (openat2 with RESOLVE_IN_ROOT, Linux 5.6). If it does not support the call, or a
+// filter of system calls blocks it, or it finds too many links, a walk does the same: part by
+// part, by descriptors alone, following symbolic links itself. Names may change during both: the walk climbs by the
+// descriptors that it came down by, so ".." cannot leave a directory that is moved concurrently.
 //
-// Descriptors are opened close-on-exec. Errors are *os.PathError. The root may be anything that can
-// be walked from; that nobody moves it is the caller's.
+// Descriptors are opened close-on-exec. Errors are *os.PathError. The root may be any directory;
+// the caller ensures that it is not moved.
 package inroot
 
 import (
@@ -21,15 +21,15 @@ import (
 // Openat2 is the system call.
 type Openat2 func(dir int, path string, how *unix.OpenHow) (int, error)
 
-// Opener opens paths. The zero value asks the kernel, and remembers if that cannot do it. It is not
-// for several goroutines at once.
+// Opener opens paths. The zero value uses the kernel, and remembers if that does not support it. It is not
+// safe for concurrent use.
 type Opener struct {
-	// Kernel takes the place of the system call where it is set; tests make it fail.
+	// Kernel, if set, replaces the system call; tests make it fail.
 	Kernel Openat2
 	walks  bool
 }
 
-// Open opens a path below the directory dir; "" is the directory itself. Of flags it takes O_PATH,
+// Open opens a path below the directory dir; "" is the directory itself. It accepts the flags O_PATH,
 // O_RDONLY, O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK and O_NOCTTY.
 func (o *Opener) Open(dir int, path string, flags int) (int, error) {
 	if path == "" {
@@ -39,10 +39,10 @@ func (o *Opener) Open(dir int, path string, flags int) (int, error) {
 	if !o.walks {
 		fd, err := o.ask(dir, path, flags)
 		switch {
-		// EPERM is what filters of system calls answer; a path alone cannot bring it about.
+		// Filters of system calls return EPERM; a path alone cannot cause it.
 		case errors.Is(err, unix.ENOSYS), errors.Is(err, unix.EPERM):
 			o.walks = true
-		// The kernel begins anew where something is mounted or renamed meanwhile, and counts the links of both
+		// The kernel restarts if something is mounted or renamed concurrently, and counts the links of both
 		// attempts: the walk counts them once.
 		case errors.Is(err, unix.ELOOP):
 		default:
@@ -53,10 +53,10 @@ func (o *Opener) Open(dir int, path string, flags int) (int, error) {
 	return fd, pathError("open", path, err)
 }
 
-// tries is how often a path is tried whose parts are being renamed.
+// tries is the number of attempts for a path whose parts are being renamed.
 const tries = 128
 
-// ask has the kernel open a path.
+// ask opens a path by the kernel.
 func (o *Opener) ask(dir int, path string, flags int) (fd int, err error) {
 	call := o.Kernel
 	if call == nil {
@@ -65,7 +65,7 @@ func (o *Opener) ask(dir int, path string, flags int) (fd int, err error) {
 	how := unix.OpenHow{Flags: uint64(flags), Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS}
 	for range tries {
 		fd, err = call(dir, path, &how)
-		// EAGAIN: something was renamed on this machine while the kernel climbed "..".
+		// EAGAIN: a rename on this machine while the kernel climbed "..".
 		if !errors.Is(err, unix.EINTR) && !errors.Is(err, unix.EAGAIN) {
 			break
 		}

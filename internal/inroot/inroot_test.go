@@ -15,7 +15,7 @@ import (
 	"github.com/cleatproject/cleat/internal/inroot"
 )
 
-// walking is an Opener for which the kernel gives an errno.
+// walking is an Opener whose system call returns an errno.
 func walking(errno unix.Errno) *inroot.Opener {
 	return &inroot.Opener{Kernel: func(int, string, *unix.OpenHow) (int, error) { return -1, errno }}
 }
@@ -27,7 +27,7 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// tree makes a root that holds links of every kind, beside something outside.
+// tree creates a root with links of every kind, next to a directory outside.
 func tree(t testing.TB) (root int, outside string) {
 	t.Helper()
 	base := t.TempDir()
@@ -59,7 +59,7 @@ func tree(t testing.TB) (root int, outside string) {
 	return root, outside
 }
 
-// found says what an opener finds: an inode, or an errno.
+// found describes the result of an opener: an inode, or an errno.
 func found(t testing.TB, o *inroot.Opener, root int, path string, flags int) string {
 	t.Helper()
 	fd, err := o.Open(root, path, flags)
@@ -80,8 +80,8 @@ func found(t testing.TB, o *inroot.Opener, root int, path string, flags int) str
 	return fmt.Sprintf("%o %d, flags %#x, close-on-exec %d", st.Mode, st.Ino, got&^(unix.O_NOFOLLOW|unix.O_DIRECTORY), cloexec)
 }
 
-// The walk finds what the kernel does, and fails as it does, on paths put together at random.
-func TestTheWalkFindsWhatTheKernelDoes(t *testing.T) {
+// The walk finds the same as the kernel, and fails in the same way, on random paths.
+func TestWalk_FindsSameAsKernel(t *testing.T) {
 	root, _ := tree(t)
 	parts := []string{
 		"a", "b", "c", "d", "f", "usr", "lib", "..", "..", ".", "", "out", "up", "abs", "self", "loop", "x", "tof", "tofslash",
@@ -96,15 +96,15 @@ func TestTheWalkFindsWhatTheKernelDoes(t *testing.T) {
 		}
 		paths = append(paths, strings.Join(path, "/"))
 	}
-	var told error // by the kernel itself, whom the Opener does not always believe
+	var kernelErr error // of the kernel itself, which the Opener does not always use
 	kernel, walk := &inroot.Opener{Kernel: func(dir int, path string, how *unix.OpenHow) (fd int, err error) {
 		fd, err = unix.Openat2(dir, path, how)
-		told = err
+		kernelErr = err
 		return fd, err
 	}}, walking(unix.ENOSYS)
 	ask := func(path string, flags int) string {
 		t.Helper()
-		if by := found(t, kernel, root, path, flags); !errors.Is(told, unix.ELOOP) {
+		if by := found(t, kernel, root, path, flags); !errors.Is(kernelErr, unix.ELOOP) {
 			return by
 		}
 		return "ELOOP"
@@ -116,7 +116,7 @@ func TestTheWalkFindsWhatTheKernelDoes(t *testing.T) {
 			unix.O_RDONLY | unix.O_NONBLOCK, unix.O_RDONLY | unix.O_DIRECTORY, unix.O_RDONLY | unix.O_NONBLOCK | unix.O_NOFOLLOW,
 		} {
 			want, got := ask(path, flags), found(t, walk, root, path, flags)
-			for range 1000 { // something may have been mounted meanwhile, which makes it count links twice
+			for range 1000 { // a concurrent mount makes it count links twice
 				if want != "ELOOP" || got == want {
 					break
 				}
@@ -135,8 +135,8 @@ func TestTheWalkFindsWhatTheKernelDoes(t *testing.T) {
 	}
 }
 
-// Only a kernel that cannot is not asked again.
-func TestWhenItWalks(t *testing.T) {
+// Only a kernel without support is not called again.
+func TestOpen_WalksWithoutKernelSupport(t *testing.T) {
 	root, _ := tree(t)
 	for errno, want := range map[unix.Errno]string{
 		unix.ENOSYS: "", unix.EPERM: "", unix.EACCES: "EACCES", unix.EINVAL: "EINVAL", unix.EAGAIN: "EAGAIN",
@@ -155,8 +155,8 @@ func TestWhenItWalks(t *testing.T) {
 	}
 }
 
-// The kernel may find too many links in a path that has none too many: see Opener.Open.
-func TestLinksThatTheKernelCountsTwice(t *testing.T) {
+// The kernel may find too many links in a path that has not: see Opener.Open.
+func TestOpen_LinksCountedTwiceByKernel(t *testing.T) {
 	root, _ := tree(t)
 	calls := 0
 	o := &inroot.Opener{Kernel: func(int, string, *unix.OpenHow) (int, error) { calls++; return -1, unix.ELOOP }}
@@ -166,12 +166,12 @@ func TestLinksThatTheKernelCountsTwice(t *testing.T) {
 		}
 	}
 	if calls != 4 {
-		t.Errorf("it was asked %d times about 4 paths", calls)
+		t.Errorf("%d system calls for 4 paths", calls)
 	}
 }
 
-// A path that leads deeper than any path can say is refused before descriptors run out, and leaves none.
-func TestDepthAndDescriptors(t *testing.T) {
+// A path that leads deeper than any path can be long is refused before descriptors run out, and leaves none.
+func TestWalk_BoundsDepth_LeavesNoDescriptors(t *testing.T) {
 	top := t.TempDir()
 	root, err := unix.Open(top, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	must(t, err)
@@ -210,8 +210,8 @@ func descriptors(t *testing.T) int {
 	return len(entries)
 }
 
-// While names are exchanged, what the walk opens is never outside.
-func TestTheWalkStaysInsideUnderARace(t *testing.T) {
+// While names are exchanged, the walk never opens anything outside.
+func TestWalk_UnderRace_StaysInside(t *testing.T) {
 	root, outside := tree(t)
 	top := filepath.Join(filepath.Dir(outside), "root")
 	var secret unix.Stat_t
@@ -226,7 +226,7 @@ func TestTheWalkStaysInsideUnderARace(t *testing.T) {
 				case <-stop:
 					return
 				default:
-					// One of them may be away just now.
+					// One of them may be missing at this moment.
 					_ = unix.Renameat2(root, pair[0], root, pair[1], unix.RENAME_EXCHANGE)
 				}
 			}

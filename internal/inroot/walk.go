@@ -8,21 +8,21 @@ import (
 )
 
 const (
-	// maxLinks is how many symbolic links a path may go through, as in the kernel.
+	// maxLinks is the maximal number of symbolic links in the resolution of a path, as in the kernel.
 	maxLinks = 40
 	// maxPath is the length of paths and of links' targets, with the kernel's NUL byte.
 	maxPath = 4096
-	// maxDepth bounds how deep a path leads, and so the descriptors of a walk. No path can say more
-	// at once; only links that lead ever deeper come this far.
+	// maxDepth bounds the depth of a path, and so the descriptors of a walk. No path can be that long
+	// at once; only links that lead ever deeper get there.
 	maxDepth = maxPath / 2
 )
 
-// walker is on its way from a root.
+// walker is the state of a walk from a root.
 type walker struct {
 	root int
-	at   []int  // the directories come down through, without the root
-	todo string // what is left of the path
-	// links counts the symbolic links gone through.
+	at   []int  // the directories on the way down, without the root
+	todo string // the rest of the path
+	// links counts the symbolic links followed.
 	links int
 }
 
@@ -44,7 +44,7 @@ func walk(root int, path string, flags int) (int, error) {
 	return again(func() (int, error) { return unix.Open(procPath(fd), flags&^unix.O_NOFOLLOW, 0) })
 }
 
-// last walks to the end and returns what is there, opened as a path alone.
+// last walks to the end and returns the file there, opened as O_PATH only.
 func (w *walker) last(flags int) (int, error) {
 	for {
 		part, more := w.next()
@@ -87,7 +87,7 @@ func (w *walker) last(flags int) (int, error) {
 	}
 }
 
-// keepLink says whether a symbolic link itself can be opened.
+// keepLink reports whether a symbolic link itself can be opened.
 func keepLink(flags int) error {
 	switch {
 	case flags&unix.O_DIRECTORY != 0:
@@ -99,15 +99,15 @@ func keepLink(flags int) error {
 	}
 }
 
-// next takes the next part off what is left; "" at the end. more tells whether anything follows, be
-// it a slash that asks for a directory.
+// next cuts the next part from the rest; "" at the end. more reports whether anything follows, even
+// a slash that requires a directory.
 func (w *walker) next() (part string, more bool) {
 	rest := strings.TrimLeft(w.todo, "/")
 	part, w.todo, more = strings.Cut(rest, "/")
 	return part, more
 }
 
-// step opens what is at a name here, which is not followed.
+// step opens a name in the current directory, without following it.
 func (w *walker) step(name string) (fd int, kind uint32, err error) {
 	fd, err = again(func() (int, error) {
 		return unix.Openat(w.dir(), name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
@@ -123,7 +123,7 @@ func (w *walker) step(name string) (fd int, kind uint32, err error) {
 	return fd, st.Mode & unix.S_IFMT, nil
 }
 
-// follow puts a symbolic link's target before what is left, if there is more.
+// follow puts a symbolic link's target before the rest of the path, if there is any.
 func (w *walker) follow(link int, more bool) error {
 	if w.links++; w.links > maxLinks {
 		return unix.ELOOP
@@ -149,7 +149,7 @@ func (w *walker) follow(link int, more bool) error {
 	return nil
 }
 
-// dir is the directory come to.
+// dir returns the current directory.
 func (w *walker) dir() int {
 	if len(w.at) == 0 {
 		return w.root
@@ -157,14 +157,14 @@ func (w *walker) dir() int {
 	return w.at[len(w.at)-1]
 }
 
-// here opens the directory come to once more.
+// here opens the current directory again.
 func (w *walker) here() (int, error) {
 	return again(func() (int, error) {
 		return unix.Openat(w.dir(), ".", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	})
 }
 
-// climb goes so many directories up, at most to the root.
+// climb goes up n directories, at most to the root.
 func (w *walker) climb(by int) {
 	for ; by > 0 && len(w.at) > 0; by-- {
 		_ = unix.Close(w.dir())

@@ -1,4 +1,4 @@
-// Package keylock serialises work on things that have a name.
+// Package keylock serialises work by name.
 package keylock
 
 import (
@@ -6,13 +6,13 @@ import (
 	"sync"
 )
 
-// Locks are locks by name; there is one as long as somebody has it. The zero value is ready for use.
+// Locks are locks by name; one exists as long as it is held. The zero value is ready for use.
 type Locks[K comparable] struct {
 	mu   sync.Mutex
 	held map[K]chan struct{}
 }
 
-// Lock waits for the name, or for the end of ctx, whose error it returns then. unlock frees it, and is to be
+// Lock waits for the name, or for the end of ctx, whose error it returns then. unlock releases it, and has to be
 // called once.
 func (l *Locks[K]) Lock(ctx context.Context, name K) (unlock func(), err error) {
 	for {

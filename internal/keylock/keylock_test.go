@@ -9,7 +9,7 @@ import (
 	"github.com/cleatproject/cleat/internal/keylock"
 )
 
-func TestOneAtATimeForAName(t *testing.T) {
+func TestLock_ExcludesByName(t *testing.T) {
 	var locks keylock.Locks[string]
 	var wg sync.WaitGroup
 	counts := map[string]*int{"a": new(int), "b": new(int)}
@@ -22,7 +22,7 @@ func TestOneAtATimeForAName(t *testing.T) {
 					return
 				}
 				defer unlock()
-				*n++ // the race detector sees it where two are in here
+				*n++ // the race detector reports two at the same time
 			})
 		}
 	}
@@ -32,7 +32,7 @@ func TestOneAtATimeForAName(t *testing.T) {
 	}
 }
 
-func TestWaitingEndsWithTheContext(t *testing.T) {
+func TestLock_EndsWithContext(t *testing.T) {
 	var locks keylock.Locks[int]
 	unlock, err := locks.Lock(t.Context(), 1)
 	if err != nil {

@@ -1,4 +1,4 @@
-// Package treecmp compares directories in tests, with everything that a file system keeps of a file.
+// Package treecmp compares directories in tests, with everything that a file system stores of a file.
 package treecmp
 
 import (
@@ -20,7 +20,7 @@ import (
 	"github.com/cleatproject/cleat/internal/xattr"
 )
 
-// Compare fails the test where two trees differ.
+// Compare fails the test if two trees differ.
 func Compare(t *testing.T, got, want string) {
 	t.Helper()
 	g, w := Describe(t, got), Describe(t, want)
@@ -31,13 +31,13 @@ func Compare(t *testing.T, got, want string) {
 	}
 	for path := range g {
 		if _, ok := w[path]; !ok {
-			t.Errorf("%q is there: %s", path, g[path])
+			t.Errorf("unexpected %q: %s", path, g[path])
 		}
 	}
 }
 
-// Describe tells everything of every file in a tree, by its path from the root. Of directories it
-// leaves the times out, which depend on what was done in them and in which order.
+// Describe returns all attributes of every file in a tree, by its path from the root. It omits the
+// times of directories, which depend on the changes in them and their order.
 func Describe(t *testing.T, root string) map[string]string {
 	t.Helper()
 	tree := make(map[string]string)

@@ -1,7 +1,7 @@
 // Package undo is a stack of clean-up steps for work done in several steps.
 //
-// Each step that succeeded pushes the function that takes it back; if a later one fails,
-// Run takes all of them back, the last one first. On success Release forgets them:
+// Each step that succeeded pushes the function that undoes it; if a later one fails,
+// Run undoes all of them, the last one first. On success Release discards them:
 //
 //	var u undo.Stack
 //	defer func() { err = errors.Join(err, u.Run()) }()
@@ -11,7 +11,7 @@
 //	u.Release()
 //	return nil
 //
-// Steps that must also happen when the request was cancelled should not use the request's
+// Steps that must also run after the request was cancelled should not use the request's
 // context: see Context.
 package undo
 
@@ -33,14 +33,14 @@ type step struct {
 	f    func() error
 }
 
-// Push adds a step. what says in a few words what f does ("unmount rootfs"); it appears
+// Push adds a step. what describes f in a few words ("unmount rootfs"); it appears
 // in the error.
 func (s *Stack) Push(what string, f func() error) {
 	s.steps = append(s.steps, step{what, f})
 }
 
 // Run runs every step, the last pushed first, each even if others failed, and empties the
-// stack. The errors come back joined. On an empty or released stack it does nothing.
+// stack. It returns the joined errors. On an empty or released stack it does nothing.
 func (s *Stack) Run() error {
 	var errs []error
 	for len(s.steps) > 0 {
@@ -53,7 +53,7 @@ func (s *Stack) Run() error {
 	return errors.Join(errs...)
 }
 
-// Release forgets all steps: the work is complete.
+// Release discards all steps: the work is complete.
 func (s *Stack) Release() { s.steps = nil }
 
 // limit bounds a context of Context.

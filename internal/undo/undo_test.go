@@ -6,7 +6,7 @@ import (
 	"testing"
 )
 
-func TestRunTakesBackInReverseAndGoesOn(t *testing.T) {
+func TestRun_UndoesInReverseAndContinues(t *testing.T) {
 	var u Stack
 	var order []int
 	boom := errors.New("boom")

@@ -1,5 +1,5 @@
 // Package userdb looks up USER[:GROUP] in the passwd and group files of a root file system. It is the only reader of
-// these files: containers that are created and processes that are added to them get the same ids.
+// these files: the init of a container and processes that are added to it get the same ids.
 //
 // The files belong to the author of an image. They are opened below the root file system whatever links in it
 // say, must be regular, at most 4 MiB long and of at most 65,536 entries, and only their well-formed lines count: a line
@@ -167,7 +167,7 @@ func readBelow(root *os.File, path string) (_ []byte, err error) {
 		return nil, err
 	}
 	f := os.NewFile(uintptr(fd), path)
-	defer func() { _ = f.Close() }() // it was only read
+	defer func() { _ = f.Close() }() // only read
 	info, err := f.Stat()
 	if err != nil {
 		return nil, err

@@ -189,7 +189,7 @@ func TestLookup_HostileFile(t *testing.T) {
 	}
 }
 
-// A link that leads to a file inside is followed, as the processes of the container follow it.
+// A link to a file inside is followed, as the processes of the container follow it.
 func TestLookup_LinkInside(t *testing.T) {
 	root := open(t, "", group)
 	must(t, os.Mkdir(filepath.Join(root.Name(), "usr"), 0o755))

@@ -2,7 +2,7 @@ package version
 
 import "strings"
 
-// Containerd is the version of containerd whose API cleat serves. Clients compare it with what they need.
+// Containerd is the version of containerd whose API cleat implements. Clients compare it with the version they require.
 const Containerd = "2.4.2"
 
 // own separates the two versions in API.
@@ -12,7 +12,7 @@ const own = "+cleat."
 // parseable as a semantic version.
 func API() string { return Containerd + own + metadata(Version()) }
 
-// metadata replaces what the build metadata of a semantic version cannot hold.
+// metadata replaces characters that the build metadata of a semantic version cannot contain.
 func metadata(v string) string {
 	return strings.Map(func(r rune) rune {
 		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || r == '.' || r == '-' {

@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-func TestAPIIsSemantic(t *testing.T) {
+func TestAPI_IsSemanticVersion(t *testing.T) {
 	semantic := regexp.MustCompile(`^\d+\.\d+\.\d+\+[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*$`)
 	for _, v := range []string{"v1.2.3", "878f090-dirty", "v0.0.0-20250101+dirty", "devel", "a b/c"} {
 		if api := Containerd + own + metadata(v); !semantic.MatchString(api) {

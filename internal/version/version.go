@@ -1,4 +1,4 @@
-// Package version is what the build says of itself.
+// Package version reports the version of the build.
 package version
 
 import "runtime/debug"

@@ -1,8 +1,8 @@
 // Package xattr reads, copies and removes extended attributes, of symbolic links too.
 //
-// A file system that has none is as one on which no file has any, and an attribute that goes between
-// listing and reading was not there. What else may be missing, or be lost on the way, is the caller's to
-// say. Errors are *os.PathError.
+// A file system without support is treated as one on which no file has any, and an attribute that is removed between
+// listing and reading as missing. The caller decides which others may be missing, or be lost in a
+// copy. Errors are *os.PathError.
 package xattr
 
 import (
@@ -13,11 +13,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// BufferSize is the kernel's limit for a list of names, and for a value: what the buffers that are handed
-// in have to hold.
+// BufferSize is the kernel's limit for a list of names, and for a value: the minimal size of
+// the buffers passed in.
 const BufferSize = 64 << 10
 
-// Path is where a file is. The last part is followed only if that is said, as it must be for paths of
+// Path is the path of a file. The last part is followed only if Follow is set, as it must be for paths of
 // descriptors in /proc.
 type Path struct {
 	Name   string
@@ -40,7 +40,7 @@ func (p Path) names(buf []byte) ([]string, error) {
 	return strings.Split(strings.TrimSuffix(string(buf[:n]), "\x00"), "\x00"), nil
 }
 
-// get returns an attribute's value, which lies in buf; false where there is none.
+// get returns an attribute's value, which is in buf; false if there is none.
 func (p Path) get(name string, buf []byte) ([]byte, bool, error) {
 	get := unix.Lgetxattr
 	if p.Follow {
@@ -81,8 +81,8 @@ func Read(p Path, buf []byte, wanted func(name string) bool) (map[string]string,
 	return attrs, err
 }
 
-// Copy gives a file the attributes of another that are wanted. An error of setting one that may be lost
-// is passed over.
+// Copy copies the attributes of a file that are wanted to another. An error of setting one that may be lost
+// is ignored.
 func Copy(from, to Path, buf []byte, wanted func(name string) bool, lost func(name string, err error) bool) error {
 	return each(from, buf, wanted, func(name string) error {
 		value, ok, err := from.get(name, buf)
@@ -97,7 +97,7 @@ func Copy(from, to Path, buf []byte, wanted func(name string) bool, lost func(na
 }
 
 // Remove removes the attributes of a file that are unwanted. An error of removing one that may stay is
-// passed over.
+// ignored.
 func Remove(p Path, buf []byte, unwanted func(name string) bool, stays func(name string, err error) bool) error {
 	remove := unix.Lremovexattr
 	if p.Follow {
@@ -112,7 +112,7 @@ func Remove(p Path, buf []byte, unwanted func(name string) bool, stays func(name
 	})
 }
 
-// each calls do for the attributes of a file that are chosen.
+// each calls do for the chosen attributes of a file.
 func each(p Path, buf []byte, chosen func(name string) bool, do func(name string) error) error {
 	names, err := p.names(buf)
 	if err != nil {

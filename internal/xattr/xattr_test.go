@@ -24,7 +24,7 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// file makes a file with attributes.
+// file creates a file with attributes.
 func file(t *testing.T, path string, attrs map[string]string) xattr.Path {
 	t.Helper()
 	must(t, os.WriteFile(path, nil, 0o600))
@@ -58,7 +58,7 @@ func TestReadCopyRemove(t *testing.T) {
 	}
 	must(t, xattr.Remove(to, buf, func(name string) bool { return strings.HasPrefix(name, "user.") }, never))
 	if got := read(t, to); len(got) != 1 || got["trusted.long"] == "" {
-		t.Errorf("left are %q", got)
+		t.Errorf("left: %q", got)
 	}
 }
 
@@ -85,7 +85,7 @@ func TestLinksAndDescriptors(t *testing.T) {
 	}
 }
 
-func TestErrorsThatMayBePassedOver(t *testing.T) {
+func TestCopy_IgnoresPermittedErrors(t *testing.T) {
 	dir, buf := t.TempDir(), make([]byte, xattr.BufferSize)
 	from := file(t, dir+"/from", map[string]string{"user.a": "a", "trusted.b": "b"})
 	to := xattr.Path{Name: dir + "/to"}
