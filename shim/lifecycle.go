@@ -9,7 +9,7 @@ import (
 )
 
 // The life of a process, the init as well as an exec'd one. No I/O happens in this file: step
-// says what comes next and what has to be told, and the callers (create.go, start.go, pause.go,
+// says what comes next and what has to be told, and the callers (create.go, start.go, control.go,
 // exit.go, delete.go) do it.
 //
 //	            created          start           started

@@ -32,7 +32,7 @@ type Options struct {
 // leaves out: the daemon has checked that at its start.
 //
 // Repair keeps a copy of what it replaces: a damaged database next to the new one, damaged blobs in
-// content/damaged.
+// ROOT/content/damaged.
 func Run(ctx context.Context, cfg config.Config, opts Options, out io.Writer) (findings int, err error) {
 	if err := cfg.Complete(); err != nil {
 		return 0, err

@@ -1,6 +1,7 @@
 // Command lint holds the rules that are cleat's own: which folder may import which (floors.go),
-// which modules the product must use (given.go), and what no code may do (rules.go). `make lint`
-// runs it in the root of the repository; it prints a line a finding and exits 1 if there is any.
+// which modules the product must use (given.go), what no code may do (rules.go), and that what comments
+// and pages name exists (references.go). `make lint` runs it in the root of the repository; it prints a
+// line a finding and exits 1 if there is any.
 package main
 
 import (
@@ -59,7 +60,11 @@ func run() ([]string, error) {
 		}
 		findings = append(findings, f...)
 	}
-	return findings, nil
+	refs, err := references(os.DirFS("."))
+	if err != nil {
+		return nil, err
+	}
+	return append(findings, refs...), nil
 }
 
 // list asks the go command.

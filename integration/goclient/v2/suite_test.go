@@ -1,5 +1,5 @@
 // Package goclient drives cleatd with containerd's own Go client, as an embedder does who has only
-// changed the path of a socket. The files in v2/ are written for the client of containerd 2; test.sh
+// changed the path of a socket. The files in v2/ are written for the client of containerd 2; ../test.sh
 // turns those that do not begin with "two_" into tests of the 1.7 client by its other import paths.
 package goclient
 
