@@ -1,0 +1,46 @@
+package integration
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+)
+
+// A copy of the root directory, made while a container runs, brings back its record and files and the images, on a host
+// that has nothing else.
+func TestRestoreOfACopyOfTheRoot_BringsBackContainersAndImages(t *testing.T) {
+	d := Start(t)
+	d.Busybox()
+	d.Cleat("run", "--detach", "--name", "c", "busybox", "sh", "-c", "echo written > /file; sleep 1000")
+	d.Eventually("the file is written", func() error {
+		_, err := exec.CommandContext(t.Context(), filepath.Join(binaries, "cleat"), "--address", d.Address, "exec", "c", "cat", "/file").Output()
+		return err
+	})
+	d.Stop()
+	backup := filepath.Join(t.TempDir(), "cleat")
+	if out, err := exec.CommandContext(t.Context(), "cp", "-a", d.Root, backup).CombinedOutput(); err != nil {
+		t.Fatalf("copy: %v: %s", err, out)
+	}
+	d.Begin()
+	if c := d.ps("c"); c.Status != "running" {
+		t.Errorf("after the backup the container is %s", c.Status)
+	}
+	d.Cleat("rm", "--force", "c")
+	d.Cleat("image", "rm", "busybox")
+	d.Stop()
+	must(t, os.RemoveAll(d.Root))
+	if out, err := exec.CommandContext(t.Context(), "cp", "-a", backup, d.Root).CombinedOutput(); err != nil {
+		t.Fatalf("restore: %v: %s", err, out)
+	}
+	d.Begin()
+	d.status("c", "stopped")
+	d.Cleat("commit", "c", "saved:1")
+	if got := d.Cleat("run", "--rm", "saved:1", "cat", "/file"); got != "written" {
+		t.Errorf("the file holds %q", got)
+	}
+	if got := d.Cleat("run", "--rm", "busybox", "echo", "hello"); got != "hello" {
+		t.Errorf("the image prints %q", got)
+	}
+	d.Cleat("rm", "c")
+}
