@@ -11,7 +11,7 @@ import (
 )
 
 // Collect runs a garbage collection (metadata/gc.go for the records, gcfiles.go for what is on
-// disk), or joins the next one, and tells what went. Called by daemon/api/gc.go, and for deletions
+// disk), or joins the next one, and tells what went. Called by daemon/api/native/gc.go, and for deletions
 // that are to be synchronous.
 func (s *Service) Collect(ctx context.Context) (*cleatapi.CollectResponse, error) {
 	return s.gc.now(ctx)

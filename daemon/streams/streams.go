@@ -6,7 +6,7 @@
 // wait in a scope is bounded.
 //
 // Reader and Writer carry bytes over a stream, in messages of at most what the receiver has said that it
-// takes. Called by daemon/api/streaming.go, which has the transport, and daemon/api/transfer/service.go.
+// takes. Called by daemon/api/transfer/streaming.go, which has the transport, and daemon/api/transfer/service.go.
 package streams
 
 import (
