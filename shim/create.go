@@ -28,7 +28,7 @@ import (
 // undoLimit bounds taking back what a failed operation did.
 const undoLimit = 30 * time.Second
 
-// Create makes the container; called by the daemon's runtime/launch.go, it calls the OCI runtime.
+// Create makes the container; called by the daemon's runtime/create.go, it calls the OCI runtime.
 // Either everything is there afterwards or nothing, also when the caller goes away meanwhile.
 func (s *Server) Create(ctx context.Context, req *task.CreateTaskRequest) (*task.CreateTaskResponse, error) {
 	p, err := s.create(ctx, req, "create")
