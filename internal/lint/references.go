@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"go/ast"
 	"go/parser"
 	"go/token"
 	"io/fs"
@@ -118,9 +119,6 @@ func anchors(text string) string {
 
 // comments checks the comments of a Go file that is not generated.
 func (t *tree) comments(root fs.FS, name string) ([]string, error) {
-	if strings.HasSuffix(name, ".pb.go") {
-		return nil, nil
-	}
 	src, err := fs.ReadFile(root, name)
 	if err != nil {
 		return nil, err
@@ -129,6 +127,9 @@ func (t *tree) comments(root fs.FS, name string) ([]string, error) {
 	file, err := parser.ParseFile(fset, name, src, parser.ParseComments|parser.SkipObjectResolution)
 	if err != nil {
 		return nil, fmt.Errorf("parse %s: %w", name, err)
+	}
+	if ast.IsGenerated(file) {
+		return nil, nil
 	}
 	var findings []string
 	for _, g := range file.Comments {

@@ -18,7 +18,7 @@ func repository(files map[string]string) fstest.MapFS {
 		"docs/api.md":          "# API\n## Two `sockets`\n`shim/start.go`, `create.go`, `TestStart_*`, FuzzStart; /etc/docs/x.md\n[more](../docs/sub/more.md)\n",
 		"docs/sub/more.md":     "[back](#top)\n# Top\n",
 		"ARCHITECTURE.md":      "[index](docs/README.md) `shim`, shim/start_test.go, `shim/*_test.go`\n",
-		"proto/x.pb.go":        "// Generated from gone.go.\npackage x\n",
+		"proto/x.pb.go":        "// Code generated from gone.go. DO NOT EDIT.\npackage x\n",
 		"bench/results/old.md": "[gone](gone.md)\n",
 	}
 	for name, text := range files {
