@@ -16,6 +16,7 @@ import (
 
 	"github.com/cleatproject/cleat/archive"
 	"github.com/cleatproject/cleat/content"
+	"github.com/cleatproject/cleat/daemon/service/blobs"
 	"github.com/cleatproject/cleat/internal/undo"
 	"github.com/cleatproject/cleat/metadata"
 	"github.com/cleatproject/cleat/proto/reason"
@@ -118,7 +119,7 @@ func (s *Service) writeBlob(ctx context.Context, namespace, mediaType string, wr
 type restoring struct {
 	id     string // of the task
 	digest digest.Digest
-	blobs  *Blobs
+	blobs  *blobs.View
 	size   int64
 	hold   *metadata.Hold
 }

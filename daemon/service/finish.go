@@ -200,7 +200,7 @@ func (s *Service) Wait(ctx context.Context, namespace, id string) (runtime.Exit,
 // request.
 func (s *Service) Tidy(ctx context.Context) error {
 	s.removeEmptyCgroups()
-	return errors.Join(s.CleanLogs(ctx), s.cleanUnpacks(ctx), s.cleanImports(ctx), s.cleanMounts(ctx))
+	return errors.Join(s.CleanLogs(ctx), s.cleanUnpacks(ctx), s.blobs.CleanImports(ctx), s.cleanMounts(ctx))
 }
 
 // Begin takes up what an earlier daemon left, beside serving: containers made by Run, and

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"time"
 
+	"github.com/opencontainers/go-digest"
+
 	"github.com/cleatproject/cleat/daemon/service/announce"
 	"github.com/cleatproject/cleat/metadata"
 	"github.com/cleatproject/cleat/proto/cleatapi"
@@ -47,7 +49,7 @@ func (s *Service) Garbage(ctx context.Context) (*cleatapi.CollectResponse, error
 
 // lastUsers returns the bytes of a blob that goes with the last namespace that sees it, once.
 func (s *Service) lastUsers(ctx context.Context, r metadata.Removed, going map[string]int) (int64, error) {
-	have, err := s.blobUsers(ctx, r.Name)
+	have, err := s.blobs.Users(ctx, digest.Digest(r.Name))
 	if err != nil || have > going[r.Name] {
 		return 0, err
 	}

@@ -134,7 +134,7 @@ func TestBlobWhoseCommitIsUnderWayIsNoOrphan(t *testing.T) {
 	s, end := stored(t, t.TempDir(), metadata.CollectOptions{})
 	defer end()
 	// What a commit does up to the record.
-	s.sweeping.RLock()
+	release := s.blobs.KeepUnrecorded()
 	w, err := s.Content.Writer(t.Context(), "ref", content.WriterOptions{})
 	must(t, err)
 	_, err = w.Write([]byte("data"))
@@ -149,7 +149,7 @@ func TestBlobWhoseCommitIsUnderWayIsNoOrphan(t *testing.T) {
 		_, err := tx.Content("one").Create(metadata.Blob{Digest: w.Digest(), Size: 4, Labels: map[string]string{metadata.LabelRoot: "1"}})
 		return err
 	}))
-	s.sweeping.RUnlock()
+	release()
 	must(t, <-collected)
 	if b, _ := s.disk(t); b != 1 {
 		t.Error("the blob is gone")

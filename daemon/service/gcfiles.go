@@ -41,7 +41,7 @@ func (s *Service) removeFile(ctx context.Context, r metadata.Removed) (int64, er
 	case metadata.KindSnapshot:
 		return s.removeCollected(ctx, r)
 	case metadata.KindContent:
-		gone, err := s.removeUnused(ctx, digest.Digest(r.Name))
+		gone, err := s.blobs.DeleteUnrecorded(ctx, digest.Digest(r.Name))
 		if !gone {
 			return 0, err
 		}
@@ -71,42 +71,19 @@ func (s *Service) removeCollected(ctx context.Context, r metadata.Removed) (int6
 	return bytes, nil
 }
 
-// blobUsers counts the namespaces that see a blob.
-func (s *Service) blobUsers(ctx context.Context, d string) (n int, err error) {
-	err = s.DB.View(ctx, func(tx *metadata.Tx) error {
-		users, err := tx.BlobUsers(digest.Digest(d))
-		n = len(users)
-		return err
-	})
-	return n, err
-}
-
-// removeUnused removes a blob from the store if no record names it. The lock keeps those out whose
-// blob is there and whose record is not yet.
-func (s *Service) removeUnused(ctx context.Context, d digest.Digest) (gone bool, err error) {
-	s.sweeping.Lock()
-	defer s.sweeping.Unlock()
-	users, err := s.blobUsers(ctx, d.String())
-	if err != nil || users > 0 {
-		return false, err
-	}
-	err = s.Content.Delete(ctx, d)
-	return err == nil, undo.Ignore(err, errdefs.ErrNotFound)
-}
-
 // removeUnrecorded removes what crashes have left on disk between a step there and the record of
-// it: blobs and directories that no record names.
+// it: blobs and directories without a record.
 func (s *Service) removeUnrecorded(ctx context.Context, out *tally) error {
 	var orphans []content.Info
 	err := s.Content.Walk(ctx, func(i content.Info) error {
-		n, err := s.blobUsers(ctx, i.Digest.String())
+		n, err := s.blobs.Users(ctx, i.Digest)
 		if err == nil && n == 0 {
 			orphans = append(orphans, i)
 		}
 		return err
 	})
 	for _, o := range orphans {
-		gone, rerr := s.removeUnused(ctx, o.Digest)
+		gone, rerr := s.blobs.DeleteUnrecorded(ctx, o.Digest)
 		err = errors.Join(err, rerr)
 		if gone {
 			out.add(&cleatapi.Freed{Kind: "file", Name: o.Digest.String(), Bytes: o.Size})

@@ -10,6 +10,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/cleatproject/cleat/daemon/service/blobs"
 	"github.com/cleatproject/cleat/image"
 	"github.com/cleatproject/cleat/internal/undo"
 	"github.com/cleatproject/cleat/metadata"
@@ -35,7 +36,7 @@ type omission struct {
 
 // referencesOf reads the documents of images that are present. A document that is not valid refers
 // to nothing.
-func (s *Service) referencesOf(ctx context.Context, blobs *Blobs, omit omission, targets ...ocispec.Descriptor) (references, error) {
+func (s *Service) referencesOf(ctx context.Context, blobs *blobs.View, omit omission, targets ...ocispec.Descriptor) (references, error) {
 	r := make(references)
 	for _, t := range targets {
 		if err := r.add(ctx, blobs, omit, t, 0); err != nil {
@@ -45,7 +46,7 @@ func (s *Service) referencesOf(ctx context.Context, blobs *Blobs, omit omission,
 	return r, nil
 }
 
-func (r references) add(ctx context.Context, blobs *Blobs, omit omission, desc ocispec.Descriptor, depth int) error {
+func (r references) add(ctx context.Context, blobs *blobs.View, omit omission, desc ocispec.Descriptor, depth int) error {
 	if r[desc.Digest] != nil || depth > maxNesting || !image.IsIndex(desc.MediaType) && !image.IsManifest(desc.MediaType) {
 		return nil
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/cleatproject/cleat/daemon/service/blobs"
 	"github.com/cleatproject/cleat/image"
 	"github.com/cleatproject/cleat/metadata"
 	"github.com/cleatproject/cleat/proto/cleatapi"
@@ -96,7 +97,7 @@ func (s *Service) InspectImage(ctx context.Context, namespace, ref, platform str
 }
 
 // readBlob reads a document that package image has read before, and so bounded.
-func readBlob(ctx context.Context, blobs *Blobs, d digest.Digest) (data []byte, err error) {
+func readBlob(ctx context.Context, blobs *blobs.View, d digest.Digest) (data []byte, err error) {
 	r, err := blobs.ReaderAt(ctx, d)
 	if err != nil {
 		return nil, err

@@ -11,6 +11,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/cleatproject/cleat/content"
+	"github.com/cleatproject/cleat/daemon/service/blobs"
 	"github.com/cleatproject/cleat/image"
 	"github.com/cleatproject/cleat/metadata"
 )
@@ -139,7 +140,7 @@ func (im *importing) unpack(ctx context.Context, list []image.Imported, hold *me
 }
 
 // foundBelow reports the parts of an image that are present, each with what names it.
-func foundBelow(ctx context.Context, blobs *Blobs, target ocispec.Descriptor, watch Watcher) error {
+func foundBelow(ctx context.Context, blobs *blobs.View, target ocispec.Descriptor, watch Watcher) error {
 	return image.Walk(ctx, blobs, target, func(d ocispec.Descriptor) error {
 		children, err := image.Children(ctx, blobs, d)
 		if len(children) > 0 {

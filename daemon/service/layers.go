@@ -8,6 +8,7 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/cleatproject/cleat/content"
+	"github.com/cleatproject/cleat/daemon/service/blobs"
 	"github.com/cleatproject/cleat/image"
 	"github.com/cleatproject/cleat/internal/undo"
 	"github.com/cleatproject/cleat/metadata"
@@ -18,7 +19,7 @@ import (
 // ingester is the content of a namespace as package image writes to it. It holds what is written,
 // or found to be there, until an image refers to it.
 type ingester struct {
-	*Blobs
+	*blobs.View
 	hold *metadata.Hold
 }
 
@@ -27,25 +28,25 @@ var _ image.Content = ingester{}
 // Writer implements image.Ingester.
 func (i ingester) Writer(ctx context.Context, ref string, opts content.WriterOptions) (image.BlobWriter, error) {
 	i.hold.Content(opts.Expected.String())
-	w, err := i.Blobs.Writer(ctx, ref, opts)
+	w, err := i.View.Writer(ctx, ref, opts)
 	if errors.Is(err, errdefs.ErrAlreadyExists) {
 		return nil, err
 	}
 	if err != nil { // it may have been made before the caller left
-		return nil, errors.Join(err, undo.Ignore(i.Blobs.Abort(context.WithoutCancel(ctx), ref), errdefs.ErrNotFound))
+		return nil, errors.Join(err, undo.Ignore(i.View.Abort(context.WithoutCancel(ctx), ref), errdefs.ErrNotFound))
 	}
 	return heldWriter{w, i.hold}, nil
 }
 
 // Abort implements image.Ingester. The writer's Close has done it already.
 func (i ingester) Abort(ctx context.Context, ref string) error {
-	return undo.Ignore(i.Blobs.Abort(ctx, ref), errdefs.ErrNotFound)
+	return undo.Ignore(i.View.Abort(ctx, ref), errdefs.ErrNotFound)
 }
 
 // heldWriter holds what it commits, from before it is there. What it does not commit it drops:
 // nobody takes the ingest of an import up again, so it need not be put on disk.
 type heldWriter struct {
-	*BlobWriter
+	*blobs.BlobWriter
 	hold *metadata.Hold
 }
 

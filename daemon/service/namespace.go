@@ -48,7 +48,7 @@ func (s *Service) DeleteNamespace(ctx context.Context, name string) error {
 		return err
 	}
 	s.removeNamespaceCgroups(name)
-	if err := s.dropIngests(context.WithoutCancel(ctx), name); err != nil {
+	if err := s.blobs.DropIngests(context.WithoutCancel(ctx), name); err != nil {
 		s.Log.Warn("cannot drop the uploads of a namespace that is gone", "namespace", name, "error", err)
 	}
 	return nil

@@ -110,7 +110,7 @@ func registryText(ref registry.Reference) string { return "OCI Registry (" + ref
 // fetch fetches the image and unpacks each layer once that and those below it are there.
 func (p *pull) fetch(ctx context.Context, repo *registry.Repository) error {
 	store := &pulling{
-		Blobs: p.s.Blobs(p.namespace), hold: p.hold,
+		View: p.s.Blobs(p.namespace), locks: &p.s.locks, hold: p.hold,
 		labels: map[string]string{labelSource + p.ref.Host: p.ref.Repository},
 	}
 	p.options.Watch, p.options.Found = p.watch.Part, p.watch.Found

@@ -8,7 +8,9 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/cleatproject/cleat/content"
+	"github.com/cleatproject/cleat/daemon/service/blobs"
 	"github.com/cleatproject/cleat/image"
+	"github.com/cleatproject/cleat/internal/keylock"
 	"github.com/cleatproject/cleat/internal/undo"
 	"github.com/cleatproject/cleat/metadata"
 )
@@ -20,7 +22,8 @@ const labelSource = "containerd.io/distribution.source."
 // pulling is the content of a namespace as a pull writes to it: a blob is fetched by one pull at a time,
 // and those that wait for it find it there.
 type pulling struct {
-	*Blobs
+	*blobs.View
+	locks  *keylock.Locks[string]
 	hold   *metadata.Hold
 	labels map[string]string
 }
@@ -29,15 +32,15 @@ var _ image.Content = (*pulling)(nil)
 
 // Writer implements image.Ingester. It waits while another pull writes the same.
 func (p *pulling) Writer(ctx context.Context, ref string, opts content.WriterOptions) (image.BlobWriter, error) {
-	unlock, err := p.s.locks.Lock(ctx, "content\x00"+p.namespace+"\x00"+ref)
+	unlock, err := p.locks.Lock(ctx, "content\x00"+p.Namespace()+"\x00"+ref)
 	if err != nil {
 		return nil, err
 	}
 	p.hold.Content(opts.Expected.String())
-	w, err := p.Blobs.Writer(ctx, ref, opts)
+	w, err := p.View.Writer(ctx, ref, opts)
 	if errdefs.IsFailedPrecondition(err) { // somebody began it for another size
 		if err = undo.Ignore(p.Abort(ctx, ref), errdefs.ErrNotFound); err == nil {
-			w, err = p.Blobs.Writer(ctx, ref, opts)
+			w, err = p.View.Writer(ctx, ref, opts)
 		}
 	}
 	if err != nil {
@@ -49,7 +52,7 @@ func (p *pulling) Writer(ctx context.Context, ref string, opts content.WriterOpt
 
 // pullWriter writes one blob of a pull.
 type pullWriter struct {
-	*BlobWriter
+	*blobs.BlobWriter
 	pulling *pulling
 	unlock  func()
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/containerd/platforms"
 	"github.com/opencontainers/go-digest"
 
+	"github.com/cleatproject/cleat/daemon/service/blobs"
 	"github.com/cleatproject/cleat/image"
 	"github.com/cleatproject/cleat/image/registry"
 	"github.com/cleatproject/cleat/metadata"
@@ -121,7 +122,7 @@ func (p *push) run(ctx context.Context, watch Watcher) error {
 }
 
 // sourceOf returns another repository of the reference's registry that a blob was pulled from, or "".
-func (s *Service) sourceOf(ctx context.Context, blobs *Blobs, d digest.Digest, ref registry.Reference) string {
+func (s *Service) sourceOf(ctx context.Context, blobs *blobs.View, d digest.Digest, ref registry.Reference) string {
 	b, err := blobs.Blob(ctx, d)
 	if err != nil {
 		return "" // reading it says why

@@ -24,6 +24,7 @@ import (
 
 	"github.com/cleatproject/cleat/archive"
 	"github.com/cleatproject/cleat/content"
+	"github.com/cleatproject/cleat/daemon/service/blobs"
 	"github.com/cleatproject/cleat/events"
 	"github.com/cleatproject/cleat/image"
 	"github.com/cleatproject/cleat/image/registry"
@@ -93,11 +94,9 @@ type Service struct {
 	removals *gate.Gate
 	// unpacking bounds the layers that all pulls and imports unpack at the same time.
 	unpacking *gate.Gate
+	blobs     *blobs.Store
 	gc        *collector
 	gcState   gcState // of the collector's goroutine
-	// sweeping is held for reading while a blob is committed whose record is to follow, and
-	// for writing while a blob is deleted whose last record went.
-	sweeping sync.RWMutex
 	// limiting is held while the limit of a snapshot and its label change.
 	limiting sync.Mutex
 
@@ -116,6 +115,7 @@ func New(cfg Config) *Service {
 	s.cgroups.gone = make(chan struct{}, 1)
 	s.unpacking = gate.New("unpack a layer", unpacksAtOnce*goruntime.GOMAXPROCS(0), unpackLease)
 	s.gc = newCollector(cfg.GC, cfg.Log, s.collectGarbage)
+	s.blobs = blobs.New(cfg.DB, cfg.Content)
 	cfg.DB.Watch(s.gc.note)
 	return s
 }
@@ -171,3 +171,6 @@ func (s *Service) KnowsSnapshotter(name string) error {
 	}
 	return nil
 }
+
+// Blobs returns the content store as a namespace sees it.
+func (s *Service) Blobs(namespace string) *blobs.View { return s.blobs.In(namespace) }

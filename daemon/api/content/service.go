@@ -11,6 +11,7 @@ import (
 	"github.com/cleatproject/cleat/daemon/api/access"
 	"github.com/cleatproject/cleat/daemon/api/wire"
 	"github.com/cleatproject/cleat/daemon/service"
+	"github.com/cleatproject/cleat/daemon/service/blobs"
 	"github.com/cleatproject/cleat/metadata"
 	"github.com/cleatproject/cleat/proto/rpc"
 )
@@ -18,7 +19,7 @@ import (
 // contentService is containerd.services.content.v1.
 type contentService struct{ svc *service.Service }
 
-func (s contentService) blobs(ctx context.Context) (*service.Blobs, string, error) {
+func (s contentService) blobs(ctx context.Context) (*blobs.View, string, error) {
 	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, "", err

@@ -12,7 +12,7 @@ import (
 
 	"github.com/cleatproject/cleat/content"
 	"github.com/cleatproject/cleat/daemon/api/wire"
-	"github.com/cleatproject/cleat/daemon/service"
+	"github.com/cleatproject/cleat/daemon/service/blobs"
 	"github.com/cleatproject/cleat/metadata"
 	"github.com/cleatproject/cleat/proto/rpc"
 )
@@ -57,8 +57,8 @@ func (s contentService) write(ctx context.Context, stream writeStream) (err erro
 
 // writeSession is one ingest being written.
 type writeSession struct {
-	blobs    *service.Blobs
-	w        *service.BlobWriter
+	blobs    *blobs.View
+	w        *blobs.BlobWriter
 	ref      string
 	total    int64         // the latest that the client said, 0 for unknown
 	expected digest.Digest // likewise, or empty

@@ -1,3 +1,4 @@
+// Package announce adds the events of changes to the transactions that make them.
 package announce
 
 import (

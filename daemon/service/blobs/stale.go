@@ -1,4 +1,4 @@
-package service
+package blobs
 
 import (
 	"context"
@@ -13,13 +13,13 @@ import (
 // takes them up again.
 const importRef = `^[^/]+/(import|make)-[A-Z2-7]{26}-[0-9]+$`
 
-// cleanImports drops the ingests of imports and the like that died with a daemon. Before the first request.
-func (s *Service) cleanImports(ctx context.Context) error {
+// CleanImports drops the ingests of imports and the like that died with a daemon. Before the first request.
+func (s *Store) CleanImports(ctx context.Context) error {
 	ours, err := regexp.Compile(importRef)
 	if err != nil {
 		return err
 	}
-	_, err = s.Content.AbortStale(ctx, forever(), func(st content.Status) bool { return ours.MatchString(st.Ref) })
+	_, err = s.content.AbortStale(ctx, forever(), func(st content.Status) bool { return ours.MatchString(st.Ref) })
 	return err
 }
 
@@ -27,10 +27,10 @@ func (s *Service) cleanImports(ctx context.Context) error {
 // set back since.
 func forever() time.Time { return time.Unix(1<<40, 0) }
 
-// dropIngests drops the ingests of a namespace that is gone: the next one of its name is not to find
+// DropIngests drops the ingests of a namespace that is gone: the next one of its name is not to find
 // them.
-func (s *Service) dropIngests(ctx context.Context, namespace string) error {
-	_, err := s.Content.AbortStale(ctx, forever(), func(st content.Status) bool {
+func (s *Store) DropIngests(ctx context.Context, namespace string) error {
+	_, err := s.content.AbortStale(ctx, forever(), func(st content.Status) bool {
 		return strings.HasPrefix(st.Ref, namespace+"/")
 	})
 	return err

@@ -1,4 +1,4 @@
-package service
+package blobs
 
 import (
 	"context"
@@ -15,22 +15,22 @@ import (
 	"github.com/cleatproject/cleat/metadata"
 )
 
-// Blobs is the content store as one namespace sees it: a blob is there once the namespace has
+// View is the content store as one namespace sees it: a blob is there once the namespace has
 // ingested it, whoever else has it. It is the image.Provider of that namespace.
-type Blobs struct {
-	s         *Service
+type View struct {
+	s         *Store
 	namespace string
 }
 
-// Blobs returns the view of a namespace.
-func (s *Service) Blobs(namespace string) *Blobs { return &Blobs{s: s, namespace: namespace} }
+// Namespace returns the namespace whose view it is.
+func (b *View) Namespace() string { return b.namespace }
 
 // ref is the name of an ingest in the shared store.
-func (b *Blobs) ref(ref string) string { return b.namespace + "/" + ref }
+func (b *View) ref(ref string) string { return b.namespace + "/" + ref }
 
 // Blob returns the record of a blob the namespace sees.
-func (b *Blobs) Blob(ctx context.Context, d digest.Digest) (blob metadata.Blob, err error) {
-	err = b.s.DB.View(ctx, func(tx *metadata.Tx) error {
+func (b *View) Blob(ctx context.Context, d digest.Digest) (blob metadata.Blob, err error) {
+	err = b.s.db.View(ctx, func(tx *metadata.Tx) error {
 		blob, err = tx.Content(b.namespace).Get(d)
 		return err
 	})
@@ -38,7 +38,7 @@ func (b *Blobs) Blob(ctx context.Context, d digest.Digest) (blob metadata.Blob, 
 }
 
 // Info returns digest, size and time of a blob the namespace sees.
-func (b *Blobs) Info(ctx context.Context, d digest.Digest) (content.Info, error) {
+func (b *View) Info(ctx context.Context, d digest.Digest) (content.Info, error) {
 	blob, err := b.Blob(ctx, d)
 	if err != nil {
 		return content.Info{}, err
@@ -47,39 +47,39 @@ func (b *Blobs) Info(ctx context.Context, d digest.Digest) (content.Info, error)
 }
 
 // Open opens a blob the namespace sees.
-func (b *Blobs) Open(ctx context.Context, d digest.Digest) (*content.Reader, error) {
+func (b *View) Open(ctx context.Context, d digest.Digest) (*content.Reader, error) {
 	if _, err := b.Blob(ctx, d); err != nil {
 		return nil, err
 	}
-	return b.s.Content.ReaderAt(ctx, d)
+	return b.s.content.ReaderAt(ctx, d)
 }
 
 // ReaderAt implements image.Provider.
-func (b *Blobs) ReaderAt(ctx context.Context, d digest.Digest) (image.Blob, error) {
+func (b *View) ReaderAt(ctx context.Context, d digest.Digest) (image.Blob, error) {
 	return b.Open(ctx, d)
 }
 
 // Abort drops an ingest of the namespace, and ends its writer.
-func (b *Blobs) Abort(ctx context.Context, ref string) error {
+func (b *View) Abort(ctx context.Context, ref string) error {
 	if err := checkRef(ref); err != nil {
 		return err
 	}
-	return b.s.Content.Abort(ctx, b.ref(ref))
+	return b.s.content.Abort(ctx, b.ref(ref))
 }
 
 // Status tells of an ingest of the namespace.
-func (b *Blobs) Status(ctx context.Context, ref string) (content.Status, error) {
+func (b *View) Status(ctx context.Context, ref string) (content.Status, error) {
 	if err := checkRef(ref); err != nil {
 		return content.Status{}, err
 	}
-	st, err := b.s.Content.Status(ctx, b.ref(ref))
+	st, err := b.s.content.Status(ctx, b.ref(ref))
 	st.Ref = ref
 	return st, err
 }
 
 // ListStatuses tells of the namespace's ingests.
-func (b *Blobs) ListStatuses(ctx context.Context) ([]content.Status, error) {
-	list, err := b.s.Content.ListStatuses(ctx, b.namespace+"/")
+func (b *View) ListStatuses(ctx context.Context) ([]content.Status, error) {
+	list, err := b.s.content.ListStatuses(ctx, b.namespace+"/")
 	for i := range list {
 		list[i].Ref = strings.TrimPrefix(list[i].Ref, b.namespace+"/")
 	}
@@ -94,11 +94,11 @@ func checkRef(ref string) error {
 }
 
 // Delete takes a blob from the namespace, and from the store when nobody else sees it.
-func (b *Blobs) Delete(ctx context.Context, d digest.Digest) error {
+func (b *View) Delete(ctx context.Context, d digest.Digest) error {
 	b.s.sweeping.Lock()
 	defer b.s.sweeping.Unlock()
 	var users []string
-	err := b.s.DB.Update(ctx, func(tx *metadata.Tx) (err error) {
+	err := b.s.db.Update(ctx, func(tx *metadata.Tx) (err error) {
 		if err := tx.Content(b.namespace).Delete(d); err != nil {
 			return err
 		}
@@ -112,5 +112,5 @@ func (b *Blobs) Delete(ctx context.Context, d digest.Digest) error {
 		return err
 	}
 	// The record is gone: the blob goes too, whoever cancels now.
-	return undo.Ignore(b.s.Content.Delete(context.WithoutCancel(ctx), d), errdefs.ErrNotFound)
+	return undo.Ignore(b.s.content.Delete(context.WithoutCancel(ctx), d), errdefs.ErrNotFound)
 }

@@ -1,4 +1,4 @@
-package service
+package blobs
 
 import (
 	"testing"
@@ -9,7 +9,7 @@ import (
 func TestInterruptedImportsAreDroppedAndOtherIngestsKept(t *testing.T) {
 	store, err := content.Open(t.TempDir())
 	must(t, err)
-	s := &Service{Config: Config{Content: store}}
+	s := New(nil, store)
 	kept := []string{
 		"default/layer-sha256:1", "default/import-by-somebody", "default/x/import-ABCDEFGHIJKLMNOPQRSTUVWXYZ-1",
 		"default/import-ABCDEFGHIJKLMNOPQRSTUVWXYZ-blobs",
@@ -21,7 +21,7 @@ func TestInterruptedImportsAreDroppedAndOtherIngestsKept(t *testing.T) {
 		must(t, err)
 		must(t, w.Close())
 	}
-	must(t, s.cleanImports(t.Context()))
+	must(t, s.CleanImports(t.Context()))
 	left, err := store.ListStatuses(t.Context(), "")
 	must(t, err)
 	if len(left) != len(kept) {
@@ -31,5 +31,12 @@ func TestInterruptedImportsAreDroppedAndOtherIngestsKept(t *testing.T) {
 		if _, err := store.Status(t.Context(), ref); err != nil {
 			t.Errorf("%s: %v", ref, err)
 		}
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
 	}
 }

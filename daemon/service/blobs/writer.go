@@ -1,4 +1,4 @@
-package service
+package blobs
 
 import (
 	"context"
@@ -25,7 +25,7 @@ const labelShareable = "containerd.io/namespace.shareable"
 // recorded for this one then. A blob that only others see has to be written, which proves that this
 // namespace has it. Either way the context's lease (metadata.WithLease), where there is one, holds the
 // blob, and the ingest until it is one.
-func (b *Blobs) Writer(ctx context.Context, ref string, opts content.WriterOptions) (*BlobWriter, error) {
+func (b *View) Writer(ctx context.Context, ref string, opts content.WriterOptions) (*BlobWriter, error) {
 	if err := checkRef(ref); err != nil {
 		return nil, err
 	}
@@ -40,11 +40,11 @@ func (b *Blobs) Writer(ctx context.Context, ref string, opts content.WriterOptio
 	if err := b.check(ctx); err != nil {
 		return nil, err
 	}
-	if err := b.s.DB.Lease(ctx, b.namespace, metadata.Resource{Type: metadata.ResourceIngests, ID: ref}); err != nil {
+	if err := b.s.db.Lease(ctx, b.namespace, metadata.Resource{Type: metadata.ResourceIngests, ID: ref}); err != nil {
 		return nil, err
 	}
 	opts.Prove = true
-	w, err := b.s.Content.Writer(ctx, b.ref(ref), opts)
+	w, err := b.s.content.Writer(ctx, b.ref(ref), opts)
 	if err != nil {
 		return nil, err
 	}
@@ -53,11 +53,10 @@ func (b *Blobs) Writer(ctx context.Context, ref string, opts content.WriterOptio
 
 // adopt makes a blob visible to the namespace without its bytes, if that may be, and puts it under
 // the lease. Not found if they have to be written.
-func (b *Blobs) adopt(ctx context.Context, d digest.Digest) error {
-	b.s.sweeping.RLock()
-	defer b.s.sweeping.RUnlock()
+func (b *View) adopt(ctx context.Context, d digest.Digest) error {
+	defer b.s.KeepUnrecorded()()
 	// A record whose blob is gone or damaged does not keep anybody from writing it again.
-	info, err := b.s.Content.Info(ctx, d)
+	info, err := b.s.content.Info(ctx, d)
 	if err != nil {
 		return err
 	}
@@ -73,10 +72,10 @@ func (b *Blobs) adopt(ctx context.Context, d digest.Digest) error {
 		}
 		return err
 	}
-	if err := b.s.DB.View(ctx, look); err != nil || !created && metadata.LeaseOf(ctx) == "" {
+	if err := b.s.db.View(ctx, look); err != nil || !created && metadata.LeaseOf(ctx) == "" {
 		return err
 	}
-	return b.s.DB.Update(ctx, func(tx *metadata.Tx) error {
+	return b.s.db.Update(ctx, func(tx *metadata.Tx) error {
 		if err := look(tx); err != nil {
 			return err
 		}
@@ -122,8 +121,8 @@ func contentResource(d digest.Digest) metadata.Resource {
 
 // check tells early that the lease is not there, or the namespace's name is none. A namespace that is not there
 // is made by the first record.
-func (b *Blobs) check(ctx context.Context) error {
-	err := b.s.DB.View(ctx, func(tx *metadata.Tx) error {
+func (b *View) check(ctx context.Context) error {
+	err := b.s.db.View(ctx, func(tx *metadata.Tx) error {
 		_, err := tx.Namespaces().Get(b.namespace)
 		if err = undo.Ignore(err, errdefs.ErrNotFound); err != nil {
 			return err
@@ -142,7 +141,7 @@ func (b *Blobs) check(ctx context.Context) error {
 // BlobWriter writes an ingest of a namespace.
 type BlobWriter struct {
 	*content.Writer
-	blobs *Blobs
+	blobs *View
 }
 
 var _ image.BlobWriter = (*BlobWriter)(nil)
@@ -189,8 +188,7 @@ const longSync = 4 << 20
 func (w *BlobWriter) record(ctx context.Context, size int64, expected digest.Digest, blob metadata.Blob) (metadata.Blob, error) {
 	b := w.blobs
 	// A blob without a record would look unused to whoever deletes the last record of it.
-	b.s.sweeping.RLock()
-	defer b.s.sweeping.RUnlock()
+	defer b.s.KeepUnrecorded()()
 	if err := undo.Ignore(w.Writer.Commit(ctx, size, expected), errdefs.ErrAlreadyExists); err != nil {
 		return metadata.Blob{}, err
 	}
@@ -198,7 +196,7 @@ func (w *BlobWriter) record(ctx context.Context, size int64, expected digest.Dig
 	made := blob
 	var existed bool
 	// The blob is there: a client that leaves now must not leave it without a record.
-	err := b.s.DB.Update(context.WithoutCancel(ctx), func(tx *metadata.Tx) (err error) {
+	err := b.s.db.Update(context.WithoutCancel(ctx), func(tx *metadata.Tx) (err error) {
 		made, err = createBlob(tx, b.namespace, blob)
 		if existed = errors.Is(err, errdefs.ErrAlreadyExists); existed {
 			made, err = tx.Content(b.namespace).Get(blob.Digest)
@@ -221,18 +219,9 @@ func (w *BlobWriter) record(ctx context.Context, size int64, expected digest.Dig
 }
 
 // dropUnrecorded removes a blob whose record could not be made, unless another namespace has one.
-func (b *Blobs) dropUnrecorded(ctx context.Context, d digest.Digest) error {
+func (b *View) dropUnrecorded(ctx context.Context, d digest.Digest) error {
 	ctx, cancel := undo.Context(ctx)
 	defer cancel()
-	b.s.sweeping.Lock()
-	defer b.s.sweeping.Unlock()
-	var users []string
-	err := b.s.DB.View(ctx, func(tx *metadata.Tx) (err error) {
-		users, err = tx.BlobUsers(d)
-		return err
-	})
-	if err != nil || len(users) > 0 {
-		return err
-	}
-	return undo.Ignore(b.s.Content.Delete(ctx, d), errdefs.ErrNotFound)
+	_, err := b.s.DeleteUnrecorded(ctx, d)
+	return err
 }
