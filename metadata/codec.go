@@ -183,21 +183,6 @@ func decodeBlob(raw []byte, v *Blob) error {
 	return err
 }
 
-func encodeIngest(v *Ingest) []byte {
-	return marshal(&records.Ingest{
-		Ref: v.Ref, Expected: v.Expected.String(), Total: v.Total, StartedAt: fromTime(v.StartedAt), XXX_unrecognized: v.unknown,
-	})
-}
-
-func decodeIngest(raw []byte, v *Ingest) error {
-	var m records.Ingest
-	err := unmarshaled(m.Unmarshal(raw))
-	*v = Ingest{
-		Ref: m.Ref, Expected: digest.Digest(m.Expected), Total: m.Total, StartedAt: toTime(m.StartedAt), unknown: m.XXX_unrecognized,
-	}
-	return err
-}
-
 // encodeEvent encodes an event of the outbox; its key is its number.
 func encodeEvent(v *events.Event) []byte {
 	return marshal(&records.Event{

@@ -5,6 +5,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/cleatproject/cleat/internal/identifier"
 	"github.com/cleatproject/cleat/metadata/internal/records"
 	"github.com/cleatproject/cleat/proto/reason"
 )
@@ -108,7 +109,7 @@ func (v *Container) set(path string, from *Container) bool {
 }
 
 func (v *Container) validate() error {
-	if err := ValidateID(v.ID); err != nil {
+	if err := identifier.Check(v.ID); err != nil {
 		return err
 	}
 	if v.Runtime.Name == "" {

@@ -11,11 +11,9 @@ import (
 	"github.com/cleatproject/cleat/proto/reason"
 )
 
-// Content says which blobs of the content store a namespace sees, and which uploads it
-// has under way.
+// Content says which blobs of the content store a namespace sees.
 type Content struct {
-	blobs   table[Blob]
-	ingests table[Ingest]
+	blobs table[Blob]
 }
 
 // Content returns the content of the namespace ns.
@@ -24,10 +22,6 @@ func (tx *Tx) Content(ns string) Content {
 		blobs: table[Blob]{
 			tx: tx, ns: ns, path: []string{blobsBucket}, noun: "content", keyField: "digest", columns: blobColumn,
 			encode: encodeBlob, decode: decodeBlob, missing: reason.ContentNotFound,
-		},
-		ingests: table[Ingest]{
-			tx: tx, ns: ns, path: []string{ingestsBucket}, noun: "ingest", keyField: "ref", columns: ingestColumn,
-			encode: encodeIngest, decode: decodeIngest, missing: errdefs.ErrNotFound,
 		},
 	}
 }
@@ -80,13 +74,6 @@ func blobColumn(path []string) column {
 	}
 }
 
-func ingestColumn(path []string) column {
-	if path[0] == "ref" {
-		return column{num: records.IngestRefField, always: true}
-	}
-	return column{}
-}
-
 // Update changes the labels: all of them without paths, or those that paths name, as
 // "labels.<key>".
 func (c Content) Update(v Blob, paths ...string) (Blob, error) {
@@ -104,26 +91,6 @@ func (c Content) Update(v Blob, paths ...string) (Blob, error) {
 // Delete makes a blob invisible in the namespace, or answers not found. The store's copy
 // may go once Tx.BlobUsers names nobody.
 func (c Content) Delete(d digest.Digest) error { return c.blobs.remove(d.String()) }
-
-// PutIngest records an upload, or replaces its record.
-func (c Content) PutIngest(v Ingest) error {
-	if err := validateName("ingest ref", v.Ref); err != nil {
-		return err
-	}
-	if v.StartedAt.IsZero() {
-		v.StartedAt = c.ingests.tx.time()
-	}
-	return c.ingests.put(v.Ref, &v)
-}
-
-// Ingest returns an upload's record, or not found.
-func (c Content) Ingest(ref string) (Ingest, error) { return c.ingests.get(ref) }
-
-// Ingests returns the uploads, by ref.
-func (c Content) Ingests() ([]Ingest, error) { return c.ingests.list() }
-
-// DeleteIngest takes an upload's record away, or answers not found.
-func (c Content) DeleteIngest(ref string) error { return c.ingests.remove(ref) }
 
 // BlobUsers returns the namespaces that see a blob.
 func (tx *Tx) BlobUsers(d digest.Digest) ([]string, error) {

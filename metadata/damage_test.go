@@ -13,10 +13,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cleatproject/cleat/proto/reason"
-	"github.com/cleatproject/cleat/snapshot"
 	"github.com/containerd/errdefs"
 	digest "github.com/opencontainers/go-digest"
+
+	"github.com/cleatproject/cleat/proto/reason"
+	"github.com/cleatproject/cleat/snapshot"
 )
 
 func TestSecondOpenIsRefused(t *testing.T) {

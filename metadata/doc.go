@@ -51,7 +51,7 @@
 //	    leases/<id>                   Lease
 //	    resources/<lease>\0<type>\0<id>    only the seal
 //	    blobs/<digest>                Blob
-//	    ingests/<ref>                 Ingest
+//	    ingests/<ref>                 of earlier versions; ignored
 //	    snapshots/<snapshotter>/<key>          Snapshot
 //	    children/<snapshotter>/<parent>\0<key> only the seal
 //

@@ -31,7 +31,6 @@ type fullRecords struct {
 	image     Image
 	lease     Lease
 	blob      Blob
-	ingest    Ingest
 	snapshot  Snapshot
 	event     events.Event
 }
@@ -58,9 +57,8 @@ func fixtureFull() fullRecords {
 				Platform:     &ocispec.Platform{OS: "linux", Architecture: "arm", Variant: "v7", OSVersion: "1", OSFeatures: []string{"f1", "f2"}},
 			}, CreatedAt: epoch, UpdatedAt: after, unknown: futureField(),
 		},
-		lease:  Lease{ID: "full", Labels: labels, CreatedAt: before, unknown: futureField()},
-		blob:   Blob{Digest: d, Size: 1 << 41, Labels: labels, CreatedAt: after, UpdatedAt: before, unknown: futureField()},
-		ingest: Ingest{Ref: "full", Expected: d, Total: -1, StartedAt: after, unknown: futureField()},
+		lease: Lease{ID: "full", Labels: labels, CreatedAt: before, unknown: futureField()},
+		blob:  Blob{Digest: d, Size: 1 << 41, Labels: labels, CreatedAt: after, UpdatedAt: before, unknown: futureField()},
 		snapshot: Snapshot{
 			Key: "full", Parent: "layer", Kind: snapshot.KindView, ID: 8, Labels: labels, CreatedAt: after, UpdatedAt: epoch,
 			Size: -1, Inodes: 1 << 33, unknown: futureField(),
@@ -68,6 +66,10 @@ func fixtureFull() fullRecords {
 		event: events.Event{Sequence: 4, Timestamp: after, Namespace: "default", Topic: "/topic", TypeURL: "type", Value: []byte{0, 1}},
 	}
 }
+
+// fullIngest is the record of an upload as versions before 1.0 could have it.
+const fullIngest = "\n\x04full\x12Gsha256:a18b869b2e81c0c529552a3c4fa5c92ed08b98a4e146aed778d71d27517f83ac\x18\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01" +
+	"!\t\x00\xb4\x93v\xe2\xfa\x18\xa28\x0ffrom the future"
 
 // writeV2 writes a database as version 2 does, with more than one of version 1 could hold.
 func writeV2(path string) error {
@@ -84,7 +86,7 @@ func writeV2(path string) error {
 		fixtureRecord{at("images"), "full", encodeImage(&r.image)},
 		fixtureRecord{at("leases"), "full", encodeLease(&r.lease)},
 		fixtureRecord{at("blobs"), r.blob.Digest.String(), encodeBlob(&r.blob)},
-		fixtureRecord{at("ingests"), "full", encodeIngest(&r.ingest)},
+		fixtureRecord{at("ingests"), "full", []byte(fullIngest)},
 		fixtureRecord{at("snapshots", "overlayfs"), "layer", encodeSnapshot(&Snapshot{Key: "layer", Kind: snapshot.KindCommitted, ID: 7})},
 		fixtureRecord{at("snapshots", "overlayfs"), "full", encodeSnapshot(&r.snapshot)},
 		fixtureRecord{at("children", "overlayfs"), "layer\x00full", nil},
@@ -130,8 +132,6 @@ func TestFixtures_FullRecords(t *testing.T) {
 		same(t, lease, err, want.lease)
 		blob, err := tx.Content("full").Get(want.blob.Digest)
 		same(t, blob, err, want.blob)
-		ingest, err := tx.Content("full").Ingest("full")
-		same(t, ingest, err, want.ingest)
 		snap, err := tx.Snapshots("full", "overlayfs").Stat("full")
 		same(t, snap, err, want.snapshot)
 		event := events.Event{Sequence: want.event.Sequence}

@@ -13,11 +13,10 @@ import (
 
 // Garbage collection.
 //
-// What is kept: containers, images and leases that have not expired, ingests younger than a
-// day, what carries the label containerd.io/gc.root, what calls under way hold (Hold), and
+// What is kept: containers, images and leases that have not expired, what carries the label containerd.io/gc.root, what calls under way hold (Hold), and
 // all that these refer to, by their nature (an image its target, a container its snapshot, a
 // snapshot its parent, a lease its resources) or by the published labels (gc_labels.go).
-// Everything else goes: blobs, snapshots, ingests, expired leases and expired images.
+// Everything else goes: blobs, snapshots, expired leases and expired images.
 //
 // A collection does not stop the world while it reads:
 //

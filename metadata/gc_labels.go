@@ -101,8 +101,6 @@ func resourceKind(typ string) (kind Kind, set string, ok bool) {
 	switch typ {
 	case ResourceContent:
 		return KindContent, "", true
-	case ResourceIngests:
-		return KindIngest, "", true
 	case ResourceImages:
 		return KindImage, "", true
 	}

@@ -117,8 +117,6 @@ func (m *model) root(o Object, t *thing) bool {
 		return true
 	case KindImage, KindLease:
 		return !over
-	case KindIngest:
-		return t.start.Add(24 * time.Hour).After(m.y.clock())
 	default:
 		return t.labels[LabelRoot] != ""
 	}
@@ -162,7 +160,7 @@ func (m *model) anyLabels(k Kind) labels {
 // step does one thing to the database, and to the model where the database agreed.
 func (m *model) step() {
 	ns := m.pick("a", "b", "c")
-	k := []Kind{KindImage, KindContainer, KindLease, KindContent, KindContent, KindSnapshot, KindSnapshot, KindIngest}[m.rnd.IntN(8)]
+	k := []Kind{KindImage, KindContainer, KindLease, KindContent, KindContent, KindSnapshot, KindSnapshot}[m.rnd.IntN(7)]
 	o := Object{Namespace: ns, Kind: k, Name: m.anyName(k)}
 	if k == KindSnapshot {
 		o.Set = m.pick("one", "two")
@@ -226,10 +224,6 @@ func (m *model) create(o Object) {
 			}
 			t.active = true
 			_, err = tx.Snapshots(o.Namespace, o.Set).Create(Snapshot{Key: o.Name, Parent: parent, Kind: snapshot.KindActive, ID: id, Labels: t.labels})
-		case KindIngest:
-			t.labels = nil
-			t.own = []Object{in(KindContent, "", d)}
-			err = tx.Content(o.Namespace).PutIngest(Ingest{Ref: o.Name, Expected: digest.Digest(d), StartedAt: t.start})
 		}
 		return err
 	}) {
@@ -252,7 +246,7 @@ func (m *model) delete(o Object) {
 			_, err := tx.Snapshots(o.Namespace, o.Set).Remove(o.Name)
 			return err
 		default:
-			return tx.Content(o.Namespace).DeleteIngest(o.Name)
+			return errdefs.ErrNotFound
 		}
 	}) {
 		delete(m.objects, o)
@@ -282,7 +276,7 @@ func (m *model) relabel(o Object) {
 
 func (m *model) resource(ns string) {
 	lease := Object{Namespace: ns, Kind: KindLease, Name: m.anyName(KindLease)}
-	k := []Kind{KindContent, KindSnapshot, KindImage, KindIngest}[m.rnd.IntN(4)]
+	k := []Kind{KindContent, KindSnapshot, KindImage}[m.rnd.IntN(3)]
 	o := Object{Namespace: ns, Kind: k, Name: m.anyName(k)}
 	r := Resource{ID: o.Name}
 	switch k {
@@ -290,8 +284,6 @@ func (m *model) resource(ns string) {
 		r.Type = ResourceContent
 	case KindImage:
 		r.Type = ResourceImages
-	case KindIngest:
-		r.Type = ResourceIngests
 	default:
 		o.Set = m.pick("one", "two")
 		r.Type = ResourceSnapshots + o.Set

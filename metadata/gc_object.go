@@ -12,7 +12,6 @@ const (
 	KindLease
 	KindContent
 	KindSnapshot
-	KindIngest
 	KindSandbox
 )
 
@@ -29,8 +28,6 @@ func (k Kind) String() string {
 		return "content"
 	case KindSnapshot:
 		return "snapshot"
-	case KindIngest:
-		return "ingest"
 	case KindSandbox:
 		return "sandbox"
 	default:
@@ -88,7 +85,6 @@ func nouns() []noun {
 		{kind: KindLease, bucket: leasesBucket, scan: (*visit).lease, remove: removeLease},
 		{kind: KindContent, bucket: blobsBucket, scan: (*visit).blob, remove: removeBlob},
 		{kind: KindSnapshot, bucket: snapshotsBucket, split: true, scan: (*visit).snapshot, remove: removeSnapshot},
-		{kind: KindIngest, bucket: ingestsBucket, scan: (*visit).ingest, remove: removeIngestRecord},
 		{kind: KindSandbox, bucket: sandboxesBucket, scan: (*visit).sandbox},
 	}
 }

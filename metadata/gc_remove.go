@@ -29,10 +29,6 @@ func removeSnapshot(tx *Tx, o Object) (Removed, error) {
 	return Removed{Object: o, Size: v.Size, SnapshotID: v.ID}, err
 }
 
-func removeIngestRecord(tx *Tx, o Object) (Removed, error) {
-	return Removed{Object: o}, tx.Content(o.Namespace).DeleteIngest(o.Name)
-}
-
 // Garbage returns what a collection would delete at this moment, each before what it refers
 // to, and deletes nothing.
 func (db *DB) Garbage(ctx context.Context) ([]Removed, error) {
@@ -70,7 +66,7 @@ func (tx *Tx) measure(o Object) Removed {
 		if v, err := tx.Snapshots(o.Namespace, o.Set).Stat(o.Name); err == nil {
 			r.Size, r.SnapshotID = v.Size, v.ID
 		}
-	case KindImage, KindContainer, KindSandbox, KindLease, KindIngest:
+	case KindImage, KindContainer, KindSandbox, KindLease:
 	}
 	return r
 }

@@ -11,9 +11,6 @@ import (
 	"github.com/cleatproject/cleat/metadata/internal/records"
 )
 
-// ingestExpiry is how long an upload lives that no lease holds.
-const ingestExpiry = 24 * time.Hour
-
 // visit is the reading of one record for the graph. Of a record only what the graph needs
 // is decoded, and nothing is copied that the graph knows already.
 type visit struct {
@@ -194,20 +191,6 @@ func (v *visit) snapshot(raw []byte) error {
 		return err
 	}
 	return v.labelled(raw, records.SnapshotLabelsField)
-}
-
-func (v *visit) ingest(raw []byte) error {
-	return fields(raw, func(f field) error {
-		switch f.num {
-		case records.IngestExpectedField:
-			v.own(KindContent, "", f.b, "expected")
-		case records.IngestStartedAtField:
-			if f.time().Add(ingestExpiry).After(v.now) {
-				v.root()
-			}
-		}
-		return nil
-	})
 }
 
 // labelled reads the labels of a record that only they make a root.

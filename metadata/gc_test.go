@@ -5,7 +5,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/containerd/errdefs"
 
@@ -114,21 +113,6 @@ func TestWhatIsKept(t *testing.T) {
 			y.blob("ns", "a", labels{LabelRefContent: ref("b")})
 			y.blob("ns", "b", labels{LabelRefContent: ref("a")})
 		}, nil},
-		"young ingests are kept, with what they expect": {func(y *yard) {
-			y.blob("ns", "a", nil)
-			y.update(func(tx *Tx) error {
-				if err := tx.Content("ns").PutIngest(Ingest{Ref: "old", StartedAt: y.clock().Add(-25 * time.Hour)}); err != nil {
-					return err
-				}
-				return tx.Content("ns").PutIngest(Ingest{Ref: "young", Expected: dgst("a")})
-			})
-		}, []string{"content a", "ingest young"}},
-		"an old ingest is kept by a lease": {func(y *yard) {
-			y.update(func(tx *Tx) error {
-				return tx.Content("ns").PutIngest(Ingest{Ref: "old", StartedAt: y.clock().Add(-25 * time.Hour)})
-			})
-			y.lease("ns", "l", nil, Resource{Type: ResourceIngests, ID: "old"})
-		}, []string{"ingest old", "lease l"}},
 		"namespaces refer to nothing in each other": {func(y *yard) {
 			y.blob("ns", "a", nil)
 			y.blob("other", "b", labels{LabelRoot: "yes", LabelRefContent: ref("a")})

@@ -178,8 +178,6 @@ func decodeRecord(path []string, key string, record []byte) (parent string, err 
 		return "", decodeLease(record, &Lease{})
 	case blobsBucket:
 		return "", decodeBlob(record, &Blob{})
-	case ingestsBucket:
-		return "", decodeIngest(record, &Ingest{})
 	case snapshotsBucket:
 		var v Snapshot
 		err := decodeSnapshot(record, &v)

@@ -246,7 +246,7 @@ func TestContent(t *testing.T) {
 	d := digest.FromString("blob")
 	update(t, db, func(tx *Tx) error {
 		_, err := tx.Content("ns").Create(Blob{Digest: d, Size: 4, Labels: map[string]string{"a": "b"}})
-		return errors.Join(err, tx.Namespaces().Create("two", nil), tx.Content("ns").PutIngest(Ingest{Ref: "r", Total: 9}))
+		return errors.Join(err, tx.Namespaces().Create("two", nil))
 	})
 	view(t, db, func(tx *Tx) error {
 		users, err := tx.BlobUsers(d)
@@ -256,18 +256,14 @@ func TestContent(t *testing.T) {
 		if _, err := tx.Content("two").Get(d); !errdefs.IsNotFound(err) {
 			t.Errorf("another namespace sees the blob: %v", err)
 		}
-		in, err2 := tx.Content("ns").Ingest("r")
-		if in.Total != 9 || in.StartedAt.IsZero() {
-			t.Errorf("ingest %+v", in)
-		}
-		return errors.Join(err, err2)
+		return err
 	})
 	update(t, db, func(tx *Tx) error {
 		v, err := tx.Content("ns").Update(Blob{Digest: d, Labels: map[string]string{"c": "d"}}, "labels.c")
 		if len(v.Labels) != 2 {
 			t.Errorf("labels %v", v.Labels)
 		}
-		return errors.Join(err, tx.Content("ns").DeleteIngest("r"), tx.Content("ns").Delete(d))
+		return errors.Join(err, tx.Content("ns").Delete(d))
 	})
 	refused(t, db, errdefs.IsNotFound, func(tx *Tx) error { return tx.Content("ns").Delete(d) })
 }
@@ -294,18 +290,6 @@ func TestUnknownFieldsSurviveAnUpdate(t *testing.T) {
 	})
 }
 
-func TestValidateID(t *testing.T) {
-	for id, ok := range map[string]bool{
-		"a": true, "A-b_c.d": true, "0": true, strings.Repeat("x", 76): true,
-		"": false, "-a": false, "a-": false, "a..b": false, "a/b": false, "..": false, "a b": false,
-		"ä": false, "a\n": false, strings.Repeat("x", 77): false,
-	} {
-		if err := ValidateID(id); (err == nil) != ok || err != nil && !errdefs.IsInvalidArgument(err) {
-			t.Errorf("%q: %v", id, err)
-		}
-	}
-}
-
 func FuzzDecode(f *testing.F) {
 	f.Add(encodeContainer(&Container{ID: "c", Labels: map[string]string{"a": "b"}, Spec: &Any{"t", []byte("v")}, Extensions: map[string]Any{"e": {}}}))
 	f.Add(encodeImage(&Image{Name: "i", Target: target("x")}))
@@ -322,7 +306,6 @@ func FuzzDecode(f *testing.F) {
 		_ = decodeBlob(raw, &Blob{})
 		_ = decodeLease(raw, &Lease{})
 		_ = decodeNamespace(raw, &Namespace{})
-		_ = decodeIngest(raw, &Ingest{})
 		_ = decodeSandbox(raw, &Sandbox{})
 		_ = decodeEvent(raw, &events.Event{})
 	})

@@ -9,6 +9,7 @@ import (
 	bolt "go.etcd.io/bbolt"
 
 	"github.com/cleatproject/cleat/internal/filters"
+	"github.com/cleatproject/cleat/internal/identifier"
 	"github.com/cleatproject/cleat/proto/reason"
 )
 
@@ -18,9 +19,9 @@ type Namespaces struct{ tx *Tx }
 // Namespaces returns the namespaces.
 func (tx *Tx) Namespaces() Namespaces { return Namespaces{tx} }
 
-// Create makes a namespace. Its name must be an identifier (ValidateID) and free.
+// Create makes a namespace. Its name must be an identifier (identifier.Check) and free.
 func (n Namespaces) Create(name string, labels map[string]string) error {
-	if err := ValidateID(name); err != nil {
+	if err := identifier.Check(name); err != nil {
 		return fmt.Errorf("create namespace: %w", err)
 	}
 	if err := ValidateLabels(labels); err != nil {
@@ -127,7 +128,7 @@ func (n Namespaces) Delete(name string) error {
 		return fmt.Errorf("namespace %q: %w", name, reason.NamespaceNotFound)
 	}
 	var left []string
-	for _, noun := range [...]string{containersBucket, sandboxesBucket, imagesBucket, snapshotsBucket, leasesBucket, ingestsBucket, blobsBucket} {
+	for _, noun := range [...]string{containersBucket, sandboxesBucket, imagesBucket, snapshotsBucket, leasesBucket, blobsBucket} {
 		if c := count(b.Bucket([]byte(noun))); c > 0 {
 			left = append(left, fmt.Sprintf("%d %s", c, noun))
 		}

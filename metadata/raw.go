@@ -2,7 +2,6 @@ package metadata
 
 import (
 	"fmt"
-	"time"
 
 	"github.com/containerd/errdefs"
 	"google.golang.org/protobuf/encoding/protowire"
@@ -21,9 +20,6 @@ type field struct {
 	u   uint64
 	b   []byte
 }
-
-// time returns the time in a field of nanoseconds since 1970.
-func (f field) time() time.Time { return time.Unix(0, int64(f.u)).UTC() }
 
 // next returns the first field of a message and the bytes that it takes.
 func next(raw []byte) (field, int, error) {

@@ -119,13 +119,3 @@ type Blob struct {
 
 	unknown []byte
 }
-
-// Ingest says that a namespace has an upload under way.
-type Ingest struct {
-	Ref       string
-	Expected  digest.Digest // may be empty
-	Total     int64
-	StartedAt time.Time
-
-	unknown []byte
-}

@@ -5,6 +5,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/cleatproject/cleat/internal/identifier"
 	"github.com/cleatproject/cleat/metadata/internal/records"
 	"github.com/cleatproject/cleat/proto/reason"
 )
@@ -34,7 +35,7 @@ func (s Sandboxes) Create(v Sandbox) (Sandbox, error) {
 }
 
 func (v *Sandbox) validate() error {
-	if err := ValidateID(v.ID); err != nil {
+	if err := identifier.Check(v.ID); err != nil {
 		return err
 	}
 	if v.Runtime.Name == "" {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/cleatproject/cleat/internal/identifier"
 	"github.com/cleatproject/cleat/metadata/internal/records"
 	"github.com/cleatproject/cleat/proto/reason"
 	"github.com/cleatproject/cleat/snapshot"
@@ -64,7 +65,7 @@ func (s Snapshots) Create(v Snapshot) (Snapshot, error) {
 }
 
 func (s Snapshots) validate(key string, labels map[string]string) error {
-	if err := ValidateID(s.snapshotter); err != nil {
+	if err := identifier.Check(s.snapshotter); err != nil {
 		return fmt.Errorf("snapshotter: %w", err)
 	}
 	if err := validateName("snapshot key", key); err != nil {

@@ -9,6 +9,8 @@ import (
 	"github.com/containerd/errdefs"
 	bolt "go.etcd.io/bbolt"
 	berrors "go.etcd.io/bbolt/errors"
+
+	"github.com/cleatproject/cleat/internal/identifier"
 )
 
 // The names of buckets and keys; see the package comment.
@@ -23,7 +25,6 @@ const (
 	leasesBucket     = "leases"
 	resourcesBucket  = "resources"
 	blobsBucket      = "blobs"
-	ingestsBucket    = "ingests"
 	snapshotsBucket  = "snapshots"
 	childrenBucket   = "children"
 	sandboxesBucket  = "sandboxes"
@@ -75,7 +76,7 @@ func (tx *Tx) read(ns string, path ...string) *bolt.Bucket {
 // write returns the bucket of a namespace at path, making what is missing. A namespace comes
 // into being with the first record in it, as clients of the API rely on.
 func (tx *Tx) write(ns string, path ...string) (*bolt.Bucket, error) {
-	if err := ValidateID(ns); err != nil {
+	if err := identifier.Check(ns); err != nil {
 		return nil, fmt.Errorf("namespace: %w", err)
 	}
 	b := tx.read(ns)

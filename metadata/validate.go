@@ -10,42 +10,9 @@ import (
 )
 
 const (
-	maxIDLength    = 76
 	maxNameLength  = 4096
 	maxLabelLength = 4096
 )
-
-// ValidateID checks an identifier: letters and digits, in groups joined by one of "-", "_"
-// and ".", at most 76 characters. Such a name is safe as a file name. The error is of the
-// class invalid argument.
-func ValidateID(id string) error {
-	if id == "" {
-		return fmt.Errorf("identifier is empty: %w", errdefs.ErrInvalidArgument)
-	}
-	if len(id) > maxIDLength {
-		return fmt.Errorf("identifier %q is longer than %d characters: %w", id[:maxIDLength], maxIDLength, errdefs.ErrInvalidArgument)
-	}
-	joined := true // a separator may not come here
-	for i := range len(id) {
-		c := id[i]
-		switch {
-		case c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9':
-			joined = false
-		case (c == '-' || c == '_' || c == '.') && !joined:
-			joined = true
-		default:
-			return badID(id)
-		}
-	}
-	if joined {
-		return badID(id)
-	}
-	return nil
-}
-
-func badID(id string) error {
-	return fmt.Errorf("identifier %q: want letters and digits, in groups joined by one of - _ and .: %w", id, errdefs.ErrInvalidArgument)
-}
 
 // validateName checks a free text that serves as a key.
 func validateName(what, name string) error {

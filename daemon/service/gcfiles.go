@@ -107,6 +107,9 @@ func (s *Service) removeUnrecordedSnapshots(ctx context.Context, name string, d 
 	return err
 }
 
+// kindIngest is the kind of an ingest in listings of what was removed.
+const kindIngest = "ingest"
+
 // ingestExpiry is how long an ingest is kept that nobody writes to and no lease holds.
 const ingestExpiry = 24 * time.Hour
 
@@ -147,7 +150,7 @@ func (s *Service) expireIngests(ctx context.Context, now time.Time, out *tally) 
 			errs = errors.Join(errs, err)
 			continue
 		}
-		out.add(&cleatapi.Freed{Kind: metadata.KindIngest.String(), Namespace: ns, Name: ref, Bytes: st.Offset})
+		out.add(&cleatapi.Freed{Kind: kindIngest, Namespace: ns, Name: ref, Bytes: st.Offset})
 	}
 	return errs
 }

@@ -141,17 +141,6 @@ type Blob struct {
 func (m *Blob) Reset()      { *m = Blob{} }
 func (*Blob) ProtoMessage() {}
 
-type Ingest struct {
-	Ref              string   `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"`
-	Expected         string   `protobuf:"bytes,2,opt,name=expected,proto3" json:"expected,omitempty"`
-	Total            int64    `protobuf:"varint,3,opt,name=total,proto3" json:"total,omitempty"`
-	StartedAt        []uint64 `protobuf:"fixed64,4,rep,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
-	XXX_unrecognized []byte   `json:"-"`
-}
-
-func (m *Ingest) Reset()      { *m = Ingest{} }
-func (*Ingest) ProtoMessage() {}
-
 // Event is one in the outbox; its key is its number.
 type Event struct {
 	Timestamp        []uint64 `protobuf:"fixed64,1,rep,name=timestamp,proto3" json:"timestamp,omitempty"`
@@ -1024,60 +1013,6 @@ func (m *Blob) MarshalToSizedBuffer(dAtA []byte) (int, error) {
 	return len(dAtA) - i, nil
 }
 
-func (m *Ingest) Marshal() (dAtA []byte, err error) {
-	size := m.Size()
-	dAtA = make([]byte, size)
-	n, err := m.MarshalToSizedBuffer(dAtA[:size])
-	if err != nil {
-		return nil, err
-	}
-	return dAtA[:n], nil
-}
-
-func (m *Ingest) MarshalTo(dAtA []byte) (int, error) {
-	size := m.Size()
-	return m.MarshalToSizedBuffer(dAtA[:size])
-}
-
-func (m *Ingest) MarshalToSizedBuffer(dAtA []byte) (int, error) {
-	i := len(dAtA)
-	_ = i
-	var l int
-	_ = l
-	if m.XXX_unrecognized != nil {
-		i -= len(m.XXX_unrecognized)
-		copy(dAtA[i:], m.XXX_unrecognized)
-	}
-	if len(m.StartedAt) > 0 {
-		for iNdEx := len(m.StartedAt) - 1; iNdEx >= 0; iNdEx-- {
-			i -= 8
-			encoding_binary.LittleEndian.PutUint64(dAtA[i:], uint64(m.StartedAt[iNdEx]))
-			i--
-			dAtA[i] = 0x21
-		}
-	}
-	if m.Total != 0 {
-		i = encodeVarintRecords(dAtA, i, uint64(m.Total))
-		i--
-		dAtA[i] = 0x18
-	}
-	if len(m.Expected) > 0 {
-		i -= len(m.Expected)
-		copy(dAtA[i:], m.Expected)
-		i = encodeVarintRecords(dAtA, i, uint64(len(m.Expected)))
-		i--
-		dAtA[i] = 0x12
-	}
-	if len(m.Ref) > 0 {
-		i -= len(m.Ref)
-		copy(dAtA[i:], m.Ref)
-		i = encodeVarintRecords(dAtA, i, uint64(len(m.Ref)))
-		i--
-		dAtA[i] = 0xa
-	}
-	return len(dAtA) - i, nil
-}
-
 func (m *Event) Marshal() (dAtA []byte, err error) {
 	size := m.Size()
 	dAtA = make([]byte, size)
@@ -1518,32 +1453,6 @@ func (m *Blob) Size() (n int) {
 	}
 	if len(m.UpdatedAt) > 0 {
 		n += 9 * len(m.UpdatedAt)
-	}
-	if m.XXX_unrecognized != nil {
-		n += len(m.XXX_unrecognized)
-	}
-	return n
-}
-
-func (m *Ingest) Size() (n int) {
-	if m == nil {
-		return 0
-	}
-	var l int
-	_ = l
-	l = len(m.Ref)
-	if l > 0 {
-		n += 1 + l + sovRecords(uint64(l))
-	}
-	l = len(m.Expected)
-	if l > 0 {
-		n += 1 + l + sovRecords(uint64(l))
-	}
-	if m.Total != 0 {
-		n += 1 + sovRecords(uint64(m.Total))
-	}
-	if len(m.StartedAt) > 0 {
-		n += 9 * len(m.StartedAt)
 	}
 	if m.XXX_unrecognized != nil {
 		n += len(m.XXX_unrecognized)
@@ -4991,192 +4900,6 @@ func (m *Blob) Unmarshal(dAtA []byte) error {
 	}
 	return nil
 }
-func (m *Ingest) Unmarshal(dAtA []byte) error {
-	l := len(dAtA)
-	iNdEx := 0
-	for iNdEx < l {
-		preIndex := iNdEx
-		var wire uint64
-		for shift := uint(0); ; shift += 7 {
-			if shift >= 64 {
-				return ErrIntOverflowRecords
-			}
-			if iNdEx >= l {
-				return io.ErrUnexpectedEOF
-			}
-			b := dAtA[iNdEx]
-			iNdEx++
-			wire |= uint64(b&0x7F) << shift
-			if b < 0x80 {
-				break
-			}
-		}
-		fieldNum := int32(wire >> 3)
-		wireType := int(wire & 0x7)
-		if wireType == 4 {
-			return fmt.Errorf("proto: Ingest: wiretype end group for non-group")
-		}
-		if fieldNum <= 0 {
-			return fmt.Errorf("proto: Ingest: illegal tag %d (wire type %d)", fieldNum, wire)
-		}
-		switch fieldNum {
-		case 1:
-			if wireType != 2 {
-				return fmt.Errorf("proto: wrong wireType = %d for field Ref", wireType)
-			}
-			var stringLen uint64
-			for shift := uint(0); ; shift += 7 {
-				if shift >= 64 {
-					return ErrIntOverflowRecords
-				}
-				if iNdEx >= l {
-					return io.ErrUnexpectedEOF
-				}
-				b := dAtA[iNdEx]
-				iNdEx++
-				stringLen |= uint64(b&0x7F) << shift
-				if b < 0x80 {
-					break
-				}
-			}
-			intStringLen := int(stringLen)
-			if intStringLen < 0 {
-				return ErrInvalidLengthRecords
-			}
-			postIndex := iNdEx + intStringLen
-			if postIndex < 0 {
-				return ErrInvalidLengthRecords
-			}
-			if postIndex > l {
-				return io.ErrUnexpectedEOF
-			}
-			m.Ref = string(dAtA[iNdEx:postIndex])
-			iNdEx = postIndex
-		case 2:
-			if wireType != 2 {
-				return fmt.Errorf("proto: wrong wireType = %d for field Expected", wireType)
-			}
-			var stringLen uint64
-			for shift := uint(0); ; shift += 7 {
-				if shift >= 64 {
-					return ErrIntOverflowRecords
-				}
-				if iNdEx >= l {
-					return io.ErrUnexpectedEOF
-				}
-				b := dAtA[iNdEx]
-				iNdEx++
-				stringLen |= uint64(b&0x7F) << shift
-				if b < 0x80 {
-					break
-				}
-			}
-			intStringLen := int(stringLen)
-			if intStringLen < 0 {
-				return ErrInvalidLengthRecords
-			}
-			postIndex := iNdEx + intStringLen
-			if postIndex < 0 {
-				return ErrInvalidLengthRecords
-			}
-			if postIndex > l {
-				return io.ErrUnexpectedEOF
-			}
-			m.Expected = string(dAtA[iNdEx:postIndex])
-			iNdEx = postIndex
-		case 3:
-			if wireType != 0 {
-				return fmt.Errorf("proto: wrong wireType = %d for field Total", wireType)
-			}
-			m.Total = 0
-			for shift := uint(0); ; shift += 7 {
-				if shift >= 64 {
-					return ErrIntOverflowRecords
-				}
-				if iNdEx >= l {
-					return io.ErrUnexpectedEOF
-				}
-				b := dAtA[iNdEx]
-				iNdEx++
-				m.Total |= int64(b&0x7F) << shift
-				if b < 0x80 {
-					break
-				}
-			}
-		case 4:
-			if wireType == 1 {
-				var v uint64
-				if (iNdEx + 8) > l {
-					return io.ErrUnexpectedEOF
-				}
-				v = uint64(encoding_binary.LittleEndian.Uint64(dAtA[iNdEx:]))
-				iNdEx += 8
-				m.StartedAt = append(m.StartedAt, v)
-			} else if wireType == 2 {
-				var packedLen int
-				for shift := uint(0); ; shift += 7 {
-					if shift >= 64 {
-						return ErrIntOverflowRecords
-					}
-					if iNdEx >= l {
-						return io.ErrUnexpectedEOF
-					}
-					b := dAtA[iNdEx]
-					iNdEx++
-					packedLen |= int(b&0x7F) << shift
-					if b < 0x80 {
-						break
-					}
-				}
-				if packedLen < 0 {
-					return ErrInvalidLengthRecords
-				}
-				postIndex := iNdEx + packedLen
-				if postIndex < 0 {
-					return ErrInvalidLengthRecords
-				}
-				if postIndex > l {
-					return io.ErrUnexpectedEOF
-				}
-				var elementCount int
-				elementCount = packedLen / 8
-				if elementCount != 0 && len(m.StartedAt) == 0 {
-					m.StartedAt = make([]uint64, 0, elementCount)
-				}
-				for iNdEx < postIndex {
-					var v uint64
-					if (iNdEx + 8) > l {
-						return io.ErrUnexpectedEOF
-					}
-					v = uint64(encoding_binary.LittleEndian.Uint64(dAtA[iNdEx:]))
-					iNdEx += 8
-					m.StartedAt = append(m.StartedAt, v)
-				}
-			} else {
-				return fmt.Errorf("proto: wrong wireType = %d for field StartedAt", wireType)
-			}
-		default:
-			iNdEx = preIndex
-			skippy, err := skipRecords(dAtA[iNdEx:])
-			if err != nil {
-				return err
-			}
-			if (skippy < 0) || (iNdEx+skippy) < 0 {
-				return ErrInvalidLengthRecords
-			}
-			if (iNdEx + skippy) > l {
-				return io.ErrUnexpectedEOF
-			}
-			m.XXX_unrecognized = append(m.XXX_unrecognized, dAtA[iNdEx:iNdEx+skippy]...)
-			iNdEx += skippy
-		}
-	}
-
-	if iNdEx > l {
-		return io.ErrUnexpectedEOF
-	}
-	return nil
-}
 func (m *Event) Unmarshal(dAtA []byte) error {
 	l := len(dAtA)
 	iNdEx := 0
@@ -5586,14 +5309,6 @@ const (
 	BlobLabelsField    = 3
 	BlobCreatedAtField = 4
 	BlobUpdatedAtField = 5
-)
-
-// The numbers of the fields of Ingest.
-const (
-	IngestRefField       = 1
-	IngestExpectedField  = 2
-	IngestTotalField     = 3
-	IngestStartedAtField = 4
 )
 
 // The numbers of the fields of Event.
