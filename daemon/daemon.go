@@ -17,6 +17,7 @@ import (
 	"github.com/cleatproject/cleat/daemon/api"
 	"github.com/cleatproject/cleat/daemon/config"
 	"github.com/cleatproject/cleat/daemon/service"
+	"github.com/cleatproject/cleat/daemon/service/restart"
 	"github.com/cleatproject/cleat/events"
 	"github.com/cleatproject/cleat/image/registry"
 	"github.com/cleatproject/cleat/internal/hostproc"
@@ -68,6 +69,8 @@ func Run(ctx context.Context, cfg config.Config, ready func()) (err error) {
 		ready()
 	}
 	d.svc.Begin()
+	monitor := restart.Start(d.svc, log)
+	d.close.Push("close restart monitor", func() error { monitor.Close(); return nil })
 	select {
 	case <-ctx.Done():
 		log.Info("stopping; containers are left alone")

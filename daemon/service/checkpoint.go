@@ -47,7 +47,7 @@ func (s *Service) Checkpoint(ctx context.Context, t *runtime.Task, options *type
 	if err := findCRIU(); err != nil {
 		return nil, fmt.Errorf("checkpoint %s: %w", t.ID(), err)
 	}
-	c, err := s.container(ctx, t.Namespace(), t.ID())
+	c, err := s.Container(ctx, t.Namespace(), t.ID())
 	if err != nil {
 		return nil, err
 	}

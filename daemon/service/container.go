@@ -66,8 +66,8 @@ func dropContainer(tx *metadata.Tx, namespace, id string) error {
 	return announce.Add(tx, namespace, "/containers/delete", &apievents.ContainerDelete{ID: id})
 }
 
-// container loads a record.
-func (s *Service) container(ctx context.Context, namespace, id string) (c metadata.Container, err error) {
+// Container loads a record.
+func (s *Service) Container(ctx context.Context, namespace, id string) (c metadata.Container, err error) {
 	err = s.DB.View(ctx, func(tx *metadata.Tx) error {
 		c, err = tx.Containers(namespace).Get(id)
 		return err

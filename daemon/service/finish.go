@@ -35,7 +35,7 @@ func (s *Service) finish(ctx context.Context, namespace, id string) error {
 		return err
 	}
 	defer unlock()
-	c, err := s.container(ctx, namespace, id)
+	c, err := s.Container(ctx, namespace, id)
 	if errors.Is(err, errdefs.ErrNotFound) {
 		return nil // removed by a client meanwhile
 	}
@@ -79,7 +79,7 @@ func (s *Service) recordExit(ctx context.Context, namespace string, c metadata.C
 // Resume takes up, after a restart, every container that Run made: follows those that have a task,
 // and settles those that lost theirs with the machine's last run.
 func (s *Service) Resume(ctx context.Context) error {
-	namespaces, err := s.namespaces(ctx)
+	namespaces, err := s.Namespaces(ctx)
 	if err != nil {
 		return err
 	}
@@ -91,7 +91,7 @@ func (s *Service) Resume(ctx context.Context) error {
 	return nil
 }
 
-func (s *Service) namespaces(ctx context.Context) (names []string, err error) {
+func (s *Service) Namespaces(ctx context.Context) (names []string, err error) {
 	err = s.DB.View(ctx, func(tx *metadata.Tx) error {
 		list, err := tx.Namespaces().List()
 		for _, n := range list {
@@ -127,7 +127,7 @@ func (s *Service) resumeContainer(ctx context.Context, namespace, id string) err
 		return err
 	}
 	defer unlock()
-	c, err := s.container(ctx, namespace, id)
+	c, err := s.Container(ctx, namespace, id)
 	if err != nil {
 		return undo.Ignore(err, errdefs.ErrNotFound)
 	}
@@ -148,11 +148,11 @@ func (s *Service) resumeContainer(ctx context.Context, namespace, id string) err
 		return s.removeLocked(ctx, namespace, c, true)
 	}
 	// Its bundle went with a reboot: nobody knows how it ended.
-	return s.recordExit(ctx, namespace, c, r, &runExit{Status: unknownExit, At: time.Now().UTC()})
+	return s.recordExit(ctx, namespace, c, r, &runExit{Status: UnknownExit, At: time.Now().UTC()})
 }
 
-// unknownExit is the published status for an end that nobody saw.
-const unknownExit = 255
+// UnknownExit is the published status for an end that nobody saw.
+const UnknownExit = 255
 
 // Ran tells whether a container is on record as one that Run made and whose end is not known: its
 // task, should the bundle say otherwise, was committed. Without a database nothing is known of any,
@@ -161,7 +161,7 @@ func (s *Service) Ran(namespace, id string) bool {
 	if s.DB.Broken() != nil {
 		return true
 	}
-	c, err := s.container(s.ctx, namespace, id)
+	c, err := s.Container(s.ctx, namespace, id)
 	if err != nil {
 		return false
 	}
@@ -182,7 +182,7 @@ func (s *Service) Wait(ctx context.Context, namespace, id string) (runtime.Exit,
 	if e, ok := s.exits.get(namespace + "/" + id); ok {
 		return e, nil
 	}
-	c, err := s.container(ctx, namespace, id)
+	c, err := s.Container(ctx, namespace, id)
 	if err != nil {
 		return runtime.Exit{}, err
 	}
@@ -204,11 +204,9 @@ func (s *Service) Tidy(ctx context.Context) error {
 }
 
 // Begin takes up what an earlier daemon left, beside serving: containers made by Run, and
-// directories of snapshots that have no record. From here on garbage is collected, and containers
-// are restarted as their labels ask.
+// directories of snapshots that have no record. From here on garbage is collected.
 func (s *Service) Begin() {
 	s.wg.Go(func() { s.gc.loop(s.ctx) })
-	s.wg.Go(func() { s.monitorRestarts(s.ctx) })
 	s.wg.Go(func() { s.tendCgroups(s.ctx) })
 	s.wg.Go(func() {
 		for _, step := range s.recoveries() {

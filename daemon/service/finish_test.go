@@ -60,7 +60,7 @@ func TestResumeTakesAwayATaskWhoseExitIsOnRecord(t *testing.T) {
 	if list := s.Runtime.List(""); len(list) != 0 {
 		t.Errorf("%d tasks are left", len(list))
 	}
-	if r, err := s.container(t.Context(), "one", "c"); err != nil || r.ID != "c" {
+	if r, err := s.Container(t.Context(), "one", "c"); err != nil || r.ID != "c" {
 		t.Errorf("the record: %+v, %v", r, err)
 	}
 }

@@ -70,7 +70,7 @@ func mountNamespaceLives(proc, ns string) bool {
 // cleanMounts removes snapshots that were made for clients to mount and are mounted no more: the machine
 // or the client went away. Before the first request.
 func (s *Service) cleanMounts(ctx context.Context) error {
-	namespaces, err := s.namespaces(ctx)
+	namespaces, err := s.Namespaces(ctx)
 	if err != nil {
 		return err
 	}

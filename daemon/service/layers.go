@@ -123,7 +123,7 @@ func (l *layers) Remove(ctx context.Context, key string) error {
 
 // cleanUnpacks removes the snapshots of unpacks that a crash interrupted. Before the first request.
 func (s *Service) cleanUnpacks(ctx context.Context) error {
-	namespaces, err := s.namespaces(ctx)
+	namespaces, err := s.Namespaces(ctx)
 	if err != nil {
 		return err
 	}

@@ -31,7 +31,7 @@ type LogRange struct {
 // ReadLog returns a part of the log of a container, where it begins and the length of the log. Called by
 // daemon/api/native/native.go. A container without a log is errdefs.ErrFailedPrecondition.
 func (s *Service) ReadLog(ctx context.Context, namespace, id string, r LogRange) (data []byte, offset, size int64, err error) {
-	c, err := s.container(ctx, namespace, id)
+	c, err := s.Container(ctx, namespace, id)
 	if err != nil {
 		return nil, 0, 0, err
 	}

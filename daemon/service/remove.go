@@ -27,7 +27,7 @@ func (s *Service) Remove(ctx context.Context, namespace, id string, force bool, 
 		return err
 	}
 	defer unlock()
-	c, err := s.container(ctx, namespace, id)
+	c, err := s.Container(ctx, namespace, id)
 	if force && token == "" && errors.Is(err, errdefs.ErrNotFound) {
 		return s.removeStray(ctx, namespace, id, err)
 	}
@@ -85,22 +85,22 @@ func (s *Service) removeTask(ctx context.Context, t *runtime.Task, force bool) e
 			return fmt.Errorf("container %s is %s: %w",
 				t.ID(), StatusWord(info), reason.ContainerRunning)
 		}
-		return s.kill(ctx, t)
+		return s.KillAndDelete(ctx, t)
 	}
-	return undo.Ignore(s.deleteTask(ctx, t), errdefs.ErrNotFound)
+	return undo.Ignore(s.DeleteStopped(ctx, t), errdefs.ErrNotFound)
 }
 
-// deleteTask deletes a stopped task; its exit stays known for those who are about to ask.
-func (s *Service) deleteTask(ctx context.Context, t *runtime.Task) error {
+// DeleteStopped deletes a stopped task; its exit stays known for those who are about to ask.
+func (s *Service) DeleteStopped(ctx context.Context, t *runtime.Task) error {
 	s.exits.put(t.Namespace()+"/"+t.ID(), t.Info().Exit)
 	_, err := s.deleteTaskLocked(ctx, t)
 	return err
 }
 
-// kill ends a task by force and deletes it, the orderly way where its shim answers. A bounded number of tasks is
+// KillAndDelete ends a task by force and deletes it, the orderly way where its shim answers. A bounded number of tasks is
 // removed so at the same time: each takes several calls, and the exits of all that are killed at once would hold up
 // the deletions of the first.
-func (s *Service) kill(ctx context.Context, t *runtime.Task) error {
+func (s *Service) KillAndDelete(ctx context.Context, t *runtime.Task) error {
 	leave, err := s.removals.Enter(ctx)
 	if err != nil {
 		return fmt.Errorf("remove container %s: %w", t.ID(), err)
@@ -109,7 +109,7 @@ func (s *Service) kill(ctx context.Context, t *runtime.Task) error {
 	ctx, stop := t.Patience(ctx, killLimit)
 	defer stop()
 	if err = t.End(ctx); err == nil {
-		err = s.deleteTask(ctx, t)
+		err = s.DeleteStopped(ctx, t)
 	}
 	if err == nil || errors.Is(err, errdefs.ErrNotFound) {
 		return nil
@@ -168,7 +168,7 @@ func (s *Service) CleanLogs(ctx context.Context) error {
 	var errs error
 	for _, dir := range dirs {
 		namespace, id := filepath.Base(filepath.Dir(dir)), filepath.Base(dir)
-		if _, err := s.container(ctx, namespace, id); errors.Is(err, errdefs.ErrNotFound) {
+		if _, err := s.Container(ctx, namespace, id); errors.Is(err, errdefs.ErrNotFound) {
 			errs = errors.Join(errs, os.RemoveAll(dir))
 		}
 	}

@@ -37,6 +37,12 @@ type runExit struct {
 	OOM    bool      `json:"oom,omitempty"`
 }
 
+// Managed reports whether a container was made by Run: the service restarts, follows and removes it.
+func Managed(c metadata.Container) bool {
+	_, ok := c.Extensions[recordName]
+	return ok
+}
+
 // record reads the extension; nil for a container that a client made by other calls.
 func record(c metadata.Container) (*runRecord, error) {
 	ext, ok := c.Extensions[recordName]

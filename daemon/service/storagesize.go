@@ -130,7 +130,7 @@ func (s *Service) changeLimit(ctx context.Context, namespace, snapshotter string
 // restoreLimits sets the limits on record again, at start: a crash may have come between a limit's change
 // and its record's, and quotas may have been off for a while. What cannot be limited now is told.
 func (s *Service) restoreLimits(ctx context.Context) error {
-	namespaces, err := s.namespaces(ctx)
+	namespaces, err := s.Namespaces(ctx)
 	if err != nil {
 		return err
 	}

@@ -73,7 +73,7 @@ func (s *Service) CreateTask(ctx context.Context, namespace string, req TaskRequ
 // planTask completes a request by the container's record.
 func (s *Service) planTask(ctx context.Context, namespace string, req *TaskRequest) error {
 	l, o := &req.Launch, &req.Create
-	c, err := s.container(ctx, namespace, l.ID)
+	c, err := s.Container(ctx, namespace, l.ID)
 	if err != nil {
 		return err
 	}

@@ -1,17 +1,21 @@
-package service
+// Package restart starts and stops containers as the published labels containerd.io/restart.* ask.
+package restart
 
 import (
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strconv"
+	"sync"
 	"time"
 
 	apievents "github.com/containerd/containerd/api/events"
 	"github.com/containerd/errdefs"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/cleatproject/cleat/daemon/service"
 	"github.com/cleatproject/cleat/events"
 	"github.com/cleatproject/cleat/internal/undo"
 	"github.com/cleatproject/cleat/metadata"
@@ -37,26 +41,44 @@ type restartState struct {
 	started time.Time
 }
 
-// restarts starts and stops containers as their labels ask (restartpolicy.go). It acts upon events,
-// and at the daemon's start upon what it finds; only its own goroutine touches the states.
-type restarts struct {
-	s      *Service
+// Monitor starts and stops containers as their labels ask (policy.go). It acts on events, and at the
+// daemon's start on the containers it finds. The states belong to one goroutine.
+type Monitor struct {
+	svc    *service.Service
+	log    *slog.Logger
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+
 	states map[restartKey]*restartState
 	news   chan events.Event
 	found  chan restartKey // ended, or without a task, at the daemon's start
 	done   chan restartDone
 }
 
-// monitorRestarts runs until the Service closes.
-func (s *Service) monitorRestarts(ctx context.Context) {
-	r := &restarts{
-		s: s, states: make(map[restartKey]*restartState),
+// Start begins to monitor the containers of every namespace. Close the monitor before the
+// service.
+func Start(svc *service.Service, log *slog.Logger) *Monitor {
+	ctx, cancel := context.WithCancel(context.Background())
+	m := &Monitor{
+		svc: svc, log: log, cancel: cancel, states: make(map[restartKey]*restartState),
 		news: make(chan events.Event), found: make(chan restartKey), done: make(chan restartDone),
 	}
-	s.wg.Go(func() { r.listen(ctx) })
-	s.wg.Go(func() {
-		if err := r.find(ctx); err != nil && ctx.Err() == nil {
-			s.Log.Error("cannot look for containers to restart", "error", err)
+	m.wg.Go(func() { m.run(ctx) })
+	return m
+}
+
+// Close ends the monitor's goroutines and waits for them. Containers are left alone.
+func (m *Monitor) Close() {
+	m.cancel()
+	m.wg.Wait()
+}
+
+// run acts until ctx ends.
+func (m *Monitor) run(ctx context.Context) {
+	m.wg.Go(func() { m.listen(ctx) })
+	m.wg.Go(func() {
+		if err := m.find(ctx); err != nil && ctx.Err() == nil {
+			m.log.Error("cannot list containers to restart", "error", err)
 		}
 	})
 	timer := time.NewTimer(0)
@@ -65,49 +87,49 @@ func (s *Service) monitorRestarts(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case e := <-r.news:
-			r.note(e)
-		case k := <-r.found:
-			r.schedule(k, 0)
-		case d := <-r.done:
-			r.finished(d)
+		case e := <-m.news:
+			m.note(e)
+		case k := <-m.found:
+			m.schedule(k, 0)
+		case d := <-m.done:
+			m.finished(d)
 		case <-timer.C:
 		}
-		r.begin(ctx, time.Now())
-		timer.Reset(r.next(time.Now()))
+		m.begin(ctx, time.Now())
+		timer.Reset(m.next(time.Now()))
 	}
 }
 
 // listen hands on the events that matter.
-func (r *restarts) listen(ctx context.Context) {
+func (m *Monitor) listen(ctx context.Context) {
 	filters := []string{"topic==/tasks/exit", "topic==/containers/create", "topic==/containers/update", "topic==/containers/delete"}
 	for ctx.Err() == nil {
-		err := r.s.Subscribe(ctx, Subscription{Cursor: r.s.Events.Cursor(), Filters: filters}, func(e events.Event) error {
+		err := m.svc.Subscribe(ctx, service.Subscription{Cursor: m.svc.Events.Cursor(), Filters: filters}, func(e events.Event) error {
 			select {
-			case r.news <- e:
+			case m.news <- e:
 				return nil
 			case <-ctx.Done():
 				return ctx.Err()
 			}
 		})
 		if !errors.Is(err, errdefs.ErrOutOfRange) {
-			return // the Service closes
+			return // the service or the monitor closes
 		}
-		if err := r.find(ctx); err != nil && ctx.Err() == nil {
-			r.s.Log.Error("cannot look for containers to restart", "error", err)
+		if err := m.find(ctx); err != nil && ctx.Err() == nil {
+			m.log.Error("cannot list containers to restart", "error", err)
 		}
 	}
 }
 
 // find looks at every container that asks for something.
-func (r *restarts) find(ctx context.Context) error {
-	namespaces, err := r.s.namespaces(ctx)
+func (m *Monitor) find(ctx context.Context) error {
+	namespaces, err := m.svc.Namespaces(ctx)
 	if err != nil {
 		return err
 	}
 	for _, ns := range namespaces {
 		var list []metadata.Container
-		err := r.s.DB.View(ctx, func(tx *metadata.Tx) (err error) {
+		err := m.svc.DB.View(ctx, func(tx *metadata.Tx) (err error) {
 			list, err = tx.Containers(ns).List(fmt.Sprintf("labels.%q", labelRestartStatus))
 			return err
 		})
@@ -115,15 +137,15 @@ func (r *restarts) find(ctx context.Context) error {
 			return err
 		}
 		for _, c := range list {
-			r.s.wg.Go(func() { r.await(ctx, restartKey{ns, c.ID}) })
+			m.wg.Go(func() { m.await(ctx, restartKey{ns, c.ID}) })
 		}
 	}
 	return nil
 }
 
 // await reports a container once it is known not to run: its shim may not have told yet.
-func (r *restarts) await(ctx context.Context, k restartKey) {
-	if t, err := r.s.Runtime.Get(k.namespace, k.id); err == nil && t.Info().Status == types.Status_UNKNOWN {
+func (m *Monitor) await(ctx context.Context, k restartKey) {
+	if t, err := m.svc.Runtime.Get(k.namespace, k.id); err == nil && t.Info().Status == types.Status_UNKNOWN {
 		select {
 		case <-t.Exited():
 		case <-ctx.Done():
@@ -131,51 +153,51 @@ func (r *restarts) await(ctx context.Context, k restartKey) {
 		}
 	}
 	select {
-	case r.found <- k:
+	case m.found <- k:
 	case <-ctx.Done():
 	}
 }
 
-// note schedules a check for what an event tells.
-func (r *restarts) note(e events.Event) {
+// note schedules a check of the container that an event reports.
+func (m *Monitor) note(e events.Event) {
 	switch e.Topic {
 	case "/tasks/exit":
-		var m apievents.TaskExit
-		if proto.Unmarshal(e.Value, &m) != nil || m.GetID() != m.GetContainerID() {
+		var msg apievents.TaskExit
+		if proto.Unmarshal(e.Value, &msg) != nil || msg.GetID() != msg.GetContainerID() {
 			return
 		}
-		k := restartKey{e.Namespace, m.GetContainerID()}
-		st := r.states[k]
+		k := restartKey{e.Namespace, msg.GetContainerID()}
+		st := m.states[k]
 		if st == nil {
-			r.schedule(k, firstRestart)
+			m.schedule(k, firstRestart)
 			return
 		}
 		st.wait = nextRestart(st.wait, time.Since(st.started))
-		r.schedule(k, st.wait)
+		m.schedule(k, st.wait)
 	case "/containers/create":
-		var m apievents.ContainerCreate
-		if proto.Unmarshal(e.Value, &m) == nil {
-			r.schedule(restartKey{e.Namespace, m.GetID()}, settleTime)
+		var msg apievents.ContainerCreate
+		if proto.Unmarshal(e.Value, &msg) == nil {
+			m.schedule(restartKey{e.Namespace, msg.GetID()}, settleTime)
 		}
 	case "/containers/update":
-		var m apievents.ContainerUpdate
-		if proto.Unmarshal(e.Value, &m) == nil && m.GetLabels()[labelRestartStatus] != "" {
-			r.schedule(restartKey{e.Namespace, m.GetID()}, settleTime)
+		var msg apievents.ContainerUpdate
+		if proto.Unmarshal(e.Value, &msg) == nil && msg.GetLabels()[labelRestartStatus] != "" {
+			m.schedule(restartKey{e.Namespace, msg.GetID()}, settleTime)
 		}
 	case "/containers/delete":
-		var m apievents.ContainerDelete
-		if k := (restartKey{e.Namespace, m.GetID()}); proto.Unmarshal(e.Value, &m) == nil && r.states[k] != nil && !r.states[k].busy {
-			delete(r.states, k)
+		var msg apievents.ContainerDelete
+		if k := (restartKey{e.Namespace, msg.GetID()}); proto.Unmarshal(e.Value, &msg) == nil && m.states[k] != nil && !m.states[k].busy {
+			delete(m.states, k)
 		}
 	}
 }
 
 // schedule has a container looked at after a while, unless that is due sooner.
-func (r *restarts) schedule(k restartKey, after time.Duration) {
-	st := r.states[k]
+func (m *Monitor) schedule(k restartKey, after time.Duration) {
+	st := m.states[k]
 	if st == nil {
 		st = &restartState{}
-		r.states[k] = st
+		m.states[k] = st
 	}
 	if at := time.Now().Add(after); st.due.IsZero() || at.Before(st.due) {
 		st.due = at
@@ -183,20 +205,20 @@ func (r *restarts) schedule(k restartKey, after time.Duration) {
 }
 
 // begin starts the checks that are due.
-func (r *restarts) begin(ctx context.Context, now time.Time) {
-	for k, st := range r.states {
+func (m *Monitor) begin(ctx context.Context, now time.Time) {
+	for k, st := range m.states {
 		if st.busy || st.due.IsZero() || st.due.After(now) {
 			continue
 		}
 		st.busy, st.due = true, time.Time{}
 		failed := st.failed
-		r.s.wg.Go(func() {
-			started, err := r.s.restart(ctx, k.namespace, k.id, failed)
+		m.wg.Go(func() {
+			started, err := m.restart(ctx, k.namespace, k.id, failed)
 			if err != nil && ctx.Err() == nil {
-				r.s.Log.Error("cannot do what a container's restart labels ask for", "id", k.id, "namespace", k.namespace, "error", err)
+				m.log.Error("cannot do what a container's restart labels ask for", "id", k.id, "namespace", k.namespace, "error", err)
 			}
 			select {
-			case r.done <- restartDone{key: k, started: started, retry: err != nil && !errors.Is(err, errdefs.ErrInvalidArgument)}:
+			case m.done <- restartDone{key: k, started: started, retry: err != nil && !errors.Is(err, errdefs.ErrInvalidArgument)}:
 			case <-ctx.Done():
 			}
 		})
@@ -204,25 +226,25 @@ func (r *restarts) begin(ctx context.Context, now time.Time) {
 }
 
 // finished takes the report of a check. What needs no attention is forgotten.
-func (r *restarts) finished(d restartDone) {
-	st := r.states[d.key]
+func (m *Monitor) finished(d restartDone) {
+	st := m.states[d.key]
 	st.busy, st.failed = false, d.retry
 	switch {
 	case d.started:
 		st.started = time.Now()
 		return
 	case d.retry:
-		r.schedule(d.key, lastRestart)
+		m.schedule(d.key, lastRestart)
 	}
 	if st.due.IsZero() {
-		delete(r.states, d.key)
+		delete(m.states, d.key)
 	}
 }
 
 // next is how long until the next check is due.
-func (r *restarts) next(now time.Time) time.Duration {
+func (m *Monitor) next(now time.Time) time.Duration {
 	wait := time.Hour
-	for _, st := range r.states {
+	for _, st := range m.states {
 		if !st.busy && !st.due.IsZero() {
 			wait = min(wait, max(0, st.due.Sub(now)))
 		}
@@ -232,20 +254,20 @@ func (r *restarts) next(now time.Time) time.Duration {
 
 // restart looks at a container and does what its labels ask for; it reports whether it was started.
 // failed says that the last attempt took its task away and could not make another, which counts as an
-// end of the container. Containers of Run have a life of their own (finish.go) and are left alone.
-func (s *Service) restart(ctx context.Context, namespace, id string, failed bool) (bool, error) {
-	c, err := s.container(ctx, namespace, id)
+// end of the container. Containers of Run have a life of their own (daemon/service/finish.go) and are left alone.
+func (m *Monitor) restart(ctx context.Context, namespace, id string, failed bool) (bool, error) {
+	c, err := m.svc.Container(ctx, namespace, id)
 	if err != nil {
 		return false, undo.Ignore(err, errdefs.ErrNotFound)
 	}
-	if _, ran := c.Extensions[recordName]; ran {
+	if service.Managed(c) {
 		return false, nil
 	}
-	t, err := s.Runtime.Get(namespace, id)
+	t, err := m.svc.Runtime.Get(namespace, id)
 	if err != nil && !errors.Is(err, errdefs.ErrNotFound) {
 		return false, err
 	}
-	now := taskNow{ended: failed, status: unknownExit}
+	now := taskNow{ended: failed, status: service.UnknownExit}
 	if t != nil {
 		info := t.Info()
 		now = taskNow{exists: true, ended: info.Status == types.Status_STOPPED, status: info.Exit.Status}
@@ -255,14 +277,14 @@ func (s *Service) restart(ctx context.Context, namespace, id string, failed bool
 	case err != nil || action == restartNothing:
 		return false, err
 	case action == restartStop:
-		return false, s.kill(ctx, t)
+		return false, m.svc.KillAndDelete(ctx, t)
 	}
 	if t != nil {
-		if err := undo.Ignore(s.deleteTask(ctx, t), errdefs.ErrNotFound); err != nil {
+		if err := undo.Ignore(m.svc.DeleteStopped(ctx, t), errdefs.ErrNotFound); err != nil {
 			return false, err
 		}
 	}
-	err = s.startAgain(ctx, namespace, c)
+	err = m.startAgain(ctx, namespace, c)
 	if errors.Is(err, errdefs.ErrAlreadyExists) {
 		return false, nil // a client was faster
 	}
@@ -270,13 +292,13 @@ func (s *Service) restart(ctx context.Context, namespace, id string, failed bool
 }
 
 // startAgain counts the restart and makes a new task.
-func (s *Service) startAgain(ctx context.Context, namespace string, c metadata.Container) error {
+func (m *Monitor) startAgain(ctx context.Context, namespace string, c metadata.Container) error {
 	count, err := restartNumber(labelRestartCount, c.Labels[labelRestartCount])
 	if err != nil {
 		return err
 	}
 	update := metadata.Container{ID: c.ID, Labels: map[string]string{labelRestartCount: strconv.Itoa(count + 1)}}
-	if _, err := s.UpdateContainer(ctx, namespace, update, []string{"labels." + labelRestartCount}); err != nil {
+	if _, err := m.svc.UpdateContainer(ctx, namespace, update, []string{"labels." + labelRestartCount}); err != nil {
 		return err
 	}
 	log := c.Labels[labelRestartLog]
@@ -284,18 +306,18 @@ func (s *Service) startAgain(ctx context.Context, namespace string, c metadata.C
 	if err != nil {
 		return err
 	}
-	req := TaskRequest{Launch: runtime.LaunchOptions{ID: c.ID}, Create: runtime.CreateOptions{Stdout: log, Terminal: terminal}}
+	req := service.TaskRequest{Launch: runtime.LaunchOptions{ID: c.ID}, Create: runtime.CreateOptions{Stdout: log, Terminal: terminal}}
 	if !terminal {
 		req.Create.Stderr = log
 	}
-	t, err := s.CreateTask(ctx, namespace, req)
+	t, err := m.svc.CreateTask(ctx, namespace, req)
 	if err != nil {
 		return err
 	}
 	if _, err := t.Start(ctx); err != nil {
 		return errors.Join(fmt.Errorf("restart %s: %w", c.ID, err), t.Abandon(context.WithoutCancel(ctx)))
 	}
-	s.Log.Info("restarted a container", "id", c.ID, "namespace", namespace, "count", count+1)
+	m.log.Info("restarted a container", "id", c.ID, "namespace", namespace, "count", count+1)
 	return nil
 }
 
