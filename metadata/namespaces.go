@@ -1,6 +1,7 @@
 package metadata
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -167,4 +168,17 @@ func labelField(path []string, name string, m map[string]string) (string, bool) 
 	}
 	v, ok := m[strings.Join(path[1:], ".")]
 	return v, ok
+}
+
+// NamespaceNames returns the names of all namespaces, in order.
+func (db *DB) NamespaceNames(ctx context.Context) (names []string, err error) {
+	err = db.View(ctx, func(tx *Tx) error {
+		names = nil
+		list, err := tx.Namespaces().List()
+		for _, n := range list {
+			names = append(names, n.Name)
+		}
+		return err
+	})
+	return names, err
 }

@@ -150,7 +150,7 @@ func (g guard) ownRootfs(ctx context.Context, p *policy.Policy, ns string, c met
 	if c.SnapshotKey == "" {
 		return p.Refuse("rootfs", "the container has no snapshot")
 	}
-	own, err := g.svc.Mounts(ctx, ns, c.Snapshotter, c.SnapshotKey)
+	own, err := g.svc.Snapshots.Mounts(ctx, ns, c.Snapshotter, c.SnapshotKey)
 	if err != nil {
 		return err
 	}

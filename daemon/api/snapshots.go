@@ -23,7 +23,7 @@ func (s snapshots) Prepare(ctx context.Context, req *api.PrepareSnapshotRequest)
 	if err != nil {
 		return nil, err
 	}
-	mounts, err := s.svc.PrepareLayer(ctx, ns, req.GetSnapshotter(), metadata.Snapshot{
+	mounts, err := s.svc.Snapshots.PrepareLayer(ctx, ns, req.GetSnapshotter(), metadata.Snapshot{
 		Key: req.GetKey(), Parent: req.GetParent(), Kind: snapshot.KindActive, Labels: req.GetLabels(),
 	})
 	return &api.PrepareSnapshotResponse{Mounts: wire.ToMounts(mounts)}, err
@@ -34,7 +34,7 @@ func (s snapshots) View(ctx context.Context, req *api.ViewSnapshotRequest) (*api
 	if err != nil {
 		return nil, err
 	}
-	mounts, err := s.svc.Prepare(ctx, ns, req.GetSnapshotter(), metadata.Snapshot{
+	mounts, err := s.svc.Snapshots.Prepare(ctx, ns, req.GetSnapshotter(), metadata.Snapshot{
 		Key: req.GetKey(), Parent: req.GetParent(), Kind: snapshot.KindView, Labels: req.GetLabels(),
 	})
 	return &api.ViewSnapshotResponse{Mounts: wire.ToMounts(mounts)}, err
@@ -45,7 +45,7 @@ func (s snapshots) Mounts(ctx context.Context, req *api.MountsRequest) (*api.Mou
 	if err != nil {
 		return nil, err
 	}
-	mounts, err := s.svc.Mounts(ctx, ns, req.GetSnapshotter(), req.GetKey())
+	mounts, err := s.svc.Snapshots.Mounts(ctx, ns, req.GetSnapshotter(), req.GetKey())
 	if err != nil {
 		return nil, err
 	}
@@ -70,7 +70,7 @@ func (s snapshots) Commit(ctx context.Context, req *api.CommitSnapshotRequest) (
 			return nil, wire.Unsupported("commit snapshot "+req.GetKey(), "parent")
 		}
 	}
-	return &emptypb.Empty{}, s.svc.Commit(ctx, ns, req.GetSnapshotter(), req.GetName(), req.GetKey(), req.GetLabels())
+	return &emptypb.Empty{}, s.svc.Snapshots.Commit(ctx, ns, req.GetSnapshotter(), req.GetName(), req.GetKey(), req.GetLabels())
 }
 
 func (s snapshots) Remove(ctx context.Context, req *api.RemoveSnapshotRequest) (*emptypb.Empty, error) {
@@ -78,7 +78,7 @@ func (s snapshots) Remove(ctx context.Context, req *api.RemoveSnapshotRequest) (
 	if err != nil {
 		return nil, err
 	}
-	return &emptypb.Empty{}, s.svc.RemoveSnapshot(ctx, ns, req.GetSnapshotter(), req.GetKey())
+	return &emptypb.Empty{}, s.svc.Snapshots.Remove(ctx, ns, req.GetSnapshotter(), req.GetKey())
 }
 
 func (s snapshots) Stat(ctx context.Context, req *api.StatSnapshotRequest) (*api.StatSnapshotResponse, error) {
@@ -103,7 +103,7 @@ func (s snapshots) Update(ctx context.Context, req *api.UpdateSnapshotRequest) (
 		return nil, err
 	}
 	v := metadata.Snapshot{Key: req.GetInfo().GetName(), Labels: req.GetInfo().GetLabels()}
-	rec, err := s.svc.UpdateSnapshot(ctx, ns, req.GetSnapshotter(), v, req.GetUpdateMask().GetPaths())
+	rec, err := s.svc.Snapshots.Update(ctx, ns, req.GetSnapshotter(), v, req.GetUpdateMask().GetPaths())
 	if err != nil {
 		return nil, err
 	}
@@ -115,7 +115,7 @@ func (s snapshots) list(ctx context.Context, req *api.ListSnapshotsRequest, send
 	if err != nil {
 		return rpc.ToWire(err)
 	}
-	if err := s.svc.KnowsSnapshotter(req.GetSnapshotter()); err != nil {
+	if err := s.svc.Snapshots.Known(req.GetSnapshotter()); err != nil {
 		return rpc.ToWire(err)
 	}
 	var list []metadata.Snapshot
@@ -145,7 +145,7 @@ func (s snapshots) Usage(ctx context.Context, req *api.UsageRequest) (*api.Usage
 	if err != nil {
 		return nil, err
 	}
-	u, err := s.svc.SnapshotUsage(ctx, ns, req.GetSnapshotter(), req.GetKey())
+	u, err := s.svc.Snapshots.Usage(ctx, ns, req.GetSnapshotter(), req.GetKey())
 	if err != nil {
 		return nil, err
 	}
@@ -153,7 +153,7 @@ func (s snapshots) Usage(ctx context.Context, req *api.UsageRequest) (*api.Usage
 }
 
 func (s snapshots) Cleanup(ctx context.Context, req *api.CleanupRequest) (*emptypb.Empty, error) {
-	return &emptypb.Empty{}, s.svc.CleanSnapshotter(ctx, req.GetSnapshotter())
+	return &emptypb.Empty{}, s.svc.Snapshots.CleanDriver(ctx, req.GetSnapshotter())
 }
 
 type snapshotsGRPC struct {

@@ -27,7 +27,7 @@ func (d *doctor) checkContent(ctx context.Context, db *metadata.DB, store *conte
 	if err != nil {
 		return err
 	}
-	namespaces, err := namespaceNames(ctx, db)
+	namespaces, err := db.NamespaceNames(ctx)
 	if err != nil {
 		return err
 	}
@@ -168,20 +168,9 @@ func (p provider) ReaderAt(ctx context.Context, dg digest.Digest) (image.Blob, e
 	return p.Store.ReaderAt(ctx, dg)
 }
 
-func namespaceNames(ctx context.Context, db *metadata.DB) (names []string, err error) {
-	err = db.View(ctx, func(tx *metadata.Tx) error {
-		list, err := tx.Namespaces().List()
-		for _, n := range list {
-			names = append(names, n.Name)
-		}
-		return err
-	})
-	return names, err
-}
-
 // checkSnapshots compares the directories of snapshots with the records.
 func (d *doctor) checkSnapshots(ctx context.Context, db *metadata.DB) error {
-	namespaces, err := namespaceNames(ctx, db)
+	namespaces, err := db.NamespaceNames(ctx)
 	if err != nil {
 		return err
 	}

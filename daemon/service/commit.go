@@ -11,6 +11,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/cleatproject/cleat/archive"
+	"github.com/cleatproject/cleat/daemon/service/snapshots"
 	"github.com/cleatproject/cleat/image"
 	"github.com/cleatproject/cleat/image/registry"
 	"github.com/cleatproject/cleat/internal/undo"
@@ -181,13 +182,13 @@ func (s *Service) commitLayer(
 ) (layer madeLayer, err error) {
 	var u undo.Stack
 	defer func() { err = errors.Join(err, u.Run()) }()
-	right, err := s.Mounts(ctx, namespace, c.Snapshotter, c.SnapshotKey)
+	right, err := s.Snapshots.Mounts(ctx, namespace, c.Snapshotter, c.SnapshotKey)
 	if err != nil {
 		return layer, err
 	}
 	key := image.MakeRef()
 	hold.Snapshot(c.Snapshotter, key)
-	left, err := s.Prepare(ctx, namespace, c.Snapshotter, metadata.Snapshot{
+	left, err := s.Snapshots.Prepare(ctx, namespace, c.Snapshotter, metadata.Snapshot{
 		Key: key, Parent: rec.Parent, Kind: snapshot.KindView, Labels: map[string]string{labelUnpacking: "true"},
 	})
 	if err != nil {
@@ -196,18 +197,18 @@ func (s *Service) commitLayer(
 	u.Push("remove view", func() error {
 		ctx, cancel := undo.Context(ctx)
 		defer cancel()
-		return s.RemoveSnapshot(ctx, namespace, c.Snapshotter, key)
+		return s.Snapshots.Remove(ctx, namespace, c.Snapshotter, key)
 	})
 	if !noPause {
 		if err := s.freeze(ctx, &u, namespace, c.ID); err != nil {
 			return layer, fmt.Errorf("commit container %s: %w", c.ID, err)
 		}
 	}
-	owners, err := ownersOf(rec.Labels)
+	owners, err := snapshots.OwnersOf(rec.Labels)
 	if err != nil {
 		return layer, fmt.Errorf("commit container %s: %w", c.ID, err)
 	}
-	if owners.mapsWhatItReads(left, right) {
+	if owners.MapsWhatItReads(left, right) {
 		return layer, fmt.Errorf("commit container %s: the snapshotter %s cannot tell what its user namespace changed: %w", c.ID, c.Snapshotter, errdefs.ErrNotImplemented)
 	}
 	return s.diff(ctx, hold, namespace, DiffRequest{

@@ -16,6 +16,7 @@ import (
 
 	"github.com/cleatproject/cleat/archive"
 	"github.com/cleatproject/cleat/content"
+	"github.com/cleatproject/cleat/daemon/service/snapshots"
 	"github.com/cleatproject/cleat/image"
 	"github.com/cleatproject/cleat/metadata"
 	"github.com/cleatproject/cleat/mount"
@@ -48,7 +49,7 @@ type DiffRequest struct {
 	// Level of the compression; 0 is its default.
 	Level int
 	// owners are those that the right side's files were given; nil for none.
-	owners *ownerMap
+	owners *snapshots.Owners
 	// Latest, where it is set, takes the place of later times.
 	Latest time.Time
 	// live says that the right side is written to meanwhile, and nobody minds.
@@ -135,7 +136,7 @@ func writeDiff(ctx context.Context, w io.Writer, req DiffRequest, compression ar
 	plain := digest.Canonical.Digester()
 	opts := archive.DiffOptions{Latest: req.Latest, Live: req.live}
 	if req.owners != nil {
-		opts.Owners = req.owners.back
+		opts.Owners = req.owners.Back
 	}
 	err = image.Diff(ctx, io.MultiWriter(zw, plain.Hash()), req.Left, req.Right, opts)
 	// Closed either way: it has goroutines.

@@ -79,7 +79,7 @@ func (s *Service) recordExit(ctx context.Context, namespace string, c metadata.C
 // Resume takes up, after a restart, every container that Run made: follows those that have a task,
 // and settles those that lost theirs with the machine's last run.
 func (s *Service) Resume(ctx context.Context) error {
-	namespaces, err := s.Namespaces(ctx)
+	namespaces, err := s.DB.NamespaceNames(ctx)
 	if err != nil {
 		return err
 	}
@@ -89,17 +89,6 @@ func (s *Service) Resume(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-func (s *Service) Namespaces(ctx context.Context) (names []string, err error) {
-	err = s.DB.View(ctx, func(tx *metadata.Tx) error {
-		list, err := tx.Namespaces().List()
-		for _, n := range list {
-			names = append(names, n.Name)
-		}
-		return err
-	})
-	return names, err
 }
 
 func (s *Service) resumeNamespace(ctx context.Context, namespace string) error {
@@ -229,7 +218,7 @@ func (s *Service) recoveries() []recovery {
 	return []recovery{
 		{"resume frozen containers", s.thawLeft},
 		{"resume containers", s.Resume},
-		{"restore storage limits", s.restoreLimits},
-		{"clean up snapshots", s.CleanSnapshots},
+		{"restore storage limits", s.Snapshots.RestoreLimits},
+		{"clean up snapshots", s.Snapshots.Clean},
 	}
 }

@@ -87,7 +87,7 @@ func (s *Service) markFrozen(ctx context.Context, namespace, id, value string) e
 
 // thawLeft lets those go on that a daemon froze and died over. A shim that does not answer is waited for.
 func (s *Service) thawLeft(ctx context.Context) error {
-	namespaces, err := s.Namespaces(ctx)
+	namespaces, err := s.DB.NamespaceNames(ctx)
 	if err != nil {
 		return err
 	}

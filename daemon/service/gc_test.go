@@ -73,7 +73,7 @@ func TestCollectGarbageFreesWhatNobodySees(t *testing.T) {
 	shared := s.put(t, "one", "shared", nil)
 	s.put(t, "two", "shared", map[string]string{metadata.LabelRoot: "1"})
 	s.put(t, "one", "alone", nil)
-	_, err := s.Prepare(t.Context(), "one", overlay.Name, metadata.Snapshot{Key: "key", Kind: snapshot.KindActive})
+	_, err := s.Snapshots.Prepare(t.Context(), "one", overlay.Name, metadata.Snapshot{Key: "key", Kind: snapshot.KindActive})
 	must(t, err)
 	dry, err := s.Garbage(t.Context())
 	must(t, err)
@@ -111,7 +111,7 @@ func TestCollectionThatBreaksOffIsMadeUpFor(t *testing.T) {
 			s.put(t, "one", "kept", map[string]string{metadata.LabelRoot: "1"})
 			for i := range 5 {
 				s.put(t, "one", fmt.Sprint(i), nil)
-				_, err := s.Prepare(t.Context(), "one", overlay.Name, metadata.Snapshot{Key: fmt.Sprint(i), Kind: snapshot.KindActive})
+				_, err := s.Snapshots.Prepare(t.Context(), "one", overlay.Name, metadata.Snapshot{Key: fmt.Sprint(i), Kind: snapshot.KindActive})
 				must(t, err)
 			}
 			// The process ends after the records are gone, before a file is.

@@ -53,7 +53,7 @@ func (s *Service) removeFile(ctx context.Context, r metadata.Removed) (int64, er
 
 // removeCollected removes the directory of a snapshot whose record is gone.
 func (s *Service) removeCollected(ctx context.Context, r metadata.Removed) (int64, error) {
-	d, err := s.driver(r.Set)
+	d, err := s.Snapshots.Driver(r.Set)
 	if err != nil {
 		return 0, nil //nolint:nilerr // its directory is cleaned up where the driver works again
 	}

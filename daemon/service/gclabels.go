@@ -126,7 +126,7 @@ func (s *Service) keepSnapshot(ctx context.Context, namespace, snapshotter strin
 // that a client recorded which does not. It reads documents of those only that lack a label; what is
 // not unpacked lacks one, and is looked at with each start.
 func (s *Service) labelOldImages(ctx context.Context) error {
-	namespaces, err := s.Namespaces(ctx)
+	namespaces, err := s.DB.NamespaceNames(ctx)
 	if err != nil {
 		return err
 	}

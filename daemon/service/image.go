@@ -96,7 +96,7 @@ func (s *Service) unpack(
 	ctx context.Context, hold *metadata.Hold, namespace string, target ocispec.Descriptor, snapshotter string,
 	match platforms.MatchComparer, fetching *arrivals,
 ) (image.Unpacked, error) {
-	if _, err := s.driver(snapshotter); err != nil {
+	if _, err := s.Snapshots.Driver(snapshotter); err != nil {
 		return image.Unpacked{}, err
 	}
 	// Whoever wants the same waits and finds it done.

@@ -71,9 +71,9 @@ func (s *Service) MountImage(ctx context.Context, namespace string, req *cleatap
 	if req.Writable {
 		rec.Kind = snapshot.KindActive
 	}
-	mounts, err := s.Prepare(ctx, namespace, snapshotter, rec)
+	mounts, err := s.Snapshots.Prepare(ctx, namespace, snapshotter, rec)
 	if err == nil && ctx.Err() != nil { // nobody is there to mount it
-		err = errors.Join(ctx.Err(), s.RemoveSnapshot(context.WithoutCancel(ctx), namespace, snapshotter, rec.Key))
+		err = errors.Join(ctx.Err(), s.Snapshots.Remove(context.WithoutCancel(ctx), namespace, snapshotter, rec.Key))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("mount image %s: %w", img.Name, err)
@@ -142,7 +142,7 @@ func (s *Service) ImageMounts(ctx context.Context, namespace string) ([]*cleatap
 			Target: m.rec.Labels[labelMount], Image: m.rec.Labels[labelMountImage], Snapshotter: m.snapshotter, Key: m.rec.Key,
 			Writable: m.rec.Kind == snapshot.KindActive, CreatedAt: types.FromTime(m.rec.CreatedAt), MountNamespace: m.rec.Labels[labelMountNamespace],
 		}
-		if mounts, err := s.Mounts(ctx, namespace, m.snapshotter, m.rec.Key); err == nil { // else it is only listed
+		if mounts, err := s.Snapshots.Mounts(ctx, namespace, m.snapshotter, m.rec.Key); err == nil { // else it is only listed
 			out[i].Mounts = mountSteps(mounts, m.rec.Key)
 		}
 	}
@@ -179,7 +179,7 @@ func (s *Service) UnmountImage(ctx context.Context, namespace string, req *cleat
 
 func (s *Service) dropMount(ctx context.Context, namespace string, m mountRecord, remove bool) error {
 	if remove {
-		return s.RemoveSnapshot(ctx, namespace, m.snapshotter, m.rec.Key)
+		return s.Snapshots.Remove(ctx, namespace, m.snapshotter, m.rec.Key)
 	}
 	err := s.DB.Update(ctx, func(tx *metadata.Tx) error {
 		_, err := tx.Snapshots(namespace, m.snapshotter).Update(metadata.Snapshot{Key: m.rec.Key},

@@ -70,7 +70,7 @@ func mountNamespaceLives(proc, ns string) bool {
 // cleanMounts removes snapshots that were made for clients to mount and are mounted no more: the machine
 // or the client went away. Before the first request.
 func (s *Service) cleanMounts(ctx context.Context) error {
-	namespaces, err := s.Namespaces(ctx)
+	namespaces, err := s.DB.NamespaceNames(ctx)
 	if err != nil {
 		return err
 	}
@@ -84,7 +84,7 @@ func (s *Service) cleanMounts(ctx context.Context) error {
 				continue
 			}
 			s.Log.Info("removing the snapshot of an image that is mounted no more", "target", m.rec.Labels[labelMount], "key", m.rec.Key, "namespace", ns, "why", why)
-			if err := s.RemoveSnapshot(ctx, ns, m.snapshotter, m.rec.Key); err != nil {
+			if err := s.Snapshots.Remove(ctx, ns, m.snapshotter, m.rec.Key); err != nil {
 				errs = errors.Join(errs, fmt.Errorf("remove snapshot of a mount: %w", err))
 			}
 		}

@@ -91,7 +91,7 @@ func (l *layers) Exists(ctx context.Context, name string) (bool, error) {
 // Prepare implements image.Snapshots.
 func (l *layers) Prepare(ctx context.Context, key, parent string) ([]mount.Mount, error) {
 	l.hold.Snapshot(l.snapshotter, key)
-	return l.s.Prepare(ctx, l.namespace, l.snapshotter, metadata.Snapshot{
+	return l.s.Snapshots.Prepare(ctx, l.namespace, l.snapshotter, metadata.Snapshot{
 		Key: key, Parent: parent, Kind: snapshot.KindActive, Labels: map[string]string{labelUnpacking: "true"},
 	})
 }
@@ -99,7 +99,7 @@ func (l *layers) Prepare(ctx context.Context, key, parent string) ([]mount.Mount
 // Commit implements image.Snapshots.
 func (l *layers) Commit(ctx context.Context, name, key string) error {
 	l.hold.Snapshot(l.snapshotter, name)
-	return l.s.Commit(ctx, l.namespace, l.snapshotter, name, key, nil)
+	return l.s.Snapshots.Commit(ctx, l.namespace, l.snapshotter, name, key, nil)
 }
 
 // Layered implements image.Stacker.
@@ -110,7 +110,7 @@ func (l *layers) Layered() (userXattr, ok bool) {
 
 // CommitUpon implements image.Stacker.
 func (l *layers) CommitUpon(ctx context.Context, name, key, parent string) error {
-	return l.s.commit(ctx, l.namespace, l.snapshotter, name, key, func(snaps metadata.Snapshots, usage snapshot.Usage) error {
+	return l.s.Snapshots.CommitWith(ctx, l.namespace, l.snapshotter, name, key, func(snaps metadata.Snapshots, usage snapshot.Usage) error {
 		_, err := snaps.CommitUpon(name, key, parent, usage, nil)
 		return err
 	})
@@ -118,12 +118,12 @@ func (l *layers) CommitUpon(ctx context.Context, name, key, parent string) error
 
 // Remove implements image.Snapshots.
 func (l *layers) Remove(ctx context.Context, key string) error {
-	return l.s.RemoveSnapshot(ctx, l.namespace, l.snapshotter, key)
+	return l.s.Snapshots.Remove(ctx, l.namespace, l.snapshotter, key)
 }
 
 // cleanUnpacks removes the snapshots of unpacks that a crash interrupted. Before the first request.
 func (s *Service) cleanUnpacks(ctx context.Context) error {
-	namespaces, err := s.Namespaces(ctx)
+	namespaces, err := s.DB.NamespaceNames(ctx)
 	if err != nil {
 		return err
 	}
@@ -137,7 +137,7 @@ func (s *Service) cleanUnpacks(ctx context.Context) error {
 			})
 			errs = errors.Join(errs, err)
 			for _, v := range list {
-				errs = errors.Join(errs, s.RemoveSnapshot(ctx, ns, name, v.Key))
+				errs = errors.Join(errs, s.Snapshots.Remove(ctx, ns, name, v.Key))
 			}
 		}
 	}

@@ -3,9 +3,14 @@ package service
 import (
 	"cmp"
 	"context"
+	"slices"
 	"strings"
 
+	"github.com/containerd/errdefs"
+
+	"github.com/cleatproject/cleat/daemon/service/snapshots"
 	"github.com/cleatproject/cleat/internal/filters"
+	"github.com/cleatproject/cleat/internal/undo"
 	"github.com/cleatproject/cleat/metadata"
 	"github.com/cleatproject/cleat/proto/cleatapi"
 	"github.com/cleatproject/cleat/proto/types"
@@ -139,4 +144,27 @@ func (s *Service) Shims(namespace string) []*cleatapi.Shim {
 		})
 	}
 	return out
+}
+
+// addStorageSizes gives containers the limit of their storage as it is now. Only those are looked up that
+// were made with one.
+func (s *Service) addStorageSizes(ctx context.Context, list []*cleatapi.Container) error {
+	if !slices.ContainsFunc(list, func(v *cleatapi.Container) bool { return v.StorageSize != 0 }) {
+		return nil
+	}
+	return s.DB.View(ctx, func(tx *metadata.Tx) error {
+		for _, v := range list {
+			if v.StorageSize == 0 {
+				continue
+			}
+			rec, err := tx.Snapshots(v.Namespace, v.Snapshotter).Stat(v.SnapshotKey)
+			if err == nil {
+				v.StorageSize, err = snapshots.SizeLimit(rec)
+			}
+			if undo.Ignore(err, errdefs.ErrNotFound) != nil { // it may be on its way out
+				return err
+			}
+		}
+		return nil
+	})
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/cleatproject/cleat/daemon/service/snapshots"
 	"github.com/cleatproject/cleat/internal/undo"
 	"github.com/cleatproject/cleat/metadata"
 	"github.com/cleatproject/cleat/proto/reason"
@@ -133,7 +134,7 @@ func (s *Service) removeRecords(ctx context.Context, namespace string, c metadat
 		if r, err := record(c); err != nil || r == nil || c.SnapshotKey == "" {
 			return err // the snapshot is the client's own to remove
 		}
-		v, err := dropSnapshot(tx, namespace, c.Snapshotter, c.SnapshotKey)
+		v, err := snapshots.Drop(tx, namespace, c.Snapshotter, c.SnapshotKey)
 		if err == nil {
 			snap = &v
 		}
@@ -143,8 +144,8 @@ func (s *Service) removeRecords(ctx context.Context, namespace string, c metadat
 		return err
 	}
 	if snap != nil {
-		if d, err := s.driver(c.Snapshotter); err == nil {
-			s.removeDirectory(ctx, d, snap.ID)
+		if d, err := s.Snapshots.Driver(c.Snapshotter); err == nil {
+			s.Snapshots.RemoveDirectory(ctx, d, snap.ID)
 		}
 	}
 	s.removeLog(namespace, c.ID)

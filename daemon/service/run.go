@@ -13,6 +13,7 @@ import (
 	"github.com/containerd/errdefs"
 
 	"github.com/cleatproject/cleat/daemon/service/announce"
+	"github.com/cleatproject/cleat/daemon/service/snapshots"
 	"github.com/cleatproject/cleat/internal/identifier"
 	"github.com/cleatproject/cleat/internal/undo"
 	"github.com/cleatproject/cleat/metadata"
@@ -172,7 +173,7 @@ func (r *run) prepare(ctx context.Context) error {
 
 // prepareRootfs prepares the container's snapshot.
 func (r *run) prepareRootfs(ctx context.Context) error {
-	d, err := r.s.driver(r.container.Snapshotter)
+	d, err := r.s.Snapshots.Driver(r.container.Snapshotter)
 	if err != nil {
 		return err
 	}
@@ -181,19 +182,19 @@ func (r *run) prepareRootfs(ctx context.Context) error {
 		return fmt.Errorf("run %s: %w", r.req.ID, err)
 	}
 	if r.req.AutoRemove {
-		labels[labelVolatile] = "true"
+		labels[snapshots.LabelVolatile] = "true"
 	}
 	if size := r.req.StorageSize; size != 0 {
-		labels[labelStorageSize] = strconv.FormatInt(size, 10)
+		labels[snapshots.LabelStorageSize] = strconv.FormatInt(size, 10)
 	}
-	p, err := r.s.prepare(ctx, r.hold, &r.undo, d, r.namespace, metadata.Snapshot{
+	p, err := r.s.Snapshots.PrepareHeld(ctx, r.hold, &r.undo, d, r.namespace, metadata.Snapshot{
 		Key: r.container.SnapshotKey, Parent: r.image.chainID, Kind: snapshot.KindActive, Labels: labels,
 	})
 	if err != nil {
 		return err
 	}
-	r.snapshot, r.release = &p.record, p.release
-	r.create.Rootfs, err = r.s.taskMounts(ctx, &r.undo, r.namespace, r.req.ID, p.mounts)
+	r.snapshot, r.release = &p.Record, p.Release
+	r.create.Rootfs, err = r.s.taskMounts(ctx, &r.undo, r.namespace, r.req.ID, p.Mounts)
 	return err
 }
 
@@ -279,7 +280,7 @@ func (r *run) commit(ctx context.Context, t *runtime.Task) error {
 // createRecords puts container and snapshot on record.
 func (r *run) createRecords(tx *metadata.Tx) error {
 	if r.snapshot != nil {
-		if err := recordSnapshot(tx, r.namespace, r.container.Snapshotter, *r.snapshot); err != nil {
+		if err := snapshots.Record(tx, r.namespace, r.container.Snapshotter, *r.snapshot); err != nil {
 			return err
 		}
 	}
@@ -334,6 +335,6 @@ func (s *Service) dropRecords(tx *metadata.Tx, namespace string, c metadata.Cont
 	if c.SnapshotKey == "" {
 		return nil
 	}
-	_, err := dropSnapshot(tx, namespace, c.Snapshotter, c.SnapshotKey)
+	_, err := snapshots.Drop(tx, namespace, c.Snapshotter, c.SnapshotKey)
 	return undo.Ignore(err, errdefs.ErrNotFound)
 }

@@ -11,12 +11,8 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
-	"maps"
 	goruntime "runtime"
-	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -25,6 +21,7 @@ import (
 	"github.com/cleatproject/cleat/archive"
 	"github.com/cleatproject/cleat/content"
 	"github.com/cleatproject/cleat/daemon/service/blobs"
+	"github.com/cleatproject/cleat/daemon/service/snapshots"
 	"github.com/cleatproject/cleat/events"
 	"github.com/cleatproject/cleat/image"
 	"github.com/cleatproject/cleat/image/registry"
@@ -32,7 +29,6 @@ import (
 	"github.com/cleatproject/cleat/internal/keylock"
 	"github.com/cleatproject/cleat/metadata"
 	"github.com/cleatproject/cleat/mount/activation"
-	"github.com/cleatproject/cleat/proto/reason"
 	"github.com/cleatproject/cleat/runtime"
 	"github.com/cleatproject/cleat/snapshot"
 )
@@ -95,10 +91,10 @@ type Service struct {
 	// unpacking bounds the layers that all pulls and imports unpack at the same time.
 	unpacking *gate.Gate
 	blobs     *blobs.Store
+	// Snapshots are the snapshots of all namespaces.
+	Snapshots *snapshots.Store
 	gc        *collector
 	gcState   gcState // of the collector's goroutine
-	// limiting is held while the limit of a snapshot and its label change.
-	limiting sync.Mutex
 
 	ctx    context.Context //nolint:containedctx // the life of the Service's own goroutines
 	cancel context.CancelFunc
@@ -116,6 +112,7 @@ func New(cfg Config) *Service {
 	s.unpacking = gate.New("unpack a layer", unpacksAtOnce*goruntime.GOMAXPROCS(0), unpackLease)
 	s.gc = newCollector(cfg.GC, cfg.Log, s.collectGarbage)
 	s.blobs = blobs.New(cfg.DB, cfg.Content)
+	s.Snapshots = &snapshots.Store{DB: cfg.DB, Drivers: cfg.Snapshotters, Unavailable: cfg.Unavailable, Log: cfg.Log}
 	cfg.DB.Watch(s.gc.note)
 	return s
 }
@@ -150,26 +147,6 @@ func (s *Service) defaultSnapshotter(ctx context.Context, namespace string) (nam
 		return err
 	})
 	return name, err
-}
-
-// driver returns a snapshot driver by name.
-func (s *Service) driver(name string) (snapshot.Driver, error) {
-	if d, ok := s.Snapshotters[name]; ok {
-		return d, nil
-	}
-	if why := s.Unavailable[name]; why != nil {
-		return nil, reason.With(fmt.Errorf("snapshotter %s: %w", name, why), reason.SnapshotterUnavailable)
-	}
-	return nil, fmt.Errorf("snapshotter %q: no such snapshotter; available: %s: %w",
-		name, strings.Join(slices.Sorted(maps.Keys(s.Snapshotters)), ", "), reason.SnapshotterUnavailable)
-}
-
-// KnowsSnapshotter returns an error for a name that no driver has, working or not.
-func (s *Service) KnowsSnapshotter(name string) error {
-	if _, err := s.driver(name); err != nil && s.Unavailable[name] == nil {
-		return err
-	}
-	return nil
 }
 
 // Blobs returns the content store as a namespace sees it.

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"strings"
 
+	"github.com/cleatproject/cleat/daemon/service/snapshots"
 	"github.com/cleatproject/cleat/internal/rawjson"
 	"github.com/cleatproject/cleat/internal/userdb"
 )
@@ -93,4 +95,32 @@ func specArgs(spec []byte) []string {
 		return nil
 	}
 	return v.Process.Args
+}
+
+// ownerLabels are the labels of the snapshot for a container with a spec: none where that has no user
+// namespace, or joins one.
+func ownerLabels(spec []byte) (map[string]string, error) {
+	p, err := parseSpec(spec)
+	if err != nil {
+		return nil, err
+	}
+	labels := make(map[string]string)
+	for member, label := range map[string]string{"uidMappings": snapshots.LabelUIDMapping, "gidMappings": snapshots.LabelGIDMapping} {
+		var list []struct {
+			ContainerID uint32 `json:"containerID"`
+			HostID      uint32 `json:"hostID"`
+			Size        uint32 `json:"size"`
+		}
+		if err := p.linux.Get(member, &list); err != nil {
+			return nil, specError(err)
+		}
+		var ranges []string
+		for _, m := range list {
+			ranges = append(ranges, fmt.Sprintf("%d:%d:%d", m.ContainerID, m.HostID, m.Size))
+		}
+		if len(ranges) > 0 {
+			labels[label] = strings.Join(ranges, ",")
+		}
+	}
+	return labels, nil
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/cleatproject/cleat/daemon/service/snapshots"
 	"github.com/cleatproject/cleat/internal/userdb"
 )
 
@@ -72,4 +73,11 @@ func FuzzCompleteSpec(f *testing.F) {
 			t.Fatalf("%s", got)
 		}
 	})
+}
+
+func TestOwnerLabels_ListEachMapping(t *testing.T) {
+	made, err := ownerLabels([]byte(`{"linux":{"uidMappings":[{"containerID":0,"hostID":5,"size":1},{"containerID":1,"hostID":9,"size":2}],"gidMappings":[{"containerID":0,"hostID":5,"size":3}]}}`))
+	if err != nil || made[snapshots.LabelUIDMapping] != "0:5:1,1:9:2" || made[snapshots.LabelGIDMapping] != "0:5:3" {
+		t.Errorf("%v, %v", made, err)
+	}
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
+	"github.com/cleatproject/cleat/daemon/service/snapshots"
 	"github.com/cleatproject/cleat/metadata"
 	"github.com/cleatproject/cleat/snapshot"
 	"github.com/cleatproject/cleat/snapshot/btrfs"
@@ -62,7 +63,7 @@ func remembered(t *testing.T) (*Service, *remembering) {
 }
 
 func sized(key, size string) metadata.Snapshot {
-	return metadata.Snapshot{Key: key, Kind: snapshot.KindActive, Labels: map[string]string{labelStorageSize: size, "other": "1"}}
+	return metadata.Snapshot{Key: key, Kind: snapshot.KindActive, Labels: map[string]string{snapshots.LabelStorageSize: size, "other": "1"}}
 }
 
 func (s *Service) labels(t *testing.T, key string) (labels map[string]string) {
@@ -78,25 +79,25 @@ func (s *Service) labels(t *testing.T, key string) (labels map[string]string) {
 func TestStorageSizeOfNewSnapshots(t *testing.T) {
 	s, d := remembered(t)
 	for _, bad := range []string{"0", "-1", "1023k", "garbage", "9223372036854775808", "1e9"} {
-		_, err := s.Prepare(t.Context(), "one", overlay.Name, sized("key", bad))
-		if !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), labelStorageSize) {
+		_, err := s.Snapshots.Prepare(t.Context(), "one", overlay.Name, sized("key", bad))
+		if !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), snapshots.LabelStorageSize) {
 			t.Errorf("%q: %v", bad, err)
 		}
 	}
 	view := sized("key", "10GiB")
 	view.Kind = snapshot.KindView
-	if _, err := s.Prepare(t.Context(), "one", overlay.Name, view); !errdefs.IsInvalidArgument(err) {
+	if _, err := s.Snapshots.Prepare(t.Context(), "one", overlay.Name, view); !errdefs.IsInvalidArgument(err) {
 		t.Errorf("a view: %v", err)
 	}
 	if _, n := s.disk(t); n != 0 || len(d.limits) != 0 {
 		t.Errorf("%d snapshots, limits %v are left", n, d.limits)
 	}
-	_, err := s.Prepare(t.Context(), "one", overlay.Name, sized("none", ""))
+	_, err := s.Snapshots.Prepare(t.Context(), "one", overlay.Name, sized("none", ""))
 	must(t, err)
 	if len(d.limits) != 0 {
 		t.Errorf("an empty label limited it: %v", d.limits)
 	}
-	_, err = s.Prepare(t.Context(), "one", overlay.Name, sized("key", "10GiB"))
+	_, err = s.Snapshots.Prepare(t.Context(), "one", overlay.Name, sized("key", "10GiB"))
 	must(t, err)
 	if got := d.only(t); got != 10<<30 {
 		t.Errorf("the limit is %d", got)
@@ -106,14 +107,14 @@ func TestStorageSizeOfNewSnapshots(t *testing.T) {
 func TestStorageSizeChanges(t *testing.T) {
 	s, d := remembered(t)
 	for key, size := range map[string]string{"key": "10m", "free": ""} {
-		_, err := s.Prepare(t.Context(), "one", overlay.Name, sized(key, size))
+		_, err := s.Snapshots.Prepare(t.Context(), "one", overlay.Name, sized(key, size))
 		must(t, err)
 	}
 	update := func(key, size string, paths ...string) error {
-		_, err := s.UpdateSnapshot(t.Context(), "one", overlay.Name, sized(key, size), paths)
+		_, err := s.Snapshots.Update(t.Context(), "one", overlay.Name, sized(key, size), paths)
 		return err
 	}
-	path := "labels." + labelStorageSize
+	path := "labels." + snapshots.LabelStorageSize
 	crash := errors.New("crash")
 	for _, step := range []struct {
 		what, key, size string
@@ -141,14 +142,14 @@ func TestStorageSizeChanges(t *testing.T) {
 			t.Errorf("%s: %v", step.what, err)
 		}
 		d.fails = nil
-		if got := d.only(t); got != step.limit || s.labels(t, "key")[labelStorageSize] != step.label {
+		if got := d.only(t); got != step.limit || s.labels(t, "key")[snapshots.LabelStorageSize] != step.label {
 			t.Errorf("%s: the limit is %d, labels are %v", step.what, got, s.labels(t, "key"))
 		}
 	}
-	if s.labels(t, "free")[labelStorageSize] != "" {
+	if s.labels(t, "free")[snapshots.LabelStorageSize] != "" {
 		t.Errorf("labels say that there is a limit: %v", s.labels(t, "free"))
 	}
-	must(t, s.Commit(t.Context(), "one", overlay.Name, "layer", "key", nil))
+	must(t, s.Snapshots.Commit(t.Context(), "one", overlay.Name, "layer", "key", nil))
 	if err := update("layer", "60m", path); !errdefs.IsInvalidArgument(err) {
 		t.Errorf("a committed one: %v", err)
 	}
@@ -158,19 +159,19 @@ func TestStorageSizeChanges(t *testing.T) {
 func TestLimitsAreRestored(t *testing.T) {
 	s, d := remembered(t)
 	for key, size := range map[string]string{"key": "10m", "free": ""} {
-		_, err := s.Prepare(t.Context(), "one", overlay.Name, sized(key, size))
+		_, err := s.Snapshots.Prepare(t.Context(), "one", overlay.Name, sized(key, size))
 		must(t, err)
 	}
 	want := maps.Clone(d.limits)
 	for id := range d.limits {
 		d.limits[id] = 77 << 20
 	}
-	must(t, s.restoreLimits(t.Context()))
+	must(t, s.Snapshots.RestoreLimits(t.Context()))
 	if !maps.Equal(d.limits, want) {
 		t.Errorf("limits are %v, want %v", d.limits, want)
 	}
 	d.fails = errdefs.ErrFailedPrecondition
-	if err := s.restoreLimits(t.Context()); !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), "key") {
+	if err := s.Snapshots.RestoreLimits(t.Context()); !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), "key") {
 		t.Errorf("where there are no quotas any more: %v", err)
 	}
 }
@@ -179,12 +180,12 @@ func TestLimitsAreRestored(t *testing.T) {
 func TestStorageSizeWhereThereIsNone(t *testing.T) {
 	s, end := stored(t, snapshottest.On(t, "ext4")(t), metadata.CollectOptions{})
 	defer end()
-	_, err := s.Prepare(t.Context(), "one", overlay.Name, sized("key", "10m"))
+	_, err := s.Snapshots.Prepare(t.Context(), "one", overlay.Name, sized("key", "10m"))
 	if !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), "project quotas") {
 		t.Errorf("got %v", err)
 	}
 	s.Snapshotters[btrfs.Name] = cannotLimit{s.Snapshotters[overlay.Name]}
-	_, err = s.Prepare(t.Context(), "one", btrfs.Name, sized("key", "10m"))
+	_, err = s.Snapshots.Prepare(t.Context(), "one", btrfs.Name, sized("key", "10m"))
 	if !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), "cannot limit storage") {
 		t.Errorf("got %v", err)
 	}

@@ -93,7 +93,7 @@ func (s *Service) planTask(ctx context.Context, namespace string, req *TaskReque
 		l.Options = wireAny(c.Runtime.Options)
 	}
 	if len(o.Rootfs) == 0 && c.SnapshotKey != "" {
-		if o.Rootfs, err = s.Mounts(ctx, namespace, c.Snapshotter, c.SnapshotKey); err != nil {
+		if o.Rootfs, err = s.Snapshots.Mounts(ctx, namespace, c.Snapshotter, c.SnapshotKey); err != nil {
 			return err
 		}
 	}

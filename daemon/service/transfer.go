@@ -102,7 +102,7 @@ func (s *Service) unpacks(ctx context.Context, namespace string, list []Unpack) 
 	out := make([]unpackTo, len(list))
 	for i, u := range list {
 		out[i].snapshotter, out[i].required = cmp.Or(u.Snapshotter, def), u.Required
-		if _, err := s.driver(out[i].snapshotter); err != nil {
+		if _, err := s.Snapshots.Driver(out[i].snapshotter); err != nil {
 			return nil, err
 		}
 		if u.Platform != nil {

@@ -123,7 +123,7 @@ func (m *Monitor) listen(ctx context.Context) {
 
 // find looks at every container that asks for something.
 func (m *Monitor) find(ctx context.Context) error {
-	namespaces, err := m.svc.Namespaces(ctx)
+	namespaces, err := m.svc.DB.NamespaceNames(ctx)
 	if err != nil {
 		return err
 	}

@@ -1,4 +1,4 @@
-package service
+package snapshots
 
 import (
 	"context"
@@ -10,17 +10,16 @@ import (
 
 	"github.com/cleatproject/cleat/internal/undo"
 	"github.com/cleatproject/cleat/metadata"
-	"github.com/cleatproject/cleat/proto/cleatapi"
 	"github.com/cleatproject/cleat/snapshot"
 )
 
-// labelStorageSize on an active snapshot limits what it holds on disk: bytes, or a size such as 10GiB. The
+// LabelStorageSize on an active snapshot limits what it holds on disk: bytes, or a size such as 10GiB. The
 // file system keeps the limit; the label says that there is one, and how much.
-const labelStorageSize = "containerd.io/snapshot/cleat.storage-size"
+const LabelStorageSize = "containerd.io/snapshot/cleat.storage-size"
 
-// storageSize reads the label of a snapshot that is to be made; 0 where there is none.
-func storageSize(rec metadata.Snapshot) (int64, error) {
-	text, ok := rec.Labels[labelStorageSize]
+// SizeLimit reads the label of a snapshot that is to be made; 0 where there is none.
+func SizeLimit(rec metadata.Snapshot) (int64, error) {
+	text, ok := rec.Labels[LabelStorageSize]
 	if !ok || text == "" { // as for every label, an empty value is none
 		return 0, nil
 	}
@@ -29,7 +28,7 @@ func storageSize(rec metadata.Snapshot) (int64, error) {
 		err = fmt.Errorf("only an active snapshot is written to and can be limited, not a %s: %w", rec.Kind, errdefs.ErrInvalidArgument)
 	}
 	if err != nil {
-		return 0, fmt.Errorf("label %s: %w", labelStorageSize, err)
+		return 0, fmt.Errorf("label %s: %w", LabelStorageSize, err)
 	}
 	return bytes, nil
 }
@@ -45,7 +44,7 @@ func limited(d snapshot.Driver) (snapshot.Limited, error) {
 
 // makeDirectory has a driver make a snapshot with the limit that its labels ask for.
 func makeDirectory(ctx context.Context, d snapshot.Driver, id uint64, parents []uint64, rec metadata.Snapshot) error {
-	bytes, err := storageSize(rec)
+	bytes, err := SizeLimit(rec)
 	if err != nil {
 		return err
 	}
@@ -59,13 +58,13 @@ func makeDirectory(ctx context.Context, d snapshot.Driver, id uint64, parents []
 	return l.PrepareLimited(ctx, id, parents, bytes)
 }
 
-// UpdateSnapshot is called by daemon/api/snapshots.go: it changes labels, as metadata.Snapshots.Update
+// Update is called by daemon/api/snapshots.go: it changes labels, as metadata.Snapshots.Update
 // does, and with the label of a limit the limit. A snapshot that was made without a limit gets none.
-func (s *Service) UpdateSnapshot(
+func (s *Store) Update(
 	ctx context.Context, namespace, snapshotter string, v metadata.Snapshot, paths []string,
 ) (rec metadata.Snapshot, err error) {
 	revert := func() error { return nil }
-	if touches(paths, labelStorageSize) {
+	if touches(paths, LabelStorageSize) {
 		s.limiting.Lock()
 		defer s.limiting.Unlock()
 		if revert, err = s.changeLimit(ctx, namespace, snapshotter, v); err != nil {
@@ -88,7 +87,7 @@ func touches(paths []string, label string) bool {
 }
 
 // changeLimit makes the limit of a snapshot what the labels of v say, and returns how to take that back.
-func (s *Service) changeLimit(ctx context.Context, namespace, snapshotter string, v metadata.Snapshot) (revert func() error, err error) {
+func (s *Store) changeLimit(ctx context.Context, namespace, snapshotter string, v metadata.Snapshot) (revert func() error, err error) {
 	revert = func() error { return nil }
 	var rec metadata.Snapshot
 	err = s.DB.View(ctx, func(tx *metadata.Tx) (err error) {
@@ -100,18 +99,18 @@ func (s *Service) changeLimit(ctx context.Context, namespace, snapshotter string
 	}
 	old, next := rec, rec
 	next.Labels = v.Labels
-	if old.Labels[labelStorageSize] == next.Labels[labelStorageSize] {
+	if old.Labels[LabelStorageSize] == next.Labels[LabelStorageSize] {
 		return revert, nil
 	}
-	before, err := storageSize(old)
+	before, err := SizeLimit(old)
 	if err != nil {
 		return revert, err
 	}
-	after, err := storageSize(next)
+	after, err := SizeLimit(next)
 	if err != nil {
 		return revert, err
 	}
-	d, err := s.driver(snapshotter)
+	d, err := s.Driver(snapshotter)
 	if err != nil {
 		return revert, err
 	}
@@ -127,10 +126,10 @@ func (s *Service) changeLimit(ctx context.Context, namespace, snapshotter string
 	return revert, l.SetLimit(ctx, rec.ID, after)
 }
 
-// restoreLimits sets the limits on record again, at start: a crash may have come between a limit's change
+// RestoreLimits sets the limits on record again, at start: a crash may have come between a limit's change
 // and its record's, and quotas may have been off for a while. What cannot be limited now is told.
-func (s *Service) restoreLimits(ctx context.Context) error {
-	namespaces, err := s.Namespaces(ctx)
+func (s *Store) RestoreLimits(ctx context.Context) error {
+	namespaces, err := s.DB.NamespaceNames(ctx)
 	if err != nil {
 		return err
 	}
@@ -138,14 +137,14 @@ func (s *Service) restoreLimits(ctx context.Context) error {
 	defer s.limiting.Unlock()
 	var errs error
 	for _, ns := range namespaces {
-		for name, d := range s.Snapshotters {
+		for name, d := range s.Drivers {
 			l, ok := d.(snapshot.Limited)
 			if !ok {
 				continue
 			}
 			var list []metadata.Snapshot
 			err := s.DB.View(ctx, func(tx *metadata.Tx) (err error) {
-				list, err = tx.Snapshots(ns, name).List(`kind==active,labels."` + labelStorageSize + `"`)
+				list, err = tx.Snapshots(ns, name).List(`kind==active,labels."` + LabelStorageSize + `"`)
 				return err
 			})
 			errs = errors.Join(errs, err)
@@ -158,7 +157,7 @@ func (s *Service) restoreLimits(ctx context.Context) error {
 }
 
 func restoreLimit(ctx context.Context, l snapshot.Limited, rec metadata.Snapshot) error {
-	bytes, err := storageSize(rec)
+	bytes, err := SizeLimit(rec)
 	if err == nil {
 		err = undo.Ignore(l.SetLimit(ctx, rec.ID, bytes), errdefs.ErrNotFound) // it was removed meanwhile
 	}
@@ -166,27 +165,4 @@ func restoreLimit(ctx context.Context, l snapshot.Limited, rec metadata.Snapshot
 		return fmt.Errorf("limit of snapshot %s: %w", rec.Key, err)
 	}
 	return nil
-}
-
-// addStorageSizes gives containers the limit of their storage as it is now. Only those are looked up that
-// were made with one.
-func (s *Service) addStorageSizes(ctx context.Context, list []*cleatapi.Container) error {
-	if !slices.ContainsFunc(list, func(v *cleatapi.Container) bool { return v.StorageSize != 0 }) {
-		return nil
-	}
-	return s.DB.View(ctx, func(tx *metadata.Tx) error {
-		for _, v := range list {
-			if v.StorageSize == 0 {
-				continue
-			}
-			rec, err := tx.Snapshots(v.Namespace, v.Snapshotter).Stat(v.SnapshotKey)
-			if err == nil {
-				v.StorageSize, err = storageSize(rec)
-			}
-			if undo.Ignore(err, errdefs.ErrNotFound) != nil { // it may be on its way out
-				return err
-			}
-		}
-		return nil
-	})
 }

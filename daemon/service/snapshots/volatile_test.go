@@ -1,4 +1,4 @@
-package service
+package snapshots
 
 import (
 	"os"
@@ -15,7 +15,7 @@ func TestThrowAwaySnapshotsAreVolatile(t *testing.T) {
 	low, up, work := t.TempDir(), t.TempDir(), t.TempDir()
 	m := []mount.Mount{{Type: "overlay", Source: "overlay", Options: []string{"index=off", "workdir=" + work, "upperdir=" + up, "lowerdir=" + low}}}
 	for value, want := range map[string]bool{"true": true, "false": false, "": false} {
-		rec := metadata.Snapshot{Kind: snapshot.KindActive, Labels: map[string]string{labelVolatile: value}}
+		rec := metadata.Snapshot{Kind: snapshot.KindActive, Labels: map[string]string{LabelVolatile: value}}
 		got, err := fit(t.Context(), m, rec, true)
 		must(t, err)
 		if slices.Contains(got[0].Options, "volatile") != want || slices.Contains(m[0].Options, "volatile") {
@@ -45,5 +45,12 @@ func TestThrowAwaySnapshotsAreVolatile(t *testing.T) {
 func TestKernelFrom(t *testing.T) {
 	if !kernelFrom(5, 6) || !kernelFrom(4, 99) || kernelFrom(99, 0) {
 		t.Error("versions are compared wrongly")
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
 	}
 }

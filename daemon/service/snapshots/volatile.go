@@ -1,4 +1,4 @@
-package service
+package snapshots
 
 import (
 	"fmt"
@@ -9,10 +9,10 @@ import (
 	"github.com/cleatproject/cleat/mount"
 )
 
-// labelVolatile on a snapshot says that nobody will miss it after a crash of the machine. An overlay then
+// LabelVolatile on a snapshot says that nobody will miss it after a crash of the machine. An overlay then
 // never waits for the disk: not for a container's fsync, and not when it is unmounted, which would wait
 // for everybody's writes. The kernel mounts such an overlay once, and refuses it from then on.
-const labelVolatile = "containerd.io/snapshot/overlay.volatile"
+const LabelVolatile = "containerd.io/snapshot/overlay.volatile"
 
 const volatileOption = "volatile"
 

@@ -1,4 +1,4 @@
-package service
+package snapshots
 
 import (
 	"context"
@@ -25,12 +25,12 @@ import (
 // Labels by which a snapshot is made for a user namespace, "CONTAINER:HOST:SIZE" or several of these separated
 // by commas, as published.
 const (
-	labelUIDMapping = "containerd.io/snapshot/uidmapping"
-	labelGIDMapping = "containerd.io/snapshot/gidmapping"
+	LabelUIDMapping = "containerd.io/snapshot/uidmapping"
+	LabelGIDMapping = "containerd.io/snapshot/gidmapping"
 )
 
-// ownerMap maps the ids of an image's files to those that a user namespace gives its users.
-type ownerMap struct {
+// Owners maps the ids of an image's files to those that a user namespace gives its users.
+type Owners struct {
 	uid, gid idRanges
 	options  []string // by which a mount does it
 }
@@ -60,49 +60,21 @@ func (rs idRanges) back(id uint32) uint32 {
 	return id
 }
 
-// ownersOf reads the labels of a snapshot; nil where it is not made for a user namespace.
-func ownersOf(labels map[string]string) (*ownerMap, error) {
-	uid, gid := labels[labelUIDMapping], labels[labelGIDMapping]
+// OwnersOf reads the labels of a snapshot; nil where it is not made for a user namespace.
+func OwnersOf(labels map[string]string) (*Owners, error) {
+	uid, gid := labels[LabelUIDMapping], labels[LabelGIDMapping]
 	if uid == "" && gid == "" {
 		return nil, nil //nolint:nilnil // there are none
 	}
-	o := &ownerMap{options: []string{"uidmap=" + uid, "gidmap=" + gid}}
+	o := &Owners{options: []string{"uidmap=" + uid, "gidmap=" + gid}}
 	var err error
 	if o.uid, err = parseRanges(uid); err == nil {
 		o.gid, err = parseRanges(gid)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("labels %s and %s: %w", labelUIDMapping, labelGIDMapping, err)
+		return nil, fmt.Errorf("labels %s and %s: %w", LabelUIDMapping, LabelGIDMapping, err)
 	}
 	return o, nil
-}
-
-// ownerLabels are the labels of the snapshot for a container with a spec: none where that has no user
-// namespace, or joins one.
-func ownerLabels(spec []byte) (map[string]string, error) {
-	p, err := parseSpec(spec)
-	if err != nil {
-		return nil, err
-	}
-	labels := make(map[string]string)
-	for member, label := range map[string]string{"uidMappings": labelUIDMapping, "gidMappings": labelGIDMapping} {
-		var list []struct {
-			ContainerID uint32 `json:"containerID"`
-			HostID      uint32 `json:"hostID"`
-			Size        uint32 `json:"size"`
-		}
-		if err := p.linux.Get(member, &list); err != nil {
-			return nil, specError(err)
-		}
-		var ranges []string
-		for _, m := range list {
-			ranges = append(ranges, fmt.Sprintf("%d:%d:%d", m.ContainerID, m.HostID, m.Size))
-		}
-		if len(ranges) > 0 {
-			labels[label] = strings.Join(ranges, ",")
-		}
-	}
-	return labels, nil
 }
 
 // maxRanges is how many the kernel takes.
@@ -154,10 +126,10 @@ func parseRange(text string) (r idRange, err error) {
 // A user namespace's owners are mapped by the kernel where it can: for the layers below an overlay, and
 // for views. Otherwise the files of the snapshot are given to them, once, when it is made.
 func fit(ctx context.Context, mounts []mount.Mount, rec metadata.Snapshot, made bool) ([]mount.Mount, error) {
-	if rec.Labels[labelVolatile] == "true" {
+	if rec.Labels[LabelVolatile] == "true" {
 		mounts = throwAway(mounts)
 	}
-	owners, err := ownersOf(rec.Labels)
+	owners, err := OwnersOf(rec.Labels)
 	if owners == nil || err != nil {
 		return mounts, err
 	}
@@ -177,7 +149,7 @@ func fit(ctx context.Context, mounts []mount.Mount, rec metadata.Snapshot, made 
 }
 
 // byMount returns mounts that map owners; nil where the kernel cannot.
-func (o *ownerMap) byMount(mounts []mount.Mount, kind snapshot.Kind) []mount.Mount {
+func (o *Owners) byMount(mounts []mount.Mount, kind snapshot.Kind) []mount.Mount {
 	if len(mounts) != 1 {
 		return nil
 	}
@@ -197,7 +169,7 @@ func (o *ownerMap) byMount(mounts []mount.Mount, kind snapshot.Kind) []mount.Mou
 }
 
 // give changes the owner of one file.
-func (o *ownerMap) give(path string) error {
+func (o *Owners) give(path string) error {
 	var st unix.Stat_t
 	if err := unix.Lstat(path, &st); err != nil {
 		return &os.PathError{Op: "lstat", Path: path, Err: err}
@@ -234,7 +206,7 @@ const (
 )
 
 // capabilities makes a file's capabilities those that root in the user namespace can use.
-func (o *ownerMap) capabilities(value []byte) []byte {
+func (o *Owners) capabilities(value []byte) []byte {
 	if len(value) != 20 || binary.LittleEndian.Uint32(value)&capVersionMask != capVersionSecond {
 		return value
 	}
@@ -243,8 +215,8 @@ func (o *ownerMap) capabilities(value []byte) []byte {
 	return binary.LittleEndian.AppendUint32(out, o.uid.to(0))
 }
 
-// back gives owner and capabilities of a file what they were for, for DiffOptions.Owners.
-func (o *ownerMap) back(uid, gid uint32, caps string) (newUID, newGID uint32, newCaps string) {
+// Back gives owner and capabilities of a file what they were for, for DiffOptions.Owners.
+func (o *Owners) Back(uid, gid uint32, caps string) (newUID, newGID uint32, newCaps string) {
 	value := []byte(caps)
 	if len(value) == 24 && binary.LittleEndian.Uint32(value)&capVersionMask == capVersionThird && binary.LittleEndian.Uint32(value[20:]) == o.uid.to(0) {
 		value = value[:20]
@@ -253,9 +225,9 @@ func (o *ownerMap) back(uid, gid uint32, caps string) (newUID, newGID uint32, ne
 	return o.uid.back(uid), o.gid.back(gid), string(value)
 }
 
-// mapsWhatItReads tells whether a difference of these mounts would see files through a mount that maps owners,
+// MapsWhatItReads tells whether a difference of these mounts would see files through a mount that maps owners,
 // and their owners mapped twice. That is not so for what stands in an overlay's upper directory.
-func (o *ownerMap) mapsWhatItReads(left, right []mount.Mount) bool {
+func (o *Owners) MapsWhatItReads(left, right []mount.Mount) bool {
 	if o == nil || image.ReadsUpperAlone(left, right) {
 		return false
 	}
@@ -263,7 +235,7 @@ func (o *ownerMap) mapsWhatItReads(left, right []mount.Mount) bool {
 }
 
 // giveAll changes the owner of every file of a snapshot, each once, however many names it has.
-func (o *ownerMap) giveAll(ctx context.Context, mounts []mount.Mount) (err error) {
+func (o *Owners) giveAll(ctx context.Context, mounts []mount.Mount) (err error) {
 	dir, err := os.MkdirTemp("", "cleat-owners-")
 	if err != nil {
 		return fmt.Errorf("make mount point: %w", err)

@@ -1,4 +1,4 @@
-package service
+package snapshots
 
 import (
 	"context"
@@ -17,15 +17,15 @@ import (
 
 // prepared is a snapshot whose directory exists and whose record does not yet.
 type prepared struct {
-	record  metadata.Snapshot
-	mounts  []mount.Mount
-	release func()
+	Record  metadata.Snapshot
+	Mounts  []mount.Mount
+	Release func()
 }
 
-// prepare makes the directory of a snapshot upon parent and pushes its removal. Call release once
+// PrepareHeld makes the directory of a snapshot on top of parent and pushes its removal. Call release once
 // the record is committed or the directory is gone; pushed as well. The parent is held.
-func (s *Service) prepare(ctx context.Context, hold *metadata.Hold, u *undo.Stack, d snapshot.Driver, namespace string, rec metadata.Snapshot) (*prepared, error) {
-	if _, err := storageSize(rec); err != nil {
+func (s *Store) PrepareHeld(ctx context.Context, hold *metadata.Hold, u *undo.Stack, d snapshot.Driver, namespace string, rec metadata.Snapshot) (*prepared, error) {
+	if _, err := SizeLimit(rec); err != nil {
 		return nil, fmt.Errorf("prepare snapshot %s: %w", rec.Key, err)
 	}
 	hold.Snapshot(d.Name(), rec.Parent)
@@ -55,12 +55,12 @@ func (s *Service) prepare(ctx context.Context, hold *metadata.Hold, u *undo.Stac
 		return nil, fmt.Errorf("mounts of snapshot %s: %w", rec.Key, err)
 	}
 	rec.ID = id
-	return &prepared{record: rec, mounts: mounts, release: release}, nil
+	return &prepared{Record: rec, Mounts: mounts, Release: release}, nil
 }
 
 // Prepare makes an active snapshot or a view and returns its mounts.
-func (s *Service) Prepare(ctx context.Context, namespace, snapshotter string, rec metadata.Snapshot) (_ []mount.Mount, err error) {
-	d, err := s.driver(snapshotter)
+func (s *Store) Prepare(ctx context.Context, namespace, snapshotter string, rec metadata.Snapshot) (_ []mount.Mount, err error) {
+	d, err := s.Driver(snapshotter)
 	if err != nil {
 		return nil, err
 	}
@@ -68,19 +68,19 @@ func (s *Service) Prepare(ctx context.Context, namespace, snapshotter string, re
 	defer hold.Release()
 	var u undo.Stack
 	defer func() { err = errors.Join(err, u.Run()) }()
-	p, err := s.prepare(ctx, hold, &u, d, namespace, rec)
+	p, err := s.PrepareHeld(ctx, hold, &u, d, namespace, rec)
 	if err != nil {
 		return nil, err
 	}
 	err = s.DB.Update(ctx, func(tx *metadata.Tx) error {
-		return recordSnapshot(tx, namespace, snapshotter, p.record)
+		return Record(tx, namespace, snapshotter, p.Record)
 	})
 	if err != nil {
 		return nil, err
 	}
 	u.Release()
-	p.release()
-	return p.mounts, nil
+	p.Release()
+	return p.Mounts, nil
 }
 
 // labelSnapshotRef on an active snapshot that is asked for names the committed one that it is to become, as
@@ -89,9 +89,9 @@ const labelSnapshotRef = "containerd.io/snapshot.ref"
 
 // PrepareLayer is called by daemon/api/snapshots.go: Prepare of an active snapshot, which may be for a layer. Already
 // exists if that was unpacked before, which spares the client its fetch; the lease then holds it.
-func (s *Service) PrepareLayer(ctx context.Context, namespace, snapshotter string, rec metadata.Snapshot) ([]mount.Mount, error) {
+func (s *Store) PrepareLayer(ctx context.Context, namespace, snapshotter string, rec metadata.Snapshot) ([]mount.Mount, error) {
 	if target := rec.Labels[labelSnapshotRef]; target != "" {
-		if err := s.KnowsSnapshotter(snapshotter); err != nil {
+		if err := s.Known(snapshotter); err != nil {
 			return nil, err
 		}
 		err := s.DB.Update(ctx, func(tx *metadata.Tx) error {
@@ -107,8 +107,8 @@ func (s *Service) PrepareLayer(ctx context.Context, namespace, snapshotter strin
 	return s.Prepare(ctx, namespace, snapshotter, rec)
 }
 
-// recordSnapshot puts a prepared snapshot on record. A view is not announced, as no client is to unpack to it.
-func recordSnapshot(tx *metadata.Tx, namespace, snapshotter string, rec metadata.Snapshot) error {
+// Record puts a prepared snapshot on record. A view is not announced, as no client is to unpack to it.
+func Record(tx *metadata.Tx, namespace, snapshotter string, rec metadata.Snapshot) error {
 	if _, err := tx.Snapshots(namespace, snapshotter).Create(rec); err != nil || rec.Kind == snapshot.KindView {
 		return err
 	}
@@ -117,8 +117,8 @@ func recordSnapshot(tx *metadata.Tx, namespace, snapshotter string, rec metadata
 	})
 }
 
-// dropSnapshot takes a snapshot's record away and returns it.
-func dropSnapshot(tx *metadata.Tx, namespace, snapshotter, key string) (metadata.Snapshot, error) {
+// Drop deletes the record of a snapshot and returns it.
+func Drop(tx *metadata.Tx, namespace, snapshotter, key string) (metadata.Snapshot, error) {
 	rec, err := tx.Snapshots(namespace, snapshotter).Remove(key)
 	if err != nil {
 		return rec, err
@@ -127,8 +127,8 @@ func dropSnapshot(tx *metadata.Tx, namespace, snapshotter, key string) (metadata
 }
 
 // Mounts returns how to mount an active snapshot or view.
-func (s *Service) Mounts(ctx context.Context, namespace, snapshotter, key string) ([]mount.Mount, error) {
-	d, err := s.driver(snapshotter)
+func (s *Store) Mounts(ctx context.Context, namespace, snapshotter, key string) ([]mount.Mount, error) {
+	d, err := s.Driver(snapshotter)
 	if err != nil {
 		return nil, err
 	}
@@ -159,18 +159,18 @@ func (s *Service) Mounts(ctx context.Context, namespace, snapshotter, key string
 }
 
 // Commit turns an active snapshot into a committed one called name.
-func (s *Service) Commit(ctx context.Context, namespace, snapshotter, name, key string, labels map[string]string) error {
-	return s.commit(ctx, namespace, snapshotter, name, key, func(snaps metadata.Snapshots, usage snapshot.Usage) error {
+func (s *Store) Commit(ctx context.Context, namespace, snapshotter, name, key string, labels map[string]string) error {
+	return s.CommitWith(ctx, namespace, snapshotter, name, key, func(snaps metadata.Snapshots, usage snapshot.Usage) error {
 		_, err := snaps.Commit(name, key, usage, labels)
 		return err
 	})
 }
 
-// commit is Commit with the change of the record left to put.
-func (s *Service) commit(
+// CommitWith is Commit with put in place of the change of the record.
+func (s *Store) CommitWith(
 	ctx context.Context, namespace, snapshotter, name, key string, put func(metadata.Snapshots, snapshot.Usage) error,
 ) error {
-	d, err := s.driver(snapshotter)
+	d, err := s.Driver(snapshotter)
 	if err != nil {
 		return err
 	}
@@ -205,35 +205,35 @@ func (s *Service) commit(
 	})
 }
 
-// RemoveSnapshot removes the record, then the directory.
-func (s *Service) RemoveSnapshot(ctx context.Context, namespace, snapshotter, key string) error {
-	d, err := s.driver(snapshotter)
+// Remove removes the record, then the directory.
+func (s *Store) Remove(ctx context.Context, namespace, snapshotter, key string) error {
+	d, err := s.Driver(snapshotter)
 	if err != nil {
 		return err
 	}
 	var rec metadata.Snapshot
 	err = s.DB.Update(ctx, func(tx *metadata.Tx) (err error) {
-		rec, err = dropSnapshot(tx, namespace, snapshotter, key)
+		rec, err = Drop(tx, namespace, snapshotter, key)
 		return err
 	})
 	if err != nil {
 		return err
 	}
-	s.removeDirectory(ctx, d, rec.ID)
+	s.RemoveDirectory(ctx, d, rec.ID)
 	return nil
 }
 
-// removeDirectory removes what no record speaks of any more. A failure is no error of the request:
+// RemoveDirectory removes a directory without a record. A failure is not an error of the request:
 // the next start's clean-up gets it.
-func (s *Service) removeDirectory(ctx context.Context, d snapshot.Driver, id uint64) {
+func (s *Store) RemoveDirectory(ctx context.Context, d snapshot.Driver, id uint64) {
 	if err := d.Remove(context.WithoutCancel(ctx), id); err != nil {
 		s.Log.Warn("cannot remove a snapshot's directory, left to the next start", "snapshotter", d.Name(), "id", id, "error", err)
 	}
 }
 
-// SnapshotUsage measures a snapshot; a committed one's measure is on record.
-func (s *Service) SnapshotUsage(ctx context.Context, namespace, snapshotter, key string) (snapshot.Usage, error) {
-	d, err := s.driver(snapshotter)
+// Usage measures a snapshot; a committed one's measure is on record.
+func (s *Store) Usage(ctx context.Context, namespace, snapshotter, key string) (snapshot.Usage, error) {
+	d, err := s.Driver(snapshotter)
 	if err != nil {
 		return snapshot.Usage{}, err
 	}
@@ -255,18 +255,18 @@ func (s *Service) SnapshotUsage(ctx context.Context, namespace, snapshotter, key
 	return u, nil
 }
 
-// CleanSnapshots removes directories of every snapshotter that have no record; at start, after crashes.
-func (s *Service) CleanSnapshots(ctx context.Context) error {
+// Clean removes directories of every snapshotter that have no record; at start, after crashes.
+func (s *Store) Clean(ctx context.Context) error {
 	var errs error
-	for name := range s.Snapshotters {
-		errs = errors.Join(errs, s.CleanSnapshotter(ctx, name))
+	for name := range s.Drivers {
+		errs = errors.Join(errs, s.CleanDriver(ctx, name))
 	}
 	return errs
 }
 
-// CleanSnapshotter removes directories of one snapshotter that have no record.
-func (s *Service) CleanSnapshotter(ctx context.Context, name string) error {
-	d, err := s.driver(name)
+// CleanDriver removes directories of one snapshotter that have no record.
+func (s *Store) CleanDriver(ctx context.Context, name string) error {
+	d, err := s.Driver(name)
 	if err != nil {
 		return err
 	}

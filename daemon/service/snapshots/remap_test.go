@@ -1,4 +1,4 @@
-package service
+package snapshots
 
 import (
 	"bytes"
@@ -17,7 +17,7 @@ import (
 )
 
 func remapped() map[string]string {
-	return map[string]string{labelUIDMapping: "0:100000:65536", labelGIDMapping: "0:200000:65536"}
+	return map[string]string{LabelUIDMapping: "0:100000:65536", LabelGIDMapping: "0:200000:65536"}
 }
 
 // Files are given to their owners in the namespace once each, with what chown would take away.
@@ -89,22 +89,22 @@ func TestOwnersAreMappedBelowAnOverlay(t *testing.T) {
 
 func TestBadOwnerLabels(t *testing.T) {
 	for _, labels := range []map[string]string{
-		{labelUIDMapping: "0:1:1"}, {labelUIDMapping: "0:1", labelGIDMapping: "0:1:1"}, {labelUIDMapping: "0:1:0", labelGIDMapping: "0:1:1"},
-		{labelUIDMapping: "0:1:1,", labelGIDMapping: "0:1:1"}, {labelUIDMapping: "0:10:5,4:20:5", labelGIDMapping: "0:1:1"},
-		{labelUIDMapping: "0:10:5,5:14:5", labelGIDMapping: "0:1:1"}, {labelUIDMapping: strings.Repeat("0:1:1,", 400) + "0:1:1", labelGIDMapping: "0:1:1"},
-		{labelUIDMapping: "0:4294967295:1", labelGIDMapping: "0:1:1"}, {labelUIDMapping: "a:b:c", labelGIDMapping: "0:1:1"},
+		{LabelUIDMapping: "0:1:1"}, {LabelUIDMapping: "0:1", LabelGIDMapping: "0:1:1"}, {LabelUIDMapping: "0:1:0", LabelGIDMapping: "0:1:1"},
+		{LabelUIDMapping: "0:1:1,", LabelGIDMapping: "0:1:1"}, {LabelUIDMapping: "0:10:5,4:20:5", LabelGIDMapping: "0:1:1"},
+		{LabelUIDMapping: "0:10:5,5:14:5", LabelGIDMapping: "0:1:1"}, {LabelUIDMapping: strings.Repeat("0:1:1,", 400) + "0:1:1", LabelGIDMapping: "0:1:1"},
+		{LabelUIDMapping: "0:4294967295:1", LabelGIDMapping: "0:1:1"}, {LabelUIDMapping: "a:b:c", LabelGIDMapping: "0:1:1"},
 	} {
-		if _, err := ownersOf(labels); !errdefs.IsInvalidArgument(err) {
+		if _, err := OwnersOf(labels); !errdefs.IsInvalidArgument(err) {
 			t.Errorf("%v: %v", labels, err)
 		}
 	}
-	if o, err := ownersOf(map[string]string{"other": "x"}); o != nil || err != nil {
+	if o, err := OwnersOf(map[string]string{"other": "x"}); o != nil || err != nil {
 		t.Errorf("%v, %v", o, err)
 	}
 }
 
 func TestOwnersComeBack(t *testing.T) {
-	o, err := ownersOf(map[string]string{labelUIDMapping: "0:100000:65536", labelGIDMapping: "0:200000:65536"})
+	o, err := OwnersOf(map[string]string{LabelUIDMapping: "0:100000:65536", LabelGIDMapping: "0:200000:65536"})
 	must(t, err)
 	second := make([]byte, 20)
 	second[3], second[4] = 2, 0x55 // revision 2, some capability
@@ -121,7 +121,7 @@ func TestOwnersComeBack(t *testing.T) {
 		{165535, 265535, 65535, 65535, string(second), string(second)},
 		{5, 6, 5, 6, "", ""}, // of nobody within
 	} {
-		uid, gid, caps := o.back(c.uid, c.gid, c.caps)
+		uid, gid, caps := o.Back(c.uid, c.gid, c.caps)
 		if uid != c.wantUID || gid != c.wantGID || caps != c.wantCaps {
 			t.Errorf("%d:%d %q is %d:%d %q", c.uid, c.gid, c.caps, uid, gid, caps)
 		}
@@ -129,10 +129,10 @@ func TestOwnersComeBack(t *testing.T) {
 }
 
 func TestOwnersOfSeveralRanges(t *testing.T) {
-	labels := map[string]string{labelUIDMapping: "0:100000:10,1000:1000:1,10:100010:90", labelGIDMapping: "0:200000:5, 5:300000:5"}
-	o, err := ownersOf(labels)
+	labels := map[string]string{LabelUIDMapping: "0:100000:10,1000:1000:1,10:100010:90", LabelGIDMapping: "0:200000:5, 5:300000:5"}
+	o, err := OwnersOf(labels)
 	must(t, err)
-	if o.options[0] != "uidmap="+labels[labelUIDMapping] {
+	if o.options[0] != "uidmap="+labels[LabelUIDMapping] {
 		t.Errorf("options are %q", o.options)
 	}
 	for _, c := range []struct{ uid, gid, wantUID, wantGID uint32 }{
@@ -144,9 +144,5 @@ func TestOwnersOfSeveralRanges(t *testing.T) {
 		if uid, gid := o.uid.back(c.wantUID), o.gid.back(c.wantGID); uid != c.uid || gid != c.gid {
 			t.Errorf("%d:%d comes back as %d:%d", c.wantUID, c.wantGID, uid, gid)
 		}
-	}
-	made, err := ownerLabels([]byte(`{"linux":{"uidMappings":[{"containerID":0,"hostID":5,"size":1},{"containerID":1,"hostID":9,"size":2}],"gidMappings":[{"containerID":0,"hostID":5,"size":3}]}}`))
-	if err != nil || made[labelUIDMapping] != "0:5:1,1:9:2" || made[labelGIDMapping] != "0:5:3" {
-		t.Errorf("%v, %v", made, err)
 	}
 }
