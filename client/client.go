@@ -1,23 +1,23 @@
-// Package client talks to cleatd: the command line uses it, and so can any Go program.
+// Package client is the client of cleatd: the command line uses it, and so can any Go program.
 //
-// Dial gives a Client for one namespace. Its methods are of three kinds. Those that join steps
+// Dial returns a Client for one namespace. Its methods are of three kinds. Those that join steps
 // (Run, Wait, List, Remove, Images, Events, Shims) use cleatd's own services; those that move images
 // (Pull, Push, TagImage, ImportImage, ExportImages) use containerd's transfer service, with cleatd's own
 // kinds of source and destination; those on a running container (Exec, Kill, Pause, Pids, Metrics...)
 // use the containerd API and work with any daemon that serves it over ttrpc.
 //
 // Guarantees:
-//   - Every method honours its context. Ending the context of a call that changes something makes
+//   - Every method honours its context. Cancelling a call that changes something makes
 //     the daemon undo it, because each call has a connection to itself while it lasts and a
 //     cancelled one closes it.
-//   - Errors carry the class of github.com/containerd/errdefs that the daemon gave them, and a Reason
-//     (ReasonOf) where the cause has a name; a daemon that cannot be reached is errdefs.ErrUnavailable.
+//   - Errors have the class of github.com/containerd/errdefs that the daemon set, and a Reason
+//     (ReasonOf) if the cause has a name; a daemon that cannot be reached is errdefs.ErrUnavailable.
 //   - A Client survives a restart of the daemon: the next call connects again, and Wait and Events
-//     go on where they were.
+//     continue where they were.
 //   - A Client is safe for concurrent use.
 //
 // Stdio of a container does not pass through the daemon: see the package client/stdio for FIFOs,
-// and client/spec for the runtime spec that Run wants.
+// and client/spec for the runtime spec of Run.
 package client
 
 import (
@@ -44,7 +44,7 @@ const (
 
 const ttrpcSuffix = ".ttrpc"
 
-// Options of Dial; the zero value is ready to use.
+// Options of Dial; the zero value uses the defaults.
 type Options struct {
 	// TTRPCAddress is the path of the daemon's ttrpc socket; empty: the address with ".ttrpc" added, where the
 	// daemon has its socket or a link to it.
@@ -53,16 +53,16 @@ type Options struct {
 	Namespace string
 }
 
-// Client makes calls to one daemon in one namespace. Make it with Dial.
+// Client makes calls to one daemon in one namespace. Dial returns one.
 type Client struct {
 	address   string
 	namespace string
 	conns     *pool
 }
 
-// Dial connects to the daemon whose address, the gRPC socket's path, is given (empty:
-// DefaultAddress); Options has the ttrpc socket, where that is another. A daemon that
-// is not there is errdefs.ErrUnavailable. Close the client after use.
+// Dial connects to the daemon at an address, the path of its gRPC socket (empty:
+// DefaultAddress); Options has the ttrpc socket, if that is another. A daemon that
+// does not run is errdefs.ErrUnavailable. The client has to be closed.
 func Dial(ctx context.Context, address string, opts Options) (*Client, error) {
 	if address == "" {
 		address = DefaultAddress
@@ -90,7 +90,7 @@ func Dial(ctx context.Context, address string, opts Options) (*Client, error) {
 	return c, nil
 }
 
-// Close closes every connection; calls under way end with errdefs.ErrUnavailable. Closing twice
+// Close closes every connection; running calls end with errdefs.ErrUnavailable. Closing twice
 // does nothing.
 func (c *Client) Close() error { return c.conns.close() }
 
@@ -98,8 +98,8 @@ func (c *Client) Close() error { return c.conns.close() }
 func (c *Client) Namespace() string { return c.namespace }
 
 // StdioRoot returns the directory below which this user keeps the FIFOs of its containers: for root next to the
-// daemon's socket, for others in the user's runtime directory (XDG_RUNTIME_DIR or /run/user/UID), or where there is
-// none, in a directory of the user's own below that of temporary files.
+// daemon's socket, for others in the user's runtime directory (XDG_RUNTIME_DIR or /run/user/UID), or if there is
+// none, in a directory of the user below that of temporary files.
 func (c *Client) StdioRoot() string {
 	uid := os.Geteuid()
 	if uid == 0 {
@@ -123,13 +123,13 @@ func ownDirectory(dir string, uid int) bool {
 	return ok && int(st.Uid) == uid
 }
 
-// outgoing returns ctx with the namespace that the daemon is to read.
+// outgoing returns ctx with the namespace for the daemon.
 func (c *Client) outgoing(ctx context.Context) context.Context {
 	return ttrpc.WithMetadata(ctx, ttrpc.MD{wire.NamespaceKey: {c.namespace}})
 }
 
-// call makes one call on a connection of its own. A failed call is not repeated: whether the
-// daemon acted is not known.
+// call makes one call on a connection of its own. A failed call is not repeated: it is not known
+// whether the daemon executed it.
 func call[Resp any, P rpc.Pointer[Resp]](
 	ctx context.Context, c *Client, service, method string, req rpc.Message,
 ) (*Resp, error) {
@@ -142,7 +142,7 @@ func call[Resp any, P rpc.Pointer[Resp]](
 	return resp, lost(err)
 }
 
-// lost gives the error of a connection that ended its reason.
+// lost sets the reason of an error of a connection that ended.
 func lost(err error) error {
 	if rpc.ConnectionClosed(err) {
 		return reason.With(err, reason.ConnectionLost)
@@ -150,7 +150,7 @@ func lost(err error) error {
 	return err
 }
 
-// query makes a call that changes nothing, and so may be repeated once where an idle connection
+// query makes a call that changes nothing, and so may be repeated once if an idle connection
 // turned out to be one to a daemon that has since restarted.
 func query[Resp any, P rpc.Pointer[Resp]](
 	ctx context.Context, c *Client, service, method string, req rpc.Message,
@@ -162,7 +162,7 @@ func query[Resp any, P rpc.Pointer[Resp]](
 	return resp, err
 }
 
-// about says in which call on what an error came up; the object is left out where the daemon has
+// about adds call and object to an error; the object is omitted if the daemon has
 // named it.
 func about(verb, object string, err error) error {
 	if err = lost(err); err == nil {

@@ -23,7 +23,7 @@ import (
 
 var when = time.Date(2024, 2, 29, 12, 0, 0, 5, time.UTC)
 
-func TestDialWithoutDaemon(t *testing.T) {
+func TestDial_WithoutDaemon(t *testing.T) {
 	_, err := client.Dial(t.Context(), filepath.Join(t.TempDir(), "none.sock"), client.Options{})
 	if !errdefs.IsUnavailable(err) {
 		t.Errorf("got %v, want unavailable", err)
@@ -33,7 +33,7 @@ func TestDialWithoutDaemon(t *testing.T) {
 	}
 }
 
-func TestRunCarriesTheRequest(t *testing.T) {
+func TestRun_SendsRequest(t *testing.T) {
 	var got *cleatapi.RunRequest
 	var ns string
 	f := newFake(t, map[string]*ttrpc.ServiceDesc{cleatapi.ContainersService: methods(map[string]ttrpc.Method{
@@ -56,13 +56,13 @@ func TestRunCarriesTheRequest(t *testing.T) {
 		Id: "x", Image: "busybox", Spec: []byte(`{"ociVersion":"1"}`), User: "www", Labels: map[string]string{"a": "b"},
 		Stdin: "/in", Stdout: "/out", Stderr: "/err", Log: true, AutoRemove: true, StorageSize: 1 << 30,
 	}
-	want.Token = got.Token // made up
+	want.Token = got.Token // generated
 	if !reflect.DeepEqual(got, want) || ns != "blue" || got.Token == "" {
 		t.Errorf("namespace %q, request %+v, want %+v", ns, got, want)
 	}
 }
 
-func TestCancelledRunIsTakenBack(t *testing.T) {
+func TestRun_Cancelled_RemovesContainer(t *testing.T) {
 	var made string
 	ctx, cancel := context.WithCancel(t.Context())
 	removed := make(chan *cleatapi.RemoveRequest, 1)
@@ -91,7 +91,7 @@ func TestCancelledRunIsTakenBack(t *testing.T) {
 	}
 }
 
-func TestErrorsKeepTheirClass(t *testing.T) {
+func TestErrors_KeepTheirClass(t *testing.T) {
 	f := newFake(t, map[string]*ttrpc.ServiceDesc{cleatapi.ContainersService: methods(map[string]ttrpc.Method{
 		"Remove": rpc.Unary(func(context.Context, *cleatapi.RemoveRequest) (*cleatapi.RemoveResponse, error) {
 			return nil, fmt.Errorf("container x is running: %w", errdefs.ErrFailedPrecondition)
@@ -108,7 +108,7 @@ func TestErrorsKeepTheirClass(t *testing.T) {
 }
 
 // A cancelled call must end in the daemon as well.
-func TestCancelReachesTheDaemon(t *testing.T) {
+func TestCancel_ReachesDaemon(t *testing.T) {
 	entered, left := make(chan struct{}), make(chan struct{})
 	f := newFake(t, map[string]*ttrpc.ServiceDesc{cleatapi.ContainersService: methods(map[string]ttrpc.Method{
 		"Run": rpc.Unary(func(ctx context.Context, _ *cleatapi.RunRequest) (*cleatapi.RunResponse, error) {
@@ -140,7 +140,7 @@ func TestCancelReachesTheDaemon(t *testing.T) {
 	}
 }
 
-func TestQueriesSurviveARestart(t *testing.T) {
+func TestQueries_SurviveRestart(t *testing.T) {
 	f := newFake(t, map[string]*ttrpc.ServiceDesc{cleatapi.ShimsService: methods(map[string]ttrpc.Method{
 		"List": rpc.Unary(func(context.Context, *cleatapi.ListShimsRequest) (*cleatapi.ListShimsResponse, error) {
 			return &cleatapi.ListShimsResponse{Shims: []*cleatapi.Shim{{Id: "a", Pid: 3, State: "ready"}}}, nil
@@ -157,7 +157,7 @@ func TestQueriesSurviveARestart(t *testing.T) {
 	}
 }
 
-func TestWaitSurvivesARestart(t *testing.T) {
+func TestWait_SurvivesRestart(t *testing.T) {
 	var calls atomic.Int32
 	entered := make(chan struct{}, 10)
 	f := newFake(t, map[string]*ttrpc.ServiceDesc{cleatapi.ContainersService: methods(map[string]ttrpc.Method{
@@ -191,7 +191,7 @@ func exitEvent(t *testing.T, container, id string, status uint32) *types.Any {
 	return &types.Any{TypeUrl: "containerd.events.TaskExit", Value: data}
 }
 
-func TestWaitFindsTheExitOfARemovedContainer(t *testing.T) {
+func TestWait_RemovedContainer_FindsExit(t *testing.T) {
 	f := newFake(t, map[string]*ttrpc.ServiceDesc{
 		cleatapi.ContainersService: methods(map[string]ttrpc.Method{
 			"Wait": rpc.Unary(func(context.Context, *cleatapi.WaitRequest) (*cleatapi.WaitResponse, error) {
@@ -220,7 +220,7 @@ func TestWaitFindsTheExitOfARemovedContainer(t *testing.T) {
 	}
 }
 
-func TestEventsGoOnAfterARestart(t *testing.T) {
+func TestEvents_ContinueAfterRestart(t *testing.T) {
 	f := newFake(t, map[string]*ttrpc.ServiceDesc{cleatapi.EventsService: {Streams: map[string]ttrpc.Stream{
 		"Subscribe": rpc.ServerStream(func(ctx context.Context, r *cleatapi.SubscribeRequest, send func(*cleatapi.Event) error) error {
 			if r.Namespace != "blue" {
@@ -260,7 +260,7 @@ func TestEventsGoOnAfterARestart(t *testing.T) {
 	}
 }
 
-func TestEventsEndWithTheLoop(t *testing.T) {
+func TestEvents_EndWithLoop(t *testing.T) {
 	ended := make(chan struct{})
 	f := newFake(t, map[string]*ttrpc.ServiceDesc{cleatapi.EventsService: {Streams: map[string]ttrpc.Stream{
 		"Subscribe": rpc.ServerStream(func(ctx context.Context, _ *cleatapi.SubscribeRequest, send func(*cleatapi.Event) error) error {
@@ -283,7 +283,7 @@ func TestEventsEndWithTheLoop(t *testing.T) {
 	}
 }
 
-func TestClosedClient(t *testing.T) {
+func TestClose_CallsAreUnavailable(t *testing.T) {
 	c := newFake(t, nil).dial()
 	if err := c.Close(); err != nil {
 		t.Fatal(err)

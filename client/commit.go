@@ -11,25 +11,25 @@ import (
 // CommitRequest of Commit; Container and Image are required.
 type CommitRequest struct {
 	Container string
-	// Image is the new image's name. A name that exists is moved.
+	// Image is the new image's name. An existing name is moved.
 	Image string
 	// Author and Message are kept in the image's history.
 	Author, Message string
 	// Changes of the configuration, as in a Dockerfile: "ENV A=B", "CMD ..." and so on.
 	Changes []string
-	// NoPause lets the container run on meanwhile; the image then has its files of several moments.
+	// NoPause lets the container run during the commit; the image then has its files of several moments.
 	NoPause bool
 	// Compression is gzip, zstd or uncompressed; empty: gzip.
 	Compression string
 	// Level of the compression; 0: its default.
 	Level int
-	// Created is when the image is said to be made, and the latest time of a file in its new layer;
-	// zero: now, and times as they are. With one the same container gives the same digests.
+	// Created is the creation time of the image, and the latest time of a file in its new layer;
+	// zero: now, and unchanged times. If it is set, the same container gives the same digests.
 	Created time.Time
 }
 
-// Commit makes an image of what a container changed: its image with one layer more. The container goes
-// on afterwards, however the call ended, and a call that failed leaves nothing.
+// Commit creates an image of a container's changes: its image with one more layer. The container is resumed
+// afterwards, even if the call fails, and a failed call leaves nothing.
 func (c *Client) Commit(ctx context.Context, r CommitRequest) (Image, error) {
 	req := &cleatapi.CommitRequest{
 		Container: r.Container, Image: r.Image, Author: r.Author, Message: r.Message, Changes: r.Changes,

@@ -11,25 +11,25 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// Stdio names where a process's stdio goes: FIFOs by path, file:// or binary:// URIs, or empty for
+// Stdio holds the destinations of a process's stdio: FIFOs by path, file:// or binary:// URIs, or empty for
 // none. With Terminal set, Stderr stays empty.
 type Stdio struct {
 	Stdin, Stdout, Stderr string
 	Terminal              bool
 }
 
-// Container is a container and its task together.
+// Container is a container and its task.
 type Container struct {
 	ID        string
 	Namespace string
-	// Image reference it was made of; empty for a plain directory.
+	// Image is the reference it was created from; empty for a plain directory.
 	Image string
-	// Pid of the init; 0 where it does not run.
+	// Pid of the init; 0 if it does not run.
 	Pid uint32
 	// Status is created, running, paused, stopped, or unknown while its shim does not answer.
 	Status     string
 	ExitStatus uint32
-	// Times are zero where the thing has not happened.
+	// Times are zero if the event has not happened.
 	CreatedAt, StartedAt, FinishedAt time.Time
 	Labels                           map[string]string
 	Runtime                          string
@@ -37,14 +37,14 @@ type Container struct {
 	LogPath                          string
 	Stdio                            Stdio
 	Snapshotter, SnapshotKey         string
-	// StorageSize is what it may hold on disk beside its image, in bytes; 0 where it has no limit.
+	// StorageSize is the limit of the writable layer, in bytes; 0 for none.
 	StorageSize int64
-	// OOMKilled says that the kernel has killed a process in it, not necessarily its init, because its
-	// memory had run out.
+	// OOMKilled reports that the kernel has killed a process in it, not necessarily its init, because of lack of
+	// memory.
 	OOMKilled bool
 }
 
-// ListRequest narrows List; the zero value lists what runs.
+// ListRequest filters List; the zero value lists running containers.
 type ListRequest struct {
 	// All includes containers that do not run.
 	All bool
@@ -52,7 +52,7 @@ type ListRequest struct {
 	Filters []string
 }
 
-// List tells of containers; it never waits for a shim.
+// List returns containers; it never waits for a shim.
 func (c *Client) List(ctx context.Context, r ListRequest) ([]Container, error) {
 	resp, err := query[cleatapi.ListResponse](ctx, c, cleatapi.ContainersService, "List",
 		&cleatapi.ListRequest{All: r.All, Filters: r.Filters})
@@ -66,16 +66,16 @@ func (c *Client) List(ctx context.Context, r ListRequest) ([]Container, error) {
 	return out, nil
 }
 
-// Remove deletes a container with what belongs to it. With force one that runs is killed first;
-// without, that is errdefs.ErrFailedPrecondition. One that is not there is errdefs.ErrNotFound.
+// Remove deletes a container and all that belongs to it. With force a running one is killed first;
+// without, that is errdefs.ErrFailedPrecondition. A missing one is errdefs.ErrNotFound.
 func (c *Client) Remove(ctx context.Context, id string, force bool) error {
 	_, err := call[cleatapi.RemoveResponse](ctx, c, cleatapi.ContainersService, "Remove",
 		&cleatapi.RemoveRequest{Id: id, Force: force})
 	return about("remove container", id, err)
 }
 
-// ReadLog reads a part of the log of a container: up to length bytes from offset, which counts from the end where it
-// is negative; 0 bytes is as much as one call returns. It returns where the data begins and how long the log is.
+// ReadLog reads a part of the log of a container: up to length bytes from offset, which counts from the end if it
+// is negative; 0 bytes means as much as one call returns. It returns where the data begins and how long the log is.
 // A container without a log is errdefs.ErrFailedPrecondition.
 func (c *Client) ReadLog(ctx context.Context, id string, offset, length int64) (data []byte, at, size int64, err error) {
 	resp, err := query[cleatapi.ReadLogResponse](ctx, c, cleatapi.ContainersService, "ReadLog",
@@ -110,7 +110,7 @@ func container(m *cleatapi.Container) Container {
 	}
 }
 
-// jsonAny makes the wire's form of a JSON document of the named type.
+// jsonAny returns the wire's form of a JSON document of the named type.
 func jsonAny(typeURL string, v any) (*types.Any, error) {
 	data, err := json.Marshal(v)
 	if err != nil {

@@ -13,25 +13,25 @@ import (
 type ConvertRequest struct {
 	// Source is an image by name or digest.
 	Source string
-	// Target is the new image's name. A name that exists is moved.
+	// Target is the new image's name. An existing name is moved.
 	Target string
-	// Compression of the layers is gzip, zstd or uncompressed; empty: as it is.
+	// Compression of the layers is gzip, zstd or uncompressed; empty: unchanged.
 	Compression string
-	// Level of the compression; 0: its default. With one, layers that are compressed that way already
+	// Level of the compression; 0: its default. If it is set, layers that have the compression already
 	// are compressed again.
 	Level int
-	// Format of the documents is oci or docker; empty: as it is.
+	// Format of the documents is oci or docker; empty: unchanged.
 	Format string
-	// Platform takes only the manifest for os/arch[/variant]; empty: those that are here.
+	// Platform converts only the manifest for os/arch[/variant]; empty: those that are present.
 	Platform string
-	// AllPlatforms has the call fail where a platform is not here.
+	// AllPlatforms makes the call fail if a platform is missing.
 	AllPlatforms bool
-	// MaxConcurrent is how many layers are converted at the same time; 0: 2.
+	// MaxConcurrent is the number of layers converted in parallel; 0: 2.
 	MaxConcurrent int
 }
 
-// Convert makes an image with the same files whose layers or documents are in another form. What need not
-// change keeps its digest, and a call that failed leaves nothing. progress is as of Pull, with the states
+// Convert creates an image with the same files, but with layers or documents in another form. Unchanged parts
+// keep their digest, and a failed call leaves nothing. progress is called as by Pull, with the states
 // waiting, converting and converted.
 func (c *Client) Convert(ctx context.Context, r ConvertRequest, progress func([]Part)) (Image, error) {
 	img, err := c.convert(ctx, &cleatapi.ConvertRequest{
@@ -48,7 +48,7 @@ func (c *Client) convert(ctx context.Context, req *cleatapi.ConvertRequest, prog
 		return out, err
 	}
 	ended := false
-	// A stream that was left before its end is ended by closing the connection.
+	// A stream that is abandoned before its end is ended by closing the connection.
 	defer func() { c.conns.put(conn, ended) }()
 	s, err := rpc.OpenServerStream[cleatapi.TransferProgress](ctx, conn.ttrpc, cleatapi.ImagesService, "Convert", req)
 	if err != nil {

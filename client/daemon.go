@@ -14,10 +14,10 @@ import (
 // snapshotterPlugin is the type of a snapshotter in containerd's list of plugins.
 const snapshotterPlugin = "io.containerd.snapshotter.v1"
 
-// Version is the daemon's.
+// Version is the daemon's version.
 type Version struct{ Version, Revision string }
 
-// Version asks the daemon for its version.
+// Version returns the daemon's version.
 func (c *Client) Version(ctx context.Context) (Version, error) {
 	resp, err := query[wire.VersionResponse](ctx, c, wire.VersionService, "Version", &types.Empty{})
 	if err != nil {
@@ -55,27 +55,27 @@ func (c *Client) Snapshotters(ctx context.Context) ([]string, error) {
 	return out, nil
 }
 
-// CreateNamespace makes a namespace; one that exists is errdefs.ErrAlreadyExists.
+// CreateNamespace creates a namespace; an existing one is errdefs.ErrAlreadyExists.
 func (c *Client) CreateNamespace(ctx context.Context, name string) error {
 	_, err := call[wire.CreateNamespaceResponse](ctx, c, wire.NamespacesService, "Create",
 		&wire.CreateNamespaceRequest{Namespace: &wire.Namespace{Name: name}})
 	return about("create namespace", name, err)
 }
 
-// DeleteNamespace deletes an empty namespace; one that holds something is
+// DeleteNamespace deletes an empty namespace; one that is not empty is
 // errdefs.ErrFailedPrecondition.
 func (c *Client) DeleteNamespace(ctx context.Context, name string) error {
 	_, err := call[types.Empty](ctx, c, wire.NamespacesService, "Delete", &wire.DeleteNamespaceRequest{Name: name})
 	return about("delete namespace", name, err)
 }
 
-// Spec reads back the runtime spec that a container was made with.
+// Spec returns the runtime spec that a container was created with.
 func (c *Client) Spec(ctx context.Context, id string) (*specs.Spec, error) {
 	var s specs.Spec
 	return &s, c.readSpec(ctx, id, &s)
 }
 
-// ProcessSpec reads back of the spec only what it says of the init; nil where it says nothing. It
+// ProcessSpec returns only the init of the spec; nil if the spec has none. It
 // takes a fraction of the time of Spec.
 func (c *Client) ProcessSpec(ctx context.Context, id string) (*specs.Process, error) {
 	var s struct {
@@ -91,7 +91,7 @@ func (c *Client) readSpec(ctx context.Context, id string, into any) error {
 		return about("read spec of", id, err)
 	}
 	if resp.Container == nil || resp.Container.Spec == nil {
-		return fmt.Errorf("read spec of %s: the container has none: %w", id, errdefs.ErrNotFound)
+		return fmt.Errorf("read spec of %s: container has none: %w", id, errdefs.ErrNotFound)
 	}
 	if err := json.Unmarshal(resp.Container.Spec.Value, into); err != nil {
 		return fmt.Errorf("decode spec of %s: %w", id, err)

@@ -29,31 +29,31 @@ const (
 
 // Event is one entry of the daemon's event log.
 type Event struct {
-	// Cursor grows by every event; hand it back to go on after it.
+	// Cursor grows with every event; pass it to continue after the event.
 	Cursor    uint64
 	Time      time.Time
 	Namespace string
 	Topic     string
-	// TypeURL and Value are the event's message as it was published; Fields decodes it.
+	// TypeURL and Value are the event's message as published; Fields decodes it.
 	TypeURL string
 	Value   []byte
 }
 
-// EventsRequest says which events are wanted; the zero value means those of this namespace from now
+// EventsRequest selects events; the zero value means those of this namespace from now
 // on.
 type EventsRequest struct {
-	// Cursor: begin with the event after this one.
+	// Cursor: start with the event after this one.
 	Cursor uint64
-	// FromStart: begin with the oldest that is kept.
+	// FromStart: start with the oldest event of the log.
 	FromStart bool
 	// Filters in containerd's syntax over topic, namespace and event fields; several mean or.
 	Filters       []string
 	AllNamespaces bool
 }
 
-// Events iterates over events until ctx ends or the loop is left. A restart of the daemon does not
-// end it: it goes on after the last event that it gave. Any other error is given once, as the last
-// thing; a cursor older than what is kept is errdefs.ErrOutOfRange.
+// Events iterates over events until ctx ends or the loop is left. It survives a restart of the daemon
+// and continues after the last event returned. Any other error is returned once, as the last
+// element; a cursor older than the log is errdefs.ErrOutOfRange.
 func (c *Client) Events(ctx context.Context, r EventsRequest) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) {
 		left := errors.New("left")
@@ -71,7 +71,7 @@ func (c *Client) Events(ctx context.Context, r EventsRequest) iter.Seq2[Event, e
 	}
 }
 
-// follow subscribes once and moves the request's cursor along.
+// follow subscribes once and advances the request's cursor.
 func (c *Client) follow(ctx context.Context, r *EventsRequest, each func(Event) error) error {
 	conn, err := c.conns.take(ctx)
 	if err != nil {
@@ -89,7 +89,7 @@ func (c *Client) follow(ctx context.Context, r *EventsRequest, each func(Event) 
 	for {
 		m, err := s.Receive(ctx)
 		if errors.Is(err, io.EOF) || errors.Is(err, ttrpc.ErrStreamFull) {
-			// The daemon is stopping, or the loop was too slow for the stream; it goes on from the
+			// The daemon is stopping, or the loop was too slow for the stream; it continues from the
 			// cursor.
 			return fmt.Errorf("receive event: %w: %w", err, errdefs.ErrUnavailable)
 		}

@@ -16,7 +16,7 @@ import (
 	"github.com/containerd/ttrpc"
 )
 
-// runEcho runs a command of an image and shows its output: what a program that embeds the client
+// runEcho runs a command of an image and prints its output, as a program that embeds the client
 // does.
 func runEcho(ctx context.Context, address string) (code uint32, err error) {
 	c, err := client.Dial(ctx, address, client.Options{})
@@ -63,7 +63,7 @@ func Example() {
 		return
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	// Stands for cleatd, which listens at client.DefaultAddress.
+	// Stands in for cleatd, which listens at client.DefaultAddress.
 	address := filepath.Join(dir, "cleat.sock")
 	stop, err := pretendDaemon(address)
 	if err != nil {
@@ -79,7 +79,7 @@ func Example() {
 	// exit code 0 <nil>
 }
 
-// pretendDaemon serves the calls of runEcho; its containers are a write to a FIFO.
+// pretendDaemon serves the calls of runEcho; its containers only write to a FIFO.
 func pretendDaemon(address string) (stop func(), err error) {
 	server, err := ttrpc.NewServer()
 	if err != nil {

@@ -11,17 +11,17 @@ import (
 	"github.com/cleatproject/cleat/proto/cleatapi"
 )
 
-// ExportOptions of ExportImages; the zero value exports every platform that is here.
+// ExportOptions of ExportImages; the zero value exports every platform that is present.
 type ExportOptions struct {
 	// Platform exports only the manifests for os/arch[/variant].
 	Platform string
-	// AllPlatforms has the call fail where a platform of an image is not here.
+	// AllPlatforms makes the call fail if a platform of an image is missing.
 	AllPlatforms bool
 }
 
 // ExportImages writes images, by name or digest, to w as one archive: an OCI layout that docker load
-// takes as well. What was written before an error is of no use. Where w is an *os.File the kernel moves
-// the bytes; any other is waited for.
+// accepts as well. The output of a failed call is unusable. If w is an *os.File the kernel moves
+// the bytes; a write to any other blocks the call.
 func (c *Client) ExportImages(ctx context.Context, w io.Writer, names []string, opts ExportOptions) (err error) {
 	set, err := stdio.New(c.StdioRoot(), stdio.Want{Stdout: true})
 	if err != nil {
@@ -33,7 +33,7 @@ func (c *Client) ExportImages(ctx context.Context, w io.Writer, names []string, 
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		select {
-		case <-set.Broken(): // Finish says why
+		case <-set.Broken(): // Finish returns the error
 			cancel()
 		case <-calling.Done():
 		}
@@ -52,7 +52,7 @@ func (c *Client) ExportImages(ctx context.Context, w io.Writer, names []string, 
 	if err != nil {
 		return about("export images", "", err)
 	}
-	// The daemon has closed its end: with ours what is in the pipe comes to its end.
+	// The daemon has closed its end: once ours is closed, reading the pipe ends.
 	if err := set.Started(); err != nil {
 		return fmt.Errorf("export images: %w", err)
 	}

@@ -13,7 +13,7 @@ import (
 	"github.com/containerd/ttrpc"
 )
 
-// fake is a daemon whose services are what a test says. It can be stopped and started again at the
+// fake is a daemon whose services a test defines. It can be stopped and started again at the
 // same address.
 type fake struct {
 	t        *testing.T

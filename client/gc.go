@@ -7,10 +7,10 @@ import (
 	"github.com/cleatproject/cleat/proto/cleatapi"
 )
 
-// Freed is one thing that a garbage collection has removed, or would.
+// Freed is an object that a garbage collection has removed, or would.
 type Freed struct {
-	// Kind is image, lease, content, snapshot, ingest, or file: a blob or directory that no record
-	// named, which belongs to no namespace.
+	// Kind is image, lease, content, snapshot, ingest, or file: a blob or directory without a
+	// record, which belongs to no namespace.
 	Kind, Namespace string
 	// Snapshotter is that of a snapshot, Name its key; for others an image's name or a digest.
 	Snapshotter, Name string
@@ -18,40 +18,40 @@ type Freed struct {
 	Bytes int64
 }
 
-// Garbage is what a collection has removed, or would.
+// Garbage holds the objects that a collection has removed, or would.
 type Garbage struct {
-	// Freed lists it; of very many, Omitted are left out.
+	// Freed lists them; of a long list, Omitted are left out.
 	Freed   []Freed
 	Omitted int64
-	// Bytes is the sum, of those left out too.
+	// Bytes is the sum, including omitted ones.
 	Bytes int64
-	// Run tells how it went; of a dry run, nothing.
+	// Run holds the figures of the collection; zero for a dry run.
 	Run GCRun
 }
 
-// GCRun tells how a collection went.
+// GCRun holds the figures of a collection.
 type GCRun struct {
 	StartedAt time.Time
-	// Duration is all of it, Mark the reading of references, beside which everybody works.
+	// Duration is the total time, Mark the time of reading references, which blocks nothing.
 	Duration, Mark time.Duration
-	// Pause is the longest time that writers waited, Paused all such times.
+	// Pause is the longest time that writers waited, Paused the sum of all such times.
 	Pause, Paused       time.Duration
 	Objects, References int64
 	// Removed records, and Bytes freed on disk.
 	Removed, Bytes int64
 }
 
-// GCStats are the collections since the daemon's start.
+// GCStats holds the collections since the daemon's start.
 type GCStats struct {
 	Runs, Failures, Removed, Bytes int64
 	Paused                         time.Duration
 	Last                           GCRun
-	// LastError says why the last one failed; empty where it did not.
+	// LastError is the error of the last one; empty if it succeeded.
 	LastError string
 }
 
-// CollectGarbage removes what nothing keeps, in all namespaces, and returns what went. Several calls
-// at a time share one collection.
+// CollectGarbage removes unreferenced objects, in all namespaces, and returns them. Concurrent calls
+// share one collection.
 func (c *Client) CollectGarbage(ctx context.Context) (Garbage, error) {
 	resp, err := call[cleatapi.CollectResponse](ctx, c, cleatapi.GCService, "Collect", &cleatapi.CollectRequest{})
 	if err != nil {
@@ -60,7 +60,7 @@ func (c *Client) CollectGarbage(ctx context.Context) (Garbage, error) {
 	return garbage(resp), nil
 }
 
-// FindGarbage returns what CollectGarbage would remove at this moment, and removes nothing.
+// FindGarbage returns the objects that CollectGarbage would remove at this moment, and removes nothing.
 func (c *Client) FindGarbage(ctx context.Context) (Garbage, error) {
 	resp, err := query[cleatapi.CollectResponse](ctx, c, cleatapi.GCService, "Collect", &cleatapi.CollectRequest{DryRun: true})
 	if err != nil {
@@ -69,7 +69,7 @@ func (c *Client) FindGarbage(ctx context.Context) (Garbage, error) {
 	return garbage(resp), nil
 }
 
-// GCStats tells of the collections so far.
+// GCStats returns the statistics of the collections so far.
 func (c *Client) GCStats(ctx context.Context) (GCStats, error) {
 	resp, err := query[cleatapi.GCStatsResponse](ctx, c, cleatapi.GCService, "Stats", &cleatapi.GCStatsRequest{})
 	if err != nil {
@@ -105,24 +105,24 @@ func gcRun(m *cleatapi.GCRun) GCRun {
 // Reference is one object of a chain of references.
 type Reference struct {
 	Kind, Snapshotter, Name string
-	// Via says how the one before refers to it: target, snapshot, parent, lease, expected, or
-	// label and the label's key. On the first it is root, or held: by a call under way.
+	// Via is how the previous object refers to it: target, snapshot, parent, lease, expected, or
+	// label and the label's key. On the first it is root, or held: by a running call.
 	Via string
 }
 
-// Kept is an object and what keeps it.
+// Kept is an object and the reason why it is kept.
 type Kept struct {
-	// Name as asked for.
+	// Name as requested.
 	Name string
-	// Chain goes from what is kept for its own sake to the object.
+	// Chain goes from a root to the object.
 	Chain []Reference
 }
 
-// Garbage tells whether nothing keeps the object: it goes with the next collection.
+// Garbage reports whether the object is unreferenced: the next collection removes it.
 func (k Kept) Garbage() bool { return len(k.Chain) == 0 || k.Chain[0].Via == "" }
 
-// Why tells what keeps images, blobs and snapshots of the namespace, by the names of images, digests
-// and keys of snapshots. A name may stand for several objects. One that stands for none is
+// Why returns the references that keep images, blobs and snapshots of the namespace, by the names of images, digests
+// and keys of snapshots. A name may match several objects. One without a match is
 // errdefs.ErrNotFound.
 func (c *Client) Why(ctx context.Context, names ...string) ([]Kept, error) {
 	resp, err := query[cleatapi.WhyResponse](ctx, c, cleatapi.GCService, "Why", &cleatapi.WhyRequest{Names: names})

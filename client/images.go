@@ -7,7 +7,7 @@ import (
 	"github.com/cleatproject/cleat/proto/cleatapi"
 )
 
-// Image is an image as the daemon has it.
+// Image is an image of the daemon.
 type Image struct {
 	Name, Digest, MediaType string
 	// Size is the sum of the blobs that are present for the platform, in bytes.
@@ -35,7 +35,7 @@ func (c *Client) Images(ctx context.Context, filters ...string) ([]Image, error)
 }
 
 // Inspect returns an image, by name or digest, with the manifest and configuration for platform
-// (empty: this host's). One that is not there is errdefs.ErrNotFound.
+// (empty: this host's). A missing one is errdefs.ErrNotFound.
 func (c *Client) Inspect(ctx context.Context, name, platform string) (ImageDetails, error) {
 	resp, err := query[cleatapi.InspectImageResponse](ctx, c, cleatapi.ImagesService, "Inspect",
 		&cleatapi.InspectImageRequest{Name: name, Platform: platform})
@@ -49,7 +49,7 @@ func (c *Client) Inspect(ctx context.Context, name, platform string) (ImageDetai
 	return d, nil
 }
 
-// RemoveImage deletes the name, and what nothing else uses of its content. One that is not there is
+// RemoveImage deletes the name, and its content unless it is used elsewhere. A missing one is
 // errdefs.ErrNotFound.
 func (c *Client) RemoveImage(ctx context.Context, name string) error {
 	_, err := call[cleatapi.RemoveImageResponse](ctx, c, cleatapi.ImagesService, "Remove",
@@ -57,7 +57,7 @@ func (c *Client) RemoveImage(ctx context.Context, name string) error {
 	return about("remove image", name, err)
 }
 
-// TagImage gives an image, by name or digest, another name. A name that exists is moved.
+// TagImage adds a name to an image, by name or digest. An existing name is moved.
 func (c *Client) TagImage(ctx context.Context, source, target string) (Image, error) {
 	t, err := c.transfer(ctx, transfer{
 		source:      storeEnd(&cleatapi.ImageStore{Names: []string{source}}),

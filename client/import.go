@@ -14,27 +14,27 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-// ImportOptions of ImportImage; the zero value imports what the archive names and unpacks it for
+// ImportOptions of ImportImage; the zero value imports all names of the archive and unpacks it for
 // this host.
 type ImportOptions struct {
-	// Name for an image that carries none in its archive.
+	// Name for an image without a name in its archive.
 	Name string
 	// Platform to unpack, os/arch[/variant]; empty: this host's.
 	Platform string
 	// Snapshotter to unpack to; empty: the daemon's default.
 	Snapshotter string
-	// NoUnpack only stores.
+	// NoUnpack stores the image without unpacking it.
 	NoUnpack bool
-	// AllPlatforms has the call fail where the archive lacks one of its images' platforms.
+	// AllPlatforms makes the call fail if the archive does not have all platforms of its images.
 	AllPlatforms bool
 }
 
-// ImportImage imports an OCI layout or `docker save` archive, plain or compressed, and returns the
-// images it held. An archive that is not one is errdefs.ErrInvalidArgument; nothing of it stays.
+// ImportImage imports an OCI layout or `docker save` archive, plain or compressed, and returns its
+// images. An invalid archive is errdefs.ErrInvalidArgument; nothing of it is kept.
 //
-// ImportImage reads r to its end, as fast as the daemon takes it, but does not close it. A regular
-// file that nothing was read of is left to the daemon to read. Where r is an *os.File a read that
-// waits is interrupted when the daemon refuses or ctx ends; any other reader is waited for.
+// ImportImage reads r to its end, as fast as the daemon accepts it, but does not close it. A regular
+// file that nothing was read from is read by the daemon. If r is an *os.File a blocked read
+// is interrupted when the daemon refuses or ctx ends; a read of any other reader blocks the call.
 func (c *Client) ImportImage(ctx context.Context, r io.Reader, opts ImportOptions) ([]Image, error) {
 	to := &cleatapi.ImageStore{
 		Platform: opts.Platform, Snapshotter: opts.Snapshotter, NoUnpack: opts.NoUnpack, AllPlatforms: opts.AllPlatforms,
@@ -47,13 +47,13 @@ func (c *Client) ImportImage(ctx context.Context, r io.Reader, opts ImportOption
 		if !errdefs.IsNotFound(err) && ReasonOf(err) != ReasonPolicyDenied {
 			return images, about("import image", opts.Name, err)
 		}
-		// The daemon sees other mounts than this program, and not this file, or may not read files for this user.
+		// The daemon has other mounts than this program, and not this file, or may not read files for this user.
 	}
 	images, err := c.importPiped(ctx, r, to)
 	return images, about("import image", opts.Name, err)
 }
 
-// importPath asks for the import of what path leads to.
+// importPath requests the import of a file by its path.
 func (c *Client) importPath(ctx context.Context, path string, to *cleatapi.ImageStore) ([]Image, error) {
 	t, err := c.transfer(ctx, transfer{source: archiveEnd(&cleatapi.ArchiveFile{Path: path}), destination: storeEnd(to)})
 	if err != nil {
@@ -62,14 +62,14 @@ func (c *Client) importPath(ctx context.Context, path string, to *cleatapi.Image
 	return c.saved(ctx, t)
 }
 
-// importPiped sends r through a FIFO: a stream of ttrpc has no flow control, and breaks when a disk
+// importPiped sends r through a FIFO: a stream of ttrpc has no flow control, and breaks if a disk
 // is slower than the archive.
 func (c *Client) importPiped(ctx context.Context, r io.Reader, to *cleatapi.ImageStore) (_ []Image, err error) {
 	pipe, err := stdio.NewPipe(c.StdioRoot())
 	if err != nil {
 		return nil, err
 	}
-	// After the call has ended: Close wants the daemon to know.
+	// After the end of the call: Close must not run before the daemon has returned.
 	defer func() {
 		if cerr := pipe.Close(); err == nil && cerr != nil {
 			err = fmt.Errorf("close pipe: %w", cerr)
@@ -83,10 +83,10 @@ func (c *Client) importPiped(ctx context.Context, r io.Reader, to *cleatapi.Imag
 	go func() {
 		err := pipe.Send(sendCtx, r)
 		if errors.Is(err, syscall.EPIPE) || sendCtx.Err() != nil {
-			err = nil // the daemon's answer says more
+			err = nil // the daemon's error is more precise
 		}
 		if err != nil {
-			cancel() // the daemon must not take what it has for the archive
+			cancel() // the daemon must not mistake a partial archive for a complete one
 		}
 		broken <- err
 	}()
@@ -98,7 +98,7 @@ func (c *Client) importPiped(ctx context.Context, r io.Reader, to *cleatapi.Imag
 	return images, err
 }
 
-// regularPath returns the path of the regular file that r is, where nothing was read of it; "" for
+// regularPath returns the path of the regular file that r is, if nothing was read from it; "" for
 // any other reader.
 func regularPath(r io.Reader) string {
 	f, ok := r.(*os.File)
@@ -116,7 +116,7 @@ func regularPath(r io.Reader) string {
 	if err != nil {
 		return ""
 	}
-	// The name of standard input leads elsewhere in another program.
+	// The path of standard input means another file in another program.
 	if path, err = filepath.EvalSymlinks(path); err != nil {
 		return ""
 	}

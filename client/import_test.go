@@ -17,7 +17,7 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-// importer is a daemon that imports by take, which is told of the archive's path.
+// importer is a daemon that imports by take, which gets the archive's path.
 func importer(t *testing.T, take func(context.Context, string) error) *fake {
 	return transferring(t, func(ctx context.Context, a *asked) error {
 		path, to := a.archive()
@@ -27,11 +27,11 @@ func importer(t *testing.T, take func(context.Context, string) error) *fake {
 		if err := take(ctx, path); err != nil {
 			return err
 		}
-		return a.tell(saved(append(to.Names, "n")[0]))
+		return a.report(saved(append(to.Names, "n")[0]))
 	}, &cleatapi.Image{Name: "n"})
 }
 
-// readTo reads the archive that is offered; limit, if not 0, is where it finds it to be none.
+// readTo reads the archive at a path; limit, if not 0, is where it reports it as invalid.
 func readTo(got *bytes.Buffer, limit int64) func(context.Context, string) error {
 	return func(_ context.Context, path string) error {
 		f, err := os.Open(path)
@@ -50,7 +50,7 @@ func readTo(got *bytes.Buffer, limit int64) func(context.Context, string) error 
 	}
 }
 
-// noPipes fails the test where the client left a FIFO.
+// noPipes fails the test if the client left a FIFO.
 func noPipes(t *testing.T, c *client.Client) {
 	t.Helper()
 	entries, err := os.ReadDir(c.StdioRoot())
@@ -62,7 +62,7 @@ func noPipes(t *testing.T, c *client.Client) {
 	}
 }
 
-func TestImportSendsTheArchive(t *testing.T) {
+func TestImport_SendsArchive(t *testing.T) {
 	archive := bytes.Repeat([]byte("0123456789"), 350_000)
 	path := filepath.Join(t.TempDir(), "archive.tar")
 	if err := os.WriteFile(path, archive, 0o600); err != nil {
@@ -120,15 +120,15 @@ func TestImportSendsTheArchive(t *testing.T) {
 				t.Error("the archive arrived changed")
 			}
 			if (offered == path) != tc.direct {
-				t.Errorf("the daemon was told to read %s", offered)
+				t.Errorf("the daemon got the path %s", offered)
 			}
 			noPipes(t, c)
 		})
 	}
 }
 
-// A daemon that sees other mounts gets the bytes.
-func TestImportOfAFileThatTheDaemonDoesNotSee(t *testing.T) {
+// A daemon with other mounts gets the bytes.
+func TestImport_FileInvisibleToDaemon(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "archive.tar")
 	if err := os.WriteFile(path, []byte("archive"), 0o600); err != nil {
 		t.Fatal(err)
@@ -150,7 +150,7 @@ func TestImportOfAFileThatTheDaemonDoesNotSee(t *testing.T) {
 	}
 }
 
-func TestImportTellsWhyTheDaemonRefused(t *testing.T) {
+func TestImport_Refused_ReturnsErrorOfDaemon(t *testing.T) {
 	silent, keep, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -185,7 +185,7 @@ type zeros struct{}
 
 func (*zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
 
-// untilEnd reads the archive to its end and tells whether the call was over by then.
+// untilEnd reads the archive to its end and reports whether the call was over by then.
 func untilEnd(over chan<- bool) func(context.Context, string) error {
 	return func(ctx context.Context, path string) error {
 		f, err := os.Open(path)
@@ -202,8 +202,8 @@ func untilEnd(over chan<- bool) func(context.Context, string) error {
 	}
 }
 
-// What was read until then must not pass for the whole.
-func TestImportOfAnUnreadableArchive(t *testing.T) {
+// A partial archive must not be mistaken for a complete one.
+func TestImport_UnreadableArchive(t *testing.T) {
 	over := make(chan bool, 1)
 	broken := errors.New("disk on fire")
 	c := importer(t, untilEnd(over)).dial()
@@ -221,7 +221,7 @@ type failing struct{ err error }
 
 func (f *failing) Read([]byte) (int, error) { return 0, f.err }
 
-func TestCancelledImport(t *testing.T) {
+func TestImport_Cancelled(t *testing.T) {
 	silent, feed, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -254,7 +254,7 @@ func TestCancelledImport(t *testing.T) {
 	}
 }
 
-func TestImportWhenTheDaemonDies(t *testing.T) {
+func TestImport_DaemonDies(t *testing.T) {
 	entered := make(chan struct{})
 	f := importer(t, func(ctx context.Context, path string) error {
 		p, err := os.Open(path)
@@ -278,11 +278,11 @@ func TestImportWhenTheDaemonDies(t *testing.T) {
 	noPipes(t, c)
 }
 
-// However long the daemon stands still, the archive waits.
-func TestImportIntoASlowDaemon(t *testing.T) {
+// However long the daemon blocks, the archive waits.
+func TestImport_SlowDaemon(t *testing.T) {
 	var got bytes.Buffer
 	c := importer(t, func(ctx context.Context, path string) error {
-		<-time.After(1500 * time.Millisecond) // more than a stream of ttrpc bears
+		<-time.After(1500 * time.Millisecond) // more than a stream of ttrpc tolerates
 		return readTo(&got, 0)(ctx, path)
 	}).dial()
 	archive := bytes.Repeat([]byte("0123456789"), 5<<20)

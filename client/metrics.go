@@ -13,25 +13,25 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-// Metrics is what a container uses, whichever cgroup version its host has.
+// Metrics is the resource usage of a container, for both cgroup versions.
 type Metrics struct {
 	ID   string
 	Time time.Time
-	// CPU time used since the container was made.
+	// CPU time used since the container was created.
 	CPU time.Duration
-	// Memory in bytes, without the page cache that can be dropped; the limit is 0 where there is
+	// Memory in bytes, without the page cache that can be dropped; the limit is 0 if there is
 	// none.
 	Memory, MemoryLimit uint64
-	// Pids counts processes and threads; the limit is 0 where there is none.
+	// Pids counts processes and threads; the limit is 0 if there is none.
 	Pids, PidsLimit uint64
 	// Bytes read from and written to block devices.
 	BlockRead, BlockWrite uint64
 }
 
-// unlimited is the least memory limit that means none: cgroup v1 says a number near 2^63.
+// unlimited is the lowest memory limit that means none: cgroup v1 reports a number near 2^63.
 const unlimited = 1 << 60
 
-// Metrics returns what running containers use; filters are in containerd's syntax ("id==x"), none
+// Metrics returns the usage of running containers; filters are in containerd's syntax ("id==x"), none
 // means all.
 func (c *Client) Metrics(ctx context.Context, filters ...string) ([]Metrics, error) {
 	resp, err := query[wire.MetricsResponse](ctx, c, wire.TasksService, "Metrics",

@@ -23,8 +23,8 @@ type conn struct {
 	dead  atomic.Bool
 }
 
-// pool lends connections. ttrpc has no message that cancels a call; closing the connection is how
-// a server learns of it. So a call gets a connection to itself, and one that was cancelled is
+// pool lends connections. ttrpc has no message that cancels a call; a server is notified by the end
+// of the connection. So a call gets a connection to itself, and the connection of a cancelled one is
 // closed instead of being lent again.
 type pool struct {
 	address string
@@ -39,7 +39,7 @@ func newPool(address string) *pool {
 	return &pool{address: address, lent: map[*conn]struct{}{}}
 }
 
-// take lends an idle connection or makes one.
+// take lends an idle connection or creates one.
 func (p *pool) take(ctx context.Context) (*conn, error) {
 	if c, err := p.takeIdle(); c != nil || err != nil {
 		return c, err
@@ -83,7 +83,7 @@ func (p *pool) takeIdle() (*conn, error) {
 	return nil, nil
 }
 
-// put takes a connection back, to be lent again where it is healthy.
+// put returns a connection, to be lent again if it is healthy.
 func (p *pool) put(c *conn, healthy bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -92,7 +92,7 @@ func (p *pool) put(c *conn, healthy bool) {
 		p.idle = append(p.idle, c)
 		return
 	}
-	_ = c.ttrpc.Close() // of a connection that nobody uses any more
+	_ = c.ttrpc.Close() // of an unused connection
 }
 
 // close closes the connections, idle and lent.
@@ -114,7 +114,7 @@ func (p *pool) close() error {
 	return err
 }
 
-// discard closes c and returns err, or where that is nil, what closing said.
+// discard closes c and returns err, or if that is nil, the error of closing.
 func discard(c *conn, err error) error {
 	if cerr := c.ttrpc.Close(); err == nil && cerr != nil {
 		return fmt.Errorf("close connection: %w", cerr)
@@ -122,7 +122,7 @@ func discard(c *conn, err error) error {
 	return err
 }
 
-func errClosed() error { return fmt.Errorf("use client: it is closed: %w", errdefs.ErrUnavailable) }
+func errClosed() error { return fmt.Errorf("use client: closed: %w", errdefs.ErrUnavailable) }
 
 func (p *pool) isClosed() bool {
 	p.mu.Lock()

@@ -12,16 +12,16 @@ import (
 	"github.com/cleatproject/cleat/proto/cleatapi"
 )
 
-// progressEvery is how often a caller is told of progress.
+// progressEvery is the interval of progress reports.
 const progressEvery = 200 * time.Millisecond
 
-// eventSaved is the event of a name that stands for an image now.
+// eventSaved is the event of a name that now refers to an image.
 const eventSaved = "saved"
 
-// follower receives the progress of a transfer as fast as it comes, and tells of it at its own pace.
+// follower receives the progress of a transfer as fast as it comes, and reports it at its own pace.
 type follower struct {
 	progress func([]Part)
-	told     told
+	outcome  outcome
 	done     chan struct{}
 	wg       sync.WaitGroup
 
@@ -30,11 +30,11 @@ type follower struct {
 	at      map[string]int // where in changed, by digest
 }
 
-// newFollower returns a follower; call finish.
+// newFollower returns a follower; its finish has to be called.
 func newFollower(progress func([]Part)) *follower {
 	f := &follower{progress: progress, done: make(chan struct{}), at: make(map[string]int)}
 	if progress != nil {
-		f.wg.Go(f.tell)
+		f.wg.Go(f.report)
 	}
 	return f
 }
@@ -64,10 +64,10 @@ func (f *follower) take(m *wire.Progress) {
 	switch {
 	case m.Desc == nil:
 		if m.Event == eventSaved {
-			f.told.saved = append(f.told.saved, m.Name)
+			f.outcome.saved = append(f.outcome.saved, m.Name)
 		}
 	case m.Desc.Annotations[cleatapi.NameAnnotation] != "" && m.Name == "":
-		f.told.pushed = m.Desc
+		f.outcome.pushed = m.Desc
 	case f.progress != nil:
 		f.put(Part{Digest: m.Desc.Digest, MediaType: m.Desc.MediaType, State: m.Event, Done: m.Progress, Total: m.Total})
 	}
@@ -84,8 +84,8 @@ func (f *follower) put(p Part) {
 	f.changed = append(f.changed, p)
 }
 
-// tell calls progress now and then, until finish.
-func (f *follower) tell() {
+// report calls progress periodically, until finish.
+func (f *follower) report() {
 	tick := time.NewTicker(progressEvery)
 	defer tick.Stop()
 	for {
@@ -110,7 +110,7 @@ func (f *follower) flush() {
 	}
 }
 
-// finish tells of what is left.
+// finish reports the rest.
 func (f *follower) finish() {
 	close(f.done)
 	f.wg.Wait()

@@ -7,18 +7,18 @@ import (
 	"github.com/cleatproject/cleat/proto/cleatapi"
 )
 
-// Credential is what a user shows to a registry; the zero value is nobody. The daemon uses it for one
-// call, does not keep it, and shows it to the registry of the call's reference alone.
+// Credential is a user's credential for a registry; the zero value is anonymous. The daemon uses it for one
+// call, does not keep it, and sends it to the registry of the call's reference alone.
 type Credential struct {
 	Username, Password string
-	// IdentityToken is shown to get tokens, RegistryToken is one.
+	// IdentityToken is used to get tokens, RegistryToken is one.
 	IdentityToken, RegistryToken string
 }
 
-// String hides what it is.
+// String hides the credential.
 func (Credential) String() string { return "(hidden)" }
 
-// GoString hides what it is.
+// GoString hides the credential.
 func (Credential) GoString() string { return "(hidden)" }
 
 func (c Credential) wire() *cleatapi.Credential {
@@ -39,14 +39,14 @@ type PullRequest struct {
 	AllPlatforms bool
 	// Snapshotter to unpack to; empty: the daemon's default.
 	Snapshotter string
-	// NoUnpack only stores.
+	// NoUnpack stores the image without unpacking it.
 	NoUnpack bool
-	// MaxConcurrentDownloads is how many layers are fetched at the same time; 0: 3.
+	// MaxConcurrentDownloads is the number of layers fetched in parallel; 0: 3.
 	MaxConcurrentDownloads int
 	Credential             Credential
 }
 
-// Part is how far a part of an image has come.
+// Part is the progress of a part of an image.
 type Part struct {
 	Digest, MediaType string
 	// State is waiting, downloading, exists, downloaded, unpacking or unpacked, and of a push
@@ -55,9 +55,9 @@ type Part struct {
 	Done, Total int64 // bytes
 }
 
-// Pull fetches an image from a registry and unpacks it. progress, where it is not nil, is called with
-// what changed, five times a second at most. A pull that was ended by ctx or broke off goes on where it
-// was with the next one.
+// Pull fetches an image from a registry and unpacks it. progress, if not nil, is called with
+// changed parts, at most five times a second. An interrupted pull is resumed by
+// the next one.
 func (c *Client) Pull(ctx context.Context, r PullRequest, progress func([]Part)) (Image, error) {
 	from := &cleatapi.Registry{Reference: r.Reference, MaxConcurrent: uint32(max(r.MaxConcurrentDownloads, 0))}
 	to := &cleatapi.ImageStore{Platform: r.Platform, AllPlatforms: r.AllPlatforms, Snapshotter: r.Snapshotter, NoUnpack: r.NoUnpack}
@@ -78,21 +78,21 @@ func (c *Client) Pull(ctx context.Context, r PullRequest, progress func([]Part))
 type PushRequest struct {
 	// Reference to push to, as Docker's users write it.
 	Reference string
-	// Image here, by name or digest; empty: the reference.
+	// Image is the local image, by name or digest; empty: the reference.
 	Image string
-	// Platform pushes only the manifest for os/arch[/variant]; empty: all that the image has.
+	// Platform pushes only the manifest for os/arch[/variant]; empty: all manifests of the image.
 	Platform string
-	// MaxConcurrentUploads is how many blobs are sent at the same time; 0: 3.
+	// MaxConcurrentUploads is the number of blobs sent in parallel; 0: 3.
 	MaxConcurrentUploads int
 	Credential           Credential
-	// Referrers pushes what is here under a name and refers to the image, or to a part of it, as well:
+	// Referrers also pushes local named documents that refer to the image, or to a part of it:
 	// signatures, attestations and the like.
 	Referrers bool
 }
 
-// Push brings an image to a registry, what that lacks of it, and returns what that has then: its name,
-// digest and media type. progress, where it is not nil, is called with what changed, five times a second
-// at most.
+// Push pushes an image to a registry, without the parts that it already has, and returns its name,
+// digest and media type there. progress, if not nil, is called with changed parts, at most five times a
+// second.
 func (c *Client) Push(ctx context.Context, r PushRequest, progress func([]Part)) (Image, error) {
 	from := &cleatapi.ImageStore{Platform: r.Platform, Referrers: r.Referrers}
 	if r.Image != "" {
@@ -112,7 +112,7 @@ func (c *Client) Push(ctx context.Context, r PushRequest, progress func([]Part))
 	return Image{Name: d.Annotations[cleatapi.NameAnnotation], Digest: d.Digest, MediaType: d.MediaType}, nil
 }
 
-// transferError names the call, unless the daemon has.
+// transferError adds the call to an error, unless the daemon has.
 func transferError(verb, reference string, err error) error {
 	if err == nil || strings.HasPrefix(err.Error(), verb+" ") {
 		return err

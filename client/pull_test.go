@@ -16,7 +16,7 @@ import (
 	"github.com/cleatproject/cleat/proto/cleatapi"
 )
 
-// part is the event of a part that is in a state.
+// part returns the event of a part in a state.
 func part(digest, state string, done int64) *transfertypes.Progress {
 	return &transfertypes.Progress{
 		Event: state, Name: "layer-" + digest, Progress: done, Total: 2, Desc: &apitypes.Descriptor{Digest: digest, MediaType: "m", Size: 2},
@@ -27,7 +27,7 @@ func saved(name string) *transfertypes.Progress {
 	return &transfertypes.Progress{Event: "saved", Name: name}
 }
 
-func TestPullTellsOfItsProgress(t *testing.T) {
+func TestPull_ReportsProgress(t *testing.T) {
 	var from cleatapi.Registry
 	var to cleatapi.ImageStore
 	shown := make(chan struct{}, 2)
@@ -37,13 +37,13 @@ func TestPullTellsOfItsProgress(t *testing.T) {
 		if a.namespace != "blue" {
 			t.Errorf("in the namespace %q", a.namespace)
 		}
-		if err := a.tell(&transfertypes.Progress{Event: "Pulling"}, part("d", "downloading", 1)); err != nil {
+		if err := a.report(&transfertypes.Progress{Event: "Pulling"}, part("d", "downloading", 1)); err != nil {
 			return err
 		}
 		<-shown
-		return a.tell(part("d", "unpacking", 2), part("d", "unpacked", 2), saved("n"))
+		return a.report(part("d", "unpacking", 2), part("d", "unpacked", 2), saved("n"))
 	}, &cleatapi.Image{Name: "other"}, &cleatapi.Image{Name: "n", Digest: "x"}).dial()
-	for range 2 { // the connection is of use again
+	for range 2 { // the connection can be used again
 		var parts []client.Part
 		img, err := c.Pull(t.Context(), client.PullRequest{
 			Reference: "ref", Platform: "p", AllPlatforms: true, Snapshotter: "s", NoUnpack: true, MaxConcurrentDownloads: 4,
@@ -69,13 +69,13 @@ func TestPullTellsOfItsProgress(t *testing.T) {
 	}
 }
 
-func TestPushReturnsWhatTheRegistryHas(t *testing.T) {
+func TestPush_ReturnsPushedImage(t *testing.T) {
 	var from cleatapi.ImageStore
 	var to cleatapi.Registry
 	c := transferring(t, func(_ context.Context, a *asked) error {
 		a.into(a.source, cleatapi.ImageStoreType, &from)
 		a.into(a.destination, cleatapi.RegistryType, &to)
-		return a.tell(part("d", "mounted", 2), &transfertypes.Progress{Event: "Completed push to full", Desc: &apitypes.Descriptor{
+		return a.report(part("d", "mounted", 2), &transfertypes.Progress{Event: "Completed push to full", Desc: &apitypes.Descriptor{
 			Digest: "x", MediaType: "m", Size: 5, Annotations: map[string]string{cleatapi.NameAnnotation: "full"},
 		}})
 	}).dial()
@@ -97,8 +97,8 @@ func TestPushReturnsWhatTheRegistryHas(t *testing.T) {
 	}
 }
 
-// The credential is given to who asks for it on the stream of the registry, in the form that it wants.
-func TestCredentialsAreGivenWhenAskedFor(t *testing.T) {
+// The credential is sent when the registry's stream asks for it, in the required form.
+func TestCredentials_AreSentOnRequest(t *testing.T) {
 	const basic, bearer = `Basic realm="x"`, `Bearer realm="x"`
 	all := client.Credential{Username: "u", Password: "p", IdentityToken: "i", RegistryToken: "r"}
 	for what, c := range map[string]struct {
@@ -120,7 +120,7 @@ func TestCredentialsAreGivenWhenAskedFor(t *testing.T) {
 				if (from.AuthStream != "") != (c.want != nil) {
 					t.Errorf("the stream for credentials is %q", from.AuthStream)
 				}
-				for range 2 { // again where the answer expires
+				for range 2 { // again if the answer expires
 					if c.want == nil {
 						break
 					}
@@ -132,7 +132,7 @@ func TestCredentialsAreGivenWhenAskedFor(t *testing.T) {
 						t.Errorf("answered %v", got)
 					}
 				}
-				return a.tell(saved("n"))
+				return a.report(saved("n"))
 			}, &cleatapi.Image{Name: "n"}).dial()
 			if _, err := d.Pull(t.Context(), client.PullRequest{Reference: "ref", Credential: c.cred}, nil); err != nil {
 				t.Error(err)
@@ -141,7 +141,7 @@ func TestCredentialsAreGivenWhenAskedFor(t *testing.T) {
 	}
 }
 
-func TestPullsThatEndBadly(t *testing.T) {
+func TestPull_Failures(t *testing.T) {
 	c := transferring(t, func(_ context.Context, a *asked) error {
 		var from cleatapi.Registry
 		a.into(a.source, cleatapi.RegistryType, &from)
@@ -149,9 +149,9 @@ func TestPullsThatEndBadly(t *testing.T) {
 		case "refused":
 			return fmt.Errorf("pull refused: no: %w", errdefs.ErrUnauthenticated)
 		case "broken":
-			return errors.Join(a.tell(part("d", "waiting", 0)), errdefs.ErrUnavailable)
+			return errors.Join(a.report(part("d", "waiting", 0)), errdefs.ErrUnavailable)
 		case "gone":
-			return a.tell(saved("n"))
+			return a.report(saved("n"))
 		}
 		return nil
 	}).dial()
@@ -164,10 +164,10 @@ func TestPullsThatEndBadly(t *testing.T) {
 	}
 }
 
-func TestLeavingAPullEndsIt(t *testing.T) {
+func TestPull_Cancelled_Ends(t *testing.T) {
 	ended := make(chan struct{})
 	c := transferring(t, func(ctx context.Context, a *asked) error {
-		if err := a.tell(part("d", "waiting", 0)); err != nil {
+		if err := a.report(part("d", "waiting", 0)); err != nil {
 			return err
 		}
 		<-ctx.Done()
@@ -182,22 +182,22 @@ func TestLeavingAPullEndsIt(t *testing.T) {
 	<-ended
 }
 
-// A caller that does not return from its progress holds up nothing but itself.
-func TestProgressIsReceivedWhoeverIsSlow(t *testing.T) {
+// A caller that does not return from its progress blocks only itself.
+func TestProgress_SlowCaller_BlocksOnlyItself(t *testing.T) {
 	const many = 1000 // more than a stream of ttrpc holds
-	told := make(chan struct{})
+	reported := make(chan struct{})
 	c := transferring(t, func(_ context.Context, a *asked) error {
 		for i := range int64(many) {
-			if err := a.tell(part("d", "downloading", i)); err != nil {
+			if err := a.report(part("d", "downloading", i)); err != nil {
 				return err
 			}
 		}
-		close(told)
-		return a.tell(saved("n"))
+		close(reported)
+		return a.report(saved("n"))
 	}, &cleatapi.Image{Name: "n"}).dial()
 	var last client.Part
 	_, err := c.Pull(t.Context(), client.PullRequest{Reference: "x"}, func(p []client.Part) {
-		<-told
+		<-reported
 		last = p[len(p)-1]
 	})
 	if err != nil || last.Done != many-1 {
@@ -205,7 +205,7 @@ func TestProgressIsReceivedWhoeverIsSlow(t *testing.T) {
 	}
 }
 
-func TestCredentialsDoNotPrint(t *testing.T) {
+func TestCredential_DoesNotPrint(t *testing.T) {
 	c := client.Credential{Username: "u", Password: "secret"}
 	if text := fmt.Sprintf("%v %+v %#v %s", c, c, c, c); strings.Contains(text, "secret") {
 		t.Error(text)

@@ -5,7 +5,7 @@ import "github.com/cleatproject/cleat/proto/reason"
 // Reason is a machine-readable name of an error's cause; see proto/reason for what each means.
 type Reason = reason.Reason
 
-// The reasons that errors of this package carry. NoReason is the absence of one.
+// The reasons of this package's errors. NoReason is the absence of one.
 const (
 	NoReason = reason.None
 
@@ -60,8 +60,8 @@ const (
 // ReasonOf returns the reason of an error, or NoReason.
 func ReasonOf(err error) Reason { return reason.Of(err) }
 
-// WithReason returns err with a reason; text and class stay as they are.
+// WithReason returns err with a reason; text and class are unchanged.
 func WithReason(err error, r Reason) error { return reason.With(err, r) }
 
-// Reasons lists every reason but NoReason.
+// Reasons lists every reason except NoReason.
 func Reasons() []Reason { return reason.All() }

@@ -14,18 +14,18 @@ import (
 	"github.com/cleatproject/cleat/proto/cleatapi"
 )
 
-// RunRequest says what Run is to run.
+// RunRequest describes the container of Run.
 type RunRequest struct {
-	// ID of the container; empty: 64 hex digits are made up.
+	// ID of the container; empty: 64 hex digits are generated.
 	ID string
 	// Image reference or digest; empty with RootFS set.
 	Image string
-	// Platform of the image's files, os/arch[/variant]; empty: this host's. It must be the one that the
-	// image's configuration was read for.
+	// Platform of the image's files, os/arch[/variant]; empty: this host's. It must be the one whose
+	// configuration was read.
 	Platform string
 	// RootFS is a directory to use instead of an image.
 	RootFS string
-	// Spec is the OCI runtime spec; the daemon fills in root.path, and the cgroup's path where
+	// Spec is the OCI runtime spec; the daemon sets root.path, and the cgroup's path if
 	// it is empty. See the package client/spec.
 	Spec *specs.Spec
 	// User is USER[:GROUP] by name or number, looked up in the container's own files; empty: the
@@ -37,33 +37,33 @@ type RunRequest struct {
 	Labels map[string]string
 	// Stdio of its init.
 	Stdio Stdio
-	// Log makes the daemon keep stdout and stderr in a file of its own; excludes Stdio's two.
+	// Log makes the daemon store stdout and stderr in a file; excludes Stdio's two.
 	Log bool
 	// AutoRemove removes the container once its init has exited.
 	AutoRemove bool
-	// StorageSize limits what the container may hold on disk beside its image, in bytes; 0: no limit. It
-	// needs a file system that keeps project quotas: errdefs.ErrFailedPrecondition says how to get one.
+	// StorageSize limits the writable layer of the container, in bytes; 0: no limit. It
+	// requires a file system with project quotas, else errdefs.ErrFailedPrecondition.
 	StorageSize int64
 }
 
-// Started is what Run answers.
+// Started is the result of Run.
 type Started struct {
 	ID        string
 	Pid       uint32
 	StartedAt time.Time
-	// Cursor is a position in the event log from before the container was made; hand it to Wait.
+	// Cursor is a position in the event log from before the container was created; pass it to Wait.
 	Cursor uint64
-	// LogPath is the log file, where Log was set.
+	// LogPath is the log file, if Log was set.
 	LogPath string
 }
 
-// withdrawLimit bounds the removal of what a cancelled Run may have made.
+// withdrawLimit bounds the removal of a container that a cancelled Run may have created.
 const withdrawLimit = 10 * time.Second
 
-// Run makes a container of an image and starts it, in one call. A failed Run leaves nothing behind.
-// Nor does a cancelled one, for which it may take 10 s longer: the container may have begun to run
-// just before the daemon learned of it, and is removed then. An id that is taken is
-// errdefs.ErrAlreadyExists, an image that is not there errdefs.ErrNotFound.
+// Run creates a container of an image and starts it, in one call. A failed Run leaves nothing.
+// Nor does a cancelled one, which may take 10 s longer: the container may have started
+// just before the daemon noticed it, and is removed then. An id in use is
+// errdefs.ErrAlreadyExists, a missing image errdefs.ErrNotFound.
 func (c *Client) Run(ctx context.Context, r RunRequest) (Started, error) {
 	if err := ctx.Err(); err != nil {
 		return Started{}, about("run container", r.ID, err)
@@ -90,8 +90,8 @@ func (c *Client) Run(ctx context.Context, r RunRequest) (Started, error) {
 	}, nil
 }
 
-// withdraw removes what the Run of a token made, where it was cancelled: its answer may have been
-// on the way.
+// withdraw removes the container that the Run of a token created, if it was cancelled: its answer may have been
+// lost.
 func (c *Client) withdraw(ctx context.Context, id, token string) error {
 	if ctx.Err() == nil {
 		return nil

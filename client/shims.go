@@ -6,7 +6,7 @@ import (
 	"github.com/cleatproject/cleat/proto/cleatapi"
 )
 
-// Shim is one shim that the daemon knows.
+// Shim is a shim of the daemon.
 type Shim struct {
 	// ID of the container it was started for.
 	ID, Namespace            string

@@ -10,13 +10,13 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// Types of the JSON documents that travel inside the task API.
+// Types of the JSON documents in the task API.
 const (
 	processType   = "types.containerd.io/opencontainers/runtime-spec/1/Process"
 	resourcesType = "types.containerd.io/opencontainers/runtime-spec/1/LinuxResources"
 )
 
-// Process is a process of a container as the task API tells of it: the init, or one that Exec
+// Process is a process of a container as reported by the task API: the init, or one that Exec
 // added.
 type Process struct {
 	ContainerID string
@@ -30,7 +30,7 @@ type Process struct {
 	Exit Exit
 }
 
-// KillRequest says what to signal.
+// KillRequest selects what to signal.
 type KillRequest struct {
 	// ExecID of the process; empty: the init.
 	ExecID string
@@ -39,8 +39,8 @@ type KillRequest struct {
 	All bool
 }
 
-// Exec declares a further process for a running container; Start runs it, and Delete with its id
-// frees it. An id that is taken is errdefs.ErrAlreadyExists.
+// Exec declares an additional process for a running container; Start runs it, and Delete with its id
+// removes it. An id in use is errdefs.ErrAlreadyExists.
 func (c *Client) Exec(ctx context.Context, id, execID string, p *specs.Process, io Stdio) error {
 	spec, err := jsonAny(processType, p)
 	if err != nil {
@@ -77,7 +77,7 @@ func (c *Client) WaitProcess(ctx context.Context, id, execID string) (Exit, erro
 	return exit, about("wait for process in", id, err)
 }
 
-// State tells where the init (empty execID) or an exec'd process stands.
+// State returns the state of the init (empty execID) or of an exec'd process.
 func (c *Client) State(ctx context.Context, id, execID string) (Process, error) {
 	resp, err := query[wire.GetResponse](ctx, c, wire.TasksService, "Get",
 		&wire.GetRequest{ContainerId: id, ExecId: execID})
@@ -124,7 +124,7 @@ func (c *Client) Pause(ctx context.Context, id string) error {
 	return c.task(ctx, "pause", id, "Pause", &wire.PauseTaskRequest{ContainerId: id})
 }
 
-// Resume lets them go on.
+// Resume resumes them.
 func (c *Client) Resume(ctx context.Context, id string) error {
 	return c.task(ctx, "resume", id, "Resume", &wire.ResumeTaskRequest{ContainerId: id})
 }
@@ -136,7 +136,7 @@ func (c *Client) ResizePty(ctx context.Context, id, execID string, width, height
 	})
 }
 
-// CloseIO lets a process read the end of its stdin once its writers have closed it.
+// CloseIO makes a process read the end of its stdin once its writers have closed it.
 func (c *Client) CloseIO(ctx context.Context, id, execID string) error {
 	return c.task(ctx, "close stdin of", id, "CloseIO", &wire.CloseIORequest{
 		ContainerId: id, ExecId: execID, Stdin: true,
@@ -168,7 +168,7 @@ func (c *Client) Update(ctx context.Context, id string, r *specs.LinuxResources,
 	})
 }
 
-// Delete frees a stopped task (empty execID), leaving its container, or a stopped exec'd process,
+// Delete deletes a stopped task (empty execID), without its container, or a stopped exec'd process,
 // and returns its exit.
 func (c *Client) Delete(ctx context.Context, id, execID string) (Exit, error) {
 	method, req := "Delete", rpc.Message(&wire.DeleteTaskRequest{ContainerId: id})
@@ -182,7 +182,7 @@ func (c *Client) Delete(ctx context.Context, id, execID string) (Exit, error) {
 	return exitFrom(resp.ExitStatus, resp.ExitedAt), nil
 }
 
-// task makes a call of the task service that answers with nothing but success.
+// task makes a call of the task service whose answer is empty.
 func (c *Client) task(ctx context.Context, verb, id, method string, req rpc.Message) error {
 	_, err := call[types.Empty](ctx, c, wire.TasksService, method, req)
 	return about(verb, id, err)

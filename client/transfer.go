@@ -17,18 +17,18 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-// transfer is one call of containerd's transfer service. It answers nothing: what came of it is told on a
+// transfer is one call of containerd's transfer service. Its answer is empty: the result is reported on a
 // stream. Call and streams share a connection, so that closing it ends them all in the daemon.
 type transfer struct {
 	source, destination end
-	// registry is the one of the two that asks for the credential; nil where none does.
+	// registry is the end that asks for the credential; nil if none does.
 	registry   *cleatapi.Registry
 	credential Credential
-	// progress is called with what changed, by one at a time; nil for nobody.
+	// progress, if not nil, is called with changed parts, by one goroutine at a time.
 	progress func([]Part)
 }
 
-// end is a source or destination, and what its type is called.
+// end is a source or destination, and the name of its type.
 type end struct {
 	typ     string
 	message rpc.Message
@@ -38,8 +38,8 @@ func registryEnd(m *cleatapi.Registry) end   { return end{cleatapi.RegistryType,
 func storeEnd(m *cleatapi.ImageStore) end    { return end{cleatapi.ImageStoreType, m} }
 func archiveEnd(m *cleatapi.ArchiveFile) end { return end{cleatapi.ArchiveFileType, m} }
 
-// told is what a transfer says of what came of it.
-type told struct {
+// outcome is the result of a transfer.
+type outcome struct {
 	saved  []string // names, in order
 	pushed *wire.Descriptor
 }
@@ -47,8 +47,8 @@ type told struct {
 // duplex is a stream of the streaming service.
 type duplex = rpc.Duplex[types.Any, *types.Any]
 
-// transfer makes the call and returns what was told until its end.
-func (c *Client) transfer(ctx context.Context, t transfer) (out told, err error) {
+// transfer makes the call and returns the result reported until its end.
+func (c *Client) transfer(ctx context.Context, t transfer) (out outcome, err error) {
 	conn, err := c.conns.take(ctx)
 	if err != nil {
 		return out, err
@@ -84,7 +84,7 @@ func (c *Client) transfer(ctx context.Context, t transfer) (out told, err error)
 	wg.Go(func() { followed <- f.follow(streaming, s) })
 	_, err = rpc.Call[types.Empty](c.outgoing(ctx), conn.ttrpc, wire.TransferService, "Transfer", req)
 	if err != nil {
-		leave() // a stream of a daemon that is gone may not end
+		leave() // a stream of a daemon that has ended may not end
 	}
 	ferr := <-followed
 	f.finish()
@@ -92,12 +92,12 @@ func (c *Client) transfer(ctx context.Context, t transfer) (out told, err error)
 		err = fmt.Errorf("receive progress: %w: %w", ferr, errdefs.ErrUnavailable)
 	}
 	if err == nil {
-		wg.Wait() // the daemon ends the other one as well, and the connection is of use again
+		wg.Wait() // the daemon ends the other one as well, and the connection can be used again
 	}
-	return f.told, err
+	return f.outcome, err
 }
 
-// openStream opens a stream for a call to come, and returns its id once the daemon has it.
+// openStream opens a stream for a later call, and returns its id once the daemon has registered it.
 func openStream(ctx context.Context, conn *conn, what string) (string, *duplex, error) {
 	s, err := rpc.OpenDuplex[types.Any](ctx, conn.ttrpc, wire.StreamingService, "Stream")
 	if err != nil {
@@ -113,7 +113,7 @@ func openStream(ctx context.Context, conn *conn, what string) (string, *duplex, 
 	}
 	_, err = s.Receive(ctx) // the acknowledgement
 	if errors.Is(err, io.EOF) {
-		err = fmt.Errorf("the daemon ended it: %w", errdefs.ErrUnavailable)
+		err = fmt.Errorf("ended by the daemon: %w", errdefs.ErrUnavailable)
 	}
 	if err != nil {
 		return "", nil, fmt.Errorf("open stream for %s: %w", what, err)
@@ -121,13 +121,13 @@ func openStream(ctx context.Context, conn *conn, what string) (string, *duplex, 
 	return id, s, nil
 }
 
-// answer gives the credential to who asks for it, until the stream ends. The daemon asks for the registry
+// answer sends the credential when the daemon asks for it, until the stream ends. The daemon asks for the registry
 // of the reference, and for no other host.
 func answer(ctx context.Context, s *duplex, c Credential) {
 	for {
 		a, err := s.Receive(ctx)
 		if err != nil {
-			return // the call says why
+			return // the call returns the error
 		}
 		var asked wire.AuthRequest
 		if a.TypeUrl != wire.AuthRequestType || asked.Unmarshal(a.Value) != nil {
@@ -140,7 +140,7 @@ func answer(ctx context.Context, s *duplex, c Credential) {
 	}
 }
 
-// answer is the part of a credential that suits what a registry wants.
+// answer returns the part of a credential that matches a registry's challenges.
 func (c Credential) answer(challenges []string) *wire.AuthResponse {
 	basic := len(challenges) > 0 && !strings.Contains(strings.ToLower(strings.Join(challenges, ",")), "bearer ")
 	switch {
@@ -159,7 +159,7 @@ func pack(typ string, m rpc.Message) (*types.Any, error) {
 }
 
 // saved returns the images that a transfer has named, in its order.
-func (c *Client) saved(ctx context.Context, t told) ([]Image, error) {
+func (c *Client) saved(ctx context.Context, t outcome) ([]Image, error) {
 	if len(t.saved) == 0 {
 		return nil, errNoAnswer()
 	}
@@ -179,7 +179,7 @@ func (c *Client) saved(ctx context.Context, t told) ([]Image, error) {
 	for i, name := range t.saved {
 		img, ok := found[name]
 		if !ok {
-			return nil, fmt.Errorf("image %s: it was removed again: %w", name, errdefs.ErrNotFound)
+			return nil, fmt.Errorf("image %s: removed again: %w", name, errdefs.ErrNotFound)
 		}
 		out[i] = img
 	}
@@ -187,5 +187,5 @@ func (c *Client) saved(ctx context.Context, t told) ([]Image, error) {
 }
 
 func errNoAnswer() error {
-	return fmt.Errorf("the daemon ended the call without an answer: %w", errdefs.ErrUnavailable)
+	return fmt.Errorf("call ended without an answer: %w", errdefs.ErrUnavailable)
 }

@@ -11,14 +11,14 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-// Exit is how a process ended.
+// Exit is the exit of a process.
 type Exit struct {
 	// Status is the exit code, or 128 and the number of the signal that ended it.
 	Status uint32
 	At     time.Time
 }
 
-// Back-off between attempts to reach a daemon that has gone away, and how long the event log is
+// Back-off between attempts to reach a daemon that does not run, and how long the event log is
 // searched for an exit that must already be in it.
 const (
 	firstRetry   = 5 * time.Millisecond
@@ -26,8 +26,8 @@ const (
 	searchTime   = 5 * time.Second
 )
 
-// Wait returns when the container's init has exited, at once if it has already. It survives
-// restarts of the daemon. Where the container is gone meanwhile, its exit is looked up in the event
+// Wait returns when the container's init has exited, at once if it already has. It survives
+// restarts of the daemon. If the container is removed during the call, its exit is looked up in the event
 // log from cursor, as Run returned it; with cursor 0 that is errdefs.ErrNotFound.
 func (c *Client) Wait(ctx context.Context, id string, cursor uint64) (Exit, error) {
 	var exit Exit
@@ -46,7 +46,7 @@ func (c *Client) Wait(ctx context.Context, id string, cursor uint64) (Exit, erro
 	return exit, about("wait for container", id, err)
 }
 
-// persist calls f again, less and less often, as long as the daemon cannot be reached and ctx
+// persist repeats f, with growing delays, as long as the daemon cannot be reached and ctx
 // lasts.
 func (c *Client) persist(ctx context.Context, f func() error) error {
 	for pause := firstRetry; ; pause = min(2*pause, longestRetry) {
@@ -68,7 +68,7 @@ func (c *Client) persist(ctx context.Context, f func() error) error {
 	}
 }
 
-// exitSince finds the exit of a container's init in the event log after cursor.
+// exitSince returns the exit of a container's init from the event log after cursor.
 func (c *Client) exitSince(ctx context.Context, id string, cursor uint64) (Exit, error) {
 	ctx, cancel := context.WithTimeout(ctx, searchTime)
 	defer cancel()

@@ -1,7 +1,7 @@
-// Package dockerconfig finds the credential for a registry where `docker login` puts it: in the file
-// config.json, or in the credential helper that this names.
+// Package dockerconfig finds the credential for a registry that `docker login` has stored: in the file
+// config.json, or in the credential helper named in it.
 //
-// A helper is a program docker-credential-NAME in PATH, which is run with "get", the registry on its
+// A helper is a program docker-credential-NAME in PATH, which is run with "get", and the registry on its
 // standard input. Nothing is written, and no credential is kept.
 package dockerconfig
 
@@ -26,14 +26,14 @@ import (
 )
 
 const (
-	// maxFile bounds the file, maxAnswer what a helper answers.
+	// maxFile bounds the file, maxAnswer a helper's output.
 	maxFile   = 4 << 20
 	maxAnswer = 1 << 20
-	// waitDelay is for what a helper started and that keeps its output open.
+	// waitDelay bounds the wait for children of a helper that keep its output open.
 	waitDelay = time.Second
-	// hub is what Docker calls its own registry there.
+	// hub is the name of Docker's own registry there.
 	hub = "https://index.docker.io/v1/"
-	// tokenUser is the name by which helpers say that the secret is an identity token.
+	// tokenUser is the name by which helpers mark the secret as an identity token.
 	tokenUser = "<token>"
 )
 
@@ -51,7 +51,7 @@ type entry struct {
 	RegistryToken string `json:"registrytoken"`
 }
 
-// Path returns where the file is: in DOCKER_CONFIG, else in the home directory; "" where there is
+// Path returns the path of the file: in DOCKER_CONFIG, else in the home directory; "" if there is
 // neither.
 func Path(env func(string) string) string {
 	if dir := env("DOCKER_CONFIG"); dir != "" {
@@ -63,7 +63,7 @@ func Path(env func(string) string) string {
 	return ""
 }
 
-// Registry returns the registry that a reference names, as Docker reads it: what stands before the
+// Registry returns the registry of a reference, as Docker parses it: the part before the
 // first slash, if it looks like a host.
 func Registry(reference string) string {
 	first, _, ok := strings.Cut(reference, "/")
@@ -108,7 +108,7 @@ func Lookup(ctx context.Context, path, registry string) (client.Credential, erro
 			return e.credential(path, name)
 		}
 	}
-	// Other ways to write it: any scheme, any path. The first by name, so that it is always the same one.
+	// Other forms: any scheme, any path. The first by name, so that the result is always the same.
 	for _, name := range slices.Sorted(maps.Keys(f.Auths)) {
 		if registry != "docker.io" && hostOf(name) == registry {
 			return f.Auths[name].credential(path, name)
@@ -133,7 +133,7 @@ func read(path string) (file, error) {
 		return f, nil
 	}
 	if err == nil && info.Size() > maxFile {
-		err = fmt.Errorf("%s has %d bytes, at most %d are read: %w", path, info.Size(), maxFile, errdefs.ErrInvalidArgument)
+		err = fmt.Errorf("%s: size %d exceeds the maximum of %d: %w", path, info.Size(), maxFile, errdefs.ErrInvalidArgument)
 	}
 	if err != nil {
 		return f, fmt.Errorf("read credentials: %w", err)
@@ -143,7 +143,7 @@ func read(path string) (file, error) {
 		return f, fmt.Errorf("read credentials: %w", err)
 	}
 	if err := json.Unmarshal(raw, &f); err != nil {
-		return f, fmt.Errorf("read credentials: %s is not the JSON it should be: %w", path, errdefs.ErrInvalidArgument)
+		return f, fmt.Errorf("read credentials: %s: invalid JSON: %w", path, errdefs.ErrInvalidArgument)
 	}
 	return f, nil
 }
@@ -162,18 +162,18 @@ func (e entry) credential(path, name string) (client.Credential, error) {
 	return c, nil
 }
 
-// bounded takes so many bytes and refuses more. It has no method but Write: a Buffer that was embedded
-// would read on its own.
+// bounded accepts a number of bytes and refuses more. Its only method is Write: an embedded Buffer
+// would also implement io.ReaderFrom.
 type bounded struct{ buf bytes.Buffer }
 
 func (b *bounded) Write(p []byte) (int, error) {
 	if b.buf.Len()+len(p) > maxAnswer {
-		return 0, errors.New("the answer is too long")
+		return 0, errors.New("output is too long")
 	}
 	return b.buf.Write(p)
 }
 
-// ask runs a credential helper. That it has none is no error.
+// ask runs a credential helper. A missing credential is not an error.
 func ask(ctx context.Context, helper, name string) (client.Credential, error) {
 	var none client.Credential
 	program := "docker-credential-" + helper
@@ -185,7 +185,7 @@ func ask(ctx context.Context, helper, name string) (client.Credential, error) {
 	cmd.Stdin, cmd.Stdout = strings.NewReader(name), &out
 	cmd.WaitDelay = waitDelay
 	if err := cmd.Run(); err != nil {
-		// By the helpers' protocol this is said on the standard output.
+		// By the helpers' protocol this is written to the standard output.
 		if strings.Contains(out.buf.String(), "credentials not found") {
 			return none, nil
 		}
@@ -193,7 +193,7 @@ func ask(ctx context.Context, helper, name string) (client.Credential, error) {
 	}
 	var answer struct{ Username, Secret string }
 	if err := json.Unmarshal(out.buf.Bytes(), &answer); err != nil {
-		return none, fmt.Errorf("run %s: its answer is not the JSON it should be: %w", program, errdefs.ErrInvalidArgument)
+		return none, fmt.Errorf("run %s: invalid JSON: %w", program, errdefs.ErrInvalidArgument)
 	}
 	if answer.Username == tokenUser {
 		return client.Credential{IdentityToken: answer.Secret}, nil

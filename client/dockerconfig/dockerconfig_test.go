@@ -22,7 +22,7 @@ func write(t *testing.T, name, text string, mode os.FileMode) string {
 	return path
 }
 
-func TestRegistryOfAReference(t *testing.T) {
+func TestRegistry(t *testing.T) {
 	for ref, want := range map[string]string{
 		"busybox": "docker.io", "user/app:1": "docker.io", "docker.io/x": "docker.io", "index.docker.io/x/y": "docker.io",
 		"localhost/x": "localhost", "localhost:5000/x": "localhost:5000", "ghcr.io/a/b@sha256:00": "ghcr.io",
@@ -80,7 +80,7 @@ func TestLookup(t *testing.T) {
 			t.Errorf("%s: %q, %v", name, []string{got.Username, got.Password, got.IdentityToken}, err)
 		}
 		if err != nil && strings.Contains(err.Error(), auth) {
-			t.Errorf("%s: it tells a secret: %v", name, err)
+			t.Errorf("%s: error contains a secret: %v", name, err)
 		}
 	}
 	if got, err := Lookup(t.Context(), filepath.Join(t.TempDir(), "none"), "r.example"); err != nil || got != none {
@@ -117,8 +117,8 @@ func FuzzCredential(f *testing.F) {
 	})
 }
 
-// What a helper has started may keep its output open when the helper is ended.
-func TestLookupEndsWithItsContext(t *testing.T) {
+// A child of a helper may keep its output open after the helper was ended.
+func TestLookup_EndsWithContext(t *testing.T) {
 	helpers := t.TempDir()
 	begun, ended := filepath.Join(helpers, "begun"), filepath.Join(helpers, "ended")
 	for _, fifo := range []string{begun, ended} {
@@ -142,9 +142,9 @@ func TestLookupEndsWithItsContext(t *testing.T) {
 	}
 	cancel()
 	if err := <-done; err == nil {
-		t.Error("it was answered")
+		t.Error("it got an answer")
 	}
-	if err := os.WriteFile(ended, nil, 0o600); err != nil { // what it started is there still, and ends
+	if err := os.WriteFile(ended, nil, 0o600); err != nil { // its child still exists, and ends
 		t.Error(err)
 	}
 }

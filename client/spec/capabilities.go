@@ -12,7 +12,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// defaultCapabilities are what a container has unless told otherwise.
+// defaultCapabilities are the capabilities of a container by default.
 func defaultCapabilities() []string {
 	return []string{
 		"CAP_AUDIT_WRITE", "CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL", "CAP_MKNOD",
@@ -21,7 +21,7 @@ func defaultCapabilities() []string {
 	}
 }
 
-// everyCapability is every one that Linux has, at its number.
+// everyCapability lists every capability of Linux, at its number.
 func everyCapability() []string {
 	return []string{
 		"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_FOWNER", "CAP_FSETID", "CAP_KILL",
@@ -35,7 +35,7 @@ func everyCapability() []string {
 	}
 }
 
-// AllCapabilities returns every capability that this kernel knows and this process may pass on.
+// AllCapabilities returns every capability that this kernel supports and this process may pass on.
 func AllCapabilities() (*specs.LinuxCapabilities, error) {
 	return capabilities(Options{Privileged: true})
 }
@@ -52,8 +52,8 @@ func capabilities(o Options) (*specs.LinuxCapabilities, error) {
 	return &specs.LinuxCapabilities{Bounding: caps, Effective: caps, Permitted: caps}, nil
 }
 
-// chooseCapabilities applies what is dropped and added to the defaults; what is named beats ALL,
-// and dropping beats adding.
+// chooseCapabilities applies the dropped and added ones to the defaults; names take precedence over ALL,
+// and dropping over adding.
 func chooseCapabilities(add, drop []string) ([]string, error) {
 	added, addAll, err := normalise(add)
 	if err != nil {
@@ -94,14 +94,14 @@ func normalise(names []string) (caps []string, all bool, err error) {
 			c = "CAP_" + c
 		}
 		if !slices.Contains(known, c) {
-			return nil, false, invalid("capability %q: there is none of that name", name)
+			return nil, false, invalid("capability %q: unknown", name)
 		}
 		caps = append(caps, c)
 	}
 	return caps, all, nil
 }
 
-// grantable are the capabilities that this kernel knows and this process may pass on, from its
+// grantable are the capabilities that this kernel supports and this process may pass on, from its
 // bounding set.
 func grantable(status string) ([]string, error) {
 	data, err := os.ReadFile(status)

@@ -12,12 +12,12 @@ import (
 )
 
 // hostDevices lists the device nodes below dir. Those that a container gets of its own (pts, shm,
-// mqueue, console) are left out.
+// mqueue, console) are omitted.
 func hostDevices(dir string) ([]specs.LinuxDevice, error) {
 	var out []specs.LinuxDevice
 	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrNotExist) {
-			return nil // it went while we looked
+			return nil // removed concurrently
 		}
 		if err != nil {
 			return err

@@ -7,7 +7,7 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-// Image is what an image's configuration says about running it.
+// Image is the part of an image's configuration about running it.
 type Image struct {
 	// User is USER[:GROUP], by name or number.
 	User       string
@@ -19,9 +19,9 @@ type Image struct {
 	Volumes    map[string]struct{}
 }
 
-// ParseImage reads an image's configuration, as the image has it. Like Docker it accepts a field that is null
-// or missing, a command that is one text, and an entrypoint of one empty text, which means none; a field of
-// another type counts as missing. What is not a JSON object is errdefs.ErrInvalidArgument.
+// ParseImage parses an image's configuration. Like Docker it accepts a field that is null
+// or missing, a command that is one string, and an entrypoint of one empty string, which means none; a field of
+// another type is treated as missing. Anything but a JSON object is errdefs.ErrInvalidArgument.
 func ParseImage(config []byte) (Image, error) {
 	var doc struct {
 		Config json.RawMessage `json:"config"`
@@ -45,7 +45,7 @@ func ParseImage(config []byte) (Image, error) {
 	return image, nil
 }
 
-// text reads a text or a number.
+// text parses a string or a number.
 func text(raw json.RawMessage) string {
 	var s string
 	var n json.Number
@@ -58,7 +58,7 @@ func text(raw json.RawMessage) string {
 	return ""
 }
 
-// texts reads a list of texts, or one text.
+// texts parses a list of strings, or one string.
 func texts(raw json.RawMessage) []string {
 	var list []string
 	if json.Unmarshal(raw, &list) == nil {
@@ -70,7 +70,7 @@ func texts(raw json.RawMessage) []string {
 	return nil
 }
 
-// set reads the names of an object's members, or a list of names.
+// set parses the names of an object's members, or a list of names.
 func set(raw json.RawMessage) map[string]struct{} {
 	var object map[string]json.RawMessage
 	names := texts(raw)

@@ -9,8 +9,8 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// mounts are the defaults, what the network and the image's volumes need, and the caller's. A mount
-// of the caller takes the place of a default one; parents come before what lies below them.
+// mounts returns the defaults, those for the network and the image's volumes, and the caller's. A mount
+// of the caller replaces a default one; parents come before mounts below them.
 func mounts(image Image, o Options) []specs.Mount {
 	out := systemMounts(o.Privileged)
 	if o.Network == "host" {
@@ -59,7 +59,7 @@ func systemMounts(privileged bool) []specs.Mount {
 	}
 }
 
-// resolverMounts let a container on the host's network resolve names as the host does.
+// resolverMounts make a container on the host's network resolve names as the host does.
 func resolverMounts() []specs.Mount {
 	var out []specs.Mount
 	for _, path := range []string{"/etc/resolv.conf", "/etc/hosts"} {
@@ -72,7 +72,7 @@ func resolverMounts() []specs.Mount {
 	return out
 }
 
-// volumeMounts keep an image's volumes writable on a read-only root, with what the image has there.
+// volumeMounts keep an image's volumes writable on a read-only root, with the image's content there.
 func volumeMounts(image Image) []specs.Mount {
 	var out []specs.Mount
 	for path := range image.Volumes {

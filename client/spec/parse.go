@@ -11,7 +11,7 @@ import (
 	"github.com/cleatproject/cleat/internal/bytesize"
 )
 
-// ParseMount reads a mount in the form type=bind|tmpfs,src=PATH,dst=PATH[,ro][,KEY=VALUE...].
+// ParseMount parses a mount in the form type=bind|tmpfs,src=PATH,dst=PATH[,ro][,KEY=VALUE...].
 // The other keys are bind-propagation, tmpfs-size, tmpfs-mode and options (several after colons).
 func ParseMount(text string) (specs.Mount, error) {
 	m := specs.Mount{Type: "bind"}
@@ -50,7 +50,7 @@ func ParseMount(text string) (specs.Mount, error) {
 	return complete(m, readOnly, extra, text)
 }
 
-// ParseVolume reads a bind mount in the short form SRC:DST[:OPTION,...].
+// ParseVolume parses a bind mount in the short form SRC:DST[:OPTION,...].
 func ParseVolume(text string) (specs.Mount, error) {
 	parts := strings.SplitN(text, ":", 3)
 	if len(parts) < 2 {
@@ -73,7 +73,7 @@ func ParseVolume(text string) (specs.Mount, error) {
 	return complete(m, readOnly, extra, text)
 }
 
-// complete checks a mount and gives it the options its type needs.
+// complete checks a mount and adds the options that its type needs.
 func complete(m specs.Mount, readOnly bool, extra []string, text string) (specs.Mount, error) {
 	if !filepath.IsAbs(m.Destination) || filepath.Clean(m.Destination) == "/" {
 		return m, invalid("mount %q: destination %q: want an absolute path below /", text, m.Destination)
@@ -109,7 +109,7 @@ func complete(m specs.Mount, readOnly bool, extra []string, text string) (specs.
 	return m, nil
 }
 
-// bindOptions are the options that a bind mount takes besides ro and rw.
+// bindOptions are the options of a bind mount besides ro and rw.
 func bindOptions() []string {
 	return []string{
 		"private", "rprivate", "shared", "rshared", "slave", "rslave", "unbindable", "runbindable",

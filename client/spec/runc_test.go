@@ -13,7 +13,7 @@ import (
 	"github.com/cleatproject/cleat/client/spec"
 )
 
-// bundle makes a bundle with busybox as its root file system.
+// bundle creates a bundle with busybox as its root file system.
 func bundle(t *testing.T, image spec.Image, o spec.Options) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -50,7 +50,7 @@ func bundle(t *testing.T, image spec.Image, o spec.Options) string {
 // run runs a shell command in a container by runc alone and returns its output and exit code.
 func run(t *testing.T, image spec.Image, o spec.Options, command string) (string, int) {
 	t.Helper()
-	o.Args = []string{"/bin/sh", "-c", "exec 2>&1; " + command} // runc copies the two by themselves, in no order
+	o.Args = []string{"/bin/sh", "-c", "exec 2>&1; " + command} // runc copies the two independently, in no order
 	dir := bundle(t, image, o)
 	id := fmt.Sprintf("cleat-spec-%d-%s", os.Getpid(), filepath.Base(filepath.Dir(dir)))
 	cmd := exec.CommandContext(t.Context(), "runc", "--root", filepath.Join(dir, "state"), "run", "--bundle", dir, id)
@@ -63,7 +63,7 @@ func run(t *testing.T, image spec.Image, o spec.Options, command string) (string
 	return out.String(), cmd.ProcessState.ExitCode()
 }
 
-func TestRuncAcceptsTheSpec(t *testing.T) {
+func TestGenerate_RuncAcceptsSpec(t *testing.T) {
 	host := t.TempDir()
 	if err := os.WriteFile(filepath.Join(host, "file"), []byte("from the host"), 0o644); err != nil {
 		t.Fatal(err)

@@ -9,7 +9,7 @@ import (
 )
 
 // seccomp returns the default filter of system calls for a container with the given capabilities: the profile that
-// docker applies. Calls that it does not list fail with EPERM; calls that need a capability come with it.
+// docker applies. Calls that it does not list fail with EPERM; calls that need a capability are allowed with it.
 //
 // Of the architectures, x32 is left out: kernels have it off by default, and each start of a process would take about
 // 10 ms longer to compile the filter. Calls of an architecture that is left out are refused.

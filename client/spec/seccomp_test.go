@@ -8,7 +8,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// Numbers of the error and the address families that the tests name.
+// Numbers of the error and the address families in the tests.
 const (
 	errnoENOSYS = 38
 	afALG       = 38
@@ -25,7 +25,7 @@ func profileFor(t *testing.T, caps []string) *specs.LinuxSeccomp {
 	return p
 }
 
-// outcome is what the filter does with a call whose arguments are zero but for the one given.
+// outcome returns the filter's result for a call whose arguments are zero except the one given.
 func outcome(p *specs.LinuxSeccomp, call string, index uint, value uint64) specs.LinuxSeccompAction {
 	for _, r := range p.Syscalls {
 		if !slices.Contains(r.Names, call) {
@@ -99,8 +99,8 @@ func TestSeccomp(t *testing.T) {
 	}
 }
 
-// libc falls back to clone where clone3 says that it does not exist.
-func TestClone3DoesNotExist(t *testing.T) {
+// libc falls back to clone if clone3 returns ENOSYS.
+func TestSeccomp_Clone3_ReturnsENOSYS(t *testing.T) {
 	for _, r := range profileFor(t, nil).Syscalls {
 		if slices.Contains(r.Names, "clone3") && (r.Action != specs.ActErrno || *r.ErrnoRet != errnoENOSYS) {
 			t.Errorf("clone3: %+v", r)
@@ -125,7 +125,7 @@ func TestSeccomp_CallsOfCapabilities(t *testing.T) {
 	}
 }
 
-// What is not listed fails, x32 is left out, and profiles share no memory.
+// Unlisted calls fail, x32 is left out, and profiles share no memory.
 func TestSeccomp_Defaults(t *testing.T) {
 	p := profileFor(t, nil)
 	if p.DefaultAction != specs.ActErrno || p.DefaultErrnoRet == nil || *p.DefaultErrnoRet != 1 || slices.Contains(p.Architectures, specs.ArchX32) {

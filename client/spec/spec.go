@@ -1,15 +1,15 @@
-// Package spec makes the OCI runtime spec of a container from its image's configuration and what
-// the caller wants beside.
+// Package spec generates the OCI runtime spec of a container from its image's configuration and the
+// caller's options.
 //
 // The container gets namespaces of its own (pid, ipc, uts, mount, cgroup, and network unless the
-// host's or another is asked for), the usual file systems below /proc, /dev and /sys with the
-// dangerous parts masked or read-only, fourteen capabilities, a seccomp profile that allows what
-// ordinary programs need, and no device but the harmless ones. Privileged turns the protection
-// off.
+// host's or another is requested), the usual file systems below /proc, /dev and /sys with the
+// dangerous parts masked or read-only, fourteen capabilities, a seccomp profile that allows the calls of
+// ordinary programs, and only harmless devices. Privileged disables the
+// protection.
 //
-// The spec leaves to the daemon what only it knows: root.path, linux.cgroupsPath, and the ids of a
-// user given by name. Labels of the image are not read: an image does not get a say in what the
-// manager does.
+// The daemon completes the spec with values that only it knows: root.path, linux.cgroupsPath, and the ids of a
+// user given by name. Labels of the image are ignored: an image must not control
+// the manager.
 package spec
 
 import (
@@ -24,7 +24,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// version is that of the specification the oldest runtime in use understands.
+// version is the version of the specification that the oldest runtime in use supports.
 const version = "1.0.2"
 
 const defaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -33,7 +33,7 @@ const defaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbi
 type Options struct {
 	// Args replace the image's Cmd, behind its Entrypoint.
 	Args []string
-	// Entrypoint, where not nil, replaces the image's Entrypoint and drops its Cmd.
+	// Entrypoint, if not nil, replaces the image's Entrypoint and drops its Cmd.
 	Entrypoint []string
 	// Env overrides the image's, NAME=value each; a bare NAME removes it.
 	Env []string
@@ -46,19 +46,19 @@ type Options struct {
 	ReadOnly bool
 	// Network is none (or empty), host, or ns:PATH.
 	Network string
-	// UIDMappings and GIDMappings, where there are any, give the container a user namespace. The
-	// daemon sees to it that the image's files belong to its users.
+	// UIDMappings and GIDMappings, if there are any, give the container a user namespace. The
+	// daemon maps the owners of the image's files to its users.
 	UIDMappings, GIDMappings []specs.LinuxIDMapping
 
 	Mounts []specs.Mount
 	Limits Limits
 	// CapAdd and CapDrop name capabilities with or without CAP_, in any case, or ALL.
 	CapAdd, CapDrop []string
-	// Privileged gives every capability and device and takes every protection away.
+	// Privileged grants every capability and device and removes every protection.
 	Privileged bool
-	// NoNewPrivileges keeps set-user-id programs from having their effect.
+	// NoNewPrivileges disables the effect of set-user-id programs.
 	NoNewPrivileges bool
-	// NoSeccomp leaves the system call filter out.
+	// NoSeccomp omits the system call filter.
 	NoSeccomp bool
 }
 
@@ -66,13 +66,13 @@ type Options struct {
 type Limits struct {
 	// Memory in bytes.
 	Memory int64
-	// CPUs is how many processors' time may be used, 0.5 for half of one; at least 0.01.
+	// CPUs is the number of processors that may be used, 0.5 for half of one; at least 0.01.
 	CPUs float64
-	// Pids is how many processes and threads there may be.
+	// Pids is the maximal number of processes and threads.
 	Pids int64
 }
 
-// Generate makes the spec. A request that cannot be met is errdefs.ErrInvalidArgument.
+// Generate returns the spec. An invalid request is errdefs.ErrInvalidArgument.
 func Generate(image Image, o Options) (*specs.Spec, error) {
 	process, err := process(image, o)
 	if err != nil {
@@ -118,14 +118,14 @@ func Generate(image Image, o Options) (*specs.Spec, error) {
 // mapUsers gives the container a user namespace.
 func mapUsers(l *specs.Linux, o Options) error {
 	if len(o.UIDMappings) == 0 || len(o.GIDMappings) == 0 {
-		return invalid("a user namespace wants mappings of users and of groups")
+		return invalid("user namespace without mappings of both users and groups")
 	}
 	l.Namespaces = append(l.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
 	l.UIDMappings, l.GIDMappings = o.UIDMappings, o.GIDMappings
 	return nil
 }
 
-// ParseIDMapping reads CONTAINER:HOST:SIZE.
+// ParseIDMapping parses CONTAINER:HOST:SIZE.
 func ParseIDMapping(text string) (specs.LinuxIDMapping, error) {
 	var numbers [3]uint32
 	fields := strings.Split(text, ":")
@@ -181,12 +181,12 @@ func arguments(image Image, o Options) ([]string, error) {
 	}
 	args := append(append([]string{}, entry...), cmd...)
 	if len(args) == 0 {
-		return nil, invalid("no command: the image has none; give one after its name")
+		return nil, invalid("no command: none given, and none in the image")
 	}
 	return args, nil
 }
 
-// environment is the defaults, the image's variables and the caller's, the later ones winning.
+// environment returns the defaults, the image's variables and the caller's, later ones taking precedence.
 func environment(image Image, o Options) []string {
 	env := []string{defaultPath}
 	if o.Hostname != "" {
@@ -199,11 +199,11 @@ func environment(image Image, o Options) []string {
 }
 
 // MergeEnv returns base with the variables of over added or replaced; a bare NAME removes the variable, and one
-// without a name is dropped. Each comes
+// without a name is dropped. Each is contained
 // once.
 func MergeEnv(base, over []string) []string {
 	out := make([]string, 0, len(base)+len(over))
-	at := make(map[string]int, cap(out)) // where a name's variable is
+	at := make(map[string]int, cap(out)) // index of a name's variable
 	for _, kv := range slices.Concat(base, over) {
 		name, _, hasValue := strings.Cut(kv, "=")
 		if name == "" {
@@ -214,7 +214,7 @@ func MergeEnv(base, over []string) []string {
 		case have && hasValue:
 			out[i] = kv
 		case have:
-			out[i] = "" // taken out below, so that the others stay where they are
+			out[i] = "" // removed below, so that the others keep their index
 			delete(at, name)
 		case hasValue:
 			at[name] = len(out)
@@ -244,8 +244,8 @@ func namespaces(network string) ([]specs.LinuxNamespace, error) {
 	}
 }
 
-// cpuPeriod is the scheduler's period in microseconds that CPUs are a share of. The kernel takes no share
-// below a millisecond, and none that minCPUs and maxCPUs do not hold.
+// cpuPeriod is the scheduler's period in microseconds that CPUs are a share of. The kernel accepts no share
+// below a millisecond, and none outside minCPUs and maxCPUs.
 const (
 	cpuPeriod = 100_000
 	minCPUs   = 0.01
@@ -258,7 +258,7 @@ func resources(l Limits) (*specs.LinuxResources, error) {
 		r.Memory = &specs.LinuxMemory{Limit: &l.Memory}
 	}
 	if l.CPUs != 0 {
-		if !(l.CPUs >= minCPUs && l.CPUs <= maxCPUs) { // so that what is no number is refused as well
+		if !(l.CPUs >= minCPUs && l.CPUs <= maxCPUs) { // so that NaN is refused as well
 			return nil, invalid("processors %v: want a number from %v to %d, or 0 for no limit", l.CPUs, minCPUs, maxCPUs)
 		}
 		quota, period := int64(l.CPUs*cpuPeriod), uint64(cpuPeriod)

@@ -13,7 +13,7 @@ import (
 
 func mountsOf(m ...specs.Mount) []specs.Mount { return m }
 
-func TestArguments(t *testing.T) {
+func TestGenerate_Arguments(t *testing.T) {
 	image := spec.Image{Entrypoint: []string{"entry"}, Cmd: []string{"cmd"}}
 	tests := map[string]struct {
 		image spec.Image
@@ -54,7 +54,7 @@ func TestMergeEnv(t *testing.T) {
 	}
 }
 
-func TestGenerateRefuses(t *testing.T) {
+func TestGenerate_RefusesInvalidRequests(t *testing.T) {
 	args := []string{"x"}
 	for name, o := range map[string]spec.Options{
 		"no command":         {},
@@ -75,7 +75,7 @@ func TestGenerateRefuses(t *testing.T) {
 	}
 }
 
-func TestParseImageIgnoresLabels(t *testing.T) {
+func TestParseImage_IgnoresLabels(t *testing.T) {
 	got, err := spec.ParseImage([]byte(`{"architecture":"amd64","config":{"User":"www","Cmd":["a"],"Labels":{"x":"y"},
 		"StopSignal":"SIGQUIT","Volumes":{"/data":{}}}}`))
 	want := spec.Image{User: "www", Cmd: []string{"a"}, StopSignal: "SIGQUIT", Volumes: map[string]struct{}{"/data": {}}}

@@ -9,8 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// BenchmarkOutput measures how fast a process's output goes to /dev/null; compare with
-// BenchmarkBareFIFO, where cat takes the place of a Set.
+// BenchmarkOutput measures how fast a process's output is copied to /dev/null; compare with
+// BenchmarkBareFIFO, where cat replaces a Set.
 func BenchmarkOutput(b *testing.B) {
 	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
 	if err != nil {

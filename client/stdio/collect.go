@@ -12,8 +12,8 @@ import (
 	"github.com/cleatproject/cleat/internal/identifier"
 )
 
-// create makes and locks a directory for a Set. It holds a shared lock on root meanwhile: Collect
-// must not meet a directory between its making and its locking.
+// create creates and locks a directory for a Set. It holds a shared lock on root in between: Collect
+// must not see a directory between its creation and its locking.
 func create(root string) (*Set, error) {
 	if err := os.MkdirAll(root, 0o700); err != nil {
 		return nil, err
@@ -22,7 +22,7 @@ func create(root string) (*Set, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = guard.Close() }() // which drops the lock; nothing was written
+	defer func() { _ = guard.Close() }() // releases the lock; nothing was written
 	if err := checkOwn(guard, root); err != nil {
 		return nil, err
 	}
@@ -40,11 +40,11 @@ func create(root string) (*Set, error) {
 	return &Set{dir: dir, lock: lock}, nil
 }
 
-// checkOwn refuses a directory that another user can change: it may stand in a directory that all users share.
+// checkOwn refuses a directory that another user can change: its parent may be shared by all users.
 func checkOwn(dir *os.File, path string) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(int(dir.Fd()), &st); err != nil {
-		return fmt.Errorf("look at %s: %w", path, err)
+		return fmt.Errorf("check %s: %w", path, err)
 	}
 	if int(st.Uid) != os.Geteuid() || st.Mode&0o022 != 0 {
 		return fmt.Errorf("use %s for FIFOs: mode %04o of user %d is not private to this user: %w",
@@ -53,9 +53,9 @@ func checkOwn(dir *os.File, path string) error {
 	return nil
 }
 
-// Collect removes the directories below root whose program is gone and whose FIFOs no container
-// has open. It never waits: a root that another program is busy in is left to it. A root that does
-// not exist is fine.
+// Collect removes the directories below root whose program has ended and whose FIFOs no container
+// has open. It never waits: if another program is using root, it does nothing. A missing root
+// is not an error.
 func Collect(root string) error {
 	guard, err := os.Open(root)
 	if errors.Is(err, os.ErrNotExist) {
@@ -64,7 +64,7 @@ func Collect(root string) error {
 	if err != nil {
 		return fmt.Errorf("collect stdio below %s: %w", root, err)
 	}
-	defer func() { _ = guard.Close() }() // which drops the lock; nothing was written
+	defer func() { _ = guard.Close() }() // releases the lock; nothing was written
 	names, err := guard.Readdirnames(-1)
 	if err != nil {
 		return fmt.Errorf("collect stdio below %s: %w", root, err)
@@ -73,7 +73,7 @@ func Collect(root string) error {
 		return nil
 	}
 	if err := flock(guard, unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return nil //nolint:nilerr // somebody is making a Set; a later client collects
+		return nil //nolint:nilerr // a Set is being created; a later client collects
 	}
 	var errs error
 	for _, name := range names {
@@ -82,15 +82,15 @@ func Collect(root string) error {
 	return errs
 }
 
-// collectDir removes one directory where nobody uses it.
+// collectDir removes one directory if it is not in use.
 func collectDir(dir string) error {
 	lock, err := lockDir(dir)
 	if err != nil {
 		return nil //nolint:nilerr // in use, already gone, or not a directory
 	}
-	defer func() { _ = lock.Close() }() // which drops the lock; nothing was written
+	defer func() { _ = lock.Close() }() // releases the lock; nothing was written
 	for _, name := range []string{stdinName, stdoutName, stderrName} {
-		// A shim keeps a reading end of every FIFO of a process that lives.
+		// A shim keeps a reading end of every FIFO of a running process.
 		f, err := openFIFO(filepath.Join(dir, name), unix.O_WRONLY)
 		if err == nil {
 			return f.Close()
@@ -99,7 +99,7 @@ func collectDir(dir string) error {
 	return os.RemoveAll(dir)
 }
 
-// lockDir locks a directory for its user; unix.EWOULDBLOCK where it has one.
+// lockDir locks a directory for its user; unix.EWOULDBLOCK if it has one.
 func lockDir(dir string) (*os.File, error) {
 	f, err := os.OpenFile(dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {

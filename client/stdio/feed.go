@@ -8,7 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// feed copies the caller's input to the FIFO that is a process's stdin.
+// feed copies the caller's input to the FIFO of a process's stdin.
 type feed struct {
 	in   *input
 	fifo *os.File
@@ -22,7 +22,7 @@ func startFeed(in io.Reader, fifo *os.File, end func()) *feed {
 	return f
 }
 
-// run ends at the end of the input, when the process has left its stdin, or when stopped.
+// run ends at the end of the input, when the process has closed its stdin, or when stopped.
 func (f *feed) run() {
 	defer close(f.done)
 	buf := make([]byte, buffer)
@@ -39,7 +39,7 @@ func (f *feed) run() {
 		if err == nil || errors.Is(err, unix.EAGAIN) {
 			continue
 		}
-		// An input that cannot be read has ended as well, for the process.
+		// An unreadable input has ended for the process as well.
 		if f.fifo.Close() == nil && f.end != nil {
 			f.end()
 		}
@@ -47,7 +47,7 @@ func (f *feed) run() {
 	}
 }
 
-// stop ends waiting for input.
+// stop ends the wait for input.
 func (f *feed) stop() { f.in.stop() }
 
 // wait returns when the goroutine has ended. Call it after stop, with the FIFO closed.

@@ -7,10 +7,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// input is a caller's reader, of which waiting for bytes can be interrupted where it is a file.
+// input is a caller's reader; waiting for bytes can be interrupted if it is a file.
 type input struct {
 	io.Reader
-	// wake is an eventfd that interrupts waiting; nil where the reader cannot be waited for.
+	// wake is an eventfd that interrupts the wait; nil if the reader cannot be polled.
 	wake *os.File
 }
 
@@ -32,14 +32,14 @@ func (i *input) ready() bool {
 	}
 	in, err := file.SyscallConn()
 	if err != nil {
-		return true // and Read will say what is wrong
+		return true // Read will return the error
 	}
 	wake, err := i.wake.SyscallConn()
 	if err != nil {
 		return false
 	}
 	stopped := false
-	_ = wake.Control(func(wakeFD uintptr) { // it fails only for a closed file
+	_ = wake.Control(func(wakeFD uintptr) { // fails only for a closed file
 		_ = in.Control(func(inFD uintptr) {
 			fds := []unix.PollFd{{Fd: int32(inFD), Events: unix.POLLIN}, {Fd: int32(wakeFD), Events: unix.POLLIN}}
 			_, _ = ignoringEINTR(func() (int, error) { return unix.Poll(fds, -1) })
@@ -52,13 +52,13 @@ func (i *input) ready() bool {
 // stop makes ready false.
 func (i *input) stop() {
 	if i.wake != nil {
-		_, _ = i.wake.Write([]byte{1, 0, 0, 0, 0, 0, 0, 0}) // an eventfd takes it
+		_, _ = i.wake.Write([]byte{1, 0, 0, 0, 0, 0, 0, 0}) // an eventfd accepts it
 	}
 }
 
-// close frees what waiting takes; the reader is the caller's.
+// close releases the resources of the wait; the caller closes the reader.
 func (i *input) close() {
 	if i.wake != nil {
-		_ = i.wake.Close() // of a descriptor with nothing to lose
+		_ = i.wake.Close() // nothing to lose
 	}
 }

@@ -20,7 +20,7 @@ func openFiles(t *testing.T) int {
 	return len(fds)
 }
 
-func TestNothingLeaks(t *testing.T) {
+func TestSet_LeaksNothing(t *testing.T) {
 	root := t.TempDir()
 	once := func() {
 		s, err := stdio.New(root, all())
@@ -51,7 +51,7 @@ func TestNothingLeaks(t *testing.T) {
 	for range rounds {
 		once()
 	}
-	// start keeps two reading ends a round, as a shim does, until the test ends.
+	// start keeps two reading ends per round, as a shim does, until the test ends.
 	if now := openFiles(t) - 2*rounds; now > files {
 		t.Errorf("%d open files, %d before", now, files)
 	}
@@ -59,7 +59,7 @@ func TestNothingLeaks(t *testing.T) {
 	defer deadline.Stop()
 	tick := time.NewTicker(time.Millisecond)
 	defer tick.Stop()
-	for runtime.NumGoroutine() > routines { // os/exec's own end a moment later
+	for runtime.NumGoroutine() > routines { // those of os/exec end a moment later
 		select {
 		case <-tick.C:
 		case <-deadline.C:

@@ -11,27 +11,27 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// readerPoll is how often a Pipe looks whether its reader has come, and readerGrace how long one
-// that was not sent everything is given to leave.
+// readerPoll is the interval at which a Pipe checks for its reader, and readerGrace how long a reader
+// of an incomplete stream has to leave.
 const (
 	readerPoll  = 2 * time.Millisecond
 	readerGrace = time.Second
 )
 
 // Pipe carries bytes to one other program on this host, at the speed of that program: a private
-// FIFO, of which a reader is told the path. Nothing of it is left where this program dies once the
-// reader has come; before, Collect removes it. Send and then Close it, in one goroutine or another.
+// FIFO, whose path the reader gets. Nothing is left if this program dies once the
+// reader has opened it; before, Collect removes it. Send and then Close it, possibly in different goroutines.
 type Pipe struct {
-	// Path that the reader is to open.
+	// Path for the reader to open.
 	Path string
 
 	set *Set
 	out *os.File
-	// sent says that the reader was given everything and the end.
+	// sent reports that the reader got everything and the end.
 	sent bool
 }
 
-// NewPipe makes a FIFO below root (made where missing, 0700).
+// NewPipe creates a FIFO below root (created if missing, 0700).
 func NewPipe(root string) (*Pipe, error) {
 	set, err := create(root)
 	if err != nil {
@@ -43,14 +43,14 @@ func NewPipe(root string) (*Pipe, error) {
 	return &Pipe{Path: set.Paths.Stdin, set: set}, nil
 }
 
-// Send waits for the reader, copies in to it up to its end, and gives it the end. It returns early
-// with ctx, or with unix.EPIPE where the reader leaves before; any other error is one of in. Where
-// in is an *os.File a read that waits is interrupted, any other is waited for. Call it once.
+// Send waits for the reader, copies in to it up to its end, and closes the writing end. It returns early
+// with ctx, or with unix.EPIPE if the reader leaves before; any other error is one of in. If
+// in is an *os.File a blocked read is interrupted, a read of any other blocks the call. It may be called once.
 func (p *Pipe) Send(ctx context.Context, in io.Reader) error {
 	if err := p.connect(ctx); err != nil {
 		return fmt.Errorf("wait for the reader of %s: %w", p.Path, err)
 	}
-	// Both ends are open, and nobody else needs the name.
+	// Both ends are open, and the name is not needed any more.
 	if err := p.set.Close(); err != nil {
 		return fmt.Errorf("remove pipe: %w", err)
 	}
@@ -91,7 +91,7 @@ func (p *Pipe) copy(ctx context.Context, in *input) error {
 	stop := context.AfterFunc(ctx, func() {
 		defer close(interrupted)
 		in.stop()
-		_ = p.out.SetWriteDeadline(time.Unix(1, 0)) // a pipe takes one
+		_ = p.out.SetWriteDeadline(time.Unix(1, 0)) // a pipe supports it
 	})
 	defer func() {
 		if !stop() {
@@ -120,8 +120,8 @@ func (p *Pipe) copy(ctx context.Context, in *input) error {
 	}
 }
 
-// Close removes the FIFO. A reader that was not sent everything must have been told so by then: it
-// is given a second to leave, lest it takes the loss of its writer for the end of the bytes.
+// Close removes the FIFO. If the reader did not get everything, it must have been notified by then: it
+// has a second to leave, so that it does not mistake the loss of its writer for the end of the data.
 func (p *Pipe) Close() error {
 	err := p.set.Close()
 	if p.out == nil || p.sent {
@@ -131,13 +131,13 @@ func (p *Pipe) Close() error {
 	return errors.Join(err, ignoreClosed(p.out.Close()))
 }
 
-// awaitLeave waits a while until nobody reads.
+// awaitLeave waits a limited time until there is no reader.
 func (p *Pipe) awaitLeave() {
 	rc, err := p.out.SyscallConn()
 	if err != nil || p.out.SetWriteDeadline(time.Now().Add(readerGrace)) != nil {
 		return
 	}
-	_ = rc.Write(func(fd uintptr) bool { // it fails when the time is over
+	_ = rc.Write(func(fd uintptr) bool { // fails when the time is over
 		fds := []unix.PollFd{{Fd: int32(fd)}}
 		_, err := ignoringEINTR(func() (int, error) { return unix.Poll(fds, 0) })
 		return err != nil || fds[0].Revents&unix.POLLERR != 0

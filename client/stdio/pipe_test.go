@@ -22,7 +22,7 @@ func entries(t *testing.T, dir string) int {
 	return len(list)
 }
 
-func TestPipeCarriesEverything(t *testing.T) {
+func TestPipe_CarriesEverything(t *testing.T) {
 	root := t.TempDir()
 	p, err := stdio.NewPipe(root)
 	if err != nil {
@@ -45,8 +45,8 @@ func TestPipeCarriesEverything(t *testing.T) {
 	}
 }
 
-// Nothing has a name any more once the reader is there: whoever is killed then leaves nothing.
-func TestPipeIsRemovedOnceItsReaderIsThere(t *testing.T) {
+// No name exists any more once the reader has opened it: a killed program then leaves nothing.
+func TestPipe_ReaderOpens_RemovesFIFO(t *testing.T) {
 	root := t.TempDir()
 	p, err := stdio.NewPipe(root)
 	if err != nil {
@@ -82,7 +82,7 @@ func TestPipeIsRemovedOnceItsReaderIsThere(t *testing.T) {
 	}
 }
 
-func TestPipeWhoseReaderLeaves(t *testing.T) {
+func TestPipe_ReaderLeaves_Fails(t *testing.T) {
 	p, err := stdio.NewPipe(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
@@ -111,7 +111,7 @@ type endless struct{}
 
 func (endless) Read(p []byte) (int, error) { return len(p), nil }
 
-func TestPipeWithoutAReader(t *testing.T) {
+func TestPipe_WithoutReader(t *testing.T) {
 	root := t.TempDir()
 	p, err := stdio.NewPipe(root)
 	if err != nil {
@@ -126,9 +126,9 @@ func TestPipeWithoutAReader(t *testing.T) {
 		t.Errorf("a pipe in use was collected, %v", err)
 	}
 	if err := p.Close(); err != nil || entries(t, root) != 0 {
-		t.Errorf("it is left: %v", err)
+		t.Errorf("pipe is left: %v", err)
 	}
-	// One whose program was killed.
+	// A pipe of a killed program.
 	if err := os.Mkdir(filepath.Join(root, "dead"), 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -140,8 +140,8 @@ func TestPipeWithoutAReader(t *testing.T) {
 	}
 }
 
-// A reader that was not sent everything has left by the end of Close: it never sees an end.
-func TestPipeThatBreaksOffWaitsForItsReader(t *testing.T) {
+// A reader of an incomplete stream has left by the end of Close: it never sees an end.
+func TestPipe_BrokenInput_WaitsForReader(t *testing.T) {
 	p, err := stdio.NewPipe(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
@@ -160,7 +160,7 @@ func TestPipeThatBreaksOffWaitsForItsReader(t *testing.T) {
 	go func() { closed <- p.Close() }()
 	select {
 	case <-closed:
-		t.Error("it did not wait")
+		t.Error("Close did not wait")
 	default:
 	}
 	if err := r.Close(); err != nil {

@@ -17,7 +17,7 @@ import (
 // grace is how long Finish waits for more output of children that outlive the process.
 const grace = 500 * time.Millisecond
 
-// chunk is how much one splice moves at most, and buffer how much one read does.
+// chunk is the maximum of one splice, and buffer that of one read.
 const (
 	chunk  = 1 << 20
 	buffer = 64 << 10
@@ -25,17 +25,17 @@ const (
 
 // Streams are the caller's side. A nil one is not copied.
 type Streams struct {
-	// In is read to its end. Where it is an *os.File, Close interrupts a read that waits; for any
+	// In is read to its end. If it is an *os.File, Close interrupts a blocked read; for any
 	// other, Close waits for that read to return.
 	In io.Reader
-	// InEnd is called once In has ended and the FIFO is closed: the place for CloseIO.
+	// InEnd is called once In has ended and the FIFO is closed: the point to call CloseIO.
 	InEnd func()
 	// Out and Err are written to. Writes to a pipe are done by the kernel; both may be
 	// the same file.
 	Out, Err io.Writer
 }
 
-// Copy starts copying. Call it once.
+// Copy starts copying. It may be called once.
 func (s *Set) Copy(streams Streams) {
 	s.broken = make(chan struct{})
 	report := sync.OnceFunc(func() { close(s.broken) })
@@ -49,11 +49,11 @@ func (s *Set) Copy(streams Streams) {
 	}
 }
 
-// Broken is closed when a stream could not be written to; nil before Copy. Whoever waits for the
+// Broken is closed when a stream could not be written to; nil before Copy. The caller that waits for the
 // process may want to end it.
 func (s *Set) Broken() <-chan struct{} { return s.broken }
 
-// Finish is called once the process has exited: it takes what is in the pipes and returns at their
+// Finish is called once the process has exited: it copies the data left in the pipes and returns at their
 // end, or when nothing has come for half a second because a child holds them open, or with ctx. The
 // error is the first of writing to the streams.
 func (s *Set) Finish(ctx context.Context) error {
@@ -80,7 +80,7 @@ type pump struct {
 	buf       []byte
 	finishing atomic.Bool
 	done      chan struct{}
-	// report is told once of an error, which then is err.
+	// report is called once with an error, which then is err.
 	report func()
 	err    error
 }
@@ -91,8 +91,8 @@ func startPump(src *os.File, dst io.Writer, report func()) *pump {
 	return p
 }
 
-// spliceable says that the kernel may move bytes to dst. It may not where dst has a position: stdout and
-// stderr, of this program or of several, may be one open file, and other than write(2), splice(2) does
+// spliceable reports whether the kernel may move bytes to dst. It may not if dst has a position: stdout and
+// stderr, of this program or of several, may be one open file, and unlike write(2), splice(2) does
 // not lock the position that they share, so that one would overwrite the other.
 func spliceable(dst io.Writer) bool {
 	f, ok := dst.(*os.File)
@@ -146,7 +146,7 @@ func (p *pump) wait(rc syscall.RawConn) (n int, err error) {
 	return n, err
 }
 
-// drain moves what is there and waits for no more.
+// drain moves the available data and does not wait for more.
 func (p *pump) drain(rc syscall.RawConn) error {
 	for {
 		var n int
@@ -165,7 +165,7 @@ func (p *pump) drain(rc syscall.RawConn) error {
 	}
 }
 
-// move moves one chunk from the FIFO fd; unix.EAGAIN where there is none.
+// move moves one chunk from the FIFO fd; unix.EAGAIN if there is none.
 func (p *pump) move(fd int) (int, error) {
 	if p.splice {
 		n, err := p.moveInKernel(fd)
@@ -209,15 +209,15 @@ func (p *pump) moveInKernel(fd int) (n int, err error) {
 	return n, err
 }
 
-// finish makes the pump end when nothing has come for a while.
+// finish ends the pump when nothing has come for a while.
 func (p *pump) finish() {
 	p.finishing.Store(true)
 	_ = p.src.SetReadDeadline(time.Now().Add(grace)) // an error means that it is closed
 }
 
-// stop ends the pump where it stands.
+// stop ends the pump at once.
 func (p *pump) stop() {
-	_ = p.src.Close() // closed again by the Set, which reports
+	_ = p.src.Close() // closed again by the Set, which reports errors
 	<-p.done
 }
 

@@ -1,4 +1,4 @@
-// Package stdio gives a container's process FIFOs for its stdio, and copies between them and the
+// Package stdio creates FIFOs for the stdio of a container's process, and copies between them and the
 // caller's streams.
 //
 // A Set is a private directory of FIFOs. The container opens them itself; no byte passes through
@@ -9,11 +9,11 @@
 //	s.Started()             // the container holds its ends now
 //	s.Copy(stdio.Streams{Out: os.Stdout, Err: os.Stderr})
 //	...                     // wait for the process to exit
-//	s.Finish(ctx)           // take what is still in the pipes
+//	s.Finish(ctx)           // copy the rest of the pipes
 //	s.Close()
 //
-// Guarantees: what the process wrote before it exited reaches the writers, also where a child of
-// it that lives on keeps the pipes open. Close ends every goroutine. A Set whose program died is
+// Guarantees: the output of the process before its exit reaches the writers, even if a child
+// that outlives it keeps the pipes open. Close ends every goroutine. A Set whose program died is
 // removed by Collect of the next one, once no container has its FIFOs open any more: the directory
 // is locked (flock) while its Set is in use.
 package stdio
@@ -36,26 +36,26 @@ const (
 	stderrName = "stderr"
 )
 
-// pipeSize is asked of the kernel for each FIFO that the container writes to; it is the most that
-// an unprivileged pipe may have.
+// pipeSize is requested from the kernel for each FIFO that the container writes to; it is the maximum of
+// an unprivileged pipe.
 const pipeSize = 1 << 20
 
-// Want says which streams get a FIFO.
+// Want selects the streams that get a FIFO.
 type Want struct{ Stdin, Stdout, Stderr bool }
 
-// Paths are the FIFOs of a Set; empty for a stream that has none.
+// Paths are the FIFOs of a Set; empty for a stream without one.
 type Paths struct{ Stdin, Stdout, Stderr string }
 
-// Set is the client's side of one process's stdio. Its methods are for one goroutine.
+// Set is the client's side of one process's stdio. It is not safe for concurrent use.
 type Set struct {
-	// Paths to hand to the daemon.
+	// Paths to pass to the daemon.
 	Paths Paths
 
 	dir     string
 	lock    *os.File
 	in      *os.File
 	outputs map[string]*os.File
-	// keepers hold the far end of each FIFO until the container does.
+	// keepers hold the other end of each FIFO until the container does.
 	keepers []*os.File
 	feed    *feed
 	pumps   []*pump
@@ -63,7 +63,7 @@ type Set struct {
 	keep    bool
 }
 
-// New makes a directory below root (made where missing, 0700) with the FIFOs that are wanted, and
+// New creates a directory below root (created if missing, 0700) with the requested FIFOs, and
 // opens this side of them.
 func New(root string, want Want) (*Set, error) {
 	s, err := create(root)
@@ -76,8 +76,8 @@ func New(root string, want Want) (*Set, error) {
 	return s, nil
 }
 
-// Reserve is New for a process that nobody is attached to yet: the FIFOs exist, this side is not
-// open, and Close leaves the directory to a later Open, and in the end to Collect.
+// Reserve is New for a process without an attached client so far: the FIFOs exist, this side is not
+// open, and Close leaves the directory for a later Open, and finally for Collect.
 func Reserve(root string, want Want) (*Set, error) {
 	s, err := create(root)
 	if err != nil {
@@ -90,9 +90,9 @@ func Reserve(root string, want Want) (*Set, error) {
 	return s, nil
 }
 
-// Open opens this side of FIFOs that a running container has, to attach to it. While another Set
-// is using them it is errdefs.ErrFailedPrecondition; where the container has left them,
-// errdefs.ErrNotFound. Close leaves the files.
+// Open opens this side of FIFOs of a running container, to attach to it. While another Set
+// is using them it is errdefs.ErrFailedPrecondition; if the container has closed them,
+// errdefs.ErrNotFound. Close keeps the files.
 func Open(paths Paths) (*Set, error) {
 	dir := filepath.Dir(cmp.Or(paths.Stdout, paths.Stderr, paths.Stdin))
 	lock, err := lockDir(dir)
@@ -109,14 +109,14 @@ func Open(paths Paths) (*Set, error) {
 	return s, nil
 }
 
-// Abandon makes Close leave the directory where the container goes on, so that Open can attach to
+// Abandon makes Close keep the directory if the container keeps running, so that Open can attach to
 // it again.
 func (s *Set) Abandon() { s.keep = true }
 
-// Discard makes Close remove the directory also of a Set that came from Reserve or Open.
+// Discard makes Close remove the directory also for a Set of Reserve or Open.
 func (s *Set) Discard() { s.keep = false }
 
-// Started says that the container has opened its ends; from now on the end of its writers is the
+// Started records that the container has opened its ends; from now on the end of its writers is the
 // end of its output.
 func (s *Set) Started() error {
 	err := closeAll(s.keepers)
@@ -124,7 +124,7 @@ func (s *Set) Started() error {
 	return err
 }
 
-// Close stops copying and closes this side; the directory goes too, unless it is kept. Closing
+// Close stops copying and closes this side; the directory is removed too, unless it is kept. Closing
 // twice does nothing.
 func (s *Set) Close() error {
 	err := s.Started()
@@ -155,8 +155,8 @@ func (s *Set) Close() error {
 	return err
 }
 
-// open makes the FIFOs and opens both ends of each: this side to use, the far one to keep until
-// Started. Without that, reading would end before the container has opened its end.
+// open creates the FIFOs and opens both ends of each: this side to use, the other one to keep until
+// Started. Otherwise reading would end before the container has opened its end.
 func (s *Set) open(want Want) error {
 	if err := s.make(want); err != nil {
 		return err
@@ -187,7 +187,7 @@ func (s *Set) open(want Want) error {
 	return err
 }
 
-// reopen opens this side of FIFOs whose far ends a container holds.
+// reopen opens this side of FIFOs whose other ends a container holds.
 func (s *Set) reopen() error {
 	s.outputs = map[string]*os.File{}
 	for _, path := range []string{s.Paths.Stdout, s.Paths.Stderr} {
@@ -203,7 +203,7 @@ func (s *Set) reopen() error {
 	}
 	in, err := openFIFO(s.Paths.Stdin, unix.O_WRONLY)
 	if errors.Is(err, unix.ENXIO) {
-		return fmt.Errorf("open %s: its container has left it: %w", s.Paths.Stdin, errdefs.ErrNotFound)
+		return fmt.Errorf("open %s: container closed it: %w", s.Paths.Stdin, errdefs.ErrNotFound)
 	}
 	s.in = in
 	return err
@@ -218,7 +218,7 @@ func (s *Set) openOutput(path string) error {
 	return enlarge(f)
 }
 
-// make makes the FIFOs that are wanted in the Set's directory.
+// make creates the requested FIFOs in the Set's directory.
 func (s *Set) make(want Want) error {
 	for _, f := range []struct {
 		wanted bool
@@ -241,7 +241,7 @@ func (s *Set) make(want Want) error {
 	return nil
 }
 
-// openFIFO opens one end without waiting for the other, known to Go's poller.
+// openFIFO opens one end without waiting for the other, registered with Go's poller.
 func openFIFO(path string, mode int) (*os.File, error) {
 	f, err := os.OpenFile(path, mode|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
@@ -250,7 +250,7 @@ func openFIFO(path string, mode int) (*os.File, error) {
 	return f, nil
 }
 
-// enlarge asks for a bigger pipe; to be refused one is no error.
+// enlarge requests a bigger pipe; a refusal is not an error.
 func enlarge(f *os.File) error {
 	rc, err := f.SyscallConn()
 	if err != nil {

@@ -21,7 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// start runs a command on a Set's FIFOs the way a shim does: it opens its ends without waiting, and
+// start runs a command on a Set's FIFOs as a shim does: it opens its ends without waiting, and
 // keeps a reading end of each output.
 func start(t *testing.T, p stdio.Paths, name string, args ...string) *exec.Cmd {
 	t.Helper()
@@ -109,7 +109,7 @@ func TestCopy(t *testing.T) {
 }
 
 // Destinations to which the kernel can move pages, and one to which it cannot.
-func TestBytesArriveUnchanged(t *testing.T) {
+func TestCopy_BytesArriveUnchanged(t *testing.T) {
 	const size = 20 << 20
 	data := make([]byte, size)
 	if _, err := rand.Read(data); err != nil {
@@ -163,14 +163,14 @@ func TestBytesArriveUnchanged(t *testing.T) {
 				t.Fatal(err)
 			}
 			if got := result(); sha256.Sum256(got) != sha256.Sum256(data) {
-				t.Errorf("%d bytes arrived, of %d; or others", len(got), size)
+				t.Errorf("%d bytes arrived of %d, or they differ", len(got), size)
 			}
 		})
 	}
 }
 
 // As after `> log 2>&1`: both streams share one open file and its position.
-func TestBothStreamsGoToOneFile(t *testing.T) {
+func TestCopy_BothStreamsToOneFile(t *testing.T) {
 	const lines = 5000
 	s, _ := newSet(t, stdio.Want{Stdout: true, Stderr: true})
 	out, err := os.Create(filepath.Join(t.TempDir(), "log"))
@@ -195,8 +195,8 @@ func TestBothStreamsGoToOneFile(t *testing.T) {
 	}
 }
 
-// The process writes and ends before anybody reads.
-func TestOutputOfAFinishedProcess(t *testing.T) {
+// The process writes and ends before the reader starts.
+func TestCopy_FinishedProcess(t *testing.T) {
 	s, _ := newSet(t, stdio.Want{Stdout: true})
 	if err := start(t, s.Paths, "echo", "gone").Wait(); err != nil {
 		t.Fatal(err)
@@ -211,8 +211,8 @@ func TestOutputOfAFinishedProcess(t *testing.T) {
 	}
 }
 
-// A child that lives on holds the pipe open; Finish does not wait for it.
-func TestFinishDoesNotWaitForChildren(t *testing.T) {
+// A child that outlives the process holds the pipe open; Finish does not wait for it.
+func TestFinish_DoesNotWaitForChildren(t *testing.T) {
 	s, _ := newSet(t, stdio.Want{Stdout: true})
 	cmd := start(t, s.Paths, "sh", "-c", "sleep 1000 & echo $!; echo ok")
 	if err := s.Started(); err != nil {
@@ -235,7 +235,7 @@ func TestFinishDoesNotWaitForChildren(t *testing.T) {
 	}
 }
 
-func TestBrokenOutputIsTold(t *testing.T) {
+func TestCopy_BrokenOutput_IsReported(t *testing.T) {
 	s, _ := newSet(t, stdio.Want{Stdout: true})
 	r, w, err := os.Pipe()
 	if err != nil {
@@ -252,7 +252,7 @@ func TestBrokenOutputIsTold(t *testing.T) {
 	select {
 	case <-s.Broken():
 	case <-time.After(time.Minute):
-		t.Fatal("nobody told")
+		t.Fatal("no error was reported")
 	}
 	_ = cmd.Process.Kill()
 	_ = cmd.Wait()
@@ -262,7 +262,7 @@ func TestBrokenOutputIsTold(t *testing.T) {
 }
 
 // Close must end a copy from an input that never comes.
-func TestCloseInterruptsInput(t *testing.T) {
+func TestClose_InterruptsInput(t *testing.T) {
 	r, w, err := os.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -289,7 +289,7 @@ func TestCloseInterruptsInput(t *testing.T) {
 	}
 }
 
-func TestFinishHonoursItsContext(t *testing.T) {
+func TestFinish_HonoursContext(t *testing.T) {
 	s, _ := newSet(t, stdio.Want{Stdout: true})
 	s.Copy(stdio.Streams{Out: io.Discard})
 	ctx, cancel := context.WithCancel(t.Context())
@@ -305,7 +305,7 @@ func TestAttach(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// As a shim opens them while no client is there.
+	// As a shim opens them while no client is attached.
 	hold := make([]*os.File, 0, 2)
 	for _, path := range []string{reserved.Paths.Stdin, reserved.Paths.Stdout} {
 		f, err := os.OpenFile(path, os.O_RDWR, 0)
@@ -345,7 +345,7 @@ func TestAttach(t *testing.T) {
 	}
 }
 
-// What a killed client leaves is collected once its container is gone; what is in use is not.
+// The remains of a killed client are collected once its container has ended; files in use are not.
 func TestCollect(t *testing.T) {
 	root := filepath.Join(t.TempDir(), "fifo")
 	used, err := stdio.New(root, all())
@@ -378,11 +378,11 @@ func TestCollect(t *testing.T) {
 	}
 	noFiles(t, root)
 	if err := stdio.Collect(filepath.Join(root, "none")); err != nil {
-		t.Errorf("of a root that is not there: %v", err)
+		t.Errorf("of a missing root: %v", err)
 	}
 }
 
-func TestManyClientsAtOnce(t *testing.T) {
+func TestSets_InParallel(t *testing.T) {
 	root := filepath.Join(t.TempDir(), "fifo")
 	var wg sync.WaitGroup
 	for range 8 {
@@ -403,7 +403,7 @@ func TestManyClientsAtOnce(t *testing.T) {
 	noFiles(t, root)
 }
 
-func TestModes(t *testing.T) {
+func TestNew_Modes(t *testing.T) {
 	s, root := newSet(t, all())
 	for path, want := range map[string]os.FileMode{root: 0o700, filepath.Dir(s.Paths.Stdout): 0o700, s.Paths.Stdout: 0o600} {
 		st, err := os.Stat(path)

@@ -15,7 +15,7 @@ const (
 	NamespaceKey = "containerd-namespace-ttrpc"
 )
 
-// Names of the messages that streams carry, by which an Any tells them.
+// Names of the messages on streams, by which they are identified in an Any.
 const (
 	StreamInitType   = "containerd.services.streaming.v1.StreamInit"
 	ProgressType     = "containerd.types.transfer.Progress"

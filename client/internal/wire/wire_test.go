@@ -24,9 +24,9 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// Every message here must be the published one on the wire: each of its fields known there under
-// the same name, and the way there and back lossless.
-func TestMessagesMatchThePublishedOnes(t *testing.T) {
+// Every message here must be the published one on the wire: each of its fields exists there under
+// the same name, and conversions in both directions are lossless.
+func TestMessages_MatchPublishedOnes(t *testing.T) {
 	for _, pair := range []struct {
 		ours   rpc.Message
 		theirs proto.Message
@@ -136,8 +136,8 @@ func compare(t *testing.T, ours rpc.Message, theirs proto.Message) {
 	}
 }
 
-// TestNamesAreThePublishedOnes holds the names of messages that travel in an Any.
-func TestNamesAreThePublishedOnes(t *testing.T) {
+// It checks the names of messages that are sent in an Any.
+func TestNames_ArePublishedOnes(t *testing.T) {
 	for name, m := range map[string]proto.Message{
 		StreamInitType: &streaming.StreamInit{}, ProgressType: &transfertypes.Progress{},
 		AuthRequestType: &transfertypes.AuthRequest{}, AuthResponseType: &transfertypes.AuthResponse{},
@@ -148,11 +148,11 @@ func TestNamesAreThePublishedOnes(t *testing.T) {
 	}
 }
 
-// known fails where a message has fields that its definition does not know.
+// known fails if a message has fields that are not in its definition.
 func known(t *testing.T, m protoreflect.Message) {
 	t.Helper()
 	if len(m.GetUnknown()) > 0 {
-		t.Errorf("%s does not know a field", m.Descriptor().FullName())
+		t.Errorf("%s has an unknown field", m.Descriptor().FullName())
 	}
 	m.Range(func(fd protoreflect.FieldDescriptor, v protoreflect.Value) bool {
 		switch {

@@ -7,7 +7,7 @@ import (
 	"github.com/cleatproject/cleat/proto/cleatapi"
 )
 
-// MountStep is one mount: what mount(8) takes. Target is a path below the directory that is mounted on.
+// MountStep is one mount, as an argument of mount(8). Target is a path below the mount point.
 type MountStep struct {
 	Type, Source, Target string
 	Options              []string
@@ -17,30 +17,30 @@ type MountStep struct {
 type MountImageRequest struct {
 	// Image by name or digest.
 	Image string
-	// Target is the directory that the caller will mount on, an absolute path without links.
+	// Target is the future mount point, an absolute path without links.
 	Target string
-	// Writable makes a snapshot that can be written to.
+	// Writable creates a writable snapshot.
 	Writable bool
 	// Platform is os/arch[/variant]; empty: the daemon's.
 	Platform    string
 	Snapshotter string
-	// MountNamespace is the caller's, as the link /proc/self/ns/mnt has it.
+	// MountNamespace is the caller's, as shown by the link /proc/self/ns/mnt.
 	MountNamespace string
 }
 
-// ImageMount is a snapshot of an image that was made to be mounted.
+// ImageMount is a snapshot of an image that was created to be mounted.
 type ImageMount struct {
 	Target, Image    string
 	Snapshotter, Key string
 	Writable         bool
 	CreatedAt        time.Time
 	MountNamespace   string
-	// Steps mount it; none where the snapshotter does not say.
+	// Steps mount it; none if the snapshotter does not return them.
 	Steps []MountStep
 }
 
-// MountImage makes a snapshot of an image and returns how to mount it, which is the caller's to do, and the
-// snapshot's key. It stays until UnmountImage. A target that has one is errdefs.ErrAlreadyExists.
+// MountImage creates a snapshot of an image and returns its mounts, which the caller performs, and the
+// snapshot's key. It is kept until UnmountImage. A target that has one is errdefs.ErrAlreadyExists.
 func (c *Client) MountImage(ctx context.Context, r MountImageRequest) (steps []MountStep, key string, err error) {
 	resp, err := call[cleatapi.MountImageResponse](ctx, c, cleatapi.ImagesService, "Mount", &cleatapi.MountImageRequest{
 		Image: r.Image, Target: r.Target, Writable: r.Writable, Platform: r.Platform, Snapshotter: r.Snapshotter, MountNamespace: r.MountNamespace,
@@ -51,15 +51,15 @@ func (c *Client) MountImage(ctx context.Context, r MountImageRequest) (steps []M
 	return mountSteps(resp.Mounts), resp.Key, nil
 }
 
-// UnmountImage lets go of the snapshot that was made for a target, which the caller has unmounted. With remove it
-// is gone with the answer, otherwise with the next collection. One that is not there is errdefs.ErrNotFound.
+// UnmountImage releases the snapshot that was created for a target, which the caller has unmounted. With remove it
+// is removed before the call returns, otherwise by the next collection. A missing one is errdefs.ErrNotFound.
 func (c *Client) UnmountImage(ctx context.Context, target, key string, remove bool) error {
 	_, err := call[cleatapi.UnmountImageResponse](ctx, c, cleatapi.ImagesService, "Unmount",
 		&cleatapi.UnmountImageRequest{Target: target, Key: key, Remove: remove})
 	return about("unmount image", target, err)
 }
 
-// ImageMounts tells of the snapshots that MountImage made.
+// ImageMounts returns the snapshots that MountImage created.
 func (c *Client) ImageMounts(ctx context.Context) ([]ImageMount, error) {
 	resp, err := query[cleatapi.ListImageMountsResponse](ctx, c, cleatapi.ImagesService, "ListMounts", &cleatapi.ListImageMountsRequest{})
 	if err != nil {

@@ -20,7 +20,7 @@ import (
 	"github.com/cleatproject/cleat/proto/rpc"
 )
 
-// asked is a transfer as a daemon gets it, with the client's streams.
+// asked is a transfer as received by a daemon, with the client's streams.
 type asked struct {
 	t                   *testing.T
 	namespace           string
@@ -29,7 +29,7 @@ type asked struct {
 	progress            string
 }
 
-// into decodes an end, which has to be of a type.
+// into decodes an end, which must be of a type.
 func (a *asked) into(end *anypb.Any, typ string, m rpc.Message) {
 	if end.GetTypeUrl() != typ {
 		a.t.Errorf("an end of the type %s, want %s", end.GetTypeUrl(), typ)
@@ -39,7 +39,7 @@ func (a *asked) into(end *anypb.Any, typ string, m rpc.Message) {
 	}
 }
 
-// archive returns the path of an archive that is imported, and where to.
+// archive returns the path of an imported archive, and its destination.
 func (a *asked) archive() (path string, to cleatapi.ImageStore) {
 	var from cleatapi.ArchiveFile
 	a.into(a.source, cleatapi.ArchiveFileType, &from)
@@ -47,7 +47,7 @@ func (a *asked) archive() (path string, to cleatapi.ImageStore) {
 	return from.Path, to
 }
 
-func (a *asked) tell(events ...*transfertypes.Progress) error {
+func (a *asked) report(events ...*transfertypes.Progress) error {
 	for _, e := range events {
 		if err := sendAny(a.streams[a.progress], e); err != nil {
 			return err
@@ -81,7 +81,7 @@ func sendAny(s ttrpc.StreamServer, m proto.Message) error {
 	return s.SendMsg(&anypb.Any{TypeUrl: string(m.ProtoReflect().Descriptor().FullName()), Value: raw})
 }
 
-// transferring is a daemon whose transfers are what a test says, and which has the images given.
+// transferring is a daemon whose transfers a test defines, with the given images.
 func transferring(t *testing.T, do func(context.Context, *asked) error, images ...*cleatapi.Image) *fake {
 	var mu sync.Mutex
 	open := make(map[string]ttrpc.StreamServer)

@@ -9,16 +9,16 @@ import (
 // Space is bytes on disk: all, and those that no other image has. Several names of one digest are one image.
 type Space struct{ Size, Unique, Shared int64 }
 
-// ImageUsage is what an image takes on disk.
+// ImageUsage is the disk usage of an image.
 type ImageUsage struct {
 	Name, Digest string
-	// Compressed is the blobs that are here.
+	// Compressed is the usage of the present blobs.
 	Compressed Space
-	// Unpacked is the layers' snapshots, by snapshotter.
+	// Unpacked is the usage of the layers' snapshots, by snapshotter.
 	Unpacked map[string]Space
 }
 
-// ImageUsage tells what images take on disk, by name or digest; all for none.
+// ImageUsage returns the disk usage of images, by name or digest; of all if there are no names.
 func (c *Client) ImageUsage(ctx context.Context, names ...string) ([]ImageUsage, error) {
 	resp, err := query[cleatapi.ImageUsageResponse](ctx, c, cleatapi.ImagesService, "Usage", &cleatapi.ImageUsageRequest{Images: names})
 	if err != nil {
@@ -37,7 +37,7 @@ func (c *Client) ImageUsage(ctx context.Context, names ...string) ([]ImageUsage,
 	return out, nil
 }
 
-// LabelImage sets labels of an image's name, by name or digest, and returns what it has then. An empty value
+// LabelImage sets labels of an image's name, by name or digest, and returns the image. An empty value
 // removes a label; without labels nothing changes.
 func (c *Client) LabelImage(ctx context.Context, name string, labels map[string]string) (Image, error) {
 	resp, err := call[cleatapi.LabelImageResponse](ctx, c, cleatapi.ImagesService, "Label", &cleatapi.LabelImageRequest{Name: name, Labels: labels})
@@ -54,8 +54,8 @@ type Referrer struct {
 	Annotations                     map[string]string
 }
 
-// Referrers lists what the registry of a reference has that refers to that image, of one type or of all for "",
-// and returns the digest that the reference stands for.
+// Referrers lists the documents in the registry of a reference that refer to that image, of one type or of all for "",
+// and returns the digest of the reference.
 func (c *Client) Referrers(ctx context.Context, reference, artifactType string, cred Credential) (digest string, list []Referrer, err error) {
 	resp, err := query[cleatapi.ReferrersResponse](ctx, c, cleatapi.ImagesService, "Referrers", &cleatapi.ReferrersRequest{
 		Reference: reference, ArtifactType: artifactType, Credential: cred.wire(),
