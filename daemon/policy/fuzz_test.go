@@ -8,7 +8,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// What passes is canonical, passes again unchanged, and holds none of what no policy allows.
+// An accepted spec is canonical, is accepted again unchanged, and has none of the parts that no policy allows.
 func FuzzSpec(f *testing.F) {
 	raw, err := json.Marshal(&specs.Spec{Linux: &specs.Linux{}})
 	if err != nil {
@@ -25,7 +25,7 @@ func FuzzSpec(f *testing.F) {
 		}
 		again, err := p.Spec(got, options())
 		if err != nil || !bytes.Equal(got, again) {
-			t.Errorf("passes once: %s, then %s, %v", got, again, err)
+			t.Errorf("accepted once: %s, then %s, %v", got, again, err)
 		}
 		var s specs.Spec
 		if err := json.Unmarshal(got, &s); err != nil {
@@ -33,14 +33,14 @@ func FuzzSpec(f *testing.F) {
 		}
 		for _, m := range s.Mounts {
 			if m.Type == "bind" || m.Source != "" && m.Type == "" {
-				t.Errorf("a mount of the host passed: %+v", m)
+				t.Errorf("a mount of the host was accepted: %+v", m)
 			}
 		}
 		if h := s.Hooks; h != nil && len(h.CreateRuntime)+len(h.CreateContainer)+len(h.StartContainer)+len(h.Poststart)+len(h.Poststop) > 0 {
-			t.Errorf("hooks passed: %+v", h)
+			t.Errorf("hooks were accepted: %+v", h)
 		}
 		if s.Root != nil && len(s.Root.Path) > 0 && s.Root.Path[0] == '/' {
-			t.Errorf("a root of the host passed: %q", s.Root.Path)
+			t.Errorf("a root of the host was accepted: %q", s.Root.Path)
 		}
 	})
 }

@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// mounts checks the mounts of a spec. Recursive bind mounts become plain ones: what is mounted below an allowed
-// directory is not checked.
+// mounts checks the mounts of a spec. Recursive bind mounts become plain ones: mounts below an allowed
+// directory are not checked.
 func (p *Policy) mounts(list []specs.Mount) error {
 	for i := range list {
 		m := &list[i]
@@ -36,7 +36,7 @@ func (p *Policy) mounts(list []specs.Mount) error {
 	return nil
 }
 
-// system checks a mount that is not of the host's files.
+// system checks a mount other than of the host's files.
 func (p *Policy) system(m *specs.Mount, what string) error {
 	for _, o := range m.Options {
 		if !harmlessOption(o) {
@@ -49,17 +49,17 @@ func (p *Policy) system(m *specs.Mount, what string) error {
 	case "tmpfs", "devpts", "mqueue":
 		return nil
 	case "proc":
-		return p.need(Unconfined, at != "/proc", what+": proc elsewhere than at /proc")
+		return p.need(Unconfined, at != "/proc", what+": proc outside of /proc")
 	case "sysfs":
-		return p.need(Unconfined, at != "/sys" || !readOnly, what+": sysfs elsewhere than at /sys, or writable")
+		return p.need(Unconfined, at != "/sys" || !readOnly, what+": sysfs outside of /sys, or writable")
 	case "cgroup", "cgroup2":
-		return p.need(HostCgroup, !readOnly, what+": cgroups that are writable")
+		return p.need(HostCgroup, !readOnly, what+": writable cgroups")
 	}
 	return p.Refuse(what, "type %.50q", m.Type)
 }
 
-// harmlessOption reports whether a mount that is not of the host's files may have an option. One that changes another
-// mount is not harmless: by remount, a read-only one below becomes writable.
+// harmlessOption reports whether a mount other than of the host's files may have an option. One that changes another
+// mount is not harmless: remount makes a lower read-only one writable.
 func harmlessOption(option string) bool {
 	name, _, hasValue := strings.Cut(option, "=")
 	if hasValue {
@@ -107,7 +107,7 @@ func (p *Policy) HostDirectory(dir string) error {
 	return nil
 }
 
-// inert reports whether set-user-id programs and devices that a container makes in a directory have no effect on the
+// inert reports whether set-user-id programs and devices that a container creates in a directory have no effect on the
 // host.
 func inert(dir string) bool {
 	var st unix.Statfs_t
@@ -131,7 +131,7 @@ func (p *Policy) source(name string) error {
 	for dir := filepath.Dir(name); ; dir = filepath.Dir(dir) {
 		info, err := os.Lstat(dir)
 		if err != nil || !fixed(info) {
-			return p.Refuse("source", "%.200q: others than root can replace what %.200q holds", name, dir)
+			return p.Refuse("source", "%.200q: users other than root can replace entries of %.200q", name, dir)
 		}
 		if dir == "/" {
 			return nil
@@ -139,7 +139,7 @@ func (p *Policy) source(name string) error {
 	}
 }
 
-// fixed reports whether root alone can change the entries of a directory.
+// fixed reports whether only root can change the entries of a directory.
 func fixed(info fs.FileInfo) bool {
 	st, ok := info.Sys().(*syscall.Stat_t)
 	return ok && info.IsDir() && st.Uid == 0 && info.Mode().Perm()&0o022 == 0

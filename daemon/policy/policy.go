@@ -1,11 +1,11 @@
-// Package policy decides what a user that is limited by the daemon's configuration may ask for. It is given
-// decoded requests and refuses, by the name of the field, whatever would make the user equivalent to root on
+// Package policy decides what a user that is limited by the daemon's configuration may request. It gets
+// decoded requests and refuses, by the name of the field, everything that would make the user equivalent to root on
 // the host: paths of the host that the daemon or a runtime would use on the user's behalf, namespaces of the
 // host, devices, added capabilities, programs to run.
 //
-// A spec is checked by what is allowed, and not by what is known to be dangerous: a spec that passes is
-// replaced by its canonical form, so that a runtime reads nothing that was not checked. The package does no I/O
-// but to look at paths of allowed mounts and of FIFOs. docs/security.md states the rules.
+// A spec is checked against a list of allowed, and not of dangerous members: an accepted spec is
+// replaced by its canonical form, so that a runtime reads nothing that was not checked. The only I/O of the package
+// is to read the status of paths of allowed mounts and of FIFOs. docs/security.md states the rules.
 package policy
 
 import (
@@ -22,7 +22,7 @@ import (
 // Flag is a privilege that a policy can allow.
 type Flag string
 
-// The flags. Each but HostUTS, Sysctls and Annotations makes the user equivalent to root.
+// The flags. Each except HostUTS, Sysctls and Annotations makes the user equivalent to root.
 const (
 	HostNetwork  Flag = "host-network"
 	HostPID      Flag = "host-pid"
@@ -41,23 +41,23 @@ func Flags() []Flag {
 	return []Flag{HostNetwork, HostPID, HostIPC, HostUTS, HostCgroup, Capabilities, Devices, Unconfined, Sysctls, Annotations}
 }
 
-// Policy is what one user may do. The zero value is restricted and allows no exceptions. It is not changed after
-// its making, and safe for concurrent use.
+// Policy holds the rights of one user. The zero value is restricted and allows no exceptions. It is immutable
+// after its creation, and safe for concurrent use.
 type Policy struct {
-	// UID is the user's.
+	// UID is the user's id.
 	UID uint32
-	// Mounts are directories of the host that containers may have mounts from.
+	// Mounts are directories of the host that containers may mount.
 	Mounts []string
-	// Runtimes are runtime names, paths of shims and of OCI runtimes that may be named in requests. The
+	// Runtimes are runtime names, paths of shims and of OCI runtimes that requests may name. The
 	// daemon's default and the names of cleat's own shim are always allowed.
 	Runtimes []string
-	// Flags are the privileges that are allowed.
+	// Flags are the allowed privileges.
 	Flags []Flag
 	// Default is the daemon's default runtime.
 	Default string
 }
 
-// Check returns an error for a policy that cannot be meant.
+// Check returns an error for an invalid policy.
 func (p *Policy) Check() error {
 	for _, dir := range p.Mounts {
 		if !filepath.IsAbs(dir) || filepath.Clean(dir) != dir {
@@ -84,17 +84,17 @@ func (p *Policy) Refuse(what, format string, args ...any) error {
 	return fmt.Errorf("%s: not allowed by the policy of user %d: %w", text, p.UID, reason.PolicyDenied)
 }
 
-// need refuses what is there unless a flag allows it.
-func (p *Policy) need(f Flag, there bool, what string) error {
-	if !there || p.has(f) {
+// need returns an error if set is true, unless a flag allows it.
+func (p *Policy) need(f Flag, set bool, what string) error {
+	if !set || p.has(f) {
 		return nil
 	}
 	return p.Refuse(what, "")
 }
 
-// none refuses what is there; no flag allows it.
-func (p *Policy) none(there bool, what string) error {
-	if !there {
+// none returns an error if set is true; no flag allows it.
+func (p *Policy) none(set bool, what string) error {
+	if !set {
 		return nil
 	}
 	return p.Refuse(what, "")
@@ -108,7 +108,7 @@ func (p *Policy) Runtime(name string) error {
 	return p.Refuse("runtime", "%.200q", name)
 }
 
-// Labels checks the labels of an object: those by which the daemon itself acts with its own rights are refused.
+// Labels checks the labels of an object: those by which the daemon acts with its own rights are refused.
 func (p *Policy) Labels(labels map[string]string) error {
 	for key := range labels {
 		switch {

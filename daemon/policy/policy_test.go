@@ -17,7 +17,7 @@ func denied(err error, field string) bool {
 	return err != nil && reason.Of(err) == reason.PolicyDenied && strings.HasPrefix(err.Error(), field)
 }
 
-func TestOptionsRefuseEveryPathAndPrivilege(t *testing.T) {
+func TestOptions_RefusesPathsAndPrivileges(t *testing.T) {
 	p := &Policy{UID: user, Runtimes: []string{"/usr/bin/runsc"}}
 	for field, o := range map[string]*runcopts.Options{
 		"options.binary_name":      {BinaryName: "/tmp/evil"},
@@ -47,7 +47,7 @@ func TestOptionsRefuseEveryPathAndPrivilege(t *testing.T) {
 	}
 }
 
-func TestStdioIsOnlyOwnFIFOs(t *testing.T) {
+func TestStdio_AllowsOwnFIFOsOnly(t *testing.T) {
 	dir := t.TempDir()
 	fifo := func(name string, owner int) string {
 		path := filepath.Join(dir, name)
@@ -85,7 +85,7 @@ func TestStdioIsOnlyOwnFIFOs(t *testing.T) {
 	}
 }
 
-func TestLabelsOfTheDaemonAreRefused(t *testing.T) {
+func TestLabels_RefusesThoseOfDaemon(t *testing.T) {
 	p := &Policy{UID: user}
 	for key, ok := range map[string]bool{
 		"a": true, "containerd.io/restart.policy": true, "cleat.io/stop-signal": true, "containerd.io/gc.root": true,
@@ -98,7 +98,7 @@ func TestLabelsOfTheDaemonAreRefused(t *testing.T) {
 	}
 }
 
-func TestRuntimes(t *testing.T) {
+func TestRuntime(t *testing.T) {
 	p := &Policy{UID: user, Default: "io.containerd.cleat.v2", Runtimes: []string{"io.containerd.kata.v2"}}
 	for name, ok := range map[string]bool{
 		"": true, "io.containerd.runc.v2": true, "io.containerd.cleat.v2": true, "io.containerd.kata.v2": true,
@@ -110,7 +110,7 @@ func TestRuntimes(t *testing.T) {
 	}
 }
 
-func TestResourcesOfAnUpdate(t *testing.T) {
+func TestResources_OfUpdate(t *testing.T) {
 	p := &Policy{UID: user}
 	if _, err := p.ResourcesOf([]byte(`{"memory":{"limit":1048576}}`)); err != nil {
 		t.Error(err)
@@ -125,7 +125,7 @@ func TestResourcesOfAnUpdate(t *testing.T) {
 	}
 }
 
-func TestCheckOfPolicies(t *testing.T) {
+func TestCheck_RefusesInvalidPolicies(t *testing.T) {
 	for _, p := range []Policy{{Mounts: []string{"relative"}}, {Mounts: []string{"/a/../b"}}, {Flags: []Flag{"everything"}}} {
 		if err := p.Check(); err == nil {
 			t.Errorf("%+v: no error", p)

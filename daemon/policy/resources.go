@@ -28,7 +28,7 @@ func (p *Policy) ResourcesOf(raw []byte) ([]byte, error) {
 	return out, nil
 }
 
-// Resources checks limits. Those of a new container have to begin with a rule that denies every device; those of
+// Resources checks limits. Those of a new container must begin with a rule that denies every device; those of
 // an update change no device rules.
 func (p *Policy) Resources(r *specs.LinuxResources, created bool) error {
 	if r == nil {
@@ -61,11 +61,11 @@ func (p *Policy) deviceRules(rules []specs.LinuxDeviceCgroup, created bool) erro
 		return nil
 	}
 	if len(rules) == 0 || !deniesAll(rules[0]) {
-		return p.Refuse(what, "the first rule does not deny every device")
+		return p.Refuse(what, "first rule does not deny every device")
 	}
 	for _, r := range rules[1:] {
 		if r.Allow && r.Access != "m" && !harmlessDevice(r.Type, r.Major, r.Minor) {
-			return p.Refuse(what, "a rule that allows %s", describe(r))
+			return p.Refuse(what, "rule allows %s", describe(r))
 		}
 	}
 	return nil
@@ -99,7 +99,7 @@ func harmlessDevice(typ string, major, minor *int64) bool {
 		*major == 5 && *minor >= 0 && *minor <= 2)
 }
 
-// unified reports whether the host has the unified cgroup hierarchy alone.
+// unified reports whether the host has only the unified cgroup hierarchy.
 func unified() bool {
 	var st unix.Statfs_t
 	return unix.Statfs("/sys/fs/cgroup", &st) == nil && st.Type == unix.CGROUP2_SUPER_MAGIC

@@ -16,13 +16,13 @@ import (
 
 // SpecOptions of Spec.
 type SpecOptions struct {
-	// Cgroups are the cgroups below which a container may be.
+	// Cgroups are the allowed parents of a container's cgroup.
 	Cgroups []string
 	// Fill adds the default seccomp profile to a spec without one; without Fill that is refused.
 	Fill bool
 }
 
-// Spec checks an OCI runtime spec and returns its canonical form: what a runtime is given to read is what was
+// Spec checks an OCI runtime spec and returns its canonical form: a runtime reads exactly what was
 // checked.
 func (p *Policy) Spec(raw []byte, o SpecOptions) ([]byte, error) {
 	var s specs.Spec
@@ -75,7 +75,7 @@ func (p *Policy) top(s *specs.Spec) error {
 	}
 	if h := s.Hooks; h != nil {
 		errs = append(errs,
-			//lint:ignore SA1019 what is deprecated runs as well
+			//lint:ignore SA1019 deprecated hooks are run as well
 			p.none(len(h.Prestart) > 0, "hooks.prestart"),
 			p.none(len(h.CreateRuntime) > 0, "hooks.createRuntime"),
 			p.none(len(h.CreateContainer) > 0, "hooks.createContainer"),
@@ -91,7 +91,7 @@ func (p *Policy) top(s *specs.Spec) error {
 	)...)
 }
 
-// process checks a process; nil is none.
+// process checks a process; nil means none.
 func (p *Policy) process(s *specs.Process) error {
 	if s == nil {
 		return nil
@@ -127,7 +127,7 @@ func beyond(set, others []string) []string {
 	})
 }
 
-// linux checks what the spec says of namespaces, devices and protection.
+// linux checks namespaces, devices and protection of the spec.
 func (p *Policy) linux(l *specs.Linux, o SpecOptions) error {
 	errs := []error{p.namespaces(l.Namespaces), p.Resources(l.Resources, true), p.protection(l), p.sysctls(l.Sysctl)}
 	for _, d := range l.Devices {
@@ -146,7 +146,7 @@ func (p *Policy) linux(l *specs.Linux, o SpecOptions) error {
 	)...)
 }
 
-// protection checks the parts that keep a root in the container from the host's kernel.
+// protection checks the parts that protect the host's kernel from root of the container.
 func (p *Policy) protection(l *specs.Linux) error {
 	if p.has(Unconfined) {
 		return nil
@@ -168,7 +168,7 @@ func (p *Policy) missing(what string, list, required []string) error {
 	return nil
 }
 
-// requiredMasks are the paths that give secrets of the host, or ways into its kernel.
+// requiredMasks are the paths that reveal secrets of the host, or give access to its kernel.
 func requiredMasks() []string {
 	return []string{
 		"/proc/acpi", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/sched_debug", "/proc/scsi",
@@ -176,7 +176,7 @@ func requiredMasks() []string {
 	}
 }
 
-// seccomp checks a profile: it has to refuse what it does not name, and must not allow the calls on keys, which
+// seccomp checks a profile: it must refuse calls that it does not name, and must not allow the calls on keys, which
 // are the host's for the same user id.
 func (p *Policy) seccomp(s *specs.LinuxSeccomp) error {
 	const what = "linux.seccomp"

@@ -40,7 +40,7 @@ func ptr[T any](v T) *T { return &v }
 
 // violation is a part of a spec that a policy refuses.
 type violation struct {
-	// field is the path in the spec, as refusals name it.
+	// field is the path in the spec, as in the error.
 	field  string
 	change func(*specs.Spec)
 	// flag allows it; empty for none.
@@ -69,7 +69,7 @@ func violations() []violation {
 	return slices.Concat([]violation{
 		{"root.path", func(s *specs.Spec) { s.Root.Path = "../../etc" }, ""},
 		{"source", func(s *specs.Spec) { s.Root.Path = "/" }, ""},
-		//lint:ignore SA1019 what is deprecated runs as well
+		//lint:ignore SA1019 deprecated hooks are run as well
 		{"hooks.prestart", hook(func(h *specs.Hooks) *[]specs.Hook { return &h.Prestart }), ""},
 		{"hooks.createRuntime", hook(func(h *specs.Hooks) *[]specs.Hook { return &h.CreateRuntime }), ""},
 		{"hooks.createContainer", hook(func(h *specs.Hooks) *[]specs.Hook { return &h.CreateContainer }), ""},
@@ -160,13 +160,13 @@ func linuxViolations() []violation {
 	}
 }
 
-func TestSpecOfOrdinaryContainerPasses(t *testing.T) {
+func TestSpec_OrdinaryContainer_IsAccepted(t *testing.T) {
 	if _, err := check(t, &Policy{UID: user}, harmless(t)); err != nil {
 		t.Error(err)
 	}
 }
 
-func TestSpecRefusesEveryPrivilege(t *testing.T) {
+func TestSpec_RefusesPrivileges(t *testing.T) {
 	for _, v := range violations() {
 		s := harmless(t)
 		v.change(s)
@@ -187,8 +187,8 @@ func TestSpecRefusesEveryPrivilege(t *testing.T) {
 	}
 }
 
-// A member that this version does not know, or a second one that differs in case, reaches no runtime.
-func TestSpecBecomesCanonical(t *testing.T) {
+// An unknown member, or a second one that differs in case, reaches no runtime.
+func TestSpec_ReturnsCanonicalForm(t *testing.T) {
 	raw, err := json.Marshal(harmless(t))
 	if err != nil {
 		t.Fatal(err)
@@ -200,11 +200,11 @@ func TestSpecBecomesCanonical(t *testing.T) {
 	}
 	twice := strings.Replace(string(raw), `"linux":`, `"Linux":{"devices":[{"path":"/dev/sda","type":"b","major":8,"minor":0}]},"linux":`, 1)
 	if got, err := (&Policy{UID: user}).Spec([]byte(twice), options()); err == nil && strings.Contains(string(got), "/dev/sda") {
-		t.Errorf("devices of the other member passed: %s", got)
+		t.Errorf("devices of the other member were accepted: %s", got)
 	}
 }
 
-func TestFillAddsTheDefaultProfile(t *testing.T) {
+func TestSpec_Fill_AddsDefaultProfile(t *testing.T) {
 	s := harmless(t)
 	s.Linux.Seccomp = nil
 	raw, err := json.Marshal(s)
@@ -218,8 +218,8 @@ func TestFillAddsTheDefaultProfile(t *testing.T) {
 }
 
 // Every member of a spec is refused in some form, or listed here as harmless: a new version of the specification
-// must not bring a way out.
-func TestEveryMemberOfASpecIsJudged(t *testing.T) {
+// must not open a way around the policy.
+func TestSpec_EveryMemberIsCovered(t *testing.T) {
 	judged := make(map[string]bool)
 	for _, v := range violations() {
 		judged[v.field] = true
@@ -234,7 +234,7 @@ func TestEveryMemberOfASpecIsJudged(t *testing.T) {
 	}
 }
 
-// harmlessMembers are those that name nothing of the host, or only limit the container.
+// harmlessMembers are those that refer to nothing of the host, or only limit the container.
 func harmlessMembers() []string {
 	return []string{
 		"ociVersion", "hostname", "domainname", "root.readonly",
@@ -242,7 +242,7 @@ func harmlessMembers() []string {
 		"process.cwd", "process.rlimits", "process.noNewPrivileges", "process.execCPUAffinity",
 		"linux.uidMappings", "linux.gidMappings", "linux.personality", "linux.timeOffsets",
 		"linux.resources.pids", "linux.resources.blockIO", "linux.resources.rdma",
-		"linux.resources.cpu", "linux.resources.memory", // but for the members that are refused
+		"linux.resources.cpu", "linux.resources.memory", // except the members that are refused
 		"linux.seccomp",
 	}
 }
@@ -263,8 +263,8 @@ func members(typ reflect.Type, prefix string) []string {
 	return out
 }
 
-func TestMountsOfAllowedDirectories(t *testing.T) {
-	base, err := os.MkdirTemp("/root", "policy") // in a directory that root alone can change
+func TestSpec_MountsOfAllowedDirectories(t *testing.T) {
+	base, err := os.MkdirTemp("/root", "policy") // in a directory that only root can change
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -287,14 +287,14 @@ func TestMountsOfAllowedDirectories(t *testing.T) {
 	}{
 		{own, []string{"bind", "ro"}, true},
 		{own, []string{"rbind", "rprivate", "ro"}, true},
-		{own, []string{"bind"}, false},                                          // a set-user-id program made there would work on the host
+		{own, []string{"bind"}, false},                                          // a set-user-id program created there would work on the host
 		{own, []string{"bind", "ro", "rw"}, false},                              // the last one counts
-		{own, []string{"bind", "ro", "rshared"}, false},                         // mounts would reach the host
+		{own, []string{"bind", "ro", "rshared"}, false},                         // mounts would propagate to the host
 		{own, []string{"bind", "ro", "idmap"}, false},                           // owners would change
-		{filepath.Join(own, "below"), []string{"bind", "ro"}, false},            // the user can put a link in its place
-		{filepath.Join(base, "link"), []string{"bind", "ro"}, false},            // leads elsewhere
-		{filepath.Join(base, "..", "etc"), []string{"bind", "ro"}, false},       // is elsewhere
-		{base + "x", []string{"bind", "ro"}, false},                             // has the same beginning
+		{filepath.Join(own, "below"), []string{"bind", "ro"}, false},            // the user can replace it by a link
+		{filepath.Join(base, "link"), []string{"bind", "ro"}, false},            // leads outside
+		{filepath.Join(base, "..", "etc"), []string{"bind", "ro"}, false},       // is outside
+		{base + "x", []string{"bind", "ro"}, false},                             // has the same prefix
 		{filepath.Join(base, "own", "..", "own"), []string{"bind", "ro"}, true}, // Join cleans it
 		{base + "/own/", []string{"bind", "ro"}, false},                         // is not clean
 	} {
@@ -305,7 +305,7 @@ func TestMountsOfAllowedDirectories(t *testing.T) {
 			t.Errorf("%s %v: %v", c.source, c.options, err)
 		}
 		if err == nil && strings.Contains(string(got), `"rbind"`) {
-			t.Errorf("%s %v: what is mounted below comes along", c.source, c.options)
+			t.Errorf("%s %v: mounts below are included", c.source, c.options)
 		}
 	}
 }

@@ -9,7 +9,7 @@ import (
 	"github.com/cleatproject/cleat/proto/runcopts"
 )
 
-// Stdio checks where a process's streams go: nowhere, or to FIFOs of the user's own. A shim checks the owner again
+// Stdio checks the destinations of a process's streams: none, or FIFOs of the user. A shim checks the owner again
 // once it has opened one.
 func (p *Policy) Stdio(stdin, stdout, stderr string) error {
 	for _, s := range []struct{ name, uri string }{{"stdin", stdin}, {"stdout", stdout}, {"stderr", stderr}} {
@@ -20,7 +20,7 @@ func (p *Policy) Stdio(stdin, stdout, stderr string) error {
 		if !strings.HasPrefix(name, "/") || strings.ContainsAny(name, "?#%") {
 			return p.Refuse(s.name, "%.200q", s.uri)
 		}
-		// One answer for all: which paths exist is not for every user to know.
+		// One answer for all: which paths exist is not public to every user.
 		if info, err := os.Lstat(name); err != nil || info.Mode().Type() != fs.ModeNamedPipe || !p.owns(info) {
 			return p.Refuse(s.name, "%.200q is not a FIFO of this user", s.uri)
 		}
@@ -33,10 +33,10 @@ func (p *Policy) owns(info fs.FileInfo) bool {
 	return ok && st.Uid == p.UID
 }
 
-// runcOptions is the type of options that are understood here.
+// runcOptions is the supported type of options.
 const runcOptions = "containerd.runc.v1.Options"
 
-// Options checks the options of a runtime; what is not known is refused.
+// Options checks the options of a runtime; unknown ones are refused.
 func (p *Policy) Options(typeURL string, value []byte) error {
 	if typeURL == "" && len(value) == 0 {
 		return nil
