@@ -12,14 +12,14 @@ import (
 const (
 	// window is how many bytes a client may send before they are read.
 	window = 512 << 10
-	// maxChunk bounds the bytes of a message that is sent.
+	// maxChunk bounds the bytes of a message.
 	maxChunk = 32 << 10
-	// maxWindow bounds what a client can say that it takes.
+	// maxWindow bounds the window that a client can grant.
 	maxWindow = 1 << 40
 )
 
-// Reader reads the bytes that a client sends: the end is where it ends its side, and an error is where it
-// leaves. Use it in one goroutine.
+// Reader reads the bytes that a client sends: it returns io.EOF when the client ends its side, and an error when the
+// client disconnects. It is not safe for concurrent use.
 type Reader struct {
 	stream  *Stream
 	granted int // bytes that the client may still send
@@ -49,7 +49,7 @@ func (r *Reader) receive() error {
 	if r.granted < window/2 {
 		more := window - r.granted
 		if err := r.stream.Send(&transfertypes.WindowUpdate{Update: int32(more)}); err != nil {
-			// A client that has sent all it has may take no more messages.
+			// A client that has sent everything may accept no more messages.
 			return errors.Join(err, errdefs.ErrUnavailable)
 		}
 		r.granted = window
@@ -67,7 +67,7 @@ func (r *Reader) receive() error {
 	return nil
 }
 
-// Writer sends bytes to a client, as it takes them. Use it in one goroutine.
+// Writer sends bytes to a client, within its window. It is not safe for concurrent use.
 type Writer struct {
 	stream *Stream
 	window int64
@@ -95,14 +95,14 @@ func (w *Writer) Write(p []byte) (int, error) {
 	return done, nil
 }
 
-// await waits until the client takes bytes.
+// await waits until the client accepts bytes.
 func (w *Writer) await() error {
 	for w.window <= 0 {
 		var m transfertypes.WindowUpdate
 		err := w.stream.Into(&m)
 		switch {
 		case errors.Is(err, io.EOF):
-			return fmt.Errorf("send to stream %s: the client has ended it before all was there: %w", w.stream.ID(), errdefs.ErrUnavailable)
+			return fmt.Errorf("send to stream %s: ended by the client before all data was sent: %w", w.stream.ID(), errdefs.ErrUnavailable)
 		case err != nil:
 			return fmt.Errorf("send to stream %s: %w", w.stream.ID(), err)
 		case m.GetUpdate() < 0 || w.window > maxWindow:

@@ -1,12 +1,12 @@
-// Package streams has the streams that clients open for calls to come: a client opens one under an id of
+// Package streams manages the streams that clients open for later calls: a client opens one under an id of
 // its choice, and names it in a call, which takes it.
 //
-// A stream belongs to a scope, a namespace or a client, and is not seen from another. It is taken once.
-// It ends when who took it closes it, when its client leaves, or when nobody takes it in time. How many
-// wait in a scope is bounded.
+// A stream belongs to a scope, a namespace or a client, and is not visible in another. It is taken once.
+// It ends when its taker closes it, when its client disconnects, or when no call takes it in time. The number of
+// waiting streams in a scope is bounded.
 //
-// Reader and Writer carry bytes over a stream, in messages of at most what the receiver has said that it
-// takes. Called by daemon/api/transfer/streaming.go, which has the transport, and daemon/api/transfer/service.go.
+// Reader and Writer carry bytes over a stream, in messages within the receiver's window.
+// Called by daemon/api/transfer/streaming.go, which has the transport, and daemon/api/transfer/service.go.
 package streams
 
 import (
@@ -36,14 +36,14 @@ const (
 	maxID       = 256
 )
 
-// Wire is a stream of a transport. Recv answers io.EOF where the client has ended its side, and with another
-// error where it has left.
+// Wire is a stream of a transport. Recv returns io.EOF if the client has ended its side, and another
+// error if it has disconnected.
 type Wire interface {
 	Send(*anypb.Any) error
 	Recv() (*anypb.Any, error)
 }
 
-// Manager has the streams that are open. Its methods may be called concurrently.
+// Manager manages the open streams. Its methods may be called concurrently.
 type Manager struct {
 	opts Options
 
@@ -65,11 +65,11 @@ func New(opts Options) *Manager {
 	return &Manager{opts: opts, waiting: make(map[string]int), streams: make(map[key]*Stream)}
 }
 
-// Serve has a stream wait under an id, tells its client that it does, and returns when it is over: what
-// who took it closed it with. Already exists if the id is in use, resource exhausted if too many wait.
+// Serve registers a stream under an id, acknowledges it to its client, and returns when it has ended, with the error
+// that its taker closed it with. Already exists if the id is in use, resource exhausted if too many wait.
 func (m *Manager) Serve(ctx context.Context, scope, id string, wire Wire) error {
 	if id == "" || len(id) > maxID {
-		return fmt.Errorf("open stream: its id has %d bytes, want 1 to %d: %w", len(id), maxID, errdefs.ErrInvalidArgument)
+		return fmt.Errorf("open stream: id of %d bytes, want 1 to %d: %w", len(id), maxID, errdefs.ErrInvalidArgument)
 	}
 	s := &Stream{id: id, wire: wire, ready: make(chan struct{}), taken: make(chan struct{}), done: make(chan struct{})}
 	k := key{scope, id}
@@ -93,10 +93,10 @@ func (m *Manager) Serve(ctx context.Context, scope, id string, wire Wire) error 
 		}
 	case <-timer.C:
 		if m.remove(k, s) {
-			return fmt.Errorf("stream %s: no call has taken it in %v: open it right before the call: %w", id, m.opts.Wait, errdefs.ErrUnavailable)
+			return fmt.Errorf("stream %s: not taken by a call within %v: %w", id, m.opts.Wait, errdefs.ErrUnavailable)
 		}
 	}
-	<-s.done // who took it learns of a client that leaves by its errors
+	<-s.done // the taker notices a disconnected client by its errors
 	return s.err
 }
 
@@ -107,14 +107,14 @@ func (m *Manager) add(k key, s *Stream) error {
 		return fmt.Errorf("stream %s: %w", k.id, errdefs.ErrAlreadyExists)
 	}
 	if m.waiting[k.scope] >= m.opts.Most {
-		return fmt.Errorf("stream %s: %d others wait to be taken already: %w", k.id, m.opts.Most, errdefs.ErrResourceExhausted)
+		return fmt.Errorf("stream %s: %d others are already waiting: %w", k.id, m.opts.Most, errdefs.ErrResourceExhausted)
 	}
 	m.streams[k] = s
 	m.waiting[k.scope]++
 	return nil
 }
 
-// remove drops a stream, and reports whether it was waiting.
+// remove removes a stream, and reports whether it was waiting.
 func (m *Manager) remove(k key, s *Stream) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -125,7 +125,7 @@ func (m *Manager) remove(k key, s *Stream) bool {
 	return m.takenLocked(k.scope, s)
 }
 
-// takenLocked has a stream wait no more, and reports whether it did.
+// takenLocked ends the wait of a stream, and reports whether it was waiting.
 func (m *Manager) takenLocked(scope string, s *Stream) bool {
 	select {
 	case <-s.taken:
@@ -139,8 +139,8 @@ func (m *Manager) takenLocked(scope string, s *Stream) bool {
 	return true
 }
 
-// Take returns the stream of an id in the first of the scopes that has it. Not found where none does,
-// failed precondition where another call has taken it. Close it.
+// Take returns the stream of an id in the first of the scopes that has it. Not found if none does,
+// failed precondition if another call has taken it. The caller closes it.
 func (m *Manager) Take(id string, scopes ...string) (*Stream, error) {
 	s, err := m.take(id, scopes)
 	if err == nil {
@@ -158,33 +158,33 @@ func (m *Manager) take(id string, scopes []string) (*Stream, error) {
 			continue
 		}
 		if !m.takenLocked(scope, s) {
-			return nil, fmt.Errorf("stream %s: another call has taken it: %w", id, errdefs.ErrFailedPrecondition)
+			return nil, fmt.Errorf("stream %s: taken by another call: %w", id, errdefs.ErrFailedPrecondition)
 		}
 		return s, nil
 	}
 	return nil, fmt.Errorf("stream %s: not open in this namespace: %w", id, errdefs.ErrNotFound)
 }
 
-// Stream is a stream that a call has taken. One may send while one other receives.
+// Stream is a stream that a call has taken. One goroutine may send while another receives.
 type Stream struct {
 	id   string
 	wire Wire
 
 	forget func() // frees the id
 
-	ready chan struct{} // closed once its client knows that it waits
+	ready chan struct{} // closed once it is acknowledged to its client
 	taken chan struct{}
 	once  sync.Once
 	done  chan struct{}
 	err   error // before done
 }
 
-var errClosed = errors.New("it is closed")
+var errClosed = errors.New("stream is closed")
 
-// ID returns what its client calls it.
+// ID returns the id that the client chose.
 func (s *Stream) ID() string { return s.id }
 
-// Send sends a message. It waits while the client takes none.
+// Send sends a message. It blocks while the client accepts none.
 func (s *Stream) Send(m proto.Message) error {
 	raw, err := proto.Marshal(m)
 	if err != nil {
@@ -201,7 +201,7 @@ func (s *Stream) Send(m proto.Message) error {
 	return nil
 }
 
-// Recv receives a message. io.EOF says that the client has ended its side, another error that it has left.
+// Recv receives a message. io.EOF means that the client has ended its side, another error that it has disconnected.
 func (s *Stream) Recv() (*anypb.Any, error) { return s.wire.Recv() }
 
 // Into receives a message of m's type.
@@ -219,8 +219,8 @@ func (s *Stream) Into(m proto.Message) error {
 	return nil
 }
 
-// Close ends the stream: with nil as what it is, with an error as broken. A Send or Recv under way ends,
-// and the id is free. Only the first counts.
+// Close ends the stream: normally with nil, as broken with an error. A running Send or Recv ends,
+// and the id is free. Only the first call counts.
 func (s *Stream) Close(err error) {
 	s.once.Do(func() {
 		s.forget()

@@ -21,7 +21,7 @@ import (
 // pipe is a Wire whose other end is a test.
 type pipe struct {
 	ctx      context.Context
-	up, down chan *anypb.Any // up is to the daemon; closed where the client has ended its side
+	up, down chan *anypb.Any // up is to the daemon; closed if the client has ended its side
 }
 
 func newPipe(ctx context.Context) *pipe {
@@ -86,7 +86,7 @@ func serve(t *testing.T, m *Manager, scope, id string) *served {
 	return s
 }
 
-func TestStreamsAreTakenOnceAndWithinTheirScope(t *testing.T) {
+func TestTake_OnceAndWithinScope(t *testing.T) {
 	m := New(Options{Most: 2})
 	a := serve(t, m, "one", "a")
 	if err := <-serve(t, m, "one", "a").ended; !errdefs.IsAlreadyExists(err) {
@@ -107,7 +107,7 @@ func TestStreamsAreTakenOnceAndWithinTheirScope(t *testing.T) {
 	if _, err := m.Take("a", "one"); !errdefs.IsFailedPrecondition(err) {
 		t.Errorf("taken twice: %v", err)
 	}
-	c := serve(t, m, "one", "c") // there is room again
+	c := serve(t, m, "one", "c") // below the limit again
 	a.cancel()
 	if _, err := s.Recv(); !errors.Is(err, context.Canceled) {
 		t.Errorf("of a client that has left: %v", err)
@@ -123,7 +123,7 @@ func TestStreamsAreTakenOnceAndWithinTheirScope(t *testing.T) {
 		t.Errorf("closed with an error: %v", err)
 	}
 	if err := s.Send(&emptypb.Empty{}); err == nil {
-		t.Error("it sends after its end")
+		t.Error("sending after the end succeeded")
 	}
 	for _, x := range []*served{b, c, elsewhere} {
 		x.cancel()
@@ -136,7 +136,7 @@ func TestStreamsAreTakenOnceAndWithinTheirScope(t *testing.T) {
 	}
 }
 
-func TestAStreamThatNobodyTakesEnds(t *testing.T) {
+func TestServe_UntakenStream_Ends(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := New(Options{Wait: time.Minute})
 		s, taken := serve(t, m, "one", "a"), serve(t, m, "one", "b")
@@ -148,16 +148,16 @@ func TestAStreamThatNobodyTakesEnds(t *testing.T) {
 			t.Errorf("ended with %v", err)
 		}
 		if _, err := m.Take("a", "one"); !errdefs.IsNotFound(err) {
-			t.Errorf("it can still be taken: %v", err)
+			t.Errorf("still available: %v", err)
 		}
-		used.Close(nil) // it had all the time it wants
+		used.Close(nil) // a taken stream has no time limit
 		if err := <-taken.ended; err != nil {
 			t.Error(err)
 		}
 	})
 }
 
-func TestBytesKeepToTheWindow(t *testing.T) {
+func TestReaderAndWriter_KeepWindow(t *testing.T) {
 	data := make([]byte, 3*window+17)
 	for i := range data {
 		data[i] = byte(i * 7 / 3)
@@ -184,7 +184,7 @@ func TestBytesKeepToTheWindow(t *testing.T) {
 			}
 			may += int(u.GetUpdate())
 			if may > window {
-				t.Errorf("it grants %d bytes", may)
+				t.Errorf("grant of %d bytes", may)
 			}
 			n := min(may, len(rest), 100_000)
 			in.put(t, &transfertypes.Data{Data: rest[:n]})
@@ -223,17 +223,17 @@ func TestBytesKeepToTheWindow(t *testing.T) {
 	}
 }
 
-func TestBytesOfWhoDoesNotKeepToTheProtocol(t *testing.T) {
+func TestReaderAndWriter_ProtocolErrors(t *testing.T) {
 	m := New(Options{})
 	for what, c := range map[string]struct {
 		message proto.Message
 		is      func(error) bool
 		write   bool
 	}{
-		"a window where data is due":  {&transfertypes.WindowUpdate{Update: 1}, errdefs.IsInvalidArgument, false},
-		"data where a window is due":  {&transfertypes.Data{}, errdefs.IsInvalidArgument, true},
-		"a window that is less":       {&transfertypes.WindowUpdate{Update: -1}, errdefs.IsInvalidArgument, true},
-		"an end before all was there": {nil, errdefs.IsUnavailable, true},
+		"a window where data is due": {&transfertypes.WindowUpdate{Update: 1}, errdefs.IsInvalidArgument, false},
+		"data where a window is due": {&transfertypes.Data{}, errdefs.IsInvalidArgument, true},
+		"a window that is less":      {&transfertypes.WindowUpdate{Update: -1}, errdefs.IsInvalidArgument, true},
+		"an end before all data":     {nil, errdefs.IsUnavailable, true},
 	} {
 		t.Run(what, func(t *testing.T) {
 			x := serve(t, m, "s", what)
