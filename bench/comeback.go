@@ -11,10 +11,10 @@ import (
 	"github.com/cleatproject/cleat/client"
 )
 
-// comebackShims is how many containers run when the daemon comes back.
+// comebackShims is the number of running containers when the daemon is restarted.
 const comebackShims = 200
 
-// comebackLimit ends a measurement that nothing comes of.
+// comebackLimit bounds a measurement that does not succeed.
 const comebackLimit = time.Minute
 
 // comebackScenario kills a daemon with many containers and starts it again.
@@ -24,7 +24,7 @@ func comebackScenario() scenario {
 		what: fmt.Sprintf("from the daemon's start, after kill -9 with %d containers running", comebackShims),
 		targets: []target{
 			{variant: "the API answers", limit: 300},
-			{variant: "and tells the truth about all", limit: 2000},
+			{variant: "and the state of all is known", limit: 2000},
 		},
 		prepare: prepareComeback,
 	}
@@ -62,11 +62,11 @@ func prepareComeback(ctx context.Context, e *environment) ([]variant, func() err
 		{"the API answers", func(ctx context.Context) (float64, error) {
 			return e.comeback(ctx, func([]client.Container) bool { return true })
 		}},
-		{"and tells the truth about all", func(ctx context.Context) (float64, error) { return e.comeback(ctx, all) }},
+		{"and the state of all is known", func(ctx context.Context) (float64, error) { return e.comeback(ctx, all) }},
 	}, cleanup, nil
 }
 
-// together calls f for each id, a few at once.
+// together calls f for each id, a few in parallel.
 func together(ids []string, f func(id string) error) error {
 	errs := make([]error, len(ids))
 	slots := make(chan struct{}, 4)
@@ -82,8 +82,8 @@ func together(ids []string, f func(id string) error) error {
 	return errors.Join(errs...)
 }
 
-// comeback kills cleatd, starts it, and returns how long it takes until a list of its containers is as it
-// should be, in milliseconds.
+// comeback kills cleatd, starts it, and returns how long it takes until a list of its containers is
+// complete, in milliseconds.
 func (e *environment) comeback(ctx context.Context, done func([]client.Container) bool) (float64, error) {
 	if err := e.killCleat(); err != nil {
 		return 0, err
@@ -102,7 +102,7 @@ func (e *environment) comeback(ctx context.Context, done func([]client.Container
 			return err
 		}
 		if !done(list) {
-			return errors.New("the list is not yet as it should be")
+			return errors.New("list is not complete")
 		}
 		return nil
 	})
@@ -111,7 +111,7 @@ func (e *environment) comeback(ctx context.Context, done func([]client.Container
 
 func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
-// poll asks until f returns nil.
+// poll calls f until it returns nil.
 func poll(ctx context.Context, f func() error) error {
 	ctx, cancel := context.WithTimeout(ctx, comebackLimit)
 	defer cancel()
@@ -125,7 +125,7 @@ func poll(ctx context.Context, f func() error) error {
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			return fmt.Errorf("nothing came of it within %v: %w", comebackLimit, err)
+			return fmt.Errorf("no success within %v: %w", comebackLimit, err)
 		}
 	}
 }

@@ -20,7 +20,7 @@ import (
 // bundle for bare runc.
 type environment struct {
 	dir, bin  string
-	state     string // below /run, for what the daemons and runc keep of running containers
+	state     string // below /run, for the state of running containers
 	image     image
 	namespace string
 	cleat     daemon
@@ -29,7 +29,7 @@ type environment struct {
 	count     int
 }
 
-// daemon is one that runs.
+// daemon is a running daemon.
 type daemon struct {
 	name, address string
 	process       *exec.Cmd
@@ -43,7 +43,7 @@ func newEnvironment(ctx context.Context, bin string) (_ *environment, err error)
 	if err != nil {
 		return nil, fmt.Errorf("make directory: %w", err)
 	}
-	// containerd's shims keep runc's state by namespace alone, outside of any directory given.
+	// containerd's shims keep runc's state by namespace alone, outside of any configured directory.
 	e := &environment{dir: dir, bin: bin, namespace: filepath.Base(dir), state: filepath.Join(runDir, filepath.Base(dir))}
 	defer func() {
 		if err != nil {
@@ -108,7 +108,7 @@ func (e *environment) startPeer(ctx context.Context) error {
 	return err
 }
 
-// start runs a daemon and waits until its socket is there.
+// start runs a daemon and waits until its socket exists.
 func (d *daemon) start(ctx context.Context, dir, program string, args ...string) error {
 	log, err := os.Create(filepath.Join(dir, d.name+".log"))
 	if err != nil {
@@ -117,7 +117,7 @@ func (d *daemon) start(ctx context.Context, dir, program string, args ...string)
 	d.log = log
 	d.process = exec.Command(program, args...)
 	d.process.Stdout, d.process.Stderr = log, log
-	d.process.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is for the benchmark, which then stops it
+	d.process.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C ends the benchmark, which then stops it
 	if err := d.process.Start(); err != nil {
 		d.process = nil
 		return fmt.Errorf("start %s: %w", d.name, err)
@@ -143,20 +143,20 @@ func (d *daemon) stop() error {
 	if d.process == nil {
 		return nil
 	}
-	// An exit by the signal is what was asked for.
+	// An exit by the signal is expected.
 	err := d.process.Process.Signal(syscall.SIGTERM)
 	_ = d.process.Wait()
 	return errors.Join(err, d.log.Close())
 }
 
-// close stops the daemons and removes the directory; containers are gone by then.
+// close stops the daemons and removes the directory; all containers have ended by then.
 func (e *environment) close() error {
 	err := errors.Join(e.cleat.stop(), e.peer.stop())
 	return errors.Join(err, unmountBelow(e.dir), unmountBelow(e.state), removeParents(e.namespace), os.RemoveAll(e.dir), os.RemoveAll(e.state))
 }
 
 // removeParents removes the empty directories that runc leaves above those of its containers: the
-// namespace's cgroups, and what containerd's shims keep by namespace.
+// namespace's cgroups, and the directories of containerd's shims by namespace.
 func removeParents(namespace string) error {
 	var errs error
 	for _, pattern := range []string{"/sys/fs/cgroup/", "/sys/fs/cgroup/*/", "/run/containerd/runc/"} {
@@ -184,7 +184,7 @@ func unmountBelow(dir string) error {
 	return err
 }
 
-// newBundle makes a bundle with the spec that cleat's command line generates.
+// newBundle creates a bundle with the spec that cleat's command line generates.
 func (e *environment) newBundle(name string, args ...string) (string, error) {
 	s, err := spec.Generate(spec.Image{}, spec.Options{Args: args, Hostname: "bench"})
 	if err != nil {
@@ -202,7 +202,7 @@ func (e *environment) newBundle(name string, args ...string) (string, error) {
 	return dir, os.WriteFile(filepath.Join(dir, "config.json"), config, 0o600)
 }
 
-// nextID names a container.
+// nextID returns a new container id.
 func (e *environment) nextID(prefix string) string {
 	e.count++
 	return fmt.Sprintf("%s-%d", prefix, e.count)
@@ -220,7 +220,7 @@ func (e *environment) runcCommand(args ...string) []string {
 	return append([]string{"runc", "--root", filepath.Join(e.state, "runc")}, args...)
 }
 
-// output runs a command to its end; what it wrote is in the error too.
+// output runs a command to its end; the error includes its output.
 func (e *environment) output(ctx context.Context, argv []string) (string, error) {
 	var out, errs bytes.Buffer
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
@@ -231,8 +231,8 @@ func (e *environment) output(ctx context.Context, argv []string) (string, error)
 	return out.String() + errs.String(), nil
 }
 
-// timed runs a command and returns how long it took, in milliseconds. Nothing is read of its
-// output: it goes to /dev/null.
+// timed runs a command and returns how long it took, in milliseconds. Its
+// output goes to /dev/null.
 func (e *environment) timed(ctx context.Context, argv []string) (float64, error) {
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	var errs bytes.Buffer

@@ -5,7 +5,7 @@ import (
 	"errors"
 )
 
-// execScenario runs a further process in a running container from the command line.
+// execScenario runs an additional process in a running container from the command line.
 func execScenario() scenario {
 	return scenario{
 		name: "exec", what: "run /bin/true in a running container", unit: "ms",

@@ -12,7 +12,7 @@ import (
 	"runtime"
 )
 
-// imageName is what the image is called in both daemons.
+// imageName is the name of the image in both daemons.
 const imageName = "docker.io/library/cleatbench:latest"
 
 // image is a busybox image: its archive, and its only layer's digest, which is the chain's too.
@@ -21,7 +21,7 @@ type image struct {
 	chainID string
 }
 
-// programs are the names under which busybox is called.
+// programs are the names of busybox's links.
 func programs() []string { return []string{"sh", "true", "sleep", "dd", "cat", "echo"} }
 
 // buildImage writes an OCI archive of one layer with a static busybox.
@@ -39,7 +39,7 @@ func buildImage(dir string) (image, error) {
 	return img, err
 }
 
-// layoutLayer is a layer of an image that is written: as it is stored, and its digest uncompressed.
+// layoutLayer is a layer of an image to write: its stored form, and its uncompressed digest.
 type layoutLayer struct {
 	mediaType, diffID string
 	data              []byte
@@ -95,7 +95,7 @@ func layerFiles(busybox []byte) []file {
 	return files
 }
 
-// unpackTo makes the same root file system as a plain directory, for bare runc.
+// unpackTo creates the same root file system as a plain directory, for bare runc.
 func unpackTo(root string) error {
 	busybox, err := os.ReadFile("/bin/busybox")
 	if err != nil {

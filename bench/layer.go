@@ -17,7 +17,7 @@ import (
 	"github.com/cleatproject/cleat/archive"
 )
 
-// The layer that layerScenario unpacks: a quarter of its bytes in small files, the rest in large ones.
+// The layer of layerScenario: a quarter of its bytes in small files, the rest in large ones.
 const (
 	layerName  = "docker.io/library/cleatlayer:latest"
 	smallFiles = 20_000
@@ -26,12 +26,12 @@ const (
 	meanLarge  = 4 << 20
 )
 
-// layerScenario unpacks one layer of 1 GiB whose content is in the daemon already, as a client of the
-// containerd API does it: what the daemon makes of it is verified, synced and a snapshot. The bound is a
+// layerScenario unpacks one layer of 1 GiB whose content is already in the daemon, as a client of the
+// containerd API does: the daemon verifies and syncs it, and creates a snapshot. The bound is a
 // decompressor and tar, which verify nothing.
 //
-// Nothing is removed before the benchmark's end: ext4 looks for inodes that were not deleted within the
-// last minutes, one by one, which costs whoever comes next more than all else.
+// Nothing is removed before the benchmark's end: ext4 searches for inodes that were not deleted within the
+// last minutes, one by one, which costs the next user more than everything else.
 func layerScenario(c archive.Compression, decompress string) scenario {
 	base := decompress + " | tar"
 	return scenario{
@@ -51,7 +51,7 @@ func layerScenario(c archive.Compression, decompress string) scenario {
 	}
 }
 
-// unpackOne has cleatd unpack a layer that it has, in a new namespace.
+// unpackOne makes cleatd unpack a present layer, in a new namespace.
 func (e *environment) unpackOne(ctx context.Context, l single) (float64, error) {
 	namespace := e.nextID(e.namespace + "-layer")
 	for _, argv := range [][]string{
@@ -117,7 +117,7 @@ func writeLayer(path string, c archive.Compression) (diffID string, err error) {
 	return "sha256:" + hex.EncodeToString(sum.Sum(nil)), errors.Join(zw.Close(), w.Flush())
 }
 
-// layerEntries writes the layer: directories of files, of which a half cannot be compressed.
+// layerEntries writes the layer: directories of files, half of which cannot be compressed.
 func layerEntries(w io.Writer, sum hash.Hash) error {
 	tw := tar.NewWriter(io.MultiWriter(w, sum))
 	r := rand.New(rand.NewChaCha8([32]byte{1}))

@@ -20,7 +20,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 )
 
-// lifecycleScenario takes containers through their life over the containerd API on gRPC, the same
+// lifecycleScenario runs complete life cycles of containers over the containerd API on gRPC, the same
 // calls for both daemons.
 func lifecycleScenario(concurrency int) scenario {
 	name := fmt.Sprintf("api%d", concurrency)
@@ -42,7 +42,7 @@ func lifecycleScenario(concurrency int) scenario {
 	}
 }
 
-// caller makes the calls that a client of the containerd API makes.
+// caller makes the calls of a client of the containerd API.
 type caller struct {
 	e          *environment
 	conn       *grpc.ClientConn
@@ -55,7 +55,7 @@ const (
 	snapshotter = "overlayfs"
 	specType    = "types.containerd.io/opencontainers/runtime-spec/1/Spec"
 	runtimeName = "io.containerd.runc.v2"
-	// each is how many containers a worker takes through their life in a measurement.
+	// each is the number of life cycles per worker in a measurement.
 	each = 4
 )
 
@@ -72,7 +72,7 @@ func newCaller(e *environment, address string) (*caller, error) {
 	}, nil
 }
 
-// rate has workers make containers, and returns how many a second.
+// rate runs life cycles in workers, and returns how many complete per second.
 func (c *caller) rate(ctx context.Context, workers int) (float64, error) {
 	ctx = metadata.AppendToOutgoingContext(ctx, "containerd-namespace", c.e.namespace)
 	ids := make([]string, workers*each)
@@ -105,7 +105,7 @@ func (c *caller) life(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	// The record comes first: a snapshot that nothing refers to is garbage.
+	// The record comes first: an unreferenced snapshot is garbage.
 	_, err = c.containers.Create(ctx, &containersapi.CreateContainerRequest{Container: &containersapi.Container{
 		ID: id, Image: imageName, Snapshotter: snapshotter, SnapshotKey: id,
 		Runtime: &containersapi.Container_Runtime{Name: runtimeName},
@@ -137,7 +137,7 @@ func (c *caller) life(ctx context.Context, id string) error {
 		return fmt.Errorf("delete container: %w", err)
 	}
 	_, err = c.snapshots.Remove(ctx, &snapshotsapi.RemoveSnapshotRequest{Snapshotter: snapshotter, Key: id})
-	if err != nil && status.Code(err) != codes.NotFound { // garbage, and collected, since the record went
+	if err != nil && status.Code(err) != codes.NotFound { // it is garbage since its record was deleted
 		return fmt.Errorf("remove snapshot: %w", err)
 	}
 	return nil

@@ -1,10 +1,10 @@
-// Command bench measures cleat beside bare runc and Debian's containerd, in rounds that take turns,
-// and says which of the project's targets are met.
+// Command bench measures cleat, bare runc and Debian's containerd, in alternating rounds,
+// and reports which of the project's targets are met.
 //
 //	go run . -bin ../bin [-rounds N] [-only NAME] [-peer DIR] [-json]
 //
 // It runs a cleatd and a containerd of its own below a temporary directory, with their state below /run, and
-// removes all at the end. Where /run is on a disk, it works in a mount namespace with a tmpfs there. Figures depend on the machine: only ratios of one run mean anything.
+// removes everything at the end. If /run is on a disk, it works in a mount namespace with a tmpfs there. Figures depend on the machine: only ratios of one run are meaningful.
 package main
 
 import (
@@ -30,7 +30,7 @@ func main() {
 	bin := flag.String("bin", "../bin", "directory with cleat's binaries")
 	peer := flag.String("peer", "", "directory with another containerd, its ctr and its shim, instead of Debian's (see make bench-peer2)")
 	asJSON := flag.Bool("json", false, "print JSON instead of tables")
-	strict := flag.Bool("strict", false, "exit 1 where a target is missed")
+	strict := flag.Bool("strict", false, "exit 1 if a target is missed")
 	flag.Parse()
 	if code, done := ownRun(ctx); done {
 		os.Exit(code) //nolint:gocritic // stop has nothing left to do
@@ -45,7 +45,7 @@ func main() {
 	}
 }
 
-// ownRun sees to a /run in memory; done where another process has done the work for that.
+// ownRun ensures that /run is in memory; done if another process has done the work for that.
 func ownRun(ctx context.Context) (code int, done bool) {
 	var err error
 	var needed bool
@@ -67,7 +67,7 @@ type options struct {
 	json            bool
 }
 
-// scenarios lists what is measured, one a file.
+// scenarios lists the scenarios, one per file.
 func scenarios(o options) []scenario {
 	return []scenario{
 		runScenario(), execScenario(), lifecycleScenario(1), lifecycleScenario(8), memoryScenario(), comebackScenario(), missedScenario(), stdoutScenario(), unpackScenario(),
@@ -116,7 +116,7 @@ func run(ctx context.Context, o options) (missed bool, err error) {
 	return missed, save(results, time.Now())
 }
 
-// usePeer has the programs of dir found before all others of their names.
+// usePeer makes the programs of dir precede all others of their names.
 func usePeer(dir string) error {
 	if dir == "" {
 		return nil

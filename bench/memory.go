@@ -11,10 +11,10 @@ import (
 	"strings"
 )
 
-// idleShims is how many shims are looked at.
+// idleShims is the number of measured shims.
 const idleShims = 10
 
-// memoryScenario reads what idle shims have for themselves.
+// memoryScenario measures the private memory of idle shims.
 func memoryScenario() scenario {
 	return scenario{
 		name: "memory", what: fmt.Sprintf("private memory of an idle shim, mean of %d", idleShims), unit: "MiB", rounds: 3,
@@ -53,7 +53,7 @@ func prepareMemory(ctx context.Context, e *environment) ([]variant, func() error
 	}, cleanup, nil
 }
 
-// shimMemory is the mean private memory, in MiB, of the shims of the daemon at address.
+// shimMemory returns the mean private memory, in MiB, of the shims of the daemon at address.
 func (e *environment) shimMemory(address string) (float64, error) {
 	lines, err := filepath.Glob("/proc/[0-9]*/cmdline")
 	if err != nil {
@@ -64,7 +64,7 @@ func (e *environment) shimMemory(address string) (float64, error) {
 	for _, path := range lines {
 		cmdline, err := os.ReadFile(path)
 		if err != nil {
-			continue // it has exited meanwhile
+			continue // it has exited concurrently
 		}
 		args := bytes.Split(cmdline, []byte{0})
 		if !strings.HasPrefix(filepath.Base(string(args[0])), "containerd-shim-") ||

@@ -21,15 +21,15 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 )
 
-// missedScenario has a container of dockerd's end while cleatd is away. dockerd tries to connect at intervals
-// that grow to some 3 s while there is nobody; a client that tries all the time shows what is cleatd's part.
+// missedScenario ends a container of dockerd while cleatd is down. dockerd tries to connect at intervals
+// that grow to about 3 s while there is no daemon; a client that retries all the time shows cleatd's share.
 func missedScenario() scenario {
 	return scenario{
 		name: "missed", unit: "ms", rounds: 5,
 		what: "from cleatd's start until an exit that was missed is known, with its code",
 		targets: []target{
-			{variant: "dockerd's inspect, cleatd away for 1 s", limit: 2000},
-			{variant: "a client that tries all the time", limit: 2000},
+			{variant: "dockerd's inspect, cleatd down for 1 s", limit: 2000},
+			{variant: "a client that retries all the time", limit: 2000},
 		},
 		prepare: prepareMissed,
 	}
@@ -48,11 +48,11 @@ func prepareMissed(ctx context.Context, e *environment) (_ []variant, _ func() e
 	if err != nil {
 		return nil, d.stop, err
 	}
-	client := func(ctx context.Context, _, id string) error { return e.exitTold(ctx, id) }
+	client := func(ctx context.Context, _, id string) error { return e.exitReported(ctx, id) }
 	return []variant{
-		{"dockerd's inspect, cleatd away for 1 s", func(ctx context.Context) (float64, error) { return d.missed(ctx, e, time.Second, d.exitShown) }},
-		{"the same, away for 10 s", func(ctx context.Context) (float64, error) { return d.missed(ctx, e, 10*time.Second, d.exitShown) }},
-		{"a client that tries all the time", func(ctx context.Context) (float64, error) { return d.missed(ctx, e, time.Second, client) }},
+		{"dockerd's inspect, cleatd down for 1 s", func(ctx context.Context) (float64, error) { return d.missed(ctx, e, time.Second, d.exitShown) }},
+		{"the same, down for 10 s", func(ctx context.Context) (float64, error) { return d.missed(ctx, e, 10*time.Second, d.exitShown) }},
+		{"a client that retries all the time", func(ctx context.Context) (float64, error) { return d.missed(ctx, e, time.Second, client) }},
 	}, d.stop, nil
 }
 
@@ -93,18 +93,18 @@ func startDocker(ctx context.Context, e *environment) (*docker, error) {
 	return d, d.call(ctx, "POST", "/images/create?fromSrc=-&repo=bench", bytes.NewReader(files), nil)
 }
 
-// stop ends dockerd; its directory goes with the benchmark's.
+// stop ends dockerd; its directory is removed with the benchmark's.
 func (d *docker) stop() error {
 	if d.process == nil {
 		return nil
 	}
 	err := d.process.Process.Signal(syscall.SIGTERM)
-	_ = d.process.Wait() // by the signal, which was asked for
+	_ = d.process.Wait() // an exit by the signal is expected
 	d.http.CloseIdleConnections()
 	return errors.Join(err, d.log.Close())
 }
 
-// call makes a request of dockerd's API. body is nil, an archive, or what JSON is made of.
+// call makes a request of dockerd's API. body is nil, an archive, or a value to encode as JSON.
 func (d *docker) call(ctx context.Context, method, path string, body, into any) error {
 	var r io.Reader
 	kind := "application/x-tar"
@@ -139,7 +139,7 @@ func (d *docker) call(ctx context.Context, method, path string, body, into any) 
 	return json.Unmarshal(data, into)
 }
 
-// dockerState is a part of what inspect tells.
+// dockerState is a part of the output of inspect.
 type dockerState struct {
 	State struct {
 		Status        string
@@ -147,7 +147,7 @@ type dockerState struct {
 	}
 }
 
-// missed is one container that is killed while cleatd is away. known returns nil once the exit is known.
+// missed kills one container while cleatd is down. known returns nil once the exit is known.
 func (d *docker) missed(
 	ctx context.Context, e *environment, away time.Duration, known func(ctx context.Context, at, id string) error,
 ) (_ float64, err error) {
@@ -183,10 +183,10 @@ func (d *docker) missed(
 	return milliseconds(time.Since(began)), err
 }
 
-// killedCode is the exit code of what SIGKILL ended.
+// killedCode is the exit code of a process ended by SIGKILL.
 const killedCode = 128 + int(syscall.SIGKILL)
 
-// exitShown asks dockerd.
+// exitShown checks the state shown by dockerd.
 func (d *docker) exitShown(ctx context.Context, at, _ string) error {
 	var s dockerState
 	if err := d.call(ctx, "GET", at+"/json", nil, &s); err != nil {
@@ -198,8 +198,8 @@ func (d *docker) exitShown(ctx context.Context, at, _ string) error {
 	return nil
 }
 
-// exitTold subscribes to cleatd's events and waits for the exit of a container.
-func (e *environment) exitTold(ctx context.Context, id string) error {
+// exitReported subscribes to cleatd's events and waits for the exit of a container.
+func (e *environment) exitReported(ctx context.Context, id string) error {
 	conn, err := grpc.NewClient("unix://"+e.cleat.address, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		return err

@@ -14,16 +14,16 @@ import (
 	"time"
 )
 
-// pullScenario pulls and unpacks unpackScenario's image from a registry on this machine. What it costs
-// to bring the bytes here is in it: the registry shares the processors. The target is a share of what
-// Debian's containerd takes; another one, which is newer, is to be beaten.
+// pullScenario pulls and unpacks unpackScenario's image from a registry on this machine. The cost
+// of the transfer is included: the registry shares the processors. The target is a share of the
+// time of Debian's containerd; another, newer one has to be beaten.
 func pullScenario(otherPeer bool) scenario {
 	limit := 0.35
 	if otherPeer {
 		limit = 1
 	}
 	return scenario{
-		name: "pull", what: "pull and unpack an image of 10 layers, 1 GiB unpacked, from a registry beside", unit: "s", rounds: 3,
+		name: "pull", what: "pull and unpack an image of 10 layers, 1 GiB unpacked, from a local registry", unit: "s", rounds: 3,
 		targets: []target{{variant: "cleat pull", base: "ctr images pull", limit: limit}},
 		prepare: func(ctx context.Context, e *environment) ([]variant, func() error, error) {
 			return e.preparePull(ctx, func(ctx context.Context, _ *daemon, argv []string) (float64, error) {
@@ -34,7 +34,7 @@ func pullScenario(otherPeer bool) scenario {
 	}
 }
 
-// peakScenario is what the daemons need of memory for the same, helpers and pages of files not counted.
+// peakScenario measures the daemons' memory during the same, helpers and pages of files not counted.
 func peakScenario() scenario {
 	return scenario{
 		name: "peak", what: "resident memory of the daemon at its highest during such a pull", unit: "MiB", rounds: 3,
@@ -53,7 +53,7 @@ func peakScenario() scenario {
 	}
 }
 
-// preparePull brings the image to a registry, and returns a variant for each daemon that pulls it by a
+// preparePull pushes the image to a registry, and returns a variant for each daemon that pulls it by a
 // command which how measures.
 func (e *environment) preparePull(
 	ctx context.Context, how func(ctx context.Context, d *daemon, argv []string) (float64, error),
@@ -145,12 +145,12 @@ func (r *registry) stop() error {
 	return err
 }
 
-// resetPeak has the kernel forget how much memory the daemon has had.
+// resetPeak resets the kernel's record of the daemon's peak memory.
 func (d *daemon) resetPeak() error {
 	return os.WriteFile(fmt.Sprintf("/proc/%d/clear_refs", d.process.Process.Pid), []byte("5"), 0)
 }
 
-// peak is the most resident memory that the daemon has had since, in MiB.
+// peak returns the daemon's peak resident memory since then, in MiB.
 func (d *daemon) peak() (float64, error) {
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", d.process.Process.Pid))
 	if err != nil {

@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// result is what came out of a scenario.
+// result is the result of a scenario.
 type result struct {
 	Scenario string         `json:"scenario"`
 	What     string         `json:"what"`
@@ -73,7 +73,7 @@ func median(v []float64) float64 {
 	return (s[n/2-1] + s[n/2]) / 2
 }
 
-// table is the result for people.
+// table formats the result for people.
 func (r result) table() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s: %s (%s, %d rounds)\n", r.Scenario, r.What, r.Unit, len(r.Figures[0].Rounds))
@@ -99,7 +99,7 @@ func printJSON(w io.Writer, results []result) error {
 	return e.Encode(results)
 }
 
-// save keeps the results below results/.
+// save writes the results below results/.
 func save(results []result, now time.Time) error {
 	if err := os.MkdirAll("results", 0o755); err != nil {
 		return fmt.Errorf("save results: %w", err)

@@ -6,13 +6,13 @@ import (
 	"fmt"
 )
 
-// scenario is one thing measured in several ways.
+// scenario is a measurement of several variants.
 type scenario struct {
-	// name is short and begins like no other.
+	// name is short; no other starts with it.
 	name, what, unit string
-	// rounds overrides how often it is measured, where it is not 0.
+	// rounds overrides the number of rounds, if not 0.
 	rounds int
-	// prepare makes what the variants need and returns how to take it away.
+	// prepare creates what the variants need and returns how to remove it.
 	prepare  func(ctx context.Context, env *environment) (variants []variant, cleanup func() error, err error)
 	targets  []target
 	moreWins bool
@@ -24,14 +24,14 @@ type variant struct {
 	measure func(ctx context.Context) (float64, error)
 }
 
-// target bounds a variant's median: by a share of another's, or where that is empty, by a figure.
+// target bounds a variant's median: by a share of another's, or if that is empty, by a figure.
 type target struct {
 	variant, base string
-	// limit is a maximum, or a minimum where more wins.
+	// limit is a maximum, or a minimum if more wins.
 	limit float64
 }
 
-// measure takes the variants in turn, round by round, after one round that does not count.
+// measure runs the variants in turn, round by round, after one round that does not count.
 func measure(ctx context.Context, env *environment, s scenario, rounds int) (r result, err error) {
 	if s.rounds > 0 {
 		rounds = min(rounds, s.rounds)
@@ -46,7 +46,7 @@ func measure(ctx context.Context, env *environment, s scenario, rounds int) (r r
 	figures := make([][]float64, len(variants))
 	for round := -1; round < rounds; round++ {
 		for i := range variants {
-			// Each round begins with another, so that none always follows the same.
+			// Each round starts with another, so that none always follows the same.
 			k := (i + max(round, 0)) % len(variants)
 			v, err := variants[k].measure(ctx)
 			if err != nil {

@@ -13,7 +13,7 @@ import (
 	"time"
 )
 
-// stdoutScenario has a container write 2 GB to the command line, whose own stdout is /dev/null,
+// stdoutScenario makes a container write 2 GB to the command line, whose own stdout is /dev/null,
 // and times the writer.
 func stdoutScenario() scenario {
 	return scenario{
@@ -33,10 +33,10 @@ func stdoutScenario() scenario {
 	}
 }
 
-// written is how much the process writes.
+// written is the number of bytes that the process writes.
 const written = 30518 * 65536
 
-// script writes, and says on stderr when it begins and when it has done: starting a container does
+// script writes, and reports on stderr when it starts and ends: starting a container does
 // not count.
 func script() []string {
 	return []string{"sh", "-c", "echo begin >&2; dd if=/dev/zero bs=65536 count=30518 2>/dev/null; echo done >&2"}
@@ -68,7 +68,7 @@ func (e *environment) rate(ctx context.Context, argv []string) (float64, error) 
 	return written / at[1].Sub(at[0]).Seconds() / 1e6, nil
 }
 
-// bareFIFO is the same script and a cat, with nothing but a FIFO between them.
+// bareFIFO runs the same script and a cat, with only a FIFO between them.
 func (e *environment) bareFIFO(ctx context.Context) (float64, error) {
 	path := filepath.Join(e.dir, e.nextID("fifo"))
 	if err := syscall.Mkfifo(path, 0o600); err != nil {

@@ -16,7 +16,7 @@ import (
 	"github.com/klauspost/compress/gzip"
 )
 
-// The image that unpackScenario unpacks.
+// The image of unpackScenario.
 const (
 	bigName      = "docker.io/library/cleatbig:latest"
 	bigLayers    = 10
@@ -26,7 +26,7 @@ const (
 )
 
 // unpackScenario imports and unpacks an image of 10 layers, 1 GiB unpacked, half of which cannot be
-// compressed. The bound is what a machine can do: igzip and tar for two layers at a time.
+// compressed. The bound is the machine's limit: igzip and tar for two layers at a time.
 func unpackScenario() scenario {
 	return scenario{
 		name: "unpack", what: "import and unpack an image of 10 layers, 1 GiB unpacked", unit: "s", rounds: 3,

@@ -1,6 +1,6 @@
 //go:build tools
 
-// Package peer2 names the programs of containerd 2.3 that `make bench-peer2` builds and measures beside.
+// Package peer2 names the programs of containerd 2.3 that `make bench-peer2` builds and compares with.
 package peer2
 
 import (

@@ -16,8 +16,8 @@ const (
 	tmpfsMagic = 0x01021994 // TMPFS_MAGIC of linux/magic.h
 )
 
-// needsOwnRun reports whether this machine keeps /run on a disk. No distribution does, and there all of
-// those that are compared keep the state of their containers: bundles, runc's, what is synced at an exit.
+// needsOwnRun reports whether this machine has /run on a disk. No distribution does, and all
+// programs that are compared keep the state of their containers there: bundles, runc's, files synced at an exit.
 func needsOwnRun() (bool, error) {
 	var fs syscall.Statfs_t
 	if err := syscall.Statfs(runDir, &fs); err != nil {
@@ -27,7 +27,7 @@ func needsOwnRun() (bool, error) {
 }
 
 // withOwnRun runs this program again, in a mount namespace of its own with a tmpfs on /run, and returns its
-// exit code. Signals reach it by itself, as it is in the same process group.
+// exit code. Signals reach it directly, as it is in the same process group.
 func withOwnRun(ctx context.Context) (int, error) {
 	cmd := exec.CommandContext(ctx, "/proc/self/exe", os.Args[1:]...)
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
