@@ -192,7 +192,7 @@ func (f fifo) Open() (*os.File, error) {
 func TestHelper_EndsWithContext(t *testing.T) {
 	helpers := archive.Helpers()
 	if len(helpers) == 0 {
-		t.Fatal("there are no helpers: install Debian's isal")
+		t.Fatal("no helpers: install Debian's isal")
 	}
 	path := filepath.Join(t.TempDir(), "fifo")
 	must(t, unix.Mkfifo(path, 0o600))

@@ -56,10 +56,10 @@ func TestProcess_InSequence(t *testing.T) {
 func TestProcess_PassesTypeAndPayload(t *testing.T) {
 	const script = `cat >/dev/null; echo "$STREAM_PROCESSOR_MEDIATYPE $KEY $SECRET"; cat "$STREAM_PROCESSOR_PIPE"; cat <&3`
 	t.Setenv("SECRET", "x")
-	p := shell("told", "a/b+c", "d", script)
+	p := shell("payload", "a/b+c", "d", script)
 	p.Env = []string{"KEY=value", "PATH=/usr/bin:/bin"}
 	before := descriptors(t)
-	got, err := process(t.Context(), "a/b+c", []byte("in"), map[string][]byte{"told": []byte("payload."), "other": []byte("no")}, p)
+	got, err := process(t.Context(), "a/b+c", []byte("in"), map[string][]byte{"payload": []byte("payload."), "other": []byte("no")}, p)
 	if err != nil || got != "a/b+c value \npayload.payload." {
 		t.Errorf("got %q, %v", got, err)
 	}

@@ -14,7 +14,7 @@ import (
 	"github.com/cleatproject/cleat/internal/rawjson"
 )
 
-// Base is what a file system was created from: one manifest of an image, with its configuration.
+// Base is the origin of a file system: one manifest of an image, with its configuration.
 type Base struct {
 	Manifest ocispec.Manifest
 	config   []byte

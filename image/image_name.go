@@ -20,7 +20,7 @@ func NormalizeName(name string) (string, error) {
 	return ref.String(), nil
 }
 
-// stated is what an index states about the name of one of its manifests.
+// stated holds the statements of an index about the name of one of its manifests.
 type stated struct {
 	// name is the name as written; "" if there is none.
 	name string

@@ -31,9 +31,9 @@ func TestWait(t *testing.T) {
 		held, wanted int
 		free         bool
 	}{
-		"nobody has it":         {unix.LOCK_UN, unix.LOCK_EX, true},
-		"somebody has it":       {unix.LOCK_EX, unix.LOCK_EX, false},
-		"somebody writes":       {unix.LOCK_EX, unix.LOCK_SH, false},
+		"not locked":            {unix.LOCK_UN, unix.LOCK_EX, true},
+		"locked exclusively":    {unix.LOCK_EX, unix.LOCK_EX, false},
+		"locked, want shared":   {unix.LOCK_EX, unix.LOCK_SH, false},
 		"others read as well":   {unix.LOCK_SH, unix.LOCK_SH, true},
 		"others read, to write": {unix.LOCK_SH, unix.LOCK_EX, false},
 	} {

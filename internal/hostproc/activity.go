@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// Activity is what a process and its children have done up to a moment.
+// Activity measures the work of a process and its children up to a moment.
 type Activity struct {
 	// used is the time that its threads ran or waited for a processor, in nanoseconds.
 	used uint64

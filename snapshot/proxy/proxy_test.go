@@ -197,7 +197,7 @@ func TestPrepare_SetsLabelsAndNames(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got, want := names(), []string{prefix + "7-active", prefix + "8-active"}; !slices.Equal(got, want) {
-		t.Errorf("there is %q, want %q", got, want)
+		t.Errorf("names %q, want %q", got, want)
 	}
 	if _, err := d.Commit(ctx, 7); err != nil {
 		t.Fatal(err)
@@ -206,7 +206,7 @@ func TestPrepare_SetsLabelsAndNames(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got, want := names(), []string{prefix + "7", prefix + "8-active", prefix + "9-active"}; !slices.Equal(got, want) {
-		t.Errorf("there is %q, want %q", got, want)
+		t.Errorf("names %q, want %q", got, want)
 	}
 	if parent := k.names()[prefix+"9-active"].parent; parent != prefix+"7" {
 		t.Errorf("the parent is %q", parent)
@@ -261,7 +261,7 @@ func TestCleanup_RemovesOwnSnapshotsOnly(t *testing.T) {
 	}
 	for _, name := range strangers() {
 		if left[name] == nil {
-			t.Errorf("%q is gone", name)
+			t.Errorf("%q was removed", name)
 		}
 	}
 }
