@@ -8,7 +8,7 @@ import (
 	"github.com/cleatproject/cleat/content"
 )
 
-// FromStore makes a content store, with all its blobs, a Content.
+// FromStore returns the Content of a store, with all its blobs.
 func FromStore(s *content.Store) Content { return storeContent{s} }
 
 type storeContent struct{ store *content.Store }

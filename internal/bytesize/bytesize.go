@@ -1,4 +1,4 @@
-// Package bytesize reads sizes as people write them: "4096", "64m", "1.5GiB".
+// Package bytesize parses sizes as people write them: "4096", "64m", "1.5GiB".
 package bytesize
 
 import (
@@ -10,8 +10,8 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-// Parse reads a size in bytes: a decimal number with or without a fraction, and optionally a unit of b, k, m, g, t
-// and p, in either case, each 1024 of the one before, with an optional ib or b behind it. A fraction of a byte is
+// Parse parses a size in bytes: a decimal number with or without a fraction, and optionally a unit of b, k, m, g, t
+// and p, in either case, each 1024 times the one before, optionally followed by ib or b. A fraction of a byte is
 // dropped. Anything else, and a size of 8 EiB or more, is an invalid argument.
 func Parse(text string) (int64, error) {
 	number, shift, ok := split(text)
@@ -39,7 +39,7 @@ func ParseWhole(text string) (int64, error) {
 	return scale(text, "a whole number", number, shift)
 }
 
-// split returns the number of a size, and the power of two that its unit stands for.
+// split returns the number of a size, and the power of two of its unit.
 func split(text string) (number string, shift int, ok bool) {
 	lower := strings.ToLower(text)
 	number = strings.TrimRight(lower, "bikmgtp")

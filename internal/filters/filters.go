@@ -1,4 +1,4 @@
-// Package filters has the filter language of containerd's list calls.
+// Package filters implements the filter language of containerd's list calls.
 //
 // A filter is a list of selectors, joined by commas, all of which must hold. A selector is
 // a field's path, alone (the field must be present) or with an operator and a value:
@@ -28,25 +28,25 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-// Adaptor answers for the fields of one object.
+// Adaptor returns the fields of one object.
 type Adaptor interface {
 	// Field returns the value of the field and whether it is present. path has at least
 	// one element.
 	Field(path []string) (value string, present bool)
 }
 
-// AdaptorFunc makes a function an Adaptor.
+// AdaptorFunc is a function as an Adaptor.
 type AdaptorFunc func(path []string) (string, bool)
 
 // Field implements Adaptor.
 func (f AdaptorFunc) Field(path []string) (string, bool) { return f(path) }
 
-// Filter decides about objects. It is safe for concurrent use.
+// Filter matches objects. It is safe for concurrent use.
 type Filter interface {
 	Match(Adaptor) bool
 }
 
-// all holds if each of its selectors does; with none it always holds.
+// all matches if each of its selectors does; with none it always matches.
 type all []selector
 
 func (a all) Match(o Adaptor) bool {
@@ -58,7 +58,7 @@ func (a all) Match(o Adaptor) bool {
 	return true
 }
 
-// either holds if one of its filters does.
+// either matches if one of its filters does.
 type either []Filter
 
 func (e either) Match(o Adaptor) bool {
@@ -100,7 +100,7 @@ func (s *selector) match(o Adaptor) bool {
 	}
 }
 
-// Exact returns the values that a field can have in an object that f matches, if f says so
+// Exact returns the values that a field can have in an object that f matches, if f names them
 // with "==" in each of its alternatives. The field has a path of one name.
 func Exact(f Filter, field string) (values []string, ok bool) {
 	switch f := f.(type) {
@@ -123,7 +123,7 @@ func Exact(f Filter, field string) (values []string, ok bool) {
 	return nil, false
 }
 
-// ParseAll returns the filter that holds if one of texts does, or always if there are
+// ParseAll returns the filter that matches if one of texts does, or always if there are
 // none. Errors are of the class invalid argument.
 func ParseAll(texts ...string) (Filter, error) {
 	if len(texts) == 0 {
@@ -140,7 +140,7 @@ func ParseAll(texts ...string) (Filter, error) {
 	return list, nil
 }
 
-// Parse reads one filter. Errors are of the class invalid argument.
+// Parse parses one filter. Errors are of the class invalid argument.
 func Parse(text string) (Filter, error) {
 	p := parser{text: text, rest: text}
 	f, err := p.filter()

@@ -7,7 +7,7 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-// object answers for the paths of a map, joined by dots.
+// object returns the fields of a map by their paths, joined by dots.
 type object map[string]string
 
 func (o object) Field(path []string) (string, bool) {
@@ -49,7 +49,7 @@ func TestMatch(t *testing.T) {
 	}
 }
 
-func TestAlternatives(t *testing.T) {
+func TestParseAll_Alternatives(t *testing.T) {
 	o := object{"id": "a"}
 	for _, tc := range []struct {
 		texts []string
@@ -69,7 +69,7 @@ func TestAlternatives(t *testing.T) {
 	}
 }
 
-func TestBadText(t *testing.T) {
+func TestParse_RefusesBadText(t *testing.T) {
 	for _, text := range []string{
 		`==x`, `id=x`, `id==`, `id~=(`, `id=="x`, `id==x,`, `,`, `id==x y`, `labels.`, `labels.."a"`, `id=="x"y`, strings.Repeat("a", maxText+1),
 	} {
@@ -79,7 +79,7 @@ func TestBadText(t *testing.T) {
 	}
 }
 
-func TestErrorsShowThePlace(t *testing.T) {
+func TestParse_ErrorsShowPosition(t *testing.T) {
 	for text, want := range map[string]string{
 		`id=x`:         `expected one of the operators == != ~= at character 3, before "=x"`,
 		`id==x,`:       `expected the name of a field at its end, character 7`,

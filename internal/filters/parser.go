@@ -12,7 +12,7 @@ import (
 // maxText bounds a filter's length in bytes.
 const maxText = 64 << 10
 
-// parser reads a filter from the left; rest is what is still unread.
+// parser parses a filter from the left; rest is the unread part.
 type parser struct{ text, rest string }
 
 func (p *parser) filter() (Filter, error) {
@@ -143,7 +143,7 @@ func (p *parser) goQuoted() (string, error) {
 	return s, nil
 }
 
-// delimited reads a value between two slashes or bars that ends the selector; otherwise
+// delimited parses a value between two slashes or bars that ends the selector; otherwise
 // the delimiter is the first character of a plain value, such as a path.
 func (p *parser) delimited() (string, bool) {
 	d := p.rest[0]
@@ -175,7 +175,7 @@ func (p *parser) take(s string) bool {
 	return ok
 }
 
-// errorf says what is wrong where: the place as a number, counted from 1, and what stands there.
+// errorf adds the position, counted from 1, and the text at that position to an error.
 func (p *parser) errorf(what string) error {
 	at := utf8.RuneCountInString(p.text[:len(p.text)-len(p.rest)]) + 1
 	if p.rest == "" {

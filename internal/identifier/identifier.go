@@ -1,4 +1,4 @@
-// Package identifier has the rule for the names of containers, processes, namespaces and sandboxes, and makes such names.
+// Package identifier checks and generates the names of containers, processes, namespaces and sandboxes.
 package identifier
 
 import (
@@ -9,7 +9,7 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-// MaxLength is how long an identifier may be, in bytes.
+// MaxLength is the maximal length of an identifier, in bytes.
 const MaxLength = 76
 
 // Check checks an identifier: letters and digits, in groups joined by one of "-", "_" and ".", at most MaxLength
@@ -21,7 +21,7 @@ func Check(id string) error {
 	if len(id) > MaxLength {
 		return fmt.Errorf("identifier %q is longer than %d characters: %w", id[:MaxLength], MaxLength, errdefs.ErrInvalidArgument)
 	}
-	joined := true // a separator may not come here
+	joined := true // no separator is allowed here
 	for _, c := range []byte(id) {
 		switch {
 		case c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9':
@@ -42,7 +42,7 @@ func malformed(id string) error {
 	return fmt.Errorf("identifier %q: want letters and digits, in groups joined by one of - _ and .: %w", id, errdefs.ErrInvalidArgument)
 }
 
-// New returns a container id as Docker's users know it: 64 hexadecimal digits.
+// New returns a container id in Docker's form: 64 hexadecimal digits.
 func New() string { return Random(32) }
 
 // Random returns n random bytes in hexadecimal digits.

@@ -1,4 +1,4 @@
-// Package rawjson edits JSON objects of which only some members are known. The others pass through as they are, also
+// Package rawjson edits JSON objects of which only some members are known. The others are preserved, including
 // those of later versions of a format.
 package rawjson
 
@@ -12,7 +12,7 @@ import (
 // Object is a JSON object by its members.
 type Object map[string]json.RawMessage
 
-// Parse reads an object. Anything else, null included, is an invalid argument.
+// Parse parses an object. Anything else, null included, is an invalid argument.
 func Parse(data []byte) (Object, error) {
 	var o Object
 	if err := json.Unmarshal(data, &o); err != nil {
@@ -24,7 +24,7 @@ func Parse(data []byte) (Object, error) {
 	return o, nil
 }
 
-// Get decodes a member into v. Without such a member v stays as it is; a value of another type is an invalid argument.
+// Get decodes a member into v. If it is missing, v is unchanged; a value of another type is an invalid argument.
 func (o Object) Get(member string, v any) error {
 	raw, ok := o[member]
 	if !ok {

@@ -6,7 +6,7 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-func TestObjectKeepsWhatItDoesNotKnow(t *testing.T) {
+func TestObject_KeepsUnknownMembers(t *testing.T) {
 	o, err := Parse([]byte(`{"z":1.00,"known":{"a":"b","new":[null]},"nothing":null}`))
 	if err != nil {
 		t.Fatal(err)
