@@ -12,9 +12,9 @@ import (
 	"github.com/cleatproject/cleat/proto/reason"
 )
 
-// Whole returns not found, with the missing platforms, unless an image is present for all its platforms.
+// CheckComplete returns not found, with the missing platforms, unless an image is present for all its platforms.
 // Attestation manifests may be missing.
-func Whole(ctx context.Context, p Provider, target ocispec.Descriptor) error {
+func CheckComplete(ctx context.Context, p Provider, target ocispec.Descriptor) error {
 	var missing []string
 	if err := missingPlatforms(ctx, p, target, 0, &missing); err != nil {
 		return err

@@ -90,8 +90,8 @@ type Stacker interface {
 	// in the overlay file system's form, and get its parent when it is committed. userXattr reports how
 	// opaque directories are marked then.
 	Layered() (userXattr, ok bool)
-	// CommitUpon is Commit of such a snapshot, on the committed one called parent.
-	CommitUpon(ctx context.Context, name, key, parent string) error
+	// CommitOn is Commit of such a snapshot, on the committed one called parent.
+	CommitOn(ctx context.Context, name, key, parent string) error
 }
 
 // invalidf makes an error of the class invalid argument.

@@ -226,7 +226,7 @@ func (f *filling) stack(ctx context.Context, p Provider, s Stacker, below *filli
 			return err
 		}
 	}
-	err := s.CommitUpon(ctx, f.name, f.key, f.layer.parent)
+	err := s.CommitOn(ctx, f.name, f.key, f.layer.parent)
 	return f.committed(err)
 }
 

@@ -26,7 +26,7 @@ var _ image.Stacker = stacks{}
 
 func (stacks) Layered() (userXattr, ok bool) { return false, true }
 
-func (s stacks) CommitUpon(ctx context.Context, name, key, parent string) error {
+func (s stacks) CommitOn(ctx context.Context, name, key, parent string) error {
 	var v metadata.Snapshot
 	err := s.db.View(ctx, func(tx *metadata.Tx) (err error) { v, err = s.of(tx).Stat(key); return err })
 	if err != nil {
@@ -37,7 +37,7 @@ func (s stacks) CommitUpon(ctx context.Context, name, key, parent string) error 
 		return err
 	}
 	return s.db.Update(ctx, func(tx *metadata.Tx) error {
-		_, err := s.of(tx).CommitUpon(name, key, parent, usage, nil)
+		_, err := s.of(tx).CommitOn(name, key, parent, usage, nil)
 		return err
 	})
 }

@@ -145,10 +145,10 @@ func (s Snapshots) Commit(name, key string, usage snapshot.Usage, labels map[str
 	return s.commit(name, key, usage, labels, func(*Snapshot) error { return nil })
 }
 
-// CommitUpon is Commit of a snapshot that was made upon none, and comes to stand upon the
+// CommitOn is Commit of a snapshot that was made upon none, and comes to stand upon the
 // committed one called parent; its driver has to be a snapshot.Layered. Not found if there is
 // no such parent; failed precondition if that is not committed, or key has another parent.
-func (s Snapshots) CommitUpon(name, key, parent string, usage snapshot.Usage, labels map[string]string) (Snapshot, error) {
+func (s Snapshots) CommitOn(name, key, parent string, usage snapshot.Usage, labels map[string]string) (Snapshot, error) {
 	return s.commit(name, key, usage, labels, func(v *Snapshot) error {
 		if v.Parent != "" && v.Parent != parent {
 			return s.table.errorf(key, fmt.Errorf("it stands upon %q already: %w", v.Parent, errdefs.ErrFailedPrecondition))

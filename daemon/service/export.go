@@ -34,7 +34,7 @@ func (s *Service) ExportImages(ctx context.Context, namespace string, from Store
 	for _, img := range found {
 		hold.Content(img.Target.Digest.String())
 		if from.Whole {
-			if err := image.Whole(ctx, s.Blobs(namespace), img.Target); err != nil {
+			if err := image.CheckComplete(ctx, s.Blobs(namespace), img.Target); err != nil {
 				return fmt.Errorf("export image %s: %w", img.Name, err)
 			}
 		}

@@ -72,7 +72,7 @@ func (im *importing) run(ctx context.Context, r io.Reader) (err error) {
 		if !im.to.Whole {
 			break
 		}
-		if err := image.Whole(ctx, s.Blobs(im.namespace), img.Target); err != nil {
+		if err := image.CheckComplete(ctx, s.Blobs(im.namespace), img.Target); err != nil {
 			return fmt.Errorf("import image %s: %w: %w", img.Name, err, errdefs.ErrInvalidArgument)
 		}
 	}

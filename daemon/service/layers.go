@@ -108,10 +108,10 @@ func (l *layers) Layered() (userXattr, ok bool) {
 	return ok && d.UserXattr(), ok
 }
 
-// CommitUpon implements image.Stacker.
-func (l *layers) CommitUpon(ctx context.Context, name, key, parent string) error {
+// CommitOn implements image.Stacker.
+func (l *layers) CommitOn(ctx context.Context, name, key, parent string) error {
 	return l.s.Snapshots.CommitWith(ctx, l.namespace, l.snapshotter, name, key, func(snaps metadata.Snapshots, usage snapshot.Usage) error {
-		_, err := snaps.CommitUpon(name, key, parent, usage, nil)
+		_, err := snaps.CommitOn(name, key, parent, usage, nil)
 		return err
 	})
 }
