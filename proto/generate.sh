@@ -1,5 +1,5 @@
 #!/bin/sh
-# Generates the Go messages beside every .proto below this folder, with the plug-in and the
+# Generates the Go messages next to every .proto below this folder, with the plug-in and the
 # gogo/protobuf version that go.mod pins. Needs protoc (Debian: protobuf-compiler).
 set -eu
 cd "$(dirname "$0")"

@@ -35,13 +35,13 @@ import (
 	"github.com/cleatproject/cleat/proto/types"
 )
 
-// pair is a message of ours and the published one.
+// pair is one of our messages and the published one.
 type pair struct {
 	ours   rpc.Message
 	theirs proto.Message
 }
 
-// pairs lists every message that has a published counterpart. The task messages stand twice, for
+// pairs lists every message that has a published counterpart. The task messages are listed twice, for
 // both published packages.
 func pairs() []pair {
 	list := []pair{
@@ -152,7 +152,7 @@ func taskPairs() []pair {
 const rounds = 50
 
 // TestEveryMessageIsWireEqual fills each published message at random, has ours decode and encode
-// it, and compares what comes back; then the other way round.
+// it, and compares the result; then the other way round.
 func TestEveryMessageIsWireEqual(t *testing.T) {
 	for _, p := range pairs() {
 		name := string(p.theirs.ProtoReflect().Descriptor().FullName())
@@ -253,7 +253,7 @@ func fillTheirs(r *rand.Rand, m protoreflect.Message, depth int) {
 			}
 		default:
 			v := scalar(r, fd)
-			// An optional field at its zero value is the one thing proto3 presence adds.
+			// An optional field at its zero value is the only addition of proto3 presence.
 			if fd.HasPresence() && v.Interface() == fd.Default().Interface() {
 				continue
 			}

@@ -20,16 +20,16 @@ var _ = math.Inf
 type BootstrapParams struct {
 	InstanceId string `protobuf:"bytes,1,opt,name=instance_id,json=instanceId,proto3" json:"instance_id,omitempty"`
 	Namespace  string `protobuf:"bytes,2,opt,name=namespace,proto3" json:"namespace,omitempty"`
-	// Levels as log/slog counts them: -8 trace, -4 debug, 0 info, 4 warn, 8 error, ...
+	// Levels as in log/slog: -8 trace, -4 debug, 0 info, 4 warn, 8 error, ...
 	LogLevel               int32  `protobuf:"varint,3,opt,name=log_level,json=logLevel,proto3" json:"log_level,omitempty"`
 	ContainerdVersion      string `protobuf:"bytes,4,opt,name=containerd_version,json=containerdVersion,proto3" json:"containerd_version,omitempty"`
 	ContainerdTtrpcAddress string `protobuf:"bytes,5,opt,name=containerd_ttrpc_address,json=containerdTtrpcAddress,proto3" json:"containerd_ttrpc_address,omitempty"`
 	ContainerdGrpcAddress  string `protobuf:"bytes,6,opt,name=containerd_grpc_address,json=containerdGrpcAddress,proto3" json:"containerd_grpc_address,omitempty"`
-	// Path of the binary whose `publish` takes events where ttrpc is not served.
+	// Path of the binary whose `publish` accepts events if ttrpc is not served.
 	ContainerdBinary string `protobuf:"bytes,7,opt,name=containerd_binary,json=containerdBinary,proto3" json:"containerd_binary,omitempty"`
-	// Runtime options among them.
+	// Includes the runtime options.
 	Extensions []*Extension `protobuf:"bytes,8,rep,name=extensions,proto3" json:"extensions,omitempty"`
-	// Where the shim should make its socket; absent: the shim decides.
+	// Where the shim should create its socket; absent: the shim decides.
 	SocketDir string `protobuf:"bytes,9,opt,name=socket_dir,json=socketDir,proto3" json:"socket_dir,omitempty"`
 }
 

@@ -9,13 +9,13 @@ const (
 	GCService         = "cleat.v1.GC"
 )
 
-// Names of the ends of transfers, by which an Any tells them.
+// Names of the ends of transfers, by which they are identified in an Any.
 const (
 	RegistryType    = "cleat.v1.Registry"
 	ImageStoreType  = "cleat.v1.ImageStore"
 	ArchiveFileType = "cleat.v1.ArchiveFile"
 )
 
-// NameAnnotation is the annotation, as published, that has the name of what a push brought, on the
+// NameAnnotation is the published annotation with the name of a pushed image, on the
 // descriptor of its last event.
 const NameAnnotation = "io.containerd.image.name"

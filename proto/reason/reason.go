@@ -6,7 +6,7 @@
 //
 //	fmt.Errorf("image %s: %w", name, reason.ImageNotFound)
 //
-// What an OCI runtime reports has no name; FromRuntime is the one function that reads such text.
+// Errors of an OCI runtime have no name; FromRuntime is the one function that parses such text.
 package reason
 
 import (
@@ -19,7 +19,7 @@ import (
 // Reason is the name of a cause. The names are part of the API: they are never reused.
 type Reason string
 
-// The reasons. The comment says when each is given.
+// The reasons. The comment states when each is set.
 const (
 	// None is the absence of a reason.
 	None Reason = ""
@@ -39,7 +39,7 @@ const (
 	MetadataOlder Reason = "METADATA_OLDER"
 	// DirectoryInUse: another daemon works in the same directory.
 	DirectoryInUse Reason = "DIRECTORY_IN_USE"
-	// DiskFull: a file system or quota has no room left.
+	// DiskFull: a file system or quota has no space left.
 	DiskFull Reason = "DISK_FULL"
 
 	// RuntimeMissing: the OCI runtime is not installed.
@@ -135,7 +135,7 @@ func All() []Reason {
 	}
 }
 
-// Class returns the errdefs class that an error of this reason has where nothing else gives it one.
+// Class returns the errdefs class of an error with this reason unless another is set.
 func (r Reason) Class() error {
 	switch r {
 	case DaemonUnreachable, ConnectionLost, DaemonStopping, DirectoryInUse, ShimSilent, LoggerFailed,
@@ -165,7 +165,7 @@ func (r Reason) Class() error {
 	}
 }
 
-// Error returns the text of the class: the reason itself is not for people.
+// Error returns the text of the class: the reason itself is not meant for people.
 func (r Reason) Error() string { return r.Class().Error() }
 
 // Unwrap returns the class.

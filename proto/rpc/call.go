@@ -7,13 +7,13 @@ import (
 	"github.com/containerd/ttrpc"
 )
 
-// Pointer is the constraint by which the helpers make a message of a type: *T is a Message.
+// Pointer is the constraint by which the helpers create a message of a type: *T is a Message.
 type Pointer[T any] interface {
 	*T
 	Message
 }
 
-// Unary makes a ttrpc method of a handler. An error of the handler travels by its class.
+// Unary converts a handler to a ttrpc method. An error of the handler is sent by its class.
 func Unary[Req, Resp any, PReq Pointer[Req], PResp Pointer[Resp]](
 	handle func(context.Context, PReq) (PResp, error),
 ) ttrpc.Method {
@@ -37,8 +37,8 @@ type Caller interface {
 
 var _ Caller = (*ttrpc.Client)(nil)
 
-// Call calls service/method and waits for its answer or the end of ctx. The error carries the
-// errdefs class that the server gave it.
+// Call calls service/method and waits for its answer or the end of ctx. The error has the
+// errdefs class that the server set.
 func Call[Resp any, PResp Pointer[Resp]](
 	ctx context.Context, c Caller, service, method string, req Message,
 ) (*Resp, error) {
@@ -49,8 +49,8 @@ func Call[Resp any, PResp Pointer[Resp]](
 	return (*Resp)(resp), nil
 }
 
-// ServerStream makes a ttrpc stream of a handler that reads one request and sends any number of
-// answers. The stream ends when the handler returns.
+// ServerStream converts a handler that reads one request and sends any number of
+// answers to a ttrpc stream. The stream ends when the handler returns.
 func ServerStream[Req, Resp any, PReq Pointer[Req], PResp Pointer[Resp]](
 	handle func(ctx context.Context, req PReq, send func(PResp) error) error,
 ) ttrpc.Stream {
@@ -82,7 +82,7 @@ func (r *Receiver[Resp, PResp]) Receive(ctx context.Context) (PResp, error) {
 	return m, nil
 }
 
-// OpenServerStream calls a method that answers with a stream. Cancel ctx to leave it.
+// OpenServerStream calls a method that answers with a stream. Cancelling ctx ends it.
 func OpenServerStream[Resp any, PResp Pointer[Resp]](
 	ctx context.Context, c *ttrpc.Client, service, method string, req Message,
 ) (*Receiver[Resp, PResp], error) {
@@ -98,13 +98,13 @@ type Duplex[Resp any, PResp Pointer[Resp]] struct {
 	Receiver[Resp, PResp]
 }
 
-// Send sends a message. It waits while the connection takes none.
+// Send sends a message. It blocks while the connection accepts none.
 func (d *Duplex[Resp, PResp]) Send(ctx context.Context, m Message) error {
 	return FromWire(ctx, d.stream.SendMsg(wrap(m)))
 }
 
-// OpenDuplex calls a method that takes a stream and answers with one. Cancel ctx to leave it. What comes
-// is to be received: a full stream of ttrpc breaks after a second, and holds up its connection until then.
+// OpenDuplex calls a method with a stream in both directions. Cancelling ctx ends it. Incoming messages
+// must be received: a full stream of ttrpc breaks after a second, and blocks its connection until then.
 func OpenDuplex[Resp any, PResp Pointer[Resp]](
 	ctx context.Context, c *ttrpc.Client, service, method string,
 ) (*Duplex[Resp, PResp], error) {

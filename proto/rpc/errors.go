@@ -42,9 +42,9 @@ func classes() []struct {
 	}
 }
 
-// ToWire turns an error into the status that carries its class and its reason; nil stays nil, and a status
-// that came from further down stays what it is. Suits ttrpc and gRPC servers alike. Bytes that are not UTF-8
-// (names that were asked for are quoted in errors) become U+FFFD: a status that holds them cannot be
+// ToWire converts an error to the status with its class and its reason; nil stays nil, and a status
+// of another call is unchanged. It is for ttrpc and gRPC servers. Bytes that are not UTF-8
+// (errors quote requested names) become U+FFFD: a status with them cannot be
 // sent, and ttrpc would close the connection instead of answering.
 func ToWire(err error) error {
 	if err == nil {
@@ -62,7 +62,7 @@ func ToWire(err error) error {
 	return statusError(codes.Unknown, text, reason.Of(err))
 }
 
-// wireError is an error as the other side worded it, with its class and perhaps a reason.
+// wireError is an error with the text of the other side, its class and perhaps a reason.
 type wireError struct {
 	text   string
 	class  error
@@ -85,13 +85,13 @@ func (e *wireError) As(target any) bool {
 // errClosed is the class of errors that ConnectionClosed recognises.
 var errClosed = fmt.Errorf("connection closed: %w", errdefs.ErrUnavailable)
 
-// ConnectionClosed reports whether a call failed because its connection ended: whether the server acted is not
-// known.
+// ConnectionClosed reports whether a call failed because its connection ended: it is not known whether the server
+// has executed it.
 func ConnectionClosed(err error) bool { return errors.Is(err, errClosed) }
 
-// FromWire gives an error from a ttrpc or gRPC call its errdefs class back. A connection that is
-// gone is ErrUnavailable. io.EOF and nil stay what they are. Where ctx has ended, the error is
-// its cause's class whatever the transport made of it.
+// FromWire returns an error of a ttrpc or gRPC call with its errdefs class. A closed connection
+// is ErrUnavailable. io.EOF and nil are unchanged. If ctx has ended, the error has
+// the class of its cause, whatever the transport returned.
 func FromWire(ctx context.Context, err error) error {
 	if err == nil || errors.Is(err, io.EOF) {
 		return err

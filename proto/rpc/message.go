@@ -1,10 +1,10 @@
-// Package rpc carries the messages under proto over ttrpc, without reflection and without
+// Package rpc sends the messages under proto over ttrpc, without reflection and without
 // generated service stubs.
 //
 // ttrpc marshals google.golang.org/protobuf messages only. The generated structs here are not
-// such messages; wrap makes them look like one whose fast-path methods (protoiface.Methods) call
-// the generated code, so no descriptor is ever asked for. A server is a table of Unary, a client
-// a line of Call. Errors cross the wire as gRPC status codes and come back with their errdefs
+// such messages; wrap adapts them to one whose fast-path methods (protoiface.Methods) call
+// the generated code, so that no descriptor is needed. A server is a table of Unary, a client
+// a line of Call. Errors are sent as gRPC status codes and received with their errdefs
 // class: see ToWire and FromWire.
 package rpc
 
@@ -15,7 +15,7 @@ import (
 	"google.golang.org/protobuf/runtime/protoiface"
 )
 
-// Message is what the generated structs offer.
+// Message is the interface of the generated structs.
 type Message interface {
 	Reset()
 	Size() int
@@ -23,8 +23,8 @@ type Message interface {
 	Unmarshal(data []byte) error
 }
 
-// wrapped is a Message in the clothes of a protobuf message. The embedded interface is nil:
-// protobuf's fast path calls none of its methods but those defined here.
+// wrapped adapts a Message to a protobuf message. The embedded interface is nil:
+// protobuf's fast path calls only the methods defined here.
 type wrapped struct {
 	protoreflect.Message
 	msg Message
@@ -34,7 +34,7 @@ var _ protoreflect.ProtoMessage = (*wrapped)(nil)
 
 func wrap(m Message) *wrapped { return &wrapped{msg: m} }
 
-// Unwrap returns the Message that a server's decoder was given; anything else is returned as it is.
+// Unwrap returns the Message that a server's decoder was given; anything else is returned unchanged.
 func Unwrap(v any) any {
 	if w, ok := v.(*wrapped); ok {
 		return w.msg
@@ -51,7 +51,7 @@ func (w *wrapped) Interface() protoreflect.ProtoMessage { return w }
 // IsValid implements protoreflect.Message.
 func (w *wrapped) IsValid() bool { return w.msg != nil }
 
-// Reset is what protobuf's Unmarshal calls before it decodes.
+// Reset is called by protobuf's Unmarshal before it decodes.
 func (w *wrapped) Reset() { w.msg.Reset() }
 
 // ProtoMethods implements protoreflect.Message.

@@ -10,7 +10,7 @@ import (
 	"github.com/cleatproject/cleat/proto/reason"
 )
 
-// A reason travels as the detail google.rpc.ErrorInfo of a status, with errorDomain as its domain. The
+// A reason is sent as the detail google.rpc.ErrorInfo of a status, with errorDomain as its domain. The
 // message is encoded here: its package would cost memory in each shim.
 const (
 	errorInfoURL = "type.googleapis.com/google.rpc.ErrorInfo"

@@ -86,7 +86,7 @@ func TestErrorsKeepTheirClass(t *testing.T) {
 		}
 	}
 	if _, err := rpc.Call[types.Empty](t.Context(), c, "test", "Missing", &types.Empty{}); !errors.Is(err, errdefs.ErrNotImplemented) {
-		t.Errorf("a method that is not there: %v", err)
+		t.Errorf("a missing method: %v", err)
 	}
 }
 
@@ -174,7 +174,7 @@ func TestStreams(t *testing.T) {
 		t.Fatal(err)
 	}
 	if _, err := missing.Receive(t.Context()); !errdefs.IsNotImplemented(err) {
-		t.Errorf("of a method that is not there: %v", err)
+		t.Errorf("of a missing method: %v", err)
 	}
 }
 

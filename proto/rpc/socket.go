@@ -14,7 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxSocketPath is what sockaddr_un holds, less the terminating zero (unix(7)).
+// maxSocketPath is the capacity of sockaddr_un, less the terminating zero (unix(7)).
 const maxSocketPath = 107
 
 // SocketPath strips the schemes under which a unix address is written (unix://, ttrpc+unix://,
@@ -34,7 +34,7 @@ func SocketPath(address string) (string, error) {
 	return path, nil
 }
 
-// short runs f with a name for path that fits a socket address: path itself, or, where it is too
+// short runs f with a name for path that fits a socket address: path itself, or, if it is too
 // long, its last part below a descriptor of its directory.
 func short(path string, f func(name string) error) error {
 	if len(path) <= maxSocketPath {
@@ -49,8 +49,8 @@ func short(path string, f func(name string) error) error {
 }
 
 // Listen binds a unix socket at path with the given mode. The path may be longer than a socket
-// address; only its last part must fit. A file that stands there is an error: remove a stale
-// socket first. Closing the listener leaves the file.
+// address; only its last part must fit. An existing file is an error: remove a stale
+// socket first. Closing the listener keeps the file.
 func Listen(path string, mode os.FileMode) (*net.UnixListener, error) {
 	var l *net.UnixListener
 	err := short(path, func(name string) (err error) {
@@ -73,8 +73,8 @@ func Listen(path string, mode os.FileMode) (*net.UnixListener, error) {
 	return l, nil
 }
 
-// DialSocket connects to the unix socket that address names; paths of any length work. Where
-// nobody listens the error is errdefs.ErrUnavailable and unwraps to the system's.
+// DialSocket connects to the unix socket at an address; paths of any length work. If there is
+// no listener the error is errdefs.ErrUnavailable and unwraps to the system's.
 func DialSocket(ctx context.Context, address string) (net.Conn, error) {
 	path, err := SocketPath(address)
 	if err != nil {
@@ -92,7 +92,7 @@ func DialSocket(ctx context.Context, address string) (net.Conn, error) {
 	return conn, nil
 }
 
-// Dial connects a ttrpc client to the unix socket that address names; see DialSocket.
+// Dial connects a ttrpc client to the unix socket at an address; see DialSocket.
 func Dial(ctx context.Context, address string, opts ...ttrpc.ClientOpts) (*ttrpc.Client, error) {
 	conn, err := DialSocket(ctx, address)
 	if err != nil {

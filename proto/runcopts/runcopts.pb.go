@@ -30,7 +30,7 @@ type Options struct {
 	BinaryName string `protobuf:"bytes,6,opt,name=binary_name,json=binaryName,proto3" json:"binary_name,omitempty"`
 	// The runtime's state directory.
 	Root string `protobuf:"bytes,7,opt,name=root,proto3" json:"root,omitempty"`
-	// Let systemd make the cgroups.
+	// Use systemd to create the cgroups.
 	SystemdCgroup  bool   `protobuf:"varint,9,opt,name=systemd_cgroup,json=systemdCgroup,proto3" json:"systemd_cgroup,omitempty"`
 	CriuImagePath  string `protobuf:"bytes,10,opt,name=criu_image_path,json=criuImagePath,proto3" json:"criu_image_path,omitempty"`
 	CriuWorkPath   string `protobuf:"bytes,11,opt,name=criu_work_path,json=criuWorkPath,proto3" json:"criu_work_path,omitempty"`
@@ -59,7 +59,7 @@ type CheckpointOptions struct {
 func (m *CheckpointOptions) Reset()      { *m = CheckpointOptions{} }
 func (*CheckpointOptions) ProtoMessage() {}
 
-// What Pids tells of an exec'd process.
+// Details of an exec'd process in the answer of Pids.
 type ProcessDetails struct {
 	ExecId string `protobuf:"bytes,1,opt,name=exec_id,json=execId,proto3" json:"exec_id,omitempty"`
 }

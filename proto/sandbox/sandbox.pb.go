@@ -123,10 +123,10 @@ func (*SandboxMetricsResponse) ProtoMessage() {}
 
 type UpdateSandboxRequest struct {
 	SandboxId string `protobuf:"bytes,1,opt,name=sandbox_id,json=sandboxId,proto3" json:"sandbox_id,omitempty"`
-	// Fields 2 and 3 are of an older form that managers no longer send.
+	// Fields 2 and 3 belong to an older form that managers no longer send.
 	// Record is a serialized containerd.types.Sandbox.
 	Sandbox []byte `protobuf:"bytes,4,opt,name=sandbox,proto3" json:"sandbox,omitempty"`
-	// Paths of what has changed; none for all.
+	// Paths of the changed fields; none for all.
 	Fields []string `protobuf:"bytes,5,rep,name=fields,proto3" json:"fields,omitempty"`
 }
 

@@ -70,7 +70,7 @@ type Process struct {
 	Terminal   bool             `protobuf:"varint,10,opt,name=terminal,proto3" json:"terminal,omitempty"`
 	Bundle     string           `protobuf:"bytes,11,opt,name=bundle,proto3" json:"bundle,omitempty"`
 	StartedAt  *types.Timestamp `protobuf:"bytes,12,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
-	// The kernel killed a process of the container's cgroup for want of memory.
+	// The kernel killed a process of the container's cgroup because of lack of memory.
 	OomKilled bool `protobuf:"varint,13,opt,name=oom_killed,json=oomKilled,proto3" json:"oom_killed,omitempty"`
 }
 

@@ -19,7 +19,7 @@ var _ = math.Inf
 
 type CreateTaskRequest struct {
 	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
-	// Absolute path of the bundle; config.json stands in it.
+	// Absolute path of the bundle with config.json.
 	Bundle string `protobuf:"bytes,2,opt,name=bundle,proto3" json:"bundle,omitempty"`
 	// To be mounted at BUNDLE/rootfs, in order.
 	Rootfs   []*types.Mount `protobuf:"bytes,3,rep,name=rootfs,proto3" json:"rootfs,omitempty"`

@@ -17,7 +17,7 @@ var _ = math.Inf
 
 // please upgrade the proto package
 
-// Status is containerd.v1.types.Status: where a process stands in its life.
+// Status is containerd.v1.types.Status: the state of a process.
 type Status int32
 
 const (
@@ -96,7 +96,7 @@ type ProcessInfo struct {
 func (m *ProcessInfo) Reset()      { *m = ProcessInfo{} }
 func (*ProcessInfo) ProtoMessage() {}
 
-// Envelope is containerd.types.Envelope: an event on its way between processes.
+// Envelope is containerd.types.Envelope: an event sent between processes.
 type Envelope struct {
 	Timestamp *Timestamp `protobuf:"bytes,1,opt,name=timestamp,proto3" json:"timestamp,omitempty"`
 	Namespace string     `protobuf:"bytes,2,opt,name=namespace,proto3" json:"namespace,omitempty"`
@@ -107,7 +107,7 @@ type Envelope struct {
 func (m *Envelope) Reset()      { *m = Envelope{} }
 func (*Envelope) ProtoMessage() {}
 
-// ForwardRequest is containerd.services.events.ttrpc.v1.ForwardRequest: what a shim sends to
+// ForwardRequest is containerd.services.events.ttrpc.v1.ForwardRequest: a shim sends it to
 // the daemon's Events service.
 type ForwardRequest struct {
 	Envelope *Envelope `protobuf:"bytes,1,opt,name=envelope,proto3" json:"envelope,omitempty"`
@@ -116,7 +116,7 @@ type ForwardRequest struct {
 func (m *ForwardRequest) Reset()      { *m = ForwardRequest{} }
 func (*ForwardRequest) ProtoMessage() {}
 
-// RuntimeRequest is containerd.types.RuntimeRequest: what `shim -info` reads from stdin.
+// RuntimeRequest is containerd.types.RuntimeRequest: the standard input of `shim -info`.
 type RuntimeRequest struct {
 	RuntimePath string `protobuf:"bytes,1,opt,name=runtime_path,json=runtimePath,proto3" json:"runtime_path,omitempty"`
 	Options     *Any   `protobuf:"bytes,2,opt,name=options,proto3" json:"options,omitempty"`
@@ -139,7 +139,7 @@ type RuntimeInfo struct {
 	Name    string          `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Version *RuntimeVersion `protobuf:"bytes,2,opt,name=version,proto3" json:"version,omitempty"`
 	Options *Any            `protobuf:"bytes,3,opt,name=options,proto3" json:"options,omitempty"`
-	// opencontainers.runtime-spec.features as JSON, where the runtime can tell.
+	// opencontainers.runtime-spec.features as JSON, if the runtime reports them.
 	Features    *Any              `protobuf:"bytes,4,opt,name=features,proto3" json:"features,omitempty"`
 	Annotations map[string]string `protobuf:"bytes,5,rep,name=annotations,proto3" json:"annotations,omitempty" protobuf_key:"bytes,1,opt,name=key,proto3" protobuf_val:"bytes,2,opt,name=value,proto3"`
 }

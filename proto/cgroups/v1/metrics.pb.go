@@ -43,7 +43,7 @@ func (*HugetlbStat) ProtoMessage() {}
 
 type PidsStat struct {
 	Current uint64 `protobuf:"varint,1,opt,name=current,proto3" json:"current,omitempty"`
-	// 0 where there is no limit.
+	// 0 if there is no limit.
 	Limit uint64 `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`
 }
 
@@ -79,7 +79,7 @@ type Throttle struct {
 func (m *Throttle) Reset()      { *m = Throttle{} }
 func (*Throttle) ProtoMessage() {}
 
-// The lines of memory.stat, in bytes where they are sizes.
+// The lines of memory.stat; sizes are in bytes.
 type MemoryStat struct {
 	Cache                   uint64       `protobuf:"varint,1,opt,name=cache,proto3" json:"cache,omitempty"`
 	Rss                     uint64       `protobuf:"varint,2,opt,name=rss,proto3" json:"rss,omitempty"`

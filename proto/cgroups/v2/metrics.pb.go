@@ -52,7 +52,7 @@ func (*PSIStats) ProtoMessage() {}
 
 type PidsStat struct {
 	Current uint64 `protobuf:"varint,1,opt,name=current,proto3" json:"current,omitempty"`
-	// 0 where there is no limit.
+	// 0 if there is no limit.
 	Limit uint64 `protobuf:"varint,2,opt,name=limit,proto3" json:"limit,omitempty"`
 }
 
@@ -75,7 +75,7 @@ type CPUStat struct {
 func (m *CPUStat) Reset()      { *m = CPUStat{} }
 func (*CPUStat) ProtoMessage() {}
 
-// The lines of memory.stat and the files beside it, in bytes where they are sizes.
+// The lines of memory.stat and of other files of the controller; sizes are in bytes.
 type MemoryStat struct {
 	Anon                  uint64    `protobuf:"varint,1,opt,name=anon,proto3" json:"anon,omitempty"`
 	File                  uint64    `protobuf:"varint,2,opt,name=file,proto3" json:"file,omitempty"`

@@ -1,9 +1,10 @@
 // Command protoc-gen-cleat is the protoc plug-in that generates the messages under proto.
 //
 // It is gogo/protobuf's generator with marshal, unmarshal and size methods turned on and
-// everything that needs reflection turned off. What the generator emits for gogo's global
-// registry (init functions, file descriptors) is cut out of its answer: the messages of a shim
-// register nowhere, and cost their process no memory.
+// It is gogo/protobuf's generator with marshal, unmarshal and size methods turned on and
+// everything that needs reflection turned off. The code for gogo's global
+// registry (init functions, file descriptors) is removed from its output: the messages of a shim
+// are not registered, and cost their process no memory.
 //
 // With the parameter records=true the messages are those of a file format: they keep fields that
 // they do not know, marshal maps in the order of their keys, and have a constant for the number
@@ -94,7 +95,7 @@ func numbers(name string, files []*descriptor.FileDescriptorProto) string {
 	return out.String()
 }
 
-// prune cuts registration and descriptors out of a generated file.
+// prune removes registration and descriptors from a generated file.
 func prune(name, src string) (string, error) {
 	fset := token.NewFileSet()
 	file, err := parser.ParseFile(fset, name, src, parser.ParseComments)
