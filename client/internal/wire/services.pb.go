@@ -25,7 +25,7 @@ const (
 	AuthType_CREDENTIALS AuthType = 1
 	// An identity token.
 	AuthType_REFRESH AuthType = 2
-	// What stands in Authorization.
+	// The value of Authorization.
 	AuthType_HEADER AuthType = 3
 )
 
@@ -317,7 +317,7 @@ type DeleteNamespaceRequest struct {
 func (m *DeleteNamespaceRequest) Reset()      { *m = DeleteNamespaceRequest{} }
 func (*DeleteNamespaceRequest) ProtoMessage() {}
 
-// Of the containers service: how the spec of a container is read back.
+// From the containers service: reading the spec of a container.
 type GetContainerRequest struct {
 	Id string `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 }
@@ -344,8 +344,8 @@ type ContainerRecord struct {
 func (m *ContainerRecord) Reset()      { *m = ContainerRecord{} }
 func (*ContainerRecord) ProtoMessage() {}
 
-// Of the transfer service, whose ends are messages of cleat's own, and of the streams that it tells of
-// progress and asks for a credential on.
+// From the transfer service, whose ends are messages of cleat's own, and from the streams on which it reports
+// progress and asks for a credential.
 type TransferRequest struct {
 	Source      *types.Any       `protobuf:"bytes,1,opt,name=source,proto3" json:"source,omitempty"`
 	Destination *types.Any       `protobuf:"bytes,2,opt,name=destination,proto3" json:"destination,omitempty"`
