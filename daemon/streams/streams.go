@@ -6,7 +6,6 @@
 // waiting streams in a scope is bounded.
 //
 // Reader and Writer carry bytes over a stream, in messages within the receiver's window.
-// Reader and Writer carry bytes over a stream, in messages within the receiver's window.
 // Called by daemon/api/transfer/streaming.go, which has the transport, and daemon/api/transfer/service.go.
 package streams
 
