@@ -55,8 +55,8 @@ func (h Helper) check() error {
 // pipeSize is the capacity of the pipes to and from a helper, in bytes; smaller if the system limits it.
 const pipeSize = 1 << 20
 
-// nobody is the user of a helper, if this process can change users.
-const nobody = 65534
+// nobodyID is the user of a helper, if this process can change users.
+const nobodyID = 65534
 
 // start runs the helper on a source. It gets two pipes, no environment, and nothing else.
 func (h Helper) start(ctx context.Context, src io.WriterTo, in *input) (io.ReadCloser, error) {
@@ -92,7 +92,7 @@ func (h Helper) command() *exec.Cmd {
 		SysProcAttr: &syscall.SysProcAttr{Setpgid: true},
 	}
 	if os.Geteuid() == 0 {
-		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: nobody, Gid: nobody}
+		cmd.SysProcAttr.Credential = &syscall.Credential{Uid: nobodyID, Gid: nobodyID}
 	}
 	return cmd
 }

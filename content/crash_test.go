@@ -157,8 +157,8 @@ func checkOpen(t *testing.T, when, dir, boot string, p promises, offsets map[str
 	if err != nil || len(damaged) > 0 {
 		t.Errorf("%s: damaged: %+v, %v", when, damaged, err)
 	}
-	for ref, there := range p.blobs {
-		if _, err := s.Info(ctx, digest.FromBytes(full(ref))); there && err != nil {
+	for ref, present := range p.blobs {
+		if _, err := s.Info(ctx, digest.FromBytes(full(ref))); present && err != nil {
 			t.Errorf("%s: blob %s was promised: %v", when, ref, err)
 		}
 	}

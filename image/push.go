@@ -211,11 +211,11 @@ func (w *pushing) sendBlobs(ctx context.Context) error {
 }
 
 func (w *pushing) sendBlob(ctx context.Context, desc ocispec.Descriptor) error {
-	there, err := w.to.Exists(ctx, desc)
+	exists, err := w.to.Exists(ctx, desc)
 	if err != nil {
 		return err
 	}
-	if there {
+	if exists {
 		w.opts.Watch(desc, StateExists, desc.Size)
 		return nil
 	}
@@ -264,11 +264,11 @@ func (w *pushing) open(ctx context.Context, desc ocispec.Descriptor, offset int6
 // sendDocument uploads an index or manifest, the target also if it exists: the name may refer to another.
 func (w *pushing) sendDocument(ctx context.Context, desc ocispec.Descriptor, tag bool) error {
 	if !tag {
-		there, err := w.to.Exists(ctx, desc)
+		exists, err := w.to.Exists(ctx, desc)
 		if err != nil {
 			return err
 		}
-		if there {
+		if exists {
 			w.opts.Watch(desc, StateExists, desc.Size)
 			return nil
 		}

@@ -51,14 +51,14 @@ func (p *Policy) Options(typeURL string, value []byte) error {
 		}
 	}
 	for _, f := range []struct {
-		name  string
-		there bool
+		name string
+		set  bool
 	}{
 		{"no_pivot_root", o.NoPivotRoot}, {"no_new_keyring", o.NoNewKeyring}, {"shim_cgroup", o.ShimCgroup != ""},
 		{"root", o.Root != ""}, {"criu_image_path", o.CriuImagePath != ""}, {"criu_work_path", o.CriuWorkPath != ""},
 		{"task_api_address", o.TaskApiAddress != ""}, {"systemd_cgroup", o.SystemdCgroup},
 	} {
-		if err := p.none(f.there, "options."+f.name); err != nil {
+		if err := p.none(f.set, "options."+f.name); err != nil {
 			return err
 		}
 	}

@@ -123,7 +123,7 @@ func TestErrorResponses(t *testing.T) {
 		t.Run(fmt.Sprint(status), func(t *testing.T) {
 			l := newLiar(t, func(w http.ResponseWriter, _ *http.Request) {
 				w.WriteHeader(status)
-				_, _ = io.WriteString(w, `{"errors":[{"code":"TEST","message":"told by the registry"}]}`)
+				_, _ = io.WriteString(w, `{"errors":[{"code":"TEST","message":"reported by the registry"}]}`)
 			})
 			r := open(t, l.host(), "", Credential{Username: "u", Password: password})
 			_, err := r.Resolve(t.Context())
@@ -135,7 +135,7 @@ func TestErrorResponses(t *testing.T) {
 				t.Errorf("asked %d times", n)
 			}
 			_, err = r.Fetch(t.Context(), describe("application/x", []byte("x")), 0)
-			checkError(t, err, want.is, "told by the registry")
+			checkError(t, err, want.is, "reported by the registry")
 			if got := reason.Of(err); got != want.reason {
 				t.Errorf("fetch: reason %q, want %q", got, want.reason)
 			}

@@ -31,7 +31,7 @@ func (r *Repository) pushTo(ctx context.Context, verb, what string, do func(*ser
 
 // Exists reports whether the registry has a blob or document in this repository; a document counts under
 // the reference's tag only if the tag already refers to it.
-func (r *Repository) Exists(ctx context.Context, desc ocispec.Descriptor) (there bool, err error) {
+func (r *Repository) Exists(ctx context.Context, desc ocispec.Descriptor) (exists bool, err error) {
 	path := "/" + r.ref.Repository + blobsPrefix + desc.Digest.String()
 	header := http.Header{}
 	if isDocument(desc.MediaType) {
@@ -50,14 +50,14 @@ func (r *Repository) Exists(ctx context.Context, desc ocispec.Descriptor) (there
 		}
 		switch {
 		case succeeded(resp):
-			there = true
+			exists = true
 		case resp.StatusCode == http.StatusUnauthorized, resp.StatusCode == http.StatusTooManyRequests, resp.StatusCode >= http.StatusInternalServerError:
 			return readError(resp)
 		}
 		// Some servers, or their storage, refuse HEAD: an upload shows what is allowed.
 		return resp.Body.Close()
 	})
-	return there, err
+	return exists, err
 }
 
 // succeeded reports whether an answer is a success: servers differ in which one.

@@ -80,11 +80,11 @@ func (s *sample) pull(t *testing.T, r *Repository) error {
 // push sends all of an image.
 func (s *sample) push(t *testing.T, r *Repository, from string) error {
 	for _, d := range s.blobs {
-		there, err := r.Exists(t.Context(), d)
+		exists, err := r.Exists(t.Context(), d)
 		if err != nil {
 			return err
 		}
-		if there {
+		if exists {
 			continue
 		}
 		if _, err := r.PushBlob(t.Context(), d, from, func(offset int64) (io.ReadCloser, error) {

@@ -91,14 +91,14 @@ type ranges struct {
 	cancel context.CancelFunc // ends slot and piece
 	wg     sync.WaitGroup
 
-	next   int64 // offset of the first piece not yet requested
-	offset int64 // end of the bytes returned
-	queue  []*piece
-	free   [][]byte
-	buf    []byte // of rest
-	rest   []byte
-	whole  io.ReadCloser // replaces pieces if ranges are not available
-	err    error         // returned by every later Read
+	next     int64 // offset of the first piece not yet requested
+	offset   int64 // end of the bytes returned
+	queue    []*piece
+	free     [][]byte
+	buf      []byte // of rest
+	rest     []byte
+	fallback io.ReadCloser // replaces pieces if ranges are not available
+	err      error         // returned by every later Read
 }
 
 // piece is a part of a blob that has been requested.
@@ -208,8 +208,8 @@ func (g *ranges) fetch(p *piece, current io.ReadCloser) (err error) {
 // Read implements io.Reader.
 func (g *ranges) Read(p []byte) (int, error) {
 	for len(g.rest) == 0 {
-		if g.whole != nil {
-			return g.whole.Read(p)
+		if g.fallback != nil {
+			return g.fallback.Read(p)
 		}
 		if g.offset == g.size {
 			return 0, io.EOF
@@ -240,7 +240,7 @@ func (g *ranges) take() error {
 	<-p.done // it ends with the context
 	if errors.Is(p.err, errNoRanges) {
 		g.stop()
-		g.whole, p.err = g.single(g.offset)
+		g.fallback, p.err = g.single(g.offset)
 		return p.err
 	}
 	if p.err != nil {
@@ -260,8 +260,8 @@ func (g *ranges) stop() {
 // Close implements io.Closer.
 func (g *ranges) Close() error {
 	g.stop()
-	if g.whole != nil {
-		return g.whole.Close()
+	if g.fallback != nil {
+		return g.fallback.Close()
 	}
 	return nil
 }

@@ -55,9 +55,9 @@ func TestReferrers_InPages(t *testing.T) {
 func TestReferrers_ByTag(t *testing.T) {
 	subject := digest.FromString("subject")
 	for _, status := range []int{http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusBadRequest} {
-		there := true
+		exists := true
 		l := newLiar(t, func(w http.ResponseWriter, r *http.Request) {
-			if there && r.URL.Path == "/v2/team/app/manifests/"+strings.Replace(subject.String(), ":", "-", 1) {
+			if exists && r.URL.Path == "/v2/team/app/manifests/"+strings.Replace(subject.String(), ":", "-", 1) {
 				_, _ = w.Write(listOf(t, 0, 2))
 				return
 			}
@@ -70,7 +70,7 @@ func TestReferrers_ByTag(t *testing.T) {
 		if list, err := r.Referrers(t.Context(), subject, "odd"); err != nil || len(list) != 1 {
 			t.Errorf("%d: %v, %v", status, list, err)
 		}
-		there = false
+		exists = false
 		if list, err := r.Referrers(t.Context(), subject, ""); err != nil || len(list) != 0 {
 			t.Errorf("%d, without a list: %v, %v", status, list, err)
 		}

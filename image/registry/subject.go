@@ -98,11 +98,11 @@ func (r *Repository) subjectIndex(ctx context.Context, s *server, tag string) (i
 	if err != nil {
 		return index, err
 	}
-	var there ocispec.Index
-	if err := json.Unmarshal(raw, &there); err != nil || there.MediaType != ocispec.MediaTypeImageIndex {
+	var current ocispec.Index
+	if err := json.Unmarshal(raw, &current); err != nil || current.MediaType != ocispec.MediaTypeImageIndex {
 		return index, fmt.Errorf("tag refers to something else: %w", errdefs.ErrFailedPrecondition)
 	}
-	return there, nil
+	return current, nil
 }
 
 // putManifest uploads a document under a tag or digest. The caller closes the response, which is a success.

@@ -68,7 +68,7 @@ func TestCallCarriesMessages(t *testing.T) {
 	}
 }
 
-func TestErrorsKeepTheirClass(t *testing.T) {
+func TestErrors_KeepTheirClass(t *testing.T) {
 	var answer error
 	c := serve(t, filepath.Join(t.TempDir(), "s"), &ttrpc.ServiceDesc{Methods: map[string]ttrpc.Method{
 		"Fail": rpc.Unary(func(context.Context, *types.Empty) (*types.Empty, error) { return nil, answer }),
@@ -90,7 +90,7 @@ func TestErrorsKeepTheirClass(t *testing.T) {
 	}
 }
 
-func TestErrorsThatQuoteBytesAreAnswered(t *testing.T) {
+func TestErrors_WithInvalidUTF8_AreAnswered(t *testing.T) {
 	said := fmt.Errorf("open thing a\xff\xfeb: %w", errdefs.ErrNotFound)
 	c := serve(t, filepath.Join(t.TempDir(), "s"), &ttrpc.ServiceDesc{
 		Methods: map[string]ttrpc.Method{
@@ -207,7 +207,7 @@ func TestSocketPath(t *testing.T) {
 	}
 }
 
-func TestDialWhereNobodyListens(t *testing.T) {
+func TestDialSocket_WithoutListener(t *testing.T) {
 	if _, err := rpc.Dial(t.Context(), filepath.Join(t.TempDir(), "s")); !errdefs.IsUnavailable(err) {
 		t.Fatal(err)
 	}
