@@ -22,6 +22,7 @@ import (
 	"github.com/cleatproject/cleat/content"
 	"github.com/cleatproject/cleat/daemon/service/blobs"
 	"github.com/cleatproject/cleat/daemon/service/snapshots"
+	"github.com/cleatproject/cleat/daemon/service/subscribe"
 	"github.com/cleatproject/cleat/events"
 	"github.com/cleatproject/cleat/image"
 	"github.com/cleatproject/cleat/image/registry"
@@ -85,12 +86,13 @@ type Service struct {
 	images imageCache
 	exits  recentExits
 	pulls  pullLeases
-	away   away
 	// removals bounds how many running containers are removed by force at the same time.
 	removals *gate.Gate
 	// unpacking bounds the layers that all pulls and imports unpack at the same time.
 	unpacking *gate.Gate
 	blobs     *blobs.Store
+	// Hub receives events and has the subscribers.
+	Hub *subscribe.Hub
 	// Snapshots are the snapshots of all namespaces.
 	Snapshots *snapshots.Store
 	gc        *collector
@@ -106,7 +108,7 @@ type Service struct {
 // New returns a Service; Close it.
 func New(cfg Config) *Service {
 	ctx, cancel := context.WithCancel(context.Background())
-	s := &Service{Config: cfg, ctx: ctx, cancel: cancel, away: away{started: time.Now(), cursor: cfg.Events.Cursor()}}
+	s := &Service{Config: cfg, ctx: ctx, cancel: cancel, Hub: subscribe.New(cfg.Events, cfg.Runtime)}
 	s.removals = gate.New("remove a container", removalsAtOnce*goruntime.GOMAXPROCS(0), killLimit)
 	s.cgroups.gone = make(chan struct{}, 1)
 	s.unpacking = gate.New("unpack a layer", unpacksAtOnce*goruntime.GOMAXPROCS(0), unpackLease)

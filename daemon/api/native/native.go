@@ -8,6 +8,7 @@ import (
 
 	"github.com/cleatproject/cleat/daemon/api/access"
 	"github.com/cleatproject/cleat/daemon/service"
+	"github.com/cleatproject/cleat/daemon/service/subscribe"
 	"github.com/cleatproject/cleat/events"
 	"github.com/cleatproject/cleat/proto/cleatapi"
 	"github.com/cleatproject/cleat/proto/rpc"
@@ -144,7 +145,7 @@ func (s native) removeImage(ctx context.Context, req *cleatapi.RemoveImageReques
 }
 
 func (s native) subscribe(ctx context.Context, req *cleatapi.SubscribeRequest, send func(*cleatapi.Event) error) error {
-	sub := service.Subscription{Within: access.Within(ctx), Cursor: req.Cursor, FromStart: req.FromStart, Filters: req.Filters}
+	sub := subscribe.Subscription{Within: access.Within(ctx), Cursor: req.Cursor, FromStart: req.FromStart, Filters: req.Filters}
 	if req.Cursor == 0 && !req.FromStart {
 		sub.Cursor = s.svc.Events.Cursor()
 	}
@@ -155,7 +156,7 @@ func (s native) subscribe(ctx context.Context, req *cleatapi.SubscribeRequest, s
 		}
 		sub.Namespace = ns
 	}
-	return s.svc.Subscribe(ctx, sub, func(e events.Event) error {
+	return s.svc.Hub.Subscribe(ctx, sub, func(e events.Event) error {
 		return send(&cleatapi.Event{
 			Cursor: e.Cursor, Timestamp: types.FromTime(e.Timestamp), Namespace: e.Namespace, Topic: e.Topic,
 			Event: &types.Any{TypeUrl: e.TypeURL, Value: e.Value},

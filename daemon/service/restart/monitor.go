@@ -16,6 +16,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/cleatproject/cleat/daemon/service"
+	"github.com/cleatproject/cleat/daemon/service/subscribe"
 	"github.com/cleatproject/cleat/events"
 	"github.com/cleatproject/cleat/internal/undo"
 	"github.com/cleatproject/cleat/metadata"
@@ -104,7 +105,7 @@ func (m *Monitor) run(ctx context.Context) {
 func (m *Monitor) listen(ctx context.Context) {
 	filters := []string{"topic==/tasks/exit", "topic==/containers/create", "topic==/containers/update", "topic==/containers/delete"}
 	for ctx.Err() == nil {
-		err := m.svc.Subscribe(ctx, service.Subscription{Cursor: m.svc.Events.Cursor(), Filters: filters}, func(e events.Event) error {
+		err := m.svc.Hub.Subscribe(ctx, subscribe.Subscription{Cursor: m.svc.Events.Cursor(), Filters: filters}, func(e events.Event) error {
 			select {
 			case m.news <- e:
 				return nil

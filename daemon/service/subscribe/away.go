@@ -1,4 +1,4 @@
-package service
+package subscribe
 
 import (
 	"time"

@@ -1,4 +1,4 @@
-package service
+package subscribe
 
 import (
 	"fmt"
@@ -10,23 +10,23 @@ import (
 )
 
 // Publish appends an event that a client sent.
-func (s *Service) Publish(e events.Event) error {
+func (h *Hub) Publish(e events.Event) error {
 	if err := announce.Valid(e); err != nil {
 		return fmt.Errorf("publish: %w", err)
 	}
 	if e.TypeURL == "" {
 		return fmt.Errorf("publish %s: event without a type: %w", e.Topic, errdefs.ErrInvalidArgument)
 	}
-	if _, err := s.Events.Append(e); err != nil {
+	if _, err := h.log.Append(e); err != nil {
 		return fmt.Errorf("publish %s: %w", e.Topic, err)
 	}
 	return nil
 }
 
 // Forward takes an event from a shim. Its payload may be empty: only the topics of tasks say more of it.
-func (s *Service) Forward(e events.Event) error {
+func (h *Hub) Forward(e events.Event) error {
 	if err := announce.Valid(e); err != nil {
 		return fmt.Errorf("forward: %w", err)
 	}
-	return s.Runtime.Observe(e)
+	return h.tasks.Observe(e)
 }

@@ -1,4 +1,6 @@
-package service
+// Package subscribe receives events from clients and shims, and sends them to subscribers: those of the
+// containerd API that return after a restart first get the exits of the time without a daemon (away.go).
+package subscribe
 
 import (
 	"context"
@@ -12,7 +14,20 @@ import (
 
 	"github.com/cleatproject/cleat/events"
 	"github.com/cleatproject/cleat/internal/filters"
+	"github.com/cleatproject/cleat/runtime"
 )
+
+// Hub receives events and serves subscribers. Its methods may be called concurrently.
+type Hub struct {
+	log   *events.Log
+	tasks *runtime.Manager
+	away  away
+}
+
+// New returns the hub of an event log, as of the daemon's start.
+func New(log *events.Log, tasks *runtime.Manager) *Hub {
+	return &Hub{log: log, tasks: tasks, away: away{started: time.Now(), cursor: log.Cursor()}}
+}
 
 // Subscription says which events to send.
 type Subscription struct {
@@ -32,23 +47,23 @@ type Subscription struct {
 }
 
 // Subscribe sends events until ctx ends, send fails, or the subscriber falls too far behind.
-func (s *Service) Subscribe(ctx context.Context, req Subscription, send func(events.Event) error) (err error) {
+func (h *Hub) Subscribe(ctx context.Context, req Subscription, send func(events.Event) error) (err error) {
 	match, err := filters.ParseAll(req.Filters...)
 	if err != nil {
 		return err
 	}
 	cursor := req.Cursor
 	if req.FromStart {
-		cursor = s.Events.Oldest()
+		cursor = h.log.Oldest()
 	}
 	live := uint64(0) // up to here only what was missed is sent
 	if req.Live {
-		cursor = s.Events.Cursor()
-		if since, ok := s.away.since(time.Now(), s.Events); ok {
+		cursor = h.log.Cursor()
+		if since, ok := h.away.since(time.Now(), h.log); ok {
 			cursor, live = since, cursor
 		}
 	}
-	sub, err := s.Events.Subscribe(cursor)
+	sub, err := h.log.Subscribe(cursor)
 	if err != nil {
 		return err
 	}
@@ -58,7 +73,7 @@ func (s *Service) Subscribe(ctx context.Context, req Subscription, send func(eve
 		if err != nil {
 			return err
 		}
-		if e.Cursor <= live && !s.away.missed(e, s.Runtime.Get) {
+		if e.Cursor <= live && !h.away.missed(e, h.tasks.Get) {
 			continue
 		}
 		if req.Namespace != "" && e.Namespace != req.Namespace || req.Within != nil && !req.Within(e.Namespace) || len(req.Filters) > 0 && !match.Match(&eventFields{event: e}) {

@@ -1,4 +1,4 @@
-package service
+package subscribe
 
 import (
 	"fmt"
@@ -49,4 +49,11 @@ func TestWhatWasMissed(t *testing.T) {
 		t.Error("a late subscriber is given what was missed")
 	}
 	must(t, log.Close())
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
 }
