@@ -124,7 +124,7 @@ func assemble(ctx context.Context, cfg config.Config, log *slog.Logger) (_ *daem
 		Mounts: mounts,
 		DB:     kept.db, Content: kept.content, Snapshotters: drivers.Working, Unavailable: drivers.Failed, DefaultSnapshotter: cfg.Snapshotter,
 		DefaultRuntime: cfg.Runtime, Runtime: tasks, Events: kept.events, Root: cfg.Root,
-		CgroupParent: cfg.CgroupParent, ProcessDefaults: defaults, GC: cfg.GC.Service(), Log: log, Helpers: helpers(cfg), Processors: cfg.Processors(), Limits: cfg.Unpack.Limits(),
+		CgroupParent: cfg.CgroupParent, ProcessDefaults: defaults, Schedule: cfg.GC.Service(), Log: log, Helpers: helpers(cfg), Processors: cfg.Processors(), Limits: cfg.Unpack.Limits(),
 		Registries: registry.New(registry.Options{
 			ConfigPath: cfg.RegistryConfigPath, UserAgent: "cleat/" + version.Version(), Chunk: cfg.RegistryUploadChunk,
 			Ranges: registry.Ranges{From: cfg.RegistryRangeFrom, AtOnce: cfg.RegistryRanges}, Log: log,

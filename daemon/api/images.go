@@ -98,7 +98,7 @@ func (s images) Delete(ctx context.Context, req *api.DeleteImageRequest) (*empty
 	if err := s.svc.DeleteImage(ctx, ns, req.GetName(), target); err != nil || !req.GetSync() {
 		return &emptypb.Empty{}, err
 	}
-	_, err = s.svc.Collect(ctx)
+	_, err = s.svc.GC.Collect(ctx)
 	return &emptypb.Empty{}, err
 }
 

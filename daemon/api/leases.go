@@ -64,7 +64,7 @@ func (s leases) Delete(ctx context.Context, req *api.DeleteRequest) (*emptypb.Em
 	if err != nil || !req.GetSync() {
 		return &emptypb.Empty{}, err
 	}
-	_, err = s.svc.Collect(ctx)
+	_, err = s.svc.GC.Collect(ctx)
 	return &emptypb.Empty{}, err
 }
 

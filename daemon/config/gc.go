@@ -6,7 +6,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
-	"github.com/cleatproject/cleat/daemon/service"
+	"github.com/cleatproject/cleat/daemon/service/gc"
 )
 
 // GCConfig is the table [gc]; names, meanings and defaults are those that containerd publishes for
@@ -39,7 +39,7 @@ func (d *duration) UnmarshalText(text []byte) error {
 func (d duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d).String()), nil }
 
 func defaultGC() GCConfig {
-	g := service.DefaultGC()
+	g := gc.DefaultSchedule()
 	return GCConfig{
 		PauseThreshold: g.PauseThreshold, DeletionThreshold: g.DeletionThreshold, MutationThreshold: g.MutationThreshold,
 		ScheduleDelay: duration(g.ScheduleDelay), StartupDelay: duration(g.StartupDelay),
@@ -58,8 +58,8 @@ func (g *GCConfig) check() error {
 	return nil
 }
 
-func (g *GCConfig) Service() service.GCConfig {
-	return service.GCConfig{
+func (g *GCConfig) Service() gc.Schedule {
+	return gc.Schedule{
 		PauseThreshold: g.PauseThreshold, DeletionThreshold: g.DeletionThreshold, MutationThreshold: g.MutationThreshold,
 		ScheduleDelay: time.Duration(g.ScheduleDelay), StartupDelay: time.Duration(g.StartupDelay),
 	}

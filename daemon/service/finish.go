@@ -195,7 +195,7 @@ func (s *Service) Tidy(ctx context.Context) error {
 // Begin takes up what an earlier daemon left, beside serving: containers made by Run, and
 // directories of snapshots that have no record. From here on garbage is collected.
 func (s *Service) Begin() {
-	s.wg.Go(func() { s.gc.loop(s.ctx) })
+	s.wg.Go(func() { s.GC.Run(s.ctx) })
 	s.wg.Go(func() { s.tendCgroups(s.ctx) })
 	s.wg.Go(func() {
 		for _, step := range s.recoveries() {

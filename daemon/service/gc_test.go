@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
-	"strings"
 	"testing"
 
 	"github.com/opencontainers/go-digest"
@@ -15,7 +14,6 @@ import (
 	"github.com/cleatproject/cleat/events"
 	"github.com/cleatproject/cleat/metadata"
 	"github.com/cleatproject/cleat/mount/activation"
-	"github.com/cleatproject/cleat/proto/cleatapi"
 	"github.com/cleatproject/cleat/snapshot"
 	"github.com/cleatproject/cleat/snapshot/overlay"
 )
@@ -75,9 +73,9 @@ func TestCollectGarbageFreesWhatNobodySees(t *testing.T) {
 	s.put(t, "one", "alone", nil)
 	_, err := s.Snapshots.Prepare(t.Context(), "one", overlay.Name, metadata.Snapshot{Key: "key", Kind: snapshot.KindActive})
 	must(t, err)
-	dry, err := s.Garbage(t.Context())
+	dry, err := s.GC.Garbage(t.Context())
 	must(t, err)
-	resp, err := s.collectGarbage(t.Context())
+	resp, err := s.GC.Once(t.Context())
 	must(t, err)
 	if dry.Bytes != 5 || len(dry.Freed) != 3 || len(resp.Freed) != 3 || resp.Run.Removed != 3 || resp.Bytes < 5 {
 		t.Errorf("announced %+v, freed %+v", dry, resp)
@@ -115,13 +113,13 @@ func TestCollectionThatBreaksOffIsMadeUpFor(t *testing.T) {
 				must(t, err)
 			}
 			// The process ends after the records are gone, before a file is.
-			if _, err := s.DB.Collect(t.Context(), s.Collecting); !errors.Is(err, crash) {
+			if _, err := s.DB.Collect(t.Context(), s.GC.Options); !errors.Is(err, crash) {
 				t.Fatal(err)
 			}
 			end()
 			s, end = stored(t, root, metadata.CollectOptions{})
 			defer end()
-			_, err := s.collectGarbage(t.Context())
+			_, err := s.GC.Once(t.Context())
 			must(t, err)
 			if b, d := s.disk(t); b != 1 || d != 0 {
 				t.Errorf("%d blobs, %d snapshots are left", b, d)
@@ -142,7 +140,7 @@ func TestBlobWhoseCommitIsUnderWayIsNoOrphan(t *testing.T) {
 	must(t, w.Commit(t.Context(), 0, ""))
 	collected := make(chan error, 1)
 	go func() {
-		_, err := s.collectGarbage(context.Background())
+		_, err := s.GC.Once(context.Background())
 		collected <- err
 	}()
 	must(t, s.DB.Update(t.Context(), func(tx *metadata.Tx) error {
@@ -170,10 +168,10 @@ func TestWhatHeldCallsWorkWithStays(t *testing.T) {
 	l := &layers{s, "one", overlay.Name, hold}
 	_, err = l.Prepare(t.Context(), "key", "")
 	must(t, err)
-	_, err = s.collectGarbage(t.Context())
+	_, err = s.GC.Once(t.Context())
 	must(t, err)
 	must(t, l.Commit(t.Context(), "name", "key"))
-	_, err = s.collectGarbage(t.Context())
+	_, err = s.GC.Once(t.Context())
 	must(t, err)
 	if b, d := s.disk(t); b != 1 || d != 1 {
 		t.Errorf("%d blobs, %d snapshots are left", b, d)
@@ -183,20 +181,9 @@ func TestWhatHeldCallsWorkWithStays(t *testing.T) {
 		t.Errorf("%+v %v", kept, err)
 	}
 	hold.Release()
-	_, err = s.collectGarbage(t.Context())
+	_, err = s.GC.Once(t.Context())
 	must(t, err)
 	if b, d := s.disk(t); b != 0 || d != 0 {
 		t.Errorf("%d blobs, %d snapshots are left", b, d)
-	}
-}
-
-func TestListsOfTheFreedAreBounded(t *testing.T) {
-	var out tally
-	name := strings.Repeat("x", 4096)
-	for range 2000 {
-		out.add(&cleatapi.Freed{Kind: "image", Name: name, Bytes: 3})
-	}
-	if n := int64(len(out.resp.Freed)); out.resp.Size() > maxFreed*11/10 || out.resp.Omitted+n != 2000 || out.resp.Bytes != 6000 || n < 100 {
-		t.Errorf("%d in the list, %d left out, %d bytes", n, out.resp.Omitted, out.resp.Bytes)
 	}
 }

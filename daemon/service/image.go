@@ -147,7 +147,7 @@ func (s *Service) letGo(ctx context.Context, hold *metadata.Hold, made bool, err
 func (s *Service) collectFailed(ctx context.Context) {
 	ctx, cancel := undo.Context(ctx)
 	defer cancel()
-	if _, err := s.Collect(ctx); err != nil {
+	if _, err := s.GC.Collect(ctx); err != nil {
 		s.Log.Warn("cannot remove what a failed request left, left to the next collection", "error", err)
 	}
 }
@@ -220,7 +220,7 @@ func (s *Service) recordImages(ctx context.Context, namespace string, list []ima
 		return nil, err
 	}
 	if replaced { // as if the old ones were deleted
-		s.gc.note(metadata.Changes{Deletions: 1})
+		s.GC.Changed(metadata.Changes{Deletions: 1})
 	}
 	return recorded, nil
 }

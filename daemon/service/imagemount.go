@@ -187,7 +187,7 @@ func (s *Service) dropMount(ctx context.Context, namespace string, m mountRecord
 		return err
 	})
 	if err == nil { // as if it were deleted
-		s.gc.note(metadata.Changes{Deletions: 1})
+		s.GC.Changed(metadata.Changes{Deletions: 1})
 	}
 	return err
 }

@@ -76,7 +76,7 @@ func (s *Service) RemoveImage(ctx context.Context, namespace, ref string) error 
 	if err := s.DeleteImage(ctx, namespace, img.Name, ""); err != nil {
 		return err
 	}
-	if _, err := s.Collect(ctx); err != nil {
+	if _, err := s.GC.Collect(ctx); err != nil {
 		return fmt.Errorf("image %s is removed, its content is not: %w", img.Name, err)
 	}
 	return nil

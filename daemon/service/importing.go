@@ -60,7 +60,7 @@ func (im *importing) run(ctx context.Context, r io.Reader) (err error) {
 	defer func() {
 		s.letGo(ctx, hold, true, err)
 		if err == nil && len(omit.manifests) > 0 {
-			s.gc.note(metadata.Changes{Deletions: 1}) // what is left out was stored, and is garbage
+			s.GC.Changed(metadata.Changes{Deletions: 1}) // what is left out was stored, and is garbage
 		}
 	}()
 	im.watch.Event("Importing", "")

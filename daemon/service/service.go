@@ -21,6 +21,7 @@ import (
 	"github.com/cleatproject/cleat/archive"
 	"github.com/cleatproject/cleat/content"
 	"github.com/cleatproject/cleat/daemon/service/blobs"
+	"github.com/cleatproject/cleat/daemon/service/gc"
 	"github.com/cleatproject/cleat/daemon/service/snapshots"
 	"github.com/cleatproject/cleat/daemon/service/subscribe"
 	"github.com/cleatproject/cleat/events"
@@ -58,8 +59,8 @@ type Config struct {
 	Log             *slog.Logger
 	// Registries is what images are pulled from and pushed to.
 	Registries *registry.Client
-	// GC says when garbage is collected, Collecting how; the zero value of the latter is right.
-	GC         GCConfig
+	// Schedule says when garbage is collected, Collecting how; the zero value of the latter is right.
+	Schedule   gc.Schedule
 	Collecting metadata.CollectOptions
 	// Helpers decompress layers; it may be nil.
 	Helpers []archive.Helper
@@ -95,8 +96,8 @@ type Service struct {
 	Hub *subscribe.Hub
 	// Snapshots are the snapshots of all namespaces.
 	Snapshots *snapshots.Store
-	gc        *collector
-	gcState   gcState // of the collector's goroutine
+	// GC collects garbage.
+	GC *gc.Collector
 
 	ctx    context.Context //nolint:containedctx // the life of the Service's own goroutines
 	cancel context.CancelFunc
@@ -112,10 +113,12 @@ func New(cfg Config) *Service {
 	s.removals = gate.New("remove a container", removalsAtOnce*goruntime.GOMAXPROCS(0), killLimit)
 	s.cgroups.gone = make(chan struct{}, 1)
 	s.unpacking = gate.New("unpack a layer", unpacksAtOnce*goruntime.GOMAXPROCS(0), unpackLease)
-	s.gc = newCollector(cfg.GC, cfg.Log, s.collectGarbage)
 	s.blobs = blobs.New(cfg.DB, cfg.Content)
 	s.Snapshots = &snapshots.Store{DB: cfg.DB, Drivers: cfg.Snapshotters, Unavailable: cfg.Unavailable, Log: cfg.Log}
-	cfg.DB.Watch(s.gc.note)
+	s.GC = gc.New(gc.Config{
+		DB: cfg.DB, Content: cfg.Content, Blobs: s.blobs, Snapshots: s.Snapshots, Log: cfg.Log,
+		Schedule: cfg.Schedule, Options: cfg.Collecting, Prepare: s.labelOldImages, Release: s.releaseMounts,
+	})
 	return s
 }
 

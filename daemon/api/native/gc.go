@@ -27,9 +27,9 @@ func (s gcService) collect(ctx context.Context, req *cleatapi.CollectRequest) (*
 		return nil, err
 	}
 	if req.DryRun {
-		return s.svc.Garbage(ctx)
+		return s.svc.GC.Garbage(ctx)
 	}
-	return s.svc.Collect(ctx)
+	return s.svc.GC.Collect(ctx)
 }
 
 func (s gcService) why(ctx context.Context, req *cleatapi.WhyRequest) (*cleatapi.WhyResponse, error) {
@@ -49,5 +49,5 @@ func (s gcService) why(ctx context.Context, req *cleatapi.WhyRequest) (*cleatapi
 }
 
 func (s gcService) stats(context.Context, *cleatapi.GCStatsRequest) (*cleatapi.GCStatsResponse, error) {
-	return s.svc.GCStats(), nil
+	return s.svc.GC.Stats(), nil
 }

@@ -1,4 +1,4 @@
-package service
+package gc
 
 import (
 	"context"
@@ -18,27 +18,27 @@ func TestWhenACollectionIsDue(t *testing.T) {
 	t0 := time.Unix(1000, 0)
 	at := func(d time.Duration) time.Time { return t0.Add(d) }
 	const s = time.Second
-	cfg := GCConfig{PauseThreshold: 0.02, MutationThreshold: 100, StartupDelay: 3 * s, ScheduleDelay: s}
+	cfg := Schedule{PauseThreshold: 0.02, MutationThreshold: 100, StartupDelay: 3 * s, ScheduleDelay: s}
 	ran := pacing{started: t0, ended: at(10 * s), rest: 20 * s}
 	for title, c := range map[string]struct {
-		p    func(p *pacing, cfg *GCConfig)
+		p    func(p *pacing, cfg *Schedule)
 		want time.Duration // from t0; -1 for never
 	}{
-		"the first, after the start":               {func(p *pacing, _ *GCConfig) { p.ended = time.Time{} }, 3 * s},
-		"nothing happened":                         {func(*pacing, *GCConfig) {}, -1},
-		"few changes":                              {func(p *pacing, _ *GCConfig) { p.mutations, p.since = 99, at(11*s) }, -1},
-		"many changes, after the rest":             {func(p *pacing, _ *GCConfig) { p.mutations, p.since = 100, at(11*s) }, 30 * s},
-		"many changes, long after the rest":        {func(p *pacing, _ *GCConfig) { p.mutations, p.since = 100, at(50*s) }, 51 * s},
-		"changes do not count":                     {func(p *pacing, c *GCConfig) { p.mutations, c.MutationThreshold = 1000, 0 }, -1},
-		"a deletion, after the rest":               {func(p *pacing, _ *GCConfig) { p.deletions, p.since = 1, at(11*s) }, 30 * s},
-		"as many deletions as bring one on, now":   {func(p *pacing, c *GCConfig) { p.deletions, p.since, c.DeletionThreshold = 5, at(11*s), 5 }, 12 * s},
-		"fewer of them":                            {func(p *pacing, c *GCConfig) { p.deletions, p.since, c.DeletionThreshold = 4, at(11*s), 5 }, 30 * s},
-		"somebody waits":                           {func(p *pacing, _ *GCConfig) { p.wanted = at(11 * s) }, 12 * s},
-		"somebody waits before the first":          {func(p *pacing, _ *GCConfig) { p.ended, p.wanted = time.Time{}, at(0) }, s},
-		"after a failure":                          {func(p *pacing, _ *GCConfig) { p.failures = 1 }, 11 * s},
-		"after three":                              {func(p *pacing, _ *GCConfig) { p.failures = 3 }, 14 * s},
-		"after very many":                          {func(p *pacing, _ *GCConfig) { p.failures = 1000 }, 10*s + 5*time.Minute},
-		"somebody waits though failures need time": {func(p *pacing, _ *GCConfig) { p.failures, p.wanted = 9, at(11*s) }, 12 * s},
+		"the first, after the start":               {func(p *pacing, _ *Schedule) { p.ended = time.Time{} }, 3 * s},
+		"nothing happened":                         {func(*pacing, *Schedule) {}, -1},
+		"few changes":                              {func(p *pacing, _ *Schedule) { p.mutations, p.since = 99, at(11*s) }, -1},
+		"many changes, after the rest":             {func(p *pacing, _ *Schedule) { p.mutations, p.since = 100, at(11*s) }, 30 * s},
+		"many changes, long after the rest":        {func(p *pacing, _ *Schedule) { p.mutations, p.since = 100, at(50*s) }, 51 * s},
+		"changes do not count":                     {func(p *pacing, c *Schedule) { p.mutations, c.MutationThreshold = 1000, 0 }, -1},
+		"a deletion, after the rest":               {func(p *pacing, _ *Schedule) { p.deletions, p.since = 1, at(11*s) }, 30 * s},
+		"as many deletions as bring one on, now":   {func(p *pacing, c *Schedule) { p.deletions, p.since, c.DeletionThreshold = 5, at(11*s), 5 }, 12 * s},
+		"fewer of them":                            {func(p *pacing, c *Schedule) { p.deletions, p.since, c.DeletionThreshold = 4, at(11*s), 5 }, 30 * s},
+		"somebody waits":                           {func(p *pacing, _ *Schedule) { p.wanted = at(11 * s) }, 12 * s},
+		"somebody waits before the first":          {func(p *pacing, _ *Schedule) { p.ended, p.wanted = time.Time{}, at(0) }, s},
+		"after a failure":                          {func(p *pacing, _ *Schedule) { p.failures = 1 }, 11 * s},
+		"after three":                              {func(p *pacing, _ *Schedule) { p.failures = 3 }, 14 * s},
+		"after very many":                          {func(p *pacing, _ *Schedule) { p.failures = 1000 }, 10*s + 5*time.Minute},
+		"somebody waits though failures need time": {func(p *pacing, _ *Schedule) { p.failures, p.wanted = 9, at(11*s) }, 12 * s},
 	} {
 		p, cfg := ran, cfg
 		c.p(&p, &cfg)
@@ -60,13 +60,13 @@ func TestHowLongToRest(t *testing.T) {
 		{0.02, 0, 100 * ms, 900 * ms}, {0.02, 10 * ms, 100 * ms, 900 * ms},
 	} {
 		var p pacing
-		p.end(time.Unix(1, 0), &cleatapi.GCRun{PausedNs: int64(c.paused), MarkNs: int64(c.mark)}, false, GCConfig{PauseThreshold: c.threshold})
+		p.end(time.Unix(1, 0), &cleatapi.GCRun{PausedNs: int64(c.paused), MarkNs: int64(c.mark)}, false, Schedule{PauseThreshold: c.threshold})
 		if diff := p.rest - c.want; diff > ms || diff < -ms {
 			t.Errorf("%+v: rest %v", c, p.rest)
 		}
 	}
 	var p pacing
-	cfg := GCConfig{PauseThreshold: 0.5}
+	cfg := Schedule{PauseThreshold: 0.5}
 	p.end(time.Unix(1, 0), &cleatapi.GCRun{PausedNs: int64(8 * ms)}, false, cfg)
 	p.end(time.Unix(2, 0), &cleatapi.GCRun{}, true, cfg)
 	p.end(time.Unix(3, 0), &cleatapi.GCRun{}, true, cfg)
@@ -79,19 +79,19 @@ func TestHowLongToRest(t *testing.T) {
 	}
 }
 
-// collecting is a collector whose work waits to be let go on, and answers what it is told.
+// collecting is a scheduler whose work waits to be let go on, and answers what it is told.
 type collecting struct {
-	*collector
+	*scheduler
 	began chan struct{}
 	end   chan error
 	stop  func()
 }
 
-func startCollector(t *testing.T, cfg GCConfig) *collecting {
+func startCollector(t *testing.T, cfg Schedule) *collecting {
 	t.Helper()
 	c := &collecting{began: make(chan struct{}), end: make(chan error)}
 	runs := int64(0)
-	c.collector = newCollector(cfg, slog.New(slog.DiscardHandler), func(ctx context.Context) (*cleatapi.CollectResponse, error) {
+	c.scheduler = newScheduler(cfg, slog.New(slog.DiscardHandler), func(ctx context.Context) (*cleatapi.CollectResponse, error) {
 		select {
 		case c.began <- struct{}{}:
 		case <-ctx.Done():
@@ -121,7 +121,7 @@ type answer struct {
 	err   error
 }
 
-// ask waits for a collection beside the test. It returns once the collector knows.
+// ask waits for a collection beside the test. It returns once the scheduler knows.
 func (c *collecting) ask(t *testing.T, ctx context.Context, waiting int) <-chan answer {
 	t.Helper()
 	out := make(chan answer, 1)
@@ -147,7 +147,7 @@ func (c *collecting) ask(t *testing.T, ctx context.Context, waiting int) <-chan 
 }
 
 func TestCallersShareTheNextCollection(t *testing.T) {
-	c := startCollector(t, GCConfig{})
+	c := startCollector(t, Schedule{})
 	<-c.began // the first, after the start
 	one, two := c.ask(t, t.Context(), 1), c.ask(t, t.Context(), 2)
 	select {
@@ -176,7 +176,7 @@ func TestCallersShareTheNextCollection(t *testing.T) {
 }
 
 func TestFailedCollections(t *testing.T) {
-	c := startCollector(t, GCConfig{})
+	c := startCollector(t, Schedule{})
 	<-c.began
 	c.end <- nil
 	one := c.ask(t, t.Context(), 0)
@@ -194,7 +194,7 @@ func TestFailedCollections(t *testing.T) {
 }
 
 func TestWhoWaitsWhenTheCollectorEnds(t *testing.T) {
-	c := startCollector(t, GCConfig{})
+	c := startCollector(t, Schedule{})
 	<-c.began
 	ctx, cancel := context.WithCancel(t.Context())
 	gone := c.ask(t, ctx, 1)

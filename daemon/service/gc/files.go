@@ -1,4 +1,4 @@
-package service
+package gc
 
 import (
 	"context"
@@ -21,13 +21,13 @@ import (
 // removeFiles removes what is behind deleted records: the directories of snapshots, and blobs that
 // no namespace sees any more. It goes on after failures, but not when ctx has ended: then the files
 // are left to the next start.
-func (s *Service) removeFiles(ctx context.Context, removed []metadata.Removed, out *tally) error {
+func (c *Collector) removeFiles(ctx context.Context, removed []metadata.Removed, out *tally) error {
 	var errs error
 	for _, r := range removed {
 		bytes := int64(0)
 		if ctx.Err() == nil {
 			var err error
-			bytes, err = s.removeFile(ctx, r)
+			bytes, err = c.removeFile(ctx, r)
 			errs = errors.Join(errs, err)
 		}
 		out.add(freed(r, bytes))
@@ -36,12 +36,12 @@ func (s *Service) removeFiles(ctx context.Context, removed []metadata.Removed, o
 }
 
 // removeFile removes what is behind one record and returns how much that was.
-func (s *Service) removeFile(ctx context.Context, r metadata.Removed) (int64, error) {
+func (c *Collector) removeFile(ctx context.Context, r metadata.Removed) (int64, error) {
 	switch r.Kind {
 	case metadata.KindSnapshot:
-		return s.removeCollected(ctx, r)
+		return c.removeCollected(ctx, r)
 	case metadata.KindContent:
-		gone, err := s.blobs.DeleteUnrecorded(ctx, digest.Digest(r.Name))
+		gone, err := c.Blobs.DeleteUnrecorded(ctx, digest.Digest(r.Name))
 		if !gone {
 			return 0, err
 		}
@@ -52,8 +52,8 @@ func (s *Service) removeFile(ctx context.Context, r metadata.Removed) (int64, er
 }
 
 // removeCollected removes the directory of a snapshot whose record is gone.
-func (s *Service) removeCollected(ctx context.Context, r metadata.Removed) (int64, error) {
-	d, err := s.Snapshots.Driver(r.Set)
+func (c *Collector) removeCollected(ctx context.Context, r metadata.Removed) (int64, error) {
+	d, err := c.Snapshots.Driver(r.Set)
 	if err != nil {
 		return 0, nil //nolint:nilerr // its directory is cleaned up where the driver works again
 	}
@@ -73,30 +73,30 @@ func (s *Service) removeCollected(ctx context.Context, r metadata.Removed) (int6
 
 // removeUnrecorded removes what crashes have left on disk between a step there and the record of
 // it: blobs and directories without a record.
-func (s *Service) removeUnrecorded(ctx context.Context, out *tally) error {
+func (c *Collector) removeUnrecorded(ctx context.Context, out *tally) error {
 	var orphans []content.Info
-	err := s.Content.Walk(ctx, func(i content.Info) error {
-		n, err := s.blobs.Users(ctx, i.Digest)
+	err := c.Content.Walk(ctx, func(i content.Info) error {
+		n, err := c.Blobs.Users(ctx, i.Digest)
 		if err == nil && n == 0 {
 			orphans = append(orphans, i)
 		}
 		return err
 	})
 	for _, o := range orphans {
-		gone, rerr := s.blobs.DeleteUnrecorded(ctx, o.Digest)
+		gone, rerr := c.Blobs.DeleteUnrecorded(ctx, o.Digest)
 		err = errors.Join(err, rerr)
 		if gone {
 			out.add(&cleatapi.Freed{Kind: "file", Name: o.Digest.String(), Bytes: o.Size})
 		}
 	}
-	for name, d := range s.Snapshotters {
-		err = errors.Join(err, s.removeUnrecordedSnapshots(ctx, name, d, out))
+	for name, d := range c.Snapshots.Drivers {
+		err = errors.Join(err, c.removeUnrecordedSnapshots(ctx, name, d, out))
 	}
 	return err
 }
 
-func (s *Service) removeUnrecordedSnapshots(ctx context.Context, name string, d snapshot.Driver, out *tally) error {
-	live, err := s.DB.LiveSnapshots(ctx, name)
+func (c *Collector) removeUnrecordedSnapshots(ctx context.Context, name string, d snapshot.Driver, out *tally) error {
+	live, err := c.DB.LiveSnapshots(ctx, name)
 	if err != nil {
 		return err
 	}
@@ -114,8 +114,8 @@ const kindIngest = "ingest"
 const ingestExpiry = 24 * time.Hour
 
 // expireIngests drops ingests that were left alone for long.
-func (s *Service) expireIngests(ctx context.Context, now time.Time, out *tally) error {
-	list, err := s.Content.ListStatuses(ctx, "")
+func (c *Collector) expireIngests(ctx context.Context, now time.Time, out *tally) error {
+	list, err := c.Content.ListStatuses(ctx, "")
 	if err != nil {
 		return err
 	}
@@ -131,7 +131,7 @@ func (s *Service) expireIngests(ctx context.Context, now time.Time, out *tally) 
 			continue
 		}
 		if leased[ns] == nil {
-			err := s.DB.View(ctx, func(tx *metadata.Tx) (err error) {
+			err := c.DB.View(ctx, func(tx *metadata.Tx) (err error) {
 				leased[ns], err = tx.Leased(ns, metadata.ResourceIngests)
 				return err
 			})
@@ -142,7 +142,7 @@ func (s *Service) expireIngests(ctx context.Context, now time.Time, out *tally) 
 		if leased[ns][ref] {
 			continue
 		}
-		err := s.Content.Abort(ctx, st.Ref)
+		err := c.Content.Abort(ctx, st.Ref)
 		if errors.Is(err, errdefs.ErrUnavailable) || errors.Is(err, errdefs.ErrNotFound) {
 			continue // it has a writer, or ended by itself
 		}

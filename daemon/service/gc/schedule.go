@@ -1,4 +1,4 @@
-package service
+package gc
 
 import (
 	"context"
@@ -14,9 +14,9 @@ import (
 	"github.com/cleatproject/cleat/proto/types"
 )
 
-// GCConfig says when garbage is collected by itself. Each field has the meaning that containerd
+// Schedule says when garbage is collected by itself. Each field has the meaning that containerd
 // publishes for the name; the zero value collects after each deletion, as often as it can.
-type GCConfig struct {
+type Schedule struct {
 	// PauseThreshold bounds the share of time for which writers may be kept waiting, by the average
 	// of what collections took of it; at most 0.5. 0 is no bound.
 	PauseThreshold float64
@@ -32,9 +32,9 @@ type GCConfig struct {
 	StartupDelay time.Duration
 }
 
-// DefaultGC is the published default.
-func DefaultGC() GCConfig {
-	return GCConfig{PauseThreshold: 0.02, MutationThreshold: 100, StartupDelay: 100 * time.Millisecond}
+// DefaultSchedule is the published default.
+func DefaultSchedule() Schedule {
+	return Schedule{PauseThreshold: 0.02, MutationThreshold: 100, StartupDelay: 100 * time.Millisecond}
 }
 
 const (
@@ -60,7 +60,7 @@ type pacing struct {
 }
 
 // due returns when the next collection is to begin, or false while nothing brings one on.
-func (p *pacing) due(cfg GCConfig) (time.Time, bool) {
+func (p *pacing) due(cfg Schedule) (time.Time, bool) {
 	first := p.started.Add(cfg.StartupDelay)
 	switch {
 	case !p.wanted.IsZero():
@@ -88,7 +88,7 @@ func (p *pacing) begin() {
 }
 
 // end is called when it has ended.
-func (p *pacing) end(now time.Time, run *cleatapi.GCRun, failed bool, cfg GCConfig) {
+func (p *pacing) end(now time.Time, run *cleatapi.GCRun, failed bool, cfg Schedule) {
 	p.ended = now
 	if failed {
 		p.failures++
@@ -112,9 +112,9 @@ type collected struct {
 	err  error
 }
 
-// collector runs collections, one at a time, when they are due.
-type collector struct {
-	cfg  GCConfig
+// scheduler runs collections, one at a time, when they are due.
+type scheduler struct {
+	cfg  Schedule
 	log  *slog.Logger
 	work func(ctx context.Context) (*cleatapi.CollectResponse, error)
 	wake chan struct{} // holds one
@@ -126,12 +126,12 @@ type collector struct {
 	closed  bool
 }
 
-func newCollector(cfg GCConfig, log *slog.Logger, work func(ctx context.Context) (*cleatapi.CollectResponse, error)) *collector {
-	return &collector{cfg: cfg, log: log, work: work, wake: make(chan struct{}, 1), pacing: pacing{started: time.Now()}}
+func newScheduler(cfg Schedule, log *slog.Logger, work func(ctx context.Context) (*cleatapi.CollectResponse, error)) *scheduler {
+	return &scheduler{cfg: cfg, log: log, work: work, wake: make(chan struct{}, 1), pacing: pacing{started: time.Now()}}
 }
 
 // note counts what was changed. It returns at once.
-func (c *collector) note(ch metadata.Changes) {
+func (c *scheduler) note(ch metadata.Changes) {
 	c.mu.Lock()
 	if c.pacing.since.IsZero() {
 		c.pacing.since = time.Now()
@@ -142,7 +142,7 @@ func (c *collector) note(ch metadata.Changes) {
 	c.poke()
 }
 
-func (c *collector) poke() {
+func (c *scheduler) poke() {
 	select {
 	case c.wake <- struct{}{}:
 	default: // it is awake already
@@ -151,7 +151,7 @@ func (c *collector) poke() {
 
 // now waits for a collection that begins after this call, and shares it with others who wait. The
 // collection goes on where ctx ends.
-func (c *collector) now(ctx context.Context) (*cleatapi.CollectResponse, error) {
+func (c *scheduler) now(ctx context.Context) (*cleatapi.CollectResponse, error) {
 	done := make(chan collected, 1)
 	c.mu.Lock()
 	if c.closed {
@@ -177,7 +177,7 @@ func errStopping() error {
 }
 
 // loop runs collections until ctx ends; its caller waits for it.
-func (c *collector) loop(ctx context.Context) {
+func (c *scheduler) loop(ctx context.Context) {
 	defer c.close()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -203,7 +203,7 @@ func (c *collector) loop(ctx context.Context) {
 }
 
 // once runs one collection.
-func (c *collector) once(ctx context.Context) {
+func (c *scheduler) once(ctx context.Context) {
 	c.mu.Lock()
 	waiting := c.waiting
 	c.waiting = nil
@@ -244,7 +244,7 @@ func (c *collector) once(ctx context.Context) {
 }
 
 // close turns those away who wait.
-func (c *collector) close() {
+func (c *scheduler) close() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.closed = true
@@ -255,7 +255,7 @@ func (c *collector) close() {
 }
 
 // statistics returns what was done so far.
-func (c *collector) statistics() *cleatapi.GCStatsResponse {
+func (c *scheduler) statistics() *cleatapi.GCStatsResponse {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	s := c.stats
