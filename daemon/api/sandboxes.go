@@ -14,7 +14,7 @@ import (
 )
 
 // sandboxes is the Store of containerd.services.sandbox.v1: records of sandboxes. Running them is
-// the Controller's, see sandboxcontroller.go.
+// the Controller's, see sandbox_controller.go.
 type sandboxes struct {
 	svc *service.Service
 	api.UnsafeStoreServer

@@ -35,7 +35,7 @@ func checkSandboxer(name string) error {
 	return nil
 }
 
-// LaunchSandbox is called by daemon/api/sandboxcontroller.go and starts the shim of a sandbox, by
+// LaunchSandbox is called by daemon/api/sandbox_controller.go and starts the shim of a sandbox, by
 // runtime/sandbox.go. v is the sandbox as the client describes it with the call; where that has no
 // id, the recorded one is taken. o lacks what stands in the record.
 func (s *Service) LaunchSandbox(ctx context.Context, namespace, controller string, v metadata.Sandbox, o runtime.SandboxOptions) error {

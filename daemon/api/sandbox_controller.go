@@ -17,7 +17,7 @@ import (
 )
 
 // sandboxController is the Controller of containerd.services.sandbox.v1. What changes something goes
-// to daemon/service/sandboxrun.go, the rest to the runtime's sandbox.
+// to daemon/service/sandbox_run.go, the rest to the runtime's sandbox.
 type sandboxController struct {
 	svc *service.Service
 	api.UnsafeControllerServer
