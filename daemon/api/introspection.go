@@ -70,7 +70,7 @@ func (s introspection) Server(context.Context, *emptypb.Empty) (*api.ServerRespo
 	return resp, nil
 }
 
-// PluginInfo describes one plugin. The runtime's tells more of the shim that the options, a
+// PluginInfo describes one plugin. The runtime's describes the shim that the options, a
 // containerd.types.RuntimeRequest, name.
 func (s introspection) PluginInfo(ctx context.Context, req *api.PluginInfoRequest) (*api.PluginInfoResponse, error) {
 	for _, p := range plugins(s.id) {

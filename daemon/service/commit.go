@@ -32,7 +32,7 @@ type commitPlan struct {
 }
 
 // CommitImage is called by daemon/api/native/images.go: an image of what a container changed. Its snapshot is
-// compared to the one below it (image/diff.go), while its processes stand still, and the layer put upon
+// compared to the one below it (image/diff.go), while its processes are frozen, and the layer put on top of
 // those of its image (image/commit.go), which are shared. What a failed one made is removed.
 func (s *Service) CommitImage(ctx context.Context, namespace string, req *cleatapi.CommitRequest) (_ *cleatapi.Image, err error) {
 	p, err := planCommit(req)
@@ -73,7 +73,7 @@ func (s *Service) CommitImage(ctx context.Context, namespace string, req *cleata
 	return out, nil
 }
 
-// planCommit checks all that can be told from the request alone.
+// planCommit checks the request itself.
 func planCommit(req *cleatapi.CommitRequest) (*commitPlan, error) {
 	name, err := newName(req.Image)
 	if err != nil {

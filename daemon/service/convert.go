@@ -44,7 +44,7 @@ func (s *Service) ConvertImage(ctx context.Context, namespace string, req *cleat
 	})
 }
 
-// planConvert checks all that can be told from the request alone.
+// planConvert checks the request itself.
 func (s *Service) planConvert(req *cleatapi.ConvertRequest) (opts image.ConvertOptions, err error) {
 	opts = image.ConvertOptions{
 		Level: int(req.CompressionLevel), All: req.AllPlatforms, Parallel: int(min(req.MaxConcurrent, 1<<10)),

@@ -52,11 +52,11 @@ type DiffRequest struct {
 	owners *snapshots.Owners
 	// Latest, where it is set, takes the place of later times.
 	Latest time.Time
-	// live says that the right side is written to meanwhile, and nobody minds.
+	// live says that the right side may be written to concurrently.
 	live bool
 }
 
-// compressionOf tells how the layers of a media type are compressed.
+// compressionOf returns the compression of the layers of a media type.
 func compressionOf(mediaType string) (archive.Compression, error) {
 	if !image.IsLayer(mediaType) {
 		return "", fmt.Errorf("diff: media type %q is not that of a layer: %w", mediaType, errdefs.ErrNotImplemented)

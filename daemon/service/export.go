@@ -21,10 +21,10 @@ import (
 const exportBuffer = 256 << 10
 
 // ExportImages writes images as an archive. What was written before an error is of no use, and the
-// client's to remove. It ends with ctx, also while nobody reads a FIFO. Called by
+// client's to remove. It ends with ctx, also while a FIFO has no reader. Called by
 // daemon/api/transfer/service.go.
 func (s *Service) ExportImages(ctx context.Context, namespace string, from Store, to Archive, watch Watcher) (err error) {
-	hold := s.DB.Hold(namespace) // what it reads is not removed meanwhile
+	hold := s.DB.Hold(namespace) // what it reads is not removed concurrently
 	defer hold.Release()
 	found, err := s.lookup(ctx, namespace, &from)
 	if err != nil {

@@ -37,7 +37,7 @@ func (s *Service) finish(ctx context.Context, namespace, id string) error {
 	defer unlock()
 	c, err := s.Container(ctx, namespace, id)
 	if errors.Is(err, errdefs.ErrNotFound) {
-		return nil // removed by a client meanwhile
+		return nil // removed by a client concurrently
 	}
 	if err != nil {
 		return err
@@ -136,14 +136,14 @@ func (s *Service) resumeContainer(ctx context.Context, namespace, id string) err
 	case r.AutoRemove:
 		return s.removeLocked(ctx, namespace, c, true)
 	}
-	// Its bundle went with a reboot: nobody knows how it ended.
+	// Its bundle was lost in a reboot, and how it ended is not known.
 	return s.recordExit(ctx, namespace, c, r, &runExit{Status: UnknownExit, At: time.Now().UTC()})
 }
 
-// UnknownExit is the published status for an end that nobody saw.
+// UnknownExit is the published status for an end that was not observed.
 const UnknownExit = 255
 
-// Ran tells whether a container is on record as one that Run made and whose end is not known: its
+// Ran reports whether a container is on record as one that Run made and whose end is not known: its
 // task, should the bundle say otherwise, was committed. Without a database nothing is known of any,
 // and none is to be taken for half made.
 func (s *Service) Ran(namespace, id string) bool {
@@ -192,7 +192,7 @@ func (s *Service) Tidy(ctx context.Context) error {
 	return errors.Join(s.CleanLogs(ctx), s.cleanUnpacks(ctx), s.blobs.CleanImports(ctx), s.cleanMounts(ctx))
 }
 
-// Begin takes up what an earlier daemon left, beside serving: containers made by Run, and
+// Begin resumes what an earlier daemon left, in the background: containers made by Run, and
 // directories of snapshots that have no record. From here on garbage is collected.
 func (s *Service) Begin() {
 	s.wg.Go(func() { s.GC.Run(s.ctx) })

@@ -14,7 +14,7 @@ import (
 )
 
 // labelFrozen marks a container that a request froze for a while. One that is found at start was left
-// frozen by a daemon that died, and nobody else will let it go.
+// frozen by a daemon that died, and nothing else will thaw it.
 const labelFrozen = "cleat.io/frozen"
 
 // freeze stops the processes of a container, where they run, and pushes what lets them go on. One that is
@@ -43,7 +43,7 @@ func (s *Service) freeze(ctx context.Context, u *undo.Stack, namespace, id strin
 		}
 		return s.markFrozen(ctx, namespace, id, "")
 	})
-	// Whoever leaves now must not leave it half frozen.
+	// The end of ctx must not leave it half frozen.
 	err = t.Pause(context.WithoutCancel(ctx))
 	if ended(t) {
 		return nil

@@ -156,7 +156,7 @@ func (s *Service) labelOldImages(ctx context.Context) error {
 	return nil
 }
 
-// isBare tells whether an index or manifest refers to nothing, or refers to one that does, or to a
+// isBare reports whether an index or manifest refers to nothing, or refers to one that does, or to a
 // configuration that refers to no snapshot. What is not here is not bare.
 func isBare(c metadata.Content, d digest.Digest, depth int) (bool, error) {
 	blob, err := c.Get(d)

@@ -12,7 +12,7 @@ import (
 	"github.com/cleatproject/cleat/proto/cleatapi"
 )
 
-// Why tells what keeps the objects of a namespace that bear a name: an image, a blob, or a snapshot
+// Why returns what keeps the objects of a namespace that have a name: an image, a blob, or a snapshot
 // of any snapshotter; of several kinds, each.
 func (s *Service) Why(ctx context.Context, namespace, name string) ([]*cleatapi.Kept, error) {
 	objects, err := s.named(ctx, namespace, name)

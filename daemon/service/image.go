@@ -99,7 +99,7 @@ func (s *Service) unpack(
 	if _, err := s.Snapshots.Driver(snapshotter); err != nil {
 		return image.Unpacked{}, err
 	}
-	// Whoever wants the same waits and finds it done.
+	// Concurrent requests for the same wait and find it done.
 	unlock, err := s.locks.Lock(ctx, "unpack\x00"+namespace+"\x00"+snapshotter+"\x00"+target.Digest.String())
 	if err != nil {
 		return image.Unpacked{}, err
@@ -161,7 +161,7 @@ func (s *Service) recordImage(ctx context.Context, namespace string, img image.I
 	return s.describe(ctx, namespace, recorded[0])
 }
 
-// saveImages names what a transfer brought, and tells who watches it.
+// saveImages names what a transfer brought, and reports it to the watcher.
 func (s *Service) saveImages(ctx context.Context, namespace string, list []image.Imported, labels map[string]string, omit omission, watch Watcher) error {
 	recorded, err := s.recordImages(ctx, namespace, list, labels, omit)
 	if err != nil {
@@ -225,7 +225,7 @@ func (s *Service) recordImages(ctx context.Context, namespace string, list []ima
 	return recorded, nil
 }
 
-// announceImage tells that a name was recorded, new or again.
+// announceImage announces that a name was recorded, new or again.
 func announceImage(tx *metadata.Tx, namespace string, img metadata.Image, created bool) error {
 	if created {
 		return announce.Add(tx, namespace, "/images/create", &apievents.ImageCreate{Name: img.Name, Labels: img.Labels})

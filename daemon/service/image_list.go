@@ -17,7 +17,7 @@ import (
 	"github.com/cleatproject/cleat/proto/types"
 )
 
-// ListImages tells of the images of a namespace.
+// ListImages returns the images of a namespace.
 func (s *Service) ListImages(ctx context.Context, namespace string, filter []string) ([]*cleatapi.Image, error) {
 	var list []metadata.Image
 	err := s.DB.View(ctx, func(tx *metadata.Tx) (err error) {

@@ -72,7 +72,7 @@ func (s *Service) MountImage(ctx context.Context, namespace string, req *cleatap
 		rec.Kind = snapshot.KindActive
 	}
 	mounts, err := s.Snapshots.Prepare(ctx, namespace, snapshotter, rec)
-	if err == nil && ctx.Err() != nil { // nobody is there to mount it
+	if err == nil && ctx.Err() != nil { // the client has left
 		err = errors.Join(ctx.Err(), s.Snapshots.Remove(context.WithoutCancel(ctx), namespace, snapshotter, rec.Key))
 	}
 	if err != nil {
@@ -130,7 +130,7 @@ func (s *Service) imageMounts(ctx context.Context, namespace string) (out []moun
 	return out, err
 }
 
-// ImageMounts tells of the snapshots that MountImage made.
+// ImageMounts lists the snapshots that MountImage made.
 func (s *Service) ImageMounts(ctx context.Context, namespace string) ([]*cleatapi.ImageMount, error) {
 	list, err := s.imageMounts(ctx, namespace)
 	if err != nil {

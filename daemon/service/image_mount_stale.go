@@ -17,7 +17,7 @@ import (
 // mountGrace is how long a client may take from the daemon's answer to its mount.
 const mountGrace = time.Minute
 
-// bootID names this start of the machine; "" where the kernel does not tell.
+// bootID names this start of the machine; "" if the kernel does not report it.
 func bootID() string {
 	data, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
 	if err != nil {
@@ -52,7 +52,7 @@ func StaleMount(rec metadata.Snapshot, now time.Time) string {
 // MountTarget is the directory that a snapshot was made to be mounted on; "" for other snapshots.
 func MountTarget(rec metadata.Snapshot) string { return rec.Labels[labelMount] }
 
-// mountNamespaceLives tells whether a process is in a mount namespace. What cannot be read is taken for one.
+// mountNamespaceLives reports whether a process is in a mount namespace. A process that cannot be read counts.
 func mountNamespaceLives(proc, ns string) bool {
 	links, err := filepath.Glob(proc + "/[0-9]*/ns/mnt")
 	if err != nil || len(links) == 0 {

@@ -22,7 +22,7 @@ type footprint struct {
 	snapshots map[string]map[string]int64 // by snapshotter
 }
 
-// ImageUsage tells what images, all of the namespace where none is named, take on disk, and how much of it
+// ImageUsage returns what images, all of the namespace if none is named, take on disk, and how much of it
 // others share.
 func (s *Service) ImageUsage(ctx context.Context, namespace string, refs []string) ([]*cleatapi.ImageUsage, error) {
 	var all []metadata.Image

@@ -153,7 +153,7 @@ func foundBelow(ctx context.Context, blobs *blobs.View, target ocispec.Descripto
 	})
 }
 
-// settling finishes each commit that has begun, whoever cancels meanwhile: half of one is a blob in
+// settling finishes each commit that has begun even if ctx ends: half of one is a blob in
 // the store that no record names, and that nothing would remove.
 type settling struct{ ingester }
 

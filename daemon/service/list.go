@@ -22,7 +22,7 @@ func StatusWord(i runtime.Info) string {
 	return strings.ToLower(i.Status.String())
 }
 
-// List tells of containers and their tasks, from records and from what the runtime knows; no shim
+// List returns containers and their tasks, from records and from what the runtime knows; no shim
 // is asked. Filters are as metadata takes them, and "status".
 func (s *Service) List(ctx context.Context, namespace string, all bool, filter []string) ([]*cleatapi.Container, error) {
 	match, err := filters.ParseAll(filter...)

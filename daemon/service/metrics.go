@@ -20,7 +20,7 @@ type Metric struct {
 	Stats *types.Any
 }
 
-// metricsLimit is how long a shim may take to tell of its container. It reads a few files: one that
+// metricsLimit bounds the time in which a shim reports on its container. It reads a few files: one that
 // takes longer is stuck.
 const metricsLimit = time.Second
 

@@ -138,7 +138,7 @@ func (s *Service) releaseMount(ctx context.Context, a activation.Activation) err
 	return undo.Ignore(s.Config.Mounts.Deactivate(ctx, a.Namespace, a.Name), errdefs.ErrNotFound)
 }
 
-// mountWanted tells whether something that an activation is for is there, or it is for nothing.
+// mountWanted reports whether an object that an activation is for exists, or it is for none.
 func (s *Service) mountWanted(ctx context.Context, a activation.Activation) (wanted bool, err error) {
 	refers := a.Lease != ""
 	err = s.DB.View(ctx, func(tx *metadata.Tx) error {

@@ -12,10 +12,10 @@ import (
 	"github.com/cleatproject/cleat/proto/cleatapi"
 )
 
-// progressEvery is how often a client is told how far a transfer is.
+// progressEvery is the interval between reports of progress to a client.
 const progressEvery = 200 * time.Millisecond
 
-// progress gathers how far the parts of an image that is converted have come, and tells a client of what changed.
+// progress gathers the progress of the parts of an image that is converted, and reports changes to a client.
 type progress struct {
 	mu      sync.Mutex
 	items   map[digest.Digest]*cleatapi.TransferItem
@@ -58,7 +58,7 @@ func (p *progress) take() []*cleatapi.TransferItem {
 	return out
 }
 
-// transferring runs do and tells the client how far it is: send is called with what changed, now and
+// transferring runs do and reports its progress to the client: send is called with what changed, now and
 // then, and never by two at the same time. A client that is gone ends do.
 func transferring(ctx context.Context, send func(*cleatapi.TransferProgress) error, do func(context.Context, *progress) (*cleatapi.Image, error)) error {
 	ctx, cancel := context.WithCancelCause(ctx)

@@ -139,7 +139,7 @@ func (s *Service) endPull(ctx context.Context, p *pull, lease string, failure er
 	return err
 }
 
-// interrupted tells of an error that says nothing against the image: the same pull may succeed.
+// interrupted reports whether an error is not the image's: the same pull may succeed.
 func interrupted(err error) bool {
 	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, errdefs.ErrUnavailable)
 }

@@ -61,7 +61,7 @@ func (s *Service) leasePull(ctx context.Context, namespace, ref string) (id stri
 	err = s.DB.Update(ctx, func(tx *metadata.Tx) error {
 		s.pulls.set(id, false) // of a transaction that was begun anew
 		if id, err = createPullLease(tx.Leases(namespace), ref, pullLease); err == nil {
-			s.pulls.set(id, true) // before anybody sees it
+			s.pulls.set(id, true) // before it is visible
 		}
 		return err
 	})
@@ -71,7 +71,7 @@ func (s *Service) leasePull(ctx context.Context, namespace, ref string) (id stri
 	return id, err
 }
 
-// endLease takes the lease of a pull away, whoever has left meanwhile. With it, when the image is there,
+// endLease deletes the lease of a pull, even if ctx has ended. With it, when the image is there,
 // go those that broken pulls of the same reference left behind. Of one that was broken off itself, a lease
 // stays for a while, with what theirs held.
 func (s *Service) endLease(ctx context.Context, namespace, lease, ref string, failure error) error {

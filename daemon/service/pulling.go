@@ -38,7 +38,7 @@ func (p *pulling) Writer(ctx context.Context, ref string, opts content.WriterOpt
 	}
 	p.hold.Content(opts.Expected.String())
 	w, err := p.View.Writer(ctx, ref, opts)
-	if errdefs.IsFailedPrecondition(err) { // somebody began it for another size
+	if errdefs.IsFailedPrecondition(err) { // another pull began it for another size
 		if err = undo.Ignore(p.Abort(ctx, ref), errdefs.ErrNotFound); err == nil {
 			w, err = p.View.Writer(ctx, ref, opts)
 		}
@@ -57,7 +57,7 @@ type pullWriter struct {
 	unlock  func()
 }
 
-// Commit implements image.BlobWriter. One that has begun is finished, whoever cancels meanwhile: half of
+// Commit implements image.BlobWriter. A commit that has begun is finished even if ctx ends: half of
 // it is a blob in the store that no record names.
 func (w *pullWriter) Commit(ctx context.Context, size int64, expected digest.Digest) error {
 	if err := ctx.Err(); err != nil {

@@ -100,7 +100,7 @@ func (p *push) run(ctx context.Context, watch Watcher) error {
 		return err
 	}
 	defer repo.Close()
-	// What it reads is not removed meanwhile.
+	// What it reads is not removed concurrently.
 	hold := p.s.DB.Hold(p.namespace)
 	defer hold.Release()
 	hold.Content(p.img.Target.Digest.String())

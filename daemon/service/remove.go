@@ -47,7 +47,7 @@ func (s *Service) Remove(ctx context.Context, namespace, id string, force bool, 
 	return s.removeLocked(ctx, namespace, c, force)
 }
 
-// removeStray removes a task whose container is not on record any more, which nobody else can name. Where
+// removeStray removes a task without a record of its container, which no other request can name. Where
 // there is none either it returns missing.
 func (s *Service) removeStray(ctx context.Context, namespace, id string, missing error) error {
 	t, err := s.Runtime.Get(namespace, id)
@@ -91,7 +91,7 @@ func (s *Service) removeTask(ctx context.Context, t *runtime.Task, force bool) e
 	return undo.Ignore(s.DeleteStopped(ctx, t), errdefs.ErrNotFound)
 }
 
-// DeleteStopped deletes a stopped task; its exit stays known for those who are about to ask.
+// DeleteStopped deletes a stopped task; its exit remains known to clients that wait for it.
 func (s *Service) DeleteStopped(ctx context.Context, t *runtime.Task) error {
 	s.exits.put(t.Namespace()+"/"+t.ID(), t.Info().Exit)
 	_, err := s.deleteTaskLocked(ctx, t)

@@ -11,7 +11,7 @@ import (
 // recordName is the extension of a container under which its runRecord is kept, and its type.
 const recordName = "cleat.v1.RunRecord"
 
-// runRecord is what a container that was made by Run has beside the published fields, as JSON in
+// runRecord holds what a container that was made by Run has besides the published fields, as JSON in
 // an extension.
 type runRecord struct {
 	// Token is the mark of the call that made the container.

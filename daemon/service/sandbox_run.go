@@ -78,7 +78,7 @@ func (s *Service) LaunchSandbox(ctx context.Context, namespace, controller strin
 	return err
 }
 
-// StartSandbox makes a launched sandbox ready and tells of it.
+// StartSandbox makes a launched sandbox ready and announces that.
 func (s *Service) StartSandbox(ctx context.Context, namespace, controller, id string) (*sandbox.StartSandboxResponse, *runtime.Sandbox, error) {
 	b, err := s.SandboxOf(namespace, controller, id)
 	if err != nil {
@@ -93,7 +93,7 @@ func (s *Service) StartSandbox(ctx context.Context, namespace, controller, id st
 	})
 }
 
-// StopSandbox ends a sandbox and tells of it. Idempotent.
+// StopSandbox ends a sandbox and announces that. Idempotent.
 func (s *Service) StopSandbox(ctx context.Context, namespace, controller, id string, timeout time.Duration) error {
 	b, err := s.SandboxOf(namespace, controller, id)
 	if err != nil {
@@ -151,7 +151,7 @@ func (s *Service) ShutdownSandbox(ctx context.Context, namespace, controller, id
 	return b.Shutdown(ctx)
 }
 
-// joinSandbox tells which shim is to hold a task of a sandbox's container; none for a shim of its own.
+// joinSandbox returns the shim that is to hold a task of a sandbox's container; none for a shim of its own.
 func (s *Service) joinSandbox(namespace, id string) (*runtime.Join, error) {
 	b, err := s.Runtime.Sandbox(namespace, id)
 	if err != nil {

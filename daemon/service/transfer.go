@@ -18,15 +18,15 @@ import (
 
 // Watcher follows a transfer. Its methods may be called by several at the same time, and do not wait.
 type Watcher interface {
-	// Event tells what is being done: about a name, or about the whole with "".
+	// Event reports what is being done: for a name, or for the whole with "".
 	Event(event, name string)
 	// Named reports what is done to the image of a name, and that its parts are those of desc.
 	Named(event, name string, desc ocispec.Descriptor)
-	// Found tells of a part, and what names it, before anything else is told about the part.
+	// Found reports a part, and what refers to it, before anything else is reported of the part.
 	Found(desc, parent ocispec.Descriptor)
-	// Part tells how far a part has come, in bytes.
+	// Part reports the progress of a part, in bytes.
 	Part(desc ocispec.Descriptor, state image.State, done int64)
-	// Pushed tells at its end what a registry has then, and under which name.
+	// Pushed reports at the end of a push what the registry has, and under which name.
 	Pushed(name string, desc ocispec.Descriptor)
 }
 

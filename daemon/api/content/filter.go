@@ -12,7 +12,7 @@ import (
 )
 
 // statusFilter takes the expressions by which ingests are listed; one that matches is enough, none
-// matches all. The API's text calls them regular expressions upon the ref, its clients also send
+// matches all. The API's text calls them regular expressions on the ref, its clients also send
 // filters, such as ref~=^layer-: what compares the field ref is a filter, all else an expression.
 func statusFilter(exprs []string) (func(content.Status) bool, error) {
 	var all []func(content.Status) bool

@@ -19,9 +19,9 @@ import (
 )
 
 const (
-	// amountEvery is how often a client is told how many bytes of a part are there.
+	// amountEvery is the interval between reports of the bytes of a part.
 	amountEvery = 100 * time.Millisecond
-	// lastProgress is how long the end of a transfer waits for a client to take what is left to tell it.
+	// lastProgress bounds how long the end of a transfer waits for a client to read what is left.
 	lastProgress = 5 * time.Second
 )
 
@@ -57,11 +57,11 @@ func partName(desc ocispec.Descriptor) string {
 	return kind + "-" + desc.Digest.String()
 }
 
-// watcher tells a client of the progress of a transfer, in order: of each state of each part, and of bytes
-// now and then. The nil stream is nobody.
+// watcher reports the progress of a transfer to a client, in order: each state of each part, and bytes
+// now and then. A nil stream has no client.
 type watcher struct {
 	stream *streams.Stream
-	own    bool // tells of states by cleat's own names; set before anything is told
+	own    bool // uses cleat's own names of states; set before anything is reported
 	wg     sync.WaitGroup
 
 	mu     sync.Mutex
@@ -72,7 +72,7 @@ type watcher struct {
 	gone   bool // the client takes no more
 }
 
-// part is what was told of a part of an image.
+// part holds what was reported of a part of an image.
 type part struct {
 	parents []string
 	state   image.State
@@ -189,7 +189,7 @@ func (w *watcher) Part(desc ocispec.Descriptor, state image.State, done int64) {
 	w.putLocked(m, p)
 }
 
-// amountLocked tells how many bytes are there, unless that was told just now.
+// amountLocked reports how many bytes are present, unless that was reported just now.
 func (w *watcher) amountLocked(p *part, m *transfertypes.Progress) {
 	if p.queued != nil {
 		p.queued.Progress = m.GetProgress()
@@ -223,7 +223,7 @@ func (w *watcher) take() (m *transfertypes.Progress, closed bool) {
 		q := w.queue[0]
 		w.queue = w.queue[1:]
 		if m = q.message; q.part != nil && q.part.queued == m {
-			q.part.queued = nil // nobody changes it any more
+			q.part.queued = nil // it is not changed any more
 		}
 	}
 	return m, w.closed

@@ -183,7 +183,7 @@ func (t *transfer) take(ctx context.Context, id string) (*streams.Stream, error)
 	return s, nil
 }
 
-// close ends the streams. Those of bytes tell their clients whether all was well; so do those that a call
+// close ends the streams. Those of bytes report to their clients whether all was well; so do those that a call
 // which failed has not come to, as no other will.
 func (t *transfer) close(ctx context.Context, err error) {
 	for _, id := range t.named {

@@ -16,7 +16,7 @@ import (
 )
 
 // View is the content store as one namespace sees it: a blob is there once the namespace has
-// ingested it, whoever else has it. It is the image.Provider of that namespace.
+// ingested it, whichever others have it. It is the image.Provider of that namespace.
 type View struct {
 	s         *Store
 	namespace string
@@ -67,7 +67,7 @@ func (b *View) Abort(ctx context.Context, ref string) error {
 	return b.s.content.Abort(ctx, b.ref(ref))
 }
 
-// Status tells of an ingest of the namespace.
+// Status returns the state of an ingest of the namespace.
 func (b *View) Status(ctx context.Context, ref string) (content.Status, error) {
 	if err := checkRef(ref); err != nil {
 		return content.Status{}, err
@@ -77,7 +77,7 @@ func (b *View) Status(ctx context.Context, ref string) (content.Status, error) {
 	return st, err
 }
 
-// ListStatuses tells of the namespace's ingests.
+// ListStatuses returns the states of the namespace's ingests.
 func (b *View) ListStatuses(ctx context.Context) ([]content.Status, error) {
 	list, err := b.s.content.ListStatuses(ctx, b.namespace+"/")
 	for i := range list {
@@ -93,7 +93,7 @@ func checkRef(ref string) error {
 	return nil
 }
 
-// Delete takes a blob from the namespace, and from the store when nobody else sees it.
+// Delete deletes a blob from the namespace, and from the store if no other namespace has it.
 func (b *View) Delete(ctx context.Context, d digest.Digest) error {
 	b.s.sweeping.Lock()
 	defer b.s.sweeping.Unlock()
@@ -111,6 +111,6 @@ func (b *View) Delete(ctx context.Context, d digest.Digest) error {
 	if err != nil || len(users) > 0 {
 		return err
 	}
-	// The record is gone: the blob goes too, whoever cancels now.
+	// The record is gone: the blob is deleted even if ctx ends.
 	return undo.Ignore(b.s.content.Delete(context.WithoutCancel(ctx), d), errdefs.ErrNotFound)
 }

@@ -55,7 +55,7 @@ func (b *View) Writer(ctx context.Context, ref string, opts content.WriterOption
 // the lease. Not found if they have to be written.
 func (b *View) adopt(ctx context.Context, d digest.Digest) error {
 	defer b.s.KeepUnrecorded()()
-	// A record whose blob is gone or damaged does not keep anybody from writing it again.
+	// A blob that is missing or damaged can be written again although it has a record.
 	info, err := b.s.content.Info(ctx, d)
 	if err != nil {
 		return err
@@ -119,7 +119,7 @@ func contentResource(d digest.Digest) metadata.Resource {
 	return metadata.Resource{Type: metadata.ResourceContent, ID: d.String()}
 }
 
-// check tells early that the lease is not there, or the namespace's name is none. A namespace that is not there
+// check reports early that the lease does not exist, or that the name of the namespace is not valid. A namespace that is not there
 // is made by the first record.
 func (b *View) check(ctx context.Context) error {
 	err := b.s.db.View(ctx, func(tx *metadata.Tx) error {
@@ -187,7 +187,7 @@ const longSync = 4 << 20
 // record commits the ingest and its record. The digest it returns says that there is a blob.
 func (w *BlobWriter) record(ctx context.Context, size int64, expected digest.Digest, blob metadata.Blob) (metadata.Blob, error) {
 	b := w.blobs
-	// A blob without a record would look unused to whoever deletes the last record of it.
+	// A blob without a record would look unused to a deletion of its last record.
 	defer b.s.KeepUnrecorded()()
 	if err := undo.Ignore(w.Writer.Commit(ctx, size, expected), errdefs.ErrAlreadyExists); err != nil {
 		return metadata.Blob{}, err

@@ -57,7 +57,7 @@ func (c *Collector) Run(ctx context.Context) { c.scheduler.loop(ctx) }
 func (c *Collector) Changed(ch metadata.Changes) { c.scheduler.note(ch) }
 
 // Collect runs a garbage collection (metadata/gc.go for the records, files.go for what is on
-// disk), or joins the next one, and tells what went. Called by daemon/api/native/gc.go, and for deletions
+// disk), or joins the next one, and returns what was removed. Called by daemon/api/native/gc.go, and for deletions
 // that are to be synchronous.
 func (c *Collector) Collect(ctx context.Context) (*cleatapi.CollectResponse, error) {
 	return c.scheduler.now(ctx)

@@ -110,7 +110,7 @@ func (c *Collector) removeUnrecordedSnapshots(ctx context.Context, name string, 
 // kindIngest is the kind of an ingest in listings of what was removed.
 const kindIngest = "ingest"
 
-// ingestExpiry is how long an ingest is kept that nobody writes to and no lease holds.
+// ingestExpiry is how long an ingest is kept that has no writer and no lease.
 const ingestExpiry = 24 * time.Hour
 
 // expireIngests drops ingests that were left alone for long.

@@ -48,7 +48,7 @@ const (
 // pacing is what decides when the next collection is. It does no I/O and has no clock.
 type pacing struct {
 	started time.Time // of the daemon
-	// since is when the first change after the last collection's begin was, wanted when somebody
+	// since is when the first change after the last collection's begin was, wanted when a request
 	// asked for a collection; zero for never.
 	since, wanted        time.Time
 	mutations, deletions int
@@ -106,7 +106,7 @@ func (p *pacing) end(now time.Time, run *cleatapi.GCRun, failed bool, cfg Schedu
 	}
 }
 
-// collected is what a collection answers to those who wait for it.
+// collected is the result of a collection, for the requests that wait for it.
 type collected struct {
 	resp *cleatapi.CollectResponse
 	err  error
@@ -197,7 +197,7 @@ func (c *scheduler) loop(ctx context.Context) {
 			timer.Reset(wait)
 		default:
 			c.once(ctx)
-			timer.Reset(0) // what came meanwhile may be due
+			timer.Reset(0) // changes that came during it may be due
 		}
 	}
 }

@@ -79,7 +79,7 @@ func TestHowLongToRest(t *testing.T) {
 	}
 }
 
-// collecting is a scheduler whose work waits to be let go on, and answers what it is told.
+// collecting is a scheduler whose work waits for the test, and returns what the test says.
 type collecting struct {
 	*scheduler
 	began chan struct{}
@@ -121,7 +121,7 @@ type answer struct {
 	err   error
 }
 
-// ask waits for a collection beside the test. It returns once the scheduler knows.
+// ask waits for a collection in the background. It returns once the scheduler knows.
 func (c *collecting) ask(t *testing.T, ctx context.Context, waiting int) <-chan answer {
 	t.Helper()
 	out := make(chan answer, 1)

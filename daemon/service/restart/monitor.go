@@ -144,7 +144,7 @@ func (m *Monitor) find(ctx context.Context) error {
 	return nil
 }
 
-// await reports a container once it is known not to run: its shim may not have told yet.
+// await reports a container once it is known not to run: its shim may not have reported it yet.
 func (m *Monitor) await(ctx context.Context, k restartKey) {
 	if t, err := m.svc.Runtime.Get(k.namespace, k.id); err == nil && t.Info().Status == types.Status_UNKNOWN {
 		select {

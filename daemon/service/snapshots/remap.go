@@ -225,7 +225,7 @@ func (o *Owners) Back(uid, gid uint32, caps string) (newUID, newGID uint32, newC
 	return o.uid.back(uid), o.gid.back(gid), string(value)
 }
 
-// MapsWhatItReads tells whether a difference of these mounts would see files through a mount that maps owners,
+// MapsWhatItReads reports whether a difference of these mounts would see files through a mount that maps owners,
 // and their owners mapped twice. That is not so for what stands in an overlay's upper directory.
 func (o *Owners) MapsWhatItReads(left, right []mount.Mount) bool {
 	if o == nil || image.ReadsUpperAlone(left, right) {

@@ -81,7 +81,7 @@ func (s *Store) Update(
 	return rec, nil
 }
 
-// touches tells whether an update of some paths changes a label.
+// touches reports whether an update of some paths changes a label.
 func touches(paths []string, label string) bool {
 	return len(paths) == 0 || slices.Contains(paths, "labels") || slices.Contains(paths, "labels."+label)
 }
@@ -127,7 +127,7 @@ func (s *Store) changeLimit(ctx context.Context, namespace, snapshotter string, 
 }
 
 // RestoreLimits sets the limits on record again, at start: a crash may have come between a limit's change
-// and its record's, and quotas may have been off for a while. What cannot be limited now is told.
+// and its record's, and quotas may have been off for a while. Snapshots that cannot be limited now are reported.
 func (s *Store) RestoreLimits(ctx context.Context) error {
 	namespaces, err := s.DB.NamespaceNames(ctx)
 	if err != nil {
@@ -159,7 +159,7 @@ func (s *Store) RestoreLimits(ctx context.Context) error {
 func restoreLimit(ctx context.Context, l snapshot.Limited, rec metadata.Snapshot) error {
 	bytes, err := SizeLimit(rec)
 	if err == nil {
-		err = undo.Ignore(l.SetLimit(ctx, rec.ID, bytes), errdefs.ErrNotFound) // it was removed meanwhile
+		err = undo.Ignore(l.SetLimit(ctx, rec.ID, bytes), errdefs.ErrNotFound) // it was removed concurrently
 	}
 	if err != nil {
 		return fmt.Errorf("limit of snapshot %s: %w", rec.Key, err)

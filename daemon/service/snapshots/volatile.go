@@ -9,14 +9,14 @@ import (
 	"github.com/cleatproject/cleat/mount"
 )
 
-// LabelVolatile on a snapshot says that nobody will miss it after a crash of the machine. An overlay then
+// LabelVolatile on a snapshot says that it need not survive a crash of the machine. An overlay then
 // never waits for the disk: not for a container's fsync, and not when it is unmounted, which would wait
 // for everybody's writes. The kernel mounts such an overlay once, and refuses it from then on.
 const LabelVolatile = "containerd.io/snapshot/overlay.volatile"
 
 const volatileOption = "volatile"
 
-// throwAway returns the mounts of a snapshot that nobody will miss.
+// throwAway returns the mounts of a snapshot that need not survive a crash.
 func throwAway(mounts []mount.Mount) []mount.Mount {
 	if !kernelFrom(5, 10) {
 		return mounts
@@ -30,7 +30,7 @@ func throwAway(mounts []mount.Mount) []mount.Mount {
 	return out
 }
 
-// kernelFrom tells whether the kernel is of a version or a later one.
+// kernelFrom reports whether the kernel has this version or a later one.
 func kernelFrom(major, minor int) bool {
 	var u unix.Utsname
 	if unix.Uname(&u) != nil {

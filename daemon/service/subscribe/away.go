@@ -16,7 +16,7 @@ import (
 // A client of the containerd API learns of an exit from its event alone, and its subscription ends
 // with the daemon. An exit while there was no daemon is announced when the shim is adopted, which is
 // before most clients are back. So a subscription that begins within reconnectTime after a start is
-// first given those exits that nobody can have been there for.
+// first given the exits for which no client was connected.
 
 const (
 	// reconnectTime is how long clients may take to come back: theirs wait 3 s between attempts.
@@ -56,9 +56,9 @@ func (a *away) missed(e events.Event, get func(namespace, id string) (*runtime.T
 	if err != nil {
 		return !late && errdefs.IsNotFound(err)
 	}
-	if late && t.Info().ShimPid != 0 { // a shim has told this daemon of it
+	if late && t.Info().ShimPid != 0 { // a shim has reported it to this daemon
 		return false
 	}
-	pid := t.Info().Pid // 0 while the shim has not told
+	pid := t.Info().Pid // 0 until the shim has reported it
 	return exit.GetID() != exit.GetContainerID() || pid == 0 || pid == exit.GetPid()
 }
