@@ -44,7 +44,7 @@ func (c *cgroups) enter(namespace string) (leave func()) {
 	})
 }
 
-// TaskGone takes note that a task was taken away. It does not block.
+// TaskGone notes that a task was deleted. It does not block.
 func (s *Service) TaskGone() {
 	select {
 	case s.cgroups.gone <- struct{}{}:

@@ -209,7 +209,7 @@ func (s *Service) commitLayer(
 		return layer, fmt.Errorf("commit container %s: %w", c.ID, err)
 	}
 	if owners.MapsWhatItReads(left, right) {
-		return layer, fmt.Errorf("commit container %s: the snapshotter %s cannot tell what its user namespace changed: %w", c.ID, c.Snapshotter, errdefs.ErrNotImplemented)
+		return layer, fmt.Errorf("commit container %s: the snapshotter %s cannot distinguish what its user namespace changed: %w", c.ID, c.Snapshotter, errdefs.ErrNotImplemented)
 	}
 	return s.diff(ctx, hold, namespace, DiffRequest{
 		owners: owners, Left: left, Right: right, MediaType: image.LayerType(p.compression), Level: p.level, Ref: image.MakeRef(), Latest: p.latest,

@@ -23,7 +23,7 @@ func (s *Service) follow(t *runtime.Task) {
 			return
 		}
 		if err := s.finish(s.ctx, t.Namespace(), t.ID()); err != nil && s.ctx.Err() == nil {
-			s.Log.Error("cannot take an exited container's task away", "id", t.ID(), "namespace", t.Namespace(), "error", err)
+			s.Log.Error("cannot delete an exited container's task", "id", t.ID(), "namespace", t.Namespace(), "error", err)
 		}
 	})
 }
@@ -102,7 +102,7 @@ func (s *Service) resumeNamespace(ctx context.Context, namespace string) error {
 	}
 	for _, c := range list {
 		if err := s.resumeContainer(ctx, namespace, c.ID); err != nil {
-			s.Log.Error("cannot take up a container", "id", c.ID, "namespace", namespace, "error", err)
+			s.Log.Error("cannot resume a container", "id", c.ID, "namespace", namespace, "error", err)
 		}
 	}
 	return nil

@@ -17,7 +17,7 @@ import (
 // frozen by a daemon that died, and nothing else will thaw it.
 const labelFrozen = "cleat.io/frozen"
 
-// freeze stops the processes of a container, where they run, and pushes what lets them go on. One that is
+// freeze stops the processes of a container if they run, and pushes the thaw. One that is
 // paused already stays so.
 func (s *Service) freeze(ctx context.Context, u *undo.Stack, namespace, id string) error {
 	t, err := s.Runtime.Get(namespace, id)
@@ -37,7 +37,7 @@ func (s *Service) freeze(ctx context.Context, u *undo.Stack, namespace, id strin
 	if err := s.markFrozen(ctx, namespace, id, "true"); err != nil {
 		return err
 	}
-	u.Push("let the container go on", func() error {
+	u.Push("thaw container", func() error {
 		if err := thaw(ctx, t); err != nil {
 			return err // the mark stays, for the next start
 		}
@@ -51,7 +51,7 @@ func (s *Service) freeze(ctx context.Context, u *undo.Stack, namespace, id strin
 	return err
 }
 
-// thaw lets a container go on. One that has ended needs it no more.
+// thaw resumes a container. One that has ended does not need it.
 func thaw(ctx context.Context, t *runtime.Task) error {
 	ctx, cancel := undo.Context(ctx)
 	defer cancel()
@@ -85,7 +85,7 @@ func (s *Service) markFrozen(ctx context.Context, namespace, id, value string) e
 	return undo.Ignore(err, errdefs.ErrNotFound)
 }
 
-// thawLeft lets those go on that a daemon froze and died over. A shim that does not answer is waited for.
+// thawLeft resumes the containers that an earlier daemon left frozen. A shim that does not answer is waited for.
 func (s *Service) thawLeft(ctx context.Context) error {
 	namespaces, err := s.DB.NamespaceNames(ctx)
 	if err != nil {
@@ -103,7 +103,7 @@ func (s *Service) thawLeft(ctx context.Context) error {
 		for _, c := range list {
 			s.wg.Go(func() {
 				if err := s.thawOne(ctx, ns, c.ID); err != nil && ctx.Err() == nil {
-					s.Log.Error("cannot let a container go on that a commit had frozen: resume it by hand", "id", c.ID, "namespace", ns, "error", err)
+					s.Log.Error("cannot thaw a container left frozen by a commit", "id", c.ID, "namespace", ns, "error", err)
 				}
 			})
 		}

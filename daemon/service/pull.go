@@ -37,7 +37,7 @@ type pull struct {
 // commit. Called by daemon/api/transfer/service.go; the work is image/registry's, image/fetch.go's and
 // image/unpack.go's.
 // A lease holds what is fetched until the name does. Of a pull that fails the ingests of layers stay, for the
-// next one to go on with, unless the disk is full; where it was broken off, by the client or the network, what
+// next one to resume, unless the disk is full; where it was interrupted, by the client or the network, what
 // is whole stays as well, by a lease of an hour, and where the daemon died, by the pull's own of a day.
 func (s *Service) PullImage(ctx context.Context, namespace string, from Remote, to Store, watch Watcher) (err error) {
 	p := &pull{s: s, namespace: namespace, access: from.Access, to: to, watch: watch}

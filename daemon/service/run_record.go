@@ -26,7 +26,7 @@ type runRecord struct {
 	Stdin       string    `json:"stdin,omitempty"`
 	Stdout      string    `json:"stdout,omitempty"`
 	Stderr      string    `json:"stderr,omitempty"`
-	// Exit is set once the container has ended and its task was taken away.
+	// Exit is set once the container has ended and its task was deleted.
 	Exit *runExit `json:"exit,omitempty"`
 }
 

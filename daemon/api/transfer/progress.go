@@ -235,7 +235,7 @@ func (w *watcher) send() {
 		m, closed := w.take()
 		switch {
 		case m != nil:
-			if err := w.stream.Send(m); err != nil { // the transfer goes on without
+			if err := w.stream.Send(m); err != nil { // the transfer continues without
 				w.mu.Lock()
 				w.gone, w.queue = true, nil
 				w.mu.Unlock()

@@ -17,7 +17,7 @@ import (
 	"github.com/cleatproject/cleat/proto/reason"
 )
 
-// labelShareable on a namespace lets every other one take up its blobs, as published.
+// labelShareable on a namespace lets every other one use its blobs, as published.
 const labelShareable = "containerd.io/namespace.shareable"
 
 // Writer opens an ingest. A blob that the namespace sees already is errdefs.ErrAlreadyExists, and

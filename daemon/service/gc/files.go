@@ -19,7 +19,7 @@ import (
 )
 
 // removeFiles removes what is behind deleted records: the directories of snapshots, and blobs that
-// no namespace sees any more. It goes on after failures, but not when ctx has ended: then the files
+// no namespace sees any more. It continues after failures, but not when ctx has ended: then the files
 // are left to the next start.
 func (c *Collector) removeFiles(ctx context.Context, removed []metadata.Removed, out *tally) error {
 	var errs error

@@ -150,7 +150,7 @@ func (c *scheduler) poke() {
 }
 
 // now waits for a collection that begins after this call, and shares it with others who wait. The
-// collection goes on where ctx ends.
+// collection continues if ctx ends.
 func (c *scheduler) now(ctx context.Context) (*cleatapi.CollectResponse, error) {
 	done := make(chan collected, 1)
 	c.mu.Lock()
