@@ -136,15 +136,20 @@ func assemble(ctx context.Context, cfg config.Config, log *slog.Logger) (_ *daem
 			return nil, err
 		}
 	}
-	access, err := cfg.Access()
+	d.servers, err = serversOf(cfg, d.svc, uuid, drivers, log)
+	return d, err
+}
+
+// serversOf makes the servers of the API, with the identity that they report.
+func serversOf(cfg config.Config, svc *service.Service, uuid string, drivers Snapshotters, log *slog.Logger) (*servers, error) {
+	users, err := cfg.Access()
 	if err != nil {
 		return nil, err
 	}
-	d.servers, err = newServers(d.svc, api.Identity{
+	return newServers(svc, api.Identity{
 		Version: version.API(), Revision: version.Revision(), UUID: uuid,
 		Snapshotters: slices.Sorted(maps.Keys(drivers.Working)), Unavailable: drivers.Failed, Root: cfg.Root,
-	}, access, log)
-	return d, err
+	}, users, log)
 }
 
 // openRuntime makes the manager of tasks with the reaper of its shims.
