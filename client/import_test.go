@@ -282,7 +282,8 @@ func TestImport_DaemonDies(t *testing.T) {
 func TestImport_SlowDaemon(t *testing.T) {
 	var got bytes.Buffer
 	c := importer(t, func(ctx context.Context, path string) error {
-		<-time.After(1500 * time.Millisecond) // more than a stream of ttrpc tolerates
+		longer := time.NewTimer(1500 * time.Millisecond) // than a stream of ttrpc tolerates
+		<-longer.C
 		return readTo(&got, 0)(ctx, path)
 	}).dial()
 	archive := bytes.Repeat([]byte("0123456789"), 5<<20)

@@ -35,6 +35,7 @@ type servers struct {
 
 	grpcListener, ttrpcListener net.Listener
 	paths                       []string
+	stopping                    chan struct{} // closed when stop begins
 	wg                          sync.WaitGroup
 }
 
@@ -44,7 +45,7 @@ func newServers(svc *service.Service, id api.Identity, access access.Users, log 
 	if err != nil {
 		return nil, fmt.Errorf("make ttrpc server: %w", err)
 	}
-	return &servers{grpc: api.NewGRPC(svc, open, id, access, log), ttrpc: t, access: access, log: log}, nil
+	return &servers{stopping: make(chan struct{}), grpc: api.NewGRPC(svc, open, id, access, log), ttrpc: t, access: access, log: log}, nil
 }
 
 // listen binds both sockets. What a dead daemon left is replaced; the lock on the state directory
@@ -135,7 +136,10 @@ func (s *servers) serveTTRPC() error {
 			if !temporary(err) {
 				return err
 			}
-			<-time.After(acceptPause)
+			select {
+			case <-time.After(acceptPause):
+			case <-s.stopping:
+			}
 			continue
 		}
 		p, err := s.access.Identify(conn, s.log)
@@ -184,6 +188,7 @@ func (l *single) Addr() net.Addr { return l.conn.LocalAddr() }
 // stop ends both servers: calls under way get a moment, then their contexts end. The sockets are
 // removed, so that clients see at once that nobody is there.
 func (s *servers) stop() error {
+	close(s.stopping)
 	var err error
 	for _, p := range s.paths {
 		if rerr := os.Remove(p); rerr != nil && !errors.Is(rerr, os.ErrNotExist) {

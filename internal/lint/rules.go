@@ -42,6 +42,7 @@ func rules(p listed) ([]string, error) {
 		}
 		c := checker{fset: fset, folder: folder, name: name, test: strings.HasSuffix(name, "_test.go")}
 		c.file(file)
+		c.lengths(file)
 		findings = append(findings, c.findings...)
 	}
 	return findings, nil
@@ -79,12 +80,62 @@ func (c *checker) file(file *ast.File) {
 			}
 		}
 	}
+	cases := make(map[ast.Stmt]bool) // of select statements
 	ast.Inspect(file, func(n ast.Node) bool {
-		if call, ok := n.(*ast.CallExpr); ok {
-			c.call(call)
+		switch n := n.(type) {
+		case *ast.CallExpr:
+			c.call(n)
+		case *ast.CommClause:
+			cases[n.Comm] = true
+		case *ast.ExprStmt:
+			if !cases[n] {
+				c.statement(n)
+			}
 		}
 		return true
 	})
+}
+
+// Limits of product code, in lines. Generated files have none.
+const (
+	maxFunction = 60
+	maxFile     = 400
+)
+
+// lengths reports functions and files of product code that are too long.
+func (c *checker) lengths(file *ast.File) {
+	if c.test || ast.IsGenerated(file) {
+		return
+	}
+	if n := c.fset.Position(file.FileEnd).Line; n > maxFile {
+		c.report(file.FileEnd, "file of %d lines, at most %d: split it by idea", n, maxFile)
+	}
+	for _, d := range file.Decls {
+		f, ok := d.(*ast.FuncDecl)
+		if !ok {
+			continue
+		}
+		if n := c.fset.Position(f.End()).Line - c.fset.Position(f.Pos()).Line + 1; n > maxFunction {
+			c.report(f.Pos(), "%s has %d lines, at most %d: split it by step", f.Name.Name, n, maxFunction)
+		}
+	}
+}
+
+// statement reports a wait for a time, which is a sleep by another name.
+func (c *checker) statement(s *ast.ExprStmt) {
+	receive, ok := s.X.(*ast.UnaryExpr)
+	if !ok || receive.Op != token.ARROW {
+		return
+	}
+	call, ok := receive.X.(*ast.CallExpr)
+	if !ok {
+		return
+	}
+	if fun, ok := call.Fun.(*ast.SelectorExpr); ok && fun.Sel.Name == "After" {
+		if id, ok := fun.X.(*ast.Ident); ok && id.Name == "time" {
+			c.report(s.Pos(), "time.After: wait for what you wait for, not for a time")
+		}
+	}
 }
 
 // variables reports package variables that could change: only errors, assertions and what is

@@ -209,8 +209,10 @@ func TestWithin_SkipsNumbersInUse(t *testing.T) {
 			}
 			must(t, f.Close())
 			freed := try("d") // xfs frees deleted files a little later
+			again := time.NewTicker(10 * time.Millisecond)
+			defer again.Stop()
 			for i := 0; errdefs.IsUnavailable(freed) && i < 6000; i++ {
-				<-time.After(10 * time.Millisecond)
+				<-again.C
 				must(t, os.RemoveAll(filepath.Join(on.Root, "d")))
 				freed = try("d")
 			}
