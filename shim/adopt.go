@@ -18,20 +18,21 @@ import (
 )
 
 const (
-	// adoptLimit bounds taking a container over; nobody is served meanwhile.
+	// adoptLimit bounds an adoption; no request is served during it.
 	adoptLimit = 10 * time.Second
-	// lockRetry is how often it is tried to become the bundle's shim: the one before may be dying.
+	// lockRetry is the interval between attempts to lock the bundle: the previous shim may be
+	// dying.
 	lockRetry = 5 * time.Millisecond
 	lockLimit = 2 * time.Second
 )
 
-// adopt takes over the container of a shim that died; called by serve, before it serves. One that lives is left
-// alone, unless the daemon says that it is unreachable: then it is ended. On an error nothing was done to the
-// container, and the shim holds none.
+// adopt takes over the container of a dead shim; serve calls it before it accepts requests. A live shim is not
+// replaced unless the daemon reports it as unreachable: then it is ended. On an error the container is
+// unchanged and the shim holds none.
 //
-// The init is known by its pid and start time and followed by its pidfd (reaper.Adopt). What the
-// dead shim had open is opened again as far as it has a name: FIFOs and the pipes to logs. Exec'd
-// processes go on, but nobody knows them by their ids any more.
+// The init is identified by its pid and start time and followed by its pidfd (reaper.Adopt). What
+// the dead shim had open is opened again if it has a name: FIFOs and the pipes to logs. Exec'd
+// processes keep running, but their ids are lost.
 func (s *Server) adopt(bundle, id string, unreachable bool) (err error) {
 	ctx, cancel := context.WithTimeout(context.Background(), adoptLimit)
 	defer cancel()
@@ -40,9 +41,9 @@ func (s *Server) adopt(bundle, id string, unreachable bool) (err error) {
 	case err != nil:
 		return err
 	case h.ID != id:
-		return fmt.Errorf("bundle %s is that of %s: %w", bundle, h.ID, errdefs.ErrInvalidArgument)
+		return fmt.Errorf("bundle %s belongs to %s: %w", bundle, h.ID, errdefs.ErrInvalidArgument)
 	case h.Pid <= 0 || h.StartTime == 0:
-		return fmt.Errorf("its shim noted no living init: %w", errdefs.ErrFailedPrecondition)
+		return fmt.Errorf("shim recorded no live init: %w", errdefs.ErrFailedPrecondition)
 	}
 	var u undo.Stack
 	defer func() { err = errors.Join(err, u.Run()) }()
@@ -56,7 +57,7 @@ func (s *Server) adopt(bundle, id string, unreachable bool) (err error) {
 	}
 	u.Push("unlock bundle", c.unlock)
 	if _, err := exitrecord.Read(bundle); !errors.Is(err, os.ErrNotExist) {
-		return errors.Join(fmt.Errorf("its exit is recorded: %w", errdefs.ErrFailedPrecondition), err)
+		return errors.Join(fmt.Errorf("exit is recorded: %w", errdefs.ErrFailedPrecondition), err)
 	}
 	child, err := s.reaper.Adopt(h.Pid, h.StartTime)
 	if err != nil {
@@ -70,7 +71,7 @@ func (s *Server) adopt(bundle, id string, unreachable bool) (err error) {
 	return nil
 }
 
-// restore makes the container that a handle tells of.
+// restore creates the container that a handle describes.
 func (s *Server) restore(bundle string, h handle) *container {
 	c := &container{
 		id: h.ID, bundle: bundle, handle: h,
@@ -84,7 +85,7 @@ func (s *Server) restore(bundle string, h handle) *container {
 	return c
 }
 
-// lockPatiently waits for the shim before to be gone for good.
+// lockPatiently waits until the previous shim has released the bundle.
 func lockPatiently(ctx context.Context, c *container) error {
 	ctx, cancel := context.WithTimeout(ctx, lockLimit)
 	defer cancel()
@@ -103,7 +104,7 @@ func lockPatiently(ctx context.Context, c *container) error {
 	}
 }
 
-// resume goes on with the container. Its init may have ended already; then its exit follows.
+// resume continues with the container. If its init has ended already, its exit follows.
 func (s *Server) resume(ctx context.Context, c *container, child *reaper.Child) {
 	p := c.init
 	if group := c.handle.ShimCgroup; group != "" {
@@ -113,7 +114,7 @@ func (s *Server) resume(ctx context.Context, c *container, child *reaper.Child) 
 	}
 	io := s.reopenStdio(c)
 	s.setCgroup(c, c.handle.Cgroup)
-	st, missed := s.standing(ctx, c)
+	st, missed := s.initState(ctx, c)
 	if missed {
 		at := time.Now()
 		if err := c.note(func(h *handle) { h.Started, h.StartedAt = true, at }); err != nil {
@@ -124,17 +125,17 @@ func (s *Server) resume(ctx context.Context, c *container, child *reaper.Child) 
 	p.pid, p.child, p.io = child.Pid(), child, io
 	p.state, p.startedAt = st, c.handle.StartedAt
 	if missed {
-		s.tellStarted(p)
+		s.publishStarted(p)
 	}
 	p.mu.Unlock()
-	s.tellOOM(c) // what the shim before has told may be told again
+	s.publishOOM(c) // may repeat what the previous shim published
 	s.watch(p)
 	s.log.infof("adopted container %s, process %d, %s", c.id, child.Pid(), st)
 }
 
-// standing finds out where the init stands. missed says that it was started and the shim before
-// had no time to note and to tell it.
-func (s *Server) standing(ctx context.Context, c *container) (st state, missed bool) {
+// initState returns the state of the init. missed reports that it was started and the previous shim
+// did not have time to record and publish the start.
+func (s *Server) initState(ctx context.Context, c *container) (st state, missed bool) {
 	if !c.handle.Started {
 		status, err := c.runtimeStatus(ctx)
 		if err != nil {
@@ -166,9 +167,9 @@ func (c *container) runtimeStatus(ctx context.Context) (status string, err error
 	return status, nil
 }
 
-// reopenStdio opens what has to stay open or be moved while the init lives. What cannot be had any
-// more is done without: the container is worth more than its output. Terminals are gone with the
-// shim that had their masters; loggers have their pipes for themselves.
+// reopenStdio opens what has to stay open or be moved while the init lives. What cannot be opened
+// is skipped: the container is worth more than its output. Terminals died with the shim that held
+// their masters; loggers own their pipes.
 func (s *Server) reopenStdio(c *container) *stdio {
 	io := &stdio{}
 	paths := c.init.stdio

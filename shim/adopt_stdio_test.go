@@ -16,10 +16,10 @@ import (
 	"github.com/cleatproject/cleat/proto/types"
 )
 
-// A log goes on with nothing lost and nothing twice, while shims die one after the other and the
-// container writes faster than the pipe holds. It writes until it is told to end, which is after the
-// last adoption: one that ends while it has no shim is another test's (TestAdoptOfADeadInit). It ends by
-// itself after 430 MB, for a test that is killed.
+// A log loses and duplicates nothing while shims die one after the other and the container writes faster
+// than the pipe holds. It writes until the test stops it, after the last adoption: an init that ends
+// without a shim is covered by TestAdopt_DeadInit. It ends by itself after 430 MB, in case the test is
+// killed.
 func TestAdoptLosesNoOutput(t *testing.T) {
 	for _, run := range []bool{false, true} {
 		t.Run(fmt.Sprint("run ", run), func(t *testing.T) {
@@ -75,7 +75,7 @@ func TestAdoptLosesNoOutput(t *testing.T) {
 	}
 }
 
-// Stdio on FIFOs: the process has its ends; the ones that the shim held are held again.
+// FIFOs: the process keeps its ends; those that the shim held are held again.
 func TestAdoptHoldsFIFOs(t *testing.T) {
 	for _, closed := range []bool{false, true} {
 		t.Run(fmt.Sprint("stdin closed ", closed), func(t *testing.T) {
@@ -108,7 +108,7 @@ func TestAdoptHoldsFIFOs(t *testing.T) {
 			if _, err := io.WriteString(w, "two"); err != nil {
 				t.Fatal(err)
 			}
-			out := s.collect(req.Stdout) // held for whoever comes late
+			out := s.collect(req.Stdout) // held for a late client
 			_ = w.Close()
 			if !closed {
 				if st := s.status(); st != types.Status_RUNNING {
@@ -116,7 +116,7 @@ func TestAdoptHoldsFIFOs(t *testing.T) {
 				}
 				must[types.Empty](ctx, s, "CloseIO", &task.CloseIORequest{Id: s.id, Stdin: true})
 			}
-			if code := s.wait(); code != 0 { // not killed for want of a reader
+			if code := s.wait(); code != 0 { // not killed for lack of a reader
 				t.Errorf("exit %d", code)
 			}
 			s.remove()
@@ -127,8 +127,8 @@ func TestAdoptHoldsFIFOs(t *testing.T) {
 	}
 }
 
-// A logger has the pipe for itself and goes on; it ends with the container.
-func TestAdoptLeavesTheLoggerAlone(t *testing.T) {
+// A logger owns the pipe and keeps running; it ends with the container.
+func TestAdopt_LoggerKeepsRunning(t *testing.T) {
 	ctx := within(t)
 	d := newDaemon(t)
 	script, logged := filepath.Join(d.state, "logger"), filepath.Join(d.state, "logged")
@@ -154,8 +154,8 @@ func TestAdoptLeavesTheLoggerAlone(t *testing.T) {
 	})
 }
 
-// The kernel hangs up a terminal whose shim died. Whoever survives that is adopted without it.
-func TestAdoptWithoutItsTerminal(t *testing.T) {
+// The kernel hangs up a terminal whose shim died. An init that survives is adopted without it.
+func TestAdopt_TerminalLost(t *testing.T) {
 	d := newDaemon(t)
 	s := launch(t, d, "tty", func(spec map[string]any) {
 		args("sh", "-c", "trap '' HUP; echo set; until [ -e /tmp/go ]; do sleep 0.02; done; exit 6")(spec)

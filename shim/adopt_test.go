@@ -20,7 +20,7 @@ import (
 	"github.com/cleatproject/cleat/proto/types"
 )
 
-// waiting is a command that goes on by s.proceed.
+// waiting is a command that continues on s.proceed.
 func waiting(then string) func(map[string]any) {
 	return args("sh", "-c", "until [ -e /tmp/go ]; do sleep 0.02; done; "+then)
 }
@@ -32,7 +32,7 @@ func (s *shimUnder) proceed() {
 	}
 }
 
-// native returns what the shim tells of everything.
+// native returns the shim's Status.
 func (s *shimUnder) native() *shimapi.StatusResponse {
 	s.t.Helper()
 	resp, err := rpc.Call[shimapi.StatusResponse](within(s.t), s.client, shimapi.Service, "Status", &shimapi.StatusRequest{})
@@ -42,8 +42,8 @@ func (s *shimUnder) native() *shimapi.StatusResponse {
 	return resp
 }
 
-// Invariant 2: the container outlives its shim, and another one tells its exit.
-func TestAdoptGoesOn(t *testing.T) {
+// Invariant 2: the container outlives its shim, and another one reports its exit.
+func TestAdopt_ContainerKeepsRunning(t *testing.T) {
 	for _, want := range []int{0, 7, 137} {
 		t.Run(strconv.Itoa(want), func(t *testing.T) {
 			ctx := within(t)
@@ -115,8 +115,8 @@ func TestAdoptPaused(t *testing.T) {
 	}
 }
 
-// A container that is created only is started by the shim that adopts it; one whose shim died after
-// the start and before it noted that is running, and its start is told.
+// A created container is started by the shim that adopts it; one whose shim died after the start
+// and before it recorded that is running, and its start is published.
 func TestAdoptCreated(t *testing.T) {
 	for _, missed := range []bool{false, true} {
 		t.Run(fmt.Sprint("start missed ", missed), func(t *testing.T) {
@@ -154,7 +154,7 @@ func TestAdoptCreated(t *testing.T) {
 				})
 			}
 			d.await(ctx, t, "start")
-			s.kill9() // also what the second shim noted is enough
+			s.kill9() // the second shim's records suffice, too
 			s.adopt()
 			s.proceed()
 			if code := s.wait(); code != 3 {
@@ -174,7 +174,7 @@ func TestAdoptCreated(t *testing.T) {
 }
 
 // A created container that never ran can be deleted after an adoption, too.
-func TestDeleteOfAnAdoptedCreatedContainer(t *testing.T) {
+func TestDelete_AdoptedCreatedContainer(t *testing.T) {
 	d := newDaemon(t)
 	s := launch(t, d, "never", args("true"))
 	must[task.CreateTaskResponse](within(t), s, "Create", s.request())
@@ -186,7 +186,7 @@ func TestDeleteOfAnAdoptedCreatedContainer(t *testing.T) {
 }
 
 // An OOM kill is seen by the shim that adopted the container, and before the exit.
-func TestAdoptSeesOOM(t *testing.T) {
+func TestAdopt_PublishesOOM(t *testing.T) {
 	ctx := within(t)
 	d := newDaemon(t)
 	s := launch(t, d, "oom", greedy(waiting("exec tail /dev/zero")))
@@ -195,11 +195,11 @@ func TestAdoptSeesOOM(t *testing.T) {
 	s.kill9()
 	s.adopt()
 	s.proceed()
-	s.starves(ctx)
+	s.expectOOMKill(ctx)
 }
 
-// What cannot be adopted is left alone, for the verb delete; the shim holds nothing.
-func TestAdoptRefuses(t *testing.T) {
+// What cannot be adopted is left unchanged for the verb delete; the shim holds nothing.
+func TestAdopt_InvalidBundle_Fails(t *testing.T) {
 	for name, spoil := range map[string]func(t *testing.T, s *shimUnder, pid int, h map[string]any){
 		"another process":   func(_ *testing.T, _ *shimUnder, _ int, h map[string]any) { h["start_time"] = 1 },
 		"an older handle":   func(_ *testing.T, _ *shimUnder, _ int, h map[string]any) { delete(h, "pid"); delete(h, "start_time") },
@@ -258,8 +258,8 @@ func TestAdoptRefuses(t *testing.T) {
 	}
 }
 
-// A shim that lives is not replaced, however one asks.
-func TestAdoptLeavesALivingShimAlone(t *testing.T) {
+// A live shim is not replaced, however the new one is started.
+func TestAdopt_LiveShim_Fails(t *testing.T) {
 	d := newDaemon(t)
 	s := launch(t, d, "twice", args("sleep", "1000"))
 	s.run(s.request())
@@ -269,7 +269,7 @@ func TestAdoptLeavesALivingShimAlone(t *testing.T) {
 		t.Errorf("the second shim holds %d processes", n)
 	}
 	must[types.Empty](within(t), s, "Shutdown", &task.ShutdownRequest{Id: s.id})
-	<-s.exited // that of the second: the first one runs
+	<-s.exited // the second shim's exit: the first one runs
 	_ = s.client.Close()
 	*s = first
 	if n := len(s.native().Processes); n != 1 {
@@ -283,8 +283,8 @@ func TestAdoptLeavesALivingShimAlone(t *testing.T) {
 }
 
 // The init dies while it has no shim. Either its new parent has not collected it yet and the status
-// is known, or nothing is: then the shim is empty. It never tells a wrong one.
-func TestAdoptOfADeadInit(t *testing.T) {
+// is known, or nothing is: then the shim is empty. It never reports a wrong status.
+func TestAdopt_DeadInit(t *testing.T) {
 	for range 3 {
 		d := newDaemon(t)
 		s := launch(t, d, "late", args("sleep", "1000"))

@@ -27,14 +27,14 @@ const (
 	stdinLimit = 1 << 20
 	// socketNameLen of hexadecimal digits keep the names apart and the paths short.
 	socketNameLen = 32
-	// longestSocket is what other daemons can dial.
+	// longestSocket is the longest path that other daemons can dial.
 	longestSocket = 107
-	// fallbackSocketDir is for daemons whose own directory has a path too long for sockets.
+	// fallbackSocketDir is used when the daemon's own directory has a path too long for sockets.
 	fallbackSocketDir = "/run/cleat/shim-s"
 )
 
-// start is the verb by which published daemons start a shim: it binds the socket, leaves behind a
-// process that serves it (the verb serve), and answers with its address. Nothing is written to
+// start is the verb by which published daemons start a shim: it binds the socket, starts a
+// background process that serves it (the verb serve), and prints its address. Nothing is written to
 // stderr: some daemons read it together with the answer.
 func start(cfg Config, env environment) error {
 	params, err := readParams(cfg, env.stdin)
@@ -59,7 +59,7 @@ func start(cfg Config, env environment) error {
 	var u undo.Stack
 	u.Push("remove socket", func() error { return os.Remove(path) })
 	address := "unix://" + path
-	if err := leaveBehind(cfg, env, listener, address); err != nil {
+	if err := startServer(cfg, env, listener, address); err != nil {
 		return errors.Join(err, listener.Close(), u.Run())
 	}
 	u.Release()
@@ -76,7 +76,7 @@ func start(cfg Config, env environment) error {
 }
 
 // readParams reads the newer form of stdin; nil for the older one, an Any of options, which Create
-// brings once more. An Any can decode as the newer form by accident, hence the comparison.
+// sends again. An Any can decode as the newer form by accident, hence the comparison.
 func readParams(cfg Config, stdin io.Reader) (*bootstrap.BootstrapParams, error) {
 	data, err := io.ReadAll(io.LimitReader(stdin, stdinLimit))
 	if err != nil {
@@ -89,8 +89,8 @@ func readParams(cfg Config, stdin io.Reader) (*bootstrap.BootstrapParams, error)
 	return p, nil
 }
 
-// socketPath is where the shim listens: a name made of the daemon, the namespace and the id, in
-// the directory that was asked for, or beside the daemon's socket.
+// socketPath returns the path of the shim's socket: a name derived from the daemon, the namespace
+// and the id, in the requested directory, or next to the daemon's socket.
 func socketPath(cfg Config, dir string) (string, error) {
 	sum := sha256.Sum256([]byte(cfg.Address + "/" + cfg.Namespace + "/" + cfg.ID))
 	name := hex.EncodeToString(sum[:])[:socketNameLen]
@@ -109,8 +109,8 @@ func socketPath(cfg Config, dir string) (string, error) {
 	return filepath.Join(dir, name), nil
 }
 
-// bind listens at path. A dead shim's socket is replaced; a living one's is
-// errdefs.ErrAlreadyExists.
+// bind listens at path. It replaces a dead shim's socket and returns errdefs.ErrAlreadyExists for a
+// live one.
 func bind(path string) (*net.UnixListener, error) {
 	l, err := rpc.Listen(path, 0o600)
 	if err == nil || !errors.Is(err, unix.EADDRINUSE) {
@@ -131,8 +131,8 @@ func bind(path string) (*net.UnixListener, error) {
 	return rpc.Listen(path, 0o600)
 }
 
-// leaveBehind starts the process that serves, in a session of its own.
-func leaveBehind(cfg Config, env environment, listener *net.UnixListener, address string) error {
+// startServer starts the process that serves, in a session of its own.
+func startServer(cfg Config, env environment, listener *net.UnixListener, address string) error {
 	self, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("find own binary: %w", err)
@@ -168,7 +168,7 @@ func leaveBehind(cfg Config, env environment, listener *net.UnixListener, addres
 	return cmd.Process.Release()
 }
 
-// openLog opens the FIFO that the daemon reads the shim's stderr from; nil where there is none.
+// openLog opens the FIFO from which the daemon reads the shim's stderr; nil if there is none.
 // Opened for both ends without blocking: it neither waits for the daemon nor fails when it dies.
 func openLog(bundle string) *os.File {
 	fd, err := unix.Open(filepath.Join(bundle, logFIFO), unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)

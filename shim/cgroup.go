@@ -15,14 +15,15 @@ import (
 
 const cgroupMount = "/sys/fs/cgroup"
 
-// cgroup is where a container's cgroups are: one directory on a unified host (v2), one a
+// cgroup holds the directories of a container's cgroups: one on a unified host (v2), one per
 // controller otherwise (v1).
 type cgroup struct {
 	unified string
 	v1      map[string]string // controller -> directory
 }
 
-// readCgroup looks a process's cgroups up. It has to live: one that has ended is shown elsewhere.
+// readCgroup looks up the cgroups of a process. The process must be alive: a dead one is shown
+// elsewhere.
 func readCgroup(pid int) (string, error) {
 	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cgroup")
 	if err != nil {
@@ -31,8 +32,8 @@ func readCgroup(pid int) (string, error) {
 	return string(data), nil
 }
 
-// exiting says of what readCgroup told whether the process is about to end, or no container's: cgroup v1 shows it in the
-// roots alone from the beginning of its end on, before anybody can collect it.
+// exiting reports whether groups, a result of readCgroup, is that of a process that is about to end or not in a
+// container: cgroup v1 shows it in the roots only as soon as it begins to end, before it can be collected.
 func exiting(groups string) bool {
 	for line := range strings.Lines(groups) {
 		if !strings.HasSuffix(line, ":/\n") {
@@ -42,9 +43,9 @@ func exiting(groups string) bool {
 	return groups != ""
 }
 
-// memoryCgroup says, as readCgroup does, where the spec puts a container as far as its memory is
-// concerned: for an init that was killed before it could be looked up. It is empty where the spec alone
-// does not say it.
+// memoryCgroup returns, in the form of readCgroup, the memory cgroup that the spec gives the container.
+// It serves an init that was killed before it could be looked up. It is empty if the spec alone does
+// not determine it.
 func memoryCgroup(bundle string, unified bool) string {
 	path := specCgroup(bundle)
 	switch {
@@ -57,7 +58,7 @@ func memoryCgroup(bundle string, unified bool) string {
 	}
 }
 
-// specCgroup is the cgroup that a bundle's spec names, where that is a path: systemd has names of another form.
+// specCgroup returns the cgroup in a bundle's spec if that is a path: systemd has names of another form.
 func specCgroup(bundle string) string {
 	data, err := os.ReadFile(filepath.Join(bundle, "config.json"))
 	if err != nil {
@@ -102,7 +103,7 @@ func parseCgroup(text string, unified bool) cgroup {
 	return cg
 }
 
-// joinCgroup moves the shim into a cgroup, which is made if it is missing.
+// joinCgroup moves the shim into a cgroup and creates it if it is missing.
 func joinCgroup(path string) error {
 	dirs, err := cgroupDirs(path)
 	if err != nil {
@@ -122,7 +123,7 @@ func joinCgroup(path string) error {
 	return errors.Join(errs...)
 }
 
-// dir is the directory that stands for the container as a whole, or "".
+// dir returns the directory that represents the container as a whole, or "".
 func (c cgroup) dir() string {
 	if c.unified != "" {
 		return c.unified
@@ -180,7 +181,7 @@ func (c cgroup) pids() ([]int, error) {
 	return pids, nil
 }
 
-// frozen says whether the cgroup is frozen, or told to be.
+// frozen reports whether the cgroup is frozen or about to be.
 func (c cgroup) frozen() bool {
 	if c.unified != "" {
 		return cgroupDir(c.unified).number("cgroup.freeze") == 1
@@ -193,7 +194,8 @@ func (c cgroup) frozen() bool {
 	return text == "FROZEN" || text == "FREEZING"
 }
 
-// oomKills is how many processes of the cgroup the kernel has killed for want of memory.
+// oomKills returns the number of processes of the cgroup that the kernel has killed for lack of
+// memory.
 func (c cgroup) oomKills() (uint64, error) {
 	if c.unified != "" {
 		return keyedValue(filepath.Join(c.unified, "memory.events"), "oom_kill")
@@ -205,7 +207,7 @@ func (c cgroup) oomKills() (uint64, error) {
 	return keyedValue(filepath.Join(d, "memory.oom_control"), "oom_kill")
 }
 
-// keyedValue reads one number of a flat keyed file; a key that is missing is 0.
+// keyedValue reads one number of a flat keyed file; a missing key is 0.
 func keyedValue(path, key string) (uint64, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
@@ -224,7 +226,7 @@ func keyedValue(path, key string) (uint64, error) {
 	return 0, nil
 }
 
-// cgroupDirs returns where a cgroup of that path is, or would be, in each hierarchy.
+// cgroupDirs returns the directory of a cgroup of that path, present or not, in each hierarchy.
 func cgroupDirs(path string) ([]string, error) {
 	if unifiedHost() {
 		return []string{filepath.Join(cgroupMount, path)}, nil

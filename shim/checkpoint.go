@@ -22,12 +22,13 @@ import (
 
 // Checkpoints are made and restored by the OCI runtime, which has CRIU do it.
 //
-// A container that is created from one has no processes until Start: the OCI runtime restores them running.
+// A container created from a checkpoint has no processes until Start: the OCI runtime restores them
+// running.
 
-// criuWork is where CRIU writes its logs, in the bundle.
+// criuWork is the directory of CRIU's logs, in the bundle.
 const criuWork = "criu"
 
-// haveCRIU is errdefs.ErrFailedPrecondition where CRIU is not installed.
+// haveCRIU returns errdefs.ErrFailedPrecondition if CRIU is not installed.
 func haveCRIU() error {
 	if _, err := exec.LookPath("criu"); err != nil {
 		return fmt.Errorf("criu is not installed: %w: %w", err, reason.ProgramMissing)
@@ -38,7 +39,7 @@ func haveCRIU() error {
 // withCRIU adds what to do to an error of the OCI runtime.
 func withCRIU(err error) error {
 	if errdefs.IsFailedPrecondition(err) {
-		return fmt.Errorf("%w: `criu check` tells what CRIU lacks on this host", err)
+		return fmt.Errorf("%w: `criu check` reports what is missing on this host", err)
 	}
 	return err
 }
@@ -64,7 +65,7 @@ func (s *Server) Checkpoint(ctx context.Context, req *task.CheckpointTaskRequest
 	}
 	defer release()
 	if st, _ := p.snapshot(); st != running && st != paused {
-		return nil, fmt.Errorf("checkpoint %s: it is %s: %w", req.Id, st, errdefs.ErrFailedPrecondition)
+		return nil, fmt.Errorf("checkpoint %s: task is %s: %w", req.Id, st, errdefs.ErrFailedPrecondition)
 	}
 	if opts.WorkPath == "" {
 		opts.WorkPath = p.container.file(criuWork)
@@ -79,7 +80,7 @@ func (s *Server) Checkpoint(ctx context.Context, req *task.CheckpointTaskRequest
 	if err != nil {
 		return nil, fmt.Errorf("checkpoint %s: %w", req.Id, withCRIU(err))
 	}
-	s.tell("checkpointed", "TaskCheckpointed", &events.TaskCheckpointed{ContainerId: req.Id, Checkpoint: req.Path})
+	s.publish("checkpointed", "TaskCheckpointed", &events.TaskCheckpointed{ContainerId: req.Id, Checkpoint: req.Path})
 	return &types.Empty{}, nil
 }
 
@@ -96,7 +97,7 @@ func checkpointOpts(req *task.CheckpointTaskRequest, o *runcopts.CheckpointOptio
 	return opts, []runc.CheckpointAction{runc.LeaveRunning}
 }
 
-// checkRestore checks what a container is to be restored from; empty for none.
+// checkRestore checks the image that a container is to be restored from; empty for none.
 func checkRestore(image string) error {
 	if image == "" {
 		return nil
@@ -111,7 +112,7 @@ func checkRestore(image string) error {
 	case err != nil:
 		return fmt.Errorf("restore: %w", err)
 	case !info.IsDir():
-		return fmt.Errorf("restore from %s: it is no directory: %w", image, errdefs.ErrInvalidArgument)
+		return fmt.Errorf("restore from %s: not a directory: %w", image, errdefs.ErrInvalidArgument)
 	}
 	if err := haveCRIU(); err != nil {
 		return fmt.Errorf("restore from %s: %w", image, err)
@@ -127,8 +128,8 @@ func restoreOpts(image string, c *container, opts *runcopts.Options) *runc.Resto
 	}
 }
 
-// restoreInit restores the container's processes, which run then. After an error there are none, and it may
-// be tried again.
+// restoreInit restores the container's processes and leaves them running. After an error there are none,
+// and the restore may be tried again.
 func (s *Server) restoreInit(ctx context.Context, p *process) (err error) {
 	c := p.container
 	if err := os.MkdirAll(c.file(criuWork), 0o700); err != nil {
@@ -150,7 +151,7 @@ func (s *Server) restoreInit(ctx context.Context, p *process) (err error) {
 		return fmt.Errorf("restore: %w", err)
 	}
 	u.Release()
-	s.watch(p) // its exit is held until the start is told
+	s.watch(p) // its exit is held until the start is published
 	if err := s.noteInit(p, false); err != nil {
 		s.log.warnf("restore %s: %v", c.id, err) // it runs
 	}

@@ -61,7 +61,7 @@ func TestRestore(t *testing.T) {
 	if resp := must[task.CreateTaskResponse](ctx, s, "Create", req); resp.Pid != 0 {
 		t.Errorf("pid %d before the start", resp.Pid)
 	}
-	// Somebody looks all the time, which must not get in the way.
+	// A concurrent reader of the state must not interfere.
 	stop := make(chan struct{})
 	var looking sync.WaitGroup
 	looking.Go(func() {
@@ -109,7 +109,7 @@ func TestRestore(t *testing.T) {
 	s.remove()
 }
 
-func TestDeleteOfWhatWasNotRestored(t *testing.T) {
+func TestDelete_NotRestored(t *testing.T) {
 	ctx := within(t)
 	runtime := criuStandIn(t)
 	s := launch(t, newDaemon(t), "unrestored", args("sleep", "1000"))
@@ -122,7 +122,7 @@ func TestDeleteOfWhatWasNotRestored(t *testing.T) {
 	}
 }
 
-func TestRestoresThatAreRefused(t *testing.T) {
+func TestRestore_InvalidRequest_Fails(t *testing.T) {
 	ctx := within(t)
 	s := launch(t, newDaemon(t), "refused", args("true"))
 	file := filepath.Join(t.TempDir(), "file")

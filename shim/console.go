@@ -19,7 +19,7 @@ import (
 // consoleLimit is how long the runtime may take to send the console after it has succeeded.
 const consoleLimit = 5 * time.Second
 
-// consoleSocket is where the OCI runtime sends the master of the terminal it made.
+// consoleSocket receives the master of the terminal from the OCI runtime.
 type consoleSocket struct {
 	listener *net.UnixListener
 	path     string
@@ -33,11 +33,11 @@ func listenConsole(path string) (*consoleSocket, error) {
 	return &consoleSocket{listener: l, path: path}, nil
 }
 
-// Path implements runc.ConsoleSocket. It is the path as the runtime, whose working directory is the bundle, finds the
-// socket: a socket address cannot hold a long path.
+// Path implements runc.ConsoleSocket. It returns the path relative to the bundle, the runtime's working directory: a
+// socket address cannot hold a long path.
 func (c *consoleSocket) Path() string { return filepath.Base(c.path) }
 
-// receive returns the console. The runtime has sent it before it exits, so it is there already.
+// receive returns the console. The runtime sends it before it exits, so it is available already.
 func (c *consoleSocket) receive() (_ *master, err error) {
 	if err := c.listener.SetDeadline(time.Now().Add(consoleLimit)); err != nil {
 		return nil, fmt.Errorf("receive console: %w", err)
@@ -72,7 +72,7 @@ type master struct {
 	file *masterFile
 }
 
-// newMaster takes the descriptor of a master over.
+// newMaster takes over the descriptor of a master.
 func newMaster(fd int) (*master, error) {
 	if err := unix.SetNonblock(fd, true); err != nil {
 		return nil, errors.Join(fmt.Errorf("receive console: %w", err), unix.Close(fd))
@@ -85,19 +85,19 @@ func newMaster(fd int) (*master, error) {
 	return &master{Console: c, file: f}, nil
 }
 
-// masterFile is the file of a console, which waits in the poller: Close ends a Read.
+// masterFile is the file of a console, registered with the poller: Close ends a Read.
 type masterFile struct {
 	*os.File
 	fd      uintptr
-	pending atomic.Bool // something is read, or may just be, and is not yet moved on
+	pending atomic.Bool // something is read, or being read, and not yet written
 }
 
 var _ console.File = (*masterFile)(nil)
 
-// Fd returns the descriptor, valid until Close. That of os.File would make the file blocking.
+// Fd returns the descriptor, valid until Close. os.File's Fd would make the file blocking.
 func (f *masterFile) Fd() uintptr { return f.fd }
 
-// Read waits for output and reads it. It is pending from before it has left the terminal, where empty looks for it.
+// Read reads output and waits for it. It is pending from before the output leaves the terminal, which empty checks.
 func (f *masterFile) Read(p []byte) (n int, err error) {
 	conn, err := f.SyscallConn()
 	if err != nil {
@@ -117,7 +117,7 @@ func (f *masterFile) Read(p []byte) (n int, err error) {
 		return true
 	})
 	switch {
-	case rerr != nil: // the poller's own error; without a deadline there is but one cause
+	case rerr != nil: // the poller's own error; without a deadline there is only one cause
 		return 0, os.ErrClosed
 	case err != nil:
 		return 0, err
@@ -127,7 +127,7 @@ func (f *masterFile) Read(p []byte) (n int, err error) {
 	return n, nil
 }
 
-// empty reports whether nothing waits to be read or moved on.
+// empty reports whether nothing waits to be read or written.
 func (f *masterFile) empty() bool {
 	if f.pending.Load() {
 		return false

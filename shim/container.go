@@ -10,7 +10,7 @@ import (
 	runc "github.com/containerd/go-runc"
 )
 
-// container is what the server holds of one container: its init, its exec'd processes, and how to
+// container holds the server's data of one container: its init, its exec'd processes, and how to
 // reach it.
 type container struct {
 	id, bundle string
@@ -33,7 +33,7 @@ type container struct {
 	execs  map[string]*process
 	cgroup cgroup
 	oom    *oomWatch
-	ooms   uint64 // kills announced so far
+	ooms   uint64 // kills published so far
 }
 
 func (c *container) file(name string) string { return filepath.Join(c.bundle, name) }
@@ -51,7 +51,7 @@ func (c *container) process(execID string) (*process, error) {
 	return nil, fmt.Errorf("process %s of container %s: %w", execID, c.id, errdefs.ErrNotFound)
 }
 
-// addExec makes an exec'd process known; the id must be free.
+// addExec registers an exec'd process; the id must be free.
 func (c *container) addExec(p *process) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()

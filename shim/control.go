@@ -21,8 +21,8 @@ import (
 	"github.com/cleatproject/cleat/reaper"
 )
 
-// Kill signals a process, or all of the container. One that has exited is errdefs.ErrNotFound. It
-// waits for no other operation.
+// Kill signals a process, or all of the container. It returns errdefs.ErrNotFound if the process
+// has exited, and waits for no other operation.
 func (s *Server) Kill(ctx context.Context, req *task.KillRequest) (*types.Empty, error) {
 	p, err := s.process(req.Id, req.ExecId)
 	if err != nil {
@@ -56,7 +56,7 @@ func signalChild(child *reaper.Child, sig syscall.Signal) error {
 	return err
 }
 
-// killInit leaves it to the OCI runtime, for which the init may be more than a process.
+// killInit uses the OCI runtime, for which the init may be more than a process.
 func (s *Server) killInit(ctx context.Context, p *process, child *reaper.Child, req *task.KillRequest) error {
 	err := p.container.runtime.run(ctx, "kill", func(ctx context.Context, rt *runc.Runc) error {
 		return rt.Kill(ctx, p.container.id, int(req.Signal), &runc.KillOpts{All: req.All})
@@ -90,10 +90,10 @@ func (s *Server) Pause(ctx context.Context, req *task.PauseRequest) (*types.Empt
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("pause %s: %w", req.Id, err), p.advance(evPauseFailed))
 	}
-	return &types.Empty{}, s.announce(p, evPaused)
+	return &types.Empty{}, s.publishStep(p, evPaused)
 }
 
-// Resume thaws it.
+// Resume thaws the container.
 func (s *Server) Resume(ctx context.Context, req *task.ResumeRequest) (*types.Empty, error) {
 	p, err := s.process(req.Id, "")
 	if err != nil {
@@ -105,17 +105,17 @@ func (s *Server) Resume(ctx context.Context, req *task.ResumeRequest) (*types.Em
 	}
 	defer release()
 	if st, _ := p.snapshot(); st != paused && st != running {
-		return nil, fmt.Errorf("resume %s: it is %s: %w", req.Id, st, errdefs.ErrFailedPrecondition)
+		return nil, fmt.Errorf("resume %s: task is %s: %w", req.Id, st, errdefs.ErrFailedPrecondition)
 	}
 	err = p.container.runtime.run(ctx, "resume", func(ctx context.Context, rt *runc.Runc) error { return rt.Resume(ctx, req.Id) })
 	if err != nil {
 		return nil, fmt.Errorf("resume %s: %w", req.Id, err)
 	}
-	return &types.Empty{}, s.announce(p, evResumed)
+	return &types.Empty{}, s.publishStep(p, evResumed)
 }
 
-// announce steps and tells what the step asks for.
-func (s *Server) announce(p *process, e event) error {
+// publishStep steps and publishes the event that the step requires.
+func (s *Server) publishStep(p *process, e event) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	eff, err := p.stepLocked(e)
@@ -123,10 +123,10 @@ func (s *Server) announce(p *process, e event) error {
 		return err
 	}
 	switch eff {
-	case tellPaused:
-		s.tell("paused", "TaskPaused", &events.TaskPaused{ContainerId: p.container.id})
-	case tellResumed:
-		s.tell("resumed", "TaskResumed", &events.TaskResumed{ContainerId: p.container.id})
+	case publishPaused:
+		s.publish("paused", "TaskPaused", &events.TaskPaused{ContainerId: p.container.id})
+	case publishResumed:
+		s.publish("resumed", "TaskResumed", &events.TaskResumed{ContainerId: p.container.id})
 	default:
 	}
 	return nil
@@ -159,7 +159,7 @@ func (s *Server) Pids(_ context.Context, req *task.PidsRequest) (*task.PidsRespo
 		return nil, err
 	}
 	if st, child := c.init.snapshot(); child == nil || st == stopped || st == deleted {
-		return nil, fmt.Errorf("processes of %s: it is %s: %w", c.id, st, errdefs.ErrFailedPrecondition)
+		return nil, fmt.Errorf("processes of %s: task is %s: %w", c.id, st, errdefs.ErrFailedPrecondition)
 	}
 	c.mu.Lock()
 	cg := c.cgroup
@@ -189,7 +189,7 @@ func (s *Server) Pids(_ context.Context, req *task.PidsRequest) (*task.PidsRespo
 	return resp, nil
 }
 
-// execSpec decodes the process object of a request, and makes it agree with the request about its terminal.
+// execSpec decodes the process object of a request and makes its terminal agree with the request.
 func execSpec(data []byte, terminal bool) (*specs.Process, error) {
 	spec := &specs.Process{}
 	if err := decodeStrictly(data, spec); err != nil {
@@ -199,7 +199,7 @@ func execSpec(data []byte, terminal bool) (*specs.Process, error) {
 	return spec, nil
 }
 
-// decodeStrictly decodes JSON that is passed on in a decoded form. A member that would be lost by that is an error.
+// decodeStrictly decodes JSON that is passed on in decoded form. A member that would be lost is an error.
 func decodeStrictly(data []byte, into any) error {
 	d := json.NewDecoder(bytes.NewReader(data))
 	d.DisallowUnknownFields()
@@ -213,8 +213,8 @@ func decodeStrictly(data []byte, into any) error {
 	return nil
 }
 
-// sizedSpec returns the specification of an exec'd process with the size that its terminal was
-// given before the start, and that size.
+// sizedSpec returns the specification of an exec'd process with the terminal size set before the
+// start, and that size.
 func (p *process) sizedSpec() (specs.Process, terminalSize) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

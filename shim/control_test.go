@@ -104,10 +104,10 @@ func TestPidsKillAndExecExit(t *testing.T) {
 	}
 }
 
-// counted is what both kinds of metrics tell: processes, bytes, and time of the CPU.
-type counted struct{ pids, pidsLimit, memory, memoryLimit, cpu uint64 }
+// usage holds what both kinds of metrics report: processes, bytes, and CPU time.
+type usage struct{ pids, pidsLimit, memory, memoryLimit, cpu uint64 }
 
-func (s *shimUnder) stats() counted {
+func (s *shimUnder) stats() usage {
 	s.t.Helper()
 	stats := must[task.StatsResponse](within(s.t), s, "Stats", &task.StatsRequest{Id: s.id}).Stats
 	switch stats.TypeUrl {
@@ -116,16 +116,16 @@ func (s *shimUnder) stats() counted {
 		if err := proto.Unmarshal(stats.Value, &m); err != nil {
 			s.t.Fatal(err)
 		}
-		return counted{m.Pids.Current, m.Pids.Limit, m.Memory.Usage.Usage, m.Memory.Usage.Limit, m.CPU.Usage.Total}
+		return usage{m.Pids.Current, m.Pids.Limit, m.Memory.Usage.Usage, m.Memory.Usage.Limit, m.CPU.Usage.Total}
 	case "io.containerd.cgroups.v2.Metrics":
 		var m cgv2.Metrics
 		if err := proto.Unmarshal(stats.Value, &m); err != nil {
 			s.t.Fatal(err)
 		}
-		return counted{m.Pids.Current, m.Pids.Limit, m.Memory.Usage, m.Memory.UsageLimit, m.CPU.UsageUsec}
+		return usage{m.Pids.Current, m.Pids.Limit, m.Memory.Usage, m.Memory.UsageLimit, m.CPU.UsageUsec}
 	}
 	s.t.Fatalf("type %q", stats.TypeUrl)
-	return counted{}
+	return usage{}
 }
 
 func TestStatsAndUpdate(t *testing.T) {
@@ -136,7 +136,7 @@ func TestStatsAndUpdate(t *testing.T) {
 	must[types.Empty](ctx, s, "Update", &task.UpdateTaskRequest{
 		Id: s.id, Resources: &types.Any{Value: []byte(`{"pids":{"limit":77},"memory":{"limit":67108864}}`)},
 	})
-	var m counted
+	var m usage
 	eventually(t, func() bool { // Until the OCI runtime's init has become the program it has threads.
 		m = s.stats()
 		return m.pids == 1
@@ -152,7 +152,7 @@ func TestStatsAndUpdate(t *testing.T) {
 	}
 }
 
-func TestClearErrors(t *testing.T) {
+func TestErrors_NameTheCause(t *testing.T) {
 	ctx := within(t)
 	d := newDaemon(t)
 	s := launch(t, d, "errors", args("nope"))
@@ -216,7 +216,7 @@ func TestClearErrors(t *testing.T) {
 	}
 }
 
-// slowRuntime is runc that stands still in one of its verbs, once it has made the file slow, until it is let go on.
+// slowRuntime is runc that blocks in one of its verbs, once it has created the file slow, until it is released.
 func slowRuntime(t *testing.T, d *daemon, verb string) (options *types.Any, goOn func()) {
 	t.Helper()
 	script, free := filepath.Join(d.state, "slow-"+verb), filepath.Join(d.state, "free")
@@ -231,8 +231,8 @@ func slowRuntime(t *testing.T, d *daemon, verb string) (options *types.Any, goOn
 	}
 }
 
-// Line 4: State and Wait do not wait for a runtime that is slow in exec, nor do other processes.
-func TestSlowRuntimeDelaysNobodyElse(t *testing.T) {
+// State and Wait do not wait for a runtime that is slow in exec, nor do other processes.
+func TestSlowRuntime_OtherCallsProceed(t *testing.T) {
 	ctx := within(t)
 	d := newDaemon(t)
 	s := launch(t, d, "slow", args("sleep", "1000"))
@@ -261,8 +261,8 @@ func TestSlowRuntimeDelaysNobodyElse(t *testing.T) {
 	}
 }
 
-// The client that asked for a create goes away: nothing is left.
-func TestCallerGoesAwayDuringCreate(t *testing.T) {
+// The client that requested a create disconnects: nothing is left.
+func TestCreate_CallerDisconnects(t *testing.T) {
 	for _, verb := range []string{"create", "run"} {
 		t.Run(verb, func(t *testing.T) {
 			ctx := within(t)
@@ -300,8 +300,8 @@ func TestCallerGoesAwayDuringCreate(t *testing.T) {
 	}
 }
 
-// Line 1 in small: exits while the daemon is away are told when it is back, at its new address.
-func TestDaemonAway(t *testing.T) {
+// Exits while the daemon is away are published when it is back, at its new address.
+func TestPublish_DaemonAway(t *testing.T) {
 	ctx := within(t)
 	d := newDaemon(t)
 	s := launch(t, d, "lonely", args("sh", "-c", "read line < /tmp/go; exit 9"))
@@ -310,7 +310,7 @@ func TestDaemonAway(t *testing.T) {
 	}
 	s.run(s.request())
 	d.await(ctx, t, "start")
-	eventually(t, func() bool { return s.native().PendingEvents == 0 }) // the shim knows that it was taken
+	eventually(t, func() bool { return s.native().PendingEvents == 0 }) // the daemon's acknowledgement has arrived
 	d.stop()
 	if err := os.WriteFile(filepath.Join(s.bundle, "rootfs", "tmp", "go"), []byte("x\n"), 0); err != nil {
 		t.Fatal(err)

@@ -25,11 +25,11 @@ import (
 	"github.com/cleatproject/cleat/reaper"
 )
 
-// undoLimit bounds taking back what a failed operation did.
+// undoLimit bounds the undoing of a failed operation.
 const undoLimit = 30 * time.Second
 
-// Create makes the container; called by the daemon's runtime/create.go, it calls the OCI runtime.
-// Either everything is there afterwards or nothing, also when the caller goes away meanwhile.
+// Create creates the container; called by the daemon's runtime/create.go, it calls the OCI runtime.
+// It succeeds completely or leaves nothing, even if the caller disconnects.
 func (s *Server) Create(ctx context.Context, req *task.CreateTaskRequest) (*task.CreateTaskResponse, error) {
 	p, err := s.create(ctx, req, "create")
 	if err != nil {
@@ -41,9 +41,9 @@ func (s *Server) Create(ctx context.Context, req *task.CreateTaskRequest) (*task
 		p.mu.Unlock()
 		return nil, err
 	}
-	s.tellCreated(p, req)
+	s.publishCreated(p, req)
 	p.mu.Unlock()
-	if p.container.restore == nil { // else there is nobody yet
+	if p.container.restore == nil { // else it has no process yet
 		s.watch(p)
 	}
 	return &task.CreateTaskResponse{Pid: uint32(pid)}, nil
@@ -59,7 +59,7 @@ func (s *Server) Run(ctx context.Context, req *shimapi.RunRequest) (*shimapi.Run
 		return nil, reason.Operation(fmt.Sprintf("run container %.80s", req.Create.Id), err)
 	}
 	defer s.watch(p)
-	defer s.tellOOM(p.container) // what came before anybody watched
+	defer s.publishOOM(p.container) // kills before the watch began
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, e := range []event{evCreated, evStart, evStarted} {
@@ -67,13 +67,13 @@ func (s *Server) Run(ctx context.Context, req *shimapi.RunRequest) (*shimapi.Run
 			return nil, err
 		}
 	}
-	s.tellCreated(p, req.Create)
-	s.tell("start", "TaskStart", &events.TaskStart{ContainerId: p.container.id, Pid: uint32(p.pid)})
+	s.publishCreated(p, req.Create)
+	s.publish("start", "TaskStart", &events.TaskStart{ContainerId: p.container.id, Pid: uint32(p.pid)})
 	return &shimapi.RunResponse{Pid: uint32(p.pid), StartedAt: types.FromTime(p.startedAt), Version: s.version}, nil
 }
 
-func (s *Server) tellCreated(p *process, req *task.CreateTaskRequest) {
-	s.tell("create", "TaskCreate", &events.TaskCreate{
+func (s *Server) publishCreated(p *process, req *task.CreateTaskRequest) {
+	s.publish("create", "TaskCreate", &events.TaskCreate{
 		ContainerId: req.Id, Bundle: req.Bundle, Rootfs: req.Rootfs, Checkpoint: req.Checkpoint,
 		Io:  &events.TaskIO{Stdin: req.Stdin, Stdout: req.Stdout, Stderr: req.Stderr, Terminal: req.Terminal},
 		Pid: uint32(p.pid),
@@ -123,7 +123,7 @@ func (s *Server) create(ctx context.Context, req *task.CreateTaskRequest, verb s
 		return nil, err
 	}
 	u.Push("close stdio", io.close)
-	if c.restore != nil { // the init comes with start
+	if c.restore != nil { // Start creates the init
 		p.mu.Lock()
 		p.io = io
 		p.mu.Unlock()
@@ -143,7 +143,7 @@ func (s *Server) create(ctx context.Context, req *task.CreateTaskRequest, verb s
 	return p, nil
 }
 
-// prepare checks the request and makes the container, known to nobody yet.
+// prepare checks the request and creates the container, not yet registered.
 func (s *Server) prepare(req *task.CreateTaskRequest, owner string) (*container, *runcopts.Options, error) {
 	if err := identifier.Check(req.Id); err != nil {
 		return nil, nil, err
@@ -219,7 +219,7 @@ func (c *container) launchCall(verb string, opts *runcopts.Options) launchCall {
 	}
 }
 
-// launch invokes the OCI runtime for a new container and takes its init over.
+// launch invokes the OCI runtime for a new container and takes over its init.
 func (s *Server) launch(ctx context.Context, u *undo.Stack, p *process, io *stdio, verb string, call launchCall) error {
 	c := p.container
 	if err := os.Remove(c.file(initPidFile)); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -235,7 +235,7 @@ func (s *Server) launch(ctx context.Context, u *undo.Stack, p *process, io *stdi
 	child, err := c.invoke(ctx, capture, p, io, c.file(initPidFile), verb, call)
 	if err != nil {
 		if errors.Is(err, errdefs.ErrAlreadyExists) {
-			// It is somebody else's: leave it alone.
+			// The id belongs to another container: do not touch it.
 			c.removal.skip()
 		}
 		return err
@@ -245,7 +245,7 @@ func (s *Server) launch(ctx context.Context, u *undo.Stack, p *process, io *stdi
 	}
 	groups, err := readCgroup(child.Pid())
 	select {
-	case <-child.Done(): // by `run`: what was read, if anything, may be of another process by now
+	case <-child.Done(): // by `run`: anything read may belong to another process by now
 		groups = ""
 		if child.Exit().Status == killedStatus {
 			groups = memoryCgroup(c.bundle, unifiedHost())
@@ -258,7 +258,7 @@ func (s *Server) launch(ctx context.Context, u *undo.Stack, p *process, io *stdi
 			groups = cmp.Or(memoryCgroup(c.bundle, unifiedHost()), groups)
 		}
 	}
-	c.handle.Cgroup = groups // nobody else knows the container yet
+	c.handle.Cgroup = groups // the container is not registered yet
 	s.setCgroup(c, groups)
 	p.mu.Lock()
 	p.pid, p.child, p.io = child.Pid(), child, io
@@ -266,7 +266,7 @@ func (s *Server) launch(ctx context.Context, u *undo.Stack, p *process, io *stdi
 	return nil
 }
 
-// setCgroup makes the cgroups known, from what readCgroup told.
+// setCgroup sets the container's cgroups from a result of readCgroup.
 func (s *Server) setCgroup(c *container, groups string) {
 	cg := parseCgroup(groups, unifiedHost())
 	c.mu.Lock()
@@ -275,7 +275,8 @@ func (s *Server) setCgroup(c *container, groups string) {
 	s.watchOOM(c, cg)
 }
 
-// noteInit notes what another shim has to know of the init, before anybody hears of it.
+// noteInit records what another shim must know of the init, before the init is reported to a
+// client.
 func (s *Server) noteInit(p *process, started bool) error {
 	if started {
 		p.startedAt = startTime(p.child)
@@ -285,7 +286,7 @@ func (s *Server) noteInit(p *process, started bool) error {
 		return fmt.Errorf("note init: %w", err)
 	}
 	select {
-	case <-p.child.Done(): // so that the pid may be another's by now
+	case <-p.child.Done(): // the pid may belong to another process by now
 		begun = 0
 	default:
 	}
@@ -295,8 +296,8 @@ func (s *Server) noteInit(p *process, started bool) error {
 	})
 }
 
-// invoke runs the OCI runtime for a new process of the container, and returns it. The stdio is
-// handed over to it.
+// invoke runs the OCI runtime for a new process of the container and returns the process. It passes
+// the stdio to the runtime.
 func (c *container) invoke(
 	ctx context.Context, capture *reaper.Capture, p *process, io *stdio, pidFile, verb string, call launchCall,
 ) (*reaper.Child, error) {
@@ -307,7 +308,7 @@ func (c *container) invoke(
 		if socket, err = listenConsole(c.runtime.temp("tty", ".sock")); err != nil {
 			return nil, err
 		}
-		defer func() { _ = socket.close() }() // a socket file in the bundle: gone with it at last
+		defer func() { _ = socket.close() }() // a socket file in the bundle: removed with it at the latest
 		console = socket
 	}
 	err := c.runtime.run(ctx, verb, func(ctx context.Context, rt *runc.Runc) error {

@@ -14,8 +14,8 @@ import (
 	"github.com/cleatproject/cleat/proto/types"
 )
 
-// Line 5: the verb delete cleans up after a dead shim, as often as it is called.
-func TestDeleteAfterDeath(t *testing.T) {
+// The verb delete cleans up after a dead shim, as often as it is called.
+func TestDelete_DeadShim(t *testing.T) {
 	for _, ended := range []bool{false, true} {
 		t.Run("container ended "+strconv.FormatBool(ended), func(t *testing.T) {
 			d := newDaemon(t)
@@ -63,8 +63,8 @@ func TestDeleteAfterDeath(t *testing.T) {
 	}
 }
 
-// zombie says whether a process is dead: the orphan of a killed shim is collected by pid 1, which
-// may take its time.
+// zombie reports whether a process is dead: the orphan of a killed shim is collected by pid 1,
+// which may take its time.
 func zombie(pid int) bool {
 	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
 	return err != nil || strings.Contains(string(data), ") Z ")

@@ -15,10 +15,10 @@ import (
 	"github.com/cleatproject/cleat/reaper"
 )
 
-// removal makes the OCI runtime's delete run at most once with success, whoever needs it first:
+// removal makes the OCI runtime's delete succeed at most once, for whichever caller comes first:
 // the exit, in the background, or Delete.
 type removal struct {
-	turn chan struct{} // holds one token while somebody works
+	turn chan struct{} // holds one token while a caller works
 	done bool          // guarded by turn
 }
 
@@ -31,14 +31,14 @@ func (r *removal) skip() {
 	<-r.turn
 }
 
-// renew makes the removal necessary again: there is to be a container once more.
+// renew makes the removal necessary again: a container is to be created again.
 func (r *removal) renew() {
 	r.turn <- struct{}{}
 	r.done = false
 	<-r.turn
 }
 
-// removeFromRuntime has the OCI runtime forget the container, and kill what is left of it.
+// removeFromRuntime has the OCI runtime delete the container and kill what remains of it.
 // Idempotent.
 func (c *container) removeFromRuntime(ctx context.Context) error {
 	select {
@@ -65,12 +65,12 @@ func (s *Server) removeLater(c *container) {
 		if err := c.removeFromRuntime(ctx); err != nil {
 			s.log.warnf("remove container %s: %v", c.id, err)
 		}
-		s.worked()
+		s.countCall()
 	})
 }
 
-// Delete frees what a process holds. A container that was created only is killed. One that failed
-// half-way can be called again.
+// Delete frees what a process holds. It kills a container that was only created. After a failure it
+// can be called again.
 func (s *Server) Delete(ctx context.Context, req *task.DeleteRequest) (*task.DeleteResponse, error) {
 	p, err := s.process(req.Id, req.ExecId)
 	if err != nil {
@@ -99,17 +99,17 @@ func (s *Server) deleteExec(p *process) (*task.DeleteResponse, error) {
 func (s *Server) deleteInit(ctx context.Context, p *process) (*task.DeleteResponse, error) {
 	c := p.container
 	st, child := p.snapshot()
-	if st == deleted { // by somebody who was faster
-		return nil, fmt.Errorf("delete container %s: it is deleted: %w", c.id, errdefs.ErrNotFound)
+	if st == deleted { // by a faster caller
+		return nil, fmt.Errorf("delete container %s: already deleted: %w", c.id, errdefs.ErrNotFound)
 	}
 	if st != created && st != stopped {
-		return nil, fmt.Errorf("delete container %s: it is %s; kill it first: %w", c.id, st, errdefs.ErrFailedPrecondition)
+		return nil, fmt.Errorf("delete container %s: task is %s: %w", c.id, st, errdefs.ErrFailedPrecondition)
 	}
-	if child != nil { // else it waits to be restored
+	if child != nil { // else it has not been restored
 		if err := c.removeFromRuntime(ctx); err != nil {
 			return nil, fmt.Errorf("delete container %s: %w", c.id, err)
 		}
-		if _, err := p.wait(ctx); err != nil { // it was created only, and killed just now
+		if _, err := p.wait(ctx); err != nil { // it was only created, and has just been killed
 			return nil, err
 		}
 	}
@@ -119,7 +119,7 @@ func (s *Server) deleteInit(ctx context.Context, p *process) (*task.DeleteRespon
 		}
 	}
 	if c.mounted {
-		// Lazily: the kernel takes a dead init's mount namespace apart in its own time, and until
+		// Lazily: the kernel dismantles a dead init's mount namespace asynchronously, and until
 		// then the mount counts as busy.
 		if err := mount.UnmountAll(c.file("rootfs"), unix.UMOUNT_NOFOLLOW|unix.MNT_DETACH); err != nil {
 			return nil, fmt.Errorf("delete container %s: %w", c.id, err)
@@ -129,7 +129,7 @@ func (s *Server) deleteInit(ctx context.Context, p *process) (*task.DeleteRespon
 	if err != nil {
 		return nil, err
 	}
-	s.tell("delete", "TaskDelete", &events.TaskDelete{
+	s.publish("delete", "TaskDelete", &events.TaskDelete{
 		ContainerId: c.id, Pid: uint32(pid), // an init has no exec id
 		ExitStatus: uint32(exit.Status), ExitedAt: types.FromTime(exit.At),
 	})

@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// evict ends the shim of a bundle that lives and that nobody can reach any more: the file of its socket was
-// removed. The container stays as it is, where it outlives its shim. Without such a shim there is nothing to do.
+// evict ends the live shim of a bundle that clients cannot reach any more: its socket file was removed. The
+// container keeps running if it outlives its shim. Without such a shim evict does nothing.
 func evict(ctx context.Context, bundle, id string) error {
 	f, err := os.Open(filepath.Join(bundle, shimPidFile))
 	if errors.Is(err, os.ErrNotExist) {
@@ -24,9 +24,9 @@ func evict(ctx context.Context, bundle, id string) error {
 	if err != nil {
 		return fmt.Errorf("find shim: %w", err)
 	}
-	defer f.Close() //nolint:errcheck // it was only read
+	defer f.Close() //nolint:errcheck // read only
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB); err == nil {
-		return nil // nobody holds it
+		return nil // not locked
 	}
 	pid, err := readPid(f.Name())
 	if err != nil {
@@ -41,7 +41,7 @@ func evict(ctx context.Context, bundle, id string) error {
 	}
 	defer unix.Close(fd) //nolint:errcheck // a pidfd
 	if !isShimOf(pid, bundle, id) {
-		return fmt.Errorf("evict shim %d: it is not that of %s", pid, bundle)
+		return fmt.Errorf("evict shim %d: not the shim of %s", pid, bundle)
 	}
 	if err := unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0); err != nil && !errors.Is(err, unix.ESRCH) {
 		return fmt.Errorf("evict shim %d: %w", pid, err)
@@ -49,8 +49,8 @@ func evict(ctx context.Context, bundle, id string) error {
 	return awaitEnd(ctx, fd)
 }
 
-// isShimOf reports whether a process, which its pidfd keeps from being replaced unseen, was started as the shim of
-// a bundle: one that joined it holds other containers too.
+// isShimOf reports whether a process, which its pidfd protects from being replaced unseen, was started as the shim
+// of a bundle: a shim that joined the bundle holds other containers too.
 func isShimOf(pid int, bundle, id string) bool {
 	proc := filepath.Join("/proc", strconv.Itoa(pid))
 	cwd, err := os.Stat(filepath.Join(proc, "cwd"))

@@ -12,10 +12,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestDeleteOfWhatNobodyReaches has the daemon say by the verb delete that a shim cannot be reached: the shim is ended
-// where it is the bundle's own, and the container in any case.
-func TestDeleteOfWhatNobodyReaches(t *testing.T) {
-	for name, own := range map[string]bool{"its shim": true, "somebody else holds the bundle": false} {
+// TestDelete_UnreachableShim runs the verb delete for an unreachable shim: the shim is ended if it is the bundle's
+// own, and the container is removed in any case.
+func TestDelete_UnreachableShim(t *testing.T) {
+	for name, own := range map[string]bool{"its shim": true, "another process holds the bundle": false} {
 		t.Run(name, func(t *testing.T) {
 			d := newDaemon(t)
 			s := launch(t, d, "unreached", args("sleep", "1000"))
@@ -23,12 +23,12 @@ func TestDeleteOfWhatNobodyReaches(t *testing.T) {
 			pid := int(s.native().Processes[0].Pid)
 			if !own {
 				s.kill9()
-				s.exited <- nil // nobody takes its place
+				s.exited <- nil // no shim follows it
 				f, err := os.OpenFile(filepath.Join(s.bundle, "shim.pid"), os.O_RDWR|os.O_TRUNC, 0o600)
 				if err != nil {
 					t.Fatal(err)
 				}
-				defer f.Close() //nolint:errcheck // it lets go of the lock
+				defer f.Close() //nolint:errcheck // it releases the lock
 				if _, err := f.WriteString(strconv.Itoa(os.Getpid())); err != nil {
 					t.Fatal(err)
 				}
@@ -39,7 +39,7 @@ func TestDeleteOfWhatNobodyReaches(t *testing.T) {
 			cmd := exec.Command(s.path, "-namespace", namespace, "-address", d.socket, "-publish-binary", "/none", "-id", s.id, "-bundle", s.bundle, "delete")
 			cmd.Dir, cmd.Env = s.bundle, append(os.Environ(), "CLEAT_EVICT=1")
 			out, err := cmd.CombinedOutput()
-			if own && err != nil || !own && (err == nil || !strings.Contains(string(out), "it is not that of")) {
+			if own && err != nil || !own && (err == nil || !strings.Contains(string(out), "not the shim of")) {
 				t.Errorf("delete: %v: %s", err, out)
 			}
 			if own {

@@ -10,11 +10,11 @@ import (
 	"github.com/cleatproject/cleat/reaper"
 )
 
-// execsLimit is how long the exit of an init waits for those of its exec'd processes, which have
-// been killed, to be told first.
+// execsLimit bounds the wait of an init's exit for the exits of its exec'd processes, which have
+// been killed, to be published first.
 const execsLimit = 2 * time.Second
 
-// watch hears of the process's exit from the reaper.
+// watch registers with the reaper for the process's exit.
 func (s *Server) watch(p *process) {
 	_, child := p.snapshot()
 	s.wg.Go(func() {
@@ -26,8 +26,8 @@ func (s *Server) watch(p *process) {
 	})
 }
 
-// hear feeds an exit that was held while the process was being started.
-func (s *Server) hear(p *process) {
+// deliverHeld delivers an exit that was held while the process was being started.
+func (s *Server) deliverHeld(p *process) {
 	p.mu.Lock()
 	held := p.held
 	p.held = nil
@@ -37,7 +37,7 @@ func (s *Server) hear(p *process) {
 	}
 }
 
-// exited records an exit, then announces it.
+// exited records an exit, then publishes it.
 func (s *Server) exited(p *process, e reaper.Exit) {
 	if s.holds(p, e) {
 		return
@@ -53,14 +53,14 @@ func (s *Server) exited(p *process, e reaper.Exit) {
 	}
 	if p.execID == "" {
 		s.endExecs(p.container)
-		oom := s.lastOOM(p.container) // before the cgroup goes
+		oom := s.lastOOM(p.container) // before the cgroup is removed
 		s.removeLater(p.container)
-		runtime.Gosched() // there is one P, and the disk would have it first
+		runtime.Gosched() // there is one P, and the disk write would occupy it first
 		err := exitrecord.Write(p.container.bundle, exitrecord.Record{
 			ID: p.container.id, Pid: e.Pid, Status: e.Status, ExitedAt: e.At, OOM: oom,
 		})
 		if err != nil {
-			// Better told without a record than never.
+			// Publish without a record rather than not at all.
 			s.log.warnf("exit %d of %s: %v", e.Status, p.container.id, err)
 		}
 	}
@@ -69,11 +69,11 @@ func (s *Server) exited(p *process, e reaper.Exit) {
 	switch {
 	case err != nil:
 		s.log.warnf("exit of %s: %v", p.id(), err)
-	case eff == hold: // a start began since
+	case eff == hold: // a start has begun in between
 		p.held = &e
-	case eff == tellExit:
+	case eff == publishExit:
 		p.exit = e
-		s.tell("exit", "TaskExit", &events.TaskExit{
+		s.publish("exit", "TaskExit", &events.TaskExit{
 			ContainerId: p.container.id, Id: p.id(), Pid: uint32(e.Pid),
 			ExitStatus: uint32(e.Status), ExitedAt: types.FromTime(e.At),
 		})
@@ -83,10 +83,10 @@ func (s *Server) exited(p *process, e reaper.Exit) {
 	if p.execID == "" {
 		s.watchOrphan()
 	}
-	s.worked()
+	s.countCall()
 }
 
-// holds keeps the exit where the process's start has not been told yet.
+// holds keeps the exit if the process's start has not been published yet.
 func (s *Server) holds(p *process, e reaper.Exit) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -97,7 +97,7 @@ func (s *Server) holds(p *process, e reaper.Exit) bool {
 	return false
 }
 
-// endExecs waits until the exits of the container's exec'd processes have been told. In a pid
+// endExecs waits until the exits of the container's exec'd processes have been published. In a pid
 // namespace of its own they are dead by now; otherwise they are killed here.
 func (s *Server) endExecs(c *container) {
 	limit := time.NewTimer(execsLimit)

@@ -17,20 +17,20 @@ import (
 	"github.com/cleatproject/cleat/proto/types"
 )
 
-// Files that the shim keeps in the bundle, beside exit.json (see internal/exitrecord).
+// Files that the shim keeps in the bundle, next to exit.json (see internal/exitrecord).
 const (
 	initPidFile = "init.pid"  // pid of the container's init, written by the OCI runtime
 	shimPidFile = "shim.pid"  // pid of the shim, which holds a lock on it (flock)
-	handleFile  = "shim.json" // what `delete` and another shim have to know; see handle
-	addressFile = "address"   // where the shim listens, for daemons up to 1.7
-	logFIFO     = "log"       // stderr of the shim, where the daemon made it
+	handleFile  = "shim.json" // data for `delete` and for another shim; see handle
+	addressFile = "address"   // the shim's address, for daemons up to 1.7
+	logFIFO     = "log"       // stderr of the shim, if the daemon created it
 )
 
 const defaultRuntime = "runc"
 
-// handle is what outlives the shim: what its `delete` command has to know to clean up, and what
-// another shim has to know to go on (see adopt.go). Readers ignore fields that they do not know, and
-// do with the first five alone, which is all that older shims wrote.
+// handle holds what outlives the shim: what its `delete` command needs to clean up, and what another
+// shim needs to continue (see adopt.go). Readers ignore unknown fields and accept a handle with only
+// the first five, which is all that older shims wrote.
 type handle struct {
 	Version       int    `json:"version"` // 1
 	ID            string `json:"id"`
@@ -50,17 +50,17 @@ type handle struct {
 	ShimCgroup  string `json:"shim_cgroup,omitempty"`
 
 	// Written before Create and Run are answered. StartTime (reaper.StartTime) makes Pid an
-	// identity; 0 says that the init had ended already.
+	// identity; 0 if the init had ended already.
 	Pid       int    `json:"pid,omitempty"`
 	StartTime uint64 `json:"start_time,omitempty"`
 	Cgroup    string `json:"cgroup,omitempty"` // the init's /proc/PID/cgroup
-	// Written before a start is told or answered.
+	// Written before a start is published or answered.
 	Started   bool      `json:"started,omitempty"`
 	StartedAt time.Time `json:"started_at,omitzero"`
 }
 
-// note changes the handle and writes it, so that a reader sees the old one or the new. That needs
-// no sync: a bundle does not outlive the machine's run.
+// note changes the handle and writes it, so that a reader sees the old one or the new. This needs
+// no sync: a bundle does not survive a reboot.
 func (c *container) note(change func(*handle)) error {
 	c.handleMu.Lock()
 	defer c.handleMu.Unlock()
@@ -79,8 +79,8 @@ func (c *container) note(change func(*handle)) error {
 	return nil
 }
 
-// lock makes this process the bundle's one shim, for as long as it lives or until unlock. Another
-// one that holds the bundle is errdefs.ErrUnavailable.
+// lock makes this process the bundle's only shim until it exits or calls unlock. It returns
+// errdefs.ErrUnavailable if another shim holds the bundle.
 func (c *container) lock() (err error) {
 	f, err := os.OpenFile(c.file(shimPidFile), os.O_CREATE|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -104,7 +104,7 @@ func (c *container) lock() (err error) {
 	return nil
 }
 
-// unlock lets another shim have the bundle.
+// unlock releases the bundle for another shim.
 func (c *container) unlock() error {
 	if c.held == nil {
 		return nil
@@ -136,7 +136,7 @@ func parseHandle(data []byte) (handle, error) {
 // optionsType is the type of the options that the shim understands.
 const optionsType = "containerd.runc.v1.Options"
 
-// decodeOptions reads a request's runtime options; none are the defaults.
+// decodeOptions decodes a request's runtime options; none means the defaults.
 func decodeOptions(a *types.Any) (*runcopts.Options, error) {
 	opts := &runcopts.Options{}
 	if a == nil || a.TypeUrl == "" && len(a.Value) == 0 {
@@ -156,9 +156,9 @@ func decodeOptions(a *types.Any) (*runcopts.Options, error) {
 
 func lastPart(typeURL string) string { return filepath.Base(typeURL) }
 
-// runtimeRoot is the OCI runtime's state directory for a namespace: below the one that the options
-// name, or else beside the bundles, so that two daemons never share one. For bundles below
-// /run/containerd it is what containerd's own shim uses.
+// runtimeRoot returns the OCI runtime's state directory for a namespace: below the one in the
+// options, or else next to the bundles, so that two daemons never share one. For bundles below
+// /run/containerd this is the one that containerd's own shim uses.
 func runtimeRoot(option, bundle, namespace string) string {
 	if option != "" {
 		return filepath.Join(option, namespace)

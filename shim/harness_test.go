@@ -92,7 +92,7 @@ type shimUnder struct {
 	started int // how many shims were started for the bundle
 }
 
-// launch makes a bundle and starts a shim as cleatd does.
+// launch creates a bundle and starts a shim as cleatd does.
 func launch(t *testing.T, d *daemon, id string, edit func(spec map[string]any)) *shimUnder {
 	t.Helper()
 	return launchBuild(t, d, id, edit, binary)
@@ -161,7 +161,7 @@ func (s *shimUnder) kill9() {
 	}
 }
 
-// adopt starts another shim, which is to go on with the container.
+// adopt starts another shim, which adopts the container.
 func (s *shimUnder) adopt() {
 	s.t.Helper()
 	s.serve("CLEAT_ADOPT=1")
@@ -176,7 +176,7 @@ func (s *shimUnder) connect() {
 	s.client = client
 }
 
-// end removes what the test left, and fails if the shim does not leave by itself then.
+// end removes what the test left, and fails if the shim does not exit by itself then.
 func (s *shimUnder) end() {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
@@ -238,7 +238,7 @@ func call[Resp any, P rpc.Pointer[Resp]](ctx context.Context, s *shimUnder, meth
 	return rpc.Call[Resp, P](ctx, s.client, s.service, method, req)
 }
 
-// must is call that has to succeed.
+// must is call that fails the test on an error.
 func must[Resp any, P rpc.Pointer[Resp]](ctx context.Context, s *shimUnder, method string, req rpc.Message) *Resp {
 	s.t.Helper()
 	resp, err := call[Resp, P](ctx, s, method, req)
@@ -252,7 +252,7 @@ func (s *shimUnder) request() *task.CreateTaskRequest {
 	return &task.CreateTaskRequest{Id: s.id, Bundle: s.bundle}
 }
 
-// fifos makes FIFOs for the stdio and returns their paths.
+// fifos creates FIFOs for the stdio and returns their paths.
 func (s *shimUnder) fifo(name string) string {
 	s.t.Helper()
 	path := filepath.Join(s.daemon.state, s.id+"-"+name)

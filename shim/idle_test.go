@@ -22,7 +22,7 @@ func idleServer(t *testing.T) *Server {
 	return s
 }
 
-// A shim whose daemon died before Create, or after Delete, leaves; one that is needed stays.
+// A shim whose daemon died before Create, or after Delete, exits; one in use stays.
 func TestIdleShimLeaves(t *testing.T) {
 	s := idleServer(t)
 	s.connected()

@@ -9,8 +9,8 @@ import (
 )
 
 // The life of a process, the init as well as an exec'd one. No I/O happens in this file: step
-// says what comes next and what has to be told, and the callers (create.go, start.go, control.go,
-// exit.go, delete.go) do it.
+// returns the next state and what has to be published, and the callers (create.go, start.go,
+// control.go, exit.go, delete.go) do it.
 //
 //	            created          start           started
 //	creating ----------> created ------> starting ------> running
@@ -25,8 +25,8 @@ import (
 //	    delete   stopped <---------------------------------+
 //	deleted <------+
 //
-// An exit that arrives in creating or starting is held by the caller and fed again once the
-// process has left that state, so that create and start are always told before exit. An exec'd
+// An exit that arrives in creating or starting is held by the caller and delivered again once the
+// process has left that state, so that create and start are always published before exit. An exec'd
 // process begins in created.
 type state uint8
 
@@ -58,18 +58,18 @@ const (
 	numEvents
 )
 
-// effect is what a step asks its caller to do.
+// effect is the action that a step requires of its caller.
 type effect uint8
 
 const (
 	none effect = iota
-	hold        // keep the exit and feed it again later
-	tellCreate
-	tellStart
-	tellPaused
-	tellResumed
-	tellExit
-	tellDelete
+	hold        // keep the exit and deliver it again later
+	publishCreate
+	publishStart
+	publishPaused
+	publishResumed
+	publishExit
+	publishDelete
 )
 
 type cell struct {
@@ -78,44 +78,44 @@ type cell struct {
 	ok     bool
 }
 
-// step returns the state after e in s and what to do about it. An event that has no place in s is
+// step returns the state after e in s and the required effect. An event that is invalid in s is
 // errdefs.ErrFailedPrecondition, or ErrNotFound once deleted.
 func step(s state, e event) (state, effect, error) {
 	table := [numStates][numEvents]cell{
 		creating: {
-			evCreated: {created, tellCreate, true},
+			evCreated: {created, publishCreate, true},
 			evExited:  {creating, hold, true},
 		},
 		created: {
 			evStart:  {starting, none, true},
-			evExited: {stopped, tellExit, true},
-			evDelete: {deleted, tellDelete, true},
+			evExited: {stopped, publishExit, true},
+			evDelete: {deleted, publishDelete, true},
 		},
 		starting: {
-			evStarted:     {running, tellStart, true},
+			evStarted:     {running, publishStart, true},
 			evStartFailed: {created, none, true},
 			evExited:      {starting, hold, true},
 		},
 		running: {
 			evPause:   {pausing, none, true},
 			evResumed: {running, none, true},
-			evExited:  {stopped, tellExit, true},
+			evExited:  {stopped, publishExit, true},
 		},
 		pausing: {
-			evPaused:      {paused, tellPaused, true},
+			evPaused:      {paused, publishPaused, true},
 			evPauseFailed: {running, none, true},
-			evExited:      {stopped, tellExit, true},
+			evExited:      {stopped, publishExit, true},
 		},
 		paused: {
-			evResumed: {running, tellResumed, true},
-			evExited:  {stopped, tellExit, true},
+			evResumed: {running, publishResumed, true},
+			evExited:  {stopped, publishExit, true},
 		},
 		stopped: {
 			// The exit overtook the answer of the runtime.
 			evPaused:      {stopped, none, true},
 			evPauseFailed: {stopped, none, true},
 			evResumed:     {stopped, none, true},
-			evDelete:      {deleted, tellDelete, true},
+			evDelete:      {deleted, publishDelete, true},
 		},
 	}
 	if s >= numStates || e >= numEvents {
@@ -141,7 +141,7 @@ func (e event) String() string {
 	}[min(e, numEvents)]
 }
 
-// status is the state as the task API tells it.
+// status is the state in the task API.
 func (s state) status() types.Status {
 	switch s {
 	case created, starting:

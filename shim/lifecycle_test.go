@@ -6,12 +6,12 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-// Every path through the table, to a depth beyond its longest: what is told is told once and in
-// order, and nothing leads out of deleted.
-func TestEveryPathTellsInOrder(t *testing.T) {
-	rank := map[effect]int{tellCreate: 1, tellStart: 2, tellExit: 3, tellDelete: 4}
-	var walk func(s state, told, depth int)
-	walk = func(s state, told, depth int) {
+// Every path through the table, to a depth beyond its longest: events are published once and in
+// order, and no path leaves deleted.
+func TestLifecycle_PublishesInOrder(t *testing.T) {
+	rank := map[effect]int{publishCreate: 1, publishStart: 2, publishExit: 3, publishDelete: 4}
+	var walk func(s state, published, depth int)
+	walk = func(s state, published, depth int) {
 		if depth == 0 {
 			return
 		}
@@ -26,15 +26,15 @@ func TestEveryPathTellsInOrder(t *testing.T) {
 				}
 				continue
 			}
-			now := told
+			now := published
 			if r, ok := rank[eff]; ok {
-				if r <= told {
-					t.Errorf("%s in %s tells %d after %d", e, s, r, told)
+				if r <= published {
+					t.Errorf("%s in %s publishes %d after %d", e, s, r, published)
 				}
 				now = r
 			}
-			if eff == tellExit && e != evExited || next == stopped && s != stopped && eff != tellExit {
-				t.Errorf("%s in %s: stops without telling", e, s)
+			if eff == publishExit && e != evExited || next == stopped && s != stopped && eff != publishExit {
+				t.Errorf("%s in %s: stops without publishing", e, s)
 			}
 			walk(next, now, depth-1)
 		}
@@ -43,11 +43,11 @@ func TestEveryPathTellsInOrder(t *testing.T) {
 	walk(created, 1, 7)
 }
 
-func TestExitIsNeverRefusedWhileAlive(t *testing.T) {
+func TestLifecycle_AcceptsExitWhileAlive(t *testing.T) {
 	for s := range numStates {
 		_, eff, err := step(s, evExited)
 		alive := s != stopped && s != deleted
-		if alive && (err != nil || eff != hold && eff != tellExit) {
+		if alive && (err != nil || eff != hold && eff != publishExit) {
 			t.Errorf("exit in %s: %v, %v", s, eff, err)
 		}
 		if !alive && err == nil {

@@ -8,9 +8,9 @@ import (
 	"time"
 )
 
-// logger writes lines as daemons expect them from a shim: time="..." level=... msg="...". It
-// never blocks on purpose: its writer is opened without blocking, and a line that does not fit is
-// lost.
+// logger writes lines in the format that daemons expect from a shim: time="..." level=...
+// msg="...". It does not block: its writer is opened without blocking, and a line that does not fit
+// is lost.
 type logger struct {
 	mu    sync.Mutex
 	out   io.Writer
@@ -32,5 +32,5 @@ func (l *logger) write(level, format string, args ...any) {
 		" level=" + level + " msg=" + strconv.Quote(fmt.Sprintf(format, args...)) + "\n"
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	_, _ = io.WriteString(l.out, line) // there is nobody left to tell
+	_, _ = io.WriteString(l.out, line) // no place is left to report it
 }

@@ -25,13 +25,13 @@ type Config struct {
 	Namespace     string
 	Address       string // the daemon's gRPC socket
 	PublishBinary string // the daemon's binary, for its `publish`
-	Bundle        string // the working directory where empty
+	Bundle        string // the working directory if empty
 	Debug         bool
 	Verb          string // start, delete or serve
 	Version       string
 }
 
-// Main is the whole program. It writes to the standard files and returns what is to be told on
+// Main is the whole program. It writes to the standard files and returns the error to print on
 // stderr before the process exits with 1.
 func Main(args []string, version string) error {
 	cfg, info, ver, err := parseArgs(args, version)
@@ -93,11 +93,11 @@ func parseArgs(args []string, version string) (cfg Config, info, ver bool, err e
 	return cfg, info, ver, nil
 }
 
-// infoLimit bounds asking the OCI runtime for its features.
+// infoLimit bounds the query of the OCI runtime's features.
 const infoLimit = 5 * time.Second
 
-// printInfo answers -info. stdin has runtime options, or nothing. What the OCI runtime can tell of
-// its features is passed on; that it cannot is no error.
+// printInfo answers -info. stdin has runtime options, or nothing. The features that the OCI runtime
+// reports are passed on; it is not an error if it reports none.
 func printInfo(cfg Config, env environment) error {
 	data, err := io.ReadAll(io.LimitReader(env.stdin, stdinLimit))
 	if err != nil {

@@ -15,17 +15,17 @@ import (
 //     a container's create, start and a few execs allocate less than that in all. So the collector
 //     is off, also its periodic run, until the heap has grown enough to be worth it.
 //
-// Even asking for the heap's size (ReadMemStats) costs 400 KiB, so calls are counted instead.
+// Even reading the heap's size (ReadMemStats) costs 400 KiB, so calls are counted instead.
 const (
 	// collectAfter calls there is about 2 MiB of garbage.
 	collectAfter = 64
-	// memoryLimit starts a collection in the midst of a burst.
+	// memoryLimit starts a collection during a burst.
 	memoryLimit = 32 << 20
 	// trimDelay is how long after the last of them the garbage is collected.
 	trimDelay = 300 * time.Millisecond
 )
 
-// limitMemory sets the runtime up; see above.
+// limitMemory configures the Go runtime; see above.
 func limitMemory() {
 	debug.SetGCPercent(-1)
 	debug.SetMemoryLimit(memoryLimit)
@@ -34,9 +34,9 @@ func limitMemory() {
 	}
 }
 
-// worked is called after each call that may have left garbage.
-func (s *Server) worked() {
-	if s.calls.Add(1) == collectAfter { // once, so that a stream of calls cannot put it off
+// countCall is called after each call that may have left garbage.
+func (s *Server) countCall() {
+	if s.calls.Add(1) == collectAfter { // once, so that a stream of calls cannot postpone it
 		s.trim.Reset(trimDelay)
 	}
 }

@@ -12,7 +12,7 @@ import (
 	"github.com/cleatproject/cleat/proto/task"
 )
 
-// privateKiB is a process's memory that it shares with nobody.
+// privateKiB returns a process's private memory.
 func privateKiB(t *testing.T, pid int) int {
 	t.Helper()
 	f, err := os.Open(fmt.Sprintf("/proc/%d/smaps_rollup", pid))

@@ -16,19 +16,20 @@ import (
 )
 
 const (
-	// invocationVar marks the commands of one invocation; commands are started without it.
+	// invocationVar marks the commands of one invocation; it is removed before they are started.
 	invocationVar = "CLEAT_INVOCATION="
-	// outputLimit bounds the wait for the output of a command that has ended and left its output open in others.
+	// outputLimit bounds the wait for the output of a command that has ended while other processes hold the
+	// output open.
 	outputLimit = time.Second
 )
 
 // monitor starts the programs that the shim runs, and is go-runc's process monitor: the reaper, which collects them
 // with all other children of the process. It adds what a shim needs:
 //
-//   - Every program gets the environment of the shim without what is for the shim alone.
-//   - Output that no caller reads goes to /dev/null. go-runc collects it by a pipe, which a process left in the
+//   - Every program gets the environment of the shim without the shim's own variables.
+//   - Output that no caller reads is sent to /dev/null. go-runc collects it by a pipe, which a process left in the
 //     background would hold open.
-//   - The outcome of each invocation is kept as it is. Most of go-runc's methods return text only.
+//   - The outcome of each invocation is kept in full. Most of go-runc's methods return text only.
 type monitor struct {
 	*reaper.Reaper
 	env []string
@@ -49,8 +50,8 @@ type invocation struct {
 	status int       // the exit status, if err is nil
 }
 
-// newMonitor returns the monitor for programs with the environment environ, less what was set for the shim alone:
-// one P is right for a process that waits, and slow for one that works.
+// newMonitor returns the monitor for programs with the environment environ, less the variables for the shim
+// alone: one P is right for a process that waits, and slow for one that works.
 func newMonitor(r *reaper.Reaper, environ []string) *monitor {
 	env := slices.DeleteFunc(slices.Clone(environ), func(v string) bool {
 		return strings.HasPrefix(v, "GOMAXPROCS=") || strings.HasPrefix(v, "NOTIFY_SOCKET=") || strings.HasPrefix(v, "CLEAT_")
@@ -58,7 +59,7 @@ func newMonitor(r *reaper.Reaper, environ []string) *monitor {
 	return &monitor{Reaper: r, env: env, calls: make(map[string]*invocation)}
 }
 
-// Spawn is the reaper's. A command without an environment gets the monitor's.
+// Spawn calls the reaper's Spawn. A command without an environment gets the monitor's.
 func (m *monitor) Spawn(cmd *exec.Cmd) (*reaper.Child, error) {
 	if cmd.Env == nil {
 		cmd.Env = m.env

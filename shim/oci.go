@@ -25,8 +25,8 @@ import (
 	"github.com/cleatproject/cleat/reaper"
 )
 
-// runtimeGrace is how long an invocation of the OCI runtime may go on after its caller has given
-// up: one killed half-way can leave a cgroup or a process behind that nobody knows of.
+// runtimeGrace is how long an invocation of the OCI runtime may continue after its caller has given
+// up: one killed half-way can leave an unknown cgroup or process behind.
 const runtimeGrace = 10 * time.Second
 
 // ociRuntime invokes an OCI runtime for one container, by go-runc.
@@ -35,12 +35,13 @@ type ociRuntime struct {
 	binary        string
 	root          string
 	systemdCgroup bool
-	bundle        string        // where its logs and transient files go
+	bundle        string        // for its logs and transient files
 	grace         time.Duration // see runtimeGrace, which is the default
 	serial        atomic.Uint64
 }
 
-// runtimeError is what the OCI runtime reported. Its text begins as clients of the task API match it:
+// runtimeError is an error that the OCI runtime reported. Its text begins as clients of the task API
+// match it:
 // "OCI runtime create failed: ", with the verb.
 type runtimeError struct {
 	verb   string
@@ -58,7 +59,7 @@ func (e *runtimeError) Error() string {
 
 func (e *runtimeError) Unwrap() error { return e.class }
 
-// processIO passes the stdio of a process to the OCI runtime; /dev/null where nil.
+// processIO passes the stdio of a process to the OCI runtime; /dev/null if nil.
 type processIO [3]*os.File
 
 var _ runc.IO = processIO{}
@@ -82,19 +83,19 @@ func (processIO) Stdout() io.ReadCloser { return nil }
 func (processIO) Stderr() io.ReadCloser { return nil }
 func (processIO) Close() error          { return nil }
 
-// temp returns a name in the bundle that nobody else uses.
+// temp returns a unique name in the bundle.
 func (r *ociRuntime) temp(prefix, suffix string) string {
 	return filepath.Join(r.bundle, "."+prefix+"-"+strconv.FormatUint(r.serial.Add(1), 10)+suffix)
 }
 
-// run has call invoke the runtime once, by the method of go-runc that is named verb. If ctx ends first, the command
-// may finish within runtimeGrace and is killed after it; the answer is then what became of it, so that the caller
-// knows what to take back.
+// run has call invoke the runtime once, by the go-runc method named verb. If ctx ends first, the command may finish
+// within runtimeGrace and is killed after it; run then returns its actual outcome, so that the caller knows what to
+// undo.
 func (r *ociRuntime) run(ctx context.Context, verb string, call func(context.Context, *runc.Runc) error) error {
 	return r.follow(ctx, verb, &invocation{}, call)
 }
 
-// read is run for a command whose output the caller reads.
+// read is like run, for a command whose output the caller reads.
 func (r *ociRuntime) read(ctx context.Context, verb string, call func(context.Context, *runc.Runc) error) error {
 	return r.follow(ctx, verb, &invocation{output: true}, call)
 }
@@ -106,7 +107,7 @@ func (r *ociRuntime) follow(ctx context.Context, verb string, inv *invocation, c
 	log, removeLog := r.logFile()
 	defer removeLog()
 	rt := &runc.Runc{Command: r.binary, Root: r.root, Log: log, LogFormat: runc.JSON, SystemdCgroup: r.systemdCgroup}
-	if exists(r.bundle) { // else it can still be asked to forget the container
+	if exists(r.bundle) { // else the runtime can still delete the container
 		rt.WorkDir = r.bundle
 	}
 	limit := cmp.Or(r.grace, runtimeGrace)
@@ -150,8 +151,8 @@ func withGrace(ctx context.Context, limit time.Duration) (grace context.Context,
 	}
 }
 
-// logFile makes a file for the runtime's log. If the disk is full the log goes nowhere: a
-// runtime that cannot open its log does nothing at all.
+// logFile creates a file for the runtime's log. If the disk is full the log is discarded: a runtime
+// that cannot open its log does nothing at all.
 func (r *ociRuntime) logFile() (path string, remove func()) {
 	path = r.temp("runtime", ".json")
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY, 0o600)
@@ -159,7 +160,7 @@ func (r *ociRuntime) logFile() (path string, remove func()) {
 		return os.DevNull, func() {}
 	}
 	_ = f.Close()                               // nothing was written
-	return path, func() { _ = os.Remove(path) } // in a bundle that goes
+	return path, func() { _ = os.Remove(path) } // in a bundle that is removed
 }
 
 // lastError returns the last error of the runtime's JSON log.
@@ -186,7 +187,7 @@ func lastError(path string) string {
 	return strings.TrimSpace(msg)
 }
 
-// classOf sorts what runtimes say into the classes that clients switch on.
+// classOf maps messages of runtimes to the classes that clients switch on.
 func classOf(msg string) error {
 	has := func(texts ...string) bool {
 		for _, t := range texts {
@@ -222,7 +223,7 @@ func readPid(path string) (int, error) {
 	}
 	pid, err := strconv.Atoi(strings.TrimSpace(string(data)))
 	if err != nil || pid <= 0 {
-		return 0, fmt.Errorf("read pid: %q is none: %w", data, errdefs.ErrInternal)
+		return 0, fmt.Errorf("read pid: %q is not a pid: %w", data, errdefs.ErrInternal)
 	}
 	return pid, nil
 }

@@ -53,7 +53,7 @@ func lines(t *testing.T, path string) []string {
 	return strings.Split(strings.TrimSpace(string(data)), "\n")
 }
 
-func TestInvocationsHaveTheirArguments(t *testing.T) {
+func TestInvocations_Arguments(t *testing.T) {
 	t.Setenv("XDG_RUNTIME_DIR", t.TempDir())
 	r := standIn(t, `
 printf '%s\n' "$@" > args
@@ -126,7 +126,7 @@ cat > stdin
 	}
 }
 
-func TestExecPassesTheProcessOn(t *testing.T) {
+func TestExec_PassesProcessSpec(t *testing.T) {
 	transient := t.TempDir()
 	t.Setenv("XDG_RUNTIME_DIR", transient)
 	r := standIn(t, `
@@ -179,7 +179,7 @@ func canonical(t *testing.T, v map[string]any) string {
 	return string(data)
 }
 
-func TestExecSpec_RefusesWhatWouldBeLost(t *testing.T) {
+func TestExecSpec_UnknownMember_Fails(t *testing.T) {
 	for in, want := range map[string]string{
 		`{"args":["a"],"newer":1}`:        `"newer"`,
 		`{"user":{"uid":0,"unheard":[]}}`: `"unheard"`,
@@ -234,8 +234,8 @@ func TestRuntimeErrors(t *testing.T) {
 	})
 }
 
-// The runtime may finish when its caller has gone: its outcome counts.
-func TestRuntimeFinishesWithinItsGrace(t *testing.T) {
+// The runtime may finish after its caller has gone: its outcome counts.
+func TestRuntimeFinishesWithinGrace(t *testing.T) {
 	for text, script := range map[string]string{"success": "", "exit status 5": "exit 5"} {
 		t.Run(text, func(t *testing.T) {
 			r := standIn(t, "touch begun; until [ -e go ]; do sleep 0.01; done\n"+script)
@@ -256,7 +256,7 @@ func TestRuntimeFinishesWithinItsGrace(t *testing.T) {
 	}
 }
 
-func TestRuntimeIsKilledAfterItsGrace(t *testing.T) {
+func TestRuntimeKilledAfterGrace(t *testing.T) {
 	r := standIn(t, "echo $$ > pid.tmp; mv pid.tmp pid; exec sleep 1000")
 	r.grace = time.Millisecond
 	ctx, cancel := context.WithCancel(within(t))

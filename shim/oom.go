@@ -14,21 +14,21 @@ import (
 	"github.com/cleatproject/cleat/proto/events"
 )
 
-// oomWatch hears from the kernel that a container's memory has run out: through an eventfd on
-// cgroup v1, inotify on v2. It is a hint to look at the counters; they are looked at once more
-// when the init has exited, so that no kill goes untold.
+// oomWatch is notified by the kernel that a container's memory has run out: through an eventfd on
+// cgroup v1, inotify on v2. This is a hint to read the counters; they are read once more when the
+// init has exited, so that no kill goes unreported.
 type oomWatch struct {
 	file  *os.File
-	early bool // the hint comes before the kill, as on v1
+	early bool // the hint precedes the kill, as on v1
 	done  chan struct{}
 	wg    sync.WaitGroup
 }
 
-// killLimit is how long a kill is looked for after an early hint. Where the container has the kernel's
-// killing switched off, none comes.
+// killLimit is how long to wait for a kill after an early hint. If OOM kills are disabled for the
+// container, none happens.
 const killLimit = time.Second
 
-// watchOOM starts watching. A host that cannot is only warned about.
+// watchOOM starts watching. A host that does not support it only causes a warning.
 func (s *Server) watchOOM(c *container, cg cgroup) {
 	w, err := openOOM(cg)
 	if err != nil {
@@ -46,15 +46,15 @@ func (s *Server) watchOOM(c *container, cg cgroup) {
 			if _, err := w.file.Read(buf); err != nil {
 				return
 			}
-			if !s.tellOOM(c) && w.early {
-				w.await(func() bool { return s.tellOOM(c) })
+			if !s.publishOOM(c) && w.early {
+				w.await(func() bool { return s.publishOOM(c) })
 			}
 		}
 	})
 }
 
-// await asks until told is true, in steps that grow, for killLimit at most.
-func (w *oomWatch) await(told func() bool) {
+// await polls until done returns true, with growing intervals, for killLimit at most.
+func (w *oomWatch) await(done func() bool) {
 	for step := time.Millisecond; step < killLimit; step *= 2 {
 		timer := time.NewTimer(step)
 		select {
@@ -63,15 +63,15 @@ func (w *oomWatch) await(told func() bool) {
 			timer.Stop()
 			return
 		}
-		if told() {
+		if done() {
 			return
 		}
 	}
 }
 
-// tellOOM announces kills that have not been announced, once the container itself has been, and
-// says whether there were any.
-func (s *Server) tellOOM(c *container) bool {
+// publishOOM publishes kills that have not been published, once the container itself has been, and
+// reports whether there were any.
+func (s *Server) publishOOM(c *container) bool {
 	if st, _ := c.init.snapshot(); st == creating {
 		return false
 	}
@@ -82,20 +82,20 @@ func (s *Server) tellOOM(c *container) bool {
 		return false
 	}
 	c.ooms = kills
-	s.tell("oom", "TaskOOM", &events.TaskOOM{ContainerId: c.id})
+	s.publish("oom", "TaskOOM", &events.TaskOOM{ContainerId: c.id})
 	return true
 }
 
-// oomKilled says whether a kill was ever announced.
+// oomKilled reports whether a kill was ever published.
 func (c *container) oomKilled() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.ooms > 0
 }
 
-// lastOOM announces what is left to announce, stops watching, and says whether there ever was a kill.
+// lastOOM publishes the remaining kills, stops watching, and reports whether there ever was a kill.
 func (s *Server) lastOOM(c *container) bool {
-	s.tellOOM(c)
+	s.publishOOM(c)
 	c.mu.Lock()
 	w := c.oom
 	c.oom = nil

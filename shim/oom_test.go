@@ -14,7 +14,8 @@ import (
 	"github.com/cleatproject/cleat/proto/types"
 )
 
-// greedy makes a container whose program takes all the memory there is, by `tail /dev/zero`, and may have 16 MiB.
+// greedy returns a container whose program allocates all available memory, by `tail /dev/zero`, with a limit of
+// 16 MiB.
 func greedy(program func(spec map[string]any)) func(spec map[string]any) {
 	return func(spec map[string]any) {
 		program(spec)
@@ -27,8 +28,8 @@ func greedy(program func(spec map[string]any)) func(spec map[string]any) {
 	}
 }
 
-// starves waits for a greedy container's end, which is to be told and recorded as what it is.
-func (s *shimUnder) starves(ctx context.Context) {
+// expectOOMKill waits for a greedy container's end, which must be published and recorded as an OOM kill.
+func (s *shimUnder) expectOOMKill(ctx context.Context) {
 	s.t.Helper()
 	if code := s.wait(); code != 137 {
 		s.t.Errorf("exit %d", code)
@@ -43,7 +44,7 @@ func (s *shimUnder) starves(ctx context.Context) {
 	}
 }
 
-// lateRuntime is runc that tells of a container it has run only when its init is dead.
+// lateRuntime is runc that reports a container it has run only when its init is dead.
 func lateRuntime(t *testing.T, d *daemon) *types.Any {
 	t.Helper()
 	script := filepath.Join(d.state, "late")
@@ -61,15 +62,15 @@ case " $* " in *" run "*) while kill -0 "$(cat "$pid")" 2>/dev/null; do :; done;
 	return optionsAny(t, &runcopts.Options{BinaryName: script})
 }
 
-// Line 9: the event comes, before the exit; also where the init is dead before anybody can see its cgroup.
+// The event precedes the exit, even if the init is dead before its cgroup can be looked up.
 func TestOOM(t *testing.T) {
-	for _, how := range []string{"create", "run", "run, told late"} {
+	for _, how := range []string{"create", "run", "run, reported late"} {
 		t.Run(how, func(t *testing.T) {
 			ctx := within(t)
 			d := newDaemon(t)
 			s := launch(t, d, "oom", greedy(args("tail", "/dev/zero")))
 			req := s.request()
-			if how == "run, told late" {
+			if how == "run, reported late" {
 				req.Options = lateRuntime(t, d)
 			}
 			if how == "create" {
@@ -77,7 +78,7 @@ func TestOOM(t *testing.T) {
 			} else if _, err := rpc.Call[shimapi.RunResponse](ctx, s.client, shimapi.Service, "Run", &shimapi.RunRequest{Create: req}); err != nil {
 				t.Fatal(err)
 			}
-			s.starves(ctx)
+			s.expectOOMKill(ctx)
 		})
 	}
 }

@@ -10,16 +10,16 @@ import (
 )
 
 // A shim stays after its container's end, because the exit has to be readable until the container is
-// deleted. It would stay forever if no client can delete it: its bundle was removed under it, or its socket
-// was, and no client is connected. That is looked for from the end of the container on, never before.
+// deleted. It would stay forever if no client can delete the container: the bundle or the socket was
+// removed and no client is connected. The shim checks for that once the container has ended, never before.
 
 const (
-	// orphanFirst and orphanLast bound the time between two looks, which doubles.
+	// orphanFirst and orphanLast bound the time between two checks, which doubles.
 	orphanFirst = time.Second
 	orphanLast  = 10 * time.Second
 )
 
-// watchOrphan begins to look whether the shim is abandoned. An init has ended.
+// watchOrphan starts the checks whether the shim is abandoned. An init has ended.
 func (s *Server) watchOrphan() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -29,8 +29,8 @@ func (s *Server) watchOrphan() {
 	}
 }
 
-// lookOrphan ends a shim that is abandoned, or has it looked for again.
-func (s *Server) lookOrphan() {
+// checkOrphan ends an abandoned shim, or schedules the next check.
+func (s *Server) checkOrphan() {
 	s.mu.Lock()
 	ended, again := s.orphanedLocked()
 	if again && !s.leaving() {
@@ -57,15 +57,16 @@ func (s *Server) lookOrphan() {
 	s.leave()
 }
 
-// orphanedLocked returns the containers of a shim that is abandoned; if it is not, it reports whether
-// that is to be looked at again. It is not while a container lives: the end of that begins anew.
+// orphanedLocked returns the containers of an abandoned shim; if it is not abandoned, again reports
+// whether to check again. It is not while a container lives: the end of that container restarts the
+// checks.
 func (s *Server) orphanedLocked() (ended []*container, again bool) {
 	bundles := false
 	for _, c := range s.containers {
 		if st, _ := c.init.snapshot(); st != stopped {
 			return nil, false
 		}
-		bundles = bundles || !c.wiped()
+		bundles = bundles || !c.bundleRemoved()
 		ended = append(ended, c)
 	}
 	if len(ended) == 0 {
@@ -77,18 +78,19 @@ func (s *Server) orphanedLocked() (ended []*container, again bool) {
 	return ended, false
 }
 
-// wiped reports whether the container's bundle was removed. What is mounted in it may be left.
-func (c *container) wiped() bool { return !exists(c.file("config.json")) }
+// bundleRemoved reports whether the container's bundle was removed. What is mounted in it may be
+// left.
+func (c *container) bundleRemoved() bool { return !exists(c.file("config.json")) }
 
 func exists(path string) bool {
 	_, err := os.Lstat(path)
 	return !errors.Is(err, os.ErrNotExist)
 }
 
-// abandon gives an ended container up. One that has its bundle keeps it: its manager finds the exit
-// there, and cleans up as after a shim that was killed.
+// abandon gives up an ended container. If its bundle exists it is kept: its manager finds the exit
+// there, and cleans up as after a killed shim.
 func (s *Server) abandon(ctx context.Context, c *container) error {
-	if !c.wiped() {
+	if !c.bundleRemoved() {
 		for _, p := range append(c.execList(), c.init) {
 			p.mu.Lock()
 			io := p.io
@@ -104,7 +106,7 @@ func (s *Server) abandon(ctx context.Context, c *container) error {
 		return c.unlock()
 	}
 	_, err := s.Delete(ctx, &task.DeleteRequest{Id: c.id})
-	// The spec that names the cgroups is gone, and so may be what the OCI runtime knew.
+	// The spec that names the cgroups is gone, and perhaps the OCI runtime's state.
 	c.mu.Lock()
 	dirs := c.cgroup.dirs()
 	c.mu.Unlock()

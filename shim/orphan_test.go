@@ -20,8 +20,8 @@ func endedContainer(t *testing.T, s *Server, id string) *container {
 	return c
 }
 
-// TestShimIsOrphanedOnlyWhenNoClientCanAskForItsContainers walks through the conditions.
-func TestShimIsOrphanedOnlyWhenNoClientCanAskForItsContainers(t *testing.T) {
+// TestShimOrphaned_NoClientCanReachContainers checks each condition.
+func TestShimOrphaned_NoClientCanReachContainers(t *testing.T) {
 	for name, tc := range map[string]struct {
 		running, noBundle, oneBundle, noSocket, connected, pod bool
 		orphaned, again                                        bool
@@ -75,7 +75,7 @@ func TestShimIsOrphanedOnlyWhenNoClientCanAskForItsContainers(t *testing.T) {
 	}
 }
 
-func TestShimWithoutAContainerIsNotOrphaned(t *testing.T) {
+func TestShimOrphaned_NoContainer_False(t *testing.T) {
 	s := idleServer(t)
 	s.mu.Lock()
 	defer s.mu.Unlock()

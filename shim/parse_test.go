@@ -160,7 +160,7 @@ func FuzzParsers(f *testing.F) {
 	})
 }
 
-func TestExitingProcessesAreInTheRoots(t *testing.T) {
+func TestExiting_ProcessInRootCgroup(t *testing.T) {
 	for text, want := range map[string]bool{
 		"9:memory:/\n8:pids:/\n0::/\n": true, "9:memory:/a\n8:pids:/\n0::/\n": false, "0::/a\n": false, "": false,
 	} {

@@ -96,7 +96,7 @@ func TestUnderContainerd(t *testing.T) {
 		return p.ctr(append([]string{"run", "--env", "PATH=/bin", "--rootfs", "--runtime", shim}, more...)...)
 	}
 	rootfs := filepath.Join(bundle, "rootfs")
-	// ctr gives up the FIFOs that it has not opened when it hears of the exit, and what is in them.
+	// ctr discards the FIFOs that it has not opened, and their content, when it receives the exit.
 	eventually(t, func() bool {
 		out, _, err := run("--rm", rootfs, "one", "echo", "hello")
 		if err != nil {

@@ -10,7 +10,7 @@ import (
 	"github.com/cleatproject/cleat/fifo"
 )
 
-// namedPipe makes the pipe of a process that may outlive the shim.
+// namedPipe creates the pipe of a process that may outlive the shim.
 func namedPipe(env stdioEnv, path string) (r, w *os.File, err error) {
 	if err := fifo.Remove(path); err != nil { // of an attempt that failed
 		return nil, nil, fmt.Errorf("make pipe: %w", err)
@@ -19,7 +19,7 @@ func namedPipe(env stdioEnv, path string) (r, w *os.File, err error) {
 		return nil, nil, fmt.Errorf("make pipe: %w", err)
 	}
 	if r, w, err = fifo.Outlet(path); err == nil {
-		if err = giveAway(env, int(w.Fd())); err != nil { // Fd leaves a blocking file as it is
+		if err = chownPipe(env, int(w.Fd())); err != nil { // Fd leaves a blocking file as it is
 			err = errors.Join(err, r.Close(), w.Close())
 		}
 	}
@@ -29,7 +29,7 @@ func namedPipe(env stdioEnv, path string) (r, w *os.File, err error) {
 	return r, w, nil
 }
 
-// anonymousPipe makes the pipe of a process that no later shim asks for.
+// anonymousPipe creates the pipe of a process that no later shim adopts.
 func anonymousPipe(env stdioEnv) (r, w *os.File, err error) {
 	fd, w, err := newPipe(env)
 	if err != nil {
@@ -41,25 +41,25 @@ func anonymousPipe(env stdioEnv) (r, w *os.File, err error) {
 	return os.NewFile(uintptr(fd), "pipe"), w, nil
 }
 
-// newPipe makes a pipe whose writing end is blocking and belongs to the container's user.
+// newPipe creates a pipe whose writing end is blocking and belongs to the container's user.
 func newPipe(env stdioEnv) (r int, w *os.File, err error) {
 	var fds [2]int
 	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
 		return -1, nil, fmt.Errorf("make pipe: %w", err)
 	}
-	if err := giveAway(env, fds[1]); err != nil {
+	if err := chownPipe(env, fds[1]); err != nil {
 		return -1, nil, errors.Join(err, unix.Close(fds[0]), unix.Close(fds[1]))
 	}
 	return fds[0], os.NewFile(uintptr(fds[1]), "pipe"), nil
 }
 
-// giveAway makes a pipe belong to the container's user.
-func giveAway(env stdioEnv, fd int) error {
+// chownPipe makes the container's user the owner of a pipe.
+func chownPipe(env stdioEnv, fd int) error {
 	if env.uid == 0 && env.gid == 0 {
 		return nil
 	}
 	if err := unix.Fchown(fd, int(env.uid), int(env.gid)); err != nil {
-		return fmt.Errorf("give pipe away: %w", err)
+		return fmt.Errorf("change owner of pipe: %w", err)
 	}
 	return nil
 }

@@ -21,7 +21,7 @@ type process struct {
 	execID    string // empty for the init
 	stdio     stdioPaths
 
-	// op is held by whoever works on the process with the OCI runtime, which may take long.
+	// op is held by the caller that works on the process with the OCI runtime, which may take long.
 	op chan struct{}
 
 	// exited is closed once the exit is recorded and announced, gone when the process was deleted.
@@ -38,9 +38,9 @@ type process struct {
 	startedAt time.Time
 	exit      reaper.Exit
 	held      *reaper.Exit
-	// stdinClosed says that CloseIO came before the process was started.
+	// stdinClosed reports that CloseIO was called before the process was started.
 	stdinClosed bool
-	// size is what ResizePty asked for before the process was started; zero if it did not.
+	// size is the one that ResizePty set before the process was started; zero if it did not.
 	size terminalSize
 }
 
@@ -55,7 +55,7 @@ func newProcess(c *container, execID string, paths stdioPaths, s state) *process
 	}
 }
 
-// id is how events name the process.
+// id returns the name of the process in events.
 func (p *process) id() string {
 	if p.execID == "" {
 		return p.container.id
@@ -63,7 +63,7 @@ func (p *process) id() string {
 	return p.execID
 }
 
-// acquire waits for its turn to work on the process, or the end of ctx.
+// acquire waits for exclusive use of the process, or the end of ctx.
 func (p *process) acquire(ctx context.Context) (release func(), err error) {
 	select {
 	case p.op <- struct{}{}:
@@ -102,7 +102,7 @@ func (p *process) stateResponse() *task.StateResponse {
 	}
 }
 
-// native is the process as cleat.shim.v1 tells it.
+// native returns the process in the form of cleat.shim.v1.
 func (p *process) native() *shimapi.Process {
 	oom := p.execID == "" && p.container.oomKilled()
 	p.mu.Lock()
@@ -116,7 +116,7 @@ func (p *process) native() *shimapi.Process {
 	}
 }
 
-// wait returns the exit once it is recorded. A process that is deleted meanwhile is ErrNotFound.
+// wait returns the exit once it is recorded, or ErrNotFound if the process is deleted before.
 func (p *process) wait(ctx context.Context) (reaper.Exit, error) {
 	select {
 	case <-p.exited:

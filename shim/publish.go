@@ -18,10 +18,10 @@ import (
 
 const (
 	eventsService = "containerd.services.events.ttrpc.v1.Events"
-	// publishLimit bounds one attempt. An attempt that is given up too early publishes twice: a busy
-	// daemon takes the event all the same. One that died ends the connection.
+	// publishLimit bounds one attempt. An attempt that is abandoned too early publishes twice: a
+	// busy daemon accepts the event nevertheless. A daemon that died ends the connection.
 	publishLimit = 30 * time.Second
-	// Between attempts the publisher waits, twice as long each time, within these.
+	// Between attempts the publisher waits, doubling from the first to the last of these.
 	publishRetryMin = 50 * time.Millisecond
 	publishRetryMax = 5 * time.Second
 	// publishLinger is how long the connection is kept after the last event.
@@ -36,14 +36,14 @@ type publisher struct {
 	monitor   *monitor
 	log       *logger
 
-	// What to run where there is no ttrpc address.
+	// What to run if there is no ttrpc address.
 	binary, grpcAddress string
 
 	mu      sync.Mutex
 	address string
 	queue   []*types.Envelope
 	active  bool
-	wake    chan struct{} // something changed: an event, the address, or a wish to hurry
+	wake    chan struct{} // something changed: an event, the address, or a request to retry now
 	idle    chan struct{} // closed while nothing is queued; replaced when something is
 	closed  bool
 	start   func() // starts the goroutine
@@ -96,8 +96,8 @@ func (p *publisher) wakeLocked() {
 	}
 }
 
-// hurry makes the publisher try again at once, at another address unless it is empty.
-func (p *publisher) hurry(address string) {
+// retryNow makes the publisher retry at once, at another address unless it is empty.
+func (p *publisher) retryNow(address string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if address != "" {
@@ -106,7 +106,7 @@ func (p *publisher) hurry(address string) {
 	p.wakeLocked()
 }
 
-// pending is the number of events that no daemon has accepted yet.
+// pending returns the number of events that no daemon has accepted yet.
 func (p *publisher) pending() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -127,7 +127,7 @@ func (p *publisher) drain(ctx context.Context) error {
 	}
 }
 
-// close gives up on what is queued and waits for the goroutine.
+// close discards the queue and waits for the goroutine.
 func (p *publisher) close() {
 	p.mu.Lock() // after this no goroutine is added
 	p.closed = true
@@ -136,7 +136,7 @@ func (p *publisher) close() {
 	p.wg.Wait()
 }
 
-// work sends until nothing is left and nothing came for a while.
+// work sends until the queue is empty and has been so for a while.
 func (p *publisher) work(ctx context.Context) {
 	var link link
 	defer link.close()
@@ -166,7 +166,7 @@ func (p *publisher) work(ctx context.Context) {
 	}
 }
 
-// next returns the first event and where to send it.
+// next returns the first event and its destination.
 func (p *publisher) next() (*types.Envelope, string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -186,7 +186,7 @@ func (p *publisher) sent() {
 	}
 }
 
-// pause waits; true if it was woken before its time.
+// pause waits and returns true if it was woken early.
 func (p *publisher) pause(ctx context.Context, d time.Duration) bool {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -250,7 +250,7 @@ func (l *link) close() {
 	}
 }
 
-// exec hands the event to the daemon's binary, the way of daemons that serve no ttrpc.
+// exec passes the event to the daemon's binary, for daemons that do not serve ttrpc.
 func (p *publisher) exec(ctx context.Context, e *types.Envelope) (err error) {
 	if p.binary == "" {
 		return errors.New("neither a ttrpc address nor a publish binary is known")

@@ -36,8 +36,8 @@ func within(t *testing.T) context.Context {
 	return ctx
 }
 
-// A daemon that refuses every other event and is restarted in between still gets all, in order.
-func TestEventsSurviveABadDaemon(t *testing.T) {
+// A daemon that refuses every other event and is restarted in between still gets all events, in order.
+func TestEventsSurviveFailingDaemon(t *testing.T) {
 	const n = 60
 	path := filepath.Join(t.TempDir(), "d.sock")
 	p := newTestPublisher(t, path, "")
@@ -83,18 +83,18 @@ func TestEventsSurviveABadDaemon(t *testing.T) {
 		p.publish("/tasks/start", "containerd.events.TaskStart", &events.TaskStart{ContainerId: strconv.Itoa(i)})
 	}
 	if p.pending() == 0 {
-		t.Error("nothing is pending though nobody listens")
+		t.Error("nothing is pending without a listener")
 	}
 	server := serve()
 	defer func() { _ = server.Close() }()
-	p.hurry("")
+	p.retryNow("")
 	if err := p.drain(within(t)); err != nil {
 		t.Fatal(err)
 	}
 	mu.Lock()
 	defer mu.Unlock()
 	last := -1
-	for _, id := range got { // told at least once, in order
+	for _, id := range got { // published at least once, in order
 		i, err := strconv.Atoi(id)
 		if err != nil || i != last && i != last+1 {
 			t.Fatalf("after %d came %s: %q", last, id, got)
@@ -126,7 +126,7 @@ func TestEventsByBinary(t *testing.T) {
 }
 
 func TestDrainIsBounded(t *testing.T) {
-	p := newTestPublisher(t, filepath.Join(t.TempDir(), "nobody"), "")
+	p := newTestPublisher(t, filepath.Join(t.TempDir(), "absent"), "")
 	p.publish("/tasks/start", "x", &events.TaskStart{})
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()

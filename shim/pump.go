@@ -20,7 +20,7 @@ import (
 // the pipe only, so that it cannot rewrite what it has logged.
 //
 // The kernel does not splice to a file opened for appending, so the end is looked up before each
-// move: a file that is truncated by a log rotation goes on at its new end. A log has one writer;
+// move: a file that is truncated by a log rotation continues at its new end. A log has one writer;
 // two containers logging to one file may overwrite each other.
 //
 // The pipe of an init is a FIFO in the bundle, which the process has open for reading too: it outlives
@@ -48,7 +48,7 @@ const (
 	pumpLimit = 2 * time.Second
 )
 
-// startPump opens the log and a pipe to it, and returns the pipe's writing end. Where the process
+// startPump opens the log and a pipe to it, and returns the pipe's writing end. If the process
 // may outlive the shim the pipe has a name in the bundle, by which the next shim finds it.
 func startPump(env stdioEnv, path, name string) (_ *pump, child *os.File, err error) {
 	out, err := openLogFile(path)
@@ -73,7 +73,7 @@ func startPump(env stdioEnv, path, name string) (_ *pump, child *os.File, err er
 	return p, child, nil
 }
 
-// resumePump goes on with the named pipe of a shim that died.
+// resumePump continues with the named pipe of a dead shim.
 func resumePump(env stdioEnv, path, name string) (*pump, error) {
 	name = filepath.Join(env.bundle, name)
 	r, err := fifo.ReadEnd(name)
@@ -87,7 +87,7 @@ func resumePump(env stdioEnv, path, name string) (*pump, error) {
 	return newPump(env, r, out, name)
 }
 
-// newPump takes both files over, also where it fails.
+// newPump takes over both files, even if it fails.
 func newPump(env stdioEnv, pipe, out *os.File, name string) (_ *pump, err error) {
 	p := &pump{pipe: pipe, name: name, log: env.log, out: out, closing: make(chan struct{}), stopped: make(chan struct{})}
 	if p.conn, err = pipe.SyscallConn(); err != nil {
@@ -134,7 +134,7 @@ func (p *pump) run() {
 	}
 }
 
-// waitClosed waits for the next attempt; false if the pump was closed meanwhile.
+// waitClosed waits for the next attempt and returns false if the pump was closed before it.
 func (p *pump) waitClosed() bool {
 	timer := time.NewTimer(pumpRetry)
 	defer timer.Stop()
@@ -177,7 +177,7 @@ func (p *pump) flush() {
 		for err == nil && left > 0 {
 			before := left
 			if err = p.move(int(fd), left); err == nil {
-				// Somebody may be writing on: never more than was there at first.
+				// A process may still be writing: move only what was present at first.
 				var now int
 				if now, err = unix.IoctlGetInt(int(fd), unix.TIOCINQ); err == nil {
 					left = min(now, before-1)
@@ -193,8 +193,8 @@ func (p *pump) flush() {
 	}
 }
 
-// close moves what is there, stops and closes both ends. A disk that hangs is waited for no longer
-// than pumpLimit; what is left in the pipe is lost then.
+// close moves what is present, stops and closes both ends. It waits for a hanging disk for at most
+// pumpLimit; what is left in the pipe is lost then.
 func (p *pump) close() error {
 	close(p.closing)
 	p.flushWithin(pumpLimit)
@@ -208,14 +208,14 @@ func (p *pump) close() error {
 	case <-p.stopped:
 		return errors.Join(err, p.out.Close())
 	case <-timer.C:
-		return errors.Join(err, fmt.Errorf("close log %s: its disk does not answer: %w", p.out.Name(), errdefs.ErrUnavailable))
+		return errors.Join(err, fmt.Errorf("close log %s: disk does not respond: %w", p.out.Name(), errdefs.ErrUnavailable))
 	}
 }
 
-// flushWithin is flush that a slow disk does not hold up.
+// flushWithin is flush with a time limit for a slow disk.
 func (p *pump) flushWithin(limit time.Duration) {
 	flushed := make(chan struct{})
-	go func() { // ends with the disk's answer
+	go func() { // ends when the disk responds
 		defer close(flushed)
 		p.flush()
 	}()

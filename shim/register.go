@@ -14,7 +14,7 @@ import (
 	"github.com/cleatproject/cleat/proto/types"
 )
 
-// register makes s answer for the task service under both its names, for the sandbox service, and for the native one.
+// register registers the task service under both its names, the sandbox service, and the native one with s as server.
 func register(to *ttrpc.Server, s *Server) {
 	methods := map[string]ttrpc.Method{
 		"State":      unary(s, s.State),
@@ -50,12 +50,12 @@ func unary[Req, Resp any, PReq rpc.Pointer[Req], PResp rpc.Pointer[Resp]](
 	s *Server, handle func(context.Context, PReq) (PResp, error),
 ) ttrpc.Method {
 	return rpc.Unary(func(ctx context.Context, req PReq) (PResp, error) {
-		defer s.worked()
+		defer s.countCall()
 		return handle(ctx, req)
 	})
 }
 
-// State tells where a process stands. It never blocks.
+// State returns the state of a process. It never blocks.
 func (s *Server) State(_ context.Context, req *task.StateRequest) (*task.StateResponse, error) {
 	p, err := s.process(req.Id, req.ExecId)
 	if err != nil {
@@ -77,9 +77,10 @@ func (s *Server) Wait(ctx context.Context, req *task.WaitRequest) (*task.WaitRes
 	return &task.WaitResponse{ExitStatus: uint32(exit.Status), ExitedAt: types.FromTime(exit.At)}, nil
 }
 
-// Connect identifies the shim. A daemon that asks is there, so owed events are sent at once.
+// Connect identifies the shim. A daemon that calls it is reachable, so pending events are sent at
+// once.
 func (s *Server) Connect(_ context.Context, req *task.ConnectRequest) (*task.ConnectResponse, error) {
-	s.events.hurry("")
+	s.events.retryNow("")
 	resp := &task.ConnectResponse{ShimPid: ownPID(), Version: s.version}
 	if c, err := s.container(req.Id); err == nil {
 		resp.TaskPid = c.init.stateResponse().Pid
@@ -87,9 +88,9 @@ func (s *Server) Connect(_ context.Context, req *task.ConnectRequest) (*task.Con
 	return resp, nil
 }
 
-// Status tells everything, without asking the OCI runtime.
+// Status returns all states, without calling the OCI runtime.
 func (s *Server) Status(_ context.Context, req *shimapi.StatusRequest) (*shimapi.StatusResponse, error) {
-	s.events.hurry(req.TtrpcAddress)
+	s.events.retryNow(req.TtrpcAddress)
 	resp := &shimapi.StatusResponse{
 		ShimPid: ownPID(), Version: s.version, PendingEvents: uint32(s.events.pending()),
 	}
@@ -113,8 +114,8 @@ func (s *Server) Shutdown(context.Context, *task.ShutdownRequest) (*types.Empty,
 	return &types.Empty{}, nil
 }
 
-// ResizePty sets the size of a terminal, in cells. That of an exec'd process which is not started
-// yet gets it at its start.
+// ResizePty sets the size of a terminal, in cells. An exec'd process that is not started yet gets
+// it at its start.
 func (s *Server) ResizePty(_ context.Context, req *task.ResizePtyRequest) (*types.Empty, error) {
 	p, err := s.process(req.Id, req.ExecId)
 	if err != nil {

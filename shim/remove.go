@@ -21,13 +21,14 @@ import (
 	"github.com/cleatproject/cleat/reaper"
 )
 
-// killedStatus is what is told of a container that died with its shim: nobody saw its exit.
+// killedStatus is the exit status reported for a container that died with its shim: its exit was
+// not seen.
 const killedStatus = 137
 
-// remove is the verb delete: it cleans up after a shim that is dead. The container is killed if it
-// still runs. A shim that lives after all, though nobody can reach it, is ended first where the daemon asks for
-// that by CLEAT_EVICT=1; where it cannot be, the container goes all the same. It can be called any number of times.
-// stdout gets a DeleteResponse, with the exit that the shim recorded, or else 137 and the present time.
+// remove is the verb delete: it cleans up after a dead shim and kills the container if it still runs. A shim that
+// is alive but unreachable is ended first if the daemon requests that by CLEAT_EVICT=1; if it cannot be, the
+// container is removed nevertheless. It can be called any number of times. stdout gets a DeleteResponse, with the
+// exit that the shim recorded, or else 137 and the present time.
 func remove(cfg Config, env environment) error {
 	var err error
 	if env.evict {
@@ -57,12 +58,12 @@ func remove(cfg Config, env environment) error {
 func removeContainer(cfg Config, m *monitor) error {
 	h, err := readHandle(cfg.Bundle)
 	switch {
-	case errors.Is(err, os.ErrNotExist): // it never came to a container
+	case errors.Is(err, os.ErrNotExist): // no container was created
 		return mount.UnmountAll(filepath.Join(cfg.Bundle, "rootfs"), unix.UMOUNT_NOFOLLOW)
 	case err != nil:
 		return err
 	case h.ID != cfg.ID:
-		return fmt.Errorf("bundle %s is that of %s: %w", cfg.Bundle, h.ID, errdefs.ErrInvalidArgument)
+		return fmt.Errorf("bundle %s belongs to %s: %w", cfg.Bundle, h.ID, errdefs.ErrInvalidArgument)
 	}
 	runc.Monitor = m
 	rt := &ociRuntime{monitor: m, binary: h.Binary, root: h.Root, systemdCgroup: h.SystemdCgroup, bundle: cfg.Bundle}
@@ -77,7 +78,7 @@ func removeContainer(cfg Config, m *monitor) error {
 	return removeOldSocket(cfg.Bundle)
 }
 
-// removeOldSocket removes the socket that `start` made for the dead shim.
+// removeOldSocket removes the socket that `start` created for the dead shim.
 func removeOldSocket(bundle string) error {
 	data, err := os.ReadFile(filepath.Join(bundle, addressFile))
 	if errors.Is(err, os.ErrNotExist) {

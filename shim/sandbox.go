@@ -15,16 +15,16 @@ import (
 	"github.com/cleatproject/cleat/proto/types"
 )
 
-// States of a sandbox as it is told to managers, in the words of the CRI.
+// States of a sandbox as reported to managers, in the words of the CRI.
 const (
 	sandboxReady    = "SANDBOX_READY"
 	sandboxNotReady = "SANDBOX_NOTREADY"
 )
 
-// pod is the sandbox that a shim was started for: a name that several containers share, with a life
-// of its own. What they share (namespaces, a cgroup) is in their specs, which their client made; so
-// there is nothing here but a life: it is ready from StartSandbox until StopSandbox or the end of
-// this process, which is why its pid is the shim's. A shim with a sandbox stays, also without a
+// pod is the sandbox that a shim was started for: a name that several containers share, with its
+// own life. What they share (namespaces, a cgroup) is in their specs, which their client wrote; so
+// the pod holds only a life: it is ready from StartSandbox until StopSandbox or the end of this
+// process, which is why its pid is the shim's. A shim with a sandbox stays, even without a
 // container or a connection, until ShutdownSandbox.
 type pod struct {
 	id      string
@@ -50,7 +50,7 @@ func sandboxMethods(s *Server) map[string]ttrpc.Method {
 	}
 }
 
-// CreateSandbox makes the sandbox, one a shim.
+// CreateSandbox creates the sandbox, one per shim.
 func (s *Server) CreateSandbox(_ context.Context, req *sandbox.CreateSandboxRequest) (*types.Empty, error) {
 	if err := identifier.Check(req.SandboxId); err != nil {
 		return nil, fmt.Errorf("sandbox: %w", err)
@@ -80,7 +80,7 @@ func (s *Server) podOf(id string) (*pod, error) {
 	return s.pod, nil
 }
 
-// StartSandbox makes the sandbox ready. Idempotent; a stopped one stays stopped.
+// StartSandbox marks the sandbox as ready. Idempotent; a stopped one stays stopped.
 func (s *Server) StartSandbox(_ context.Context, req *sandbox.SandboxRequest) (*sandbox.StartSandboxResponse, error) {
 	p, err := s.podOf(req.SandboxId)
 	if err != nil {
@@ -95,7 +95,7 @@ func (s *Server) StartSandbox(_ context.Context, req *sandbox.SandboxRequest) (*
 	return &sandbox.StartSandboxResponse{Pid: ownPID(), CreatedAt: types.FromTime(p.created)}, nil
 }
 
-// Platform tells what containers run on: what the shim runs on.
+// Platform returns the platform of the containers, which is the shim's.
 func (s *Server) Platform(_ context.Context, req *sandbox.SandboxRequest) (*sandbox.PlatformResponse, error) {
 	if _, err := s.podOf(req.SandboxId); err != nil {
 		return nil, err
@@ -103,7 +103,7 @@ func (s *Server) Platform(_ context.Context, req *sandbox.SandboxRequest) (*sand
 	return &sandbox.PlatformResponse{Platform: &sandbox.Platform{Os: runtime.GOOS, Architecture: runtime.GOARCH}}, nil
 }
 
-// StopSandbox ends the sandbox with status 0. Its containers are their clients' to stop. Idempotent.
+// StopSandbox ends the sandbox with status 0. Its containers are stopped by their clients. Idempotent.
 func (s *Server) StopSandbox(_ context.Context, req *sandbox.StopSandboxRequest) (*types.Empty, error) {
 	p, err := s.podOf(req.SandboxId)
 	if err != nil {
@@ -138,7 +138,7 @@ func (s *Server) WaitSandbox(ctx context.Context, req *sandbox.SandboxRequest) (
 	return &sandbox.WaitSandboxResponse{ExitedAt: types.FromTime(p.exited)}, nil
 }
 
-// SandboxStatus tells where the sandbox stands. It never blocks.
+// SandboxStatus returns the state of the sandbox. It never blocks.
 func (s *Server) SandboxStatus(_ context.Context, req *sandbox.SandboxStatusRequest) (*sandbox.SandboxStatusResponse, error) {
 	p, err := s.podOf(req.SandboxId)
 	if err != nil {

@@ -21,14 +21,14 @@ import (
 
 const (
 	listenFD = 3
-	// drainLimit is how long a shim that shuts down tries to send the events it still owes.
+	// drainLimit is how long a shim that shuts down tries to send its pending events.
 	drainLimit = 3 * time.Second
-	// lingerLimit is how long it waits for its clients to go first.
+	// lingerLimit is how long it waits for its clients to disconnect first.
 	lingerLimit = 100 * time.Millisecond
 )
 
 // serve is the verb of the long-lived process: it takes its listening socket as descriptor 3 and
-// serves until it is told to shut down.
+// serves until Shutdown.
 func serve(cfg Config, env environment) (err error) {
 	limitMemory()
 	log := &logger{out: env.stderr, debug: cfg.Debug}
@@ -44,7 +44,8 @@ func serve(cfg Config, env environment) (err error) {
 	defer func() { err = errors.Join(err, r.Close()) }()
 	m := newMonitor(r, os.Environ())
 	runc.Monitor = m // go-runc has one for the whole process
-	// Here go-runc writes what an exec'd process is to be; with the bundle it goes, too, what a killed shim left.
+	// go-runc writes the specs of exec'd processes here; files that a killed shim left are removed with the
+	// bundle.
 	if err := os.Setenv("XDG_RUNTIME_DIR", cfg.Bundle); err != nil {
 		return fmt.Errorf("set directory for transient files: %w", err)
 	}
@@ -77,11 +78,11 @@ func serve(cfg Config, env environment) (err error) {
 	s.mu.Lock()
 	s.emptyLocked()
 	s.mu.Unlock()
-	return s.finishUp(server)
+	return s.shutDown(server)
 }
 
-// finishUp ends an empty shim.
-func (s *Server) finishUp(server *ttrpc.Server) error {
+// shutDown ends an empty shim.
+func (s *Server) shutDown(server *ttrpc.Server) error {
 	ctx, cancel := context.WithTimeout(context.Background(), drainLimit)
 	defer cancel()
 	if err := s.events.drain(ctx); err != nil {
@@ -90,7 +91,7 @@ func (s *Server) finishUp(server *ttrpc.Server) error {
 	s.idle.Stop()
 	s.trim.Stop()
 	s.orphan.Stop()
-	s.letGo(ctx)
+	s.awaitDisconnect(ctx)
 	if err := server.Shutdown(ctx); err != nil && !errors.Is(err, net.ErrClosed) {
 		s.log.debugf("shut down: %v", err)
 		if err := server.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
@@ -101,9 +102,9 @@ func (s *Server) finishUp(server *ttrpc.Server) error {
 	return nil
 }
 
-// letGo gives the client that asked for the shutdown time to read the answer and to close its
-// connection: ttrpc would cut it, and its client may take that for the answer.
-func (s *Server) letGo(ctx context.Context) {
+// awaitDisconnect gives the client that requested the shutdown time to read the answer and to close
+// its connection: ttrpc would cut it, and the client may mistake that for the answer.
+func (s *Server) awaitDisconnect(ctx context.Context) {
 	select {
 	case <-s.empty:
 		return
@@ -133,7 +134,7 @@ func inherit(fd int) (*net.UnixListener, error) {
 	}
 	u, ok := l.(*net.UnixListener)
 	if !ok {
-		return nil, errors.Join(fmt.Errorf("take listening socket: it is no unix socket: %w", unix.EINVAL), l.Close())
+		return nil, errors.Join(fmt.Errorf("take listening socket: not a unix socket: %w", unix.EINVAL), l.Close())
 	}
 	u.SetUnlinkOnClose(false)
 	return u, nil
@@ -160,7 +161,7 @@ func removeSocket(l *net.UnixListener) error {
 	return nil
 }
 
-// ignoreSignals keeps the shim alive: its life is its containers' and Shutdown's business. They are
+// ignoreSignals keeps the shim alive: only its containers and Shutdown end it. The signals are
 // caught and not set to be ignored, since children would inherit that.
 func (s *Server) ignoreSignals() (stop func()) {
 	signals := make(chan os.Signal, 8)
@@ -207,7 +208,7 @@ type counted struct {
 	once   sync.Once
 }
 
-// Write writes, and notes the answer to Shutdown.
+// Write writes, and records the answer to Shutdown.
 func (c *counted) Write(p []byte) (int, error) {
 	n, err := c.Conn.Write(p)
 	c.server.wrote()
@@ -220,13 +221,13 @@ func (c *counted) Close() error {
 	return c.Conn.Close()
 }
 
-// environment is what the process was given beside its arguments.
+// environment holds the process's inputs other than its arguments.
 type environment struct {
 	stdin          io.Reader
 	stdout         io.Writer
 	stderr         io.Writer
 	ttrpcAddress   string
 	maxShimVersion string
-	adopt          bool // take over the container that the bundle tells of
-	evict          bool // nobody can reach the shim before this one: should it live, end it
+	adopt          bool // take over the container that the bundle describes
+	evict          bool // the previous shim is unreachable: end it if it is alive
 }

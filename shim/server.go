@@ -18,8 +18,8 @@ import (
 // before Create or before Shutdown.
 const idleLimit = 30 * time.Second
 
-// Server owns containers and answers for them. Its methods are those of the task service; see
-// register.go. No lock of it is held while the OCI runtime runs.
+// Server owns containers and serves requests for them. Its methods are those of the task service;
+// see register.go. None of its locks is held while the OCI runtime runs.
 type Server struct {
 	namespace string
 	version   string
@@ -31,7 +31,7 @@ type Server struct {
 	wg   sync.WaitGroup // watchers and removals
 	quit chan struct{}  // closed when the shim has nothing left to do
 	once sync.Once
-	// answered gets a token when an answer was written after leave, empty one when the last
+	// answered gets a token when an answer was written after leave, empty when the last
 	// connection was closed after leave.
 	answered, empty chan struct{}
 
@@ -43,7 +43,7 @@ type Server struct {
 	trim       *time.Timer
 	orphan     *time.Timer // see orphan.go
 	orphanWait time.Duration
-	socket     string       // where it listens; "" if that is not a file
+	socket     string       // path of the listening socket; "" if it is not a file
 	calls      atomic.Int32 // since memory was last given back
 }
 
@@ -56,7 +56,7 @@ func newServer(namespace, version string, m *monitor, events *publisher, log *lo
 	s.idle = time.AfterFunc(idleLimit, s.idled)
 	s.trim = time.AfterFunc(trimDelay, s.collect)
 	s.trim.Stop()
-	s.orphan = time.AfterFunc(orphanLast, s.lookOrphan)
+	s.orphan = time.AfterFunc(orphanLast, s.checkOrphan)
 	s.orphan.Stop()
 	return s
 }
@@ -76,14 +76,14 @@ func (s *Server) disconnected() {
 	s.idle.Reset(idleLimit)
 }
 
-// emptyLocked notes after leave that nobody is connected.
+// emptyLocked records after leave that no client is connected.
 func (s *Server) emptyLocked() {
 	if s.conns == 0 && s.leaving() {
 		notify(s.empty)
 	}
 }
 
-// wrote notes an answer written after leave.
+// wrote records an answer written after leave.
 func (s *Server) wrote() {
 	if s.leaving() {
 		notify(s.answered)
@@ -106,7 +106,7 @@ func notify(c chan struct{}) {
 	}
 }
 
-// idled ends a shim that nobody needs.
+// idled ends an unused shim.
 func (s *Server) idled() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -116,7 +116,7 @@ func (s *Server) idled() {
 	}
 }
 
-// leave makes the shim end.
+// leave ends the shim.
 func (s *Server) leave() { s.once.Do(func() { close(s.quit) }) }
 
 func (s *Server) container(id string) (*container, error) {
@@ -166,8 +166,8 @@ func (s *Server) list() []*container {
 	return out
 }
 
-// tell publishes an event of this package's containers.
-func (s *Server) tell(topic, name string, e rpc.Message) {
+// publish publishes an event of this package's containers.
+func (s *Server) publish(topic, name string, e rpc.Message) {
 	s.events.publish("/tasks/"+topic, "containerd.events."+name, e)
 }
 

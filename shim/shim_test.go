@@ -173,7 +173,7 @@ func TestTerminal(t *testing.T) {
 	}
 }
 
-func TestResizeOfAnExecBeforeItsStart(t *testing.T) {
+func TestResize_ExecBeforeStart(t *testing.T) {
 	ctx := within(t)
 	d := newDaemon(t)
 	s := launch(t, d, "early", args("sleep", "1000"))
@@ -236,7 +236,7 @@ func TestExecWithTerminal(t *testing.T) {
 }
 
 // CloseIO before Start holds for the process once it is started.
-func TestExecWithStdinClosedBefore(t *testing.T) {
+func TestExec_StdinClosedBeforeStart(t *testing.T) {
 	ctx := within(t)
 	d := newDaemon(t)
 	s := launch(t, d, "early", args("sleep", "1000"))
@@ -250,8 +250,8 @@ func TestExecWithStdinClosedBefore(t *testing.T) {
 	}
 }
 
-// A created container that never ran can be deleted; its exit is told.
-func TestDeleteOfACreatedContainer(t *testing.T) {
+// A created container that never ran can be deleted; its exit is published.
+func TestDelete_CreatedContainer(t *testing.T) {
 	ctx := within(t)
 	d := newDaemon(t)
 	s := launch(t, d, "never", args("true"))

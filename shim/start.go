@@ -33,8 +33,8 @@ func (s *Server) Start(ctx context.Context, req *task.StartRequest) (*task.Start
 	if err := p.advance(evStart); err != nil {
 		return nil, fmt.Errorf("%s: %w", p.id(), err)
 	}
-	// Whatever comes of it, an exit that came meanwhile is heard now.
-	defer s.hear(p)
+	// Whatever the result, an exit that arrived during the start is delivered now.
+	defer s.deliverHeld(p)
 	if p.execID == "" {
 		err = s.startInit(ctx, p)
 	} else {
@@ -56,12 +56,12 @@ func (s *Server) Start(ctx context.Context, req *task.StartRequest) (*task.Start
 		return nil, err
 	}
 	p.startedAt = at
-	s.tellStarted(p)
+	s.publishStarted(p)
 	return &task.StartResponse{Pid: uint32(p.pid)}, nil
 }
 
-// startTime is the time of a start that the OCI runtime has just reported: now, or where the process
-// has ended by then, the time of its end.
+// startTime returns the time of a start that the OCI runtime has just reported: now, or, if the
+// process has ended by then, the time of its end.
 func startTime(c *reaper.Child) time.Time {
 	select {
 	case <-c.Done():
@@ -71,7 +71,7 @@ func startTime(c *reaper.Child) time.Time {
 	}
 }
 
-// advance steps where nothing has to be told.
+// advance steps if nothing has to be published.
 func (p *process) advance(e event) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -79,18 +79,18 @@ func (p *process) advance(e event) error {
 	return err
 }
 
-func (s *Server) tellStarted(p *process) {
+func (s *Server) publishStarted(p *process) {
 	if p.execID == "" {
-		s.tell("start", "TaskStart", &events.TaskStart{ContainerId: p.container.id, Pid: uint32(p.pid)})
+		s.publish("start", "TaskStart", &events.TaskStart{ContainerId: p.container.id, Pid: uint32(p.pid)})
 		return
 	}
-	s.tell("exec-started", "TaskExecStarted", &events.TaskExecStarted{
+	s.publish("exec-started", "TaskExecStarted", &events.TaskExecStarted{
 		ContainerId: p.container.id, ExecId: p.execID, Pid: uint32(p.pid),
 	})
 }
 
-// startInit lets the init go. The runtime is not cut short when the caller leaves: half a start
-// would be neither created nor running.
+// startInit starts the init. The runtime is not interrupted when the caller disconnects: half a
+// start would be neither created nor running.
 func (s *Server) startInit(ctx context.Context, p *process) error {
 	if p.container.restore != nil {
 		return s.restoreInit(ctx, p)
@@ -117,14 +117,14 @@ func (s *Server) Exec(ctx context.Context, req *task.ExecProcessRequest) (*types
 		return nil, fmt.Errorf("process %s: %w", req.ExecId, err)
 	}
 	if st, _ := c.init.snapshot(); st != running && st != paused && st != pausing && st != created && st != starting {
-		return nil, fmt.Errorf("exec in container %s: it is %s: %w", c.id, st, errdefs.ErrFailedPrecondition)
+		return nil, fmt.Errorf("exec in container %s: task is %s: %w", c.id, st, errdefs.ErrFailedPrecondition)
 	}
 	p := newProcess(c, req.ExecId, stdioPaths{req.Stdin, req.Stdout, req.Stderr, req.Terminal, stdioOwner(ctx)}, created)
 	p.spec = spec
 	if err := c.addExec(p); err != nil {
 		return nil, err
 	}
-	s.tell("exec-added", "TaskExecAdded", &events.TaskExecAdded{ContainerId: c.id, ExecId: p.execID})
+	s.publish("exec-added", "TaskExecAdded", &events.TaskExecAdded{ContainerId: c.id, ExecId: p.execID})
 	return &types.Empty{}, nil
 }
 
@@ -143,7 +143,7 @@ func (s *Server) startExec(ctx context.Context, p *process) (err error) {
 	u.Push("close stdio", io.close)
 	spec, size := p.sizedSpec()
 	pidFile := c.runtime.temp("exec", ".pid")
-	defer func() { _ = os.Remove(pidFile) }() // the runtime may not have made it
+	defer func() { _ = os.Remove(pidFile) }() // the runtime may not have created it
 	capture := s.reaper.Capture()
 	defer capture.Close()
 	child, err := c.invoke(ctx, capture, p, io, pidFile, "exec",
@@ -153,7 +153,7 @@ func (s *Server) startExec(ctx context.Context, p *process) (err error) {
 	if err != nil {
 		return errors.Join(err, killFromFile(capture, pidFile))
 	}
-	if err := ctx.Err(); err != nil { // nobody would ever learn of it
+	if err := ctx.Err(); err != nil { // its start would never be reported
 		return errors.Join(fmt.Errorf("caller has gone: %w", err), kill(child))
 	}
 	u.Release()
@@ -176,15 +176,15 @@ func (s *Server) startExec(ctx context.Context, p *process) (err error) {
 	return nil
 }
 
-// killFromFile kills a process that the runtime started before it failed or was given up.
+// killFromFile kills a process that the runtime started before it failed or was abandoned.
 func killFromFile(capture *reaper.Capture, pidFile string) error {
 	pid, err := readPid(pidFile)
 	if err != nil {
-		return nil //nolint:nilerr // there is none
+		return nil //nolint:nilerr // no such process
 	}
 	child, err := capture.Claim(pid)
 	if err != nil {
-		return nil //nolint:nilerr // it is none of ours, or gone
+		return nil //nolint:nilerr // not our child, or gone
 	}
 	return kill(child)
 }

@@ -18,7 +18,7 @@ func (s *Server) Stats(_ context.Context, req *task.StatsRequest) (*task.StatsRe
 		return nil, err
 	}
 	if st, child := c.init.snapshot(); child == nil || st == stopped || st == deleted {
-		return nil, fmt.Errorf("stats of %s: it is %s: %w", c.id, st, errdefs.ErrFailedPrecondition)
+		return nil, fmt.Errorf("stats of %s: task is %s: %w", c.id, st, errdefs.ErrFailedPrecondition)
 	}
 	c.mu.Lock()
 	cg := c.cgroup
@@ -32,7 +32,7 @@ func (s *Server) Stats(_ context.Context, req *task.StatsRequest) (*task.StatsRe
 	case len(cg.v1) > 0:
 		metrics = statsV1(cg.v1)
 	default:
-		return nil, fmt.Errorf("stats of %s: its cgroup is unknown: %w", c.id, errdefs.ErrUnavailable)
+		return nil, fmt.Errorf("stats of %s: cgroup is unknown: %w", c.id, errdefs.ErrUnavailable)
 	}
 	value, err := rpc.Marshal(metrics)
 	if err != nil {

@@ -10,7 +10,7 @@ import (
 // userHZ is the unit of cpuacct.stat (sysconf(_SC_CLK_TCK) is 100 on every Linux port of Go).
 const userHZ = 100
 
-// statsV1 reads one directory a controller.
+// statsV1 reads one directory per controller.
 func statsV1(dirs map[string]string) *v1.Metrics {
 	dir := func(controller string) cgroupDir { return cgroupDir(dirs[controller]) }
 	m := &v1.Metrics{}

@@ -7,7 +7,7 @@ import (
 	v2 "github.com/cleatproject/cleat/proto/cgroups/v2"
 )
 
-// statsV2 reads the one directory of a unified host.
+// statsV2 reads the single directory of a unified host.
 func statsV2(d cgroupDir) *v2.Metrics {
 	events := d.keyed("memory.events")
 	m := &v2.Metrics{
@@ -93,7 +93,7 @@ func ioV2(d cgroupDir) *v2.IOStat {
 	return out
 }
 
-// pressure reads lines "some avg10=0.00 avg60=0.00 avg300=0.00 total=0"; nil where there are none.
+// pressure reads lines "some avg10=0.00 avg60=0.00 avg300=0.00 total=0"; nil if there are none.
 func pressure(text string) *v2.PSIStats {
 	var out *v2.PSIStats
 	for line := range strings.Lines(text) {

@@ -17,11 +17,11 @@ import (
 	"github.com/cleatproject/cleat/internal/undo"
 )
 
-// stdioPaths is where a process's stdio goes, as the request says.
+// stdioPaths holds the stdio paths of a request.
 type stdioPaths struct {
 	stdin, stdout, stderr string
 	terminal              bool
-	// owner, where set, is the only user id whose FIFOs are taken; see pinned.
+	// owner, if set, is the only user id whose FIFOs are accepted; see pinned.
 	owner string
 }
 
@@ -37,13 +37,13 @@ type stdio struct {
 	tty   *terminal
 }
 
-// stdioEnv is what opening stdio needs beside the paths.
+// stdioEnv holds what opening stdio needs in addition to the paths.
 type stdioEnv struct {
 	monitor       *monitor
 	log           *logger
 	namespace, id string
-	uid, gid      uint32 // owner of the pipes the shim makes
-	bundle        string // where pipes get names, for a process that may outlive the shim; or ""
+	uid, gid      uint32 // owner of the pipes the shim creates
+	bundle        string // directory for named pipes, for a process that may outlive the shim; or ""
 }
 
 // target is a parsed stdio URI.
@@ -62,7 +62,7 @@ const (
 	toLogger
 )
 
-// parseTarget reads a path or URI. A bare path is a FIFO, or a file if a regular one stands there.
+// parseTarget reads a path or URI. A bare path is a FIFO, or a file if the path is a regular file.
 func parseTarget(s string) (target, error) {
 	if s == "" {
 		return target{kind: toNull}, nil
@@ -173,7 +173,7 @@ func (s *stdio) openOutput(i int, env stdioEnv, t target) error {
 	return nil
 }
 
-// pipeName is how the pipe between descriptor i and its log is called in the bundle.
+// pipeName returns the name in the bundle of the pipe between descriptor i and its log.
 func pipeName(i int) string {
 	if i == 1 {
 		return "log.out"
@@ -205,8 +205,8 @@ func classFIFO(what string, err error) error {
 	}
 }
 
-// handOver closes the files that were to be inherited: from here on the ends of file come from
-// the process alone.
+// handOver closes the files that were to be inherited: from now on only the process causes ends of
+// file.
 func (s *stdio) handOver() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -236,8 +236,7 @@ func (s *stdio) closeStdin() error {
 	return err
 }
 
-// ended tells that the process has exited: what it wrote is moved on as far as that goes without
-// waiting.
+// ended marks the process as exited: its output is moved as far as possible without waiting.
 func (s *stdio) ended() {
 	s.mu.Lock()
 	pumps, tty := s.pumps, s.tty
@@ -250,15 +249,15 @@ func (s *stdio) ended() {
 	}
 }
 
-// drain looks every drainTick, and waits for output that does not move for drainTicks of them: half a second, or more
-// where this process does not get to run.
+// drain checks every drainTick, and waits for output that does not move for drainTicks of them: half a second, or
+// more if this process is not scheduled.
 const (
 	drainTick  = 5 * time.Millisecond
 	drainTicks = 100
 )
 
-// drain waits until all that the process wrote has been moved on; it gives up as soon as nothing
-// has moved for a while: somebody holds the other end and neither reads nor closes it.
+// drain waits until all output of the process has been moved; it gives up as soon as nothing has
+// moved for a while: a process holds the other end and neither reads nor closes it.
 func (s *stdio) drain() {
 	s.mu.Lock()
 	tty := s.tty
@@ -281,7 +280,7 @@ func (s *stdio) drain() {
 	}
 }
 
-// close gives up everything. Idempotent.
+// close releases everything. Idempotent.
 func (s *stdio) close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

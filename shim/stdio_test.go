@@ -37,7 +37,7 @@ func (s *shimUnder) remove() {
 	must[task.DeleteResponse](within(s.t), s, "Delete", &task.DeleteRequest{Id: s.id})
 }
 
-// Line 17: the container has exactly the descriptors that it should have.
+// The container has exactly the descriptors that it should have.
 func TestDescriptorsInTheContainer(t *testing.T) {
 	d := newDaemon(t)
 	s := launch(t, d, "fds", args("ls", "/proc/self/fd"))
@@ -95,7 +95,7 @@ func ioOf(t *testing.T, pid int) map[string]int {
 	for _, f := range files {
 		data, err := os.ReadFile(f)
 		if err != nil {
-			continue // it ended meanwhile
+			continue // it has ended
 		}
 		for line := range strings.Lines(string(data)) {
 			key, value, _ := strings.Cut(strings.TrimSpace(line), ": ")
@@ -109,7 +109,7 @@ func ioOf(t *testing.T, pid int) map[string]int {
 	return out
 }
 
-func TestStdinToItsEnd(t *testing.T) {
+func TestStdin_EndOfFile(t *testing.T) {
 	ctx := within(t)
 	d := newDaemon(t)
 	s := launch(t, d, "stdin", args("cat"))
@@ -117,7 +117,7 @@ func TestStdinToItsEnd(t *testing.T) {
 	req.Stdin, req.Stdout = s.fifo("in"), s.fifo("out")
 	out := s.collect(req.Stdout)
 	s.run(req)
-	for _, text := range []string{"one ", "two"} { // a client leaves, another comes
+	for _, text := range []string{"one ", "two"} { // a client disconnects, another connects
 		w, err := fifo.OpenWriter(ctx, req.Stdin)
 		if err != nil {
 			t.Fatal(err)
@@ -141,8 +141,8 @@ func TestStdinToItsEnd(t *testing.T) {
 	}
 }
 
-// The client leaves in the midst of a burst; the container neither dies nor loses a byte.
-func TestClientLeavesAndComesBack(t *testing.T) {
+// The client disconnects during a burst; the container neither dies nor loses a byte.
+func TestStdio_ClientReconnects(t *testing.T) {
 	for _, terminal := range []bool{false, true} {
 		t.Run(fmt.Sprint("terminal ", terminal), func(t *testing.T) {
 			d := newDaemon(t)
@@ -225,8 +225,9 @@ func inMemory(t *testing.T) string {
 	return dir
 }
 
-// A logger that ends at once may have forked, or want nothing: the container is created all the same.
-func TestLogger_ThatExitsAtOnceDoesNotFailCreate(t *testing.T) {
+// A logger that exits at once may have forked, or read nothing: the container is created
+// nevertheless.
+func TestLogger_ExitsAtOnce_CreateSucceeds(t *testing.T) {
 	d := newDaemon(t)
 	for name, status := range map[string]string{"well": "0", "badly": "7"} {
 		script := filepath.Join(d.state, name)
@@ -273,7 +274,7 @@ func TestLogger(t *testing.T) {
 	if got, _ := os.ReadFile(filepath.Join(d.state, "logged.err")); string(got) != "err\n" {
 		t.Errorf("stderr %q", got)
 	}
-	// One that cannot be ready fails the create.
+	// A logger that cannot become ready fails the create.
 	b := launch(t, d, "badlogger", args("true"))
 	req = b.request()
 	req.Stdout = "binary:///nonexistent"
@@ -296,8 +297,8 @@ func eventually(t *testing.T, ok func() bool) {
 	}
 }
 
-// Line 6: the exit is known at once though somebody still has the output open, and nothing waits
-// for that in delete.
+// The exit is reported at once though another process still has the output open, and delete does
+// not wait for that either.
 func TestBackgroundProcessKeepsOutputOpen(t *testing.T) {
 	for _, terminal := range []bool{false, true} {
 		for _, own := range []bool{false, true} {
@@ -325,10 +326,10 @@ func TestBackgroundProcessKeepsOutputOpen(t *testing.T) {
 	}
 }
 
-// Throughput beside two processes on a bare FIFO. The exact ratio is for bench, on a quiet machine;
-// here the container only must not be slower by another order of magnitude each time: whatever else
-// the machine does may have held it up once.
-func TestOutputIsAsFastAsAFIFO(t *testing.T) {
+// Throughput compared with two processes on a bare FIFO. The exact ratio is for bench, on a quiet machine;
+// here the container only must not be slower by an order of magnitude every time: other work of the
+// machine may delay it once.
+func TestOutput_AsFastAsFIFO(t *testing.T) {
 	d := newDaemon(t)
 	for i := range 5 {
 		bare, took := rates(t, d, strconv.Itoa(i))

@@ -17,12 +17,12 @@ import (
 	"github.com/cleatproject/cleat/fifo"
 )
 
-// terminal joins a process's pseudo-terminal with the client's FIFOs. Unlike plain stdio, these
-// bytes go through the shim: a terminal's discipline sits between them. A client may leave and
-// come back; while it is away, or slow, output waits.
+// terminal connects a process's pseudo-terminal to the client's FIFOs. Unlike plain stdio, these
+// bytes pass through the shim: a terminal's line discipline sits between them. A client may
+// disconnect and reconnect; while it is away, or slow, output waits.
 type terminal struct {
 	stdin  *os.File       // nil for none
-	stdout io.WriteCloser // nil for none: output is thrown away
+	stdout io.WriteCloser // nil for none: output is discarded
 	log    *logger
 
 	wg     sync.WaitGroup
@@ -87,7 +87,7 @@ func (s *stdio) openTerminal(ctx context.Context, env stdioEnv, in target, paths
 	return nil
 }
 
-// attach starts the copying with the terminal's master, which it takes over.
+// attach starts copying with the terminal's master, which it takes over.
 func (s *stdio) attach(m *master) {
 	t := s.tty
 	t.mu.Lock()
@@ -121,7 +121,8 @@ func (s *stdio) resize(width, height uint32) error {
 	return nil
 }
 
-// copyOut moves output until the process has exited and nobody has the terminal open, or close.
+// copyOut moves output until close, or until the process has exited and no process has the terminal
+// open.
 func (t *terminal) copyOut() {
 	defer close(t.copied)
 	if t.stdout != nil {
@@ -142,7 +143,7 @@ func (t *terminal) copyOut() {
 			t.moved.Add(int64(n))
 		}
 		t.console.file.pending.Store(false)
-		if errors.Is(err, unix.EIO) { // no process has it open: for now, or for good
+		if errors.Is(err, unix.EIO) { // no process has it open, temporarily or permanently
 			if !t.reopened() {
 				return
 			}
@@ -154,7 +155,7 @@ func (t *terminal) copyOut() {
 	}
 }
 
-// reopened waits a while for a process to open the terminal again; false once there is none.
+// reopened waits a while for a process to open the terminal again and returns false if none does.
 func (t *terminal) reopened() bool {
 	timer := time.NewTimer(ttyRetry)
 	defer timer.Stop()
@@ -186,10 +187,10 @@ func (t *terminal) copyIn() {
 	}
 }
 
-// ended tells that the process has exited.
+// ended marks the process as exited.
 func (t *terminal) ended() { t.once.Do(func() { close(t.exited) }) }
 
-// drained says whether nothing waits to be moved.
+// drained reports whether no output waits to be moved.
 func (t *terminal) drained() bool {
 	select {
 	case <-t.copied:
@@ -204,7 +205,7 @@ func (t *terminal) drained() bool {
 	return t.console.file.empty()
 }
 
-// close ends the copying and closes everything.
+// close ends copying and closes everything.
 func (t *terminal) close() error {
 	t.ended()
 	t.mu.Lock()

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// taken is a client that counts what it is given.
+// taken is a client that counts the bytes it receives.
 type taken struct{ n atomic.Int64 }
 
 func (c *taken) Write(p []byte) (int, error) {
@@ -67,7 +67,7 @@ func TestMaster_CloseEndsRead(t *testing.T) {
 	}
 }
 
-func TestNewMaster_RefusesWhatIsNotATerminal(t *testing.T) {
+func TestNewMaster_NotATerminal_Fails(t *testing.T) {
 	var fds [2]int
 	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
 		t.Fatal(err)
@@ -81,9 +81,9 @@ func TestNewMaster_RefusesWhatIsNotATerminal(t *testing.T) {
 	}
 }
 
-// TestWhatIsOnItsWayIsNotDrained asks whether a terminal is drained at each moment of a byte's way from the process
-// to the client.
-func TestWhatIsOnItsWayIsNotDrained(t *testing.T) {
+// TestDrained_BytesInFlight_False checks whether a terminal is drained at each moment of a byte's way from the
+// process to the client.
+func TestDrained_BytesInFlight_False(t *testing.T) {
 	m, slave := newTerminal(t)
 	defer func() { _ = slave.Close() }()
 	var client taken
@@ -119,7 +119,7 @@ func TestDrainGivesUp(t *testing.T) {
 	}
 	s.drain() // returns
 	if tty.drained() {
-		t.Error("drained, though nobody has read")
+		t.Error("drained, before the client has read")
 	}
 	if err := r.Close(); err != nil {
 		t.Fatal(err)

@@ -28,13 +28,13 @@ func specCgroupPath(t *testing.T, bundle string) string {
 	return spec.Linux.CgroupsPath
 }
 
-// cgroupsOf lists the cgroups that a bundle's spec names and that are there.
+// cgroupsOf lists the existing cgroups of a bundle's spec.
 func cgroupsOf(t *testing.T, bundle string) []string {
 	t.Helper()
 	return cgroupsAt(t, specCgroupPath(t, bundle))
 }
 
-// cgroupsAt lists the cgroups of a path that are there.
+// cgroupsAt lists the existing cgroups of a path.
 func cgroupsAt(t *testing.T, path string) []string {
 	t.Helper()
 	var found []string
@@ -48,9 +48,9 @@ func cgroupsAt(t *testing.T, path string) []string {
 	return found
 }
 
-// TestRuntimeKilledBeforeItNotedItsCgroup has the OCI runtime die in create and run, alone or with the shim, when it
-// has made cgroups and noted nothing down.
-func TestRuntimeKilledBeforeItNotedItsCgroup(t *testing.T) {
+// TestRuntimeKilled_BeforeRecordingCgroup has the OCI runtime die in create and run, alone or with the shim, after
+// it has created cgroups and recorded nothing.
+func TestRuntimeKilled_BeforeRecordingCgroup(t *testing.T) {
 	const makeGroups = `for d in /sys/fs/cgroup /sys/fs/cgroup/*; do
 	[ -e $d/cgroup.procs ] && mkdir -p $d$(sed -n 's/.*"cgroupsPath": *"\([^"]*\)".*/\1/p' config.json); done
 touch made

@@ -24,9 +24,9 @@ func stdioOwner(ctx context.Context) string {
 }
 
 // pinned returns the paths of stdio that has an owner as names of descriptors: the FIFO that was checked is the one
-// that is opened, whatever becomes of its path. A path that is not a FIFO of the owner is refused. URIs of files and
-// loggers are the daemon's own: it refuses them from users with a policy. release closes the descriptors once the
-// FIFOs are open. Without an owner the paths stay as they are.
+// that is opened, whatever happens to its path. A path that is not a FIFO of the owner is refused. URIs of files and
+// loggers are reserved to the daemon: it refuses them from users with a policy. release closes the descriptors once
+// the FIFOs are open. Without an owner the paths are unchanged.
 func (p stdioPaths) pinned() (_ stdioPaths, release func(), err error) {
 	if p.owner == "" {
 		return p, func() {}, nil
@@ -34,7 +34,7 @@ func (p stdioPaths) pinned() (_ stdioPaths, release func(), err error) {
 	var pins []*os.File
 	release = func() {
 		for _, f := range pins {
-			_ = f.Close() // of a descriptor that nothing was done with
+			_ = f.Close() // of an unused descriptor
 		}
 	}
 	names := make(map[string]string)
@@ -56,7 +56,7 @@ func (p stdioPaths) pinned() (_ stdioPaths, release func(), err error) {
 	return p, release, nil
 }
 
-// openOwned opens a FIFO as a mere name, and refuses anything else and those of other users.
+// openOwned opens a FIFO by path only (O_PATH), and refuses other files and other users' FIFOs.
 func openOwned(path, owner string) (*os.File, error) {
 	if !strings.HasPrefix(path, "/") {
 		return nil, reason.With(fmt.Errorf("stdio %q: want the path of a FIFO: %w", path, errdefs.ErrPermissionDenied), reason.PolicyDenied)

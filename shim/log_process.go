@@ -16,7 +16,7 @@ import (
 	"github.com/cleatproject/cleat/proto/reason"
 )
 
-// loggerLimit is how long a logger may take to say that it is ready.
+// loggerLimit is how long a logger may take to report that it is ready.
 const loggerLimit = 10 * time.Second
 
 // startLogger starts the logger process of a binary:// URI and waits until it is ready. It returns
@@ -70,12 +70,12 @@ func runLogger(ctx context.Context, env stdioEnv, t target, stdout, stderr *os.F
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return errors.Join(fmt.Errorf("logger %s did not become ready: %w", t.path, reason.LoggerFailed), child.Signal(unix.SIGKILL))
 	}
-	// One that has ended counts as ready, too: it may have forked, or want nothing. The container's output
-	// goes nowhere then.
+	// A logger that has exited counts as ready, too: it may have forked, or read nothing. The container's
+	// output is discarded then.
 	return nil
 }
 
-// loggerArgs makes arguments of the URI's query: key and value one after the other, by key.
+// loggerArgs derives arguments from the URI's query: key and value in turn, sorted by key.
 func loggerArgs(t target) []string {
 	keys := make([]string, 0, len(t.args))
 	for k := range t.args {

@@ -11,8 +11,8 @@ import (
 	"github.com/cleatproject/cleat/proto/types"
 )
 
-// lingering is runc, but the first time that it is to delete a container somebody stays in its cgroups for
-// longer than runc waits.
+// lingering is runc, but on its first delete a process stays in the container's cgroups for longer than
+// runc waits.
 func lingering(t *testing.T, d *daemon, cgroup string) *types.Any {
 	t.Helper()
 	script := filepath.Join(d.state, "lingering")
@@ -34,9 +34,9 @@ exec runc "$@"
 	return optionsAny(t, &runcopts.Options{BinaryName: script})
 }
 
-// runc leaves a cgroup that is in use for long, and has forgotten the container by then. The shim and the verb
-// delete remove it all the same.
-func TestCgroupsThatAreLeftLateGo(t *testing.T) {
+// runc leaves a cgroup that is in use for long, and has deleted its state by then. The shim and the verb
+// delete remove it nevertheless.
+func TestCgroups_LeftLate_Removed(t *testing.T) {
 	for _, dead := range []bool{false, true} {
 		t.Run(fmt.Sprint("by the verb ", dead), func(t *testing.T) {
 			d := newDaemon(t)
@@ -60,7 +60,7 @@ func TestCgroupsThatAreLeftLateGo(t *testing.T) {
 				s.remove()
 			}
 			if _, err := os.Stat(filepath.Join(d.state, "lingered")); err != nil {
-				t.Errorf("nobody lingered: %v", err)
+				t.Errorf("no process lingered: %v", err)
 			}
 			if left := cgroupsAt(t, path); len(left) > 0 {
 				t.Errorf("left: %q", left)

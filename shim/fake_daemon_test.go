@@ -18,7 +18,7 @@ import (
 	"github.com/cleatproject/cleat/proto/types"
 )
 
-// daemon stands for the daemon: it takes the events of shims.
+// daemon represents the daemon: it accepts the events of shims.
 type daemon struct {
 	state  string
 	socket string
@@ -92,12 +92,13 @@ func (d *daemon) forward(_ context.Context, req *types.ForwardRequest) (*types.E
 	return &types.Empty{}, nil
 }
 
-// again says whether an event is the last one, sent once more by a shim that had no answer in time.
+// again reports whether an event repeats the last one, sent again by a shim that got no answer in
+// time.
 func again(last, e *types.Envelope) bool {
 	return last.Topic == e.Topic && last.Timestamp.Time().Equal(e.Timestamp.Time()) && bytes.Equal(last.Event.Value, e.Event.Value)
 }
 
-// topics returns what was received so far: topic, and what tells processes apart.
+// topics returns what was received so far: topic, and the identity of the process.
 func (d *daemon) topics(t *testing.T) []string {
 	t.Helper()
 	d.mu.Lock()

@@ -14,17 +14,18 @@ import (
 )
 
 const (
-	// cgroupGrace is how long the threads of a killed container are given to leave its cgroups.
+	// cgroupGrace is how long the threads of a killed container may take to leave its cgroups.
 	cgroupGrace = 3 * time.Second
-	// cgroupRetry is how often it is tried meanwhile.
+	// cgroupRetry is the interval between attempts during that time.
 	cgroupRetry = 20 * time.Millisecond
 )
 
-// forget has the OCI runtime kill and forget a container, and sees to it that its cgroups go. Idempotent.
+// forget has the OCI runtime kill and delete a container, and removes the cgroups that remain.
+// Idempotent.
 //
-// runc gives threads that still end 150 ms to leave the cgroups, which is too little on a busy machine. Then
-// it fails or, by its version, says nothing; it has forgotten the container, and removes them no more. Nor does it
-// know of those that a runc made which was killed before it noted them.
+// runc gives ending threads 150 ms to leave the cgroups, which is too little on a busy machine. Then it fails or,
+// depending on its version, reports nothing; it has deleted its state and will not remove them. Nor does it know
+// the cgroups created by a runc that was killed before it recorded them.
 func (r *ociRuntime) forget(ctx context.Context, id string) error {
 	remove := func(ctx context.Context, rt *runc.Runc) error {
 		return rt.Delete(ctx, id, &runc.DeleteOpts{Force: true})
@@ -33,7 +34,7 @@ func (r *ociRuntime) forget(ctx context.Context, id string) error {
 	cerr := removeCgroups(ctx, r.bundle)
 	switch {
 	case err == nil, errors.Is(err, errdefs.ErrNotFound):
-		return nil // a cgroup that is left has others in it
+		return nil // a remaining cgroup has other processes in it
 	case cerr != nil:
 		return errors.Join(err, cerr)
 	}
@@ -43,8 +44,8 @@ func (r *ociRuntime) forget(ctx context.Context, id string) error {
 	return nil
 }
 
-// removeCgroups removes the cgroups that a bundle's spec names, once nobody is in them, which it waits for.
-// Those of systemd's are left to it.
+// removeCgroups waits until the cgroups in a bundle's spec are empty and removes them. Those of systemd are
+// left to systemd.
 func removeCgroups(ctx context.Context, bundle string) error {
 	path := specCgroup(bundle)
 	if path == "" || path == "/" {
@@ -57,7 +58,7 @@ func removeCgroups(ctx context.Context, bundle string) error {
 	return removeCgroupDirs(ctx, dirs)
 }
 
-// removeCgroupDirs removes the cgroups at dirs, once no process is in them, which it waits for.
+// removeCgroupDirs waits until the cgroups at dirs are empty and removes them.
 func removeCgroupDirs(ctx context.Context, dirs []string) error {
 	ctx, cancel := context.WithTimeout(ctx, cgroupGrace)
 	defer cancel()
@@ -79,11 +80,11 @@ func removeCgroupDirs(ctx context.Context, dirs []string) error {
 	return nil
 }
 
-// removeCgroup removes a cgroup with those below it. One that is not there is removed.
+// removeCgroup removes a cgroup with those below it. A missing one counts as removed.
 func removeCgroup(dir string) error {
 	err := unix.Rmdir(dir)
 	if errors.Is(err, unix.EBUSY) || errors.Is(err, unix.ENOTEMPTY) {
-		// Those below are the container's own as long as it lives.
+		// Those below belong to the container while it lives.
 		if procs, rerr := os.ReadFile(filepath.Join(dir, "cgroup.procs")); rerr == nil && len(procs) == 0 {
 			if err := removeCgroupsBelow(dir); err != nil {
 				return err
