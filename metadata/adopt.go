@@ -12,10 +12,9 @@ import (
 // RecoveredNamespace holds the snapshots whose records were lost with a damaged database.
 const RecoveredNamespace = "recovered"
 
-// AdoptSnapshots puts directories of a driver that no record speaks of on record, as
-// active snapshots of RecoveredNamespace called "lost-<number>": without a record the next
-// clean-up removes them, and a running container may stand on one. It returns the numbers
-// it adopted.
+// AdoptSnapshots records driver directories without a record as active snapshots of
+// RecoveredNamespace called "lost-<number>": without a record the next clean-up removes them, and a
+// running container may depend on one. It returns the numbers it adopted.
 func (tx *Tx) AdoptSnapshots(snapshotter string, present []uint64) (adopted []uint64, err error) {
 	known := make(map[uint64]struct{})
 	if err := tx.snapshotIDs(snapshotter, known); err != nil {

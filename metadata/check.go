@@ -14,8 +14,8 @@ import (
 	"github.com/cleatproject/cleat/proto/reason"
 )
 
-// check reads the whole file under its lock and returns what is wrong with it: its pages,
-// its layout and, from version 2 on, the seals of its records.
+// check reads the whole file under its lock and returns the first problem with its pages, its
+// layout and, from version 2 on, the seals of its records.
 func (db *DB) check(lockWait time.Duration) (err error) {
 	f, err := os.Open(db.path)
 	if err != nil {
@@ -43,20 +43,20 @@ func (db *DB) check(lockWait time.Duration) (err error) {
 	return nil
 }
 
-// lockShared waits for the file's lock, which bbolt holds while it has the file open. It
-// goes with the descriptor. A lock that stays held is EWOULDBLOCK.
+// lockShared waits for the file's lock, which bbolt holds while it has the file open. The lock ends
+// with the descriptor. A lock that stays held is EWOULDBLOCK.
 func lockShared(f *os.File, wait time.Duration) error {
 	ctx, cancel := context.WithTimeout(context.Background(), wait)
 	defer cancel()
 	return filelock.Wait(ctx, f, unix.LOCK_SH)
 }
 
-// inspector judges what a walk over the file finds.
+// inspector checks what a walk over the file finds.
 type inspector struct {
 	rooted  bool
-	foreign string // a bucket beside ours
+	foreign string // a bucket other than ours
 	schema  uint64
-	broken  error // the first record whose seal does not hold
+	broken  error // the first record whose seal is invalid
 }
 
 func (in *inspector) bucket(path []string) {
@@ -84,7 +84,7 @@ func (in *inspector) record(path []string, key, value []byte) {
 	}
 }
 
-// place names a record for people.
+// place formats a record's place for messages.
 func place(path []string, key []byte) string {
 	text := ""
 	for _, p := range path[1:] {
@@ -93,22 +93,22 @@ func place(path []string, key []byte) string {
 	return fmt.Sprintf("%.128q", text+string(key))
 }
 
-// verdict returns what the records say against the file.
+// verdict returns the error that the walk has found in the file.
 func (in *inspector) verdict() error {
 	switch {
 	case !in.rooted:
-		return errors.New("it has no bucket " + rootBucket)
+		return errors.New("no bucket " + rootBucket)
 	case in.foreign != "":
-		return fmt.Errorf("it has a bucket %.64q that is not ours", in.foreign)
+		return fmt.Errorf("foreign bucket %.64q", in.foreign)
 	case in.schema == 0:
-		return errors.New("it does not say of which version it is")
+		return errors.New("schema version missing")
 	case in.schema >= sealedSchema && in.schema <= schemaVersion:
 		return in.broken
 	}
 	return nil
 }
 
-// newer refuses a file of a later version.
+// newer returns the error for a file of a later version.
 func (db *DB) newer(got uint64, known uint64) error {
 	return fmt.Errorf("open metadata %s: written by a newer cleatd (schema %d, the latest known here is %d): %w",
 		db.path, got, known, reason.MetadataNewer)

@@ -13,8 +13,8 @@ import (
 	"github.com/cleatproject/cleat/snapshot"
 )
 
-// Records are written as messages of package records, whose source is the description of the format. Each noun has one
-// function that fills its message, and one that takes it apart.
+// Records are written as messages of package records, whose source describes the format. Each noun has one function
+// that fills its message, and one that reads it.
 
 // marshaler is a generated message.
 type marshaler interface {
@@ -22,8 +22,8 @@ type marshaler interface {
 	MarshalToSizedBuffer([]byte) (int, error)
 }
 
-// marshal encodes a message and leaves room for the seal. Marshalling to a buffer of the size that the message
-// states does not fail: no field is of a type with a method of its own.
+// marshal encodes a message and leaves room for the seal. Marshalling to a buffer of the message's own size
+// does not fail: no field is of a type with its own marshalling method.
 func marshal(m marshaler) []byte {
 	size := m.Size()
 	b := make([]byte, size, size+sealSize)
@@ -31,7 +31,7 @@ func marshal(m marshaler) []byte {
 	return b[size-n:]
 }
 
-// unmarshaled gives the error of a message that cannot be decoded its class.
+// unmarshaled sets the error class of a message that cannot be decoded.
 func unmarshaled(err error) error {
 	if err == nil {
 		return nil
@@ -105,7 +105,7 @@ func decodeImage(raw []byte, v *Image) error {
 	return err
 }
 
-// fromDescriptor leaves embedded data out: content belongs in the content store.
+// fromDescriptor omits embedded data: content belongs in the content store.
 func fromDescriptor(d *ocispec.Descriptor) *records.Descriptor {
 	m := &records.Descriptor{
 		MediaType: d.MediaType, Digest: d.Digest.String(), Size_: d.Size, Annotations: d.Annotations, Urls: d.URLs,
@@ -253,7 +253,8 @@ func toAnys(from map[string]*types.Any) map[string]Any {
 	return to
 }
 
-// writtenLabels returns the labels without those of an empty value, which are not kept; see isEmpty.
+// writtenLabels returns the labels without those of an empty value, which are not stored; see
+// isEmpty.
 func writtenLabels(m map[string]string) map[string]string {
 	for _, v := range m {
 		if isEmpty(v) {

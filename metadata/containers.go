@@ -21,8 +21,8 @@ func (tx *Tx) Containers(ns string) Containers {
 	}}
 }
 
-// Create records a container and returns it with its times; it is created now, or where CreatedAt
-// is set, then. The ID must be an identifier and free, the runtime must be named.
+// Create records a container and returns it with its times; CreatedAt is the current time unless it
+// is set. The ID must be an identifier and free, the runtime must be named.
 func (c Containers) Create(v Container) (Container, error) {
 	if err := v.validate(); err != nil {
 		return v, fmt.Errorf("create container: %w", err)
@@ -35,7 +35,7 @@ func (c Containers) Create(v Container) (Container, error) {
 	return v, c.table.create(v.ID, &v)
 }
 
-// Get returns a container, or not found.
+// Get returns a container, or ErrNotFound.
 func (c Containers) Get(id string) (Container, error) { return c.table.get(id) }
 
 // List returns the containers that match one of the filters, by ID; the fields are "id",
@@ -75,7 +75,7 @@ func (c Containers) Update(v Container, paths ...string) (Container, error) {
 	}
 	if len(paths) == 0 {
 		if v.Runtime.Name != "" && v.Runtime.Name != old.Runtime.Name || v.Snapshotter != "" && v.Snapshotter != old.Snapshotter {
-			return old, c.table.errorf(v.ID, fmt.Errorf("its runtime and snapshotter cannot be changed: %w", errdefs.ErrInvalidArgument))
+			return old, c.table.errorf(v.ID, fmt.Errorf("runtime and snapshotter are fixed: %w", errdefs.ErrInvalidArgument))
 		}
 		paths = []string{"labels", "image", "spec", "extensions", "snapshotkey"}
 	}
@@ -124,5 +124,5 @@ func (v *Container) validate() error {
 	return ValidateLabels(v.Labels)
 }
 
-// Delete takes the record away, or answers not found.
+// Delete removes the record, or returns ErrNotFound.
 func (c Containers) Delete(id string) error { return c.table.remove(id) }

@@ -11,7 +11,7 @@ import (
 	"github.com/cleatproject/cleat/proto/reason"
 )
 
-// Content says which blobs of the content store a namespace sees.
+// Content records which blobs of the content store a namespace sees.
 type Content struct {
 	blobs table[Blob]
 }
@@ -26,8 +26,8 @@ func (tx *Tx) Content(ns string) Content {
 	}
 }
 
-// Create makes a blob visible in the namespace and returns it with its times. Already
-// exists if it was.
+// Create makes a blob visible in the namespace and returns it with its times. It returns
+// ErrAlreadyExists if the blob was visible.
 func (c Content) Create(v Blob) (Blob, error) {
 	if err := v.validate(); err != nil {
 		return v, fmt.Errorf("record content: %w", err)
@@ -51,14 +51,14 @@ func (v *Blob) validate() error {
 	return ValidateLabels(v.Labels)
 }
 
-// Get returns a blob's record, or not found.
+// Get returns a blob's record, or ErrNotFound.
 func (c Content) Get(d digest.Digest) (Blob, error) { return c.blobs.get(d.String()) }
 
 // List returns the blobs that match one of the filters, by digest; the fields are
 // "digest", "size" and "labels.<key>".
 func (c Content) List(filter ...string) ([]Blob, error) { return c.blobs.list(filter...) }
 
-// Walk calls fn with each blob that List would return, without gathering them.
+// Walk calls fn with each blob that List would return, without collecting them.
 func (c Content) Walk(fn func(Blob) error, filter ...string) error {
 	return c.blobs.each(fn, filter...)
 }
@@ -88,8 +88,8 @@ func (c Content) Update(v Blob, paths ...string) (Blob, error) {
 	return old, c.blobs.put(v.Digest.String(), &old)
 }
 
-// Delete makes a blob invisible in the namespace, or answers not found. The store's copy
-// may go once Tx.BlobUsers names nobody.
+// Delete makes a blob invisible in the namespace, or returns ErrNotFound. The store's copy may be
+// removed once Tx.BlobUsers returns no namespace.
 func (c Content) Delete(d digest.Digest) error { return c.blobs.remove(d.String()) }
 
 // BlobUsers returns the namespaces that see a blob.
@@ -102,7 +102,7 @@ func (tx *Tx) BlobUsers(d digest.Digest) ([]string, error) {
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("look for users of %s: %w", d, err)
+		return nil, fmt.Errorf("find users of %s: %w", d, err)
 	}
 	return users, nil
 }

@@ -25,15 +25,15 @@ import (
 // The process that is killed writes from several goroutines, each to a namespace of its own.
 const (
 	writers = 4
-	// crashDir names its directory, crashStep where it kills itself: "<step>:<how many times
-	// that is passed first>"; empty: it is killed from outside.
+	// crashDir names its directory, crashStep the step at which it kills itself: "<step>:<number of
+	// earlier passes>"; empty: it is killed from outside.
 	crashDir  = "CLEAT_TEST_CRASH_DIR"
 	crashStep = "CLEAT_TEST_CRASH_STEP"
 )
 
 // TestKilledWriters kills a process that writes and publishes, from outside at any time and from
-// inside at every step of an update. What it acknowledged is there, what it did not is there
-// with all its parts or not at all, and what is there was published exactly once and in order.
+// inside at every step of an update. What it acknowledged is present, what it did not is present
+// with all its parts or not at all, and what is present was published exactly once and in order.
 func TestKilledWriters(t *testing.T) {
 	rnd := rand.New(rand.NewPCG(5, 6))
 	dir := t.TempDir()
@@ -135,7 +135,7 @@ func dieAt(spec string) func(string) {
 	return func(step string) {
 		if step == name && passed.Add(1) > int64(left) {
 			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
-			select {} // until it has come
+			select {} // until the signal arrives
 		}
 	}
 }
@@ -147,7 +147,7 @@ func TestCrashChild(t *testing.T) {
 		return
 	}
 	db, _ := logged(t, dir, dieAt(os.Getenv(crashStep)))
-	start := time.Now().UnixNano() // later rounds come after earlier ones
+	start := time.Now().UnixNano() // increases from round to round
 	var wg sync.WaitGroup
 	for g := range writers {
 		wg.Go(func() {
@@ -190,9 +190,9 @@ func logged(t *testing.T, dir string, step func(string)) (*DB, *events.Log) {
 	return db, log
 }
 
-// TestPowerLossBeforeTheMetaPage puts any of the pages that a commit wrote on disk, but not the
-// meta page that it writes last: the state before is there, whole.
-func TestPowerLossBeforeTheMetaPage(t *testing.T) {
+// TestPowerLoss_BeforeMetaPage puts any of the pages that a commit wrote on disk, but not the meta
+// page that it writes last: the previous state is whole.
+func TestPowerLoss_BeforeMetaPage(t *testing.T) {
 	const pageSize = 4096
 	raw, _ := filled(t)
 	path := filepath.Join(t.TempDir(), "meta.db")

@@ -20,7 +20,7 @@ import (
 	"github.com/cleatproject/cleat/snapshot"
 )
 
-func TestSecondOpenIsRefused(t *testing.T) {
+func TestOpen_SecondProcess_Fails(t *testing.T) {
 	db := openTest(t)
 	_, err := OpenWith(db.path, Options{LockWait: time.Millisecond})
 	if !errdefs.IsUnavailable(err) || !strings.Contains(err.Error(), db.path) {
@@ -63,7 +63,7 @@ func filled(t *testing.T) ([]byte, holdings) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const page = 4096 // behind the last one written there is only room
+	const page = 4096 // after the last written page there is only free space
 	raw = raw[:(len(bytes.TrimRight(raw, "\x00"))+page-1)/page*page]
 	if db, err = Open(path); err != nil {
 		t.Fatal(err)
@@ -175,9 +175,9 @@ func damages(whole []byte, n int) map[string][]byte {
 	return out
 }
 
-// TestDamageIsFoundOrHarmless damages a file in many ways. Each either is refused with an
-// error that names the file and the way out, or changes nothing of what the file says.
-func TestDamageIsFoundOrHarmless(t *testing.T) {
+// TestDamage_FoundOrHarmless damages a file in many ways. Each either is refused with an error that
+// names the file and the way out, or does not change the content.
+func TestDamage_FoundOrHarmless(t *testing.T) {
 	whole, want := filled(t)
 	path := filepath.Join(t.TempDir(), "meta.db")
 	refused := 0
@@ -212,8 +212,8 @@ func TestDamageIsFoundOrHarmless(t *testing.T) {
 	}
 }
 
-// TestDamageWhileOpenIsAnError cuts an open database's file off below it.
-func TestDamageWhileOpenIsAnError(t *testing.T) {
+// TestDamageWhileOpen_Fails truncates the file of an open database.
+func TestDamageWhileOpen_Fails(t *testing.T) {
 	raw, _ := filled(t)
 	path := filepath.Join(t.TempDir(), "meta.db")
 	if err := os.WriteFile(path, raw, 0o600); err != nil {
@@ -236,8 +236,8 @@ func TestDamageWhileOpenIsAnError(t *testing.T) {
 	_ = db.Close()
 }
 
-// TestSalvage takes what can be read out of damaged files: what it keeps is as it was,
-// what it lost it tells of, and the result opens and has no findings.
+// TestSalvage reads what is intact in damaged files: what it keeps is unchanged, what it lost is
+// reported, and the result opens and has no findings.
 func TestSalvage(t *testing.T) {
 	whole, want := filled(t)
 	dir := t.TempDir()
@@ -248,7 +248,7 @@ func TestSalvage(t *testing.T) {
 		}
 		out, err := Salvage(path, into)
 		if errdefs.IsFailedPrecondition(err) {
-			continue // it passes for one of a newer version
+			continue // it looks like one of a newer version
 		}
 		if err != nil {
 			t.Fatalf("%s: %v", what, err)
@@ -262,7 +262,7 @@ func TestSalvage(t *testing.T) {
 		}
 		got := holdingsOf(t, db)
 		if len(out.Lost) == 0 && !reflect.DeepEqual(got, want) {
-			t.Fatalf("%s: something was lost and not told", what)
+			t.Fatalf("%s: a record was lost and not reported", what)
 		}
 		for _, c := range got.containers {
 			if !slices.ContainsFunc(want.containers, func(w Container) bool { return reflect.DeepEqual(c, w) }) {
@@ -286,7 +286,7 @@ func TestSalvage(t *testing.T) {
 	}
 }
 
-func TestAdoptSnapshotsKeepsWhatHasNoRecord(t *testing.T) {
+func TestAdoptSnapshots_KeepsUnrecorded(t *testing.T) {
 	db := openTest(t)
 	update(t, db, func(tx *Tx) error { return fillOne(tx, "a", 3) })
 	update(t, db, func(tx *Tx) error {
@@ -302,7 +302,7 @@ func TestAdoptSnapshotsKeepsWhatHasNoRecord(t *testing.T) {
 	}
 }
 
-func TestUnavailableAnswersEverything(t *testing.T) {
+func TestUnavailable_FailsEveryCall(t *testing.T) {
 	db := Unavailable(fmt.Errorf("see cleat doctor: %w", errdefs.ErrDataLoss))
 	ctx := context.Background()
 	for what, err := range map[string]error{

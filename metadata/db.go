@@ -21,30 +21,29 @@ import (
 	"github.com/cleatproject/cleat/proto/reason"
 )
 
-// mapped is how much address space the file gets from the beginning. A file that outgrows
-// its map waits, with all writers, for every reader to end: a collection reads for long.
+// mapped is the address space reserved for the file at open. A file that outgrows its map waits,
+// with all writers, for every reader to end: a collection reads for long.
 const mapped = 256 << 20
 
-// growth is by how much the file grows at a time; bbolt's own 16 MiB is for big files.
+// growth is the step by which the file grows; bbolt's own 16 MiB suits big files.
 const growth = 1 << 20
 
-// Options change how the database is opened. The zero value is right for a database whose
-// changes nobody follows.
+// Options change how the database is opened. The zero value suits a database without an event log.
 type Options struct {
 	// LockWait bounds the wait for another process that holds the file; 0 means 5 s.
 	LockWait time.Duration
 	// Now is the clock for the times in records; nil means time.Now.
 	Now func() time.Time
-	// ReadOnly opens a file that exists and has this version's layout, and never writes to
-	// it; others may have it open the same way.
+	// ReadOnly opens an existing file with this version's layout and never writes to it; other
+	// processes may open it in the same way.
 	ReadOnly bool
-	// Outlet takes the events that transactions publish; nil: they are dropped.
+	// Outlet receives the events that transactions publish; nil: they are dropped.
 	Outlet Outlet
-	// OnOutletError is told when the outlet refuses an event, which is tried again after
-	// the next update; nil for nobody.
+	// OnOutletError is called when the outlet refuses an event, which is retried after the next
+	// update; nil to ignore.
 	OnOutletError func(error)
-	// Step is told before each step of an update, by the names in outbox.go: for tests
-	// that end the process there. nil for nobody.
+	// Step is called before each step of an update, with the names in outbox.go: for tests that end
+	// the process there. nil to ignore.
 	Step func(name string)
 }
 
@@ -53,14 +52,14 @@ type DB struct {
 	bolt *bolt.DB
 	path string
 	now  func() time.Time
-	// broken is the answer to everything, where the file could not be opened.
+	// broken is returned by every call if the file could not be opened.
 	broken   error
 	readOnly bool
 	queue
 	outbox outbox
 	room   room
 
-	// What garbage collection needs; see gc.go.
+	// State of garbage collection; see gc.go.
 	collecting sync.Mutex
 	holds      holds
 	barrier    atomic.Pointer[barrier]
@@ -75,16 +74,16 @@ type DB struct {
 	}
 }
 
-// Open opens the database at path, and makes it if it is missing, with default options.
-// Only one process can have it open: a second one gets unavailable after a bounded wait.
-// A damaged file is data loss, one written by a newer version failed precondition; both
-// leave the file as it is. One of an older version is brought to this one's.
+// Open opens the database at path with default options, and creates it if it is missing. Only one
+// process can open it: a second one gets ErrUnavailable after a bounded wait. A damaged file is
+// ErrDataLoss, one written by a newer version ErrFailedPrecondition; both leave the file unchanged.
+// A file of an older version is migrated.
 //
-// The whole file is read and checked, so that what is damaged is known now and not in
-// the middle of a request; see package boltfile and seal.go.
+// The whole file is read and checked, so that damage is found now and not during a request; see
+// package boltfile and seal.go.
 func Open(path string) (*DB, error) { return OpenWith(path, Options{}) }
 
-// OpenWith is Open with options.
+// OpenWith is like Open, with options.
 func OpenWith(path string, opts Options) (*DB, error) {
 	return openWith(path, opts, migrations())
 }
@@ -119,19 +118,19 @@ func newDB(path string, opts Options) *DB {
 	return db
 }
 
-// Unavailable returns a database that answers every transaction with err: for a daemon
-// that has to go on without its own, which is damaged.
+// Unavailable returns a database that returns err from every transaction: for a daemon that has to
+// run without its own, damaged one.
 func Unavailable(err error) *DB {
 	db := newDB("", Options{})
 	db.broken = err
 	return db
 }
 
-// Broken returns what every transaction is answered with, for a database from
-// Unavailable, and nil for any other.
+// Broken returns the error that every transaction of a database from Unavailable returns, and nil
+// for any other.
 func (db *DB) Broken() error { return db.broken }
 
-// prepare makes the file if it is missing, and otherwise checks it.
+// prepare creates the file if it is missing, and otherwise checks it.
 func (db *DB) prepare(lockWait time.Duration, table []migration) error {
 	_, err := os.Stat(db.path)
 	if errors.Is(err, fs.ErrNotExist) && !db.readOnly {
@@ -143,8 +142,8 @@ func (db *DB) prepare(lockWait time.Duration, table []migration) error {
 	return db.check(lockWait)
 }
 
-// create makes an empty database elsewhere and moves it in place when it is whole: a file
-// without the top bucket is a damaged one.
+// create writes an empty database to another path and renames it when it is complete: a file
+// without the top bucket counts as damaged.
 func (db *DB) create(lockWait time.Duration, table []migration) error {
 	path := db.path + ".new"
 	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -178,8 +177,8 @@ func (db *DB) create(lockWait time.Duration, table []migration) error {
 
 func (db *DB) open(lockWait time.Duration) (err error) {
 	defer db.shield(&err)()
-	// The free list stays in the file: without it bbolt gathers it at open in a goroutine
-	// of its own, where a damaged page is a panic that nobody can recover.
+	// The free list stays in the file: without it bbolt collects it at open in a goroutine of its
+	// own, where a damaged page causes a panic that cannot be recovered.
 	db.bolt, err = bolt.Open(db.path, 0o600, &bolt.Options{
 		Timeout:         lockWait,
 		ReadOnly:        db.readOnly,
@@ -213,7 +212,7 @@ func (db *DB) held() error {
 	return fmt.Errorf("open metadata %s: another process holds its lock: %w", db.path, reason.DirectoryInUse)
 }
 
-// initialise brings the layout to this version and reads what is kept in memory.
+// initialise migrates the layout to this version and reads what is kept in memory.
 func (db *DB) initialise(table []migration) error {
 	if err := db.migrate(table); err != nil {
 		return err
@@ -234,7 +233,7 @@ func (db *DB) initialise(table []migration) error {
 	return nil
 }
 
-// Close waits for the transactions under way and closes the file.
+// Close waits for the active transactions and closes the file.
 func (db *DB) Close() (err error) {
 	if db.bolt == nil {
 		return nil
@@ -246,8 +245,8 @@ func (db *DB) Close() (err error) {
 	return nil
 }
 
-// View runs fn in a read-only transaction that sees one moment's state. It does not wait
-// for updates. What fn reads may be kept after it returned, tx may not.
+// View runs fn in a read-only transaction on a consistent state. It does not wait for updates. What
+// fn reads may be kept after it has returned, tx may not.
 func (db *DB) View(ctx context.Context, fn func(tx *Tx) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -279,8 +278,8 @@ func (db *DB) transact(writable bool, fn func(*bolt.Tx) error) (err error) {
 	return err
 }
 
-// shield returns the function to defer around calls to bbolt: it panics on damaged pages,
-// and a file cut short faults in its memory map.
+// shield returns the function to defer around calls to bbolt: bbolt panics on damaged pages, and a
+// truncated file faults in its memory map.
 func (db *DB) shield(err *error) func() {
 	old := debug.SetPanicOnFault(true)
 	return func() {

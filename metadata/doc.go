@@ -3,8 +3,8 @@
 //
 // # Transactions
 //
-// All access is through closures, DB.View and DB.Update, and whoever owns the use case
-// owns the transaction: several nouns change together or not at all, with one sync to
+// All access is through closures, DB.View and DB.Update, and the owner of the use case owns the
+// transaction: several nouns change together or not at all, with one sync to
 // disk. Updates that arrive while another is being written share the next sync, so a
 // closure given to Update may be run more than once and must only assign its results.
 // Closures must be short: no I/O, no calls to drivers or shims inside.
@@ -18,7 +18,7 @@
 // Tx.Publish adds an event to a transaction. It goes to the Outlet, the event log, once the
 // transaction is committed, before Update returns, and never for one that was rolled back.
 // It is written with the transaction, so that a crash before the log has it loses nothing;
-// its number, which the log keeps, tells at the next start that the log has it already. The
+// its number, which the log keeps, shows at the next start that the log has it already. The
 // order is that of the commits. What the log has on disk leaves the outbox with a later
 // update.
 //
@@ -27,15 +27,15 @@
 // Open reads the whole file and refuses it, with an error of the class data loss that names
 // the file and the way out, if a byte that matters is not what was written: bbolt's pages
 // are checked by package boltfile, records by their seals (seal.go). A commit that power
-// loss cuts off is no damage: the state before it is whole. Inspect tells all that is
-// wrong, Salvage copies what is not into a new file, and Unavailable stands in for a
-// database that a daemon has to go on without.
+// loss cuts off is not damage: the state before it is whole. Inspect reports all findings, Salvage
+// copies what is intact into a new file, and Unavailable replaces a database that a daemon has to
+// run without.
 //
 // # Versions
 //
-// A file of an earlier version is brought to this one's at Open, in one transaction
-// (migrate.go); one of a later version is refused and left alone. testdata holds a file of
-// each version, fixture_test.go and fixture_v2_test.go write them.
+// A file of an earlier version is migrated to this one's at Open, in one transaction (migrate.go);
+// one of a later version is refused and left unchanged. testdata holds a file of each version,
+// fixture_test.go and fixture_v2_test.go write them.
 //
 // # Buckets
 //
@@ -58,25 +58,25 @@
 // Version 1 had neither seals nor the outbox.
 //
 // Records are protobuf messages: internal/records/records.proto describes them, codec.go
-// converts them. Every record but schema ends with its seal: whatever writes to a bucket
-// does it through a table, or seals what it writes.
-// Fields that this version does not know are kept when it changes a record, so that a
+// converts them. Every record but schema ends with its seal: code that writes to a bucket uses a
+// table, or seals what it writes.
+// Unknown fields are kept when a record is changed, so that a
 // newer version's data survives a downgrade.
 //
 // # Garbage collection
 //
-// DB.Collect deletes what nothing keeps, by the rules in gc.go. Calls of several steps hold
-// what they work with (DB.Hold), clients use leases; an Update under WithLease puts what it
-// makes into one.
+// DB.Collect deletes what nothing keeps, by the rules in gc.go. Calls of several steps hold the
+// objects they work with (DB.Hold), clients use leases; an Update under WithLease adds what it
+// creates to the lease.
 //
 // # Snapshots and their directories
 //
-// The records are here, the directories are a snapshot.Driver's. To make a snapshot:
+// This package holds the records, a snapshot.Driver the directories. To create a snapshot:
 //
 //  1. View: Snapshots.ParentIDs(parent) checks the parent and gives the driver's numbers.
 //  2. DB.ReserveSnapshotID, and defer its release.
 //  3. driver.Prepare with these; push driver.Remove on the undo stack.
-//  4. Update: Snapshots.Create, in one transaction with whatever else the call records.
+//  4. Update: Snapshots.Create, in one transaction with the call's other records.
 //
 // To commit: View for the number, driver.Commit, which puts the data on disk, then Update
 // with Snapshots.Commit. To remove: Update with Snapshots.Remove, which returns the

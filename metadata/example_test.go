@@ -13,8 +13,8 @@ import (
 	"github.com/cleatproject/cleat/snapshot/overlay"
 )
 
-// createContainer shows the order of steps that keeps records and directories in accord:
-// look, reserve, prepare, and commit all records at once.
+// createContainer shows the order of steps that keeps records and directories consistent: read,
+// reserve, prepare, and commit all records at once.
 func createContainer(ctx context.Context, db *metadata.DB, driver snapshot.Driver, id, parent string) (err error) {
 	var u undo.Stack
 	defer func() { err = errors.Join(err, u.Run()) }()
@@ -54,8 +54,8 @@ func createContainer(ctx context.Context, db *metadata.DB, driver snapshot.Drive
 	return nil
 }
 
-// removeContainer goes the other way round: records first, the directory after. A crash in
-// between leaves a directory that Cleanup removes.
+// removeContainer works in reverse: records first, the directory after. A crash in between leaves a
+// directory that Cleanup removes.
 func removeContainer(ctx context.Context, db *metadata.DB, driver snapshot.Driver, id string) error {
 	var gone metadata.Snapshot
 	err := db.Update(ctx, func(tx *metadata.Tx) (err error) {
@@ -71,7 +71,7 @@ func removeContainer(ctx context.Context, db *metadata.DB, driver snapshot.Drive
 	return driver.Remove(ctx, gone.ID)
 }
 
-// A container and its snapshot, made and removed in step.
+// A container and its snapshot, created and removed together.
 func Example() {
 	dir, err := os.MkdirTemp("", "example-")
 	if err != nil {

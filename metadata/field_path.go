@@ -8,10 +8,9 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-// setMap applies an update of one map: the path "labels" replaces it, "labels.key" sets
-// that one key or, if from lacks it, takes it away. An empty text is no value. It
-// answers false if the path is about something else. The key is all that follows the first dot, dots
-// included.
+// setMap applies an update of one map: the path "labels" replaces it, "labels.key" sets that one key
+// or, if it is missing in from, deletes it. An empty text is not a value. It returns false if the
+// path is about another field. The key is all that follows the first dot, dots included.
 func setMap[V any](path, name string, to *map[string]V, from map[string]V) bool {
 	if path == name {
 		*to = maps.Clone(from)
@@ -34,8 +33,8 @@ func setMap[V any](path, name string, to *map[string]V, from map[string]V) bool 
 	return true
 }
 
-// isEmpty reports whether a value is the empty text: by the API's custom a label with it is one that
-// is not there.
+// isEmpty reports whether a value is the empty text: by the API's convention a label with an empty
+// value is absent.
 func isEmpty[V any](v V) bool {
 	text, ok := any(v).(string)
 	return ok && text == ""

@@ -22,7 +22,7 @@ import (
 // A version's file is written once and then stays: it holds what was written then.
 const fixturesEnv = "CLEAT_WRITE_FIXTURES"
 
-// bucketPath is a bucket below the top one, by the names on the way.
+// bucketPath is a bucket below the top one, by the names of its path.
 type bucketPath = []string
 
 // writeV1 writes a database as version 1 did: records without seals, a bare sequence, no
@@ -129,8 +129,7 @@ func expectFixture(t *testing.T, db *DB) {
 	}
 }
 
-// TestFixtures opens a database of every version, twice: once to bring it to this one's,
-// once as it is then.
+// TestFixtures opens a database of every version, twice: once to migrate it, once as it is then.
 func TestFixtures(t *testing.T) {
 	if dir := os.Getenv(fixturesEnv); dir != "" {
 		if err := errors.Join(writeV1(filepath.Join(dir, "v1.db")), writeV2(filepath.Join(dir, "v2.db"))); err != nil {
@@ -168,8 +167,8 @@ func copyFixture(t *testing.T, version int) string {
 	return path
 }
 
-// TestGeneratorWritesTheFixture keeps the generator true to what it is kept for.
-func TestGeneratorWritesTheFixture(t *testing.T) {
+// TestGenerator_WritesFixture keeps the generator equal to the committed file.
+func TestGenerator_WritesFixture(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "meta.db")
 	if err := writeV1(path); err != nil {
 		t.Fatal(err)
@@ -182,7 +181,7 @@ func TestGeneratorWritesTheFixture(t *testing.T) {
 	expectFixture(t, db)
 }
 
-func TestFailedMigrationLeavesTheFileAsItWas(t *testing.T) {
+func TestMigration_Failed_FileUnchanged(t *testing.T) {
 	path := copyFixture(t, 1)
 	before, err := os.ReadFile(path)
 	if err != nil {
@@ -200,7 +199,7 @@ func TestFailedMigrationLeavesTheFileAsItWas(t *testing.T) {
 	if string(after) != string(before) {
 		t.Error("the file changed")
 	}
-	db, err := Open(path) // and the next start goes on
+	db, err := Open(path) // and the next start succeeds
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -208,7 +207,7 @@ func TestFailedMigrationLeavesTheFileAsItWas(t *testing.T) {
 	expectFixture(t, db)
 }
 
-func TestNewerSchemaIsRefusedAndLeftAlone(t *testing.T) {
+func TestOpen_NewerSchema_FileUnchanged(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "meta.db")
 	nothing := func(*bolt.Bucket) error { return nil }
 	db, err := openWith(path, Options{}, append(migrations(), migration{schemaVersion, "nothing", nothing}))
@@ -231,7 +230,7 @@ func TestNewerSchemaIsRefusedAndLeftAlone(t *testing.T) {
 	}
 }
 
-// Databases may hold records of uploads, which no version reads any more: they keep nothing, and are in nobody's way.
+// Databases may hold records of uploads, which no version reads any more: they keep nothing, and do not interfere.
 func TestIngestRecords_AreIgnored(t *testing.T) {
 	y := newYard(t)
 	y.blob("ns", "a", nil)

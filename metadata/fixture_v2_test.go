@@ -71,7 +71,7 @@ func fixtureFull() fullRecords {
 const fullIngest = "\n\x04full\x12Gsha256:a18b869b2e81c0c529552a3c4fa5c92ed08b98a4e146aed778d71d27517f83ac\x18\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01" +
 	"!\t\x00\xb4\x93v\xe2\xfa\x18\xa28\x0ffrom the future"
 
-// writeV2 writes a database as version 2 does, with more than one of version 1 could hold.
+// writeV2 writes a database as version 2 does, with more than version 1 could hold.
 func writeV2(path string) error {
 	db, err := bolt.Open(path, 0o600, &bolt.Options{FreelistType: bolt.FreelistMapType})
 	if err != nil {
@@ -142,7 +142,7 @@ func TestFixtures_FullRecords(t *testing.T) {
 	})
 }
 
-// A record is written as the same bytes as when the fixture was made. The exception is the image: the fixture leaves out
+// A record is written as the same bytes as when the fixture was created. The exception is the image: the fixture omits
 // the empty value of an annotation.
 func TestFixtures_WrittenAlike(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "meta.db")

@@ -13,27 +13,28 @@ import (
 
 // Garbage collection.
 //
-// What is kept: containers, images and leases that have not expired, what carries the label containerd.io/gc.root, what calls under way hold (Hold), and
-// all that these refer to, by their nature (an image its target, a container its snapshot, a
-// snapshot its parent, a lease its resources) or by the published labels (gc_labels.go).
-// Everything else goes: blobs, snapshots, expired leases and expired images.
+// Kept are containers, images and leases that have not expired, objects with the label
+// containerd.io/gc.root, objects that active calls hold (Hold), and all that these refer to, by
+// their nature (an image its target, a container its snapshot, a snapshot its parent, a lease its
+// resources) or by the published labels (gc_labels.go).
+// Everything else is deleted: blobs, snapshots, expired leases and expired images.
 //
-// A collection does not stop the world while it reads:
+// A collection does not block writers while it reads:
 //
-//  1. The barrier is raised (gc_barrier.go): from here on each written record is noted.
+//  1. The barrier is raised (gc_barrier.go): from now on each written record is noted.
 //  2. Mark, in a read transaction: the graph of each namespace, and what no root reaches.
 //  3. Sweep, in short write transactions: what was written since, and what is held, is
 //     marked with all it refers to, by the graph; what then is left unmarked is deleted, a
 //     bounded number at a time, each record before those it refers to.
 //
-// What was written while a collection ran is kept by it, referred to or not; the next one
-// looks at it again. A crash leaves what is not deleted yet to the next collection. The
-// files behind the records are the caller's to remove afterwards.
+// What was written during a collection is kept by it, referenced or not; the next one checks it
+// again. After a crash the next collection deletes the rest. The caller removes the files behind
+// the records afterwards.
 
 // SweepStep is a point of a collection that a test may stop at.
 type SweepStep string
 
-// The points, in their order; those of sweeping come once a transaction.
+// The points, in their order; those of sweeping occur once per transaction.
 const (
 	StepMarked   SweepStep = "marked"   // the graph is read, nothing is deleted
 	StepSweeping SweepStep = "sweeping" // inside the transaction, before the first deletion
@@ -41,7 +42,7 @@ const (
 	StepCommit   SweepStep = "commit"   // after the transaction was committed
 )
 
-// CollectOptions change a collection. The zero value is right for a daemon.
+// CollectOptions change a collection. The zero value suits a daemon.
 type CollectOptions struct {
 	// Batch bounds the deletions of a transaction; 0 means 250.
 	Batch int
@@ -52,22 +53,21 @@ type CollectOptions struct {
 	At func(SweepStep) error
 }
 
-// Removed is a record that a collection has deleted, or would.
+// Removed is a record that a collection has deleted, or would delete.
 type Removed struct {
 	Object
-	// Size is what its record says it takes on disk: a blob's length, and a committed
-	// snapshot's measure.
+	// Size is the recorded size on disk: a blob's length, and a committed snapshot's measured size.
 	Size int64
 	// SnapshotID is the driver's number of a snapshot.
 	SnapshotID uint64
 }
 
-// Collection tells of a collection.
+// Collection reports the result of a collection.
 type Collection struct {
-	// Objects were looked at, References were followed.
+	// Objects were read, References were followed.
 	Objects, References int
 	Removed             []Removed
-	// Marking is the time that reading took, beside which everybody works.
+	// Marking is the time that reading took; it blocks no other work.
 	Marking time.Duration
 	// Pause is the longest time that writers were kept waiting, Paused all such times.
 	Pause, Paused time.Duration
@@ -76,9 +76,9 @@ type Collection struct {
 // defaultBatch is small enough for a transaction of a few milliseconds.
 const defaultBatch = 250
 
-// Collect deletes the records that nothing keeps. One runs at a time; another waits. After
-// an error the Collection tells what was deleted before it. The caller removes the files of
-// what is in Removed: snapshots by their number, blobs once Tx.BlobUsers names nobody.
+// Collect deletes the records that nothing keeps. One collection runs at a time; another waits.
+// After an error the Collection reports what was deleted before it. The caller removes the files of
+// what is in Removed: snapshots by their number, blobs once Tx.BlobUsers returns no namespace.
 func (db *DB) Collect(ctx context.Context, opts CollectOptions) (Collection, error) {
 	db.collecting.Lock()
 	defer db.collecting.Unlock()
@@ -127,28 +127,28 @@ func (db *DB) graphs(ctx context.Context) (all []*graph, err error) {
 	return all, err
 }
 
-// graphSize returns how many nodes a namespace had last time, and a little more.
+// graphSize returns the size of a namespace's graph in the last collection, and a little more.
 func (db *DB) graphSize(ns string) int {
 	n, _ := db.graphSizes.Load(ns)
 	size, _ := n.(int)
 	return size + size/16
 }
 
-// sweep is the deleting part of a collection.
+// sweep is the deleting phase of a collection.
 type sweep struct {
 	db      *DB
 	barrier *barrier
 	opts    CollectOptions
 	graphs  []*graph
 	garbage []candidate
-	at      int // of garbage, how many are dealt with
+	at      int // number of processed elements of garbage
 	report  *Collection
 }
 
 type candidate struct {
 	graph *graph
 	node  int32
-	// joined candidates go in one transaction with the one before.
+	// joined candidates are deleted in the same transaction as the previous one.
 	joined bool
 }
 
@@ -175,18 +175,18 @@ func (s *sweep) run(ctx context.Context) error {
 	return nil
 }
 
-// batch is one transaction: the only time for which a collection stops the world.
+// batch is one transaction: the only time during which a collection blocks writers.
 func (s *sweep) batch() error {
 	var removed []Removed
 	var began time.Time
 	at := s.at
 	unlock := func() {}
-	err := s.db.alone(func(btx *bolt.Tx) error {
+	err := s.db.runSolo(func(btx *bolt.Tx) error {
 		began = time.Now()
 		s.db.holds.mu.Lock()
 		unlock = sync.OnceFunc(s.db.holds.mu.Unlock)
 		tx := s.db.tx(btx)
-		tx.barrier = nil // its own deletions are no news
+		tx.barrier = nil // its own deletions need no note
 		if err := s.remark(tx); err != nil {
 			return err
 		}
@@ -218,8 +218,7 @@ func (s *sweep) batch() error {
 	return nil
 }
 
-// remark marks what came into use since the graph was read: what was written, and what is
-// held now.
+// remark marks what came into use since the graph was read: what was written, and what is held now.
 func (s *sweep) remark(tx *Tx) error {
 	for _, g := range s.graphs {
 		v := &visit{g: g, tx: tx, now: tx.time()}
@@ -227,7 +226,7 @@ func (s *sweep) remark(tx *Tx) error {
 			if o.Namespace != g.ns {
 				continue
 			}
-			i, err := v.again(o)
+			i, err := v.rescan(o)
 			if err != nil {
 				return err
 			}
@@ -240,7 +239,7 @@ func (s *sweep) remark(tx *Tx) error {
 	return nil
 }
 
-// remove deletes a candidate's record, unless it came into use or is gone.
+// remove deletes a candidate's record, unless it came into use or was deleted.
 func (c candidate) remove(tx *Tx, removed []Removed) ([]Removed, error) {
 	n := &c.graph.nodes[c.node]
 	if !c.graph.collectable(c.node) {
@@ -255,7 +254,7 @@ func (c candidate) remove(tx *Tx, removed []Removed) ([]Removed, error) {
 	case err == nil:
 		return append(removed, r), nil
 	case errors.Is(err, errdefs.ErrNotFound), errors.Is(err, errdefs.ErrFailedPrecondition):
-		return removed, nil // a client was faster, or has built upon it: it is the next one's
+		return removed, nil // a client was faster, or depends on it: left to the next collection
 	default:
 		return removed, err
 	}

@@ -6,12 +6,12 @@ import (
 	bolt "go.etcd.io/bbolt"
 )
 
-// barrier notes what is written while a collection runs. Only write transactions use it,
+// barrier records what is written while a collection runs. Only write transactions use it,
 // one at a time, so that it needs no lock.
 type barrier struct{ touched map[Object]struct{} }
 
-// raise begins to note what is written. It happens inside a write transaction: no other is
-// under way then, so that each change is noted or was there before.
+// raise starts recording what is written. It happens inside a write transaction: no other is active
+// then, so that each change is either recorded or precedes it.
 func (db *DB) raise() (*barrier, error) {
 	b := &barrier{touched: make(map[Object]struct{})}
 	err := db.transact(true, func(*bolt.Tx) error {
@@ -24,7 +24,7 @@ func (db *DB) raise() (*barrier, error) {
 	return b, nil
 }
 
-// touch notes that a record was written.
+// touch records that a record was written.
 func (tx *Tx) touch(ns string, path []string, key string) {
 	if tx.barrier == nil {
 		return

@@ -78,7 +78,7 @@ func fillImage(tx *Tx, i, layers int, named bool) error {
 	return err
 }
 
-// BenchmarkCollectNothing looks at 100,000 objects that are all in use.
+// BenchmarkCollectNothing reads 100,000 objects that are all in use.
 func BenchmarkCollectNothing(b *testing.B) {
 	db, err := Open(filepath.Join(b.TempDir(), "meta.db"))
 	if err != nil {
@@ -98,7 +98,7 @@ func BenchmarkCollectNothing(b *testing.B) {
 	b.ReportMetric(float64(c.Pause.Microseconds())/1e3, "pause-ms")
 }
 
-// BenchmarkCollectTenth looks at 100,000 objects and deletes a tenth of them.
+// BenchmarkCollectTenth reads 100,000 objects and deletes a tenth of them.
 func BenchmarkCollectTenth(b *testing.B) {
 	b.ReportAllocs()
 	var last Collection

@@ -17,10 +17,10 @@ import (
 // test binary kills itself while it collects.
 const collectCrashEnv = "CLEAT_TEST_COLLECT_CRASH"
 
-// TestKilledCollectionLeavesOnlyGarbage kills the process at every point of a collection.
-// What is in use is there afterwards, what is left of the garbage is whole, and the next
-// collection takes it.
-func TestKilledCollectionLeavesOnlyGarbage(t *testing.T) {
+// TestKilledCollection_LeavesOnlyGarbage kills the process at every point of a collection. What is
+// in use is present afterwards, what is left of the garbage is whole, and the next collection
+// deletes it.
+func TestKilledCollection_LeavesOnlyGarbage(t *testing.T) {
 	keep := []string{"content config0", "content manifest0", "image img", "snapshot a", "snapshot b0"}
 	for _, at := range []SweepStep{StepMarked, StepSweeping, StepSwept, StepCommit} {
 		for visit := 1; visit <= 5; visit += 2 {
@@ -67,7 +67,7 @@ func (y *yard) reopen(path string) {
 	y.db = db
 }
 
-// whole fails the test if something refers to what is gone.
+// whole fails the test if an object refers to a deleted one.
 func (y *yard) whole() {
 	y.t.Helper()
 	graphs, err := y.db.graphs(context.Background())

@@ -1,27 +1,27 @@
 package metadata
 
-// Marks of a node. One that is marked flat is kept together with what it is made of (a
-// snapshot with its parents), but not with what its labels refer to.
+// Marks of a node. One that is marked flat is kept together with its parts (a snapshot with its
+// parents), but not with what its labels refer to.
 const (
 	unmarked uint8 = iota
 	markedFlat
 	markedFull
 )
 
-// graph is the objects of one namespace and what they refer to. Namespaces do not refer to
-// each other, so that each is collected by itself.
+// graph holds the objects of one namespace and their references. Namespaces do not refer to each
+// other, so that each is collected separately.
 type graph struct {
 	ns    string
 	index map[name]int32
 	nodes []node
 	edges []edge
 	stack []int32
-	// explain makes the graph keep in via why each edge is there.
+	// explain makes the graph keep in via the reason of each edge.
 	explain bool
 	via     []string
 }
 
-// node is an object, or, where exists is not set, a name that something refers to.
+// node is an object, or, if exists is not set, a name that an object refers to.
 type node struct {
 	name
 	// first is the head of the list of edges, -1 for none.
@@ -33,10 +33,10 @@ type node struct {
 	mark uint8
 }
 
-// edge leads to what is kept as long as the node is that it hangs on.
+// edge leads to an object that is kept as long as the edge's node is.
 type edge struct {
 	to, next int32
-	// label tells an edge that a label makes from one of an object's own nature.
+	// label distinguishes an edge from a label from one of an object's own nature.
 	label bool
 }
 
@@ -45,7 +45,7 @@ func newGraph(ns string, size int) *graph {
 	return &graph{ns: ns, index: make(map[name]int32, size), nodes: make([]node, 0, size), edges: make([]edge, 0, size)}
 }
 
-// node returns the number of the node called kind, set, key, and makes it where it is new.
+// node returns the number of the node called kind, set, key, and creates it if it is new.
 func (g *graph) node(kind Kind, set string, key []byte) int32 {
 	if i, ok := g.index[name{kind: kind, set: set, key: string(key)}]; ok {
 		return i
@@ -72,7 +72,7 @@ func (g *graph) link(from, to int32, label bool, via func() string) {
 	}
 }
 
-// markRoots marks all that roots keep.
+// markRoots marks all that the roots keep.
 func (g *graph) markRoots() {
 	for i := range g.nodes {
 		if g.nodes[i].root {
@@ -81,7 +81,7 @@ func (g *graph) markRoots() {
 	}
 }
 
-// mark marks a node and what it keeps. A name that nothing bears keeps nothing.
+// mark marks a node and what it keeps. A name without an object keeps nothing.
 func (g *graph) mark(i int32, level uint8) {
 	g.push(i, level)
 	for len(g.stack) > 0 {
@@ -98,7 +98,7 @@ func (g *graph) mark(i int32, level uint8) {
 	}
 }
 
-// passes returns how a node that is marked with level marks what is at the end of an edge.
+// passes returns the mark that a node marked with level gives to the end of an edge.
 func (n *node) passes(e edge, level uint8) uint8 {
 	switch {
 	case e.label && level == markedFlat:
@@ -117,9 +117,9 @@ func (g *graph) push(i int32, level uint8) {
 	}
 }
 
-// garbage returns the nodes that nothing marked, each before all that it refers to, so that
-// what is left is whole however far a removal in this order has come. Those from whole on
-// refer to each other in circles, or are referred to from such: they go together.
+// garbage returns the unmarked nodes, each before all that it refers to, so that the rest is
+// consistent at any point of a removal in this order. Those from whole on refer to each other in
+// circles, or are referred to from circles: they are removed together.
 func (g *graph) garbage() (ordered []int32, whole int) {
 	var all []int32
 	for i := range g.nodes {
@@ -130,7 +130,7 @@ func (g *graph) garbage() (ordered []int32, whole int) {
 	if len(all) == 0 {
 		return nil, 0
 	}
-	users := make(map[int32]int32, len(all)) // how many refer to it, -1 once it is in order
+	users := make(map[int32]int32, len(all)) // number of references to it, -1 once it is in order
 	for _, i := range all {
 		for e := g.nodes[i].first; e >= 0; e = g.edges[e].next {
 			if g.collectable(g.edges[e].to) {

@@ -2,18 +2,18 @@ package metadata
 
 import "sync"
 
-// holds are the objects that calls under way work with, each with the number of its
-// holders. The lock is held over a sweep's transaction up to its commit: whoever gets a
-// hold either has it regarded by the sweep or sees what the sweep has left.
+// holds are the objects that active calls work with, each with the number of its holders. The lock
+// is held over a sweep's transaction up to its commit: a new hold is either respected by the sweep, or
+// its holder sees what the sweep has left.
 type holds struct {
 	mu    sync.Mutex
 	count map[Object]int
 }
 
-// Hold keeps objects from being collected while a call works with them in several steps,
-// as a lease does that lives in memory only. First hold, then look: what is found after Add
-// has returned stays, with all it refers to, until Release. An object need not exist yet.
-// The methods are safe for concurrent use.
+// Hold keeps objects from being collected while a call works with them in several steps, like a
+// lease that exists in memory only. Hold before reading: what is found after Add has returned
+// stays, with all it refers to, until Release. An object need not exist yet. The methods are safe
+// for concurrent use.
 type Hold struct {
 	db        *DB
 	namespace string
@@ -52,7 +52,7 @@ func (h *Hold) add(o Object) {
 	h.objects = append(h.objects, o)
 }
 
-// Release lets go of all of it. It is idempotent, and nothing can be added afterwards.
+// Release releases all objects. It is idempotent, and nothing can be added afterwards.
 func (h *Hold) Release() {
 	h.db.holds.mu.Lock()
 	defer h.db.holds.mu.Unlock()
@@ -65,7 +65,7 @@ func (h *Hold) Release() {
 	h.objects = nil
 }
 
-// markHeldLocked marks what calls under way hold.
+// markHeldLocked marks what active calls hold.
 func (h *holds) markHeldLocked(g *graph) {
 	for o := range h.count {
 		if o.Namespace != g.ns {

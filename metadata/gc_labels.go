@@ -6,10 +6,10 @@ import (
 	"time"
 )
 
-// The labels that the collector obeys, as containerd publishes them. A reference may be
-// followed by "." or "/" and a text of the client's, to have several of a kind.
+// The labels that the collector obeys, as containerd publishes them. A reference may be followed by
+// "." or "/" and the client's own text, to have several of a kind.
 const (
-	// LabelRoot keeps an object, and what it refers to, for its own sake.
+	// LabelRoot keeps an object and what it refers to.
 	LabelRoot = "containerd.io/gc.root"
 	// LabelFlat on a lease keeps its resources without what their labels refer to.
 	LabelFlat = "containerd.io/gc.flat"
@@ -23,8 +23,8 @@ const (
 	labelBackR = "bref."
 )
 
-// label reads one entry of a map of labels. other is told of the labels for the collector
-// that are no references.
+// label reads one entry of a map of labels. other receives the labels for the collector that are
+// not references.
 func (v *visit) label(raw []byte, other func(key, text []byte)) error {
 	key, text, err := entry(raw)
 	if err != nil {
@@ -50,7 +50,7 @@ func (v *visit) label(raw []byte, other func(key, text []byte)) error {
 func (v *visit) reference(ref, key, target []byte, back bool) {
 	if names, ok := bytes.CutPrefix(ref, []byte("snapshot.")); ok {
 		names, _, _ = bytes.Cut(names, []byte("/"))
-		// A snapshotter's name may have dots too: each reading is taken.
+		// A snapshotter's name may have dots too: each reading is used.
 		for end := 0; end <= len(names); end++ {
 			if end == len(names) || names[end] == '.' {
 				v.refer(KindSnapshot, string(names[:end]), key, target, back)
@@ -77,8 +77,8 @@ func (v *visit) refer(kind Kind, set string, key, target []byte, back bool) {
 	v.g.link(from, to, true, func() string { return "label " + string(key) })
 }
 
-// expired tells whether a label says that the object's time is over. A text that is no time
-// says nothing.
+// expired reports whether a label sets an expiry that has passed. A text that is not a time sets
+// none.
 func (v *visit) expired(key, text []byte) bool {
 	if string(key) != LabelExpire {
 		return false

@@ -7,9 +7,9 @@ import (
 
 type leaseKey struct{}
 
-// WithLease returns a context whose calls of Update put what they make (blobs, snapshots)
-// into a lease of the same namespace, in the same transaction. An Update that makes
-// something is not found if there is no such lease.
+// WithLease returns a context whose calls of Update put what they create (blobs, snapshots) into a
+// lease of the same namespace, in the same transaction. An Update that creates an object returns
+// ErrNotFound if there is no such lease.
 func WithLease(ctx context.Context, id string) context.Context {
 	return context.WithValue(ctx, leaseKey{}, id)
 }
@@ -20,8 +20,8 @@ func LeaseOf(ctx context.Context) string {
 	return id
 }
 
-// Lease puts something that exists already, or is not the database's, into the context's
-// lease. Without one it does nothing.
+// Lease puts an object that exists already, or is outside the database, into the context's lease.
+// Without a lease it does nothing.
 func (db *DB) Lease(ctx context.Context, ns string, r Resource) error {
 	if LeaseOf(ctx) == "" {
 		return nil
@@ -29,7 +29,7 @@ func (db *DB) Lease(ctx context.Context, ns string, r Resource) error {
 	return db.Update(ctx, func(tx *Tx) error { return tx.HoldUnderLease(ns, r) })
 }
 
-// HoldUnderLease puts a resource into the transaction's lease, where it has one.
+// HoldUnderLease puts a resource into the transaction's lease, if it has one.
 func (tx *Tx) HoldUnderLease(ns string, r Resource) error {
 	if tx.lease == "" {
 		return nil
@@ -40,9 +40,9 @@ func (tx *Tx) HoldUnderLease(ns string, r Resource) error {
 	return nil
 }
 
-// LetGo takes a resource out of the transaction's lease, for an upload that became a blob. Nothing
-// comes to be garbage by that, so it counts as no deletion.
-func (tx *Tx) LetGo(ns string, r Resource) error {
+// ReleaseFromLease removes a resource from the transaction's lease, for an upload that became a
+// blob. This creates no garbage, so it does not count as a deletion.
+func (tx *Tx) ReleaseFromLease(ns string, r Resource) error {
 	if tx.lease == "" {
 		return nil
 	}
@@ -56,7 +56,7 @@ func (s Snapshots) lease(key string) error {
 	return s.table.tx.HoldUnderLease(s.table.ns, Resource{Type: ResourceSnapshots + s.snapshotter, ID: key})
 }
 
-// Leased tells which IDs of a type unexpired leases of a namespace hold, for what is not on
+// Leased returns the IDs of a type that unexpired leases of a namespace hold, for objects without a
 // record here.
 func (tx *Tx) Leased(ns, typ string) (map[string]bool, error) {
 	leases, err := tx.Leases(ns).List()

@@ -13,7 +13,7 @@ import (
 	"github.com/cleatproject/cleat/snapshot"
 )
 
-// model is what the database should hold, kept in the plainest way.
+// model is the expected content of the database, kept in the plainest way.
 type model struct {
 	y       *yard
 	rnd     *rand.Rand
@@ -24,7 +24,7 @@ type model struct {
 // thing is an object of the model.
 type thing struct {
 	labels labels
-	own    []Object // what it is made of
+	own    []Object // its parts
 	start  time.Time
 	active bool
 }
@@ -54,7 +54,7 @@ func modelLabels() map[string]struct {
 	}
 }
 
-// alive computes what has to be kept, by going over everything until nothing changes.
+// alive computes what has to be kept, by iterating over everything until nothing changes.
 func (m *model) alive() map[Object]bool {
 	const flat, full = 1, 2
 	level := make(map[Object]int)
@@ -157,7 +157,7 @@ func (m *model) anyLabels(k Kind) labels {
 	return l
 }
 
-// step does one thing to the database, and to the model where the database agreed.
+// step applies one change to the database, and to the model if the database accepted it.
 func (m *model) step() {
 	ns := m.pick("a", "b", "c")
 	k := []Kind{KindImage, KindContainer, KindLease, KindContent, KindContent, KindSnapshot, KindSnapshot}[m.rnd.IntN(7)]
@@ -183,7 +183,7 @@ func (m *model) step() {
 	}
 }
 
-// try runs an update; an error has to be of a class that the model does not rule out.
+// try runs an update; an error must be of a class that the model allows.
 func (m *model) try(about Object, fn func(tx *Tx) error) bool {
 	m.y.t.Helper()
 	err := m.y.db.Update(context.Background(), fn)
@@ -334,8 +334,8 @@ func (m *model) commit(o Object) {
 	}
 }
 
-// check compares the database with the model. What is gone must have been garbage; with
-// exact, what was garbage must be gone. The model then forgets it.
+// check compares the database with the model. What is missing must have been garbage; with exact,
+// garbage must be missing. The model then forgets it.
 func (m *model) check(exact bool) error {
 	there, alive := m.y.objects(), m.alive()
 	var errs error

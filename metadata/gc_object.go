@@ -2,7 +2,7 @@ package metadata
 
 import "fmt"
 
-// Kind says of what noun an object is.
+// Kind is the noun of an object.
 type Kind uint8
 
 // The kinds that take part in garbage collection.
@@ -39,7 +39,7 @@ func (k Kind) String() string {
 type Object struct {
 	Namespace string
 	Kind      Kind
-	// Set is the snapshotter of a snapshot, and empty for others.
+	// Set is the snapshotter of a snapshot, and empty for other kinds.
 	Set string
 	// Name is the key of the record: an image's name, a digest, a snapshot's key.
 	Name string
@@ -53,7 +53,7 @@ func (o Object) String() string {
 	return fmt.Sprintf("%s %s", o.Kind, o.Name)
 }
 
-// name is an Object without its namespace: what a node of a namespace's graph is called.
+// name is an Object without its namespace: the name of a node in a namespace's graph.
 type name struct {
 	kind     Kind
 	set, key string
@@ -65,12 +65,12 @@ func (n name) object(ns string) Object {
 
 func (o Object) name() name { return name{kind: o.Kind, set: o.Set, key: o.Name} }
 
-// noun is what the collector has to know of one kind of record. To make another noun take
-// part: a Kind, a line in nouns, and a function that reads its references.
+// noun is what the collector must know of one kind of record. To add another noun: a Kind, a line
+// in nouns, and a function that reads its references.
 type noun struct {
 	kind   Kind
 	bucket string
-	// split means that the bucket holds one bucket a snapshotter.
+	// split reports that the bucket holds one bucket per snapshotter.
 	split bool
 	// scan reads a record: whether it is a root, and what it refers to.
 	scan func(*visit, []byte) error

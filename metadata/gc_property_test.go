@@ -12,9 +12,9 @@ import (
 	"github.com/cleatproject/cleat/snapshot"
 )
 
-// TestCollectionAgreesWithAModel does random things, also in the middle of collections, and
-// compares what is left with what a plain model says.
-func TestCollectionAgreesWithAModel(t *testing.T) {
+// TestCollect_AgreesWithModel does random things, also during collections, and compares the result
+// with a plain model.
+func TestCollect_AgreesWithModel(t *testing.T) {
 	seeds := uint64(8)
 	if testing.Short() {
 		seeds = 3
@@ -59,9 +59,9 @@ func TestCollectionAgreesWithAModel(t *testing.T) {
 	}
 }
 
-// TestLeasedWorkIsSafeBesideCollections has goroutines work under leases and holds, as
-// clients do, while one collection follows another.
-func TestLeasedWorkIsSafeBesideCollections(t *testing.T) {
+// TestLeasedWork_SafeDuringCollections has goroutines work under leases and holds, as clients do,
+// during a series of collections.
+func TestLeasedWork_SafeDuringCollections(t *testing.T) {
 	y := newYard(t, "ns")
 	ctx, stop := context.WithCancel(context.Background())
 	var workers, collector sync.WaitGroup
@@ -95,7 +95,7 @@ func TestLeasedWorkIsSafeBesideCollections(t *testing.T) {
 	}
 }
 
-// leasedWork stores an image of two blobs and a snapshot, finds all of it, and lets go.
+// leasedWork stores an image of two blobs and a snapshot, finds all of it, and releases it.
 func leasedWork(db *DB, id string, inMemory bool) error {
 	ctx := context.Background()
 	config, manifest := dgst("config"+id), dgst("manifest"+id)

@@ -35,7 +35,7 @@ func (db *DB) Garbage(ctx context.Context) ([]Removed, error) {
 	var out []Removed
 	graphs, err := db.graphs(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("look for garbage: %w", err)
+		return nil, fmt.Errorf("find garbage: %w", err)
 	}
 	db.holds.mu.Lock()
 	for _, g := range graphs {
@@ -54,7 +54,7 @@ func (db *DB) Garbage(ctx context.Context) ([]Removed, error) {
 	return out, err
 }
 
-// measure fills in what a record says of its size; of one that is gone, nothing.
+// measure sets the recorded size of a record; for a deleted one, nothing.
 func (tx *Tx) measure(o Object) Removed {
 	r := Removed{Object: o}
 	switch o.Kind {

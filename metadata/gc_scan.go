@@ -11,8 +11,8 @@ import (
 	"github.com/cleatproject/cleat/metadata/internal/records"
 )
 
-// visit is the reading of one record for the graph. Of a record only what the graph needs
-// is decoded, and nothing is copied that the graph knows already.
+// visit reads one record for the graph. Only what the graph needs is decoded, and nothing is copied
+// that the graph has already.
 type visit struct {
 	g    *graph
 	tx   *Tx
@@ -20,7 +20,7 @@ type visit struct {
 	node int32
 }
 
-// checkEvery is after how many records a scan looks whether it is still wanted.
+// checkEvery is the number of records after which a scan checks its context.
 const checkEvery = 4096
 
 // scan reads all records of a namespace.
@@ -54,7 +54,7 @@ func (g *graph) scan(ctx context.Context, tx *Tx, now time.Time) error {
 	return nil
 }
 
-// record reads one record, whose node it is.
+// record reads the record of a node.
 func (v *visit) record(n *noun, at int32, raw []byte) error {
 	v.node = at
 	v.g.nodes[at].exists = true
@@ -64,11 +64,11 @@ func (v *visit) record(n *noun, at int32, raw []byte) error {
 	return nil
 }
 
-// again reads a record anew, or learns that it is gone; it answers with its node.
-func (v *visit) again(o Object) (int32, error) {
+// rescan reads a record again, or learns that it was deleted; it returns its node.
+func (v *visit) rescan(o Object) (int32, error) {
 	n, ok := nounOf(o.Kind)
 	if !ok {
-		return 0, fmt.Errorf("no noun is of the kind %d", o.Kind)
+		return 0, fmt.Errorf("unknown kind %d", o.Kind)
 	}
 	at := v.g.node(o.Kind, o.Set, []byte(o.Name))
 	b := v.tx.read(v.g.ns, n.path(o.Set)...)
@@ -85,7 +85,7 @@ func (v *visit) again(o Object) (int32, error) {
 
 func (v *visit) root() { v.g.nodes[v.node].root = true }
 
-// own adds what the object is made of.
+// own adds the parts of the object.
 func (v *visit) own(kind Kind, set string, key []byte, via string) {
 	if len(key) > 0 {
 		v.g.link(v.node, v.g.node(kind, set, key), false, func() string { return via })
@@ -132,7 +132,7 @@ func (v *visit) container(raw []byte) error {
 	return err
 }
 
-// sandbox is a root as a container is, for what its labels refer to.
+// sandbox is a root, like a container, for what its labels refer to.
 func (v *visit) sandbox(raw []byte) error {
 	v.root()
 	return v.labelled(raw, records.SandboxLabelsField)
@@ -193,7 +193,7 @@ func (v *visit) snapshot(raw []byte) error {
 	return v.labelled(raw, records.SnapshotLabelsField)
 }
 
-// labelled reads the labels of a record that only they make a root.
+// labelled reads the labels of a record that only its labels make a root.
 func (v *visit) labelled(raw []byte, labels protowire.Number) error {
 	return fields(raw, func(f field) error {
 		if f.num == labels {

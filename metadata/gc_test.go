@@ -15,9 +15,9 @@ const expired, later = "2029-01-01T00:00:00Z", "2031-01-01T00:00:00Z"
 
 func content(s string) Resource { return Resource{Type: ResourceContent, ID: dgst(s).String()} }
 
-// TestWhatIsKept goes through the published rules, one namespace each. Everything is to be
+// TestCollect_PublishedRules checks the published rules, one namespace each. Everything must be
 // collected that is not named in keep.
-func TestWhatIsKept(t *testing.T) {
+func TestCollect_PublishedRules(t *testing.T) {
 	ref := func(s string) string { return dgst(s).String() }
 	for title, c := range map[string]struct {
 		make func(y *yard)
@@ -142,8 +142,9 @@ func TestWhatIsKept(t *testing.T) {
 	}
 }
 
-// TestUsersGoFirst looks, after each single deletion, that nothing refers to what is gone.
-func TestUsersGoFirst(t *testing.T) {
+// TestCollect_UsersFirst checks, after each single deletion, that no object refers to a deleted
+// one.
+func TestCollect_UsersFirst(t *testing.T) {
 	y := newYard(t, "ns")
 	y.blob("ns", "layer", nil)
 	y.snapshot("ns", "fs", "a", "", nil)
@@ -226,7 +227,7 @@ func TestWhy(t *testing.T) {
 	}
 }
 
-func TestLeaseOfTheContextHoldsWhatIsMade(t *testing.T) {
+func TestWithLease_HoldsCreatedObjects(t *testing.T) {
 	y := newYard(t, "ns")
 	y.lease("ns", "l", nil)
 	ctx := WithLease(context.Background(), "l")
@@ -253,7 +254,7 @@ func TestLeaseOfTheContextHoldsWhatIsMade(t *testing.T) {
 	if err := y.db.Lease(ctx, "ns", upload); err != nil {
 		t.Fatal(err)
 	}
-	if err := y.db.Update(ctx, func(tx *Tx) error { return tx.LetGo("ns", upload) }); err != nil {
+	if err := y.db.Update(ctx, func(tx *Tx) error { return tx.ReleaseFromLease("ns", upload) }); err != nil {
 		t.Fatal(err)
 	}
 	y.update(func(tx *Tx) error {
@@ -303,8 +304,8 @@ func TestWatchCountsChanges(t *testing.T) {
 	}
 }
 
-// FuzzLabels reads labels as a client may send them: whatever they say, reading works, and only
-// what looks like a reference refers to something.
+// FuzzLabels reads labels as a client may send them: whatever their text, reading works, and only
+// what looks like a reference refers to an object.
 func FuzzLabels(f *testing.F) {
 	for _, key := range []string{LabelRefContent, LabelRefSnapshot + "a.b/c", "containerd.io/gc.bref.image.x", LabelExpire, "x"} {
 		f.Add(key, "text")

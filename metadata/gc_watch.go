@@ -1,6 +1,6 @@
 package metadata
 
-// Changes counts what updates did.
+// Changes counts the effects of updates.
 type Changes struct {
 	// Mutations are the updates that wrote something, Deletions those that deleted.
 	Mutations, Deletions int
@@ -17,12 +17,12 @@ func changesOf(tx *Tx) Changes {
 	return c
 }
 
-// Watch has fn called after each commit with what it changed, but for the collector's own.
-// It must return at once. One watcher is the most; a second takes its place.
+// Watch has fn called after each commit with its changes, except for the collector's own. It must
+// return at once. There is at most one watcher; a second replaces it.
 func (db *DB) Watch(fn func(Changes)) { db.changed.Store(&fn) }
 
-// announce tells the watcher of a batch of updates.
-func (db *DB) announce(batch []*request) {
+// notifyWatcher notifies the watcher of a batch of updates.
+func (db *DB) notifyWatcher(batch []*request) {
 	fn := db.changed.Load()
 	if fn == nil {
 		return

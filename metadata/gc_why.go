@@ -11,21 +11,21 @@ import (
 // Link is one object of a chain of references.
 type Link struct {
 	Object
-	// Via says how the one before it refers to it: "target", "snapshot", "parent",
-	// "lease", "expected", or "label" and the label's key. On the first it says why it is
-	// kept: "root", or "held" by a call under way.
+	// Via is how the previous object refers to this one: "target", "snapshot", "parent", "lease",
+	// "expected", or "label" and the label's key. On the first it is the reason that it is kept:
+	// "root", or "held" by an active call.
 	Via string
 }
 
-// Why returns a shortest chain of references that keeps an object, from what is kept for
-// its own sake to the object; none if nothing keeps it, so that the next collection takes
-// it. Not found if there is no such object.
+// Why returns a shortest chain of references that keeps an object, from a root to the object; none
+// if nothing keeps it, so that the next collection deletes it. It returns ErrNotFound if there is
+// no such object.
 func (db *DB) Why(ctx context.Context, o Object) ([]Link, error) {
 	g := newGraph(o.Namespace, 0)
 	g.explain = true
 	err := db.View(ctx, func(tx *Tx) error { return g.scan(ctx, tx, tx.time()) })
 	if err != nil {
-		return nil, fmt.Errorf("look for references: %w", err)
+		return nil, fmt.Errorf("find references: %w", err)
 	}
 	to, ok := g.index[o.name()]
 	if !ok || !g.nodes[to].exists {
@@ -51,7 +51,7 @@ func (db *DB) Why(ctx context.Context, o Object) ([]Link, error) {
 	return g.chain(held, to, "held"), nil
 }
 
-// visited is a node as reached with a mark: flat and full are two places on the way.
+// visited is a node as reached with a mark: flat and full are two nodes of the search.
 type visited struct {
 	node  int32
 	level uint8
@@ -59,10 +59,10 @@ type visited struct {
 
 type reached struct {
 	from visited
-	edge int32 // -1 for where a search began
+	edge int32 // -1 for the start of a search
 }
 
-// chain searches, breadth first, for the way to a node.
+// chain searches, breadth first, for a path to a node.
 func (g *graph) chain(from []int32, to int32, why string) []Link {
 	seen := make(map[visited]reached)
 	var queue []visited
@@ -93,7 +93,7 @@ func (g *graph) chain(from []int32, to int32, why string) []Link {
 	return nil
 }
 
-// links goes the way back.
+// links follows the path back.
 func (g *graph) links(seen map[visited]reached, v visited, why string) []Link {
 	var out []Link
 	for {

@@ -115,7 +115,7 @@ func (y *yard) lease(ns, id string, l labels, held ...Resource) {
 	})
 }
 
-// left lists what a namespace holds, digests by the text they were made of.
+// left lists what a namespace holds, digests by the text they were computed from.
 func (y *yard) left(ns string, names ...string) []string {
 	y.t.Helper()
 	var out []string
@@ -135,7 +135,7 @@ func (y *yard) left(ns string, names ...string) []string {
 	return out
 }
 
-// objects returns all that is on record.
+// objects returns all recorded objects.
 func (y *yard) objects() map[Object]bool {
 	y.t.Helper()
 	all := make(map[Object]bool)

@@ -36,14 +36,14 @@ func (i Images) Create(v Image) (Image, error) {
 	return v, i.table.create(v.Name, &v)
 }
 
-// At returns i with a given time in the place of the clock's, for records that can be reproduced; the zero
-// time for the clock's.
+// At returns i with a fixed time instead of the clock's, for reproducible records; the zero time restores
+// the clock's.
 func (i Images) At(t time.Time) Images {
 	i.at = t
 	return i
 }
 
-// time is when a change is made.
+// time returns the time of a change.
 func (i Images) time() time.Time {
 	if !i.at.IsZero() {
 		return i.at.UTC().Round(0)
@@ -51,7 +51,7 @@ func (i Images) time() time.Time {
 	return i.table.tx.time()
 }
 
-// Get returns an image, or not found.
+// Get returns an image, or ErrNotFound.
 func (i Images) Get(name string) (Image, error) { return i.table.get(name) }
 
 // List returns the images that match one of the filters, by name; the fields are "name",
@@ -134,5 +134,5 @@ func validateTarget(d ocispec.Descriptor) error {
 	return nil
 }
 
-// Delete takes the name away, or answers not found. The content stays.
+// Delete removes the name, or returns ErrNotFound. The content stays.
 func (i Images) Delete(name string) error { return i.table.remove(name) }

@@ -11,14 +11,14 @@ import (
 	"github.com/cleatproject/cleat/metadata/boltfile"
 )
 
-// Finding is one thing that is wrong with a database file.
+// Finding is one problem of a database file.
 type Finding struct {
-	// Place is a record's way from the top bucket, or empty where it is about pages.
+	// Place is the path of a record from the top bucket, or empty if it is about pages.
 	Place   string
 	Problem string
 }
 
-// String is the finding as one line.
+// String returns the finding as one line.
 func (f Finding) String() string {
 	if f.Place == "" {
 		return f.Problem
@@ -26,9 +26,9 @@ func (f Finding) String() string {
 	return f.Place + ": " + f.Problem
 }
 
-// Inspect reads the whole file at path, changes nothing, and returns all that is wrong
-// with it: pages, seals, records that cannot be decoded, links between snapshots that do
-// not agree. A file that a daemon has open is unavailable.
+// Inspect reads the whole file at path, changes nothing, and returns all problems: pages, seals,
+// records that cannot be decoded, inconsistent links between snapshots. A file that a daemon has
+// open is ErrUnavailable.
 func Inspect(path string) (_ []Finding, err error) {
 	f, size, err := openLocked(path)
 	if err != nil {
@@ -43,7 +43,7 @@ func Inspect(path string) (_ []Finding, err error) {
 	return a.findings, nil
 }
 
-// inspectWait is how long an inspection waits for the file's lock: a daemon that runs keeps it.
+// inspectWait bounds the wait for the file's lock: a running daemon keeps it.
 const inspectWait = 20 * time.Millisecond
 
 func openLocked(path string) (*os.File, int64, error) {
@@ -62,11 +62,11 @@ func openLocked(path string) (*os.File, int64, error) {
 	return f, info.Size(), nil
 }
 
-// account gathers what is in a file and what is wrong with it.
+// account collects the content of a file and its problems.
 type account struct {
 	inspector
 	findings []Finding
-	// sealFindings count only where the version has seals, which is known at the end.
+	// sealFindings count only if the version has seals, which is known at the end.
 	sealFindings []Finding
 	records      int
 	snapshots    map[spot]string // to the parent
@@ -117,7 +117,7 @@ func (a *account) record(path []string, key, value []byte) {
 	}
 }
 
-// close draws the conclusions that need all of the file.
+// close adds the findings that need all of the file.
 func (a *account) close() {
 	if a.schema >= sealedSchema || a.schema == 0 {
 		a.findings = append(a.findings, a.sealFindings...)
@@ -127,7 +127,7 @@ func (a *account) close() {
 		a.findings = append(a.findings, Finding{Problem: err.Error()})
 	}
 	if a.schema > schemaVersion {
-		a.findings = append(a.findings, Finding{Problem: fmt.Sprintf("it was written by a newer cleatd (schema %d, this one knows up to %d)", a.schema, schemaVersion)})
+		a.findings = append(a.findings, Finding{Problem: fmt.Sprintf("written by a newer cleatd (schema %d, latest known %d)", a.schema, schemaVersion)})
 	}
 	a.compareLinks()
 }
@@ -139,21 +139,20 @@ func (a *account) compareLinks() {
 			continue
 		}
 		if _, ok := a.snapshots[spot{at.ns, at.snapshotter, parent}]; !ok {
-			a.findings = append(a.findings, Finding{at.String(), fmt.Sprintf("its parent %.128q is not on record", parent)})
+			a.findings = append(a.findings, Finding{at.String(), fmt.Sprintf("parent %.128q has no record", parent)})
 		}
 		link := spot{at.ns, at.snapshotter, parent + "\x00" + at.key}
 		if !a.links[link] {
-			a.findings = append(a.findings, Finding{at.String(), "it is not listed as the child of its parent"})
+			a.findings = append(a.findings, Finding{at.String(), "not listed as a child of its parent"})
 		}
 		delete(a.links, link)
 	}
 	for link := range a.links {
-		a.findings = append(a.findings, Finding{link.String(), "the snapshot that this link speaks of is not on record"})
+		a.findings = append(a.findings, Finding{link.String(), "snapshot of this link has no record"})
 	}
 }
 
-// decodeRecord reads a record as what its place says it is. For a snapshot it returns the
-// parent.
+// decodeRecord decodes a record by its place. For a snapshot it returns the parent.
 func decodeRecord(path []string, key string, record []byte) (parent string, err error) {
 	if len(path) == 2 && path[1] == outboxBucket {
 		return "", decodeEvent(record, &events.Event{})

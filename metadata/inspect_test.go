@@ -15,8 +15,9 @@ import (
 	"github.com/cleatproject/cleat/snapshot"
 )
 
-// TestInspectTellsEveryThing writes records past the tables, as damage or a faulty writer would.
-func TestInspectTellsEveryThing(t *testing.T) {
+// TestInspect_ReportsEveryProblem writes records past the tables, as damage or a faulty writer
+// would.
+func TestInspect_ReportsEveryProblem(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "meta.db")
 	db, err := Open(path)
 	if err != nil {
@@ -72,9 +73,9 @@ func TestInspectTellsEveryThing(t *testing.T) {
 	for _, f := range findings {
 		text.WriteString(f.String() + "\n")
 	}
-	for _, want := range []string{"images/bare\": record is damaged: it has no seal", "images/moved\": record is damaged: its seal is broken", "images/garbled\": record is damaged", `its parent "layer" is not on record`, "the snapshot that this link speaks of is not on record"} {
+	for _, want := range []string{"images/bare\": record is damaged: seal missing", "images/moved\": record is damaged: seal invalid", "images/garbled\": record is damaged", `parent "layer" has no record`, "snapshot of this link has no record"} {
 		if !strings.Contains(text.String(), want) {
-			t.Errorf("not told: %s", want)
+			t.Errorf("not reported: %s", want)
 		}
 	}
 	if len(findings) != 5 {
@@ -113,7 +114,7 @@ func TestReadOnlyChangesNothing(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	two, err := OpenWith(path, Options{ReadOnly: true}) // beside the first
+	two, err := OpenWith(path, Options{ReadOnly: true}) // next to the first
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -22,8 +22,8 @@ func (tx *Tx) Leases(ns string) Leases {
 	}}
 }
 
-// Create records a lease and returns it with its time. The ID must be free. A label
-// LabelExpire that is no time in RFC 3339 is an invalid argument.
+// Create records a lease and returns it with its time. The ID must be free. A label LabelExpire
+// that is not a time in RFC 3339 is ErrInvalidArgument.
 func (l Leases) Create(v Lease) (Lease, error) {
 	if err := validateName("lease id", v.ID); err != nil {
 		return v, fmt.Errorf("create lease: %w", err)
@@ -39,7 +39,7 @@ func (l Leases) Create(v Lease) (Lease, error) {
 	return v, l.table.create(v.ID, &v)
 }
 
-// Expiry returns when the lease ends by itself, and false if it does not.
+// Expiry returns the time at which the lease expires, and false if it does not.
 func (v *Lease) Expiry() (time.Time, bool, error) {
 	text, ok := v.Labels[LabelExpire]
 	if !ok {
@@ -52,7 +52,7 @@ func (v *Lease) Expiry() (time.Time, bool, error) {
 	return t, true, nil
 }
 
-// Get returns a lease, or not found.
+// Get returns a lease, or ErrNotFound.
 func (l Leases) Get(id string) (Lease, error) { return l.table.get(id) }
 
 // List returns the leases that match one of the filters, by ID; the fields are "id" and
@@ -66,8 +66,8 @@ func leaseColumn(path []string) column {
 	return labelColumn(path, records.LeaseLabelsField)
 }
 
-// Expired returns the leases whose end is not after now. One whose label cannot be read
-// does not end.
+// Expired returns the leases that have expired at now. One whose label cannot be read does not
+// expire.
 func (l Leases) Expired(now time.Time) ([]Lease, error) {
 	var out []Lease
 	err := l.table.each(func(v Lease) error {
@@ -79,7 +79,7 @@ func (l Leases) Expired(now time.Time) ([]Lease, error) {
 	return out, err
 }
 
-// Delete takes a lease and its hold on resources away, or answers not found.
+// Delete removes a lease and its hold on resources, or returns ErrNotFound.
 func (l Leases) Delete(id string) error {
 	if err := l.table.remove(id); err != nil {
 		return err
@@ -98,7 +98,7 @@ func (l Leases) Delete(id string) error {
 	return nil
 }
 
-// AddResource makes a lease hold a resource. It is idempotent; the resource need not
+// AddResource adds a resource to a lease. It is idempotent; the resource need not
 // exist, the lease must.
 func (l Leases) AddResource(id string, r Resource) error {
 	key, err := l.resourceKey(id, r)
@@ -116,7 +116,7 @@ func (l Leases) AddResource(id string, r Resource) error {
 	return nil
 }
 
-// DeleteResource makes a lease let go of a resource. One it does not hold is no error.
+// DeleteResource removes a resource from a lease. It is idempotent.
 func (l Leases) DeleteResource(id string, r Resource) error {
 	key, err := l.resourceKey(id, r)
 	if err != nil {
@@ -146,7 +146,8 @@ func (l Leases) resourceKey(id string, r Resource) ([]byte, error) {
 	return []byte(id + "\x00" + r.Type + "\x00" + r.ID), nil
 }
 
-// Resources returns what a lease holds, by type and ID; not found if there is no lease.
+// Resources returns the resources that a lease holds, by type and ID; ErrNotFound if there is no
+// lease.
 func (l Leases) Resources(id string) ([]Resource, error) {
 	if !l.table.has(id) {
 		return nil, l.table.errorf(id, l.table.missing)

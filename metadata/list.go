@@ -11,13 +11,12 @@ import (
 	"github.com/cleatproject/cleat/internal/filters"
 )
 
-// column says where in a record the value of a filter's field stands, so that records can
-// be left out of a list without being decoded. The zero column is a field that no record
-// has.
+// column is the location in a record of the value of a filter's field, so that records can be
+// skipped without being decoded. The zero column is a field that no record has.
 type column struct {
 	in     protowire.Number // the message inside the record that holds it; 0 for the record
 	num    protowire.Number
-	always bool   // present even where it is empty
+	always bool   // present even if it is empty
 	isMap  bool   // the value is that of key
 	key    string // the rest of the path
 	number func(uint64) string
@@ -31,7 +30,7 @@ func mapColumn(path []string, num protowire.Number) column {
 	return column{num: num, isMap: true, key: strings.Join(path[1:], ".")}
 }
 
-// labelColumn answers for "labels.<key>", the key with its dots.
+// labelColumn returns the column of "labels.<key>", the key with its dots.
 func labelColumn(path []string, num protowire.Number) column {
 	if path[0] != "labels" {
 		return column{}
@@ -39,11 +38,11 @@ func labelColumn(path []string, num protowire.Number) column {
 	return mapColumn(path, num)
 }
 
-// rawRecord answers a filter from a record's bytes.
+// rawRecord evaluates a filter on a record's bytes.
 type rawRecord struct {
 	raw     []byte
 	columns func(path []string) column
-	// err says that the bytes could not be read, so that the answers mean nothing.
+	// err reports that the bytes could not be read, which makes the results meaningless.
 	err error
 }
 
@@ -69,7 +68,7 @@ func (r *rawRecord) Field(path []string) (string, bool) {
 	return string(f.b), c.always || len(f.b) > 0
 }
 
-// last returns the last field of a number, which is the one that counts.
+// last returns the last field of a number, which is the valid one.
 func (r *rawRecord) last(raw []byte, num protowire.Number) (found field) {
 	r.scan(raw, func(f field) {
 		if f.num == num {
@@ -107,8 +106,8 @@ func (r *rawRecord) scan(raw []byte, each func(field)) {
 	}
 }
 
-// each calls fn with the records that match one of the filters, in the order of the keys.
-// Only those are decoded, and where the filters name the keys, only those are looked at.
+// each calls fn with the records that match one of the filters, in the order of the keys. Only
+// those are decoded, and if the filters name the keys, only those are read.
 func (t *table[T]) each(fn func(T) error, texts ...string) error {
 	match, err := filters.ParseAll(texts...)
 	if err != nil {
@@ -141,8 +140,8 @@ func (t *table[T]) each(fn func(T) error, texts ...string) error {
 	return nil
 }
 
-// visit calls fn with one record if it matches. What fn returns is passed on as it is. The
-// seal of a record that does not match is not looked at: Open did.
+// visit calls fn with one record if it matches, and returns fn's result. The seal of a record that
+// does not match is not checked: Open did.
 func (t *table[T]) visit(names scope, key string, raw []byte, match filters.Filter, fn func(T) error) error {
 	rec := rawRecord{raw: raw[:max(0, len(raw)-sealSize)], columns: t.columns}
 	if !match.Match(&rec) && rec.err == nil {
@@ -159,7 +158,7 @@ func (t *table[T]) visit(names scope, key string, raw []byte, match filters.Filt
 	return fn(v)
 }
 
-// list gathers what each visits.
+// list collects what each visits.
 func (t *table[T]) list(texts ...string) (out []T, err error) {
 	err = t.each(func(v T) error {
 		out = append(out, v)

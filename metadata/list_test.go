@@ -17,7 +17,7 @@ import (
 	"github.com/cleatproject/cleat/snapshot"
 )
 
-// The functions below answer for the fields of decoded records: what the columns must agree with.
+// The functions below return the fields of decoded records: what the columns must agree with.
 
 func mapField(path []string, name string, m map[string]string) (string, bool) {
 	if len(path) < 2 || path[0] != name {
@@ -93,9 +93,9 @@ func blobFields(v Blob) filters.AdaptorFunc {
 	}
 }
 
-// TestListsAgreeWithAFullScan compares filtered lists, which look at bytes and keys, with all
-// records decoded and matched one by one, for filters and records made at random.
-func TestListsAgreeWithAFullScan(t *testing.T) {
+// TestList_AgreesWithFullScan compares filtered lists, which read bytes and keys, with all records
+// decoded and matched one by one, for random filters and records.
+func TestList_AgreesWithFullScan(t *testing.T) {
 	db := openTest(t)
 	rnd := rand.New(rand.NewPCG(3, 4))
 	word := func() string { return []string{"", "a", "b", "a.b", "c-1", "io.x/y"}[rnd.IntN(6)] }
@@ -176,8 +176,8 @@ func agree[T any](t *testing.T, list func(...string) ([]T, error), fields func(T
 	return err
 }
 
-// TestReadersDoNotWaitForWriters reads while an update stands in the middle of its work.
-func TestReadersDoNotWaitForWriters(t *testing.T) {
+// TestReaders_DoNotWaitForWriters reads during an unfinished update.
+func TestReaders_DoNotWaitForWriters(t *testing.T) {
 	db := openTest(t)
 	inside, leave := make(chan struct{}), make(chan struct{})
 	done := make(chan error, 1)
@@ -203,9 +203,9 @@ func TestReadersDoNotWaitForWriters(t *testing.T) {
 	}
 }
 
-// TestWritersShareCommits counts transactions: one for an update alone, and few for many that
-// arrive while one is under way.
-func TestWritersShareCommits(t *testing.T) {
+// TestWriters_ShareCommits counts transactions: one for a single update, and few for many that
+// arrive during another.
+func TestWriters_ShareCommits(t *testing.T) {
 	db := openTest(t)
 	commits := func() int {
 		id := 0

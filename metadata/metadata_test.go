@@ -19,7 +19,7 @@ import (
 	"github.com/cleatproject/cleat/events"
 )
 
-// clock goes on by a second whenever it is read.
+// clock advances by a second whenever it is read.
 func clock() func() time.Time {
 	var n atomic.Int64
 	return func() time.Time { return time.Unix(1_700_000_000+n.Add(1), 5).UTC() }
@@ -268,7 +268,7 @@ func TestContent(t *testing.T) {
 	refused(t, db, errdefs.IsNotFound, func(tx *Tx) error { return tx.Content("ns").Delete(d) })
 }
 
-func TestUnknownFieldsSurviveAnUpdate(t *testing.T) {
+func TestUnknownFieldsSurviveUpdate(t *testing.T) {
 	db := openTest(t)
 	raw := encodeContainer(&Container{ID: "c", Runtime: Runtime{Name: "r"}})
 	extra := protowire.AppendString(protowire.AppendTag(nil, 900, protowire.BytesType), "from the future")

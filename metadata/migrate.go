@@ -17,33 +17,33 @@ const (
 	sealedSchema = 2
 )
 
-// migration brings the layout from one version to the next.
+// migration migrates the layout from one version to the next.
 type migration struct {
 	from uint64
 	what string
 	run  func(root *bolt.Bucket) error
 }
 
-// migrations are all there ever were, by version. They speak of buckets by the names of
-// their time and not through the records' codec, so that they stay true when that moves on.
+// migrations lists all migrations, by version. They use the bucket names of their time and not the
+// records' codec, so that they stay valid when the codec changes.
 func migrations() []migration {
 	return []migration{
 		{from: 1, what: "seal the records, add the outbox", run: sealRecords},
 	}
 }
 
-// latest is the version that a table leads to.
+// latest returns the version that a table leads to.
 func latest(table []migration) uint64 { return table[len(table)-1].from + 1 }
 
-// migrate brings the file to the version of this code, in one transaction: a crash in
-// the middle leaves the file as it was, to be brought up at the next start. A file of a
-// later version is refused and left alone.
+// migrate migrates the file to this code's version, in one transaction: a crash in the middle
+// leaves the file unchanged, to be migrated at the next start. A file of a later version is refused
+// and left unchanged.
 func (db *DB) migrate(table []migration) error {
 	var schema uint64
 	err := db.transact(false, func(btx *bolt.Tx) error {
 		root := btx.Bucket([]byte(rootBucket))
 		if root == nil {
-			return db.damaged(errors.New("it has no bucket " + rootBucket))
+			return db.damaged(errors.New("no bucket " + rootBucket))
 		}
 		schema = uint64Of(root.Get([]byte(schemaKey)))
 		return nil
@@ -67,7 +67,7 @@ func (db *DB) migrate(table []migration) error {
 				continue
 			}
 			if err := m.run(root); err != nil {
-				return fmt.Errorf("bring metadata %s from schema %d to %d (%s): %w", db.path, m.from, m.from+1, m.what, err)
+				return fmt.Errorf("migrate metadata %s from schema %d to %d (%s): %w", db.path, m.from, m.from+1, m.what, err)
 			}
 		}
 		return putSchema(root, latest(table))
@@ -78,8 +78,8 @@ func putSchema(root *bolt.Bucket, version uint64) error {
 	return root.Put([]byte(schemaKey), binary.BigEndian.AppendUint64(nil, version))
 }
 
-// sealRecords is the way from version 1 to 2: every record gets its seal, the number of
-// the last snapshot becomes a record, and there is an outbox.
+// sealRecords migrates version 1 to 2: every record gets its seal, the number of the last snapshot
+// becomes a record, and the outbox is created.
 func sealRecords(root *bolt.Bucket) error {
 	if err := sealBelow(root, 0, map[string]bool{schemaKey: true, sequenceKey: true}); err != nil {
 		return err
@@ -93,7 +93,7 @@ func sealRecords(root *bolt.Bucket) error {
 	return err
 }
 
-// sealBelow seals what stands in a bucket and the buckets within. What is sealed stays.
+// sealBelow seals the records in a bucket and the buckets within. What is sealed is skipped.
 func sealBelow(b *bolt.Bucket, names scope, except map[string]bool) error {
 	type entry struct{ key, value []byte }
 	var todo []entry // a bucket must not change while it is read

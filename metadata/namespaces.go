@@ -20,7 +20,7 @@ type Namespaces struct{ tx *Tx }
 // Namespaces returns the namespaces.
 func (tx *Tx) Namespaces() Namespaces { return Namespaces{tx} }
 
-// Create makes a namespace. Its name must be an identifier (identifier.Check) and free.
+// Create creates a namespace. Its name must be an identifier (identifier.Check) and free.
 func (n Namespaces) Create(name string, labels map[string]string) error {
 	if err := identifier.Check(name); err != nil {
 		return fmt.Errorf("create namespace: %w", err)
@@ -50,10 +50,10 @@ func (n Namespaces) put(v *Namespace) error {
 	return nil
 }
 
-// infoScope is where the namespace's own record stands.
+// infoScope is the scope of the namespace's own record.
 func infoScope(name string) scope { return scopeOf(namespacesBucket, name) }
 
-// Get returns a namespace, or not found.
+// Get returns a namespace, or ErrNotFound.
 func (n Namespaces) Get(name string) (Namespace, error) {
 	var v Namespace
 	b := n.tx.read(name)
@@ -105,7 +105,7 @@ func (n Namespaces) SetLabels(name string, labels map[string]string) error {
 }
 
 // Update changes the labels: all of them without paths, or those that paths name, as
-// "labels.<key>". A namespace that is not there is made.
+// "labels.<key>". A missing namespace is created.
 func (n Namespaces) Update(v Namespace, paths ...string) (Namespace, error) {
 	old, err := n.Get(v.Name)
 	if errors.Is(err, errdefs.ErrNotFound) {
@@ -121,8 +121,8 @@ func (n Namespaces) Update(v Namespace, paths ...string) (Namespace, error) {
 	return old, n.put(&old)
 }
 
-// Delete takes an empty namespace away. One that still holds something is a failed
-// precondition whose text lists what.
+// Delete removes an empty namespace. One that is not empty is ErrFailedPrecondition with a text
+// that lists its content.
 func (n Namespaces) Delete(name string) error {
 	b := n.tx.read(name)
 	if b == nil {
@@ -135,7 +135,7 @@ func (n Namespaces) Delete(name string) error {
 		}
 	}
 	if len(left) > 0 {
-		return fmt.Errorf("namespace %q is not empty, it holds %s: %w", name, strings.Join(left, ", "), reason.NamespaceNotEmpty)
+		return fmt.Errorf("namespace %q is not empty: %s: %w", name, strings.Join(left, ", "), reason.NamespaceNotEmpty)
 	}
 	n.tx.written = true
 	if err := n.tx.namespaces().DeleteBucket([]byte(name)); err != nil {
@@ -161,7 +161,7 @@ func count(b *bolt.Bucket) int {
 	return n
 }
 
-// labelField answers for the path name.<key>, the key with its dots.
+// labelField returns the label for the path name.<key>, the key with its dots.
 func labelField(path []string, name string, m map[string]string) (string, bool) {
 	if len(path) < 2 || path[0] != name {
 		return "", false

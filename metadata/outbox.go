@@ -10,40 +10,38 @@ import (
 	"github.com/cleatproject/cleat/events"
 )
 
-// Outlet is where the events of committed transactions go; *events.Log is one.
+// Outlet receives the events of committed transactions; *events.Log is one.
 type Outlet interface {
-	// Append takes an event. Those of a database come with numbers that grow, in
-	// Event.Sequence.
+	// Append accepts an event. Those of a database come with increasing numbers, in Event.Sequence.
 	Append(events.Event) (uint64, error)
-	// Sequence returns the number of the last event it was given, and that of the last
-	// which will survive power loss.
+	// Sequence returns the number of the last accepted event, and that of the last one that will
+	// survive power loss.
 	Sequence() (last, settled uint64)
 }
 
 var _ Outlet = (*events.Log)(nil)
 
-// outbox carries events from transactions to the outlet, each once and in the order of the
-// commits. They are written with the changes they speak of and handed over after the
-// commit; what the outlet has on disk is taken out by a later update, at no cost of its
-// own. What a crash left is handed over at the next start: the outlet's last number tells
-// which those are.
+// outbox carries events from transactions to the outlet, each once and in the order of the commits.
+// They are written with the changes they describe and delivered after the commit; a later update
+// removes what the outlet has on disk, without a transaction of its own. Events left by a crash are
+// delivered at the next start: the outlet's last number identifies them.
 type outbox struct {
 	outlet  Outlet
 	onError func(error)
 	step    func(string)
 
-	// Whoever leads the queue owns these, and hands them on under the queue's lock.
+	// The leader of the queue owns these, and passes them on under the queue's lock.
 	next    uint64         // the number of the next event
 	oldest  uint64         // no lower number is in the bucket
-	fresh   []events.Event // published by the transaction under way
-	clears  uint64         // the transaction under way takes out up to this number
-	waiting []events.Event // committed, not handed over
+	fresh   []events.Event // published by the active transaction
+	clears  uint64         // the active transaction deletes up to this number
+	waiting []events.Event // committed, not delivered
 }
 
-// load takes up what an earlier process left, at open.
+// load reads what an earlier process left, at open.
 func (o *outbox) load(b *bolt.Bucket) error {
 	if b == nil {
-		return errors.New("it has no outbox")
+		return errors.New("no outbox")
 	}
 	var last uint64
 	if o.outlet != nil {
@@ -71,8 +69,8 @@ func (o *outbox) load(b *bolt.Bucket) error {
 	})
 }
 
-// Publish adds an event to the transaction: it is announced once this has been committed,
-// and never otherwise.
+// Publish adds an event to the transaction: it is published if and when the transaction is
+// committed.
 func (tx *Tx) Publish(namespace, topic string, event Any) error {
 	if tx.outbox.outlet == nil {
 		return nil
@@ -92,14 +90,14 @@ func (tx *Tx) Publish(namespace, topic string, event Any) error {
 	return nil
 }
 
-// The steps of an update, as Options.Step is told of them.
+// The steps of an update, as passed to Options.Step.
 const (
-	stepCommit  = "commit"  // what was changed goes to disk
-	stepDeliver = "deliver" // it is there, an event goes to the outlet
-	stepAnswer  = "answer"  // all events went
+	stepCommit  = "commit"  // the changes are written to disk
+	stepDeliver = "deliver" // committed, an event goes to the outlet
+	stepAnswer  = "answer"  // all events are delivered
 )
 
-// begin readies the outbox for a transaction: what is settled goes out with it.
+// begin prepares the outbox for a transaction, which also deletes settled events.
 func (o *outbox) begin(btx *bolt.Tx) error {
 	o.fresh, o.clears = nil, 0
 	if o.outlet == nil {
@@ -119,7 +117,7 @@ func (o *outbox) begin(btx *bolt.Tx) error {
 	return nil
 }
 
-// committed follows a transaction that stands.
+// committed follows a successful commit.
 func (o *outbox) committed() {
 	defer o.step(stepAnswer)
 	if o.outlet == nil {
@@ -139,15 +137,15 @@ func (o *outbox) committed() {
 	o.deliver()
 }
 
-// deliver hands over what waits. What the outlet refuses waits on, and what comes after
-// it as well.
+// deliver delivers the waiting events. An event that the outlet refuses keeps waiting, as do those
+// after it.
 func (o *outbox) deliver() {
 	for len(o.waiting) > 0 {
 		e := o.waiting[0]
 		o.step(stepDeliver)
 		if _, err := o.outlet.Append(e); err != nil {
 			if o.onError != nil {
-				o.onError(fmt.Errorf("announce %s: %w", e.Topic, err))
+				o.onError(fmt.Errorf("publish %s: %w", e.Topic, err))
 			}
 			return
 		}

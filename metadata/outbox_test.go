@@ -81,8 +81,8 @@ func TestEventsFollowTheirCommit(t *testing.T) {
 	}
 }
 
-// TestRolledBackEventsOfASharedTransaction lets failing and succeeding updates share commits.
-func TestRolledBackEventsOfASharedTransaction(t *testing.T) {
+// TestRolledBackEvents_SharedTransaction lets failing and succeeding updates share commits.
+func TestRolledBackEvents_SharedTransaction(t *testing.T) {
 	db, log := logged(t, t.TempDir(), nil)
 	defer closeBoth(t, db, log)
 	boom := errors.New("boom")
@@ -131,9 +131,9 @@ func (s *stuck) Append(e events.Event) (uint64, error) {
 	return s.Log.Append(e)
 }
 
-// TestEventsOutliveTheirOutlet has the daemon end between commits and the log, and the log refuse
-// for a while.
-func TestEventsOutliveTheirOutlet(t *testing.T) {
+// TestEvents_OutliveOutlet has the daemon end between commits and the log, and the log refuse for a
+// while.
+func TestEvents_OutliveOutlet(t *testing.T) {
 	dir := t.TempDir()
 	log, err := events.Open(filepath.Join(dir, "events"), events.Options{})
 	if err != nil {
@@ -154,7 +154,7 @@ func TestEventsOutliveTheirOutlet(t *testing.T) {
 		t.Fatalf("published %v, refused %d", got, refused)
 	}
 	out.stuck = false
-	update(t, db, say("/4")) // what waited goes first
+	update(t, db, say("/4")) // waiting events are delivered first
 	out.stuck = true
 	update(t, db, say("/5"))
 	closeBoth(t, db, log)
@@ -167,8 +167,8 @@ func TestEventsOutliveTheirOutlet(t *testing.T) {
 	}
 }
 
-// TestOutboxIsEmptied follows the lazy removal of what the log has on disk.
-func TestOutboxIsEmptied(t *testing.T) {
+// TestOutbox_Emptied checks the lazy removal of what the log has on disk.
+func TestOutbox_Emptied(t *testing.T) {
 	dir := t.TempDir()
 	db, log := logged(t, dir, nil)
 	for i := range 10 {

@@ -7,14 +7,14 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
-// Filters and the collector read single fields of many records. They do it without decoding these, by the numbers that
-// package records has. The two numbers below are protobuf's, of the entries of a map.
+// Filters and the collector read single fields of many records, without decoding the records, by the numbers of
+// package records. The two numbers below are protobuf's, of the entries of a map.
 const (
 	mapKeyField   = 1
 	mapValueField = 2
 )
 
-// field is one field of a message: u for numbers, b for what has a length, which is not copied.
+// field is one field of a message: u for numbers, b for values with a length, which are not copied.
 type field struct {
 	num protowire.Number
 	u   uint64

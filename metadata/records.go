@@ -9,7 +9,7 @@ import (
 	"github.com/cleatproject/cleat/snapshot"
 )
 
-// Any is a typed value that the database carries without looking inside.
+// Any is a typed value that the database stores without decoding it.
 type Any struct {
 	TypeURL string
 	Value   []byte
@@ -29,7 +29,7 @@ type Runtime struct {
 	Options *Any
 }
 
-// Container is what a container is made from; it need not be running.
+// Container describes how to create a container; it need not be running.
 type Container struct {
 	ID          string
 	Labels      map[string]string
@@ -46,7 +46,7 @@ type Container struct {
 	unknown []byte
 }
 
-// Sandbox is what a sandbox is made from; it need not be running.
+// Sandbox describes how to create a sandbox; it need not be running.
 type Sandbox struct {
 	ID         string
 	Runtime    Runtime
@@ -72,10 +72,10 @@ type Image struct {
 	unknown []byte
 }
 
-// LabelExpire on a lease says when it ends by itself, in RFC 3339.
+// LabelExpire on a lease is its expiry time, in RFC 3339.
 const LabelExpire = "containerd.io/gc.expire"
 
-// Lease keeps resources from being collected while somebody works with them.
+// Lease keeps resources from being collected while a client works with them.
 type Lease struct {
 	ID        string
 	Labels    map[string]string
@@ -84,16 +84,16 @@ type Lease struct {
 	unknown []byte
 }
 
-// Resource is something a lease holds. Type is "content", "ingests", "snapshots/<name of
-// the snapshotter>", or another that the daemon gives a meaning.
+// Resource is an object that a lease holds. Type is "content", "ingests", "snapshots/<name of the
+// snapshotter>", or another with a meaning to the daemon.
 type Resource struct {
 	ID   string
 	Type string
 }
 
-// Snapshot is the record of a snapshot; its files are the driver's, under ID.
+// Snapshot is the record of a snapshot; its files belong to the driver, under ID.
 type Snapshot struct {
-	// Key is what it is called: a committed one's is the name it was committed to.
+	// Key is the name; for a committed snapshot the name it was committed to.
 	Key    string
 	Parent string
 	Kind   snapshot.Kind
@@ -109,7 +109,7 @@ type Snapshot struct {
 	unknown []byte
 }
 
-// Blob says that a namespace sees a blob of the content store.
+// Blob records that a namespace sees a blob of the content store.
 type Blob struct {
 	Digest    digest.Digest
 	Size      int64

@@ -14,15 +14,16 @@ import (
 // Room for removals on a full disk.
 //
 // bbolt copies the pages that it changes, also those of a removal, so a file without a free page
-// could not be made smaller in any way. The file is therefore kept larger than its pages, with
+// could not shrink in any way. The file is therefore kept larger than its pages, with
 // blocks that the file system has allocated. When the disk has none left for it, updates that add
-// records are refused while there is still room, and those that remove records go on: what they
+// records are refused while there is still room, and those that remove records continue: what they
 // copy becomes free again with the next update.
 
 const (
 	// reserve is the room in bytes that updates that add records leave.
 	reserve = 1 << 20
-	// smallGrowth is how many bytes an update may add without counting as one that adds records:
+	// smallGrowth is the number of bytes that an update may add without counting as one that adds
+	// records:
 	// a label, a status.
 	smallGrowth = 1 << 10
 )
@@ -32,11 +33,11 @@ type room struct {
 	file      *os.File // for allocation only; nil if the file system cannot
 	pageSize  int64
 	allocated int64 // bytes of the file that have blocks
-	// cause is why the reserve cannot be had; nil if it is there.
+	// cause is the reason why the reserve cannot be allocated; nil if it is allocated.
 	cause error
 }
 
-// openRoom takes the file for allocation and allocates what it has already.
+// openRoom opens the file for allocation and determines its allocated size.
 func (db *DB) openRoom() error {
 	if db.readOnly {
 		return nil
@@ -63,8 +64,8 @@ func (r *room) free(db *bolt.DB, tx *bolt.Tx) int64 {
 	return r.allocated - tx.Size() + int64(db.Stats().FreePageN)*r.pageSize
 }
 
-// ensure allocates the reserve for a transaction if it is not there. A disk that is full is not an
-// error: see refuse.
+// ensure allocates the reserve for a transaction if necessary. A full disk is not an error: see
+// refuse.
 func (r *room) ensure(db *bolt.DB, tx *bolt.Tx) {
 	if r.file == nil || r.cause == nil && r.free(db, tx) >= reserve {
 		return
@@ -75,7 +76,7 @@ func (r *room) ensure(db *bolt.DB, tx *bolt.Tx) {
 	case err == nil:
 		r.allocated, r.cause = want, nil
 	case errors.Is(err, unix.EOPNOTSUPP), errors.Is(err, unix.ENOSYS):
-		r.file, r.cause = nil, errors.Join(r.file.Close()) // the file system has no such thing
+		r.file, r.cause = nil, errors.Join(r.file.Close()) // not supported by the file system
 	case r.allocated == 0: // since the file was opened
 		r.allocated, r.cause = r.blocks(), err
 	default:
@@ -92,15 +93,15 @@ func (r *room) blocks() int64 {
 	return min(st.Size, st.Blocks*512)
 }
 
-// refuse returns an error if tx adds records although the reserve cannot be had.
+// refuse returns an error if tx adds records although the reserve cannot be allocated.
 func (r *room) refuse(db *bolt.DB, tx *Tx) error {
 	if r.cause == nil || tx.deleted || tx.grown <= smallGrowth || r.free(db, tx.bolt) >= reserve {
 		return nil
 	}
-	return fmt.Errorf("write metadata: the room that is left is kept for removals: %w: %w", r.cause, errdefs.ErrResourceExhausted)
+	return fmt.Errorf("write metadata: remaining space is reserved for removals: %w: %w", r.cause, errdefs.ErrResourceExhausted)
 }
 
-// diskError gives errors of the disk their class.
+// diskError sets the class of disk errors.
 func diskError(err error) error {
 	switch {
 	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT), errors.Is(err, syscall.EFBIG):

@@ -73,9 +73,9 @@ func createUntilRefused(t *testing.T, db *DB, n int) int {
 	}
 }
 
-// TestUpdateOnFullDisk_RefusesNewRecordsAndRemovesOldOnes fills the disk under a database, and what is free
+// TestUpdate_FullDisk_RefusesNewAndRemovesOld fills the disk under a database, and what is free
 // in the file, opens it again, and removes every record of it.
-func TestUpdateOnFullDisk_RefusesNewRecordsAndRemovesOldOnes(t *testing.T) {
+func TestUpdate_FullDisk_RefusesNewAndRemovesOld(t *testing.T) {
 	dir := smallDisk(t, "size=16m")
 	path := filepath.Join(dir, "meta.db")
 	db, err := Open(path)
@@ -130,7 +130,7 @@ func TestUpdateOnFullDisk_RefusesNewRecordsAndRemovesOldOnes(t *testing.T) {
 	}
 }
 
-func TestUpdateWithSmallGrowth_IsNotRefusedOnFullDisk(t *testing.T) {
+func TestUpdate_SmallGrowth_SucceedsOnFullDisk(t *testing.T) {
 	dir := smallDisk(t, "size=16m")
 	db, err := Open(filepath.Join(dir, "meta.db"))
 	if err != nil {

@@ -11,30 +11,29 @@ import (
 	"github.com/cleatproject/cleat/metadata/boltfile"
 )
 
-// Salvaged says what became of a damaged database.
+// Salvaged is the result of salvaging a damaged database.
 type Salvaged struct {
-	// Kept is the number of records that were taken over, Lost tells of what was not.
+	// Kept is the number of copied records, Lost lists the others.
 	Kept int
 	Lost []Finding
 }
 
-// Salvage copies what can be read of the damaged file at path into a new database at
-// into, which must not exist: records whose seal holds, and of a version without seals
-// those that can be decoded. Links between snapshots are made anew. The damaged file is
-// only read.
+// Salvage copies the readable part of the damaged file at path into a new database at into, which
+// must not exist: records with a valid seal and, in a version without seals, those that can be
+// decoded. Links between snapshots are created anew. The damaged file is only read.
 //
-// Snapshots of which the record is lost still have their directory, which the next clean-up
-// would remove; AdoptSnapshots keeps it.
+// Snapshots whose record is lost still have their directory, which the next clean-up would remove;
+// AdoptSnapshots keeps it.
 func Salvage(path, into string) (_ *Salvaged, err error) {
 	if _, err := os.Stat(into); !errors.Is(err, fs.ErrNotExist) {
-		return nil, errors.Join(fmt.Errorf("salvage metadata: %s is in the way", into), err)
+		return nil, errors.Join(fmt.Errorf("salvage metadata: %s already exists", into), err)
 	}
 	f, size, err := openLocked(path)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	// The version decides whether records without seals are whole.
+	// The version decides whether records without seals are intact.
 	a := account{snapshots: make(map[spot]string), links: make(map[spot]bool)}
 	if err := boltfile.Walk(f, size, a.visitor()); err != nil {
 		a.findings = []Finding{{Problem: err.Error()}}
@@ -68,7 +67,7 @@ type copier struct {
 
 func (c *copier) copy(btx *bolt.Tx, f *os.File, size int64) error {
 	c.root = btx.Bucket([]byte(rootBucket))
-	// That there is nothing to walk was found before.
+	// The absence of records was found before.
 	_ = boltfile.Walk(f, size, boltfile.Visitor{Record: c.record})
 	if c.err != nil {
 		return c.err
@@ -79,7 +78,7 @@ func (c *copier) copy(btx *bolt.Tx, f *os.File, size int64) error {
 	return putSequence(c.root, c.last)
 }
 
-// record takes over one record.
+// record copies one record.
 func (c *copier) record(path []string, key, value []byte) {
 	if c.err != nil || len(path) == 0 || path[0] != rootBucket || len(path) == 1 && string(key) == schemaKey {
 		return
@@ -89,7 +88,7 @@ func (c *copier) record(path []string, key, value []byte) {
 		return
 	}
 	if len(path) > 3 && path[3] == childrenBucket {
-		return // made anew
+		return // created anew
 	}
 	names := scopeOf(path[1:]...)
 	record, err := names.open(string(key), value)
@@ -100,7 +99,7 @@ func (c *copier) record(path []string, key, value []byte) {
 		_, err = decodeRecord(path, string(key), record)
 	}
 	if err != nil {
-		return // told already
+		return // reported already
 	}
 	c.out.Kept++
 	c.err = c.put(path[1:], names, string(key), record)
@@ -129,7 +128,7 @@ func (c *copier) sequence(value []byte) {
 	}
 }
 
-// snapshot makes the link from a snapshot's parent.
+// snapshot creates the link from a snapshot's parent.
 func (c *copier) snapshot(path []string, record []byte) error {
 	var v Snapshot
 	if err := decodeSnapshot(record, &v); err != nil {
@@ -143,7 +142,7 @@ func (c *copier) snapshot(path []string, record []byte) error {
 	return c.put(at, scopeOf(at...), v.Parent+"\x00"+v.Key, nil)
 }
 
-// nameNamespaces gives the namespaces that lost their own record a new one.
+// nameNamespaces creates a record for namespaces that lost theirs.
 func (c *copier) nameNamespaces() error {
 	all := c.root.Bucket([]byte(namespacesBucket))
 	var nameless []string

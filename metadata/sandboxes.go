@@ -10,8 +10,8 @@ import (
 	"github.com/cleatproject/cleat/proto/reason"
 )
 
-// Sandboxes are the sandboxes of a namespace: what containers that share their
-// surroundings are made in. The records say how to make one, not whether it runs.
+// Sandboxes are the sandboxes of a namespace: the environments that containers share. The records
+// describe how to create one, not whether it runs.
 type Sandboxes struct{ table table[Sandbox] }
 
 // Sandboxes returns the sandboxes of the namespace ns.
@@ -47,7 +47,7 @@ func (v *Sandbox) validate() error {
 	return ValidateLabels(v.Labels)
 }
 
-// Get returns a sandbox, or not found.
+// Get returns a sandbox, or ErrNotFound.
 func (s Sandboxes) Get(id string) (Sandbox, error) { return s.table.get(id) }
 
 // List returns the sandboxes that match one of the filters, by ID; the fields are "id",
@@ -100,5 +100,5 @@ func (s Sandboxes) Update(v Sandbox, paths ...string) (Sandbox, error) {
 	return old, s.table.put(old.ID, &old)
 }
 
-// Delete takes the record away, or answers not found.
+// Delete removes the record, or returns ErrNotFound.
 func (s Sandboxes) Delete(id string) error { return s.table.remove(id) }

@@ -9,17 +9,16 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
-// A record ends with a seal: field 100, a fixed32 that is the CRC-32C of the names of the
-// buckets it stands in (below the top one), its key, each followed by a NUL byte, and the
-// record itself. So a record that was altered, or that stands under another name than it
-// was written to, is known for damaged; the pages around it are checked by package
-// boltfile.
+// A record ends with a seal: field 100, a fixed32 that is the CRC-32C of the names of the buckets
+// it is in (below the top one), its key, each followed by a NUL byte, and the record itself. So a
+// record that was altered, or that is stored under another name than it was written to, is
+// recognised as damaged; the pages around it are checked by package boltfile.
 const (
 	sealField = 100
 	sealSize  = 6 // two bytes of tag, four of sum
 )
 
-// scope is the sum over the names of buckets, from which seals go on.
+// scope is the sum over the names of buckets, from which seals continue.
 type scope uint32
 
 func scopeOf(names ...string) scope {
@@ -45,15 +44,15 @@ func (s scope) seal(key string, record []byte) []byte {
 	return binary.LittleEndian.AppendUint32(record, sum)
 }
 
-// open checks the seal of what stands under key and returns the record without it. A seal
-// that is missing or broken is data loss.
+// open checks the seal of a value under key and returns the record without it. A seal that is
+// missing or invalid is ErrDataLoss.
 func (s scope) open(key string, raw []byte) ([]byte, error) {
 	n := len(raw) - sealSize
 	if n < 0 || !hasSealTag(raw[n:]) {
-		return nil, fmt.Errorf("record is damaged: it has no seal: %w", errdefs.ErrDataLoss)
+		return nil, fmt.Errorf("record is damaged: seal missing: %w", errdefs.ErrDataLoss)
 	}
 	if crc32.Update(uint32(s.below(key)), castagnoli(), raw[:n]) != binary.LittleEndian.Uint32(raw[n+2:]) {
-		return nil, fmt.Errorf("record is damaged: its seal is broken: %w", errdefs.ErrDataLoss)
+		return nil, fmt.Errorf("record is damaged: seal invalid: %w", errdefs.ErrDataLoss)
 	}
 	return raw[:n:n], nil
 }

@@ -9,12 +9,12 @@ import (
 	bolt "go.etcd.io/bbolt"
 )
 
-// ReserveSnapshotID returns a driver's number that was never used, without writing
-// anything. Call release once the record is committed, or the driver's directory removed;
-// until then the number counts as live. It is idempotent.
+// ReserveSnapshotID returns an unused driver's number, without writing anything. Call release once
+// the record is committed, or the driver's directory removed; until then the number counts as live.
+// release is idempotent.
 //
-// A number that never got a record may come again after a restart; drivers replace what
-// they then find under it.
+// A number that never got a record may be returned again after a restart; drivers replace what they
+// find under it.
 func (db *DB) ReserveSnapshotID() (id uint64, release func()) {
 	s := &db.snapshots
 	s.Lock()
@@ -29,10 +29,10 @@ func (db *DB) ReserveSnapshotID() (id uint64, release func()) {
 	})
 }
 
-// LiveSnapshots returns a function that tells which of a driver's numbers are in use, in
-// any namespace: recorded now, or reserved now or later. It is what Driver.Cleanup asks.
+// LiveSnapshots returns a function that reports which of a driver's numbers are in use, in any
+// namespace: recorded now, or reserved now or later. Driver.Cleanup uses it.
 func (db *DB) LiveSnapshots(ctx context.Context, snapshotter string) (func(id uint64) bool, error) {
-	// The reservations are read before the records: one that is released in between has
+	// The reservations are read before the records: one that was released in between has
 	// its record by then.
 	ids := make(map[uint64]struct{})
 	s := &db.snapshots
@@ -44,7 +44,7 @@ func (db *DB) LiveSnapshots(ctx context.Context, snapshotter string) (func(id ui
 	s.Unlock()
 	err := db.View(ctx, func(tx *Tx) error { return tx.snapshotIDs(snapshotter, ids) })
 	if err != nil {
-		return nil, fmt.Errorf("gather snapshots in use: %w", err)
+		return nil, fmt.Errorf("list snapshots in use: %w", err)
 	}
 	return func(id uint64) bool {
 		_, ok := ids[id]

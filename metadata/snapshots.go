@@ -12,7 +12,7 @@ import (
 	"github.com/cleatproject/cleat/snapshot"
 )
 
-// maxDepth bounds a chain of parents; overlay takes 500 layers.
+// maxDepth bounds a chain of parents; overlay accepts 500 layers.
 const maxDepth = 500
 
 // Snapshots are the snapshots of a namespace that one driver holds.
@@ -21,8 +21,7 @@ type Snapshots struct {
 	snapshotter string
 }
 
-// Snapshots returns the snapshots in the namespace ns that the driver called snapshotter
-// holds.
+// Snapshots returns the snapshots in the namespace ns of the driver called snapshotter.
 func (tx *Tx) Snapshots(ns, snapshotter string) Snapshots {
 	return Snapshots{
 		table: table[Snapshot]{
@@ -33,8 +32,8 @@ func (tx *Tx) Snapshots(ns, snapshotter string) Snapshots {
 	}
 }
 
-// Create records a snapshot of the kind KindActive or KindView under v.Key, which must be
-// free, upon v.Parent, which must be committed (not found, failed precondition). v.ID is
+// Create records a snapshot of the kind KindActive or KindView under v.Key, which must be free,
+// with the parent v.Parent, which must be committed (ErrNotFound, ErrFailedPrecondition). v.ID is
 // the number from DB.ReserveSnapshotID under which the driver has prepared it.
 func (s Snapshots) Create(v Snapshot) (Snapshot, error) {
 	if err := s.validate(v.Key, v.Labels); err != nil {
@@ -74,7 +73,8 @@ func (s Snapshots) validate(key string, labels map[string]string) error {
 	return ValidateLabels(labels)
 }
 
-// Hold puts a snapshot under the transaction's lease, if it has one. Not found if there is no such snapshot.
+// Hold puts a snapshot under the transaction's lease, if it has one. It returns ErrNotFound if there is no
+// such snapshot.
 func (s Snapshots) Hold(key string) error {
 	if _, err := s.table.get(key); err != nil {
 		return err
@@ -82,11 +82,11 @@ func (s Snapshots) Hold(key string) error {
 	return s.lease(key)
 }
 
-// Stat returns a snapshot, or not found.
+// Stat returns a snapshot, or ErrNotFound.
 func (s Snapshots) Stat(key string) (Snapshot, error) { return s.table.get(key) }
 
-// ParentIDs returns the driver's numbers of a committed snapshot and all below it, that
-// one first: the parents of a snapshot made upon it. For an empty name there are none.
+// ParentIDs returns the driver's numbers of a committed snapshot and all below it, in that order:
+// the parents of a new child of it. For an empty name there are none.
 func (s Snapshots) ParentIDs(parent string) ([]uint64, error) {
 	var ids []uint64
 	for parent != "" {
@@ -95,10 +95,10 @@ func (s Snapshots) ParentIDs(parent string) ([]uint64, error) {
 			return nil, err
 		}
 		if v.Kind != snapshot.KindCommitted {
-			return nil, s.table.errorf(parent, fmt.Errorf("it is not committed and cannot be a parent: %w", errdefs.ErrFailedPrecondition))
+			return nil, s.table.errorf(parent, fmt.Errorf("parent is not committed: %w", errdefs.ErrFailedPrecondition))
 		}
 		if len(ids) == maxDepth {
-			return nil, s.table.errorf(parent, fmt.Errorf("more than %d snapshots upon each other: %w", maxDepth, errdefs.ErrFailedPrecondition))
+			return nil, s.table.errorf(parent, fmt.Errorf("chain of more than %d snapshots: %w", maxDepth, errdefs.ErrFailedPrecondition))
 		}
 		ids = append(ids, v.ID)
 		parent = v.Parent
@@ -137,21 +137,22 @@ func (s Snapshots) Update(v Snapshot, paths ...string) (Snapshot, error) {
 	return old, s.table.put(old.Key, &old)
 }
 
-// Commit turns the active snapshot key into the committed one called name, with the
-// measure the driver took and the labels given (the active one's are dropped). The driver
-// must have put the data on disk before. Already exists if name is taken; failed
-// precondition if key is not active.
+// Commit turns the active snapshot key into the committed one called name, with the size the driver
+// measured and the labels given (the active one's are dropped). The driver must have put the data
+// on disk before. It returns ErrAlreadyExists if name is taken, and ErrFailedPrecondition if key is
+// not active.
 func (s Snapshots) Commit(name, key string, usage snapshot.Usage, labels map[string]string) (Snapshot, error) {
 	return s.commit(name, key, usage, labels, func(*Snapshot) error { return nil })
 }
 
-// CommitOn is Commit of a snapshot that was made upon none, and comes to stand upon the
-// committed one called parent; its driver has to be a snapshot.Layered. Not found if there is
-// no such parent; failed precondition if that is not committed, or key has another parent.
+// CommitOn commits a snapshot that was created without a parent and makes it a child of the
+// committed one called parent; its driver must be a snapshot.Layered. It returns ErrNotFound if
+// there is no such parent, and ErrFailedPrecondition if that is not committed, or key has another
+// parent.
 func (s Snapshots) CommitOn(name, key, parent string, usage snapshot.Usage, labels map[string]string) (Snapshot, error) {
 	return s.commit(name, key, usage, labels, func(v *Snapshot) error {
 		if v.Parent != "" && v.Parent != parent {
-			return s.table.errorf(key, fmt.Errorf("it stands upon %q already: %w", v.Parent, errdefs.ErrFailedPrecondition))
+			return s.table.errorf(key, fmt.Errorf("parent is %q already: %w", v.Parent, errdefs.ErrFailedPrecondition))
 		}
 		if _, err := s.ParentIDs(parent); err != nil {
 			return err
@@ -172,7 +173,7 @@ func (s Snapshots) commit(
 		return v, err
 	}
 	if v.Kind != snapshot.KindActive {
-		return v, s.table.errorf(key, fmt.Errorf("it is %s, only an active one can be committed: %w", v.Kind, errdefs.ErrFailedPrecondition))
+		return v, s.table.errorf(key, fmt.Errorf("snapshot is %s, not active: %w", v.Kind, errdefs.ErrFailedPrecondition))
 	}
 	if s.table.has(name) {
 		return v, s.table.errorf(name, errdefs.ErrAlreadyExists)
@@ -181,7 +182,7 @@ func (s Snapshots) commit(
 	if err := s.table.remove(key); err != nil {
 		return v, err
 	}
-	s.table.tx.deleted = deleted // it only changes its name
+	s.table.tx.deleted = deleted // only the name changes
 	if err := s.unlink(v.Parent, key); err != nil {
 		return v, err
 	}
@@ -190,7 +191,7 @@ func (s Snapshots) commit(
 	}
 	v.Key, v.Kind, v.Labels = name, snapshot.KindCommitted, labels
 	v.Size, v.Inodes = usage.Size, usage.Inodes
-	v.CreatedAt = s.table.tx.time() // it is a new one
+	v.CreatedAt = s.table.tx.time() // it counts as new
 	v.UpdatedAt = v.CreatedAt
 	if err := s.table.put(name, &v); err != nil {
 		return v, err
@@ -201,16 +202,15 @@ func (s Snapshots) commit(
 	return v, s.link(v.Parent, name)
 }
 
-// Remove takes a record away and returns it; the caller then removes the driver's
-// directory v.ID. Not found if there is none, failed precondition if others are made upon
-// it.
+// Remove removes a record and returns it; the caller then removes the driver's directory v.ID. It
+// returns ErrNotFound if there is none, and ErrFailedPrecondition if it has children.
 func (s Snapshots) Remove(key string) (Snapshot, error) {
 	v, err := s.table.get(key)
 	if err != nil {
 		return v, err
 	}
 	if child, ok := s.child(key); ok {
-		return v, s.table.errorf(key, fmt.Errorf("snapshot %q is its child: %w", child, errdefs.ErrFailedPrecondition))
+		return v, s.table.errorf(key, fmt.Errorf("parent of snapshot %q: %w", child, errdefs.ErrFailedPrecondition))
 	}
 	if err := s.table.remove(key); err != nil {
 		return v, err
@@ -262,7 +262,7 @@ func (s Snapshots) unlink(parent, key string) error {
 	return nil
 }
 
-// snapshotIDs adds the numbers of all snapshots that the driver holds, in all namespaces.
+// snapshotIDs adds the numbers of all snapshots of the driver, in all namespaces.
 func (tx *Tx) snapshotIDs(snapshotter string, ids map[uint64]struct{}) error {
 	return tx.namespaces().ForEachBucket(func(ns []byte) error {
 		s := tx.Snapshots(string(ns), snapshotter)
@@ -273,7 +273,7 @@ func (tx *Tx) snapshotIDs(snapshotter string, ids map[uint64]struct{}) error {
 	})
 }
 
-// Snapshotters returns the names of the drivers that hold snapshots of a namespace.
+// Snapshotters returns the names of the drivers with snapshots in a namespace.
 func (tx *Tx) Snapshotters(ns string) []string {
 	b := tx.read(ns, snapshotsBucket)
 	if b == nil {

@@ -74,7 +74,7 @@ func TestSnapshots(t *testing.T) {
 	})
 }
 
-func TestSnapshotIDsAreNeverUsedAgain(t *testing.T) {
+func TestSnapshotIDs_NotReused(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "meta.db")
 	var highest uint64
 	for range 3 {

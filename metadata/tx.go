@@ -31,8 +31,8 @@ const (
 	outboxBucket     = "outbox"
 )
 
-// Tx is a transaction. It is valid only inside the closure it was given to and belongs to
-// that goroutine.
+// Tx is a transaction. It is valid only inside the closure that receives it and belongs to that
+// goroutine.
 type Tx struct {
 	bolt   *bolt.Tx
 	root   *bolt.Bucket
@@ -40,11 +40,11 @@ type Tx struct {
 	outbox *outbox
 	// written is set by the first change, deleted by the first deletion.
 	written, deleted bool
-	// grown is by how many bytes the records have grown.
+	// grown is the number of bytes by which the records have grown.
 	grown int64
-	// barrier notes the changes while a collection runs; nil otherwise.
+	// barrier records the changes while a collection runs; nil otherwise.
 	barrier *barrier
-	// lease holds what the transaction makes; see WithLease.
+	// lease holds what the transaction creates; see WithLease.
 	lease string
 }
 
@@ -52,7 +52,7 @@ func (db *DB) tx(btx *bolt.Tx) *Tx {
 	return &Tx{bolt: btx, root: btx.Bucket([]byte(rootBucket)), now: db.now, outbox: &db.outbox, barrier: db.barrier.Load()}
 }
 
-// time returns the moment for a record, in UTC and without a monotonic part.
+// time returns the time for a record, in UTC and without a monotonic part.
 func (tx *Tx) time() time.Time { return tx.now().UTC().Round(0) }
 
 func (tx *Tx) namespaces() *bolt.Bucket { return tx.root.Bucket([]byte(namespacesBucket)) }
@@ -73,8 +73,8 @@ func (tx *Tx) read(ns string, path ...string) *bolt.Bucket {
 	return b
 }
 
-// write returns the bucket of a namespace at path, making what is missing. A namespace comes
-// into being with the first record in it, as clients of the API rely on.
+// write returns the bucket of a namespace at path and creates what is missing. A namespace is
+// created with the first record in it, as clients of the API rely on.
 func (tx *Tx) write(ns string, path ...string) (*bolt.Bucket, error) {
 	if err := identifier.Check(ns); err != nil {
 		return nil, fmt.Errorf("namespace: %w", err)
@@ -90,14 +90,14 @@ func (tx *Tx) write(ns string, path ...string) (*bolt.Bucket, error) {
 	for _, name := range path {
 		next, err := b.CreateBucketIfNotExists([]byte(name))
 		if err != nil {
-			return nil, fmt.Errorf("make bucket %s: %w", name, err)
+			return nil, fmt.Errorf("create bucket %s: %w", name, err)
 		}
 		b = next
 	}
 	return b, nil
 }
 
-// table is the records of one noun: those of a namespace, one a key.
+// table holds the records of one noun: those of a namespace, one per key.
 type table[T any] struct {
 	tx   *Tx
 	ns   string
@@ -113,7 +113,7 @@ type table[T any] struct {
 	missing, taken error
 }
 
-// scope is where the noun's records stand, for their seals.
+// scope is the scope of the noun's records, for their seals.
 func (t *table[T]) scope() scope {
 	s := scopeOf(namespacesBucket, t.ns)
 	for _, name := range t.path {
@@ -122,7 +122,7 @@ func (t *table[T]) scope() scope {
 	return s
 }
 
-// errorf says which record an error is about.
+// errorf adds the record to an error.
 func (t *table[T]) errorf(key string, err error) error {
 	return fmt.Errorf("%s %q in namespace %q: %w", t.noun, key, t.ns, err)
 }
@@ -190,7 +190,7 @@ func (t *table[T]) remove(key string) error {
 	return nil
 }
 
-// putError gives bbolt's complaints about keys and values their class.
+// putError sets the class of bbolt's errors about keys and values.
 func putError(err error) error {
 	if errors.Is(err, berrors.ErrKeyTooLarge) || errors.Is(err, berrors.ErrValueTooLarge) || errors.Is(err, berrors.ErrKeyRequired) {
 		return fmt.Errorf("%w: %w", err, errdefs.ErrInvalidArgument)

@@ -8,9 +8,9 @@ import (
 	bolt "go.etcd.io/bbolt"
 )
 
-// queue lets updates that arrive while another is being synced share the next sync. The
-// caller at its head leads: it commits what is queued, itself included, and then hands the
-// lead on. There is no goroutine and no delay: a lone update is committed at once.
+// queue lets updates that arrive while another is being synced share the next sync. The caller at
+// its head leads: it commits what is queued, itself included, and then passes the lead on. There is
+// no goroutine and no delay: a single update is committed at once.
 type queue struct {
 	mu      sync.Mutex
 	waiting []*request
@@ -21,14 +21,13 @@ type queue struct {
 type request struct {
 	fn   func(*Tx) error
 	call func() error // reports that the caller has given up
-	// lease is that of the caller's context; changes is what fn did, for whoever watches.
+	// lease is that of the caller's context; changes is what fn did, for the watcher.
 	lease   string
 	changes Changes
 	err     error
-	// solo, where it is set, takes the place of fn: it makes transactions of its own, while no
-	// other is under way.
+	// solo, if set, replaces fn: it runs its own transactions, while no other is active.
 	solo func() error
-	// done is sent false when err is final, true when the caller must lead.
+	// done receives false when err is final, true when the caller must lead.
 	done chan bool
 }
 
@@ -38,11 +37,10 @@ var errRetry = errors.New("retry without the failed update")
 // maxShared bounds the updates that share a transaction.
 const maxShared = 256
 
-// Update runs fn in a read-write transaction and commits it if fn returns nil; the commit
-// is on disk when Update returns, and the events it published have been handed over. fn may
-// run more than once (see the package comment), but takes effect once or never. ctx is
-// looked at before fn runs; a commit that has begun is always awaited, so that the answer
-// is certain.
+// Update runs fn in a read-write transaction and commits it if fn returns nil; the commit is on
+// disk when Update returns, and the events it published have been delivered. fn may run more than
+// once (see the package comment), but takes effect once or never. ctx is checked before fn runs; a
+// commit that has begun is always awaited, so that the result is certain.
 func (db *DB) Update(ctx context.Context, fn func(tx *Tx) error) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -52,9 +50,9 @@ func (db *DB) Update(ctx context.Context, fn func(tx *Tx) error) error {
 	return u.err
 }
 
-// alone runs fn, which makes one transaction by itself, in its turn among the updates, and hands
-// over the events that it published.
-func (db *DB) alone(fn func(btx *bolt.Tx) error, after func()) error {
+// runSolo runs fn, which makes one transaction by itself, in its turn among the updates, and
+// delivers the events that it published.
+func (db *DB) runSolo(fn func(btx *bolt.Tx) error, after func()) error {
 	u := &request{done: make(chan bool, 1)}
 	u.solo = func() error {
 		err := db.transact(true, func(btx *bolt.Tx) error {
@@ -77,7 +75,7 @@ func (db *DB) alone(fn func(btx *bolt.Tx) error, after func()) error {
 	return u.err
 }
 
-// enqueue returns when a request has had its turn.
+// enqueue returns when a request has been processed.
 func (db *DB) enqueue(u *request) {
 	db.mu.Lock()
 	db.waiting = append(db.waiting, u)
@@ -89,7 +87,7 @@ func (db *DB) enqueue(u *request) {
 	}
 }
 
-// lead commits one batch, which holds the leader's own update, and hands the lead on.
+// lead commits one batch, which holds the leader's own update, and passes the lead on.
 func (db *DB) lead() {
 	db.mu.Lock()
 	n := 1
@@ -104,7 +102,7 @@ func (db *DB) lead() {
 		batch[0].err = solo()
 	} else {
 		db.commit(batch)
-		db.announce(batch)
+		db.notifyWatcher(batch)
 	}
 	for _, u := range batch[1:] {
 		u.done <- false
@@ -119,9 +117,9 @@ func (db *DB) lead() {
 	db.waiting[0].done <- true
 }
 
-// commit runs the batch in one transaction. An update that fails after it has written
-// something cannot be left out of a transaction that went on: then all is rolled back, the
-// others are run again, and it is run alone at the end, to fail on a certain state.
+// commit runs the batch in one transaction. An update that fails after it has written something
+// cannot be left out of a transaction that continues: then all is rolled back, the others are run
+// again, and it is run alone at the end, to fail on a definite state.
 func (db *DB) commit(batch []*request) {
 	shared, alone := batch, []*request(nil)
 	for len(shared) > 1 {
@@ -142,7 +140,7 @@ func (db *DB) commit(batch []*request) {
 			return nil
 		})
 		if failed < 0 {
-			spread(shared, err)
+			failAll(shared, err)
 			if err == nil {
 				db.outbox.committed()
 			}
@@ -171,7 +169,7 @@ func (db *DB) commit(batch []*request) {
 	}
 }
 
-// begin readies the database for a transaction.
+// begin prepares the database for a transaction.
 func (db *DB) begin(btx *bolt.Tx) error {
 	db.room.ensure(db.bolt, btx)
 	return db.outbox.begin(btx)
@@ -195,9 +193,9 @@ func (u *request) run(tx *Tx) error {
 	return err
 }
 
-// spread gives the commit's failure to all: even an update that had failed may have been
-// judged by what was not written after all.
-func spread(batch []*request, err error) {
+// failAll assigns the commit's failure to all: even an update that had failed may have been judged
+// by what was not written after all.
+func failAll(batch []*request, err error) {
 	if err == nil {
 		return
 	}

@@ -25,7 +25,7 @@ func TestFailedUpdateChangesNothing(t *testing.T) {
 	refused(t, db, errdefs.IsNotFound, func(tx *Tx) error { _, err := tx.Images("ns").Get("i"); return err })
 }
 
-func TestConcurrentUpdatesSucceedAndFailEachForItself(t *testing.T) {
+func TestUpdate_ConcurrentFailuresAreIndependent(t *testing.T) {
 	db := openTest(t)
 	boom := errors.New("boom")
 	var wg sync.WaitGroup
@@ -58,7 +58,7 @@ func TestConcurrentUpdatesSucceedAndFailEachForItself(t *testing.T) {
 	})
 }
 
-func TestCancelledUpdateDoesNotRun(t *testing.T) {
+func TestUpdate_Cancelled_DoesNotRun(t *testing.T) {
 	db := openTest(t)
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()

@@ -207,7 +207,7 @@ func (w *BlobWriter) record(ctx context.Context, size int64, expected digest.Dig
 		if err := tx.HoldUnderLease(b.namespace, contentResource(blob.Digest)); err != nil {
 			return err
 		}
-		return tx.LetGo(b.namespace, metadata.Resource{Type: metadata.ResourceIngests, ID: w.Status().Ref})
+		return tx.ReleaseFromLease(b.namespace, metadata.Resource{Type: metadata.ResourceIngests, ID: w.Status().Ref})
 	})
 	switch {
 	case err != nil:

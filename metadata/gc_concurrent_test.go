@@ -10,9 +10,9 @@ import (
 	"time"
 )
 
-// TestWhatComesIntoUseMeanwhileStays lets a client act between the mark and the sweep, and
+// TestCollect_ObjectsUsedDuringCollectionStay lets a client act between the mark and the sweep, and
 // between its transactions.
-func TestWhatComesIntoUseMeanwhileStays(t *testing.T) {
+func TestCollect_ObjectsUsedDuringCollectionStay(t *testing.T) {
 	chain := func(y *yard) {
 		y.blob("ns", "config", nil)
 		y.blob("ns", "manifest", labels{LabelRefContent + ".config": dgst("config").String()})
@@ -80,7 +80,7 @@ func TestWhatComesIntoUseMeanwhileStays(t *testing.T) {
 	}
 }
 
-func TestReleasedHoldsHoldNothing(t *testing.T) {
+func TestHold_ReleasedKeepsNothing(t *testing.T) {
 	y := newYard(t, "ns", "other")
 	y.blob("ns", "a", nil)
 	one, two, foreign := y.db.Hold("ns"), y.db.Hold("ns"), y.db.Hold("other")
@@ -106,7 +106,7 @@ func TestReleasedHoldsHoldNothing(t *testing.T) {
 	}
 }
 
-func TestCollectEndsWhereItIsTold(t *testing.T) {
+func TestCollect_EndsAtRequestedPoint(t *testing.T) {
 	stop := errors.New("stop")
 	for _, at := range []SweepStep{StepMarked, StepSweeping, StepSwept, StepCommit} {
 		y := newYard(t, "ns")
@@ -141,9 +141,9 @@ func TestCollectEndsWhereItIsTold(t *testing.T) {
 	}
 }
 
-// TestWritersDoNotWaitForReadersWhileTheFileGrows writes some megabytes while a reader, as a
+// TestWriters_FileGrows_DoNotWaitForReaders writes some megabytes while a reader, as a
 // collection is one, holds its transaction.
-func TestWritersDoNotWaitForReadersWhileTheFileGrows(t *testing.T) {
+func TestWriters_FileGrows_DoNotWaitForReaders(t *testing.T) {
 	y := newYard(t, "ns")
 	written := make(chan error, 1)
 	err := y.db.View(context.Background(), func(*Tx) error {
