@@ -10,7 +10,7 @@ import (
 	"github.com/cleatproject/cleat/fifo"
 )
 
-// A program writes into a FIFO; its output is read by whoever comes, then or later.
+// A program writes into a FIFO; its output is read concurrently or later.
 func Example() {
 	dir, err := os.MkdirTemp("", "fifo")
 	if err != nil {
@@ -36,7 +36,7 @@ func Example() {
 	_ = child.Close()
 	fmt.Println("echo:", err)
 
-	r, err := fifo.ReadEnd(path) // the writer is gone: what is there is all
+	r, err := fifo.ReadEnd(path) // the writer has exited: the output is complete
 	if err != nil {
 		fmt.Println(err)
 		return

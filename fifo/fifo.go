@@ -11,11 +11,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ErrNotFIFO is returned where a path leads to something that is no FIFO.
+// ErrNotFIFO is returned if a path leads to something that is not a FIFO.
 var ErrNotFIFO = errors.New("not a FIFO")
 
-// Create makes a FIFO with the permissions perm, less the umask. One that is there already is
-// kept as it is; anything else there is ErrNotFIFO.
+// Create creates a FIFO with the permissions perm, less the umask. An existing FIFO is kept
+// unchanged; any other file is ErrNotFIFO.
 func Create(path string, perm fs.FileMode) error {
 	err := unix.Mkfifo(path, uint32(perm.Perm()))
 	if err == nil {
@@ -24,11 +24,11 @@ func Create(path string, perm fs.FileMode) error {
 	if errors.Is(err, unix.EEXIST) {
 		return check(path)
 	}
-	return &fs.PathError{Op: "make fifo", Path: path, Err: err}
+	return &fs.PathError{Op: "create fifo", Path: path, Err: err}
 }
 
-// Remove removes the FIFO; that it is gone already is no error. It refuses anything else. Whoever
-// has it open is not disturbed.
+// Remove removes the FIFO and succeeds if it does not exist. It refuses any other file. Processes
+// that have the FIFO open are not affected.
 func Remove(path string) error {
 	err := check(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -46,41 +46,41 @@ func Remove(path string) error {
 func check(path string) error {
 	fi, err := os.Lstat(path)
 	if err != nil {
-		return fmt.Errorf("look at fifo: %w", err)
+		return fmt.Errorf("stat fifo: %w", err)
 	}
 	if fi.Mode().Type() != fs.ModeNamedPipe {
-		return &fs.PathError{Op: "look at fifo", Path: path, Err: ErrNotFIFO}
+		return &fs.PathError{Op: "stat fifo", Path: path, Err: ErrNotFIFO}
 	}
 	return nil
 }
 
-// Sink opens the FIFO at path as somebody's stdout. child is the writing end for the process to
-// inherit: blocking, with an open description of its own; close it once the process has it, or no
-// reader will ever see the end of file. hold is a reading end that must not be read: while it is
-// open, the writer is not killed for want of a reader and what it wrote is kept.
+// Sink opens the FIFO at path as the stdout of a process. child is the writing end for the process
+// to inherit: blocking, with an open description of its own; close it once the process has it, or
+// no reader will ever see the end of file. hold is a reading end that must not be read: while it is
+// open, the writer is not killed for lack of a reader and its output is kept.
 func Sink(path string) (hold, child *os.File, err error) {
 	return ends(path, unix.O_RDONLY, unix.O_WRONLY)
 }
 
-// Source opens the FIFO at path as somebody's stdin. child is the reading end for the process to
-// inherit, as in Sink. hold is a writing end: until it is closed, the process does not see an end
-// of file, whether or not a client is there. It never blocks: what is written to it waits in
-// the poller.
+// Source opens the FIFO at path as the stdin of a process. child is the reading end for the process
+// to inherit, as in Sink. hold is a writing end: until it is closed, the process does not see an
+// end of file, with or without a client. It never blocks: what is written to it waits in the
+// poller.
 func Source(path string) (hold, child *os.File, err error) {
 	return ends(path, unix.O_WRONLY, unix.O_RDONLY)
 }
 
-// Outlet is Sink for an output that is read by one holder after the other, with gaps between them. r
-// is a reading end, to be read. child is open for reading too, so that the process is its own
-// reader: while there is no other it is neither killed nor loses a byte, and waits when the pipe is
-// full. r sees the end of file when the last process that has child is gone, as with Sink; what was
-// not read by then is kept only while r or another end is open.
+// Outlet is a Sink for an output that is read by one holder after the other, with gaps between them.
+// r is a reading end, to be read. child is open for reading too, so that the process is its own
+// reader: without another reader it is neither killed nor loses a byte, and waits when the pipe is
+// full. r sees the end of file when the last process that has child has exited, as with Sink; unread
+// bytes are then kept only while r or another end is open.
 func Outlet(path string) (r, child *os.File, err error) {
 	return ends(path, unix.O_RDONLY, unix.O_RDWR)
 }
 
-// ReadEnd opens a reading end alone: the hold of a Sink, or r of an Outlet, for a process that has
-// its end already. It does not wait for a writer; without one, reading it is the end of file.
+// ReadEnd opens only a reading end: the hold of a Sink, or r of an Outlet, for a process that has
+// its end already. It does not wait for a writer; without one, a read returns the end of file.
 func ReadEnd(path string) (*os.File, error) {
 	n, err := pin(path)
 	if err != nil {
@@ -95,8 +95,8 @@ func ReadEnd(path string) (*os.File, error) {
 	return n.file(n.open(unix.O_RDONLY))
 }
 
-// WriteEnd opens a writing end alone: the hold of a Source for a process that has its end already.
-// If no process reads the FIFO any more it is ENXIO.
+// WriteEnd opens only a writing end: the hold of a Source for a process that has its end already.
+// It returns ENXIO if no process reads the FIFO any more.
 func WriteEnd(path string) (*os.File, error) {
 	n, err := pin(path)
 	if err != nil {

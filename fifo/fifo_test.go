@@ -66,13 +66,13 @@ func TestCreateAndRemove(t *testing.T) {
 		}
 	}
 	if _, _, err := Sink(path); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("open what is gone: %v", err)
+		t.Errorf("open a removed FIFO: %v", err)
 	}
 }
 
-func TestReaderWaitsForItsFirstWriter(t *testing.T) {
+func TestReaderWaitsForFirstWriter(t *testing.T) {
 	path := newFIFO(t)
-	for range 2 { // a second reader and writer after the first ones left
+	for range 2 { // a second reader and writer after the first ones closed
 		r, err := OpenReader(path)
 		if err != nil {
 			t.Fatal(err)
@@ -120,7 +120,7 @@ func TestCloseEndsRead(t *testing.T) {
 	}
 }
 
-// A client that gives up while it waits leaves nothing behind.
+// A client that cancels its wait leaves nothing behind.
 func TestCancelledWaitsLeakNothing(t *testing.T) {
 	path := newFIFO(t)
 	goroutines, files := runtime.NumGoroutine(), openFiles(t)
@@ -157,8 +157,8 @@ func awaitGoroutines(t *testing.T, most int) {
 	}
 }
 
-// The ends of a pair are there from the beginning, and nothing else stays open.
-func TestPairs_OpenTheirEndsAlone(t *testing.T) {
+// The ends of a pair exist from the beginning, and no other descriptor stays open.
+func TestPairs_OpenOnlyTheirEnds(t *testing.T) {
 	for name, c := range map[string]struct {
 		open        func(string) (hold, child *os.File, err error)
 		hold, child int
@@ -198,8 +198,9 @@ func TestPairs_OpenTheirEndsAlone(t *testing.T) {
 	}
 }
 
-// What is not a FIFO is refused without being opened: that may have effects, and may wait.
-func TestOpen_TouchesNothingElse(t *testing.T) {
+// A file that is not a FIFO is refused without being opened: opening may have effects, and may
+// wait.
+func TestOpen_NotFIFO_NotOpened(t *testing.T) {
 	tty := newTTY(t)
 	for name, open := range map[string]func(string) error{
 		"sink":   func(p string) error { _, _, err := Sink(p); return err },
@@ -220,7 +221,7 @@ func TestOpen_TouchesNothingElse(t *testing.T) {
 	}
 }
 
-// newTTY returns the path of a locked pseudo-terminal: to open it is an error of its own.
+// newTTY returns the path of a locked pseudo-terminal: opening it returns an error of its own.
 func newTTY(t *testing.T) string {
 	t.Helper()
 	master, err := os.OpenFile("/dev/ptmx", os.O_RDWR|unix.O_NOCTTY, 0)
@@ -235,7 +236,7 @@ func newTTY(t *testing.T) string {
 	return "/dev/pts/" + strconv.Itoa(n)
 }
 
-// The process keeps writing while clients come and go, loses nothing and is not killed.
+// The process keeps writing while clients connect and disconnect, loses nothing and is not killed.
 func TestSinkOutlivesClients(t *testing.T) {
 	path := newFIFO(t)
 	hold, child, err := Sink(path)
@@ -282,7 +283,7 @@ func over(exited <-chan struct{}) bool {
 	}
 }
 
-// client reads some bytes and leaves; once the writer has exited, all that is left.
+// client reads some bytes and disconnects; once the writer has exited, it reads the rest.
 func client(t *testing.T, path string, to io.Writer, exited <-chan struct{}) {
 	t.Helper()
 	ended := over(exited)
@@ -332,9 +333,9 @@ func TestSourceEndsWithHold(t *testing.T) {
 	}
 }
 
-// The process writes on whoever reads and whether anybody does: readers that leave one after the
-// other get everything, and the last one its end.
-func TestOutletOutlivesItsReaders(t *testing.T) {
+// The process writes with any reader and without one: consecutive readers get everything, and the
+// last one the end of file.
+func TestOutletOutlivesReaders(t *testing.T) {
 	path := newFIFO(t)
 	r, child, err := Outlet(path)
 	if err != nil {
@@ -352,7 +353,7 @@ func TestOutletOutlivesItsReaders(t *testing.T) {
 		if _, err := io.CopyN(&got, r, 10000); err != nil {
 			t.Fatal(err)
 		}
-		_ = r.Close() // nobody reads for a moment
+		_ = r.Close() // no reader for a moment
 		if r, err = ReadEnd(path); err != nil {
 			t.Fatal(err)
 		}

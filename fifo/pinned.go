@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// pinned is a FIFO whose ends can be opened, whatever happens to its path: a descriptor that stands for the name.
+// pinned is a FIFO whose ends can be opened, whatever happens to its path: a descriptor that represents the name.
 type pinned struct {
 	fd   int
 	path string // for errors
@@ -44,7 +44,7 @@ func pin(path string) (*pinned, error) {
 	return n, nil
 }
 
-func (n *pinned) close() { _ = unix.Close(n.fd) } // of a descriptor that nothing was done with
+func (n *pinned) close() { _ = unix.Close(n.fd) } // of an unused descriptor
 
 func (n *pinned) name() string { return "/proc/self/fd/" + strconv.Itoa(n.fd) }
 
@@ -63,12 +63,12 @@ func (n *pinned) hold() (release func(), err error) {
 	if err != nil {
 		return nil, err
 	}
-	return func() { _ = unix.Close(fd) }, nil // of a descriptor that nothing was done with
+	return func() { _ = unix.Close(fd) }, nil // of an unused descriptor
 }
 
-// open opens an end that has its other side, or both ends. The descriptor does not block.
+// open opens an end whose other side is open, or both ends. The descriptor does not block.
 //
-// The library's value is a stream; a process can inherit a descriptor only, and one is spliced by it.
+// The library returns a stream; a process can inherit a descriptor only, and splicing needs one.
 func (n *pinned) open(flag int) (fd int, err error) {
 	end, err := fifo.OpenFifo(context.Background(), n.name(), flag, 0)
 	if err != nil {
@@ -90,9 +90,9 @@ func (n *pinned) open(flag int) (fd int, err error) {
 	return fd, nil
 }
 
-// openNow opens an end whether or not the other side has one, which the library cannot: it waits in open(2), in a
-// thread. If it is cancelled, it opens the other side for a moment, and whoever waits for that elsewhere goes on as well.
-// A writing end without a reader is ENXIO.
+// openNow opens an end even if the other side is not open, which the library cannot: it waits in open(2), in a thread.
+// If it is cancelled, it opens the other side for a moment, which wakes other waiting processes as well. A writing end
+// without a reader is ENXIO.
 func (n *pinned) openNow(flag int) (fd int, err error) {
 	for {
 		fd, err = unix.Open(n.name(), flag|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
@@ -106,7 +106,7 @@ func (n *pinned) openNow(flag int) (fd int, err error) {
 	}
 }
 
-// file makes a file of what open and openNow return.
+// file converts the descriptors of open and openNow into a file.
 func (n *pinned) file(fd int, err error) (*os.File, error) {
 	if err != nil {
 		return nil, err

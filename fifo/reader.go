@@ -11,9 +11,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Reader reads a FIFO to the end that its writers make. Unlike a plain file opened without
-// blocking it waits for the first writer instead of reporting an end. One goroutine may read
-// while others call Close.
+// Reader reads a FIFO until its writers close it. Unlike a plain file opened without blocking it
+// waits for the first writer instead of reporting an end. One goroutine may read while others call
+// Close.
 type Reader struct {
 	file   *os.File
 	conn   syscall.RawConn
@@ -22,7 +22,7 @@ type Reader struct {
 
 var _ io.ReadCloser = (*Reader)(nil)
 
-// OpenReader opens the FIFO's reading end at once, whether or not there is a writer.
+// OpenReader opens the FIFO's reading end at once, with or without a writer.
 func OpenReader(path string) (*Reader, error) {
 	n, err := pin(path)
 	if err != nil {
@@ -42,8 +42,8 @@ func OpenReader(path string) (*Reader, error) {
 	return &Reader{file: f, conn: conn}, nil
 }
 
-// Read reads what is there, or waits. io.EOF comes when writers have been there and the last one
-// has left; open a new Reader to wait for the next one. After Close it is os.ErrClosed.
+// Read reads available data, or waits. It returns io.EOF when there have been writers and the last
+// one has closed; open a new Reader to wait for the next one. After Close it returns os.ErrClosed.
 func (r *Reader) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
@@ -57,21 +57,21 @@ func (r *Reader) Read(p []byte) (int, error) {
 	})
 	if err != nil {
 		if r.closed.Load() {
-			err = os.ErrClosed // the poller's own error is not it
+			err = os.ErrClosed // the poller has an error of its own
 		}
 		return 0, fmt.Errorf("read fifo: %w", err)
 	}
 	return n, rerr
 }
 
-// attempt reads without waiting; ready is false where there is nothing to report yet.
+// attempt reads without waiting; ready is false if there is nothing to report yet.
 func attempt(fd int, p []byte) (n int, ready bool, err error) {
 	for {
 		n, err = unix.Read(fd, p)
 		switch {
 		case errors.Is(err, unix.EINTR):
 			continue
-		case errors.Is(err, unix.EAGAIN): // a writer is there, data is not
+		case errors.Is(err, unix.EAGAIN): // there is a writer, but no data
 			return 0, false, nil
 		case err != nil:
 			return 0, true, fmt.Errorf("read fifo: %w", err)
@@ -83,7 +83,7 @@ func attempt(fd int, p []byte) (n int, ready bool, err error) {
 		switch {
 		case err != nil:
 			return 0, true, err
-		case events&unix.POLLIN != 0: // one came since, and wrote
+		case events&unix.POLLIN != 0: // one has connected in between, and written
 		case events&unix.POLLHUP != 0:
 			return 0, true, io.EOF
 		default:
@@ -105,7 +105,7 @@ func pollOnce(fd int) (events int16, err error) {
 	}
 }
 
-// Close closes the reading end and ends a Read that waits.
+// Close closes the reading end and ends a pending Read.
 func (r *Reader) Close() error {
 	r.closed.Store(true)
 	return r.file.Close()
