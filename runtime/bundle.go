@@ -22,13 +22,13 @@ import (
 // Files of a bundle, next to rootfs/.
 const (
 	specFile       = "config.json"      // the OCI runtime spec
-	bootstrapFile  = "bootstrap.json"   // how to reach the shim
-	shimBinaryFile = "shim-binary-path" // the shim it was started with
-	runtimeFile    = "runtime"          // the runtime name it was asked for by
+	bootstrapFile  = "bootstrap.json"   // address of the shim
+	shimBinaryFile = "shim-binary-path" // the shim's binary
+	runtimeFile    = "runtime"          // the requested runtime name
 	logFile        = "log"              // stderr of the shim
 )
 
-// Parts below the state directory: of tasks, as peers call it, and of sandboxes.
+// Parts below the state directory: of tasks, as in other managers, and of sandboxes.
 const (
 	bundlesDir   = "io.containerd.runtime.v2.task"
 	sandboxesDir = "io.containerd.runtime.v2.sandbox"
@@ -53,8 +53,8 @@ func (m *Manager) bundleIn(dir, namespace, id string) *bundle {
 	}
 }
 
-// create makes the bundle, whole or not at all, but for its spec (writeSpec). A bundle that exists is
-// errdefs.ErrAlreadyExists.
+// create creates the complete bundle or nothing, except for its spec (writeSpec). It returns
+// errdefs.ErrAlreadyExists if the bundle exists.
 func (b *bundle) create(runtimeName, shimBinary string) (err error) {
 	var u undo.Stack
 	defer func() { err = errors.Join(err, u.Run()) }()
@@ -66,7 +66,7 @@ func (b *bundle) create(runtimeName, shimBinary string) (err error) {
 	if err := os.Mkdir(tmp, 0o700); err != nil {
 		return fmt.Errorf("create bundle of %s: %w", b.id, err)
 	}
-	u.Push("remove half-made bundle", func() error { return os.RemoveAll(tmp) })
+	u.Push("remove incomplete bundle", func() error { return os.RemoveAll(tmp) })
 	if err := b.fill(tmp, runtimeName, shimBinary); err != nil {
 		return fmt.Errorf("create bundle of %s: %w", b.id, err)
 	}
@@ -80,8 +80,8 @@ func (b *bundle) create(runtimeName, shimBinary string) (err error) {
 	return nil
 }
 
-// fill writes what a bundle holds from the start. Nothing here is synced: a bundle does not
-// outlive the machine's run.
+// fill writes the initial files of a bundle. Nothing here is synced: a bundle does not survive a
+// reboot.
 func (b *bundle) fill(dir, runtimeName, shimBinary string) error {
 	if err := os.MkdirAll(b.work, 0o711); err != nil {
 		return err
@@ -119,10 +119,10 @@ func (b *bundle) writeSpec(spec []byte) error {
 	return nil
 }
 
-// chownBundle lets the group that is root's in a container's user namespace pass through the bundle:
+// chownBundle lets the group of root in a container's user namespace pass through the bundle:
 // the OCI runtime opens the root file system as that group.
 func chownBundle(dir string, spec []byte) error {
-	if !bytes.Contains(spec, []byte(`"gidMappings"`)) { // which is nearly always so
+	if !bytes.Contains(spec, []byte(`"gidMappings"`)) { // the usual case
 		return nil
 	}
 	var s struct {
@@ -162,7 +162,7 @@ func (b *bundle) has(name string) bool {
 	return err == nil
 }
 
-// remove takes the bundle away: out of sight first, then its mounts, then its files. Idempotent.
+// remove removes the bundle: it is renamed first, then its mounts go, then its files. Idempotent.
 func (b *bundle) remove() error {
 	hidden := filepath.Join(filepath.Dir(b.path), "."+b.id+"-"+rand.Text()[:8])
 	if err := durable.RenameUnsynced(b.path, hidden); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -177,14 +177,14 @@ func (b *bundle) remove() error {
 	return nil
 }
 
-// removeHidden removes a bundle that was renamed out of sight, never crossing into what is still
-// mounted in it.
+// removeHidden removes a bundle that was renamed to a hidden name, without crossing into file
+// systems that are still mounted in it.
 func removeHidden(path string) error {
 	if err := mount.UnmountAll(filepath.Join(path, "rootfs"), unix.UMOUNT_NOFOLLOW); err != nil {
 		return err
 	}
 	if err := os.Remove(filepath.Join(path, "rootfs")); err != nil && !errors.Is(err, os.ErrNotExist) {
-		// Something is mounted in it, or somebody wrote into it: look before deleting.
+		// A mount or new files are in it: check before deleting.
 		under, uerr := mount.Under(path)
 		if uerr != nil {
 			return uerr
@@ -198,18 +198,18 @@ func removeHidden(path string) error {
 	return os.RemoveAll(path)
 }
 
-// address is how a shim is reached, bootstrap.json of the bundle.
+// address is the address of a shim, bootstrap.json of the bundle.
 type address struct {
 	Version  int    `json:"version"` // of the task API
 	Address  string `json:"address"`
 	Protocol string `json:"protocol"`
-	// Native says that the shim is cleat's own; others ignore the field.
+	// Native marks cleat's own shim; others ignore the field.
 	Native bool `json:"cleat,omitempty"`
-	// Joined says that the shim is a sandbox's, which lives on without this task.
+	// Joined marks a sandbox's shim, which outlives this task.
 	Joined bool `json:"joined,omitempty"`
 }
 
-// writeAddress makes the address known, whole or not at all.
+// writeAddress writes the address atomically.
 func (b *bundle) writeAddress(a address) error {
 	data, err := json.Marshal(a)
 	if err != nil {
@@ -243,7 +243,7 @@ func (b *bundle) readAddress() (address, error) {
 	return a, nil
 }
 
-// bundles lists what is on disk, and removes what was half made or half removed.
+// bundles lists the bundles on disk, and removes incomplete and half-removed ones.
 func (m *Manager) bundles() (tasks, sandboxes []*bundle, err error) {
 	if tasks, err = m.listBundles(bundlesDir); err != nil {
 		return nil, nil, err
@@ -257,7 +257,8 @@ func (m *Manager) bundles() (tasks, sandboxes []*bundle, err error) {
 	return tasks, sandboxes, nil
 }
 
-// sweepWork removes work directories without a bundle: these go last, so a crash left them.
+// sweepWork removes work directories without a bundle: they are removed last, so a crash can leave
+// them.
 func (m *Manager) sweepWork(found []*bundle) {
 	owned := make(map[string]bool, len(found))
 	for _, b := range found {
@@ -280,8 +281,8 @@ func (m *Manager) sweepWork(found []*bundle) {
 	}
 }
 
-// sweepSockets removes the sockets that no bundle names: a daemon died between a shim's end and the
-// removal of its socket. While an address cannot be read, all are kept.
+// sweepSockets removes the sockets that no bundle refers to: a daemon died between a shim's end and
+// the removal of its socket. If an address cannot be read, all are kept.
 func (m *Manager) sweepSockets(found []*bundle) {
 	named := make(map[string]bool, len(found))
 	for _, b := range found {
@@ -290,7 +291,7 @@ func (m *Manager) sweepSockets(found []*bundle) {
 			continue // its shim was never started
 		}
 		if err != nil {
-			m.cfg.Log.Warn("cannot tell which sockets are in use", "error", err)
+			m.cfg.Log.Warn("cannot determine which sockets are in use", "error", err)
 			return
 		}
 		if path, err := rpc.SocketPath(addr.Address); err == nil {

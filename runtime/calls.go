@@ -42,7 +42,7 @@ func (t *Task) start(ctx context.Context, c *conn) error {
 	return nil
 }
 
-// setRunning notes that the init runs, unless its exit is known already.
+// setRunning marks the init as running, unless its exit is known already.
 func (t *Task) setRunning(pid uint32) {
 	t.update(func(i *Info) {
 		i.Pid = pid
@@ -55,7 +55,7 @@ func (t *Task) setRunning(pid uint32) {
 	})
 }
 
-// ask calls the shim and names the task in an error. A call that is cut off because the task is deleted meanwhile is
+// ask calls the shim and names the task in an error. A call that is cut off because the task is deleted returns
 // errdefs.ErrNotFound.
 func ask[Resp any, PResp rpc.Pointer[Resp]](
 	ctx context.Context, t *Task, limit time.Duration, method string, req rpc.Message,
@@ -74,8 +74,8 @@ func ask[Resp any, PResp rpc.Pointer[Resp]](
 	return resp, nil
 }
 
-// askControl is ask for calls that run the OCI runtime on a container, of which a bounded number is
-// made at the same time.
+// askControl is ask for calls that run the OCI runtime on a container; a bounded number of them
+// runs at the same time.
 func askControl[Resp any, PResp rpc.Pointer[Resp]](
 	ctx context.Context, t *Task, method string, req rpc.Message,
 ) (*Resp, error) {
@@ -87,10 +87,10 @@ func askControl[Resp any, PResp rpc.Pointer[Resp]](
 	return ask[Resp, PResp](ctx, t, runtimeCall, method, req)
 }
 
-// cutOff reports whether a call failed because the shim leaves with its task.
+// cutOff reports whether a call failed because the shim exits with its task.
 func (t *Task) cutOff(err error) bool { return errdefs.IsUnavailable(err) && t.isRemoving() }
 
-// Exec declares a further process.
+// Exec declares an additional process.
 func (t *Task) Exec(ctx context.Context, req *task.ExecProcessRequest) error {
 	req.Id = t.id
 	_, err := ask[types.Empty](ctx, t, runtimeCall, "Exec", req)
@@ -120,8 +120,8 @@ func (t *Task) DeleteExec(ctx context.Context, execID string) (Exit, error) {
 	return Exit{Pid: resp.Pid, Status: resp.ExitStatus, At: resp.ExitedAt.Time()}, nil
 }
 
-// State asks where a process stands. The init of a task whose shim pushes its events is answered
-// from what is known.
+// State returns the state of a process. For the init of a task whose shim pushes its events it is
+// read from the Manager's view.
 func (t *Task) State(ctx context.Context, execID string) (*task.StateResponse, error) {
 	t.mu.Lock()
 	known := execID == "" && (t.conn != nil && t.conn.native || t.info.Link != Ready || t.info.Status == types.Status_STOPPED)
@@ -150,7 +150,7 @@ func (t *Task) Wait(ctx context.Context, execID string) (Exit, error) {
 		case <-ctx.Done():
 			return Exit{}, ctx.Err()
 		case <-t.m.ctx.Done():
-			return Exit{}, fmt.Errorf("wait for task %s: the daemon is stopping: %w", t.id, reason.DaemonStopping)
+			return Exit{}, fmt.Errorf("wait for task %s: daemon is stopping: %w", t.id, reason.DaemonStopping)
 		}
 	}
 	resp, err := ask[task.WaitResponse](ctx, t, 0, "Wait", &task.WaitRequest{Id: t.id, ExecId: execID})

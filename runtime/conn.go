@@ -17,14 +17,14 @@ import (
 	"github.com/cleatproject/cleat/proto/task"
 )
 
-// Deadlines of calls to a shim, the short one measured as patience.go says. Those that run the OCI runtime are long: a slow disk must not
-// turn into a half-made container.
+// Deadlines of calls to a shim, the short one measured as described in patience.go. Those that run the OCI runtime are
+// long: a slow disk must not lead to an incomplete container.
 const (
 	quickCall   = 5 * time.Second
 	runtimeCall = 3 * time.Minute
 )
 
-// breakLimit is how much later than its calls a connection's end may be known.
+// breakLimit is how long after its calls the end of a connection may be detected.
 const breakLimit = time.Second
 
 // conn is a connection to a shim.
@@ -32,15 +32,15 @@ type conn struct {
 	client  *ttrpc.Client
 	service string // the task service's name in the version in use
 	native  bool
-	joined  bool // it is not this task's to end
+	joined  bool // this task must not end it
 	closed  <-chan struct{}
-	pid     atomic.Int32 // the shim's process; 0 until it is known
+	pid     atomic.Int32 // the shim's process; 0 if unknown
 }
 
 // shimPid returns the pid of the shim's process, or 0 if it is not known.
 func (c *conn) shimPid() int { return int(c.pid.Load()) }
 
-// dial connects to a shim. An error that gone accepts means that nobody will ever listen there.
+// dial connects to a shim. An error that gone accepts means that the shim will never listen again.
 func dial(ctx context.Context, a address) (*conn, error) {
 	if a.Protocol != "" && a.Protocol != "ttrpc" {
 		return nil, fmt.Errorf("shim at %s speaks %s: only ttrpc is supported: %w", a.Address, a.Protocol, errdefs.ErrNotImplemented)
@@ -57,8 +57,8 @@ func dial(ctx context.Context, a address) (*conn, error) {
 	return &conn{client: client, service: service, native: a.Native, joined: a.Joined, closed: closed}, nil
 }
 
-// gone reports whether a dial's error says that the shim is dead: its socket was removed, or
-// nobody listens on it. A shim that is merely stopped still has a listening socket.
+// gone reports whether a dial's error means that the shim is dead: its socket was removed, or has
+// no listener. A shim that is merely stopped still has a listening socket.
 func gone(err error) bool {
 	return errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.ECONNREFUSED)
 }
@@ -69,7 +69,7 @@ func call[Resp any, PResp rpc.Pointer[Resp]](
 ) (*Resp, error) {
 	resp, err := callService[Resp, PResp](ctx, c, limit, c.service, method, req)
 	if !c.native && (method == "Create" || method == "Start") {
-		// Other shims pass on what the OCI runtime printed, and give no reasons.
+		// Other shims pass on the output of the OCI runtime, without reasons.
 		err = reason.Default(err, reason.FromRuntime(fmt.Sprint(err)))
 	}
 	return resp, err
@@ -103,10 +103,10 @@ func callService[Resp any, PResp rpc.Pointer[Resp]](
 	return resp, err
 }
 
-// errSlow is the cause of a call's own deadline, told from the client's.
+// errSlow is the cause of a call's own deadline, to distinguish it from the client's.
 var errSlow = errors.New("shim did not answer in time")
 
-// broke reports whether a call failed because the connection ended; the call may hear of that first.
+// broke reports whether a call failed because the connection ended; the call may detect that first.
 func (c *conn) broke(err error) bool {
 	if !errdefs.IsUnavailable(err) {
 		return false

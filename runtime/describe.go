@@ -12,7 +12,7 @@ import (
 	"github.com/cleatproject/cleat/proto/types"
 )
 
-// infoURL is the type of what a shim tells of itself.
+// infoURL is the type of a shim's description of itself.
 const infoURL = "containerd.types.RuntimeInfo"
 
 // Describe runs a shim's published -info verb: name is a runtime name or an absolute path, options are
@@ -28,7 +28,7 @@ func (m *Manager) Describe(ctx context.Context, name string, options *types.Any)
 			return nil, err
 		}
 	}
-	out, err := m.output(ctx, exec.Command(binary, "-info"), stdin) //nolint:noctx // output sees to it
+	out, err := m.output(ctx, exec.Command(binary, "-info"), stdin) //nolint:noctx // output handles ctx
 	if err != nil {
 		return nil, fmt.Errorf("%s -info: %w", filepath.Base(binary), err)
 	}

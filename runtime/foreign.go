@@ -8,18 +8,19 @@ import (
 	"github.com/cleatproject/cleat/proto/task"
 )
 
-// The exits of shims that are not cleat's.
+// Exits of foreign shims.
 //
-// Ours keeps an exit on record and sends it until a daemon has it. Others forward theirs for some seconds
-// only, know it for as long as they live, and write nothing down. So what the daemon learns of such an exit,
-// by an event, by Wait, or by State when it comes back, it records in the bundle itself, publishes, and
-// writes to the state: the code outlives the shim, and is published once however often the daemon restarts.
+// cleat's shim keeps an exit on record and sends it until a daemon has it. Others forward their exits for
+// some seconds only, know them only while they live, and record nothing. So an exit that the daemon learns
+// of from such a shim, by an event, by Wait, or by State after a restart, is recorded in the bundle by the
+// daemon itself, published, and written to the state: the code outlives the shim, and is published once
+// however often the daemon restarts.
 
-// forwardTime is how long a shim may take to forward an exit that it has answered Wait with. Its own event
-// comes in its place among its others; one of ours in its stead need not.
+// forwardTime is how long a shim may take to forward an exit that it has returned from Wait. Its own event
+// keeps its position among its other events; one that the daemon publishes instead need not.
 const forwardTime = 5 * time.Second
 
-// recordExit puts the exit into the bundle, for when the shim is dead, unless there is one.
+// recordExit writes the exit to the bundle, for when the shim is dead, unless there is one.
 func (t *Task) recordExit(e Exit) error {
 	return t.keep(func() error {
 		if _, err := exitrecord.Read(t.bundle.path); err == nil {
@@ -31,12 +32,12 @@ func (t *Task) recordExit(e Exit) error {
 	})
 }
 
-// awaitForeignExit learns the exit from a shim that may not forward events reliably.
+// awaitForeignExit waits for the exit of a shim that may not forward events reliably.
 func (m *Manager) awaitForeignExit(ctx context.Context, t *Task, c *conn) {
 	m.wg.Go(func() {
 		resp, err := call[task.WaitResponse](ctx, c, 0, "Wait", &task.WaitRequest{Id: t.id})
 		if err != nil {
-			return // the connection's end or the task's; both have their watchers
+			return // the connection or the task has ended; both have watchers
 		}
 		e := Exit{Pid: t.Info().Pid, Status: resp.ExitStatus, At: resp.ExitedAt.Time()}
 		t.setExit(e)

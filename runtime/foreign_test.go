@@ -19,7 +19,7 @@ import (
 	"github.com/cleatproject/cleat/proto/types"
 )
 
-// serveSilentShim stands for a foreign shim that answers calls and forwards no event. Its container runs
+// serveSilentShim serves as a foreign shim that answers calls and forwards no event. Its container runs
 // until ended is closed.
 func serveSilentShim(t *testing.T, socket string, ended <-chan struct{}, exit *task.WaitResponse) {
 	t.Helper()
@@ -59,9 +59,9 @@ func serveSilentShim(t *testing.T, socket string, ended <-chan struct{}, exit *t
 	})
 }
 
-// TestExitThatAForeignShimNeverForwards has the daemon announce an exit that it knows by Wait alone: once,
-// also where the shim forwards it after all, and with the exit on record before.
-func TestExitThatAForeignShimNeverForwards(t *testing.T) {
+// TestForeignExit_NeverForwarded has the daemon publish an exit that it knows from Wait only: once, even
+// if the shim forwards it later, and with the exit on record before.
+func TestForeignExit_NeverForwarded(t *testing.T) {
 	base, err := os.MkdirTemp("", "cr-")
 	if err != nil {
 		t.Fatal(err)
@@ -85,30 +85,30 @@ func TestExitThatAForeignShimNeverForwards(t *testing.T) {
 		b.writeState(bundleState{Committed: true, Phase: reported}),
 		m.Recover(nil),
 	)
-	t.Cleanup(func() { _ = m.Close() }) // before the shim goes, which would be a death to clean up after
+	t.Cleanup(func() { _ = m.Close() }) // before the shim exits, which would count as its death
 	if err != nil {
 		t.Fatal(err)
 	}
 
 	close(ended)
-	var told events.Event
+	var got events.Event
 	select {
-	case told = <-published:
+	case got = <-published:
 	case <-time.After(time.Minute):
-		t.Fatal("the exit is not announced")
+		t.Fatal("the exit is not published")
 	}
 	var exit apievents.TaskExit
-	if err := exit.Unmarshal(told.Value); err != nil {
+	if err := exit.Unmarshal(got.Value); err != nil {
 		t.Fatal(err)
 	}
-	if told.Namespace != "ns" || told.Topic != "/tasks/exit" || told.TypeURL != "containerd.events.TaskExit" ||
+	if got.Namespace != "ns" || got.Topic != "/tasks/exit" || got.TypeURL != "containerd.events.TaskExit" ||
 		exit.ContainerId != "c" || exit.Id != "c" || exit.Pid != 7 || exit.ExitStatus != 9 || !exit.ExitedAt.Time().Equal(at) {
-		t.Errorf("announced %+v, exit %+v", told, exit)
+		t.Errorf("published %+v, exit %+v", got, exit)
 	}
 	if rec, err := exitrecord.Read(b.path); err != nil || rec.Status != 9 || rec.Pid != 7 || !rec.ExitedAt.Equal(at) {
 		t.Errorf("record %+v, %v", rec, err)
 	}
-	if err := m.Observe(told); err != nil { // it comes late
+	if err := m.Observe(got); err != nil { // a late event
 		t.Error(err)
 	}
 	if err := m.Close(); err != nil {
@@ -118,6 +118,6 @@ func TestExitThatAForeignShimNeverForwards(t *testing.T) {
 		t.Errorf("state %+v, %v", state, err)
 	}
 	if n := len(published); n != 0 {
-		t.Errorf("announced %d times more", n)
+		t.Errorf("published %d times more", n)
 	}
 }

@@ -12,8 +12,8 @@ import (
 	"github.com/cleatproject/cleat/proto/types"
 )
 
-// TestCallsThatComeWhileTheTaskIsDeleted are made while the shim leaves, and after that.
-func TestCallsThatComeWhileTheTaskIsDeleted(t *testing.T) {
+// TestCalls_DuringAndAfterDelete makes calls while the shim exits, and after that.
+func TestCalls_DuringAndAfterDelete(t *testing.T) {
 	s := newScene(t)
 	m := s.manager()
 	s.bundle(m)
@@ -21,7 +21,7 @@ func TestCallsThatComeWhileTheTaskIsDeleted(t *testing.T) {
 	s.kill = func() error {
 		close(killing)
 		<-leaving
-		return errdefs.ErrUnavailable // as a connection that ends
+		return errdefs.ErrUnavailable // like a connection that ends
 	}
 	end := s.shim(true, func(context.Context) (*task.DeleteResponse, error) {
 		return &task.DeleteResponse{Pid: 7, ExitStatus: 5, ExitedAt: types.FromTime(time.Now())}, nil
@@ -36,16 +36,16 @@ func TestCallsThatComeWhileTheTaskIsDeleted(t *testing.T) {
 	}
 	close(leaving)
 	if err := <-killed; !errdefs.IsNotFound(err) {
-		t.Errorf("a kill that was under way: %v; want not found", err)
+		t.Errorf("a pending kill: %v; want not found", err)
 	}
 	end()
 	if err := held.Pause(t.Context()); !errdefs.IsNotFound(err) {
-		t.Errorf("a pause that comes later: %v; want not found", err)
+		t.Errorf("a later pause: %v; want not found", err)
 	}
 }
 
-// TestACallThatWaitsForAShimEndsWithTheTask has the task deleted while a call waits for the shim to be reached.
-func TestACallThatWaitsForAShimEndsWithTheTask(t *testing.T) {
+// TestCall_WaitingForShim_EndsWithTask deletes the task while a call waits for the shim to be reached.
+func TestCall_WaitingForShim_EndsWithTask(t *testing.T) {
 	s := newScene(t)
 	m := s.manager()
 	held := m.newTask(s.bundle(m), "/none/"+nativeBinary, Info{Link: Connecting})

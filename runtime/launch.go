@@ -28,11 +28,11 @@ import (
 	"github.com/cleatproject/cleat/reaper"
 )
 
-// shim is a shim just launched.
+// shim is a shim that was just launched.
 type shim struct {
 	bundle  *bundle
 	address address
-	// child is the shim where it is this process's own child, else nil.
+	// child is the shim if it is this process's own child, else nil.
 	child *reaper.Child
 }
 
@@ -47,13 +47,13 @@ func (m *Manager) launch(ctx context.Context, b *bundle, binary string, options 
 	return m.launchForeign(ctx, b, binary, options)
 }
 
-// launchNative hands cleat's shim its listening socket: one exec, and no handshake, since a
+// launchNative passes cleat's shim its listening socket: one exec, and no handshake, since a
 // connection waits in the socket's queue until the shim accepts it.
 func (m *Manager) launchNative(b *bundle, binary string, env ...string) (_ *shim, err error) {
 	var u undo.Stack
 	defer func() { err = errors.Join(err, u.Run()) }()
 	path := filepath.Join(m.cfg.State, "s", strings.ToLower(rand.Text()[:16]))
-	// Written before socket and shim exist: from here on a restart finds whatever there is.
+	// Written before socket and shim exist: from now on a restart finds them.
 	addr := address{Version: 3, Address: "unix://" + path, Protocol: "ttrpc", Native: true}
 	if err := b.writeAddress(addr); err != nil {
 		return nil, err
@@ -94,7 +94,7 @@ func (m *Manager) launchNative(b *bundle, binary string, env ...string) (_ *shim
 	return &shim{bundle: b, address: addr, child: child}, nil
 }
 
-// shimCommand is the published command line and environment of a shim.
+// shimCommand returns the published command line and environment of a shim.
 func (m *Manager) shimCommand(b *bundle, binary, verb string, extra ...string) *exec.Cmd {
 	args := []string{
 		"-namespace", b.namespace, "-address", m.cfg.Address,
@@ -112,11 +112,11 @@ func (m *Manager) shimCommand(b *bundle, binary, verb string, extra ...string) *
 	return cmd
 }
 
-// defaultPath is where shims find their OCI runtime when the daemon has no PATH.
+// defaultPath is the PATH in which shims find their OCI runtime when the daemon has none.
 const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-// detach gives a process that was just started the attributes that belong to a whole process and
-// that it must not inherit. What cannot be set is logged and changes nothing else.
+// detach resets the process-wide attributes of a process that was just started which it must not
+// inherit. A failure is logged and changes nothing else.
 func (m *Manager) detach(pid int) {
 	if err := errors.Join(m.cfg.Attributes.SetLimits(pid), hostproc.SetOOMScore(pid)); err != nil {
 		m.undetached.Do(func() {
@@ -125,7 +125,8 @@ func (m *Manager) detach(pid int) {
 	}
 }
 
-// launchForeign runs the published `start`, which leaves a shim behind and prints its address.
+// launchForeign runs the published `start`, which starts a shim in the background and prints its
+// address.
 func (m *Manager) launchForeign(ctx context.Context, b *bundle, binary string, options *types.Any) (*shim, error) {
 	stdin := []byte(nil)
 	if options != nil {
@@ -160,7 +161,7 @@ func (m *Manager) output(ctx context.Context, cmd *exec.Cmd, stdin []byte) ([]by
 	var stdout, stderr bytes.Buffer
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(stdin), &stdout, &stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	cmd.WaitDelay = time.Second // a daemon that kept our pipe must not keep us
+	cmd.WaitDelay = time.Second // a process that holds the pipe must not block this one
 	var exits chan runc.Exit
 	err := m.cfg.Attributes.Start(func() (err error) {
 		exits, err = m.cfg.Reaper.Start(cmd)
@@ -215,16 +216,16 @@ func parseStart(out []byte) (address, error) {
 		return checkAddress(address{Version: int(r.Version), Address: r.Address, Protocol: r.Protocol})
 	}
 	if text == "" {
-		return address{}, fmt.Errorf("no address in its answer: %w", errdefs.ErrUnknown)
+		return address{}, fmt.Errorf("no address in the output: %w", errdefs.ErrUnknown)
 	}
 	return checkAddress(address{Version: 2, Address: text, Protocol: "ttrpc"})
 }
 
-// checkAddress refuses what could not be dialled, before it is written anywhere.
+// checkAddress refuses an address that cannot be dialled, before it is written.
 func checkAddress(a address) (address, error) {
 	a.Native = false
 	if a.Version < 2 || a.Version > 3 {
-		return address{}, fmt.Errorf("task API version %d: only 2 and 3 are spoken: %w", a.Version, errdefs.ErrNotImplemented)
+		return address{}, fmt.Errorf("task API version %d: only 2 and 3 are supported: %w", a.Version, errdefs.ErrNotImplemented)
 	}
 	if _, err := rpc.SocketPath(a.Address); err != nil {
 		return address{}, err
@@ -232,7 +233,7 @@ func checkAddress(a address) (address, error) {
 	return a, nil
 }
 
-// joinAddress reads the address of a shim that runs: PROTOCOL+unix://PATH, or without the protocol.
+// joinAddress parses the address of a running shim: PROTOCOL+unix://PATH, or without the protocol.
 func joinAddress(text string, version uint32) (address, error) {
 	a := address{Version: int(version), Address: text, Protocol: "ttrpc"}
 	if protocol, rest, ok := strings.Cut(text, "+"); ok && !strings.Contains(protocol, ":") {
@@ -243,13 +244,13 @@ func joinAddress(text string, version uint32) (address, error) {
 	}
 	a, err := checkAddress(a)
 	if err != nil {
-		return address{}, fmt.Errorf("join the shim at %q: %w", text, err)
+		return address{}, fmt.Errorf("join shim at %q: %w", text, err)
 	}
 	a.Joined = true
 	return a, nil
 }
 
-// explain adds what the shim wrote to its log, where that says more than err.
+// explain adds the shim's log to err if that contains more.
 func (s *shim) explain(err error) error {
 	if !errdefs.IsUnavailable(err) && !errors.Is(err, io.EOF) {
 		return err
@@ -260,12 +261,12 @@ func (s *shim) explain(err error) error {
 	}
 	if text := s.bundle.read(logFile); text != "" {
 		const keep = 1000
-		return fmt.Errorf("%w; the shim's log ends: %s", err, text[max(0, len(text)-keep):])
+		return fmt.Errorf("%w; end of shim log: %s", err, text[max(0, len(text)-keep):])
 	}
 	return err
 }
 
-// removeFile removes a file; one that is missing is no error.
+// removeFile removes a file; a missing one is not an error.
 func removeFile(path string) error {
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err

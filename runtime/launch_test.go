@@ -24,7 +24,7 @@ func protobufAnswer(t testing.TB, r *bootstrap.BootstrapResult) []byte {
 	return data
 }
 
-func TestParseStartTakesThePublishedForms(t *testing.T) {
+func TestParseStart_PublishedForms(t *testing.T) {
 	for name, tc := range map[string]struct {
 		out  []byte
 		want address
@@ -133,8 +133,8 @@ func TestResolve(t *testing.T) {
 		"io.example.custom.v1":       "custom",
 		"io.containerd.other.v1":     "containerd-shim-other-v1",
 		filepath.Join(dir, "custom"): "custom",
-		filepath.Join(dir, "nobody"): "",
-		"io.containerd.nobody.v1":    "",
+		filepath.Join(dir, "absent"): "",
+		"io.containerd.absent.v1":    "",
 		dir:                          "",
 	} {
 		got, err := m.resolve(in)
@@ -240,7 +240,7 @@ func TestBundle(t *testing.T) {
 	}
 }
 
-func TestBundlesFindsWholeOnesAndRemovesTheRest(t *testing.T) {
+func TestBundles_RemovesIncomplete(t *testing.T) {
 	base := t.TempDir()
 	m := &Manager{cfg: Config{State: filepath.Join(base, "state"), Root: filepath.Join(base, "root")}}
 	b := m.bundleOf("ns", "whole")
@@ -266,7 +266,7 @@ func TestBundlesFindsWholeOnesAndRemovesTheRest(t *testing.T) {
 	}
 }
 
-func TestOlderAddressFile(t *testing.T) {
+func TestReadAddress_OlderFile(t *testing.T) {
 	b := &bundle{path: t.TempDir()}
 	if _, err := b.readAddress(); !gone(err) {
 		t.Fatalf("a bundle without an address: %v", err)

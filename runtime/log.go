@@ -8,12 +8,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// logChunk is how much is read from a log FIFO at once: what a pipe holds.
+// logChunk is the number of bytes read from a log FIFO at once: the capacity of a pipe.
 const logChunk = 64 << 10
 
-// followLog copies what is written to the log FIFO of a foreign shim's bundle into the daemon's log,
-// a record a line, until the bundle's shim is gone or the Manager closes. Opened for reading and
-// writing, as published: the shim's writes never meet a missing reader while the daemon lives.
+// followLog copies the content of the log FIFO of a foreign shim's bundle into the daemon's log, one
+// record per line, until the bundle's shim has exited or the Manager closes. Opened for reading and
+// writing, as published: the shim's writes always have a reader while the daemon lives.
 func (m *Manager) followLog(b *bundle) {
 	f, err := os.OpenFile(b.file(logFile), os.O_RDWR|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
 	if err != nil {
@@ -33,7 +33,7 @@ func (m *Manager) followLog(b *bundle) {
 			if err != nil {
 				return
 			}
-			// A line that ends later begins another record: its end may never come.
+			// A line that ends later begins another record: its end may never arrive.
 			for line := range strings.Lines(string(buffer[:n])) {
 				if line = strings.TrimRight(line, "\r\n"); line != "" {
 					m.cfg.Log.Info("shim: "+line, "id", b.id, "namespace", b.namespace)

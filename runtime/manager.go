@@ -21,39 +21,39 @@ import (
 	"github.com/cleatproject/cleat/reaper"
 )
 
-// Config is what a Manager is made of. All fields without "optional" are required.
+// Config configures a Manager. All fields without "optional" are required.
 type Config struct {
 	// State holds bundles, sockets and the OCI runtime's state; lost at reboot.
 	State string
 	// Root holds work directories.
 	Root string
-	// Address and TTRPCAddress are the daemon's sockets, told to shims.
+	// Address and TTRPCAddress are the daemon's sockets, passed to shims.
 	Address, TTRPCAddress string
-	// Binary is cleatd's own path, told to shims as -publish-binary.
+	// Binary is cleatd's own path, passed to shims as -publish-binary.
 	Binary string
 	// Runtimes maps runtime names to other names or to absolute paths; optional.
 	Runtimes map[string]string
 	// Debug makes shims log more; optional.
 	Debug bool
-	// Attributes are what shims do not inherit; the zero value lets them inherit everything.
+	// Attributes are process attributes that shims do not inherit; the zero value lets them inherit
+	// everything.
 	Attributes hostproc.Attributes
 	// Reaper collects the shims started here.
 	Reaper *reaper.Reaper
-	// Publish announces an event on behalf of a shim that died; Observe must not be called
-	// for it.
+	// Publish publishes an event on behalf of a shim that died; Observe must not be called for it.
 	Publish func(events.Event) error
-	// Written reports whether all that was published outlives this process; nil means always. An exit
-	// of which that is not certain is announced again by the next daemon.
+	// Written reports whether all published events survive this process; nil means always. An exit
+	// for which that is not certain is published again by the next daemon.
 	Written func() bool
-	// Gone is called when a task was taken away; optional. It must not block.
+	// Gone is called when a task was removed; optional. It must not block.
 	Gone func()
 	Log  *slog.Logger
 }
 
-// key names a task.
+// key identifies a task.
 type key struct{ namespace, id string }
 
-// Manager knows the tasks. Make it with New, then call Recover once.
+// Manager manages the tasks. Create it with New, then call Recover once.
 type Manager struct {
 	cfg Config
 
@@ -69,21 +69,21 @@ type Manager struct {
 	gates      gates
 }
 
-// gates bound how much heavy work of each kind is done at the same time. No kind waits for another
-// in a circle: a create that fails deletes, and nothing else enters a second gate.
+// gates bound the amount of concurrent heavy work of each kind. The kinds do not wait for each
+// other in a circle: a create that fails deletes, and nothing else enters a second gate.
 type gates struct {
-	create  *gate.Gate // shims that are started, and containers created or started
+	create  *gate.Gate // starts of shims, creation and start of containers
 	exec    *gate.Gate // processes started in containers
 	delete  *gate.Gate // containers deleted, or cleaned up after their shim
 	control *gate.Gate // signals, pauses and other invocations of the OCI runtime
 }
 
-// atOnce is how much work of a kind is admitted for each processor: work waits for disks and
-// processes, too.
+// atOnce is the amount of work of a kind admitted for each processor: work also waits for disks and
+// processes.
 const atOnce = 4
 
-// Work that takes longer than these waits for something else than the host, such as a stopped shim,
-// and no longer counts.
+// Work that takes longer than these limits waits for something other than the host, such as a
+// stopped shim, and no longer counts.
 const (
 	heavyLease   = 10 * time.Second
 	controlLease = 3 * time.Second
@@ -100,7 +100,7 @@ func newGates() gates {
 // New returns a Manager without tasks. Close it.
 func New(cfg Config) (*Manager, error) {
 	for dir, mode := range map[string]os.FileMode{
-		// Those who are root in a container's user namespace pass through to their own bundle, see admit.
+		// Root of a container's user namespace passes through to its own bundle, see chownBundle.
 		filepath.Join(cfg.State, bundlesDir): 0o711,
 		filepath.Join(cfg.State, "s"):        0o700,
 		filepath.Join(cfg.State, "runc"):     0o700,
@@ -109,7 +109,7 @@ func New(cfg Config) (*Manager, error) {
 			return nil, fmt.Errorf("create state directory: %w", err)
 		}
 		if err := os.Chmod(dir, mode); err != nil {
-			return nil, fmt.Errorf("close state directory to others: %w", err)
+			return nil, fmt.Errorf("restrict state directory: %w", err)
 		}
 	}
 	if err := os.MkdirAll(filepath.Join(cfg.Root, bundlesDir), 0o700); err != nil {
@@ -119,7 +119,7 @@ func New(cfg Config) (*Manager, error) {
 	return &Manager{cfg: cfg, tasks: make(map[key]*Task), creating: make(map[key]*creation), ctx: ctx, cancel: cancel, gates: newGates()}, nil
 }
 
-// Close forgets every task, leaving shims and containers alone, and waits for the Manager's
+// Close drops every task without touching shims and containers, and waits for the Manager's
 // goroutines.
 func (m *Manager) Close() error {
 	m.cancel()
@@ -152,13 +152,13 @@ func (m *Manager) getLocked(k key) (*Task, error) {
 	return t, nil
 }
 
-// creation is one or more requests in progress that make a task of one name.
+// creation is a set of one or more active requests that create a task of one name.
 type creation struct {
 	requests int
 	done     chan struct{} // closed when the last of them has ended
 }
 
-// Creating announces that a request is about to create a task: until the returned function is
+// Creating registers that a request is about to create a task: until the returned function is
 // called, Await waits for the outcome.
 func (m *Manager) Creating(namespace, id string) (done func()) {
 	k := key{namespace, id}
@@ -180,8 +180,8 @@ func (m *Manager) Creating(namespace, id string) (done func()) {
 	}
 }
 
-// Await is Get for clients, which may refer to a task as soon as they have asked for it: while a
-// request that creates it is in progress, Await waits for the outcome, until ctx ends.
+// Await is Get for clients, which may refer to a task as soon as they have requested it: while a
+// request that creates it is active, Await waits for the outcome, until ctx ends.
 func (m *Manager) Await(ctx context.Context, namespace, id string) (*Task, error) {
 	k := key{namespace, id}
 	for {
@@ -202,7 +202,7 @@ func (m *Manager) Await(ctx context.Context, namespace, id string) (*Task, error
 	}
 }
 
-// List returns the tasks of a namespace, or of all for "", ordered by id. It asks no shim.
+// List returns the tasks of a namespace, or of all for "", ordered by id. It calls no shim.
 func (m *Manager) List(namespace string) []*Task {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -219,12 +219,12 @@ func (m *Manager) List(namespace string) []*Task {
 	return list
 }
 
-// add enters a task that is being made. Only one may have its name.
+// add enters a task that is being created. Names are unique.
 func (m *Manager) add(t *Task) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.ctx.Err() != nil {
-		return fmt.Errorf("task %s: the daemon is stopping: %w", t.id, errdefs.ErrUnavailable)
+		return fmt.Errorf("task %s: daemon is stopping: %w", t.id, errdefs.ErrUnavailable)
 	}
 	k := key{t.namespace, t.id}
 	if _, ok := m.tasks[k]; ok {

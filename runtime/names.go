@@ -18,8 +18,9 @@ const NativeRuntime = "io.containerd.cleat.v2"
 // nativeBinary is the shim's file name by the published rule.
 const nativeBinary = "containerd-shim-cleat-v2"
 
-// resolve returns the shim binary that a runtime name stands for, after the configured aliases.
-// An absolute path is taken as it is. Names are looked up beside cleatd's own binary for cleat's
+// resolve returns the shim binary of a runtime name, after the configured aliases. An absolute path
+// is used unchanged. Names are looked up next to cleatd's own binary for cleat's shim and in PATH
+// first for others.
 // shim and in PATH first for others.
 func (m *Manager) resolve(name string) (string, error) {
 	if name == "" {

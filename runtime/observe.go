@@ -12,10 +12,10 @@ import (
 	"github.com/cleatproject/cleat/proto/types"
 )
 
-// Observe takes an event that a shim forwarded: it updates the task and then publishes the event,
-// so that a subscriber that reacts to the event sees the state which it reports. The exit of an
-// init is published once however often a shim repeats it, unless the daemon dies between publishing it and
-// noting that. An error means that the event is not safe and the shim has to send it again.
+// Observe accepts an event that a shim forwarded: it updates the task and then publishes the event, so
+// that a subscriber that reacts to the event sees the state which it reports. The exit of an init is
+// published once however often a shim repeats it, unless the daemon dies between publishing it and
+// recording that. An error means that the event is not safe and the shim has to send it again.
 func (m *Manager) Observe(e events.Event) error {
 	switch e.Topic {
 	case "/tasks/exit":
@@ -89,17 +89,17 @@ func (m *Manager) observeExit(e events.Event) error {
 	return t.exit(exit, &e)
 }
 
-// owns reports whether what a shim tells of a process's end is of the task's init, and not of the one before it with
-// the same name: the event may arrive after the bundle is gone. The task's own shim has reported the create by then
-// (created). Foreign shims need not report the same pid everywhere.
+// owns reports whether a shim's report of a process's end is about the task's init, and not about an earlier task
+// with the same name: the event may arrive after the bundle is removed. The task's own shim has reported the create
+// by then (created). Foreign shims need not report the same pid everywhere.
 func (t *Task) owns(pid uint32) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	return t.foreign || t.info.Pid == pid || t.info.Pid == 0 && t.recovered
 }
 
-// watch follows a task's connection until the task is taken away or the Manager closes: when it
-// breaks, it is made again, and a shim that died is cleaned up after.
+// watch follows a task's connection until the task is removed or the Manager closes: when the
+// connection breaks, watch reconnects, and cleans up after a shim that died.
 func (m *Manager) watch(t *Task, c *conn) {
 	m.spawn(func(ctx context.Context) {
 		for c != nil {
@@ -122,8 +122,9 @@ func (m *Manager) watch(t *Task, c *conn) {
 	})
 }
 
-// removeAbandoned removes what is left of a task whose shim deleted it unasked and left: it found
-// itself without a bundle. The task is invisible since, so no request comes for it.
+// removeAbandoned removes the remains of a task whose shim deleted it on its own and exited: the
+// shim found itself without a bundle. The task has been invisible since, so no request will delete
+// it.
 func (m *Manager) removeAbandoned(t *Task) {
 	if t.recovered || t.isRemoving() || t.Info().Link != Dead || t.durable().Phase != deleteReported {
 		return
@@ -133,8 +134,8 @@ func (m *Manager) removeAbandoned(t *Task) {
 	}
 }
 
-// apply takes over a shim's own account of its init. The exit that a foreign one reports is published here:
-// it may have given up forwarding it. So is one that an earlier daemon had in memory only.
+// apply takes over a shim's own report of its init. The exit that a foreign shim reports is published here:
+// the shim may have stopped forwarding it. So is one that an earlier daemon had in memory only.
 func (t *Task) apply(p *shimProcess) error {
 	if p.status == types.Status_STOPPED {
 		exit := Exit{Pid: p.pid, Status: p.exitStatus, At: p.exitedAt}

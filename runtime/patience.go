@@ -49,7 +49,7 @@ func withPatience(ctx context.Context, limit time.Duration, pid func() int) (_ c
 }
 
 // Patience returns a context that is cancelled once the task's shim stayed silent for a limit although it could run;
-// see the comment at the top of this file. stop must be called when no answer is waited for any more.
+// see the comment at the top of this file. stop must be called when the caller has its answer.
 func (t *Task) Patience(ctx context.Context, limit time.Duration) (_ context.Context, stop func()) {
 	return withPatience(ctx, limit, t.shimPid)
 }

@@ -10,9 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestPatience_LastsLongerWithAProcessThatWorks compares a process that is stopped with one that
-// works all the time: the limit of the first expires first.
-func TestPatience_LastsLongerWithAProcessThatWorks(t *testing.T) {
+// TestPatience_BusyProcess_LastsLonger compares a stopped process with one that works all the time:
+// the limit of the first expires first.
+func TestPatience_BusyProcess_LastsLonger(t *testing.T) {
 	process := func(signal unix.Signal) func() int {
 		cmd := exec.Command("sh", "-c", "while :; do :; done")
 		if err := cmd.Start(); err != nil {
@@ -40,13 +40,13 @@ func TestPatience_LastsLongerWithAProcessThatWorks(t *testing.T) {
 	if !errors.Is(context.Cause(silent), errSlow) {
 		t.Errorf("cause %v", context.Cause(silent))
 	}
-	<-works.Done() // in the end
+	<-works.Done() // eventually
 	if !errors.Is(context.Cause(works), errSlow) {
 		t.Errorf("cause %v", context.Cause(works))
 	}
 }
 
-func TestPatience_EndsWhenItIsStopped(t *testing.T) {
+func TestPatience_Stopped(t *testing.T) {
 	ctx, stop := withPatience(t.Context(), time.Hour, func() int { return 0 })
 	stop()
 	if err := ctx.Err(); !errors.Is(err, context.Canceled) || errors.Is(context.Cause(ctx), errSlow) {

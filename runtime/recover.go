@@ -14,13 +14,13 @@ import (
 	"github.com/cleatproject/cleat/proto/types"
 )
 
-// unresponsiveAfter is how long a shim may take to answer at adoption before it is called
-// unresponsive. It is asked no less for it, and adopted whenever it answers.
+// unresponsiveAfter is how long a shim may take to answer at adoption before it is reported as
+// unresponsive. It is still polled, and adopted once it answers.
 const unresponsiveAfter = 2 * time.Second
 
-// Recover enters a task for every bundle on disk, as unknown, and returns; the shims are dialled
-// beside, all at once. Tasks that were never committed are removed, but for those that made tells are
-// on record: their daemon died just before it could say so here. made may be nil.
+// Recover enters a task for every bundle on disk, as unknown, and returns; the shims are dialled in
+// the background, all at once. Tasks that were never committed are removed, except for those that
+// made reports as recorded: their daemon died just before it could commit them. made may be nil.
 func (m *Manager) Recover(made func(namespace, id string) bool) error {
 	found, sandboxes, err := m.bundles()
 	if err != nil {
@@ -65,28 +65,28 @@ func (m *Manager) Recover(made func(namespace, id string) bool) error {
 func (m *Manager) discard(ctx context.Context, t *Task) {
 	addr, err := t.bundle.readAddress()
 	switch {
-	case t.Info().Link == Dead: // and buried
+	case t.Info().Link == Dead: // and cleaned up after
 		err = t.advance(evRemoved, t.Info().Exit, nil)
 	case err == nil:
 		err = t.destroy(context.WithoutCancel(ctx), &shim{bundle: t.bundle, address: addr})
 	default:
-		err = m.bury(ctx, t)
+		err = m.cleanUpExit(ctx, t)
 	}
 	if err := errors.Join(err, t.clear()); err != nil {
-		m.cfg.Log.Error("cannot remove a half-made task", "id", t.id, "namespace", t.namespace, "error", err)
+		m.cfg.Log.Error("cannot remove an incomplete task", "id", t.id, "namespace", t.namespace, "error", err)
 	}
 	m.forget(t)
 }
 
-// retryDelays is how long to wait between attempts to reach a shim whose socket exists but
-// refuses for other reasons than its death.
+// retryDelays are the delays between attempts to reach a shim whose socket exists but which refuses
+// the connection for reasons other than its death.
 const (
 	firstRetry = 100 * time.Millisecond
 	lastRetry  = 5 * time.Second
 )
 
-// connect reaches the shim of t and returns the connection, or nil when the shim is dead (and then
-// cleaned up after) or the Manager closes.
+// connect reaches the shim of t and returns the connection, or nil when the shim is dead (and has
+// been cleaned up after) or the Manager closes.
 func (m *Manager) connect(ctx context.Context, t *Task) *conn {
 	t.setConn(nil, Connecting)
 	revived := false
@@ -103,7 +103,7 @@ func (m *Manager) connect(ctx context.Context, t *Task) *conn {
 			continue
 		}
 		if gone(err) || errors.Is(err, errEmpty) {
-			if err := m.bury(ctx, t); err != nil && ctx.Err() == nil {
+			if err := m.cleanUpExit(ctx, t); err != nil && ctx.Err() == nil {
 				m.cfg.Log.Error("cannot clean up after a dead shim", "id", t.id, "namespace", t.namespace, "error", err)
 			}
 			return nil
@@ -120,10 +120,10 @@ func (m *Manager) connect(ctx context.Context, t *Task) *conn {
 	return nil
 }
 
-// revive starts a shim anew for a container whose shim died: the container's life does not depend on
-// its shim's where the kernel tells the exit of any process by its pidfd (6.15 and later). The new
-// shim finds out whether there is anything to adopt; if not, it holds no container. It reports
-// whether a shim was started.
+// revive starts a new shim for a container whose shim died: the container does not depend on its
+// shim if the kernel reports the exit of any process by its pidfd (6.15 and later). The new shim
+// determines whether there is anything to adopt; if not, it holds no container. It reports whether a
+// shim was started.
 func (m *Manager) revive(t *Task) bool {
 	leave, err := m.gates.create.Enter(m.ctx)
 	if err != nil {
@@ -141,9 +141,9 @@ func (m *Manager) revive(t *Task) bool {
 	}
 	old, err := t.bundle.readAddress()
 	if err != nil {
-		return false // it never had one
+		return false // the shim was never started
 	}
-	// Now: the new shim's address takes the place of the only note of this one.
+	// Now: the new shim's address replaces the only record of this one.
 	if err := removeSocket(old.Address); err != nil {
 		m.cfg.Log.Warn("cannot remove a dead shim's socket", "id", t.id, "namespace", t.namespace, "error", err)
 	}
@@ -162,11 +162,11 @@ func (m *Manager) revive(t *Task) bool {
 	return true
 }
 
-// errEmpty says that a shim lives but holds no container.
+// errEmpty means that a shim lives but holds no container.
 var errEmpty = errors.New("shim holds no container")
 
-// reach dials the shim once and takes over its account. It waits for an answer for as long as the
-// connection stands.
+// reach dials the shim once and takes over its report. It waits for an answer as long as the
+// connection lasts.
 func (m *Manager) reach(ctx context.Context, t *Task) (*conn, error) {
 	addr, err := t.bundle.readAddress()
 	if err != nil {
@@ -188,7 +188,7 @@ func (m *Manager) reach(ctx context.Context, t *Task) (*conn, error) {
 		}
 		_, serr := call[types.Empty](ctx, c, quickCall, "Shutdown", &task.ShutdownRequest{Id: t.id, Now: true})
 		if serr != nil && !c.isClosed() {
-			m.cfg.Log.Warn("cannot tell an empty shim to leave", "id", t.id, "namespace", t.namespace, "error", serr)
+			m.cfg.Log.Warn("cannot shut down an empty shim", "id", t.id, "namespace", t.namespace, "error", serr)
 		}
 	}
 	if err != nil {
@@ -197,7 +197,7 @@ func (m *Manager) reach(ctx context.Context, t *Task) (*conn, error) {
 	if err := t.apply(p); err != nil {
 		return nil, errors.Join(err, c.client.Close())
 	}
-	// From here on it reports what it does itself.
+	// From now on it reports its own actions.
 	if err := t.setRevived(false); err != nil {
 		return nil, errors.Join(err, c.client.Close())
 	}
@@ -207,7 +207,7 @@ func (m *Manager) reach(ctx context.Context, t *Task) (*conn, error) {
 	return c, nil
 }
 
-// shimProcess is an init as its shim tells of it.
+// shimProcess is an init as its shim reports it.
 type shimProcess struct {
 	shimPid               uint32
 	shimVersion           string
@@ -219,7 +219,7 @@ type shimProcess struct {
 	terminal, oomKilled   bool
 }
 
-// ask has the shim tell of its init, by the native call or by the task API.
+// ask requests the shim's report of its init, by the native call or by the task API.
 func (t *Task) ask(ctx context.Context, c *conn) (*shimProcess, error) {
 	if !c.native {
 		return t.askForeign(ctx, c)

@@ -20,13 +20,14 @@ import (
 // destroyLimit is how long a shim may take to undo its container before it is killed itself.
 const destroyLimit = 20 * time.Second
 
-// deleteTries is how many shims of a task Delete asks, one after the other, where they die meanwhile.
+// deleteTries bounds the number of shims of a task that Delete calls in turn, if they die during the
+// call.
 const deleteTries = 3
 
-// Delete frees a stopped task with its shim and bundle and returns the init's exit. A running task
-// is errdefs.ErrFailedPrecondition, one that somebody else deletes meanwhile errdefs.ErrNotFound. It may be
-// retried after any error. Where ctx ends first the deletion goes on: a shim that has deleted its container has
-// nothing to tell those who ask again.
+// Delete frees a stopped task with its shim and bundle and returns the init's exit. It returns
+// errdefs.ErrFailedPrecondition for a running task, and errdefs.ErrNotFound if another call deletes it. It may
+// be retried after any error. If ctx ends first the deletion continues: a shim that has deleted its container
+// has no result for a second call.
 func (t *Task) Delete(ctx context.Context) (Exit, error) {
 	type result struct {
 		exit Exit
@@ -45,7 +46,7 @@ func (t *Task) Delete(ctx context.Context) (Exit, error) {
 	}
 }
 
-// delete is Delete, which ends with the Manager at the latest.
+// delete is Delete, ending with the Manager at the latest.
 func (t *Task) delete(ctx context.Context) (Exit, error) {
 	for try := 1; ; try++ {
 		c, err := t.connection(ctx)
@@ -67,35 +68,36 @@ func (t *Task) delete(ctx context.Context) (Exit, error) {
 			resp, err = &task.DeleteResponse{Pid: e.Pid, ExitStatus: e.Status, ExitedAt: types.FromTime(e.At)}, nil
 		}
 		if err == nil {
-			return t.deleted(context.WithoutCancel(ctx), c, resp)
+			return t.removeDeleted(context.WithoutCancel(ctx), c, resp)
 		}
 		if t.isRemoving() && ctx.Err() == nil {
 			return Exit{}, fmt.Errorf("delete task %s: deleted by another call: %w", t.id, reason.TaskNotFound)
 		}
-		// A shim that died is replaced, or cleaned up after: see watch.
+		// A shim that died is replaced or cleaned up: see watch.
 		if ctx.Err() != nil || try == deleteTries || !c.broke(err) {
 			return Exit{}, fmt.Errorf("delete task %s: %w", t.id, err)
 		}
 	}
 }
 
-// deleted takes away what is left of a task that its shim has deleted.
-func (t *Task) deleted(ctx context.Context, c *conn, resp *task.DeleteResponse) (Exit, error) {
+// removeDeleted removes the remains of a task that its shim has deleted.
+func (t *Task) removeDeleted(ctx context.Context, c *conn, resp *task.DeleteResponse) (Exit, error) {
 	e := Exit{Pid: resp.Pid, Status: resp.ExitStatus, At: resp.ExitedAt.Time()}
 	t.setExit(e)
 	t.setRemoving()
 	t.durable() // waits for an event that is being published
-	// Before the bundle goes: a shim without one would not be found again.
+	// Before the bundle is removed: a shim without a bundle would not be found again.
 	err := t.shutdown(ctx, c)
 	if err := errors.Join(err, t.clear()); err != nil {
-		t.m.cfg.Log.Warn("a deleted task left something behind", "id", t.id, "namespace", t.namespace, "error", err)
+		t.m.cfg.Log.Warn("cannot remove the rest of a deleted task", "id", t.id, "namespace", t.namespace, "error", err)
 	}
 	t.m.forget(t)
 	t.runGone()
 	return e, nil
 }
 
-// clear removes the bundle, once: when a second caller is through, the next task of that name may have its own there.
+// clear removes the bundle, once: when a second caller arrives, the next task of that name may have its own at this
+// path.
 func (t *Task) clear() error {
 	t.cleaning.Lock()
 	defer t.cleaning.Unlock()
@@ -111,7 +113,7 @@ func (t *Task) clear() error {
 	return nil
 }
 
-// deleteDead is Delete where the shim died and was cleaned up after.
+// deleteDead is Delete for a task whose shim died and was cleaned up after.
 func (t *Task) deleteDead() (Exit, error) {
 	t.setRemoving()
 	e := t.Info().Exit
@@ -127,9 +129,9 @@ func (t *Task) deleteDead() (Exit, error) {
 	return e, nil
 }
 
-// destroy takes away whatever there is of a task: its processes, the OCI runtime's state, mounts
-// and the shim. The bundle stays for the caller to remove. What became of the task is announced, if anybody was
-// told of it: by the shim, or in its stead.
+// destroy removes all parts of a task: its processes, the OCI runtime's state, mounts and the shim. The bundle
+// stays for the caller to remove. The end of the task is published, if its start was: by the shim, or on its
+// behalf.
 func (t *Task) destroy(ctx context.Context, s *shim) error {
 	t.setRemoving()
 	leave, err := t.m.gates.delete.Enter(ctx)
@@ -162,7 +164,7 @@ func (t *Task) destroy(ctx context.Context, s *shim) error {
 // shimPid returns the pid of the shim, or 0 if it is not known.
 func (t *Task) shimPid() int { return int(t.Info().ShimPid) }
 
-// cleanUp removes what a shim that died has left, unless that was done by now.
+// cleanUp removes what a dead shim has left, unless that was done before.
 func (t *Task) cleanUp(ctx context.Context) error {
 	t.cleaning.Lock()
 	defer t.cleaning.Unlock()
@@ -180,9 +182,9 @@ func (t *Task) isCleared() bool {
 	return t.cleared
 }
 
-// bury cleans up after a shim that died: once, the OCI runtime's state and the mounts; then its
-// container's exit is known, announced, and readable until the task is deleted.
-func (m *Manager) bury(ctx context.Context, t *Task) error {
+// cleanUpExit cleans up after a dead shim: once, the OCI runtime's state and the mounts; then its
+// container's exit is known, published, and readable until the task is deleted.
+func (m *Manager) cleanUpExit(ctx context.Context, t *Task) error {
 	leave, err := m.gates.delete.Enter(ctx)
 	if err != nil {
 		return fmt.Errorf("clean up after the shim of %s: %w", t.id, err)
@@ -197,15 +199,15 @@ func (m *Manager) bury(ctx context.Context, t *Task) error {
 	if !t.durable().CleanedUp || err != nil {
 		resp, derr := m.cleanUpDead(context.WithoutCancel(ctx), t.bundle)
 		if derr != nil {
-			m.cfg.Log.Warn("cleaning up by the shim's delete verb", "id", t.id, "namespace", t.namespace, "error", derr)
+			m.cfg.Log.Warn("cleaning up with the shim's delete verb", "id", t.id, "namespace", t.namespace, "error", derr)
 		}
 		if err != nil { // no record: the shim died before its container
 			rec = exitrecord.Record{ID: t.id, Pid: int(resp.Pid), Status: int(resp.ExitStatus), ExitedAt: resp.ExitedAt.Time()}
-			if i := t.Info(); i.Status == types.Status_STOPPED { // as the shim has reported
+			if i := t.Info(); i.Status == types.Status_STOPPED { // as reported by the shim
 				rec.Pid, rec.Status, rec.ExitedAt = int(i.Exit.Pid), int(i.Exit.Status), i.Exit.At
 			}
-			// A bundle that was removed takes no record, and needs none. On a full disk the exit is
-			// known for as long as this daemon lives.
+			// A removed bundle holds no record, and needs none. On a full disk the exit is known
+			// for as long as this daemon lives.
 			if werr := exitrecord.Write(t.bundle.path, rec); werr != nil && !errors.Is(werr, fs.ErrNotExist) {
 				m.cfg.Log.Warn("cannot record an exit", "id", t.id, "namespace", t.namespace, "error", werr)
 			}
@@ -227,7 +229,8 @@ func (m *Manager) bury(ctx context.Context, t *Task) error {
 	return nil
 }
 
-// cleanUpDead cleans up after a shim that died. What was in a virtual machine, say, went with it.
+// cleanUpDead cleans up after a dead shim. State inside a virtual machine, for example, died with
+// it.
 func (m *Manager) cleanUpDead(ctx context.Context, b *bundle) (task.DeleteResponse, error) {
 	if addr, err := b.readAddress(); err == nil && addr.Joined && b.read(shimBinaryFile) == "" {
 		return task.DeleteResponse{ExitStatus: 255, ExitedAt: types.FromTime(time.Now())},
@@ -236,17 +239,17 @@ func (m *Manager) cleanUpDead(ctx context.Context, b *bundle) (task.DeleteRespon
 	return m.deleteVerb(ctx, b)
 }
 
-// evictEnv tells a shim, or its verb delete, that nobody listens at the socket of the shim before: it is dead, or the
-// file of its socket was removed, and then it is to be ended.
+// evictEnv informs a shim, or its verb delete, that the socket of the previous shim has no listener: the shim is
+// dead, or its socket file was removed, and then it must be ended.
 const evictEnv = "CLEAT_EVICT=1"
 
-// deleteVerb runs the published `delete` of the shim the bundle was started with. Where it fails,
-// the answer is the published stand-in: status 255, now.
+// deleteVerb runs the published `delete` of the shim binary in the bundle. If it fails, the result
+// is the published substitute: status 255, now.
 func (m *Manager) deleteVerb(ctx context.Context, b *bundle) (task.DeleteResponse, error) {
 	failed := task.DeleteResponse{ExitStatus: 255, ExitedAt: types.FromTime(time.Now())}
 	binary := b.read(shimBinaryFile)
 	if binary == "" {
-		return failed, fmt.Errorf("bundle of %s does not say its shim's binary: %w", b.id, errdefs.ErrDataLoss)
+		return failed, fmt.Errorf("bundle of %s: no shim binary recorded: %w", b.id, errdefs.ErrDataLoss)
 	}
 	cmd := m.shimCommand(b, binary, "delete", "-bundle", b.path)
 	cmd.Env = append(cmd.Env, evictEnv)
@@ -261,9 +264,9 @@ func (m *Manager) deleteVerb(ctx context.Context, b *bundle) (task.DeleteRespons
 	return resp, nil
 }
 
-// Abandon kills a task and removes everything of it, whatever state it or its shim is in. It is for
-// requests that failed after Create, and for removal by force. Of several calls at the same time one
-// does the work, and the others wait for it.
+// Abandon kills a task and removes all of it, in any state of the task and its shim. It is for
+// requests that failed after Create, and for removal by force. Of several concurrent calls one does
+// the work, and the others wait for it.
 func (t *Task) Abandon(ctx context.Context) error {
 	t.abandoning.Lock()
 	defer t.abandoning.Unlock()
@@ -284,7 +287,7 @@ func (t *Task) Abandon(ctx context.Context) error {
 		}
 		err = t.destroy(ctx, s)
 	}
-	// Whoever waits for it has to hear of its end.
+	// Clients that wait for it must be notified of its end.
 	t.setExit(Exit{Pid: t.Info().Pid, Status: uint32(128 + unix.SIGKILL), At: time.Now().UTC()})
 	err = errors.Join(err, t.clear())
 	t.m.forget(t)

@@ -17,16 +17,16 @@ import (
 	"github.com/cleatproject/cleat/proto/types"
 )
 
-// NotReady is the state of a sandbox that cannot take containers, in the words of the CRI.
+// NotReady is the state of a sandbox that cannot hold containers, in the words of the CRI.
 const NotReady = "SANDBOX_NOTREADY"
 
-// SandboxOptions describe a sandbox to be made.
+// SandboxOptions describe a sandbox to be created.
 type SandboxOptions struct {
 	ID string
-	// Spec is what the client gave as the sandbox's OCI spec, as JSON; optional. Shims read its
-	// annotations when they start.
+	// Spec is the client's OCI spec of the sandbox, as JSON; optional. Shims read its annotations
+	// when they start.
 	Spec []byte
-	// Rootfs are mounts for the shim, which has to be of a kind that has a use for them.
+	// Rootfs are mounts for the shim, which must be of a kind that uses them.
 	Rootfs []mount.Mount
 	// Runtime is a runtime name or a shim's absolute path; optional.
 	Runtime string
@@ -37,9 +37,9 @@ type SandboxOptions struct {
 	Annotations map[string]string
 }
 
-// Sandbox is a shim that stands for a group of containers. It is a handle: nothing is kept of it
-// but what stands in its bundle, so it is the same before and after a restart. Its methods dial the
-// shim, and may be called concurrently.
+// Sandbox is a shim that represents a group of containers. It is a handle: its only state is its
+// bundle, so it is the same before and after a restart. Its methods dial the shim, and may be
+// called concurrently.
 type Sandbox struct {
 	m *Manager
 	b *bundle
@@ -98,7 +98,7 @@ func (m *Manager) Sandbox(namespace, id string) (*Sandbox, error) {
 	return nil, fmt.Errorf("sandbox %s is not running: %w", id, reason.SandboxNotFound)
 }
 
-// recoverSandboxes removes the sandboxes whose creation was never answered. The others need nothing.
+// recoverSandboxes removes the sandboxes whose creation was never answered. The others need no recovery.
 func (m *Manager) recoverSandboxes(found []*bundle) {
 	for _, b := range found {
 		state, err := b.loadState()
@@ -110,16 +110,16 @@ func (m *Manager) recoverSandboxes(found []*bundle) {
 		}
 		m.spawn(func(ctx context.Context) {
 			if err := (&Sandbox{m, b}).destroy(ctx); err != nil {
-				m.cfg.Log.Error("cannot remove a half-made sandbox", "id", b.id, "namespace", b.namespace, "error", err)
+				m.cfg.Log.Error("cannot remove an incomplete sandbox", "id", b.id, "namespace", b.namespace, "error", err)
 			}
 		})
 	}
 }
 
-// errSandboxGone says that a sandbox's shim died.
-var errSandboxGone = fmt.Errorf("its shim is gone, only shutdown is left to do: %w", errdefs.ErrFailedPrecondition)
+// errSandboxGone means that a sandbox's shim died.
+var errSandboxGone = fmt.Errorf("shim is dead, only shutdown is possible: %w", errdefs.ErrFailedPrecondition)
 
-// dial connects to the shim; errSandboxGone where it died.
+// dial connects to the shim; errSandboxGone if it died.
 func (s *Sandbox) dial(ctx context.Context) (*conn, address, error) {
 	addr, err := s.b.readAddress()
 	if err != nil {
@@ -152,8 +152,8 @@ func askSandbox[Resp any, PResp rpc.Pointer[Resp]](
 	return nil, fmt.Errorf("sandbox %s: %w", s.b.id, err)
 }
 
-// Address is how the sandbox's shim is reached, in the form that managers tell clients, and the
-// version of the task API that it speaks.
+// Address returns the address of the sandbox's shim, in the form that managers pass to clients, and
+// the version of the task API that it uses.
 func (s *Sandbox) Address() (address string, version uint32, err error) {
 	a, err := s.b.readAddress()
 	if err != nil {
@@ -166,8 +166,8 @@ func (s *Sandbox) Address() (address string, version uint32, err error) {
 	return protocol + "+" + a.Address, uint32(a.Version), nil
 }
 
-// Join is how tasks of the sandbox's containers get into its shim; nil where they do not. They do not
-// where it is cleat's own: each gets a shim of its own, and none ends with another's.
+// Join returns how tasks of the sandbox's containers join its shim; nil if they do not. They do not
+// if it is cleat's own: each gets a shim of its own, and none ends with another's.
 func (s *Sandbox) Join() (*Join, error) {
 	a, err := s.b.readAddress()
 	if err != nil || a.Native {
@@ -177,12 +177,12 @@ func (s *Sandbox) Join() (*Join, error) {
 	return &Join{Address: address, Version: version, Binary: s.b.read(shimBinaryFile)}, err
 }
 
-// Start makes the sandbox ready for containers.
+// Start marks the sandbox as ready for containers.
 func (s *Sandbox) Start(ctx context.Context) (*sandbox.StartSandboxResponse, error) {
 	return askSandbox[sandbox.StartSandboxResponse](ctx, s, runtimeCall, "StartSandbox", &sandbox.SandboxRequest{SandboxId: s.b.id})
 }
 
-// Platform tells what the sandbox's containers run on.
+// Platform returns the platform of the sandbox's containers.
 func (s *Sandbox) Platform(ctx context.Context) (*sandbox.Platform, error) {
 	resp, err := askSandbox[sandbox.PlatformResponse](ctx, s, quickCall, "Platform", &sandbox.SandboxRequest{SandboxId: s.b.id})
 	if err != nil {
@@ -194,8 +194,8 @@ func (s *Sandbox) Platform(ctx context.Context) (*sandbox.Platform, error) {
 	return resp.Platform, nil
 }
 
-// Stop ends the sandbox; the shim kills what has not ended after the timeout. Idempotent, also where
-// the shim is gone.
+// Stop ends the sandbox; the shim kills what has not ended after the timeout. Idempotent, even if
+// the shim is dead.
 func (s *Sandbox) Stop(ctx context.Context, timeout time.Duration) error {
 	_, err := askSandbox[types.Empty](ctx, s, timeout+runtimeCall, "StopSandbox",
 		&sandbox.StopSandboxRequest{SandboxId: s.b.id, TimeoutSecs: uint32(timeout / time.Second)})
@@ -223,9 +223,9 @@ func (s *Sandbox) Wait(ctx context.Context) (Exit, error) {
 	return Exit{Status: resp.ExitStatus, At: resp.ExitedAt.Time()}, nil
 }
 
-var errStopping = fmt.Errorf("the daemon is stopping: %w", reason.DaemonStopping)
+var errStopping = fmt.Errorf("daemon is stopping: %w", reason.DaemonStopping)
 
-// Status tells where the sandbox stands. One whose shim died is not ready.
+// Status returns the state of the sandbox. One whose shim died is not ready.
 func (s *Sandbox) Status(ctx context.Context, verbose bool) (*sandbox.SandboxStatusResponse, error) {
 	resp, err := askSandbox[sandbox.SandboxStatusResponse](ctx, s, quickCall, "SandboxStatus",
 		&sandbox.SandboxStatusRequest{SandboxId: s.b.id, Verbose: verbose})
@@ -235,7 +235,7 @@ func (s *Sandbox) Status(ctx context.Context, verbose bool) (*sandbox.SandboxSta
 	return resp, err
 }
 
-// Metrics reads what the sandbox uses; errdefs.ErrNotImplemented where its runtime cannot tell.
+// Metrics reads the resource use of the sandbox; errdefs.ErrNotImplemented if its runtime cannot.
 func (s *Sandbox) Metrics(ctx context.Context) (*sandbox.Metric, error) {
 	resp, err := askSandbox[sandbox.SandboxMetricsResponse](ctx, s, quickCall, "SandboxMetrics", &sandbox.SandboxRequest{SandboxId: s.b.id})
 	if err != nil {
@@ -247,8 +247,8 @@ func (s *Sandbox) Metrics(ctx context.Context) (*sandbox.Metric, error) {
 	return resp.Metrics, nil
 }
 
-// Update tells the shim of a changed record, a serialized containerd.types.Sandbox. One that does not
-// care does not implement it, which is no error.
+// Update notifies the shim of a changed record, a serialized containerd.types.Sandbox. A shim that
+// does not implement it is not an error.
 func (s *Sandbox) Update(ctx context.Context, record []byte, fields []string) error {
 	_, err := askSandbox[types.Empty](ctx, s, runtimeCall, "UpdateSandbox",
 		&sandbox.UpdateSandboxRequest{SandboxId: s.b.id, Sandbox: record, Fields: fields})
@@ -258,7 +258,7 @@ func (s *Sandbox) Update(ctx context.Context, record []byte, fields []string) er
 	return err
 }
 
-// Shutdown ends the sandbox with its shim and takes its bundle away. It may be retried after any error.
+// Shutdown ends the sandbox with its shim and removes its bundle. It may be retried after any error.
 func (s *Sandbox) Shutdown(ctx context.Context) error {
 	_, err := askSandbox[types.Empty](ctx, s, runtimeCall, "ShutdownSandbox", &sandbox.SandboxRequest{SandboxId: s.b.id})
 	if err != nil && !errors.Is(err, errSandboxGone) && !errdefs.IsNotFound(err) {
@@ -267,7 +267,7 @@ func (s *Sandbox) Shutdown(ctx context.Context) error {
 	return s.destroy(context.WithoutCancel(ctx))
 }
 
-// destroy takes the shim and the bundle away, whatever state they are in.
+// destroy removes the shim and the bundle in any state.
 func (s *Sandbox) destroy(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, destroyLimit)
 	defer cancel()
@@ -280,25 +280,25 @@ func (s *Sandbox) destroy(ctx context.Context) error {
 	}
 	if !addr.Native {
 		if _, derr := s.m.deleteVerb(ctx, s.b); derr != nil {
-			s.m.cfg.Log.Warn("cleaning up by the shim's delete verb", "sandbox", s.b.id, "namespace", s.b.namespace, "error", derr)
+			s.m.cfg.Log.Warn("cleaning up with the shim's delete verb", "sandbox", s.b.id, "namespace", s.b.namespace, "error", derr)
 		}
 	}
 	return errors.Join(err, removeSocket(addr.Address), s.b.remove())
 }
 
-// end asks a shim to exit, and kills it if it does not.
+// end requests a shim to exit, and kills it if it does not.
 func (s *Sandbox) end(ctx context.Context, c *conn) (err error) {
 	defer func() { err = errors.Join(err, c.client.Close()) }()
 	pid := 0
 	if known, err := call[task.ConnectResponse](ctx, c, quickCall, "Connect", &task.ConnectRequest{Id: s.b.id}); err == nil {
 		pid = int(known.ShimPid)
 	}
-	// Their errors do not matter: the shim has to end in any case.
+	// Their errors do not matter: the shim must end in any case.
 	_, _ = callService[types.Empty](ctx, c, quickCall, sandbox.Service, "ShutdownSandbox", &sandbox.SandboxRequest{SandboxId: s.b.id})
 	_, _ = call[types.Empty](ctx, c, quickCall, "Shutdown", &task.ShutdownRequest{Id: s.b.id, Now: true})
 	return s.m.endShim(s.b, c.closed, func() int { return pid }, func() error {
 		if pid == 0 {
-			return fmt.Errorf("the shim does not report its pid: %w", errdefs.ErrUnavailable)
+			return fmt.Errorf("pid of shim not reported: %w", errdefs.ErrUnavailable)
 		}
 		return killPid(pid, c)
 	})

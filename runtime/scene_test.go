@@ -24,12 +24,12 @@ import (
 	"github.com/cleatproject/cleat/reaper"
 )
 
-// scene is a state directory with one bundle, daemons that come and go, and what they published.
+// scene is a state directory with one bundle, consecutive daemons, and what they published.
 type scene struct {
 	t      *testing.T
 	base   string
 	socket string
-	kill   func() error // what the shim does for Kill
+	kill   func() error // the shim's implementation of Kill
 	mu     sync.Mutex
 	topics []string
 }
@@ -44,7 +44,7 @@ func newScene(t *testing.T) *scene {
 	return &scene{t: t, base: base, socket: filepath.Join(base, "shim.sock")}
 }
 
-// manager is the next daemon's, with nothing recovered yet.
+// manager creates the next daemon's Manager, with nothing recovered yet.
 func (s *scene) manager() *Manager {
 	s.t.Helper()
 	r := reaper.New()
@@ -64,7 +64,7 @@ func (s *scene) manager() *Manager {
 	return m
 }
 
-// bundle makes the bundle of a container c, with a state that is not the usual one.
+// bundle creates the bundle of a container c, with an unusual state.
 func (s *scene) bundle(m *Manager, state ...bundleState) *bundle {
 	s.t.Helper()
 	b := m.bundleOf("ns", "c")
@@ -75,13 +75,13 @@ func (s *scene) bundle(m *Manager, state ...bundleState) *bundle {
 	return b
 }
 
-// ended puts an exit on record, as a shim does before it reports it.
+// ended records an exit, as a shim does before it reports it.
 func (s *scene) ended(b *bundle) {
 	s.t.Helper()
 	must(s.t, exitrecord.Write(b.path, exitrecord.Record{ID: "c", Pid: 7, Status: 5, ExitedAt: time.Unix(1700000000, 0)}))
 }
 
-// shim serves as cleat's, with or without the container, until the returned function ends it.
+// shim serves like cleat's, with or without the container, until the returned function ends it.
 func (s *scene) shim(holds bool, del func(context.Context) (*task.DeleteResponse, error)) (end func()) {
 	s.t.Helper()
 	l, err := rpc.Listen(s.socket, 0o600)
@@ -114,7 +114,7 @@ func (s *scene) shim(holds bool, del func(context.Context) (*task.DeleteResponse
 	return end
 }
 
-// task waits until the task has come to what is asked for.
+// task waits until the task satisfies a condition.
 func (s *scene) task(m *Manager, what string, is func(Info) bool) *Task {
 	s.t.Helper()
 	var task *Task

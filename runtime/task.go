@@ -15,7 +15,7 @@ import (
 	"github.com/cleatproject/cleat/reaper"
 )
 
-// Link says how a task's shim is reached at the moment.
+// Link is the state of the connection to a task's shim.
 type Link string
 
 // The states of a link.
@@ -26,15 +26,15 @@ const (
 	Dead         Link = "dead"
 )
 
-// Exit is how a process ended.
+// Exit describes how a process ended.
 type Exit struct {
 	Pid    uint32
 	Status uint32
 	At     time.Time
 }
 
-// Info is what the Manager knows of a task. Status is UNKNOWN while the shim has not answered
-// since the Manager started.
+// Info is the Manager's view of a task. Status is UNKNOWN while the shim has not answered since the
+// Manager started.
 type Info struct {
 	Namespace, ID         string
 	Bundle                string
@@ -46,7 +46,7 @@ type Info struct {
 	Terminal              bool
 	OOMKilled             bool
 
-	Runtime     string // as it was asked for
+	Runtime     string // as requested
 	ShimPid     uint32
 	ShimVersion string
 	ShimAddress string
@@ -60,29 +60,29 @@ type Task struct {
 	bundle        *bundle
 	foreign       bool // its shim is not cleat's
 	visible       bool // guarded by m.mu
-	recovered     bool // an earlier daemon made it
+	recovered     bool // created by an earlier daemon
 
 	mu       sync.Mutex
 	info     Info
 	conn     *conn
 	changed  chan struct{} // closed and replaced when conn, link or removing changes
 	exited   chan struct{} // closed once info.Exit is known
-	removing bool          // Delete or an undo is taking the task away
-	child    *reaper.Child // the shim, where this Manager started it
-	onEnd    []func()      // run once when the shim is gone
+	removing bool          // Delete or an undo is removing the task
+	child    *reaper.Child // the shim, if this Manager started it
+	onEnd    []func()      // run once when the shim has exited
 
 	reporting sync.Mutex  // held while events of its end are published
 	state     bundleState // guarded by reporting; what the bundle holds, or should hold
 
-	cleaning sync.Mutex // held while the task is cleaned up after without its shim, or gets another
+	cleaning sync.Mutex // held during clean-up without the shim, or while a new one starts
 
 	abandoning sync.Mutex // held by Abandon
 
-	keeping sync.Mutex // held while files come to the bundle, or it goes
-	cleared bool       // the bundle is gone; another task of that name may have one in its place
+	keeping sync.Mutex // held while files are added to the bundle or it is removed
+	cleared bool       // the bundle is removed; another task of that name may have one at its path
 }
 
-// newTask returns the task of a bundle, whose shim's binary is named.
+// newTask returns the task of a bundle; binary is its shim's.
 func (m *Manager) newTask(b *bundle, binary string, info Info) *Task {
 	info.Namespace, info.ID, info.Bundle = b.namespace, b.id, b.path
 	return &Task{
@@ -97,7 +97,7 @@ func (t *Task) ID() string { return t.id }
 // Namespace returns the task's namespace.
 func (t *Task) Namespace() string { return t.namespace }
 
-// Info returns what is known, without asking the shim.
+// Info returns the known state, without calling the shim.
 func (t *Task) Info() Info {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -107,7 +107,7 @@ func (t *Task) Info() Info {
 // Exited is closed once the init's exit is known; Info has it.
 func (t *Task) Exited() <-chan struct{} { return t.exited }
 
-// Commit says that the request which made the task is answered: from now on a restart keeps it.
+// Commit marks the request that created the task as answered: from now on a restart keeps the task.
 func (t *Task) Commit() error {
 	if err := t.advance(evCommitted, Exit{}, nil); err != nil {
 		return fmt.Errorf("commit task %s: %w", t.id, err)
@@ -116,7 +116,7 @@ func (t *Task) Commit() error {
 	return nil
 }
 
-// Scratch makes a directory on disk that goes with the task at the latest.
+// Scratch creates a directory on disk that is removed with the task at the latest.
 func (t *Task) Scratch(name string) (string, error) {
 	dir, err := os.MkdirTemp(t.bundle.work, name+"-")
 	if err != nil {
@@ -125,14 +125,14 @@ func (t *Task) Scratch(name string) (string, error) {
 	return dir, nil
 }
 
-// update changes what is known under the lock.
+// update changes the view under the lock.
 func (t *Task) update(f func(*Info)) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	f(&t.info)
 }
 
-// setExit records the init's exit, once; it reports whether this was news.
+// setExit records the init's exit, once; it reports whether the exit was new.
 func (t *Task) setExit(e Exit) bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -170,14 +170,14 @@ func (t *Task) adoptConn(c *conn, s *shim) {
 	t.setConn(c, Ready)
 }
 
-// setLink notes how the shim is reached while its connection stays what it is.
+// setLink sets the state of the link; the connection is unchanged.
 func (t *Task) setLink(link Link) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.info.Link = link
 }
 
-// setRemoving notes that the task is being taken away. Whoever waits for a connection waits in vain.
+// setRemoving marks the task as being removed. Calls that wait for a connection fail.
 func (t *Task) setRemoving() {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -190,7 +190,7 @@ func (t *Task) setRemovingLocked() {
 	t.changed = make(chan struct{})
 }
 
-// claimRemoval is setRemoving for the first caller, and returns false for the others.
+// claimRemoval is setRemoving for the first caller, and returns false for later ones.
 func (t *Task) claimRemoval() bool {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -207,14 +207,14 @@ func (t *Task) isRemoving() bool {
 	return t.removing
 }
 
-// onGone has f run once the shim is gone.
+// onGone has f run once the shim has exited.
 func (t *Task) onGone(f func()) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.onEnd = append(t.onEnd, f)
 }
 
-// runGone runs what onGone gathered.
+// runGone runs the functions of onGone.
 func (t *Task) runGone() {
 	t.mu.Lock()
 	fs := t.onEnd
@@ -225,7 +225,7 @@ func (t *Task) runGone() {
 	}
 }
 
-// disconnect drops the connection, leaving the shim alone.
+// disconnect drops the connection without touching the shim.
 func (t *Task) disconnect() error {
 	t.mu.Lock()
 	c := t.conn
@@ -239,9 +239,9 @@ func (t *Task) disconnect() error {
 	return nil
 }
 
-// connection returns the connection, waiting briefly for one that is being made. A shim that does
-// not answer is errdefs.ErrUnavailable, a dead one errdefs.ErrFailedPrecondition, one that has left with its task
-// errdefs.ErrNotFound.
+// connection returns the connection and waits briefly for a pending one. It returns errdefs.ErrUnavailable if the
+// shim does not answer, errdefs.ErrFailedPrecondition if it is dead, and errdefs.ErrNotFound if it has exited
+// with its task.
 func (t *Task) connection(ctx context.Context) (*conn, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, quickCall, errSlow)
 	defer cancel()
@@ -253,7 +253,7 @@ func (t *Task) connection(ctx context.Context) (*conn, error) {
 			return c, nil
 		}
 		if link == Dead {
-			return nil, fmt.Errorf("task %s: its shim is gone, only delete is left to do: %w", t.id, errdefs.ErrFailedPrecondition)
+			return nil, fmt.Errorf("task %s: shim is dead, only delete is possible: %w", t.id, errdefs.ErrFailedPrecondition)
 		}
 		if removing {
 			return nil, t.errRemoved()
@@ -262,7 +262,7 @@ func (t *Task) connection(ctx context.Context) (*conn, error) {
 		case <-changed:
 		case <-ctx.Done():
 			if errors.Is(context.Cause(ctx), errSlow) {
-				return nil, fmt.Errorf("task %s: no answer from its shim: %w",
+				return nil, fmt.Errorf("task %s: no answer from shim: %w",
 					t.id, reason.ShimSilent)
 			}
 			return nil, ctx.Err()
@@ -270,7 +270,7 @@ func (t *Task) connection(ctx context.Context) (*conn, error) {
 	}
 }
 
-// errRemoved answers calls that come too late.
+// errRemoved is returned to calls on a deleted task.
 func (t *Task) errRemoved() error {
 	return fmt.Errorf("task %s: deleted during the call: %w", t.id, reason.TaskNotFound)
 }

@@ -9,15 +9,15 @@ import (
 	"github.com/cleatproject/cleat/proto/shimapi"
 )
 
-// WithStdioOwner returns a context in which tasks and processes take no FIFOs but those of a user. cleat's shim
-// refuses any other once it has opened it.
+// WithStdioOwner returns a context in which tasks and processes use only FIFOs of a user. cleat's shim refuses
+// others once it has opened them.
 func WithStdioOwner(ctx context.Context, uid uint32) context.Context {
 	return context.WithValue(ctx, stdioOwner{}, uid)
 }
 
 type stdioOwner struct{}
 
-// withOwner passes the owner of WithStdioOwner on to a shim. What a client wrote into the same key of its request is
+// withOwner passes the owner of WithStdioOwner on to a shim. A client's value for the same key of its request is
 // dropped.
 func withOwner(ctx context.Context) context.Context {
 	md := ttrpc.MD{}
