@@ -11,7 +11,7 @@ import (
 
 // CgroupConfig is the daemon's own cgroup; shims are started in it.
 type CgroupConfig struct {
-	// Path is the cgroup that the daemon moves itself to, which is made if it is missing; empty: the one it
+	// Path is the cgroup that the daemon moves itself to and creates if it is missing; empty: the one it
 	// was started in.
 	Path string `toml:"path"`
 }
@@ -24,7 +24,7 @@ func (c CgroupConfig) check() error {
 	return nil
 }
 
-// cgroupParent keeps daemons apart: the host's main one is /cleat, any other has a name of its own.
+// cgroupParent separates daemons: the host's main one has /cleat, any other its own name.
 func cgroupParent(root, state string) string {
 	if root == defaultRoot && state == defaultState {
 		return "/cleat"

@@ -25,9 +25,9 @@ import (
 type Config struct {
 	// Version is the format of the file: 1.
 	Version int `toml:"version"`
-	// Root holds what has to survive a reboot.
+	// Root holds what must survive a reboot.
 	Root string `toml:"root"`
-	// State holds what must not: bundles, sockets of shims, the OCI runtime's state.
+	// State holds what need not: bundles, sockets of shims, the OCI runtime's state.
 	State string `toml:"state"`
 	// Address is the gRPC socket, TTRPCAddress the ttrpc one; empty: Address + ".ttrpc".
 	Address      string `toml:"address"`
@@ -36,7 +36,7 @@ type Config struct {
 	LogLevel string `toml:"log_level"`
 	// LogFormat is text or json.
 	LogFormat string `toml:"log_format"`
-	// Group may use the sockets besides root; a numeric group id, 0 for none.
+	// Group may use the sockets in addition to root; a numeric group id, 0 for none.
 	Group int `toml:"group"`
 	// Snapshotter is the default one.
 	Snapshotter string `toml:"snapshotter"`
@@ -44,38 +44,38 @@ type Config struct {
 	Runtime string `toml:"runtime"`
 	// Runtimes maps runtime names to other names or to absolute paths of shims.
 	Runtimes map[string]string `toml:"runtimes"`
-	// CgroupParent is the cgroup of containers that choose none.
+	// CgroupParent is the cgroup of containers without one of their own.
 	CgroupParent string `toml:"cgroup_parent"`
-	// Cgroup is where the daemon itself is.
+	// Cgroup is the daemon's own cgroup.
 	Cgroup CgroupConfig `toml:"cgroup"`
-	// DecompressHelpers lets programs of the system decompress layers, where there are faster ones
-	// than cleatd itself.
+	// DecompressHelpers allows system programs to decompress layers, if they are faster than cleatd
+	// itself.
 	DecompressHelpers bool `toml:"decompress_helpers"`
-	// Unpack bounds what a layer may come to when it is unpacked.
+	// Unpack bounds the size of an unpacked layer.
 	Unpack UnpackConfig `toml:"unpack"`
 	// StreamProcessors are programs that decode layers, by their names.
 	StreamProcessors map[string]StreamProcessor `toml:"stream_processors"`
 	// ProxyPlugins are snapshotters that other processes serve, by their names.
 	ProxyPlugins map[string]ProxyPlugin `toml:"proxy_plugins"`
-	// EventsKeep is how many bytes of events are kept for those who come back.
+	// EventsKeep is the event log's retention in bytes, for clients that reconnect.
 	EventsKeep int64 `toml:"events_keep"`
 	// NamespaceAccess limits users, by their numeric ids, to namespaces.
 	NamespaceAccess map[string][]string `toml:"namespace_access,omitempty"`
-	// Policy says what users, by their numeric ids, may ask for; those of NamespaceAccess are restricted without
-	// an entry here.
+	// Policy holds the rights of users, by their numeric ids; those of NamespaceAccess are restricted without an
+	// entry here.
 	Policy map[string]PolicyConfig `toml:"policy,omitempty"`
-	// GC says when garbage is collected.
+	// GC configures when garbage is collected.
 	GC GCConfig `toml:"gc"`
 	// RegistryConfigPath is a directory with a folder for each registry, with a hosts.toml.
 	RegistryConfigPath string `toml:"registry_config_path"`
 	// RegistryUploadChunk is the size in bytes above which a blob is uploaded by chunks; 0 for never.
 	RegistryUploadChunk int64 `toml:"registry_upload_chunk"`
-	// RegistryRangeFrom is the size in bytes from which a blob is fetched by RegistryRanges requests; below
-	// 2 is by one.
+	// RegistryRangeFrom is the size in bytes from which a blob is fetched by RegistryRanges requests;
+	// RegistryRanges below 2 means a single request.
 	RegistryRangeFrom int64 `toml:"registry_range_from"`
 	RegistryRanges    int   `toml:"registry_ranges"`
 
-	// warnings are what to tell once there is a log.
+	// warnings are logged once there is a log.
 	warnings []string
 }
 
@@ -87,7 +87,7 @@ const (
 	defaultAddress = "/run/cleat/cleat.sock"
 	defaultCerts   = "/etc/cleat/certs.d"
 
-	// defaultUploadChunk is what is sent again at most where a registry keeps nothing of a cut request.
+	// defaultUploadChunk bounds what is sent again if a registry discards an interrupted request.
 	defaultUploadChunk = 64 << 20
 	minUploadChunk     = 1 << 10
 
@@ -107,9 +107,9 @@ func Default() Config {
 	}
 }
 
-// Load reads a configuration file over c. A file that is missing is an error only where must is
-// set. Unknown keys are errors: a misspelt one must not pass for configured. A file of containerd's
-// is mapped, and what cleat does not follow is for Warnings.
+// Load reads a configuration file over c. A missing file is an error only if must is set. Unknown
+// keys are errors, so that a misspelt one is not ignored. A file of containerd's is mapped, and its
+// ignored settings are returned by Warnings.
 func (c *Config) Load(path string, must bool) error {
 	data, err := os.ReadFile(path)
 	if errors.Is(err, os.ErrNotExist) && !must {
@@ -133,7 +133,7 @@ func (c *Config) Load(path string, must bool) error {
 	return nil
 }
 
-// Complete checks c and fills in what derives from other values.
+// Complete checks c and fills in derived values.
 func (c *Config) Complete() error {
 	if c.Version != 1 {
 		return fmt.Errorf("configuration version %d: this cleatd reads version 1: %w", c.Version, errdefs.ErrInvalidArgument)
@@ -182,8 +182,8 @@ func (c *Config) Complete() error {
 	return c.GC.check()
 }
 
-// Access returns NamespaceAccess and Policy as the API asks for them. A user that is limited to namespaces has a
-// policy, the strictest unless the configuration has one.
+// Access returns NamespaceAccess and Policy in the form that the API uses. A user that is limited to namespaces
+// has a policy, the strictest unless the configuration has one.
 func (c *Config) Access() (access.Users, error) {
 	a := make(access.Users)
 	for user, namespaces := range c.NamespaceAccess {
@@ -212,7 +212,7 @@ func (c *Config) Access() (access.Users, error) {
 	return a, nil
 }
 
-// Logger returns the logger that the configuration asks for, on stderr.
+// Logger returns the configured logger, which writes to stderr.
 func (c *Config) Logger() (*slog.Logger, error) {
 	level, err := parseLevel(c.LogLevel)
 	if err != nil {
@@ -228,7 +228,7 @@ func (c *Config) Logger() (*slog.Logger, error) {
 	return nil, fmt.Errorf("log_format %q: want text or json: %w", c.LogFormat, errdefs.ErrInvalidArgument)
 }
 
-// parseLevel returns the level of a name; containerd's further names stand for the nearest.
+// parseLevel returns the level of a name; containerd's additional names map to the nearest.
 func parseLevel(name string) (level slog.Level, err error) {
 	switch strings.ToLower(name) {
 	case "trace":
@@ -244,10 +244,10 @@ func parseLevel(name string) (level slog.Level, err error) {
 	return level, nil
 }
 
-// Warnings returns what Load found that is not followed, a line each.
+// Warnings returns the settings that Load ignored, one per line.
 func (c *Config) Warnings() []string { return c.warnings }
 
-// Write writes c as a configuration file that Load takes.
+// Write writes c as a configuration file that Load can read.
 func (c *Config) Write(w io.Writer) error {
 	if err := toml.NewEncoder(w).Encode(c); err != nil {
 		return fmt.Errorf("write configuration: %w", err)
@@ -258,5 +258,5 @@ func (c *Config) Write(w io.Writer) error {
 // Version returns the version of this build.
 func Version() string { return version.Version() }
 
-// DefaultNamespace exists in every daemon from its first start.
+// DefaultNamespace exists in every daemon since its first start.
 const DefaultNamespace = "default"

@@ -25,7 +25,7 @@ func load(t *testing.T, text string) (Config, error) {
 	return cfg, cfg.Complete()
 }
 
-func TestConfigurationOverridesDefaults(t *testing.T) {
+func TestLoad_OverridesDefaults(t *testing.T) {
 	cfg, err := load(t, `
 		version = 1
 		root = "/srv/cleat/"
@@ -53,21 +53,21 @@ func TestConfigurationOverridesDefaults(t *testing.T) {
 		t.Fatalf("limits are %+v, want %+v", cfg.Unpack.Limits(), want)
 	}
 	if cfg.Snapshotter != "overlayfs" || cfg.LogLevel != "info" {
-		t.Fatalf("defaults are gone: %+v", cfg)
+		t.Fatalf("defaults are missing: %+v", cfg)
 	}
 	if !strings.HasPrefix(cfg.CgroupParent, "/cleat-") {
 		t.Fatalf("a daemon with directories of its own shares the cgroup %s", cfg.CgroupParent)
 	}
 }
 
-func TestTheMainDaemonsCgroup(t *testing.T) {
+func TestCgroupParent_MainDaemon(t *testing.T) {
 	cfg := Default()
 	if err := cfg.Complete(); err != nil || cfg.CgroupParent != "/cleat" {
 		t.Fatal(cfg.CgroupParent, err)
 	}
 }
 
-func TestBadConfigurationIsRefused(t *testing.T) {
+func TestLoad_InvalidConfiguration_Fails(t *testing.T) {
 	for text, says := range map[string]string{
 		`rot = "/x"`:                          "rot",
 		`root = 5`:                            "toml",
@@ -102,7 +102,7 @@ func TestLogger(t *testing.T) {
 	}
 }
 
-func TestMissingConfigurationIsFineUnlessNamed(t *testing.T) {
+func TestLoad_MissingFile(t *testing.T) {
 	cfg := Default()
 	missing := filepath.Join(t.TempDir(), "nothing.toml")
 	if err := cfg.Load(missing, false); err != nil {

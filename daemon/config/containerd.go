@@ -14,7 +14,7 @@ import (
 const gcPlugin = "io.containerd.gc.v1.scheduler"
 
 // isContainerdFile reports whether a decoded file is containerd's: by its version, or, as older ones
-// say none, by tables that cleat's own does not have.
+// have none, by tables that cleat's own does not have.
 func isContainerdFile(doc map[string]any) bool {
 	if v, ok := doc["version"].(int64); ok && v >= 2 && v <= 4 {
 		return true
@@ -28,7 +28,7 @@ func isContainerdFile(doc map[string]any) bool {
 }
 
 // peerFile maps containerd's configuration file to a Config. Nothing in it is an error: a key that
-// cleat does not follow is named in a warning, unless it asks for nothing (empty, zero, false).
+// cleat ignores is named in a warning, unless its value has no effect (empty, zero, false).
 type peerFile struct {
 	cfg      *Config
 	warnings []string
@@ -46,8 +46,8 @@ func (c *Config) loadContainerd(path string, doc map[string]any) {
 	}
 }
 
-// dropUnusable leaves out what is right in a file for containerd and cannot be used here: programs that
-// are looked up in a PATH, and proxies of other kinds.
+// dropUnusable drops settings that are valid for containerd and cannot be used here: programs that are
+// looked up in a PATH, and proxies of other kinds.
 func (p *peerFile) dropUnusable() {
 	for _, proc := range p.cfg.Processors() {
 		if err := proc.Check(); err != nil {
@@ -141,7 +141,7 @@ func (p *peerFile) debug(name, key string, v any) {
 		level, ok := v.(string)
 		if ok && level != "" {
 			if _, err := parseLevel(level); err != nil {
-				p.warn(name, fmt.Sprintf("there is no level %q", level))
+				p.warn(name, fmt.Sprintf("unknown level %q", level))
 				return
 			}
 			p.cfg.LogLevel = level
@@ -182,8 +182,8 @@ func (p *peerFile) plugin(name, key string, v any) {
 	p.cfg.GC = gc
 }
 
-// disabled warns of plugins that this daemon has and cannot leave out. One that it does not have is
-// off as asked.
+// disabled warns of plugins that this daemon has and cannot disable. One that it does not have is
+// disabled as requested.
 func (p *peerFile) disabled(name string, v any) {
 	list, ok := v.([]any)
 	if !ok {
@@ -195,11 +195,11 @@ func (p *peerFile) disabled(name string, v any) {
 		if id == "cri" || strings.HasSuffix(id, ".cri") {
 			continue
 		}
-		p.warn(fmt.Sprintf("%s: %v", name, e), "plugins cannot be left out")
+		p.warn(fmt.Sprintf("%s: %v", name, e), "plugins cannot be disabled")
 	}
 }
 
-// passOn takes a table as it is where cleat's own file has one of that name and form.
+// passOn copies a table unchanged if cleat's own file has one of that name and form.
 func (p *peerFile) passOn(name string, v any) {
 	data, err := toml.Marshal(map[string]any{name: v})
 	if err == nil {
@@ -249,21 +249,21 @@ func (p *peerFile) group(name string, v any) {
 }
 
 func (p *peerFile) ignore(name string, v any) {
-	if !asksNothing(v) {
-		p.warn(name, "cleat has no such setting")
+	if !isZero(v) {
+		p.warn(name, "no such setting in cleat")
 	}
 }
 
 func (p *peerFile) wrongType(name string, v any) {
-	p.warn(name, fmt.Sprintf("%v is not a value for it", v))
+	p.warn(name, fmt.Sprintf("invalid value %v", v))
 }
 
 func (p *peerFile) warn(name, why string) {
 	p.warnings = append(p.warnings, fmt.Sprintf("%s is ignored: %s", name, why))
 }
 
-// asksNothing reports whether a value is its type's zero, through tables and lists.
-func asksNothing(v any) bool {
+// isZero reports whether a value is its type's zero, through tables and lists.
+func isZero(v any) bool {
 	switch v := v.(type) {
 	case string:
 		return v == "" || v == "0s"
@@ -277,7 +277,7 @@ func asksNothing(v any) bool {
 		return len(v) == 0
 	case map[string]any:
 		for _, e := range v {
-			if !asksNothing(e) {
+			if !isZero(e) {
 				return false
 			}
 		}

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-func TestContainerdsFileIsMapped(t *testing.T) {
+func TestLoad_ContainerdFile(t *testing.T) {
 	cfg, err := load(t, `
 		version = 2
 		root = "/srv/peer"
@@ -53,12 +53,12 @@ func TestContainerdsFileIsMapped(t *testing.T) {
 	}
 	for _, text := range want {
 		if !slices.ContainsFunc(cfg.Warnings(), func(w string) bool { return strings.Contains(w, text) }) {
-			t.Errorf("no warning tells of %s: %q", text, cfg.Warnings())
+			t.Errorf("no warning about %s: %q", text, cfg.Warnings())
 		}
 	}
 }
 
-func TestNothingInContainerdsFileIsAnError(t *testing.T) {
+func TestLoad_ContainerdFile_UnknownSettingsWarn(t *testing.T) {
 	for text, warns := range map[string]string{
 		"version = 3\nroot = 5":                                              "root",
 		"version = 3\ngrpc = 1":                                              "grpc",
@@ -79,7 +79,7 @@ func TestNothingInContainerdsFileIsAnError(t *testing.T) {
 	}
 }
 
-func TestWhatContainerdPrintsAsItsDefaultIsRead(t *testing.T) {
+func TestLoad_ContainerdDefault(t *testing.T) {
 	out, err := exec.Command("containerd", "config", "default").Output()
 	if err != nil {
 		t.Fatal(err)
@@ -90,12 +90,12 @@ func TestWhatContainerdPrintsAsItsDefaultIsRead(t *testing.T) {
 	}
 	for _, w := range cfg.Warnings() {
 		if strings.Contains(w, "grpc.") && !strings.Contains(w, "plugins") {
-			t.Errorf("a default is warned of: %s", w)
+			t.Errorf("warning about a default: %s", w)
 		}
 	}
 }
 
-func TestAConfigurationIsReadAsItIsWritten(t *testing.T) {
+func TestWrite_LoadReadsTheSame(t *testing.T) {
 	cfg := Default()
 	var text bytes.Buffer
 	if err := cfg.Write(&text); err != nil {

@@ -9,19 +9,18 @@ import (
 	"github.com/cleatproject/cleat/daemon/service/gc"
 )
 
-// GCConfig is the table [gc]; names, meanings and defaults are those that containerd publishes for
-// its scheduler.
+// GCConfig is the table [gc]; names, meanings and defaults are those of containerd's scheduler.
 type GCConfig struct {
 	// PauseThreshold bounds the share of time for which writers may be kept waiting; at most 0.5.
 	PauseThreshold float64 `toml:"pause_threshold"`
-	// DeletionThreshold is how many deletions bring on a collection at once; 0: when
+	// DeletionThreshold is the number of deletions that start a collection at once; 0: when
 	// PauseThreshold allows.
 	DeletionThreshold int `toml:"deletion_threshold"`
-	// MutationThreshold is how many changes bring one on though nothing was deleted.
+	// MutationThreshold is the number of changes that start a collection without a deletion.
 	MutationThreshold int `toml:"mutation_threshold"`
-	// ScheduleDelay is between what brings one on and its begin, such as "1s".
+	// ScheduleDelay is the delay between the cause of a collection and its start, such as "1s".
 	ScheduleDelay duration `toml:"schedule_delay"`
-	// StartupDelay is before the first one.
+	// StartupDelay is the delay before the first collection.
 	StartupDelay duration `toml:"startup_delay"`
 }
 

@@ -17,11 +17,11 @@ import (
 	"github.com/cleatproject/cleat/snapshot/overlay"
 )
 
-// UnpackConfig is the table [unpack]: what a layer may come to when it is unpacked, however short it is.
+// UnpackConfig is the table [unpack]: limits of an unpacked layer, however small its archive is.
 type UnpackConfig struct {
 	// MaxBytes bounds a layer's length, and that of its files together.
 	MaxBytes int64 `toml:"max_bytes"`
-	// MaxRatio bounds the same by so many times what was pulled, beyond the first 4 GiB.
+	// MaxRatio bounds the same as a multiple of the pulled size, beyond the first 4 GiB.
 	MaxRatio int64 `toml:"max_ratio"`
 	// MaxEntries bounds a layer's files, directories and so on.
 	MaxEntries int `toml:"max_entries"`
@@ -51,7 +51,7 @@ type StreamProcessor struct {
 	// Path is the program's, absolute.
 	Path string   `toml:"path"`
 	Args []string `toml:"args"`
-	// Env is its whole environment, but for what it is told of the stream.
+	// Env is its whole environment, except for the description of the stream.
 	Env []string `toml:"env"`
 }
 
@@ -79,17 +79,17 @@ type ProxyPlugin struct {
 	Type string `toml:"type"`
 	// Address is the path of its unix socket, which serves containerd's snapshots API on gRPC.
 	Address string `toml:"address"`
-	// Snapshotter is its name there; empty: the same as here.
+	// Snapshotter is its name in that process; empty: the same as here.
 	Snapshotter string `toml:"snapshotter"`
-	// Namespace is where its snapshots go there; empty: default.
+	// Namespace is the one for its snapshots in that process; empty: default.
 	Namespace string `toml:"namespace"`
-	// Platform, Exports and Capabilities are in files for containerd; nothing is made of them.
+	// Platform, Exports and Capabilities occur in files for containerd; they are ignored.
 	Platform     string            `toml:"platform"`
 	Exports      map[string]string `toml:"exports"`
 	Capabilities []string          `toml:"capabilities"`
 }
 
-// checkProxies checks the proxy plugins and fills in what they leave out.
+// checkProxies checks the proxy plugins and sets their missing values.
 func (c *Config) checkProxies() error {
 	for name, p := range c.ProxyPlugins {
 		p.Address = strings.TrimPrefix(p.Address, "unix://")

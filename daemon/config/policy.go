@@ -8,13 +8,13 @@ import (
 	"github.com/cleatproject/cleat/daemon/policy"
 )
 
-// PolicyConfig is what one user may ask for.
+// PolicyConfig holds the rights of one user.
 type PolicyConfig struct {
 	// Mode is restricted, or unrestricted, which makes the user equivalent to root. Empty: restricted.
 	Mode string `toml:"mode"`
 	// Mounts are directories of the host that containers may have mounts from.
 	Mounts []string `toml:"mounts"`
-	// Runtimes may be named in requests besides the defaults.
+	// Runtimes may be used in requests in addition to the defaults.
 	Runtimes []string `toml:"runtimes"`
 	// Flags are privileges that are allowed.
 	Flags []string `toml:"flags"`
@@ -28,7 +28,7 @@ func (c PolicyConfig) policy(uid uint32, runtime string) (*policy.Policy, error)
 		if len(c.Mounts)+len(c.Runtimes)+len(c.Flags) > 0 {
 			return nil, fmt.Errorf("mode unrestricted excludes mounts, runtimes and flags: %w", errdefs.ErrInvalidArgument)
 		}
-		return nil, nil //nolint:nilnil // no policy is the documented answer
+		return nil, nil //nolint:nilnil // no policy is the documented result
 	default:
 		return nil, fmt.Errorf("mode %q: want restricted or unrestricted: %w", c.Mode, errdefs.ErrInvalidArgument)
 	}

@@ -6,7 +6,7 @@ import (
 	"github.com/cleatproject/cleat/daemon/policy"
 )
 
-func TestUsersOfTheConfiguration(t *testing.T) {
+func TestAccess_Users(t *testing.T) {
 	c := Default()
 	c.NamespaceAccess = map[string][]string{"1000": {"mine"}, "1001": {}, "1002": {"free"}}
 	c.Policy = map[string]PolicyConfig{
@@ -33,7 +33,7 @@ func TestUsersOfTheConfiguration(t *testing.T) {
 	}
 }
 
-func TestPoliciesThatAreRefused(t *testing.T) {
+func TestAccess_InvalidPolicy_Fails(t *testing.T) {
 	for name, p := range map[string]map[string]PolicyConfig{
 		"root":         {"0": {}},
 		"a name":       {"alice": {}},
