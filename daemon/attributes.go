@@ -16,13 +16,13 @@ import (
 	"github.com/cleatproject/cleat/internal/hostproc"
 )
 
-// umask is the umask of the daemon and of what it starts; modes that matter are given with each
-// file.
+// umask is the umask of the daemon and of its child processes; modes that matter are set explicitly
+// for each file.
 const umask = 0o022
 
-// detach frees the daemon, and what it starts, of process attributes that it inherited from its
-// own parent. It returns what shims must not inherit from the daemon, and the process attributes of
-// containers whose spec sets none. What cannot be set is logged.
+// detach resets process attributes that the daemon inherited from its parent, for the daemon and
+// its child processes. It returns what shims must not inherit from the daemon, and the process
+// attributes of containers whose spec sets none. Failures are logged.
 func detach(log *slog.Logger) (hostproc.Attributes, service.ProcessDefaults) {
 	unix.Umask(umask)
 	attributes, warnings := hostproc.New()
@@ -44,15 +44,15 @@ func detach(log *slog.Logger) (hostproc.Attributes, service.ProcessDefaults) {
 }
 
 // CatchSignals keeps signals that are not meant for the daemon from ending it: SIGPIPE of a client
-// that went away, SIGHUP of a terminal. They are caught instead of ignored, as are those that the
-// daemon was started with ignored: an ignored signal stays ignored in everything the daemon starts
-// (see execve(2)), a caught one does not.
+// that disconnected, SIGHUP of a terminal. They are caught instead of ignored, as are those that
+// the daemon was started with ignored: an ignored signal stays ignored in every process that the
+// daemon starts (see execve(2)), a caught one does not.
 func CatchSignals() {
-	discard := make(chan os.Signal, 1) // full or not, signals are dropped
+	discard := make(chan os.Signal, 1) // signals are dropped, full or not
 	signal.Notify(discard, syscall.SIGPIPE, syscall.SIGHUP)
 	ignored := ignoredSignals()
-	// Those that C libraries keep for themselves, and that the Go runtime therefore does not catch, see
-	// signal(7). This process has no C library.
+	// Signals reserved by C libraries, which the Go runtime therefore does not catch, see signal(7).
+	// This process has no C library.
 	for _, s := range []syscall.Signal{32, 33, 34} {
 		if ignored&(1<<(s-1)) != 0 {
 			resetSignal(s)
@@ -66,11 +66,12 @@ func CatchSignals() {
 	}
 }
 
-// resetSignal gives a signal its default action. os/signal does nothing for those of C libraries.
+// resetSignal sets a signal to its default action. os/signal does nothing for those reserved by C
+// libraries.
 func resetSignal(s syscall.Signal) {
 	var action [4]uint64        // struct sigaction of the kernel: SIG_DFL, no flags, an empty mask
 	const sizeOfSigset = 64 / 8 // 64 signals
-	// It fails only for a number that is not a signal's.
+	// It fails only for an invalid signal number.
 	_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(s), uintptr(unsafe.Pointer(&action)), 0, sizeOfSigset, 0, 0)
 }
 

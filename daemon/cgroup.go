@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// cgroupMount is where the host's cgroups are mounted.
+// cgroupMount is the mount point of the host's cgroups.
 const cgroupMount = "/sys/fs/cgroup"
 
 // joinCgroup moves this process to a cgroup, in every hierarchy of the host.
@@ -57,7 +57,8 @@ func enterCgroup(root, path string) error {
 	return os.WriteFile(filepath.Join(dir, "cgroup.procs"), []byte("0"), 0o644)
 }
 
-// inheritCpuset gives a cgroup of version 1 a setting of its parent: while it has none, it takes no process.
+// inheritCpuset copies a setting of its parent to a cgroup of version 1: while it has none, no process can
+// be added.
 func inheritCpuset(parent, dir, file string) error {
 	own, err := os.ReadFile(filepath.Join(dir, file))
 	if err != nil || len(strings.TrimSpace(string(own))) > 0 {

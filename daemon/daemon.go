@@ -1,5 +1,5 @@
-// Package daemon assembles cleatd: stores, runtime, services and listeners, as the configuration
-// says. Assembly is explicit and in one place (daemon.go); nothing registers itself.
+// Package daemon assembles cleatd: stores, runtime, services and listeners, according to the
+// configuration. Assembly is explicit and in one place (daemon.go); nothing registers itself.
 package daemon
 
 import (
@@ -28,15 +28,15 @@ import (
 	"github.com/cleatproject/cleat/runtime"
 )
 
-// daemon is everything that was assembled, in the order it has to be closed in.
+// daemon holds everything that was assembled, in the order in which it must be closed.
 type daemon struct {
 	svc     *service.Service
 	servers *servers
 	close   undo.Stack
 }
 
-// Run runs a daemon until ctx ends, then stops it and leaves every container alone. ready is
-// called once the API answers; nil for nobody.
+// Run runs a daemon until ctx ends, then stops it without touching containers. ready is called once
+// the API answers; it may be nil.
 func Run(ctx context.Context, cfg config.Config, ready func()) (err error) {
 	if err := cfg.Complete(); err != nil {
 		return err
@@ -59,7 +59,7 @@ func Run(ctx context.Context, cfg config.Config, ready func()) (err error) {
 	if err := d.servers.listen(cfg); err != nil {
 		return err
 	}
-	// The sockets take connections from here on; adoption goes on beside.
+	// The sockets accept connections from now on; adoption continues in the background.
 	if err := d.svc.Runtime.Recover(d.svc.Ran); err != nil {
 		return err
 	}
@@ -73,14 +73,14 @@ func Run(ctx context.Context, cfg config.Config, ready func()) (err error) {
 	d.close.Push("close restart monitor", func() error { monitor.Close(); return nil })
 	select {
 	case <-ctx.Done():
-		log.Info("stopping; containers are left alone")
+		log.Info("stopping; containers keep running")
 		return d.servers.stop()
 	case err := <-serving:
 		return errors.Join(err, d.servers.stop())
 	}
 }
 
-// assemble opens the stores and joins the parts; the whole daemon on one page.
+// assemble opens the stores and connects the parts; the whole daemon on one page.
 func assemble(ctx context.Context, cfg config.Config, log *slog.Logger) (_ *daemon, err error) {
 	d := &daemon{}
 	defer func() {
@@ -111,7 +111,7 @@ func assemble(ctx context.Context, cfg config.Config, log *slog.Logger) (_ *daem
 		return nil, err
 	}
 	attributes, defaults := detach(log)
-	gone := func() { d.svc.TaskGone() } // there are no tasks before there is a service
+	gone := func() { d.svc.TaskGone() } // tasks exist only once the service does
 	tasks, err := openRuntime(ctx, cfg, kept.events, attributes, gone, log, &d.close)
 	if err != nil {
 		return nil, err
@@ -152,7 +152,7 @@ func serversOf(cfg config.Config, svc *service.Service, uuid string, drivers Sna
 	}, users, log)
 }
 
-// openRuntime makes the manager of tasks with the reaper of its shims.
+// openRuntime creates the manager of tasks with the reaper of its shims.
 func openRuntime(
 	ctx context.Context, cfg config.Config, log *events.Log, attributes hostproc.Attributes, gone func(), to *slog.Logger, closing *undo.Stack,
 ) (*runtime.Manager, error) {
@@ -176,7 +176,7 @@ func openRuntime(
 	return tasks, nil
 }
 
-// helpers are the system's decompressors, unless the configuration is against it.
+// helpers returns the system's decompressors, unless the configuration disables them.
 func helpers(cfg config.Config) []archive.Helper {
 	if !cfg.DecompressHelpers {
 		return nil
@@ -184,8 +184,8 @@ func helpers(cfg config.Config) []archive.Helper {
 	return archive.Helpers()
 }
 
-// MakeDirs makes the daemon's directories with the modes they must have, also where they exist:
-// nobody but root may look into bundles, content and snapshots.
+// MakeDirs creates the daemon's directories with the modes they must have, even if they exist: only
+// root may read bundles, content and snapshots.
 func MakeDirs(cfg config.Config) error {
 	for dir, mode := range map[string]os.FileMode{
 		cfg.Root: 0o700, cfg.State: 0o711,
@@ -203,8 +203,8 @@ func MakeDirs(cfg config.Config) error {
 	return nil
 }
 
-// makeDir makes a directory, or gives the one that exists its mode: one that has it may be on a file
-// system that takes no writes.
+// makeDir creates a directory, or sets the mode of an existing one: one with the right mode may be
+// on a read-only file system.
 func makeDir(dir string, mode os.FileMode) error {
 	if err := os.MkdirAll(dir, mode); err != nil {
 		return fmt.Errorf("create directory: %w", err)
@@ -218,7 +218,7 @@ func makeDir(dir string, mode os.FileMode) error {
 	return nil
 }
 
-// loadUUID returns the daemon's identity, made at its first start.
+// loadUUID returns the daemon's identity, created at its first start.
 func loadUUID(root string) (string, error) {
 	path := filepath.Join(root, UUIDName)
 	data, err := os.ReadFile(path)

@@ -20,22 +20,23 @@ import (
 func MakeUUID(path string) (string, error) {
 	var b [16]byte
 	if _, err := rand.Read(b[:]); err != nil {
-		return "", fmt.Errorf("make daemon uuid: %w", err)
+		return "", fmt.Errorf("create daemon uuid: %w", err)
 	}
 	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
 	uuid := fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
 	if err := durable.WriteFile(path, []byte(uuid+"\n"), 0o600); err != nil {
-		return "", fmt.Errorf("make daemon uuid: %w", err)
+		return "", fmt.Errorf("create daemon uuid: %w", err)
 	}
 	return uuid, nil
 }
 
-// lockWait is how long a held lock is waited for: a daemon that was killed while it started another program
-// leaves it to that one for the moment before its exec, which closes it.
+// lockWait bounds the wait for a held lock: a daemon that was killed while it started another program
+// leaves the lock to that program until its exec, which closes it.
 const lockWait = time.Second
 
 // LockDir makes this process the only daemon of a state directory, until the returned function is
-// called or the process ends. Where another one is, that is errdefs.ErrUnavailable, after lockWait.
+// called or the process ends. If there is another daemon, it returns errdefs.ErrUnavailable, after
+// lockWait.
 func LockDir(ctx context.Context, dir string) (func() error, error) {
 	path := filepath.Join(dir, "cleatd.lock")
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)

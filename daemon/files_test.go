@@ -9,7 +9,7 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-func TestLockDirAdmitsOneDaemon(t *testing.T) {
+func TestLockDir_AdmitsOneDaemon(t *testing.T) {
 	dir := t.TempDir()
 	unlock, err := LockDir(t.Context(), dir)
 	if err != nil {
@@ -30,8 +30,8 @@ func TestLockDirAdmitsOneDaemon(t *testing.T) {
 	}
 }
 
-// TestLockDirOutlastsTheMomentBeforeAnExec has somebody hold the lock who lets it go while it is waited for.
-func TestLockDirOutlastsTheMomentBeforeAnExec(t *testing.T) {
+// TestLockDir_OutlastsExec has another holder release the lock during the wait.
+func TestLockDir_OutlastsExec(t *testing.T) {
 	dir := t.TempDir()
 	unlock, err := LockDir(t.Context(), dir)
 	if err != nil {
@@ -45,7 +45,7 @@ func TestLockDirOutlastsTheMomentBeforeAnExec(t *testing.T) {
 		}
 		second <- err
 	}()
-	for opened := 0; opened < 2; runtime.Gosched() { // the second one has the file and tries
+	for opened := 0; opened < 2; runtime.Gosched() { // the second caller has the file open and tries to lock it
 		opened = 0
 		files, err := filepath.Glob("/proc/self/fd/*")
 		if err != nil {

@@ -22,9 +22,9 @@ const (
 	UUIDName     = "uuid"
 )
 
-// openMetadata opens the database. One that is damaged or cannot be read does not keep the daemon from starting: tasks are
-// managed without it, and requests for a record are answered with the reason. Nothing of it is
-// changed or moved, and nothing is removed for want of a record. On a read-only file system records can be read.
+// openMetadata opens the database. A damaged or unreadable one does not keep the daemon from starting: tasks are
+// managed without it, and requests for a record return the reason. Nothing of it is changed or moved, and nothing is
+// removed for lack of a record. On a read-only file system records can be read.
 func openMetadata(root string, outlet *events.Log, log *slog.Logger) (*metadata.DB, error) {
 	path := filepath.Join(root, DatabaseName)
 	if err := LostDatabase(root, path); err != nil {
@@ -33,7 +33,7 @@ func openMetadata(root string, outlet *events.Log, log *slog.Logger) (*metadata.
 	}
 	opts := metadata.Options{
 		Outlet:        outlet,
-		OnOutletError: func(err error) { log.Error("cannot publish an event, it is kept for later", "error", err) },
+		OnOutletError: func(err error) { log.Error("cannot publish an event, keeping it for later", "error", err) },
 	}
 	db, err := metadata.OpenWith(path, opts)
 	if errors.Is(err, syscall.EROFS) {
@@ -51,7 +51,7 @@ func openMetadata(root string, outlet *events.Log, log *slog.Logger) (*metadata.
 	return metadata.Unavailable(err), nil
 }
 
-// diskFault reports whether err is of a disk that takes no writes or cannot be read.
+// diskFault reports whether err is caused by a disk that cannot be written or read.
 func diskFault(err error) bool {
 	for _, e := range []error{syscall.ENOSPC, syscall.EDQUOT, syscall.EROFS, syscall.EIO} {
 		if errors.Is(err, e) {
@@ -67,8 +67,8 @@ func inUse(root string) bool {
 	return err == nil
 }
 
-// LostDatabase tells that a root directory which was in use has no database any more. A new one
-// would make everything there look like left-overs.
+// LostDatabase returns an error if a root directory that was in use has no database any more. A new
+// one would make all files in it look like left-overs.
 func LostDatabase(root, path string) error {
 	if !inUse(root) {
 		return nil

@@ -21,8 +21,8 @@ const maxHookState = 4 << 20
 
 // OCIHook runs a program as a hook of an OCI runtime, with the container's state in its arguments: a
 // template in one of them, in the syntax of text/template, has the functions id, pid, status, bundle,
-// rootfs and annotation NAME. The program replaces this process, and gets its environment. It returns
-// only if that fails.
+// rootfs and annotation NAME. The program replaces this process, and gets its environment. OCIHook
+// returns only if that fails.
 func OCIHook(args []string, state io.Reader) error {
 	argv, err := hookArguments(args, state)
 	if err != nil {
@@ -76,7 +76,7 @@ func hookArguments(args []string, in io.Reader) ([]string, error) {
 	return out, nil
 }
 
-// hookRootfs returns the path of the root file system that a bundle's spec names.
+// hookRootfs returns the path of the root file system in a bundle's spec.
 func hookRootfs(bundle string) (string, error) {
 	data, err := os.ReadFile(filepath.Join(bundle, "config.json"))
 	if err != nil {

@@ -21,8 +21,8 @@ import (
 // maxPublished bounds an event on standard input.
 const maxPublished = 4 << 20
 
-// Publish forwards one event to the daemon at a gRPC address: what a shim that was told cleatd as
-// its -publish-binary runs it for. event holds a protobuf Any.
+// Publish forwards one event to the daemon at a gRPC address. Shims that have cleatd as their
+// -publish-binary run it for this. event holds a protobuf Any.
 func Publish(ctx context.Context, address, namespace, topic string, event io.Reader) (err error) {
 	if namespace == "" || topic == "" {
 		return fmt.Errorf("publish: --namespace and --topic are required: %w", errdefs.ErrInvalidArgument)
@@ -36,7 +36,7 @@ func Publish(ctx context.Context, address, namespace, topic string, event io.Rea
 	}
 	var payload anypb.Any
 	if err := proto.Unmarshal(data, &payload); err != nil {
-		return fmt.Errorf("read event: standard input is no protobuf Any: %w: %w", err, errdefs.ErrInvalidArgument)
+		return fmt.Errorf("read event: standard input is not a protobuf Any: %w: %w", err, errdefs.ErrInvalidArgument)
 	}
 	conn, err := grpc.NewClient("unix://"+strings.TrimPrefix(address, "unix://"), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {

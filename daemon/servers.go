@@ -22,7 +22,7 @@ import (
 	"github.com/cleatproject/cleat/proto/rpc"
 )
 
-// stopLimit is how long calls under way may take to end when the daemon stops.
+// stopLimit is how long active calls may take to end when the daemon stops.
 const stopLimit = 500 * time.Millisecond
 
 // servers are the two listeners with their servers.
@@ -30,7 +30,7 @@ type servers struct {
 	grpc  *grpc.Server
 	ttrpc *ttrpc.Server
 	log   *slog.Logger
-	// access is what the peers of ttrpc connections may do; gRPC asks it by itself.
+	// access holds the rights of ttrpc peers; gRPC checks them by itself.
 	access access.Users
 
 	grpcListener, ttrpcListener net.Listener
@@ -43,13 +43,13 @@ func newServers(svc *service.Service, id api.Identity, access access.Users, log 
 	open := streams.New(streams.Options{})
 	t, err := api.NewTTRPC(svc, open, id)
 	if err != nil {
-		return nil, fmt.Errorf("make ttrpc server: %w", err)
+		return nil, fmt.Errorf("create ttrpc server: %w", err)
 	}
 	return &servers{stopping: make(chan struct{}), grpc: api.NewGRPC(svc, open, id, access, log), ttrpc: t, access: access, log: log}, nil
 }
 
-// listen binds both sockets. What a dead daemon left is replaced; the lock on the state directory
-// says that it is dead, and a socket in another place that answers belongs to somebody else.
+// listen binds both sockets. It replaces those of a dead daemon; the lock on the state directory
+// shows that it is dead, and a socket in another place that answers belongs to another process.
 func (s *servers) listen(cfg config.Config) error {
 	var err error
 	if s.grpcListener, err = bind(cfg.Address, cfg.Group); err != nil {
@@ -62,8 +62,8 @@ func (s *servers) listen(cfg config.Config) error {
 	return s.link(cfg)
 }
 
-// link makes a link to a ttrpc socket of another name where clients look for it, which know the address of the gRPC
-// socket alone.
+// link creates a link to a ttrpc socket of another name at the path used by clients that know only the address of
+// the gRPC socket.
 func (s *servers) link(cfg config.Config) error {
 	name := cfg.Address + ".ttrpc"
 	if cfg.TTRPCAddress == name {
@@ -75,7 +75,7 @@ func (s *servers) link(cfg config.Config) error {
 			err = conn.Close()
 		}
 		if err == nil || info.Mode().Type() != os.ModeSocket {
-			s.log.Warn("cannot link to the ttrpc socket: something else has that name", "path", name)
+			s.log.Warn("cannot link to the ttrpc socket: name is taken", "path", name)
 			return nil
 		}
 	}
@@ -94,7 +94,7 @@ const SocketMode = 0o660
 
 func bind(path string, group int) (net.Listener, error) {
 	if conn, err := rpc.DialSocket(context.Background(), path); err == nil {
-		return nil, errors.Join(fmt.Errorf("listen on %s: somebody listens there already", path), conn.Close())
+		return nil, errors.Join(fmt.Errorf("listen on %s: address already in use", path), conn.Close())
 	}
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("remove stale socket: %w", err)
@@ -105,7 +105,7 @@ func bind(path string, group int) (net.Listener, error) {
 	}
 	if group != 0 {
 		if err := os.Chown(path, 0, group); err != nil {
-			return nil, errors.Join(fmt.Errorf("give socket to group %d: %w", group, err), l.Close())
+			return nil, errors.Join(fmt.Errorf("set group %d of socket: %w", group, err), l.Close())
 		}
 	}
 	return l, nil
@@ -127,8 +127,8 @@ func (s *servers) serve() <-chan error {
 	return failed
 }
 
-// serveTTRPC accepts connections until the listener is closed, and returns why it ended. Each is served with a context of its
-// own, which says whose it is: ttrpc's own loop has one for all.
+// serveTTRPC accepts connections until the listener is closed, and returns the cause of its end. Each is served with
+// its own context, which holds the peer's identity: ttrpc's own loop has one for all.
 func (s *servers) serveTTRPC() error {
 	for {
 		conn, err := s.ttrpcListener.Accept()
@@ -145,7 +145,7 @@ func (s *servers) serveTTRPC() error {
 		p, err := s.access.Identify(conn, s.log)
 		if err == nil {
 			one := &single{conn: conn}
-			err = s.ttrpc.Serve(access.WithPeer(context.Background(), p), one) // returns as soon as it has it
+			err = s.ttrpc.Serve(access.WithPeer(context.Background(), p), one) // returns as soon as it has accepted it
 			if one.taken && errors.Is(err, errSingle) {
 				continue
 			}
@@ -156,17 +156,17 @@ func (s *servers) serveTTRPC() error {
 	}
 }
 
-// acceptPause is how long a listener waits for what will pass.
+// acceptPause is how long a listener waits after a temporary error.
 const acceptPause = 20 * time.Millisecond
 
-// temporary reports whether a listener can go on after an error: the connection was gone before it was
-// accepted, or there is no descriptor for it at the moment.
+// temporary reports whether a listener can continue after an error: the connection was closed before
+// it was accepted, or no descriptor is available at the moment.
 func temporary(err error) bool {
 	return errors.Is(err, unix.ECONNABORTED) || errors.Is(err, unix.EMFILE) || errors.Is(err, unix.ENFILE)
 }
 
 // errSingle ends the loop that serves a single connection.
-var errSingle = errors.New("there is one connection only")
+var errSingle = errors.New("no further connection")
 
 // single is a listener that has one connection.
 type single struct {
@@ -185,8 +185,8 @@ func (l *single) Accept() (net.Conn, error) {
 func (l *single) Close() error   { return nil }
 func (l *single) Addr() net.Addr { return l.conn.LocalAddr() }
 
-// stop ends both servers: calls under way get a moment, then their contexts end. The sockets are
-// removed, so that clients see at once that nobody is there.
+// stop ends both servers: active calls get a moment, then their contexts end. The sockets are
+// removed, so that clients see at once that there is no listener.
 func (s *servers) stop() error {
 	close(s.stopping)
 	var err error

@@ -19,7 +19,8 @@ import (
 	"github.com/cleatproject/cleat/snapshot/proxy"
 )
 
-// Snapshotters are the drivers of this host by name, and why others do not work on it.
+// Snapshotters holds the drivers of this host by name, and the reasons why others do not work on
+// it.
 type Snapshotters struct {
 	Working map[string]snapshot.Driver
 	Failed  map[string]error
@@ -36,8 +37,8 @@ func ownDrivers() map[string]func(root string) (snapshot.Driver, error) {
 }
 
 // OpenSnapshotters opens every driver in parallel. uuid distinguishes this daemon's snapshots from
-// others' if another process keeps them. A driver that does not work on this host is ordinary: the
-// reason is returned to requests that name it.
+// others' if another process keeps them. A driver that does not work on this host is not an error:
+// the reason is returned to requests for it.
 func OpenSnapshotters(root, uuid string, proxies map[string]config.ProxyPlugin, log *slog.Logger, closing *undo.Stack) Snapshotters {
 	s := Snapshotters{Working: make(map[string]snapshot.Driver), Failed: map[string]error{
 		"aufs": fmt.Errorf("aufs has left the Linux kernel: %w", errdefs.ErrFailedPrecondition),

@@ -11,14 +11,14 @@ import (
 	"github.com/cleatproject/cleat/metadata"
 )
 
-// stores are what a daemon has below its root, but for snapshots.
+// stores holds a daemon's stores below its root, except for snapshots.
 type stores struct {
 	content *content.Store
 	events  *events.Log
 	db      *metadata.DB
 }
 
-// openStores opens the stores; what closes them goes on closing, also where one fails.
+// openStores opens the stores; their close functions are pushed on closing, even if one fails.
 func openStores(cfg config.Config, log *slog.Logger, closing *undo.Stack) (s stores, err error) {
 	if s.content, err = content.Open(filepath.Join(cfg.Root, "content")); err != nil {
 		return s, err
