@@ -149,7 +149,7 @@ func TestASlowSubscriberIsCutOff(t *testing.T) {
 		got := 0
 		for {
 			if _, err := s.receive(); err != nil {
-				if status.Code(err) != codes.OutOfRange || !strings.Contains(err.Error(), "subscribe again") {
+				if status.Code(err) != codes.OutOfRange || !strings.Contains(err.Error(), "no longer kept") {
 					t.Errorf("%s: a slow subscriber ends with %v", transport, err)
 				}
 				break

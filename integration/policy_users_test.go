@@ -127,7 +127,7 @@ func TestPolicy_ClientsOfTheAPICanWork(t *testing.T) {
 	}
 	must(t, json.Unmarshal(details.Config, &config))
 	const snapshots = "containerd.services.snapshots.v1.Snapshots"
-	for transport, call := range d.callers() { // the snapshots go with the next collection
+	for transport, call := range d.callers() {
 		id := "by-" + strings.ToLower(transport)
 		out := filepath.Join(own, id)
 		must(t, unix.Mkfifo(out, 0o600))
@@ -137,6 +137,7 @@ func TestPolicy_ClientsOfTheAPICanWork(t *testing.T) {
 		var prepared snapshotsapi.PrepareSnapshotResponse
 		must(t, call(snapshots, "Prepare", &snapshotsapi.PrepareSnapshotRequest{
 			Snapshotter: "overlayfs", Key: id, Parent: config.RootFS.DiffIDs[0],
+			Labels: map[string]string{"containerd.io/gc.root": "until the container refers to it"},
 		}, &prepared))
 		without := specOf(t, func(m map[string]any) {
 			delete(m["linux"].(map[string]any), "seccomp")
