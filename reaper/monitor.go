@@ -88,8 +88,10 @@ func (r *Reaper) Wait(cmd *exec.Cmd, exits chan runc.Exit) (int, error) {
 	if !ok {
 		return -1, ErrClosed
 	}
-	// The child is collected already: Wait only joins the copying and frees the handle, and its
-	// error about a missing child is expected.
+	// The child is collected already: Wait only joins the copying, and its error about a missing child
+	// is expected. After that error it keeps its pidfd until a garbage collection, which an idle process
+	// does not have.
 	_ = cmd.Wait()
+	_ = cmd.Process.Release() // an error says that the pidfd was closed
 	return e.Status, nil
 }

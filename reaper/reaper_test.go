@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync"
@@ -268,4 +269,37 @@ func TestNewOwn_IgnoresOtherChildren(t *testing.T) {
 		})
 	}
 	wg.Wait()
+}
+
+// TestProcessMonitor_Wait_ClosesTheHandle runs without a garbage collection, as an idle process does.
+func TestProcessMonitor_Wait_ClosesTheHandle(t *testing.T) {
+	r := newReaper(t)
+	defer debug.SetGCPercent(debug.SetGCPercent(-1))
+	handles := func() (n int) {
+		t.Helper()
+		list, err := filepath.Glob("/proc/self/fd/*")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, fd := range list {
+			if to, err := os.Readlink(fd); err == nil && strings.Contains(to, "pidfd") {
+				n++
+			}
+		}
+		return n
+	}
+	before := handles()
+	for range 20 {
+		cmd := exec.Command("/bin/busybox", "true")
+		exits, err := r.Start(cmd)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if status, err := r.Wait(cmd, exits); err != nil || status != 0 {
+			t.Fatalf("status %d, %v", status, err)
+		}
+	}
+	if after := handles(); after > before {
+		t.Errorf("%d handles are open, %d before", after, before)
+	}
 }
