@@ -160,24 +160,28 @@ func (r *run) plan(ctx context.Context) error {
 
 // prepare makes what the container needs while its shim starts up: root file system, spec, log.
 func (r *run) prepare(ctx context.Context) error {
+	spec, err := parseSpec(r.req.Spec)
+	if err != nil {
+		return fmt.Errorf("run %s: %w", r.req.ID, err)
+	}
 	if r.req.Rootfs == "" {
-		if err := r.prepareRootfs(ctx); err != nil {
+		if err := r.prepareRootfs(ctx, spec); err != nil {
 			return err
 		}
 	}
-	if err := r.prepareSpec(ctx); err != nil {
+	if err := r.prepareSpec(ctx, spec); err != nil {
 		return fmt.Errorf("run %s: %w", r.req.ID, err)
 	}
 	return r.prepareStreams()
 }
 
 // prepareRootfs prepares the container's snapshot.
-func (r *run) prepareRootfs(ctx context.Context) error {
+func (r *run) prepareRootfs(ctx context.Context, spec parsedSpec) error {
 	d, err := r.s.Snapshots.Driver(r.container.Snapshotter)
 	if err != nil {
 		return err
 	}
-	labels, err := ownerLabels(r.req.Spec)
+	labels, err := spec.ownerLabels()
 	if err != nil {
 		return fmt.Errorf("run %s: %w", r.req.ID, err)
 	}
@@ -199,14 +203,10 @@ func (r *run) prepareRootfs(ctx context.Context) error {
 }
 
 // prepareSpec completes the spec; the user is looked up in the container's own files.
-func (r *run) prepareSpec(ctx context.Context) error {
+func (r *run) prepareSpec(ctx context.Context, spec parsedSpec) error {
 	user := r.req.User
 	if user == "" && r.image != nil {
 		user = r.image.user
-	}
-	spec, err := parseSpec(r.req.Spec)
-	if err != nil {
-		return err
 	}
 	if user != "" || !spec.hasUser() {
 		who, err := resolveUser(ctx, r.create.Rootfs, r.req.Rootfs, user)
@@ -217,6 +217,7 @@ func (r *run) prepareSpec(ctx context.Context) error {
 			return err
 		}
 	}
+	var err error
 	if r.create.Spec, err = r.s.completeSpec(spec, r.namespace, r.req.ID, r.req.Rootfs); err != nil {
 		return err
 	}

@@ -97,13 +97,9 @@ func specArgs(spec []byte) []string {
 	return v.Process.Args
 }
 
-// ownerLabels are the labels of the snapshot for a container with a spec: none where that has no user
+// ownerLabels returns the labels of the snapshot for a container with the spec: none if that has no user
 // namespace, or joins one.
-func ownerLabels(spec []byte) (map[string]string, error) {
-	p, err := parseSpec(spec)
-	if err != nil {
-		return nil, err
-	}
+func (p parsedSpec) ownerLabels() (map[string]string, error) {
 	labels := make(map[string]string)
 	for member, label := range map[string]string{"uidMappings": snapshots.LabelUIDMapping, "gidMappings": snapshots.LabelGIDMapping} {
 		var list []struct {

@@ -76,7 +76,9 @@ func FuzzCompleteSpec(f *testing.F) {
 }
 
 func TestOwnerLabels_ListEachMapping(t *testing.T) {
-	made, err := ownerLabels([]byte(`{"linux":{"uidMappings":[{"containerID":0,"hostID":5,"size":1},{"containerID":1,"hostID":9,"size":2}],"gidMappings":[{"containerID":0,"hostID":5,"size":3}]}}`))
+	spec, err := parseSpec([]byte(`{"linux":{"uidMappings":[{"containerID":0,"hostID":5,"size":1},{"containerID":1,"hostID":9,"size":2}],"gidMappings":[{"containerID":0,"hostID":5,"size":3}]}}`))
+	must(t, err)
+	made, err := spec.ownerLabels()
 	if err != nil || made[snapshots.LabelUIDMapping] != "0:5:1,1:9:2" || made[snapshots.LabelGIDMapping] != "0:5:3" {
 		t.Errorf("%v, %v", made, err)
 	}
