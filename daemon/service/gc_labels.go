@@ -215,7 +215,7 @@ func (s *Service) labelBare(ctx context.Context, namespace string, targets []oci
 			return err
 		}
 		configs[config] = make(map[string]string)
-		for name := range s.Snapshotters {
+		for name := range s.Snapshots.Drivers {
 			configs[config][metadata.LabelRefSnapshot+name] = top
 		}
 	}

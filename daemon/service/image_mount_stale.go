@@ -80,7 +80,7 @@ func (s *Service) cleanMounts(ctx context.Context) error {
 		errs = errors.Join(errs, err)
 		for _, m := range list {
 			why := StaleMount(m.rec, time.Now())
-			if why == "" || s.Snapshotters[m.snapshotter] == nil {
+			if why == "" || s.Snapshots.Drivers[m.snapshotter] == nil {
 				continue
 			}
 			s.Log.Info("removing the snapshot of an image that is mounted no more", "target", m.rec.Labels[labelMount], "key", m.rec.Key, "namespace", ns, "why", why)

@@ -104,7 +104,7 @@ func (l *layers) Commit(ctx context.Context, name, key string) error {
 
 // Layered implements image.Stacker.
 func (l *layers) Layered() (userXattr, ok bool) {
-	d, ok := l.s.Snapshotters[l.snapshotter].(snapshot.Layered)
+	d, ok := l.s.Snapshots.Drivers[l.snapshotter].(snapshot.Layered)
 	return ok && d.UserXattr(), ok
 }
 
@@ -129,7 +129,7 @@ func (s *Service) cleanUnpacks(ctx context.Context) error {
 	}
 	var errs error
 	for _, ns := range namespaces {
-		for name := range s.Snapshotters {
+		for name := range s.Snapshots.Drivers {
 			var list []metadata.Snapshot
 			err := s.DB.View(ctx, func(tx *metadata.Tx) (err error) {
 				list, err = tx.Snapshots(ns, name).List(`labels."` + labelUnpacking + `"==true`)

@@ -11,7 +11,6 @@ import (
 	"github.com/cleatproject/cleat/content"
 	"github.com/cleatproject/cleat/daemon/service/announce"
 	"github.com/cleatproject/cleat/image"
-	"github.com/cleatproject/cleat/internal/undo"
 	"github.com/cleatproject/cleat/metadata"
 )
 
@@ -95,22 +94,16 @@ func checkRef(ref string) error {
 
 // Delete deletes a blob from the namespace, and from the store if no other namespace has it.
 func (b *View) Delete(ctx context.Context, d digest.Digest) error {
-	b.s.sweeping.Lock()
-	defer b.s.sweeping.Unlock()
-	var users []string
-	err := b.s.db.Update(ctx, func(tx *metadata.Tx) (err error) {
+	err := b.s.db.Update(ctx, func(tx *metadata.Tx) error {
 		if err := tx.Content(b.namespace).Delete(d); err != nil {
 			return err
 		}
-		if err := announce.ContentDeleted(tx, b.namespace, d); err != nil {
-			return err
-		}
-		users, err = tx.BlobUsers(d)
-		return err
+		return announce.ContentDeleted(tx, b.namespace, d)
 	})
-	if err != nil || len(users) > 0 {
+	if err != nil {
 		return err
 	}
 	// The record is gone: the blob is deleted even if ctx ends.
-	return undo.Ignore(b.s.content.Delete(context.WithoutCancel(ctx), d), errdefs.ErrNotFound)
+	_, err = b.s.DeleteUnrecorded(context.WithoutCancel(ctx), d)
+	return err
 }

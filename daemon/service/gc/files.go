@@ -15,7 +15,6 @@ import (
 	"github.com/cleatproject/cleat/internal/undo"
 	"github.com/cleatproject/cleat/metadata"
 	"github.com/cleatproject/cleat/proto/cleatapi"
-	"github.com/cleatproject/cleat/snapshot"
 )
 
 // removeFiles removes what is behind deleted records: the directories of snapshots, and blobs that
@@ -90,19 +89,11 @@ func (c *Collector) removeUnrecorded(ctx context.Context, out *tally) error {
 		}
 	}
 	for name, d := range c.Snapshots.Drivers {
-		err = errors.Join(err, c.removeUnrecordedSnapshots(ctx, name, d, out))
-	}
-	return err
-}
-
-func (c *Collector) removeUnrecordedSnapshots(ctx context.Context, name string, d snapshot.Driver, out *tally) error {
-	live, err := c.DB.LiveSnapshots(ctx, name)
-	if err != nil {
-		return err
-	}
-	gone, err := d.Cleanup(ctx, live)
-	for _, id := range gone {
-		out.add(&cleatapi.Freed{Kind: "file", Snapshotter: name, Name: strconv.FormatUint(id, 10)})
+		gone, rerr := c.Snapshots.RemoveUnrecorded(ctx, d)
+		err = errors.Join(err, rerr)
+		for _, id := range gone {
+			out.add(&cleatapi.Freed{Kind: "file", Snapshotter: name, Name: strconv.FormatUint(id, 10)})
+		}
 	}
 	return err
 }

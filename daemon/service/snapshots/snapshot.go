@@ -270,11 +270,7 @@ func (s *Store) CleanDriver(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	live, err := s.DB.LiveSnapshots(ctx, name)
-	var gone []uint64
-	if err == nil {
-		gone, err = d.Cleanup(ctx, live)
-	}
+	gone, err := s.RemoveUnrecorded(ctx, d)
 	if len(gone) > 0 {
 		s.Log.Info("removed snapshots that have no record", "snapshotter", name, "count", len(gone))
 	}
@@ -282,4 +278,14 @@ func (s *Store) CleanDriver(ctx context.Context, name string) error {
 		return fmt.Errorf("clean up snapshotter %s: %w", name, err)
 	}
 	return nil
+}
+
+// RemoveUnrecorded removes the directories of a driver that have no record, and returns their numbers,
+// also if it fails with some of them left.
+func (s *Store) RemoveUnrecorded(ctx context.Context, d snapshot.Driver) (gone []uint64, err error) {
+	live, err := s.DB.LiveSnapshots(ctx, d.Name())
+	if err != nil {
+		return nil, err
+	}
+	return d.Cleanup(ctx, live)
 }
