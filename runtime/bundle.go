@@ -147,6 +147,15 @@ func chownBundle(dir string, spec []byte) error {
 // file returns the path of a file of the bundle.
 func (b *bundle) file(name string) string { return filepath.Join(b.path, name) }
 
+// put creates or replaces a file of the bundle, whole or not at all.
+func (b *bundle) put(name string, data []byte, perm os.FileMode) error {
+	tmp := b.file("." + name)
+	if err := os.WriteFile(tmp, data, perm); err != nil {
+		return err
+	}
+	return durable.RenameUnsynced(tmp, b.file(name))
+}
+
 // read returns the text of a small file of the bundle, or "".
 func (b *bundle) read(name string) string {
 	data, err := os.ReadFile(b.file(name))
@@ -215,11 +224,7 @@ func (b *bundle) writeAddress(a address) error {
 	if err != nil {
 		return fmt.Errorf("encode address of shim %s: %w", b.id, err)
 	}
-	tmp := b.file("." + bootstrapFile)
-	if err := os.WriteFile(tmp, data, 0o644); err != nil {
-		return fmt.Errorf("write address of shim %s: %w", b.id, err)
-	}
-	if err := durable.RenameUnsynced(tmp, b.file(bootstrapFile)); err != nil {
+	if err := b.put(bootstrapFile, data, 0o644); err != nil {
 		return fmt.Errorf("write address of shim %s: %w", b.id, err)
 	}
 	return nil

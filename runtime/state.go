@@ -8,8 +8,6 @@ import (
 	"os"
 
 	"github.com/containerd/errdefs"
-
-	"github.com/cleatproject/cleat/internal/durable"
 )
 
 const (
@@ -110,11 +108,7 @@ func (b *bundle) loadState() (bundleState, error) {
 	if err != nil {
 		return s, err
 	}
-	tmp := b.file("." + stateFile)
-	if err := os.WriteFile(tmp, data, 0o600); err != nil {
-		return s, fmt.Errorf("write state of %s: %w", b.id, err)
-	}
-	if err := durable.RenameUnsynced(tmp, b.file(stateFile)); err != nil {
+	if err := b.put(stateFile, data, 0o600); err != nil {
 		return s, fmt.Errorf("write state of %s: %w", b.id, err)
 	}
 	return s, nil
