@@ -3,26 +3,13 @@ package native
 import (
 	"context"
 
-	"github.com/containerd/ttrpc"
-
 	"github.com/cleatproject/cleat/daemon/api/access"
-	"github.com/cleatproject/cleat/daemon/service"
 	"github.com/cleatproject/cleat/proto/cleatapi"
-	"github.com/cleatproject/cleat/proto/rpc"
 )
 
-// gcService is cleat.v1.GC, on ttrpc only.
-type gcService struct{ svc *service.Service }
+// The calls of cleat.v1.GC.
 
-func (s gcService) register(srv *ttrpc.Server) {
-	srv.RegisterService(cleatapi.GCService, &ttrpc.ServiceDesc{Methods: map[string]ttrpc.Method{
-		"Collect": rpc.Unary(s.collect),
-		"Why":     rpc.Unary(s.why),
-		"Stats":   rpc.Unary(s.stats),
-	}})
-}
-
-func (s gcService) collect(ctx context.Context, req *cleatapi.CollectRequest) (*cleatapi.CollectResponse, error) {
+func (s native) collect(ctx context.Context, req *cleatapi.CollectRequest) (*cleatapi.CollectResponse, error) {
 	if err := access.AllowAll(ctx, "collect garbage"); err != nil {
 		return nil, err
 	}
@@ -32,7 +19,7 @@ func (s gcService) collect(ctx context.Context, req *cleatapi.CollectRequest) (*
 	return s.svc.GC.Collect(ctx)
 }
 
-func (s gcService) why(ctx context.Context, req *cleatapi.WhyRequest) (*cleatapi.WhyResponse, error) {
+func (s native) why(ctx context.Context, req *cleatapi.WhyRequest) (*cleatapi.WhyResponse, error) {
 	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
@@ -48,6 +35,6 @@ func (s gcService) why(ctx context.Context, req *cleatapi.WhyRequest) (*cleatapi
 	return resp, nil
 }
 
-func (s gcService) stats(context.Context, *cleatapi.GCStatsRequest) (*cleatapi.GCStatsResponse, error) {
+func (s native) stats(context.Context, *cleatapi.GCStatsRequest) (*cleatapi.GCStatsResponse, error) {
 	return s.svc.GC.Stats(), nil
 }

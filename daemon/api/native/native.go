@@ -49,6 +49,11 @@ func (s native) register(srv *ttrpc.Server) {
 	srv.RegisterService(cleatapi.EventsService, &ttrpc.ServiceDesc{
 		Streams: map[string]ttrpc.Stream{"Subscribe": rpc.ServerStream(s.subscribe)},
 	})
+	srv.RegisterService(cleatapi.GCService, &ttrpc.ServiceDesc{Methods: map[string]ttrpc.Method{
+		"Collect": rpc.Unary(s.collect),
+		"Why":     rpc.Unary(s.why),
+		"Stats":   rpc.Unary(s.stats),
+	}})
 	srv.RegisterService(cleatapi.ShimsService, &ttrpc.ServiceDesc{Methods: map[string]ttrpc.Method{
 		"List": rpc.Unary(s.listShims),
 	}})

@@ -9,5 +9,4 @@ import (
 // Register registers the cleat.v1 services, which are on ttrpc only.
 func Register(srv *ttrpc.Server, svc *service.Service) {
 	native{svc}.register(srv)
-	gcService{svc}.register(srv)
 }
