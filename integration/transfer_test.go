@@ -5,7 +5,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 
 	imagesapi "github.com/containerd/containerd/api/services/images/v1"
@@ -192,38 +191,14 @@ func TestTransferOfSomePlatforms(t *testing.T) {
 		t.Errorf("push of each platform brought %s, not %s", got, index)
 	}
 
-	export := func(how *transfertypes.ImageExportStream) []byte {
-		t.Helper()
-		id, s := m.stream("export")
-		how.Stream = id
-		var data []byte
-		var wg sync.WaitGroup
-		wg.Go(func() {
-			var err error
-			if data, err = receive(s, 1<<20); err != nil {
-				t.Errorf("receive archive: %v", err)
-			}
-		})
-		m.must(&transfertypes.ImageStore{Name: "box:1"}, how)
-		wg.Wait()
-		return data
-	}
-	all, two, one := export(&transfertypes.ImageExportStream{AllPlatforms: true}), export(&transfertypes.ImageExportStream{Platforms: onLinux("arm64", "amd64")}),
-		export(&transfertypes.ImageExportStream{Platforms: onLinux("arm64")})
+	all, two, one := m.export("box:1", &transfertypes.ImageExportStream{AllPlatforms: true}), m.export("box:1", &transfertypes.ImageExportStream{Platforms: onLinux("arm64", "amd64")}),
+		m.export("box:1", &transfertypes.ImageExportStream{Platforms: onLinux("arm64")})
 	blobs := func(archive []byte) int { return bytes.Count(archive, []byte("blobs/sha256/")) }
 	if blobs(all) <= blobs(two) || blobs(two) <= blobs(one) {
 		t.Errorf("all has %d blobs, two %d, one %d", blobs(all), blobs(two), blobs(one))
 	}
 	d.Cleat("image", "rm", "box:1")
-	id, s := m.stream("import")
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		if err := give(s, two); err != nil {
-			t.Error(err)
-		}
-	})
-	m.must(&transfertypes.ImageImportStream{Stream: id}, archiveNames())
-	wg.Wait()
+	m.bring(two, &transfertypes.ImageImportStream{}, archiveNames())
 	if img := d.image("default", "box:1"); img.GetTarget().GetDigest() != index {
 		t.Errorf("two platforms came back as %v, went as %s", img, index)
 	}
@@ -242,17 +217,7 @@ func TestTransferPushesTagsImportsAndExports(t *testing.T) {
 				t.Helper()
 				data, err := os.ReadFile(path)
 				must(t, err)
-				id, s := m.stream("import")
-				var wg sync.WaitGroup
-				wg.Go(func() {
-					if err := give(s, data); err != nil {
-						t.Errorf("send archive: %v", err)
-					}
-				})
-				how.Stream = id
-				events := m.must(how, store)
-				wg.Wait()
-				return events
+				return m.bring(data, how, store)
 			}
 			fetch := func(store *transfertypes.ImageStore, how *transfertypes.ImageExportStream) []byte {
 				t.Helper()

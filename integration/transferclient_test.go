@@ -227,3 +227,46 @@ func (m *mover) answer(how *transfertypes.AuthResponse) (id string, asked func()
 		return list
 	}
 }
+
+// export exports an image to an archive.
+func (m *mover) export(name string, how *transfertypes.ImageExportStream) []byte {
+	m.t.Helper()
+	id, s := m.stream("export")
+	how.Stream = id
+	var data []byte
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		var err error
+		if data, err = receive(s, 1<<20); err != nil {
+			m.t.Errorf("receive archive: %v", err)
+		}
+	})
+	m.must(&transfertypes.ImageStore{Name: name}, how)
+	wg.Wait()
+	return data
+}
+
+// bring imports an archive.
+func (m *mover) bring(archive []byte, how *transfertypes.ImageImportStream, store *transfertypes.ImageStore) []*transfertypes.Progress {
+	m.t.Helper()
+	events, err := m.tryBring(archive, how, store)
+	must(m.t, err)
+	return events
+}
+
+// tryBring imports an archive, which may fail.
+func (m *mover) tryBring(
+	archive []byte, how *transfertypes.ImageImportStream, store *transfertypes.ImageStore,
+) ([]*transfertypes.Progress, error) {
+	m.t.Helper()
+	id, s := m.stream("import")
+	how.Stream = id
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		if err := give(s, archive); err != nil {
+			m.t.Errorf("send archive: %v", err)
+		}
+	})
+	defer wg.Wait()
+	return m.move(m.ctx, how, store)
+}
