@@ -317,13 +317,19 @@ func (d *Daemon) lifeOfAReadTask(ctx context.Context, r *reader, conn *grpc.Clie
 	_, err = tasks.Resume(ctx, &tasksapi.ResumeTaskRequest{ContainerID: id})
 	must(t, err)
 	r.await("/tasks/resumed", id)
-	_, err = tasks.Kill(ctx, &tasksapi.KillRequest{ContainerID: id, Signal: uint32(unix.SIGKILL)})
-	must(t, err)
+	r.endTask(ctx, tasks, conn, id)
+}
+
+// endTask kills a task and deletes it with its container. The exit is looked at before the task is deleted.
+func (r *reader) endTask(ctx context.Context, tasks tasksapi.TasksClient, conn *grpc.ClientConn, id string) {
+	r.t.Helper()
+	_, err := tasks.Kill(ctx, &tasksapi.KillRequest{ContainerID: id, Signal: uint32(unix.SIGKILL)})
+	must(r.t, err)
 	r.await("/tasks/exit", id)
 	_, err = tasks.Delete(ctx, &tasksapi.DeleteTaskRequest{ContainerID: id})
-	must(t, err)
-	_, err = containers.Delete(ctx, &containersapi.DeleteContainerRequest{ID: id})
-	must(t, err)
+	must(r.t, err)
+	_, err = containersapi.NewContainersClient(conn).Delete(ctx, &containersapi.DeleteContainerRequest{ID: id})
+	must(r.t, err)
 	r.await("/containers/delete", id)
 }
 

@@ -9,6 +9,7 @@ import (
 	apievents "github.com/containerd/containerd/api/events"
 	sandboxapi "github.com/containerd/containerd/api/services/sandbox/v1"
 	"github.com/containerd/containerd/api/types"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
 // lookAtSandbox is look for sandboxes, whose records and processes two services show.
@@ -71,16 +72,20 @@ func TestOOMEvent_FollowsTheState(t *testing.T) {
 	ctx, conn := d.grpc()
 	r := readEvents(ctx, t, conn)
 	r.oomKilled = func(id string) bool { return d.all()[id].OOMKilled }
-	for name, runtime := range map[string]string{"own": "io.containerd.cleat.v2", "foreign": foreign} {
+	_, driver := d.grpc() // not the reader's
+	memory := int64(16 << 20)
+	for name, runtime := range map[string]string{"own": "", "foreign": foreign} {
 		for i := range 10 {
 			id := fmt.Sprint(name, "-", i)
 			// A foreign shim watches the memory of a container from its start on: the process waits for that.
 			dir, open := gate(t, 1)
-			d.Cleat("run", "-d", "--runtime", runtime, "--name", id, "--memory", "16m", "-v", dir+":/go", "busybox",
-				"sh", "-c", "read x < /go/gate; dd if=/dev/zero of=/dev/null bs=64M count=1; sleep 1000")
+			spec := gated(t, dir, "read x < /go/gate; dd if=/dev/zero of=/dev/null bs=64M count=1; exec sleep 1000")
+			spec.Linux.Resources.Memory = &specs.LinuxMemory{Limit: &memory}
+			_, tasks := d.createTask(id, spec, runtime)
+			d.startTask(ctx, tasks, id)
 			open()
 			r.await("/tasks/oom", id)
-			d.Cleat("rm", "--force", id)
+			r.endTask(ctx, tasks, driver, id)
 		}
 	}
 }
