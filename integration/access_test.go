@@ -13,7 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func TestUsersAreLimitedToTheirNamespaces(t *testing.T) {
+func TestAccess_UsersAreLimitedToNamespaces(t *testing.T) {
 	const free, limited, group = 4001, 4002, 4003
 	base, err := os.MkdirTemp("", "cleat-it")
 	must(t, err)

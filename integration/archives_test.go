@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-func TestArchivesOfSeveralPlatforms(t *testing.T) {
+func TestArchives_SeveralPlatforms(t *testing.T) {
 	r := StartRegistry(t, RegistryOptions{})
 	ref, _ := r.withAttestation(t)
 	d := Start(t)
@@ -48,7 +48,7 @@ func TestArchivesOfSeveralPlatforms(t *testing.T) {
 			d.Cleat("image", "rm", ref)
 		}
 	}
-	// Exactly what was exported is exported again.
+	// The archive can be exported again, byte for byte.
 	d.Cleat("image", "import", whole)
 	again := filepath.Join(dir, "again.tar")
 	d.Cleat("image", "export", "-o", again, ref)
@@ -59,7 +59,7 @@ func TestArchivesOfSeveralPlatforms(t *testing.T) {
 	if string(a) != string(b) {
 		t.Error("the archive is another one")
 	}
-	// Of each platform alone, for others.
+	// Each platform is exported alone for other tools.
 	one := filepath.Join(dir, "one.tar")
 	for _, platform := range []string{"linux/amd64", "linux/arm64"} {
 		d.Cleat("image", "export", "--platform", platform, "-o", one, ref)
@@ -67,7 +67,7 @@ func TestArchivesOfSeveralPlatforms(t *testing.T) {
 		tool(t, dir, "skopeo", "--insecure-policy", "copy", "oci-archive:"+one+":1", "oci:"+layout+":x")
 		tool(t, dir, "skopeo", "--insecure-policy", "copy", "docker-archive:"+one, "dir:"+filepath.Join(t.TempDir(), "d"))
 	}
-	// The last is for another machine, and whole.
+	// The last one is for another machine, and complete.
 	d.Cleat("image", "rm", ref)
 	if _, stderr, code := d.Try("image", "import", one); code != 1 || !strings.Contains(stderr, "only for linux/arm64") || !strings.Contains(stderr, "--no-unpack") {
 		t.Errorf("import of an image for another machine: %d, %s", code, stderr)
@@ -78,7 +78,7 @@ func TestArchivesOfSeveralPlatforms(t *testing.T) {
 	}
 }
 
-func TestDockerLoadsAndSaves(t *testing.T) {
+func TestArchives_DockerLoadAndSave(t *testing.T) {
 	r := StartRegistry(t, RegistryOptions{})
 	index := r.multiPlatform("multi/box:1", "linux/amd64", "linux/arm64")
 	ref := r.Host + "/multi/box:1"
@@ -103,7 +103,7 @@ func TestDockerLoadsAndSaves(t *testing.T) {
 			t.Errorf("docker has %s, not %s", text, name)
 		}
 	}
-	// What it saves is the same image, with Docker's way to keep it.
+	// The saved archive has the same image in Docker's layout.
 	saved := filepath.Join(dir, "saved.tar")
 	must(t, os.WriteFile(saved, docker.call("GET", "/images/get?names=second:2&names=third:3", nil), 0o600))
 	_, before, _ := d.imageDocuments("second:2")
@@ -130,9 +130,9 @@ func TestDockerLoadsAndSaves(t *testing.T) {
 	}
 }
 
-// TestDockersNewWayToSave: since version 25 docker save writes an OCI layout with manifest.json beside it, whose
-// index has names in annotations, and blobs that both speak of.
-func TestDockersNewWayToSave(t *testing.T) {
+// TestImport_DockerSaveSince25 imports archives of docker save since version 25: an OCI layout and a manifest.json.
+// The index names images in annotations, and both documents refer to the same blobs.
+func TestImport_DockerSaveSince25(t *testing.T) {
 	d := Start(t)
 	d.Busybox()
 	m, _, name := d.imageDocuments("busybox")
@@ -149,7 +149,7 @@ func TestDockersNewWayToSave(t *testing.T) {
 	if got := d.digestOf("busybox"); got != name {
 		t.Errorf("%s, want %s", got, name)
 	}
-	// The same without the layout's files is what the old way was.
+	// Without the files of the layout the archive has the older form.
 	tool(t, dir, "sh", "-c", "cd x && tar cf ../old.tar blobs manifest.json repositories")
 	d.Cleat("image", "rm", "busybox")
 	d.Cleat("image", "import", filepath.Join(dir, "old.tar"))

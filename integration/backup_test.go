@@ -7,9 +7,9 @@ import (
 	"testing"
 )
 
-// A copy of the root directory, made while a container runs, brings back its record and files and the images, on a host
-// that has nothing else.
-func TestRestoreOfACopyOfTheRoot_BringsBackContainersAndImages(t *testing.T) {
+// A copy of the root directory is made while a container runs. On a host without other state it restores the record
+// and files of the container, and the images.
+func TestBackup_Restored_HasContainersAndImages(t *testing.T) {
 	d := Start(t)
 	d.Busybox()
 	d.Cleat("run", "--detach", "--name", "c", "busybox", "sh", "-c", "echo written > /file; sleep 1000")

@@ -18,7 +18,7 @@ import (
 	"github.com/cleatproject/cleat/client"
 )
 
-// nothingMade fails the test where a refused request left anything.
+// nothingMade fails the test if a refused request left containers.
 func (d *Daemon) nothingMade(what string) {
 	d.t.Helper()
 	if ids := d.Cleat("ps", "--all", "--quiet"); ids != "" {
@@ -27,14 +27,14 @@ func (d *Daemon) nothingMade(what string) {
 	d.Eventually(what+" leaves nothing", d.leaks)
 }
 
-func TestBadInputToRun(t *testing.T) {
+func TestRun_BadInput(t *testing.T) {
 	d := Start(t)
 	d.Busybox()
 	snapshots := d.tree(filepath.Join(d.Root, "snapshots"))
 	for name, c := range map[string]struct {
 		args []string
 		code int
-		says []string // of stderr
+		says []string // expected in stderr
 	}{
 		"unknown image":       {[]string{"nosuch", "true"}, 125, []string{`nosuch`, "not found", "hint:"}},
 		"missing program":     {[]string{"busybox", "nosuchprogram"}, 127, []string{"nosuchprogram", "hint:"}},
@@ -84,7 +84,7 @@ func TestBadInputToRun(t *testing.T) {
 	})
 }
 
-// tree lists the directories two levels below one.
+// tree lists two levels of directories.
 func (d *Daemon) tree(dir string) string {
 	d.t.Helper()
 	var lines []string
@@ -105,7 +105,7 @@ func (d *Daemon) tree(dir string) string {
 	return strings.Join(lines, "\n")
 }
 
-func TestBadInputToExec(t *testing.T) {
+func TestExec_BadInput(t *testing.T) {
 	d := Start(t)
 	d.Busybox()
 	d.Cleat("run", "-d", "--name", "c", "busybox", "sleep", "1000")
@@ -137,8 +137,8 @@ func TestBadInputToExec(t *testing.T) {
 	}
 }
 
-// What wants a container to run says of one that has ended that this is why not.
-func TestAnEndedContainerIsNamedSo(t *testing.T) {
+// The error of a command that needs a running container says that the container has ended.
+func TestEndedContainer_ErrorSaysEnded(t *testing.T) {
 	d := Start(t)
 	d.Busybox()
 	d.Cleat("run", "-d", "--name", "c", "busybox", "sh", "-c", "exit 3")
@@ -150,7 +150,7 @@ func TestAnEndedContainerIsNamedSo(t *testing.T) {
 		}
 	}
 	d.Cleat("stop", "c")
-	// One that is missing does not keep the others from being shown.
+	// A missing container does not prevent the others from being shown.
 	for command, want := range map[string]string{"wait": "3\n", "inspect": `"id": "c"`} {
 		stdout, stderr, code := d.Try(command, "nosuch", "c")
 		if code != 1 || !strings.Contains(stdout, want) || !strings.Contains(stderr, `nosuch`) {
@@ -159,7 +159,7 @@ func TestAnEndedContainerIsNamedSo(t *testing.T) {
 	}
 }
 
-func TestBadInputHasItsClass(t *testing.T) {
+func TestBadInput_ErrorClasses(t *testing.T) {
 	d := Start(t)
 	d.Busybox()
 	c := d.Client()
@@ -214,7 +214,7 @@ func TestBadInputHasItsClass(t *testing.T) {
 	d.nothingMade("bad input")
 }
 
-// notThere is what an id that leads elsewhere may be answered with.
+// notThere lists the accepted classes for an id that is a path to another place.
 func notThere(err error) bool { return errdefs.IsNotFound(err) || errdefs.IsInvalidArgument(err) }
 
 func second[T any](_ T, err error) error { return err }
@@ -229,7 +229,7 @@ func (d *Daemon) inNamespace(name string) error {
 	return err
 }
 
-func TestASpecThatRuncRefuses(t *testing.T) {
+func TestCreate_SpecRefusedByRunc(t *testing.T) {
 	d := Start(t)
 	d.Busybox()
 	c := d.Client()
@@ -275,7 +275,7 @@ func without(list []specs.LinuxNamespace, kind specs.LinuxNamespaceType) (out []
 	return out
 }
 
-func TestBadArchives(t *testing.T) {
+func TestImport_BadArchives(t *testing.T) {
 	d := Start(t)
 	c := d.Client()
 	whole, err := os.ReadFile(busyboxArchive(t))

@@ -16,13 +16,13 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-// runSpan is about the time from the start of the CLI to the running container.
+// runSpan is roughly the time from the start of the CLI to the running container.
 const runSpan = 160 * time.Millisecond
 
 // moments is the number of moments at which a run is interrupted.
 func moments() int { return size(16, 100) }
 
-// ended signals a command of the CLI again and again until it has ended, as an impatient user does.
+// ended signals a command of the CLI repeatedly until it has ended, as an impatient user does.
 func (d *Daemon) ended(cmd *exec.Cmd, sig syscall.Signal) error {
 	d.t.Helper()
 	done := make(chan error, 1)
@@ -44,10 +44,10 @@ func (d *Daemon) ended(cmd *exec.Cmd, sig syscall.Signal) error {
 	}
 }
 
-// mortal is a command that ends by the signals that CLIs pass on.
+// mortal is a command that ends on the signals that CLIs forward.
 var mortal = []string{"busybox", "sh", "-c", `trap "exit 7" TERM INT; while :; do sleep 0.05; done`}
 
-func TestRunInterruptedAtAnyMoment(t *testing.T) {
+func TestRun_InterruptedAtAnyMoment(t *testing.T) {
 	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
 		t.Run(sig.String(), func(t *testing.T) {
 			d := Start(t)
@@ -88,7 +88,7 @@ func TestRunInterruptedAtAnyMoment(t *testing.T) {
 	}
 }
 
-func TestRunWhoseCLIIsKilledAtAnyMoment(t *testing.T) {
+func TestRun_CLIKilledAtAnyMoment(t *testing.T) {
 	d := Start(t)
 	d.Busybox()
 	sweep(t, moments(), runSpan, func(i int, delay time.Duration) (began bool) {
@@ -100,7 +100,7 @@ func TestRunWhoseCLIIsKilledAtAnyMoment(t *testing.T) {
 		must(t, cmd.Start())
 		pause(delay)
 		_ = d.ended(cmd, syscall.SIGKILL) // it was killed
-		// A run that was not answered is undone; one that was goes on.
+		// A run without a response is undone; an answered one continues.
 		d.Eventually("there is a whole container or none", d.consistent)
 		for id, c := range d.all() {
 			began = true
@@ -111,7 +111,7 @@ func TestRunWhoseCLIIsKilledAtAnyMoment(t *testing.T) {
 				d.Cleat("rm", "--force", id)
 				continue
 			}
-			// Nobody is there to remove it but the daemon.
+			// Its client is dead: only the daemon can remove it.
 			d.Cleat("kill", "-s", "KILL", id)
 			d.Eventually("a container of run --rm is removed at its end", func() error {
 				if list := d.all(); len(list) != 0 {
@@ -120,13 +120,13 @@ func TestRunWhoseCLIIsKilledAtAnyMoment(t *testing.T) {
 				return nil
 			})
 		}
-		d.Cleat("run", "--rm", "busybox", "true") // collects what dead clients left
+		d.Cleat("run", "--rm", "busybox", "true") // collects the FIFOs of dead clients
 		d.Eventually("nothing is left", d.leaks)
 		return began
 	})
 }
 
-func TestRunWhoseContextEndsAtAnyMoment(t *testing.T) {
+func TestRun_ContextEndsAtAnyMoment(t *testing.T) {
 	d := Start(t)
 	d.Busybox()
 	c := d.Client()
@@ -154,7 +154,7 @@ func TestRunWhoseContextEndsAtAnyMoment(t *testing.T) {
 	})
 }
 
-func TestCancelledRunSparesTheContainerOfItsName(t *testing.T) {
+func TestRun_Cancelled_KeepsContainerOfSameName(t *testing.T) {
 	d := Start(t)
 	d.Busybox()
 	d.Cleat("run", "-d", "--name", "c", "busybox", "sleep", "1000")
@@ -173,7 +173,7 @@ func TestCancelledRunSparesTheContainerOfItsName(t *testing.T) {
 	}
 }
 
-func TestExecWhoseCLIIsKilledLeavesTheContainerWell(t *testing.T) {
+func TestExec_CLIKilled_ContainerKeepsRunning(t *testing.T) {
 	d := Start(t)
 	d.Busybox()
 	d.Cleat("run", "-d", "--name", "c", "busybox", "sleep", "1000")
@@ -186,7 +186,7 @@ func TestExecWhoseCLIIsKilledLeavesTheContainerWell(t *testing.T) {
 		must(t, cmd.Start())
 		pause(delay)
 		_ = d.ended(cmd, syscall.SIGKILL) // it was killed
-		// A process that has begun keeps running, as a container does.
+		// A process that has started keeps running, as a container does.
 		pids, err := c.Pids(t.Context(), "c")
 		must(t, err)
 		began = len(pids) > running
@@ -197,11 +197,11 @@ func TestExecWhoseCLIIsKilledLeavesTheContainerWell(t *testing.T) {
 		t.Errorf("exec: %q", out)
 	}
 	d.Cleat("rm", "--force", "c")
-	d.Cleat("run", "--rm", "busybox", "true") // collects what dead clients left
+	d.Cleat("run", "--rm", "busybox", "true") // collects the FIFOs of dead clients
 	d.nothingMade("a killed exec")
 }
 
-func TestImportThatIsCutOffLeavesNothing(t *testing.T) {
+func TestImport_Interrupted_LeavesNothing(t *testing.T) {
 	d := Start(t)
 	data, err := os.ReadFile(busyboxArchive(t))
 	must(t, err)
@@ -223,9 +223,9 @@ func TestImportThatIsCutOffLeavesNothing(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	r, w := io.Pipe()
 	go func() {
-		_, _ = w.Write(data[:len(data)/2]) // the reader may have gone
+		_, _ = w.Write(data[:len(data)/2]) // the reader may have closed the pipe
 		cancel()
-		_ = w.CloseWithError(context.Canceled) // never fails; whoever reads is not held up
+		_ = w.CloseWithError(context.Canceled) // never fails; unblocks the reader
 	}()
 	if _, err := c.ImportImage(ctx, r, client.ImportOptions{Name: "cut"}); !errors.Is(err, context.Canceled) {
 		t.Errorf("a cancelled import: %v", err)

@@ -21,7 +21,7 @@ import (
 	apievents "github.com/cleatproject/cleat/proto/events"
 )
 
-// limited is a spec with a limit of memory, in MiB, and a cgroup as ctr names them.
+// limited is a spec with a memory limit in MiB and a cgroup path of ctr's form.
 func limited(t *testing.T, id string, mib int64, args ...string) *specs.Spec {
 	t.Helper()
 	s := busyboxSpec(t, args...)
@@ -34,7 +34,7 @@ func limited(t *testing.T, id string, mib int64, args ...string) *specs.Spec {
 	return s
 }
 
-// TestCgroupV2 has containers in a kernel with the unified hierarchy.
+// TestCgroupV2 runs containers on a kernel with the unified hierarchy.
 func TestCgroupV2(t *testing.T) {
 	if !guest.Inside(t, guest.Options{Env: []string{binariesEnv + "=" + binaries}}) {
 		return
@@ -57,7 +57,7 @@ func TestCgroupV2(t *testing.T) {
 		return strings.TrimSpace(string(data))
 	}
 
-	// Until the OCI runtime's init has become the program it has threads.
+	// The init of the OCI runtime has threads until it executes the program.
 	d.Eventually("the metrics are those of the program", func() error {
 		m := metricsV2(ctx, t, tasks, "c")
 		if m.Memory.GetUsageLimit() != 64<<20 || m.Memory.GetUsage() == 0 || m.Pids.GetCurrent() != 1 || m.CPU.GetUsageUsec() == 0 {
@@ -79,7 +79,7 @@ func TestCgroupV2(t *testing.T) {
 	if !strings.Contains(file("cgroup.events"), "frozen 1") {
 		t.Errorf("paused, but cgroup.events says %q", file("cgroup.events"))
 	}
-	d.Restart() // which finds it as it is
+	d.Restart() // the daemon finds the paused container
 	ctx, conn := d.grpc()
 	tasks = tasksapi.NewTasksClient(conn)
 	d.status("c", "paused")
@@ -90,7 +90,7 @@ func TestCgroupV2(t *testing.T) {
 		t.Errorf("resumed, but cgroup.events says %q", file("cgroup.events"))
 	}
 
-	// What is exec'd is in the same cgroup, and listed.
+	// An exec'd process is in the same cgroup, and listed.
 	_, err = tasks.Exec(ctx, &tasksapi.ExecProcessRequest{ContainerID: "c", ExecID: "x", Spec: &anypb.Any{
 		TypeUrl: resourcesURL + "Process", Value: []byte(`{"args":["/bin/sleep","1000"],"cwd":"/"}`),
 	}})
@@ -100,7 +100,7 @@ func TestCgroupV2(t *testing.T) {
 	if got := unifiedGroup(t, int(started.Pid)); got != group {
 		t.Errorf("a process exec'd is in %s, the container in %s", got, group)
 	}
-	d.Eventually("both programs are listed and counted", func() error { // as above: once threads of runc's are gone
+	d.Eventually("both programs are listed and counted", func() error { // see above: until the threads of runc have ended
 		pids, err := tasks.ListPids(ctx, &tasksapi.ListPidsRequest{ContainerID: "c"})
 		if err != nil || len(pids.Processes) != 2 {
 			return fmt.Errorf("pids: %v, %v", pids, err)
@@ -120,7 +120,7 @@ func TestCgroupV2(t *testing.T) {
 		t.Errorf("cgroup %s is left", group)
 	}
 
-	// What OCI runtimes leave of a namespace goes with it.
+	// Cgroups of a namespace that OCI runtimes leave are removed with the namespace.
 	d.Cleat("namespace", "create", "extra")
 	for _, parent := range []string{"", d.cgroup()} {
 		must(t, os.MkdirAll(filepath.Join("/sys/fs/cgroup", parent, "extra"), 0o755))
@@ -131,7 +131,7 @@ func TestCgroupV2(t *testing.T) {
 	}
 }
 
-// outOfMemoryV2 has a container ask for more memory than it may have, beside one that does not.
+// outOfMemoryV2 runs a container that exceeds its memory limit and one that does not.
 func (d *Daemon) outOfMemoryV2(ctx context.Context, tasks tasksapi.TasksClient) {
 	d.t.Helper()
 	d.createTask("greedy", limited(d.t, "greedy", 16, "dd", "if=/dev/zero", "of=/dev/null", "bs=64M", "count=1"), "")
@@ -157,7 +157,7 @@ func (d *Daemon) outOfMemoryV2(ctx context.Context, tasks tasksapi.TasksClient) 
 	}
 }
 
-// unifiedGroup is a process's cgroup.
+// unifiedGroup returns the cgroup of a process.
 func unifiedGroup(t *testing.T, pid int) string {
 	t.Helper()
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", pid))
@@ -169,7 +169,7 @@ func unifiedGroup(t *testing.T, pid int) string {
 	return group
 }
 
-// metricsV2 asks for a task's metrics, which are to be those of cgroup v2.
+// metricsV2 requests the metrics of a task, which must be those of cgroup v2.
 func metricsV2(ctx context.Context, t *testing.T, tasks tasksapi.TasksClient, id string) *stats.Metrics {
 	t.Helper()
 	data := metricOf(ctx, t, tasks, id)

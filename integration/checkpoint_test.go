@@ -35,9 +35,9 @@ const (
 	checkpointConfigType = "application/vnd.containerd.container.checkpoint.config.v1+proto"
 )
 
-// criuStandIn puts a `criu`, and an OCI runtime that does as if it used it, before the real ones in PATH: CRIU
-// does not work on every kernel that tests run on. What it dumps is a file; what it restores, if that file is
-// there, is the container from its beginning. The returned file has the arguments it was called with.
+// criuStandIn puts a `criu` and an OCI runtime that imitates its use first in PATH, because CRIU does not work on
+// every kernel that runs the tests. A dump is a file. A restore starts the container from its beginning if that file
+// exists. The returned file lists the arguments of each call.
 func criuStandIn(t *testing.T) (calls string) {
 	t.Helper()
 	real, err := exec.LookPath("runc")
@@ -75,10 +75,10 @@ exec ` + real + ` "$@"
 	return calls
 }
 
-// checkpoints is the lease that the tests of checkpoints work under: what they write is garbage otherwise.
+// checkpoints is the lease of the tests of checkpoints. Without it their blobs are garbage.
 const checkpoints = "checkpoints"
 
-// leased makes that lease, and a context of its requests.
+// leased creates that lease and returns a context of its requests.
 func (d *Daemon) leased(ctx context.Context, conn *grpc.ClientConn) context.Context {
 	d.t.Helper()
 	_, err := leasesapi.NewLeasesClient(conn).Create(ctx, &leasesapi.CreateRequest{ID: checkpoints})
@@ -117,7 +117,7 @@ func writeBlob(ctx context.Context, t *testing.T, conn *grpc.ClientConn, data []
 	return dgst
 }
 
-func TestCheckpointAndRestore(t *testing.T) {
+func TestCheckpoint_CanBeRestored(t *testing.T) {
 	calls := criuStandIn(t)
 	d := Start(t)
 	_, conn := d.grpc()
@@ -144,12 +144,12 @@ func TestCheckpointAndRestore(t *testing.T) {
 	}
 	d.status("one", "running")
 
-	// Again: the same blobs, which is no error.
+	// A second checkpoint has the same blobs, which is not an error.
 	again, err := tasks.Checkpoint(ctx, &tasksapi.CheckpointTaskRequest{ContainerID: "one"})
 	if err != nil || len(again.GetDescriptors()) != 2 || again.Descriptors[1].Digest != written.Descriptors[1].Digest {
 		t.Errorf("a second checkpoint: %v, %v", again, err)
 	}
-	// To a directory, and to stop.
+	// Checkpoint to a directory, and stop.
 	dir := filepath.Join(t.TempDir(), "image")
 	options, err := rpc.Marshal(&runcopts.CheckpointOptions{Exit: true, ImagePath: dir})
 	must(t, err)
@@ -165,7 +165,7 @@ func TestCheckpointAndRestore(t *testing.T) {
 		t.Errorf("left of checkpoints: %v, %v", left, err)
 	}
 
-	// A task from it.
+	// Create a task from the checkpoint.
 	d.deleteTask(ctx, tasks, "one")
 	restore := func(from *types.Descriptor) error {
 		_, err := tasks.Create(ctx, &tasksapi.CreateTaskRequest{ContainerID: "one", Rootfs: d.rootfs(), Checkpoint: from})
@@ -193,7 +193,7 @@ func TestCheckpointAndRestore(t *testing.T) {
 	d.waitTask(ctx, tasks, "one", 137)
 	d.deleteTask(ctx, tasks, "one")
 
-	// One that is not started, and one that cannot be restored.
+	// A task that was not started, and one that cannot be restored.
 	must(t, restore(checkpoint))
 	d.deleteTask(ctx, tasks, "one")
 	empty := writeBlob(ctx, t, conn, make([]byte, 1024))
@@ -224,8 +224,8 @@ func tarNames(t *testing.T, data []byte) string {
 	}
 }
 
-// TestDebiansCtrCheckpoints takes a container by ctr into an image and back.
-func TestDebiansCtrCheckpoints(t *testing.T) {
+// TestCheckpoint_ByCtr stores a container in an image and restores it, by ctr.
+func TestCheckpoint_ByCtr(t *testing.T) {
 	criuStandIn(t)
 	d := Start(t)
 	ok := func(args ...string) string {
@@ -243,7 +243,7 @@ func TestDebiansCtrCheckpoints(t *testing.T) {
 	ok("containers", "checkpoint", "--task", "one", "checkpoint.example/one:2")
 	ok("tasks", "checkpoint", "one")
 	d.status("one", "running")
-	d.Cleat("gc") // the image holds what it is made of
+	d.Cleat("gc") // the image refers to its blobs
 	ok("containers", "restore", "--live", "--rw", "two", "checkpoint.example/one:1")
 	if text := ok("tasks", "ls"); strings.Count(text, "RUNNING") != 2 {
 		t.Errorf("tasks:\n%s", text)
@@ -256,14 +256,14 @@ func TestDebiansCtrCheckpoints(t *testing.T) {
 	}
 }
 
-// TestCheckpointsThatAreRefused leaves nothing behind, whatever is wrong.
-func TestCheckpointsThatAreRefused(t *testing.T) {
+// TestCheckpoint_InvalidRequest_LeavesNothing sends every kind of request that must fail.
+func TestCheckpoint_InvalidRequest_LeavesNothing(t *testing.T) {
 	d := Start(t)
 	_, conn := d.grpc()
 	ctx, tasks := d.createTask("c", busyboxSpec(t, "sleep", "1000"), "")
 	ctx = d.leased(ctx, conn)
 	d.startTask(ctx, tasks, "c")
-	// Without CRIU, or with one that the kernel is too new for.
+	// CRIU is missing, or does not support the kernel.
 	for _, dir := range []string{"", filepath.Join(t.TempDir(), "image")} {
 		options, err := rpc.Marshal(&runcopts.CheckpointOptions{ImagePath: dir})
 		must(t, err)
@@ -300,7 +300,7 @@ func TestCheckpointsThatAreRefused(t *testing.T) {
 	} {
 		_, err := tasks.Create(ctx, &tasksapi.CreateTaskRequest{ContainerID: "c", Rootfs: d.rootfs(), Checkpoint: tt.from})
 		if _, have := exec.LookPath("criu"); name == "without CRIU" && have == nil {
-			must(t, err) // it is an empty archive, which does not come to anything at start
+			must(t, err) // an empty archive is accepted, and fails at start
 			if _, err := tasks.Start(ctx, &tasksapi.StartRequest{ContainerID: "c"}); err == nil {
 				t.Error("nothing was restored")
 			}
@@ -316,8 +316,8 @@ func TestCheckpointsThatAreRefused(t *testing.T) {
 	}
 }
 
-// TestHostileCheckpoints are archives that would write elsewhere.
-func TestHostileCheckpoints(t *testing.T) {
+// TestRestore_HostileCheckpoint_StaysInside restores archives that would write outside the image directory.
+func TestRestore_HostileCheckpoint_StaysInside(t *testing.T) {
 	criuStandIn(t)
 	d := Start(t)
 	_, conn := d.grpc()
@@ -349,7 +349,7 @@ func TestHostileCheckpoints(t *testing.T) {
 		_, err := tasks.Create(ctx, &tasksapi.CreateTaskRequest{ContainerID: "c", Rootfs: d.rootfs(), Checkpoint: &types.Descriptor{
 			MediaType: checkpointType, Digest: writeBlob(ctx, t, conn, data.Bytes()),
 		}})
-		if err == nil { // it was kept inside
+		if err == nil { // it stayed inside
 			d.deleteTask(ctx, tasks, "c")
 		} else if status.Code(err) != codes.InvalidArgument {
 			t.Errorf("%s: %v", name, err)

@@ -15,7 +15,7 @@ import (
 	"github.com/cleatproject/cleat/client"
 )
 
-func TestPluginsThatCannotWorkHere_AreShownAsSkipped(t *testing.T) {
+func TestPlugins_Unsupported_AreShownAsSkipped(t *testing.T) {
 	d := Start(t)
 	out, stderr, err := d.ctr("plugins", "ls")
 	if err != nil {
@@ -34,12 +34,12 @@ func TestPluginsThatCannotWorkHere_AreShownAsSkipped(t *testing.T) {
 			t.Errorf("ctr shows an error: %s", line)
 		}
 	}
-	if skipped == 0 { // aufs has left the kernel
+	if skipped == 0 { // current kernels have no aufs
 		t.Errorf("ctr shows nothing as skipped:\n%s", out)
 	}
 }
 
-func TestForward_TakesAnEmptyEvent(t *testing.T) {
+func TestForward_AcceptsEmptyEvent(t *testing.T) {
 	d := Start(t)
 	ctx, conn := d.grpc()
 	before := d.lastCursor()
@@ -58,9 +58,9 @@ func TestForward_TakesAnEmptyEvent(t *testing.T) {
 	}
 }
 
-func TestCgroupPath_HoldsTheDaemon(t *testing.T) {
+func TestCgroupPath_ContainsDaemon(t *testing.T) {
 	path := fmt.Sprintf("/cleat-test-%d/inner", os.Getpid())
-	t.Cleanup(func() { // after the daemons
+	t.Cleanup(func() { // after the daemons have ended
 		for _, dir := range []string{path, filepath.Dir(path)} {
 			found, err := filepath.Glob("/sys/fs/cgroup/*" + dir)
 			must(t, err)
@@ -90,8 +90,8 @@ func TestCgroupPath_HoldsTheDaemon(t *testing.T) {
 	}
 }
 
-// TestLogFIFO_ReachesTheDaemonsLog writes to the log of containerd's shim, before and after a restart.
-func TestLogFIFO_ReachesTheDaemonsLog(t *testing.T) {
+// TestLogFIFO_ReachesLogOfDaemon writes to the log FIFO of containerd's shim, before and after a restart.
+func TestLogFIFO_ReachesLogOfDaemon(t *testing.T) {
 	d := startForeign(t)
 	ctx, tasks := d.createTask("c", busyboxSpec(t, "sleep", "1000"), "")
 	d.startTask(ctx, tasks, "c")

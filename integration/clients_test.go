@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// builtImages has buildah build an image and put it into a registry in both its formats, and skopeo another
-// with layers of zstd. It returns their names.
+// builtImages lets buildah build an image and push it to a registry in both of its formats. skopeo adds a copy with
+// zstd layers. builtImages returns the references.
 func builtImages(t *testing.T, r *Registry, base string) (refs []string) {
 	t.Helper()
 	name := buildah(t, base, "from", "--pull-never", "scratch")
@@ -31,9 +31,9 @@ func builtImages(t *testing.T, r *Registry, base string) (refs []string) {
 	return append(refs, ref)
 }
 
-// TestImagesOfOthersThroughEachClient pulls what buildah and skopeo pushed through every client there is
-// here, and runs it.
-func TestImagesOfOthersThroughEachClient(t *testing.T) {
+// TestForeignImages_EveryClient pulls images pushed by buildah and skopeo through every client on this machine, and
+// runs them.
+func TestForeignImages_EveryClient(t *testing.T) {
 	r := StartRegistry(t, RegistryOptions{})
 	base := t.TempDir()
 	refs := builtImages(t, r, base)
@@ -64,7 +64,7 @@ func TestImagesOfOthersThroughEachClient(t *testing.T) {
 				t.Errorf("ctr run: %q, %q, code %d", out, stderr, code)
 			}
 			ctr("images", "rm", "--sync", ref)
-			if !strings.Contains(ref, "zstd") { // this dockerd unpacks by itself, and knows no zstd
+			if !strings.Contains(ref, "zstd") { // this dockerd unpacks by itself, and does not support zstd
 				k.call("POST", "/images/create?fromImage="+url.QueryEscape(r.Host+"/"+path)+"&tag="+tag, nil)
 				k.call("POST", "/images/"+ref+"/tag?repo=bb", nil)
 				k.create("cc", script, nil)

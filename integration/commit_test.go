@@ -28,13 +28,13 @@ func (d *Daemon) imageDocuments(name string) (m ocispec.Manifest, cfg ocispec.Im
 	return list[0].Manifest, list[0].Config, list[0].Digest
 }
 
-// changing is what a container does to its files in these tests.
+// changing is a script that changes files of a container.
 const changing = `echo new > /data/new; rm /etc/group; chmod 700 /tmp; ln -s new /data/link; echo more >> /etc/passwd; rm -r /root; mkdir /root; echo x > /root/y`
 
-// changed looks for what changing did.
+// changed is a script that checks the result of changing.
 const changed = `cat /data/new /data/link /root/y; test ! -e /etc/group && tail -n 1 /etc/passwd; stat -c %a /tmp`
 
-func TestCommitOfRunningAndStoppedContainers(t *testing.T) {
+func TestCommit_RunningAndStopped(t *testing.T) {
 	d := Start(t)
 	d.Busybox()
 	base, _, _ := d.imageDocuments("busybox")
@@ -73,7 +73,7 @@ func TestCommitOfRunningAndStoppedContainers(t *testing.T) {
 		}
 		return nil
 	})
-	// Of one that is paused the pause is the user's.
+	// A container paused by the user stays paused.
 	d.Cleat("pause", "runs")
 	d.Cleat("commit", "runs", "made")
 	if s := d.all()["runs"].Status; s != "paused" {
@@ -88,7 +88,7 @@ func TestCommitOfRunningAndStoppedContainers(t *testing.T) {
 	})
 }
 
-// commitAgain commits a container of a committed image, which has another name by then.
+// commitAgain commits a container of a committed image under another name.
 func (d *Daemon) commitAgain() {
 	d.t.Helper()
 	d.Cleat("run", "--name", "second", "made", "sh", "-c", "echo 2 > /data/second")
@@ -101,7 +101,7 @@ func (d *Daemon) commitAgain() {
 	d.Cleat("rm", "second")
 }
 
-// roundTrip has other programs take an image, unpack and give it back.
+// roundTrip lets other programs read an image, unpack it and return it.
 func (d *Daemon) roundTrip(name, digest string) {
 	d.t.Helper()
 	dir := d.t.TempDir()
@@ -122,7 +122,7 @@ func (d *Daemon) roundTrip(name, digest string) {
 	d.Cleat("image", "rm", "back:1")
 }
 
-func TestCommitsOfTheSameAreTheSame(t *testing.T) {
+func TestCommit_SameContents_SameDigest(t *testing.T) {
 	d := Start(t)
 	d.Busybox()
 	d.Cleat("run", "--name", "c", "busybox", "sh", "-c", changing)
@@ -143,7 +143,7 @@ func TestCommitsOfTheSameAreTheSame(t *testing.T) {
 	d.Cleat("rm", "c")
 }
 
-func TestCommitsThatAreRefused(t *testing.T) {
+func TestCommit_InvalidRequest_IsRefused(t *testing.T) {
 	d := Start(t)
 	d.Busybox()
 	d.Cleat("run", "-d", "--name", "c", "busybox", "sleep", "1000")
@@ -178,7 +178,7 @@ func TestCommitsThatAreRefused(t *testing.T) {
 		t.Errorf("of a directory: %d, %s", code, stderr)
 	}
 	d.Cleat("rm", "-f", "dir")
-	// Without its image there is nothing to put a layer on.
+	// Without its image a container has no layers to extend.
 	d.Cleat("image", "rm", "busybox")
 	if _, stderr, code := d.Try("commit", "c", "x"); code != 1 || !strings.Contains(stderr, "pull or import the image again") {
 		t.Errorf("without its image: %d, %s", code, stderr)
@@ -192,7 +192,7 @@ func TestCommitsThatAreRefused(t *testing.T) {
 	d.Cleat("rm", "-f", "c")
 }
 
-// heavy runs a container with so much of its own that a commit takes a while.
+// heavy starts a container with enough changes for a slow commit.
 func (d *Daemon) heavy() {
 	d.t.Helper()
 	d.Busybox()
@@ -200,7 +200,7 @@ func (d *Daemon) heavy() {
 	d.ready("c")
 }
 
-// objects counts what the daemon keeps.
+// objects counts the objects of the daemon.
 func (d *Daemon) objects() string {
 	d.t.Helper()
 	blobs, err := filepath.Glob(filepath.Join(d.Root, "content", "blobs", "sha256", "*"))
@@ -210,7 +210,7 @@ func (d *Daemon) objects() string {
 	return fmt.Sprintf("%d blobs, %d snapshots", len(blobs), len(snapshots))
 }
 
-func TestCommitCancelledAtAnyMoment(t *testing.T) {
+func TestCommit_CancelledAtAnyMoment(t *testing.T) {
 	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGKILL} {
 		t.Run(sig.String(), func(t *testing.T) {
 			d := Start(t)
@@ -221,8 +221,8 @@ func TestCommitCancelledAtAnyMoment(t *testing.T) {
 				cmd := d.Command("commit", "c", "made")
 				must(t, cmd.Start())
 				pause(delay)
-				_ = d.ended(cmd, sig) // it was cancelled, or not
-				// The daemon may hear of the end a moment later, and freeze the container yet.
+				_ = d.ended(cmd, sig) // cancelled, or complete
+				// The daemon may see the cancellation a moment later, after it froze the container.
 				d.Eventually("the container runs", func() error {
 					if out, stderr, code := d.Try("exec", "c", "echo", "well"); code != 0 || out != "well\n" {
 						return fmt.Errorf("code %d, %q, %s", code, out, stderr)
@@ -230,7 +230,7 @@ func TestCommitCancelledAtAnyMoment(t *testing.T) {
 					return nil
 				})
 				d.Eventually("nothing is left", func() error {
-					made += d.removed("made") // the last step may still have been under way
+					made += d.removed("made") // the last step may have been in progress
 					if got := d.objects(); got != before {
 						return fmt.Errorf("%s, before: %s", got, before)
 					}
@@ -244,7 +244,7 @@ func TestCommitCancelledAtAnyMoment(t *testing.T) {
 	}
 }
 
-// removed removes an image if there is one of the name, and counts.
+// removed removes an image if it exists, and returns how many it removed.
 func (d *Daemon) removed(name string) int {
 	d.t.Helper()
 	if !slices.Contains(strings.Fields(d.Cleat("image", "ls", "-q")), "docker.io/library/"+name+":latest") {
@@ -254,7 +254,7 @@ func (d *Daemon) removed(name string) int {
 	return 1
 }
 
-func TestCommitWhoseDaemonDies(t *testing.T) {
+func TestCommit_DaemonKilled_LeavesNothing(t *testing.T) {
 	goOn := filepath.Join(t.TempDir(), "go")
 	ociWrapper(t, fmt.Sprintf(`if [ "$verb" = resume ]; then while ! [ -e %s ]; do sleep 0.05; done; fi`, goOn))
 	d := Start(t)

@@ -10,14 +10,14 @@ import (
 	"testing"
 )
 
-// readline stands for the function of the bash-completion package that splits the line, which completion scripts call.
+// readline replaces the function of the bash-completion package that splits the line; completion scripts call it.
 const readline = `_get_comp_words_by_ref() {
 	words=("${COMP_WORDS[@]}"); cword=$COMP_CWORD; cur=${words[cword]}; prev=${words[cword-1]}
 }
 `
 
-// complete presses Tab in a bash that has loaded cleat's script, at the end of a command line, and returns what bash
-// offers.
+// complete presses Tab at the end of a command line in a bash that has loaded cleat's script, and returns the
+// candidates.
 func (d *Daemon) complete(line string) []string {
 	d.t.Helper()
 	words := strings.Split(line, " ")
@@ -42,7 +42,7 @@ __start_cleat && printf '%s\n' "${COMPREPLY[@]}"`
 	return offered
 }
 
-func TestCompletionInBash_OffersWhatTheDaemonHas(t *testing.T) {
+func TestCompletion_InBash_OffersObjectsOfDaemon(t *testing.T) {
 	d := Start(t)
 	d.Busybox()
 	d.Cleat("image", "tag", "busybox", "registry.example:5000/some/box:1")
@@ -66,7 +66,7 @@ func TestCompletionInBash_OffersWhatTheDaemonHas(t *testing.T) {
 		"cleat completion ":               "bash fish zsh",
 		"cleat run --network ":            "host none ns:",
 		"cleat --address /none/c.sock rm": "rm",
-		// Without a daemon nothing is offered, and nothing is printed.
+		// Without a daemon there are no candidates and no output.
 		"cleat --address /none/c.sock rm ": "",
 	} {
 		if got := strings.Join(d.complete(line), " "); got != want {
@@ -75,8 +75,8 @@ func TestCompletionInBash_OffersWhatTheDaemonHas(t *testing.T) {
 	}
 }
 
-// The snapshotters that are offered are those that work on the host.
-func TestSnapshotters_AreThoseThatWork(t *testing.T) {
+// Completion offers snapshotters that work on the host.
+func TestCompletion_OffersWorkingSnapshotters(t *testing.T) {
 	d := Start(t)
 	d.Busybox()
 	out, _, code := d.Try("__completeNoDesc", "run", "--snapshotter", "")
@@ -90,11 +90,11 @@ func TestSnapshotters_AreThoseThatWork(t *testing.T) {
 	if !slices.Contains(names, "overlayfs") || slices.Contains(names, "btrfs") { // the test's file system is not btrfs
 		t.Errorf("snapshotters %q", names)
 	}
-	d.Cleat("image", "rm", "busybox") // which ends the mounts of its layers
+	d.Cleat("image", "rm", "busybox") // ends the mounts of its layers
 }
 
-// A user without access to the socket gets no completions, and no error.
-func TestCompletion_OfAnotherUserIsSilent(t *testing.T) {
+// A user without access to the socket gets no completions and no error.
+func TestCompletion_WithoutAccess_IsSilent(t *testing.T) {
 	d := Start(t)
 	d.Cleat("namespace", "create", "blue")
 	cleat := filepath.Join(binaries, "cleat")

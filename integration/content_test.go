@@ -40,9 +40,9 @@ func (u *upload) send(req *contentapi.WriteContentRequest) *contentapi.WriteCont
 	return resp
 }
 
-// A daemon that is killed in the middle of an upload knows its offset and its digest afterwards, and
-// takes the rest; a client that dies costs no more than its connection.
-func TestUploadSurvivesKill9(t *testing.T) {
+// A daemon killed during an upload knows the offset and the digest after its restart, and accepts the rest. A killed
+// client costs its connection only.
+func TestUpload_DaemonKilled_Resumes(t *testing.T) {
 	d := Start(t)
 	data := make([]byte, 72<<20+123)
 	_, err := rand.Read(data)
@@ -81,8 +81,8 @@ func TestUploadSurvivesKill9(t *testing.T) {
 	must(t, empty(filepath.Join(d.Root, "content", "blobs", "sha256"), 1))
 }
 
-// Of an import that dies with the daemon no ingest is left at the next start; others are.
-func TestImportInTheMiddleOfWhichTheDaemonDies(t *testing.T) {
+// The next start drops the ingests of an import that died with the daemon, and keeps other ingests.
+func TestImport_DaemonKilled_DropsIngests(t *testing.T) {
 	d := Start(t)
 	u, _ := d.upload("kept", 0)
 	u.send(&contentapi.WriteContentRequest{Action: contentapi.WriteAction_WRITE, Data: []byte("half")})
@@ -117,9 +117,9 @@ func TestImportInTheMiddleOfWhichTheDaemonDies(t *testing.T) {
 	must(t, empty(filepath.Join(d.Root, "content", "ingest"), 1))
 }
 
-// containerd's own client does with content what it does with its own daemon.
-func TestContentByCtr(t *testing.T) {
-	d := startUncollected(t) // ctr writes it under no lease: the collector would be right to take it
+// Debian's ctr manages content of cleatd as it does with its own daemon.
+func TestContent_ByCtr(t *testing.T) {
+	d := startUncollected(t) // ctr writes without a lease, so the content is garbage
 	run := func(input string, args ...string) string {
 		t.Helper()
 		ctx, cancel := context.WithTimeout(t.Context(), limit)

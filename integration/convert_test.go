@@ -16,7 +16,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// dockerTypes are Docker's words for OCI's.
+// dockerTypes maps Docker's media types to those of OCI.
 const (
 	dockerList     = "application/vnd.docker.distribution.manifest.list.v2+json"
 	dockerManifest = "application/vnd.docker.distribution.manifest.v2+json"
@@ -38,8 +38,8 @@ func (d *Daemon) content(of string, into any) {
 	must(d.t, json.Unmarshal([]byte(out), into))
 }
 
-// withAttestation puts the test image for two platforms and a statement about one of them behind an index,
-// and returns its name and the statement's digest.
+// withAttestation puts an index of the test image for two platforms and an attestation of one of them into the
+// registry. It returns the reference and the digest of the attestation.
 func (r *Registry) withAttestation(t *testing.T) (ref, statement string) {
 	t.Helper()
 	index := ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageIndex, Annotations: map[string]string{"of": "index"}}
@@ -61,7 +61,7 @@ func (r *Registry) withAttestation(t *testing.T) (ref, statement string) {
 	return r.Host + "/at/box:1", at.Digest.String()
 }
 
-func TestConvertThereAndBack(t *testing.T) {
+func TestConvert_RoundTrip(t *testing.T) {
 	r := StartRegistry(t, RegistryOptions{})
 	ref, statement := r.withAttestation(t)
 	d := Start(t)
@@ -103,7 +103,7 @@ func TestConvertThereAndBack(t *testing.T) {
 		if out := d.Cleat("run", "--rm", "to", "cat", "/only"); out != "0" {
 			t.Errorf("%q: %q", c.args, out)
 		}
-		// The same again, and back.
+		// The same conversion again, and back.
 		d.Cleat(append([]string{"image", "convert", ref, "again"}, c.args...)...)
 		d.Cleat("image", "convert", "--oci", "--uncompressed", "to", "back")
 		if again, back := d.digestOf("again"), d.digestOf("back"); again != name {
@@ -120,14 +120,14 @@ func TestConvertThereAndBack(t *testing.T) {
 	}
 }
 
-// converted is what an image without compression and with OCI's documents becomes by having them.
+// converted returns the parts of an image without compression after its conversion to OCI media types.
 func (d *Daemon) converted(name string) string {
 	d.Cleat("image", "convert", "--oci", "--uncompressed", name, "twice")
 	defer d.Cleat("image", "rm", "twice")
 	return d.digestOf("twice")
 }
 
-// digestOf is the digest of what a name means.
+// digestOf returns the digest of a name.
 func (d *Daemon) digestOf(name string) string {
 	d.t.Helper()
 	var list []struct{ Name, Digest string }
@@ -141,7 +141,7 @@ func (d *Daemon) digestOf(name string) string {
 	return ""
 }
 
-func TestConvertOfAPart(t *testing.T) {
+func TestConvert_PartOfIndex(t *testing.T) {
 	r := StartRegistry(t, RegistryOptions{})
 	ref, statement := r.withAttestation(t)
 	d := Start(t)
@@ -186,7 +186,7 @@ func TestConvertOfAPart(t *testing.T) {
 	}
 }
 
-func TestConvertCancelledAtAnyMoment(t *testing.T) {
+func TestConvert_CancelledAtAnyMoment_LeavesNothing(t *testing.T) {
 	d := Start(t)
 	d.Cleat("image", "import", "--no-unpack", "--name", "box", ociArchive(t, layersOf(t, 4, 12<<20), busyboxConfig(), nil))
 	before := d.objects()
@@ -195,9 +195,9 @@ func TestConvertCancelledAtAnyMoment(t *testing.T) {
 		cmd := d.Command("image", "convert", "--gzip", "box", "to")
 		must(t, cmd.Start())
 		pause(delay)
-		_ = d.ended(cmd, []syscall.Signal{syscall.SIGINT, syscall.SIGKILL}[i%2]) // it was cancelled, or not
+		_ = d.ended(cmd, []syscall.Signal{syscall.SIGINT, syscall.SIGKILL}[i%2]) // cancelled, or complete
 		d.Eventually("nothing is left", func() error {
-			made += d.removed("to") // the last step may still have been under way
+			made += d.removed("to") // the last step may have been in progress
 			if got := d.objects(); got != before {
 				return errors.New(got + ", before: " + before)
 			}
@@ -207,7 +207,7 @@ func TestConvertCancelledAtAnyMoment(t *testing.T) {
 	})
 }
 
-func TestConvertWhoseDaemonDies(t *testing.T) {
+func TestConvert_DaemonKilled_LeavesNothing(t *testing.T) {
 	d := Start(t)
 	d.Cleat("image", "import", "--no-unpack", "--name", "box", ociArchive(t, layersOf(t, 4, 12<<20), busyboxConfig(), nil))
 	before := d.objects()
@@ -225,7 +225,7 @@ func TestConvertWhoseDaemonDies(t *testing.T) {
 		d.Kill9()
 		err := <-ended
 		d.Begin()
-		if d.removed("to") > 0 { // whether it was still told or not
+		if d.removed("to") > 0 { // whether or not the client received the response
 			return errors.New("it was quicker")
 		}
 		if err == nil {
@@ -242,7 +242,7 @@ func TestConvertWhoseDaemonDies(t *testing.T) {
 	}
 }
 
-// ctr runs a command of the peer's client.
+// ctr runs a command of containerd's client.
 func (d *Daemon) ctr(args ...string) (stdout, stderr string, err error) {
 	cmd := exec.Command("ctr", append([]string{"--address", d.Address, "--namespace", "default"}, args...)...)
 	var out, errs strings.Builder

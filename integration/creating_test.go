@@ -16,9 +16,9 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// TestCallsWaitForACreateInProgress refers to a task while the OCI runtime still creates it, as a
-// client does that attaches a stream before its own create is answered.
-func TestCallsWaitForACreateInProgress(t *testing.T) {
+// TestCalls_CreateInProgress_Wait refers to a task that the OCI runtime still creates. A client does that if it
+// attaches a stream before its create returns.
+func TestCalls_CreateInProgress_Wait(t *testing.T) {
 	dir := t.TempDir()
 	started, release := filepath.Join(dir, "started"), filepath.Join(dir, "go")
 	ociWrapper(t, fmt.Sprintf(`if [ "$verb" = create ]; then : > %s; while ! [ -e %s ]; do sleep 0.05; done; ! [ -e %s ] || exit 1; fi`,
@@ -100,7 +100,7 @@ func TestCallsWaitForACreateInProgress(t *testing.T) {
 	}
 }
 
-// touch makes an empty file.
+// touch creates an empty file.
 func touch(t *testing.T, path string) {
 	t.Helper()
 	must(t, os.WriteFile(path, nil, 0o600))

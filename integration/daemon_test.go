@@ -16,24 +16,23 @@ import (
 	"github.com/cleatproject/cleat/client"
 )
 
-// limit is how long anything in a test may take that ought to happen soon. It is a deadline for
-// hangs, not a measure.
+// limit is how long anything in a test may take that should be quick. It is a deadline for hangs and not a measure.
 const limit = 60 * time.Second
 
-// Daemon is a cleatd with directories of its own.
+// Daemon is a cleatd with its own directories.
 type Daemon struct {
 	t       *testing.T
 	Root    string
 	State   string
 	Address string
 	args    []string
-	behind  []string // a command line that becomes the daemon, given its own as arguments
+	behind  []string // a command line that becomes the daemon, with the daemon's own as arguments
 	cmd     *exec.Cmd
 	exited  chan struct{}
 	log     string
 }
 
-// Start starts a daemon, which is stopped and searched for leaks when the test ends.
+// Start starts a daemon, which is stopped and checked for leaks at the end of the test.
 func Start(t *testing.T, args ...string) *Daemon {
 	t.Helper()
 	base, err := os.MkdirTemp("", "cleat-it")
@@ -43,8 +42,8 @@ func Start(t *testing.T, args ...string) *Daemon {
 	return StartAt(t, base, args...)
 }
 
-// StartBehind is Start by a program that becomes the daemon: it gets the daemon's command line as
-// further arguments.
+// StartBehind is Start through a program that becomes the daemon: it gets the daemon's command line as further
+// arguments.
 func StartBehind(t *testing.T, program ...string) *Daemon {
 	t.Helper()
 	base, err := os.MkdirTemp("", "cleat-it")
@@ -65,7 +64,7 @@ func StartAt(t *testing.T, base string, args ...string) *Daemon {
 	return d
 }
 
-// newDaemon is a daemon that is yet to be begun, and is stopped and searched for leaks when the test ends.
+// newDaemon returns a daemon that is not started, and is stopped and checked for leaks at the end of the test.
 func newDaemon(t *testing.T, base string, args ...string) *Daemon {
 	d := &Daemon{
 		t: t, Root: filepath.Join(base, "root"), State: filepath.Join(base, "state"),
@@ -80,7 +79,7 @@ func newDaemon(t *testing.T, base string, args ...string) *Daemon {
 	return d
 }
 
-// startUncollected is Start of a daemon that collects no garbage before it is asked to for the first time.
+// startUncollected is Start of a daemon that collects no garbage until the first request for it.
 func startUncollected(t *testing.T) *Daemon {
 	t.Helper()
 	config := filepath.Join(t.TempDir(), "config.toml")
@@ -105,7 +104,7 @@ func (d *Daemon) Begin() {
 	}
 	d.exited = make(chan struct{})
 	go func(cmd *exec.Cmd, exited chan struct{}) {
-		_ = cmd.Wait() // how it ended is what each test decides
+		_ = cmd.Wait() // each test checks how it ended
 		close(exited)
 	}(d.cmd, d.exited)
 	d.Eventually("the daemon answers", func() error {
@@ -125,7 +124,7 @@ func (d *Daemon) Begin() {
 // Kill9 kills the daemon's process and waits for its end.
 func (d *Daemon) Kill9() { d.end(syscall.SIGKILL) }
 
-// Stop ends the daemon in the orderly way.
+// Stop ends the daemon with SIGTERM.
 func (d *Daemon) Stop() { d.end(syscall.SIGTERM) }
 
 func (d *Daemon) end(sig syscall.Signal) {
@@ -147,7 +146,7 @@ func (d *Daemon) Restart() {
 	d.Begin()
 }
 
-// Log returns what the daemon logged, and the shims of the tasks that are there.
+// Log returns the log of the daemon, and of the shims of the present tasks.
 func (d *Daemon) Log() string {
 	data, err := os.ReadFile(d.log)
 	if err != nil {
@@ -159,7 +158,7 @@ func (d *Daemon) Log() string {
 	}
 	for _, path := range shims {
 		if info, err := os.Lstat(path); err != nil || !info.Mode().IsRegular() {
-			continue // a FIFO, of another project's shim
+			continue // a FIFO of a foreign shim
 		}
 		if said, err := os.ReadFile(path); err == nil {
 			data = fmt.Appendf(data, "shim of %s:\n%s", filepath.Base(filepath.Dir(path)), said)
@@ -175,7 +174,7 @@ func (d *Daemon) Command(args ...string) *exec.Cmd {
 	return cmd
 }
 
-// Try runs the CLI to its end.
+// Try runs the CLI until it exits.
 func (d *Daemon) Try(args ...string) (stdout, stderr string, code int) {
 	d.t.Helper()
 	return d.TryInput("", args...)
@@ -203,7 +202,7 @@ func (d *Daemon) TryInput(input string, args ...string) (stdout, stderr string, 
 	return out.String(), errOut.String(), code
 }
 
-// Cleat runs the CLI, which has to succeed, and returns its trimmed output.
+// Cleat runs the CLI, which must succeed, and returns its trimmed output.
 func (d *Daemon) Cleat(args ...string) string {
 	d.t.Helper()
 	stdout, stderr, code := d.Try(args...)
@@ -228,7 +227,7 @@ func (d *Daemon) Client() *client.Client {
 	return c
 }
 
-// Eventually asks until f returns nil, and fails the test where that does not happen in time.
+// Eventually calls f until it returns nil, and fails the test if that takes longer than limit.
 func (d *Daemon) Eventually(what string, f func() error) {
 	d.t.Helper()
 	eventually(d.t, what, f, func() string { return d.Log() })
@@ -258,9 +257,9 @@ func (d *Daemon) Busybox() {
 	d.Cleat("image", "import", "--name", "busybox", busyboxArchive(d.t))
 }
 
-// cleanup stops what runs and fails the test for whatever is left.
+// cleanup stops every process and fails the test if anything is left.
 func (d *Daemon) cleanup() {
-	defer func() { _ = d.cmd.Process.Kill() }() // whatever else fails
+	defer func() { _ = d.cmd.Process.Kill() }() // if anything below fails
 	if d.t.Failed() {
 		d.t.Logf("cleatd's log:\n%s", d.Log())
 	}

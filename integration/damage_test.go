@@ -11,10 +11,9 @@ import (
 	tasktypes "github.com/containerd/containerd/api/types/task"
 )
 
-// TestADamagedDatabaseDoesNotStopTheDaemon damages the database below a running container: the
-// daemon starts, has adopted the task, answers what needs a record with what to do, and a repair
-// brings the rest back.
-func TestADamagedDatabaseDoesNotStopTheDaemon(t *testing.T) {
+// TestDamagedDatabase_DaemonKeepsTasks damages the database of a running container. The daemon starts and adopts the
+// task. Requests that need a record fail with a hint, and a repair restores the other records.
+func TestDamagedDatabase_DaemonKeepsTasks(t *testing.T) {
 	d := Start(t)
 	d.Busybox()
 	d.Cleat("run", "-d", "--name", "c", "busybox", "sleep", "1000")
@@ -30,7 +29,7 @@ func TestADamagedDatabaseDoesNotStopTheDaemon(t *testing.T) {
 		"a flipped": func() error { return flip(db, 4096+40) },
 	} {
 		must(t, damage())
-		harmed, _ := os.ReadFile(db) // gone, in one case
+		harmed, _ := os.ReadFile(db) // missing, in one case
 		d.Begin()
 		d.lookAfterWithoutRecords(name, uint32(before.Pid))
 		d.Stop()
@@ -43,7 +42,7 @@ func TestADamagedDatabaseDoesNotStopTheDaemon(t *testing.T) {
 		t.Fatal("the container did not survive")
 	}
 
-	must(t, flip(db, olderMeta(backup)+40)) // all records can be read, but for all that is known the last change may be lost
+	must(t, flip(db, olderMeta(backup)+40)) // all records are readable, but the last change may be lost
 	if out, _, code := d.Try("doctor", "--root", d.Root, "--state", d.State); code != 1 || !strings.Contains(out, "--repair") {
 		t.Errorf("doctor: code %d:\n%s", code, out)
 	}
@@ -59,7 +58,7 @@ func TestADamagedDatabaseDoesNotStopTheDaemon(t *testing.T) {
 	}
 }
 
-// lookAfterWithoutRecords checks that the daemon has the task c and says what to do about the rest.
+// lookAfterWithoutRecords checks that the daemon has the task c, and that other requests fail with a hint.
 func (d *Daemon) lookAfterWithoutRecords(name string, pid uint32) {
 	d.t.Helper()
 	ctx, conn := d.grpc()
@@ -81,7 +80,7 @@ func (d *Daemon) lookAfterWithoutRecords(name string, pid uint32) {
 	}
 }
 
-// olderMeta returns where the older of bbolt's two meta pages begins: that of the lower transaction.
+// olderMeta returns the offset of the older of bbolt's two meta pages, which has the lower transaction id.
 func olderMeta(file []byte) int64 {
 	const page, txid = 4096, 64
 	if binary.LittleEndian.Uint64(file[txid:]) < binary.LittleEndian.Uint64(file[page+txid:]) {

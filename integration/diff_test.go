@@ -28,8 +28,8 @@ import (
 	"github.com/cleatproject/cleat/mount"
 )
 
-// Debian's ctr unpacks by itself, with our snapshots and our diff service.
-func TestCtrUnpacksAndDiffs(t *testing.T) {
+// Debian's ctr unpacks by itself, with cleat's snapshots and diff service.
+func TestDiff_ByCtr(t *testing.T) {
 	d := Start(t)
 	ok := func(args ...string) string {
 		t.Helper()
@@ -103,7 +103,7 @@ func storeBlob(ctx context.Context, t *testing.T, c contentapi.ContentClient, me
 	return &apitypes.Descriptor{MediaType: mediaType, Digest: d.String(), Size: int64(len(data))}
 }
 
-func TestDiffServiceOnBothTransports(t *testing.T) {
+func TestDiffService_BothTransports(t *testing.T) {
 	d := Start(t)
 	ctx, conn := d.grpc()
 	raw, err := net.Dial("unix", d.Address+".ttrpc")
@@ -146,7 +146,7 @@ func TestDiffServiceOnBothTransports(t *testing.T) {
 			must(t, mount.UnmountAll(at, 0))
 			epoch := time.Unix(1_000_000, 0)
 			var first *apitypes.Descriptor
-			for range 2 { // once more is a success as well
+			for range 2 { // a second apply succeeds as well
 				resp, err := c.Diff(ctx, &diffapi.DiffRequest{
 					Left: left.Mounts, Right: right.Mounts, MediaType: mediaType, Ref: "ref", Labels: root, SourceDateEpoch: timestamppb.New(epoch),
 				})
@@ -176,7 +176,7 @@ func TestDiffServiceOnBothTransports(t *testing.T) {
 	}
 }
 
-// shell runs a script that has to succeed.
+// shell runs a script, which must succeed.
 func shell(t *testing.T, script string) {
 	t.Helper()
 	if out, err := exec.Command("/bin/sh", "-ec", script).CombinedOutput(); err != nil {
@@ -184,7 +184,7 @@ func shell(t *testing.T, script string) {
 	}
 }
 
-// onGRPC gives the client of one transport the form of the other's.
+// onGRPC adapts the client of one transport to the interface of the other.
 type onGRPC struct{ c diffapi.DiffClient }
 
 func (o onGRPC) Apply(ctx context.Context, req *diffapi.ApplyRequest) (*diffapi.ApplyResponse, error) {
@@ -195,7 +195,7 @@ func (o onGRPC) Diff(ctx context.Context, req *diffapi.DiffRequest) (*diffapi.Di
 	return o.c.Diff(ctx, req)
 }
 
-// A layer that only a stream processor understands is unpacked, by us and over the API.
+// Layers that only a stream processor can decode are unpacked, by cleat and over the API.
 func TestStreamProcessors(t *testing.T) {
 	const secret = "application/vnd.test.layer.v1.tar+rot"
 	plain := tarOf(t, busyboxFiles(t))

@@ -14,14 +14,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// attached is a connection to a container's stdio, by the API's way of taking over the connection.
+// attached is a connection to a container's stdio: the API hijacks its connection.
 type attached struct {
 	t *testing.T
 	net.Conn
 	r *bufio.Reader
 }
 
-// attach connects to a container, which may run already or not yet.
+// attach connects to a container, before or after its start.
 func (d *dockerd) attach(name, query string) *attached {
 	d.t.Helper()
 	conn, err := net.Dial("unix", d.sock)
@@ -46,7 +46,7 @@ func (a *attached) send(text string) {
 	must(a.t, err)
 }
 
-// next is the next piece of output, and which of the two it is.
+// next returns the next piece of output, and its stream.
 func (a *attached) next() (stream byte, text string) {
 	a.t.Helper()
 	var header [8]byte
@@ -65,7 +65,7 @@ func (a *attached) expect(stream byte, text string) {
 	}
 }
 
-func TestDockerdsAttach(t *testing.T) {
+func TestDockerd_Attach(t *testing.T) {
 	d := Start(t)
 	k := startDockerd(t, d.Address)
 	k.busybox()
@@ -84,13 +84,13 @@ func TestDockerdsAttach(t *testing.T) {
 	a.send("e1\n")
 	a.expect(2, "err e1\n")
 
-	d.Kill9() // the stdio of a container does not pass through its daemon
+	d.Kill9() // the stdio of a container does not pass through the daemon
 	a.send("two\n")
 	a.expect(1, "out two\n")
 	a.send("e2\n")
 	a.expect(2, "err e2\n")
 	d.Begin()
-	eventually(t, "dockerd is connected again", func() error { // it tells cleatd of the end of stdin once only
+	eventually(t, "dockerd is connected again", func() error { // it reports the end of stdin to cleatd once only
 		resp, err := k.http.Get("http://docker/v1.41/containers/plain/top")
 		if err != nil {
 			return err

@@ -19,7 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// dockerd is Debian's, on the socket of a cleatd and with directories of its own.
+// dockerd is Debian's dockerd on the socket of a cleatd, with its own directories.
 type dockerd struct {
 	t          *testing.T
 	containerd string
@@ -28,7 +28,7 @@ type dockerd struct {
 	http       http.Client
 }
 
-// startDockerd starts one, which is stopped when the test ends.
+// startDockerd starts a dockerd, which is stopped at the end of the test.
 func startDockerd(t *testing.T, containerd string) *dockerd {
 	t.Helper()
 	base, err := os.MkdirTemp("", "cleat-dockerd")
@@ -44,7 +44,7 @@ func startDockerd(t *testing.T, containerd string) *dockerd {
 		if t.Failed() {
 			t.Logf("dockerd's log:\n%s", d.log())
 		}
-		// It mounts its data-root upon itself.
+		// It bind-mounts its data-root on itself.
 		if err := unix.Unmount(filepath.Join(base, "root"), 0); err != nil && !errors.Is(err, unix.EINVAL) {
 			t.Error(err)
 		}
@@ -79,7 +79,7 @@ func (d *dockerd) begin() {
 func (d *dockerd) end(sig os.Signal) {
 	d.t.Helper()
 	must(d.t, d.cmd.Process.Signal(sig))
-	_ = d.cmd.Wait() // how it ends is not the question
+	_ = d.cmd.Wait() // the status does not matter
 	d.http.CloseIdleConnections()
 }
 
@@ -91,8 +91,7 @@ func (d *dockerd) log() string {
 	return string(data)
 }
 
-// call makes a request of its API, which has to succeed; body may be nil, a reader, or what JSON is
-// made of.
+// call makes a request of the API, which must succeed; body is nil, a reader, or a value to encode as JSON.
 func (d *dockerd) call(method, path string, body any) []byte {
 	d.t.Helper()
 	ctx, cancel := context.WithTimeout(d.t.Context(), limit)
@@ -129,7 +128,7 @@ func (d *dockerd) decode(method, path string, body, into any) {
 	}
 }
 
-// create makes a container of a shell script and starts it.
+// create creates a container of a shell script and starts it.
 func (d *dockerd) create(name, script string, host map[string]any) (id string) {
 	d.t.Helper()
 	config := map[string]any{"NetworkMode": "none"}
@@ -152,7 +151,7 @@ func (d *dockerd) wait(name string) int {
 	return ended.StatusCode
 }
 
-// dockerState is a part of what inspect answers.
+// dockerState is a part of the response to inspect.
 type dockerState struct {
 	RestartCount int
 	State        struct {
@@ -200,7 +199,7 @@ func (d *dockerd) logs(name string) (stdout, stderr string) {
 	return d.split(d.call("GET", "/containers/"+name+"/logs?stdout=1&stderr=1", nil))
 }
 
-// split takes the two outputs of a stream apart: each piece has a header of its own.
+// split separates the two outputs of a stream; each piece has its own header.
 func (d *dockerd) split(data []byte) (stdout, stderr string) {
 	d.t.Helper()
 	for len(data) > 0 {
@@ -218,7 +217,7 @@ func (d *dockerd) split(data []byte) (stdout, stderr string) {
 	return stdout, stderr
 }
 
-// busybox gives it the test image, as "bb".
+// busybox loads the test image as "bb".
 func (d *dockerd) busybox() {
 	d.t.Helper()
 	d.call("POST", "/images/create?fromSrc=-&repo=bb", bytes.NewReader(tarOf(d.t, busyboxFiles(d.t))))

@@ -11,8 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// startAsContainerd starts a daemon the way a host starts containerd: with a configuration file of
-// its format.
+// startAsContainerd starts a daemon as hosts start containerd, with a configuration file of containerd's format.
 func startAsContainerd(t *testing.T) *Daemon {
 	t.Helper()
 	base, err := os.MkdirTemp("", "cleat-it")
@@ -28,7 +27,7 @@ path = "/opt/containerd"
 	return StartAt(t, base, "-c", config)
 }
 
-func TestDebiansDockerdAgainstCleatd(t *testing.T) {
+func TestDockerd_OnCleatd(t *testing.T) {
 	d := startAsContainerd(t)
 	if n := strings.Count(d.Log(), "is ignored"); n != 1 {
 		t.Errorf("%d warnings of the configuration, want one:\n%s", n, d.Log())
@@ -49,7 +48,7 @@ func TestDebiansDockerdAgainstCleatd(t *testing.T) {
 	if stdout, stderr := k.logs("one"); stdout != "out\n" || stderr != "err\n" {
 		t.Errorf("logs: %q, %q", stdout, stderr)
 	}
-	k.call("POST", "/containers/one/start", nil) // again
+	k.call("POST", "/containers/one/start", nil) // a second start
 	if code := k.wait("one"); code != 42 {
 		t.Errorf("wait after a second start: %d", code)
 	}
@@ -75,7 +74,7 @@ func TestDebiansDockerdAgainstCleatd(t *testing.T) {
 		PidsStats   struct{ Current uint64 } `json:"pids_stats"`
 		MemoryStats struct{ Usage uint64 }   `json:"memory_stats"`
 	}
-	eventually(t, "there are stats", func() error { // a shim that takes long is left out
+	eventually(t, "there are stats", func() error { // a slow shim is left out
 		k.decode("GET", "/containers/two/stats?stream=false&one-shot=true", nil, &stats)
 		if stats.PidsStats.Current == 0 || stats.MemoryStats.Usage == 0 {
 			return fmt.Errorf("%+v", stats)
@@ -104,7 +103,7 @@ func TestDebiansDockerdAgainstCleatd(t *testing.T) {
 	k.call("DELETE", "/containers/three", nil)
 }
 
-func TestDockerdHearsOfAnExitWhileCleatdWasAway(t *testing.T) {
+func TestDockerd_CleatdAway_ReceivesExit(t *testing.T) {
 	d := Start(t)
 	k := startDockerd(t, d.Address)
 	k.busybox()
@@ -143,7 +142,7 @@ func TestDockerdHearsOfAnExitWhileCleatdWasAway(t *testing.T) {
 		t.Errorf("exec after a restart: %q, %d", out, code)
 	}
 
-	// And with both away, in turn.
+	// Then both restart in turn.
 	k.end(unix.SIGKILL)
 	d.Restart()
 	if !alive(stays) {

@@ -14,19 +14,19 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// shownCommand is how a command of the documentation is run where it cannot be run as it stands.
+// shownCommand describes how to run a command of the documentation that cannot be run as shown.
 type shownCommand struct {
-	// line is the command as it is shown, without its comment.
+	// line is the command as shown, without its comment.
 	line string
-	// run is what is run in its place: the same with values for its placeholders.
+	// run replaces it: the same command with values for its placeholders.
 	run string
 	// before prepares it.
 	before string
-	// cannot says why it cannot be run here.
+	// cannot is the reason why it cannot be run.
 	cannot string
 }
 
-// shownCommands has those of each file. What is not listed is run as it stands.
+// shownCommands lists the exceptions of each file. All other commands are run as shown.
 func shownCommands(d *Daemon, r *Registry) map[string][]shownCommand {
 	const build = "it builds and installs cleat, and runs this test"
 	const systemd = "the test's daemon is not a service of systemd"
@@ -62,7 +62,7 @@ func shownCommands(d *Daemon, r *Registry) map[string][]shownCommand {
 			{line: "systemctl stop cleatd", cannot: systemd},
 			{line: "systemctl start cleatd", cannot: systemd},
 			{line: "systemctl disable --now cleatd", cannot: systemd},
-			{line: "cp -a /var/lib/cleat /backup/cleat", cannot: "it needs the daemon stopped; TestRestoreOfACopyOfTheRoot_BringsBackContainersAndImages does it"},
+			{line: "cp -a /var/lib/cleat /backup/cleat", cannot: "it needs the daemon stopped; TestBackup_Restored_HasContainersAndImages does it"},
 			{line: "rm -rf /run/cleat /var/lib/cleat /etc/cleat", cannot: "it would remove a cleat that is installed"},
 			{line: "cleat doctor", run: doctor},
 		},
@@ -88,14 +88,15 @@ func shownCommands(d *Daemon, r *Registry) map[string][]shownCommand {
 		"docs/storage.md": {
 			{line: "cleat doctor", run: doctor},
 			{line: "systemctl stop cleatd", cannot: systemd},
-			{line: "cleat doctor --repair", cannot: "it needs the daemon stopped; TestDoctorOfAHealthyHostFindsNothing runs it"},
+			{line: "cleat doctor --repair", cannot: "it needs the daemon stopped; TestDoctor_HealthyHost_FindsNothing runs it"},
 			{line: "systemctl start cleatd", cannot: systemd},
 			{line: "cleat why sha256:60fcac...", run: "cleat why " + digest},
 		},
 	}
 }
 
-// notRun is how many commands of the documentation cannot be run here. One more needs a reason in shownCommands.
+// notRun is the number of commands of the documentation that cannot be run. A further one needs a reason in
+// shownCommands.
 const notRun = 19
 
 var (
@@ -136,9 +137,9 @@ func pages(t *testing.T) []string {
 	return append([]string{"../README.md"}, list...)
 }
 
-// Every command that README and docs show is run, against a registry on loopback, or listed with the reason why it
-// cannot be run here.
-func TestCommandsOfTheDocumentationWork(t *testing.T) {
+// Every command in README and docs is run, against a registry on loopback, or listed with the reason why it cannot be
+// run.
+func TestDocumentation_CommandsWork(t *testing.T) {
 	r := StartRegistry(t, RegistryOptions{})
 	certs := t.TempDir()
 	for _, name := range []string{"docker.io", "ghcr.io", "localhost:5000", "registry.example"} {
@@ -212,7 +213,7 @@ func (s *session) command(page, line string) {
 	}
 }
 
-// sh runs a command that has to succeed.
+// sh runs a command, which must succeed.
 func (s *session) sh(command string) {
 	s.d.t.Helper()
 	if out, err := s.try(command); err != nil {
@@ -228,8 +229,8 @@ func (s *session) try(command string) (string, error) {
 	return string(out), err
 }
 
-// Commands that are named in a text exist, with their flags.
-func TestCommandsNamedInTheDocumentationExist(t *testing.T) {
+// Commands named in a text exist, with their flags.
+func TestDocumentation_NamedCommandsExist(t *testing.T) {
 	d := Start(t)
 	seen := 0
 	for _, page := range pages(t) {
@@ -263,8 +264,8 @@ func TestCommandsNamedInTheDocumentationExist(t *testing.T) {
 	}
 }
 
-// A daemon that was started as it comes has nothing for doctor to find, while it runs and when it is stopped.
-func TestDoctorOfAHealthyHostFindsNothing(t *testing.T) {
+// doctor finds no problem of a daemon with default settings, running or stopped.
+func TestDoctor_HealthyHost_FindsNothing(t *testing.T) {
 	d := Start(t)
 	d.Busybox()
 	d.Cleat("run", "--rm", "busybox", "true")
@@ -290,15 +291,15 @@ func TestDoctorOfAHealthyHostFindsNothing(t *testing.T) {
 	d.Begin()
 }
 
-// cleat finds a daemon whose ttrpc socket has a name of its own, and takes it by name.
-func TestCleatReachesATTRPCSocketOfAnotherName(t *testing.T) {
+// cleat finds the ttrpc socket of a daemon that has a custom name for it, and accepts it by name.
+func TestTTRPCSocket_CustomName_IsFound(t *testing.T) {
 	dir, err := os.MkdirTemp("", "cleat-it")
 	must(t, err)
 	t.Cleanup(func() { must(t, os.RemoveAll(dir)) })
 	socket := filepath.Join(dir, "other.sock")
 	d := Start(t, "--ttrpc-address", socket)
 	d.Cleat("ps")
-	d.Restart() // over the link of the one before
+	d.Restart() // over the existing link
 	d.Cleat("ps")
 	d.Cleat("--ttrpc-address", socket, "ps")
 	if _, stderr, code := d.Try("--ttrpc-address", socket+"x", "ps"); code == 0 || !strings.Contains(stderr, "is cleatd running?") {
@@ -311,7 +312,7 @@ func TestCleatReachesATTRPCSocketOfAnotherName(t *testing.T) {
 	d.Begin()
 }
 
-func TestVersionShowsBothVersions(t *testing.T) {
+func TestVersion_ShowsClientAndDaemon(t *testing.T) {
 	d := Start(t)
 	line := regexp.MustCompile(`^(client|server)  \S+  containerd \d+\.\d+\.\d+(  revision [0-9a-f]+)?$`)
 	lines := strings.Split(d.Cleat("version"), "\n")
@@ -325,7 +326,7 @@ func TestVersionShowsBothVersions(t *testing.T) {
 	}
 }
 
-func TestImageEventsAreShownWithTheirFields(t *testing.T) {
+func TestEvents_ShowFieldsOfImages(t *testing.T) {
 	d := Start(t)
 	d.Busybox()
 	d.Cleat("image", "tag", "busybox", "other:1")

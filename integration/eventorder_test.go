@@ -30,7 +30,7 @@ import (
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 )
 
-// reader subscribes to all events and looks, on each, at the object that it is about.
+// reader subscribes to all events and reads, on each, the object that the event concerns.
 type reader struct {
 	t     *testing.T
 	conn  *grpc.ClientConn
@@ -40,10 +40,10 @@ type reader struct {
 
 	mu   sync.Mutex
 	seen map[string]int  // events by topic
-	done map[string]bool // the topic and object of each event that was looked at
+	done map[string]bool // the topic and object of each event that was checked
 }
 
-// readEvents subscribes. The subscription ends with the test.
+// readEvents subscribes until the end of the test.
 func readEvents(ctx context.Context, t *testing.T, conn *grpc.ClientConn) *reader {
 	t.Helper()
 	ctx, cancel := context.WithCancel(ctx)
@@ -74,7 +74,7 @@ func readEvents(ctx context.Context, t *testing.T, conn *grpc.ClientConn) *reade
 				continue
 			}
 			name, err := r.look(ctx, e.GetTopic(), msg)
-			if err != nil && ctx.Err() == nil { // else the test has ended
+			if err != nil && ctx.Err() == nil { // otherwise the test has ended
 				t.Errorf("on %s of %s: %v", e.GetTopic(), name, err)
 			}
 			r.mu.Lock()
@@ -92,8 +92,8 @@ func readEvents(ctx context.Context, t *testing.T, conn *grpc.ClientConn) *reade
 	return r
 }
 
-// publishMark publishes an event on the topic /mark, for subscribers that wait for their subscription to begin, and
-// returns an error: the mark is not received yet.
+// publishMark publishes an event on the topic /mark and returns an error, because the mark was not received yet.
+// Subscribers call it until their subscription has started.
 func publishMark(ctx context.Context, events eventsapi.EventsClient) error {
 	mark, err := anypb.New(&apievents.ContainerDelete{ID: "mark"})
 	if err == nil {
@@ -102,7 +102,7 @@ func publishMark(ctx context.Context, events eventsapi.EventsClient) error {
 	return errors.Join(errors.New("no event is received"), err)
 }
 
-// await waits until the event was looked at.
+// await waits until the event was checked.
 func (r *reader) await(topic, name string) {
 	r.t.Helper()
 	eventually(r.t, topic+" of "+name, func() error {
@@ -115,7 +115,7 @@ func (r *reader) await(topic, name string) {
 	}, func() string { return "" })
 }
 
-// look returns the name of the object, and an error if its state is not what the event reports.
+// look returns the name of the object, and an error if the state of the object differs from the event.
 func (r *reader) look(ctx context.Context, topic string, msg any) (string, error) {
 	switch e := msg.(type) {
 	case *apievents.TaskCreate:
@@ -168,7 +168,7 @@ func (r *reader) exited(ctx context.Context, e *apievents.TaskExit) error {
 	}
 	resp, err := r.tasks.Get(ctx, &tasksapi.GetRequest{ContainerID: e.ContainerID, ExecID: execID})
 	if status.Code(err) == codes.NotFound && execID != "" {
-		return nil // the driver deletes it as soon as its own wait returns
+		return nil // the driver deletes it when its own wait returns
 	}
 	if err != nil {
 		return err
@@ -179,7 +179,7 @@ func (r *reader) exited(ctx context.Context, e *apievents.TaskExit) error {
 	return nil
 }
 
-// gone turns the error of a look-up into one of an object that has to be missing.
+// gone returns nil if err is "not found", and an error otherwise.
 func (r *reader) gone(err error) error {
 	if status.Code(err) != codes.NotFound {
 		return fmt.Errorf("it can still be found: %v", err)
@@ -234,7 +234,7 @@ func (r *reader) image(ctx context.Context, name string) error {
 }
 
 func (r *reader) namespace(ctx context.Context, name string) error {
-	// Get answers for a namespace that was never created, too.
+	// Get succeeds for a namespace that was never created, too.
 	resp, err := namespacesapi.NewNamespacesClient(r.conn).List(ctx, &namespacesapi.ListNamespacesRequest{})
 	if err != nil {
 		return err
@@ -255,9 +255,9 @@ func (r *reader) blob(ctx context.Context, digest string) error {
 	return err
 }
 
-// TestAReaderSeesWhatEachEventReports reads an object at once on each event about it: its state is
-// what the event reports, for every topic, on cleat's shim and on another.
-func TestAReaderSeesWhatEachEventReports(t *testing.T) {
+// TestEvents_ObjectsMatchEachEvent reads the object of each event immediately after its arrival. The object has the
+// state that the event reports, for every topic, on cleat's shim and on a foreign one.
+func TestEvents_ObjectsMatchEachEvent(t *testing.T) {
 	foreign, err := exec.LookPath("containerd-shim-runc-v2")
 	must(t, err)
 	d := Start(t)
@@ -289,8 +289,8 @@ func TestAReaderSeesWhatEachEventReports(t *testing.T) {
 	}
 }
 
-// lifeOfAReadTask takes a task through its life. An event whose state the next step would change is
-// waited for.
+// lifeOfAReadTask takes a task through its life. It waits for the check of each event whose state the next step would
+// change.
 func (d *Daemon) lifeOfAReadTask(ctx context.Context, r *reader, conn *grpc.ClientConn, id, runtime string) {
 	t := d.t
 	t.Helper()
@@ -320,7 +320,7 @@ func (d *Daemon) lifeOfAReadTask(ctx context.Context, r *reader, conn *grpc.Clie
 	r.endTask(ctx, tasks, conn, id)
 }
 
-// endTask kills a task and deletes it with its container. The exit is looked at before the task is deleted.
+// endTask kills a task and deletes it with its container. It waits for the check of the exit before the deletion.
 func (r *reader) endTask(ctx context.Context, tasks tasksapi.TasksClient, conn *grpc.ClientConn, id string) {
 	r.t.Helper()
 	_, err := tasks.Kill(ctx, &tasksapi.KillRequest{ContainerID: id, Signal: uint32(unix.SIGKILL)})
@@ -333,7 +333,7 @@ func (r *reader) endTask(ctx context.Context, tasks tasksapi.TasksClient, conn *
 	r.await("/containers/delete", id)
 }
 
-// lifeOfRecords makes, changes and deletes one object of each kind that is only on record.
+// lifeOfRecords creates, updates and deletes one object of each kind that exists only as a record.
 func lifeOfRecords(ctx context.Context, t *testing.T, r *reader, conn *grpc.ClientConn, i string) {
 	t.Helper()
 	data := []byte("blob " + i)

@@ -24,10 +24,10 @@ import (
 	"github.com/cleatproject/cleat/proto/rpc"
 )
 
-// stalling is a connection whose reader can be held up.
+// stalling is a connection with a reader that can be blocked.
 type stalling struct {
 	net.Conn
-	mu sync.Mutex // held while it stalls
+	mu sync.Mutex // held while the reader is blocked
 }
 
 func (s *stalling) Read(b []byte) (int, error) {
@@ -40,13 +40,13 @@ func (s *stalling) wait() {
 	defer s.mu.Unlock()
 }
 
-// subscriber receives events, on either transport, over a connection of its own.
+// subscriber receives events over its own connection, on either transport.
 type subscriber struct {
 	conn    *stalling
 	receive func() (*types.Envelope, error)
 }
 
-// subscribers returns a new one for each transport. Their contexts end with the test.
+// subscribers returns one for each transport. Their contexts end with the test.
 func (d *Daemon) subscribers(filters ...string) map[string]subscriber {
 	d.t.Helper()
 	ctx := d.t.Context()
@@ -75,13 +75,13 @@ func (d *Daemon) subscribers(filters ...string) map[string]subscriber {
 	}
 }
 
-// listening publishes until a subscriber hears of it, and returns once it heard the last of that.
+// listening publishes events until the subscriber receives one, and returns after it received the last one published.
 func (d *Daemon) listening(ctx context.Context, c eventsapi.EventsClient, s subscriber) {
 	d.t.Helper()
 	d.subscribed(ctx, c, receiverOnly{receive: s.receive})
 }
 
-// receiverOnly is as much of a subscription as is needed to receive.
+// receiverOnly is the part of a subscription that receiving needs.
 type receiverOnly struct {
 	eventsapi.Events_SubscribeClient
 	receive func() (*types.Envelope, error)
@@ -89,21 +89,21 @@ type receiverOnly struct {
 
 func (r receiverOnly) Recv() (*types.Envelope, error) { return r.receive() }
 
-// TestASlowSubscriberIsCutOff has subscribers that stop reading while more is published than the daemon
-// keeps. Nobody else notices; they are told once they read again.
-func TestASlowSubscriberIsCutOff(t *testing.T) {
+// TestEvents_SlowSubscriber_IsCutOff publishes more events than the log of the daemon keeps while some subscribers do
+// not read. Other subscribers are unaffected. The slow ones receive an error when they read again.
+func TestEvents_SlowSubscriber_IsCutOff(t *testing.T) {
 	d := Start(t)
 	ctx, conn := d.grpc()
 	publisher := eventsapi.NewEventsClient(conn)
 	slow, good := d.subscribers(), d.subscribers(`topic~=^/(hello|go|load)`)
 	for _, s := range slow {
 		d.listening(ctx, publisher, s)
-		s.conn.mu.Lock() // from now on it reads nothing
+		s.conn.mu.Lock() // stops reading
 	}
 	for _, s := range good {
 		d.listening(ctx, publisher, s)
 	}
-	const count, size, ahead = 5000, 20 << 10, 1000 // 100 MB; the log keeps 64 MiB, and 20 MB are what a reader may lag
+	const count, size, ahead = 5000, 20 << 10, 1000 // 100 MB; the log keeps 64 MiB, and a reader may lag by 20 MB
 	var readers sync.WaitGroup
 	lags, gone := make(map[string]chan struct{}), make(chan struct{})
 	leave := sync.OnceFunc(func() { close(gone) })
@@ -111,7 +111,7 @@ func TestASlowSubscriberIsCutOff(t *testing.T) {
 		lag := make(chan struct{}, ahead)
 		lags[transport] = lag
 		readers.Go(func() {
-			defer leave() // publishing waits for it no longer
+			defer leave() // the publisher no longer waits for it
 			for i := 0; i < count; {
 				e, err := s.receive()
 				if err != nil {
@@ -119,7 +119,7 @@ func TestASlowSubscriberIsCutOff(t *testing.T) {
 					return
 				}
 				if e.GetTopic() != "/load" {
-					continue // of the other's beginning
+					continue // from the start of the other subscription
 				}
 				if want := fmt.Sprintf("%d;", i); !strings.HasPrefix(string(e.GetEvent().GetValue()), want) {
 					t.Errorf("%s: got %.10q, want %q", transport, e.GetEvent().GetValue(), want)
@@ -163,8 +163,8 @@ func TestASlowSubscriberIsCutOff(t *testing.T) {
 	}
 }
 
-// TestADaemonStopsBesideStuckSubscribers has subscribers that do not read when the daemon is told to stop.
-func TestADaemonStopsBesideStuckSubscribers(t *testing.T) {
+// TestDaemonStop_StuckSubscribers_DoNotBlock stops a daemon with subscribers that do not read.
+func TestDaemonStop_StuckSubscribers_DoNotBlock(t *testing.T) {
 	d := Start(t)
 	ctx, conn := d.grpc()
 	publisher := eventsapi.NewEventsClient(conn)
@@ -173,16 +173,16 @@ func TestADaemonStopsBesideStuckSubscribers(t *testing.T) {
 		s.conn.mu.Lock()
 		defer s.conn.mu.Unlock()
 	}
-	for range 100 { // more than sockets hold
+	for range 100 { // more than the socket buffers hold
 		_, err := publisher.Publish(ctx, &eventsapi.PublishRequest{Topic: "/load", Event: &anypb.Any{TypeUrl: "load", Value: make([]byte, 100<<10)}})
 		must(t, err)
 	}
-	d.Stop() // fails where that takes long
+	d.Stop() // fails if that takes long
 }
 
-// TestEventsOfContainersAreInOrder runs containers at once in two namespaces. Subscribers see each one's
-// events in their order, with its namespace, and those alone that their filter asks for.
-func TestEventsOfContainersAreInOrder(t *testing.T) {
+// TestEvents_OfContainers_AreInOrder runs containers in parallel in two namespaces. Subscribers receive the events of
+// each in order, with its namespace, and only events that match their filter.
+func TestEvents_OfContainers_AreInOrder(t *testing.T) {
 	d := Start(t)
 	namespaces := []string{"one", "two"}
 	for _, ns := range namespaces {
@@ -276,8 +276,8 @@ func (d *Daemon) lifeOfATask(ns, id string) {
 	}
 }
 
-// TestEventsThatAreRefused changes nothing by what is no event.
-func TestEventsThatAreRefused(t *testing.T) {
+// TestPublish_InvalidEvent_IsRefused publishes invalid events, which change nothing.
+func TestPublish_InvalidEvent_IsRefused(t *testing.T) {
 	d := Start(t)
 	ctx, conn := d.grpc()
 	c := eventsapi.NewEventsClient(conn)
@@ -304,7 +304,7 @@ func TestEventsThatAreRefused(t *testing.T) {
 	if _, err := c.Publish(ctx, &eventsapi.PublishRequest{Topic: "/a/b-c", Event: event}); err != nil {
 		t.Errorf("publish: %v", err)
 	}
-	if after := d.lastCursor(); after != before+3 { // the one, and the mark that is made and goes
+	if after := d.lastCursor(); after != before+3 { // the event, and the creation and deletion of mark
 		t.Errorf("%d events were published", after-before)
 	}
 	for _, filter := range []string{"topic==", "topic~=(", "=="} {

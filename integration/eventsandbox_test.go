@@ -12,7 +12,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// lookAtSandbox is look for sandboxes, whose records and processes two services show.
+// lookAtSandbox is look for sandboxes: one service shows their records, another their processes.
 func (r *reader) lookAtSandbox(ctx context.Context, msg any) (string, error) {
 	controller := sandboxapi.NewControllerClient(r.conn)
 	state := func(id, want string) error {
@@ -39,7 +39,7 @@ func TestSandboxEvents_FollowTheState(t *testing.T) {
 	d := Start(t)
 	ctx, conn := d.grpc()
 	r := readEvents(ctx, t, conn)
-	_, conn = d.grpc() // not the reader's
+	_, conn = d.grpc() // separate from the reader's
 	store, controller, shim := sandboxapi.NewStoreClient(conn), sandboxapi.NewControllerClient(conn), podShim(t)
 	const rounds = 25
 	for i := range rounds {
@@ -63,7 +63,7 @@ func TestSandboxEvents_FollowTheState(t *testing.T) {
 	}
 }
 
-// TestOOMEvent_FollowsTheState reads on each event whether the container is shown as one that ran out of memory.
+// TestOOMEvent_FollowsTheState checks on each event whether the container is shown as one that ran out of memory.
 func TestOOMEvent_FollowsTheState(t *testing.T) {
 	foreign, err := exec.LookPath("containerd-shim-runc-v2")
 	must(t, err)
@@ -72,12 +72,12 @@ func TestOOMEvent_FollowsTheState(t *testing.T) {
 	ctx, conn := d.grpc()
 	r := readEvents(ctx, t, conn)
 	r.oomKilled = func(id string) bool { return d.all()[id].OOMKilled }
-	_, driver := d.grpc() // not the reader's
+	_, driver := d.grpc() // separate from the reader's
 	memory := int64(16 << 20)
 	for name, runtime := range map[string]string{"own": "", "foreign": foreign} {
 		for i := range 10 {
 			id := fmt.Sprint(name, "-", i)
-			// A foreign shim watches the memory of a container from its start on: the process waits for that.
+			// A foreign shim watches the memory from the start of the container on: the process waits for that.
 			dir, open := gate(t, 1)
 			spec := gated(t, dir, "read x < /go/gate; dd if=/dev/zero of=/dev/null bs=64M count=1; exec sleep 1000")
 			spec.Linux.Resources.Memory = &specs.LinuxMemory{Limit: &memory}

@@ -14,8 +14,8 @@ import (
 	"github.com/cleatproject/cleat/client"
 )
 
-// TestEvents_CursorsGrowAndTimeStampsDoNotDecrease has shims, the daemon and forwarders whose clocks are
-// wrong publish at once, over a restart that shims outlive with events to send.
+// TestEvents_CursorsGrowAndTimeStampsDoNotDecrease publishes in parallel from shims, the daemon and forwarders with
+// wrong clocks, and restarts the daemon while shims have unsent events.
 func TestEvents_CursorsGrowAndTimeStampsDoNotDecrease(t *testing.T) {
 	d := Start(t)
 	d.Busybox()
@@ -38,7 +38,7 @@ func TestEvents_CursorsGrowAndTimeStampsDoNotDecrease(t *testing.T) {
 	for i := range 5 {
 		d.Cleat("run", "-d", "--name", fmt.Sprint("left", i), "busybox", "sh", "-c", "read x < /proc/1/fd/0; exit 3")
 	}
-	d.Kill9() // while they end
+	d.Kill9() // while the containers end
 	d.Begin()
 	d.Cleat("image", "tag", "busybox", "after")
 	end := d.lastCursor()

@@ -24,7 +24,7 @@ func byUmoci(t *testing.T, source string) string {
 	return filepath.Join(base, "unpacked", "rootfs")
 }
 
-// buildah runs one with a store of its own.
+// buildah runs buildah with its own store.
 func buildah(t *testing.T, base string, args ...string) string {
 	t.Helper()
 	policy := filepath.Join(base, "policy.json")
@@ -45,7 +45,7 @@ func buildah(t *testing.T, base string, args ...string) string {
 	return strings.TrimSpace(string(out))
 }
 
-func TestUnpackedIsWhatOthersMakeOfImagesOfBuildah(t *testing.T) {
+func TestUnpack_BuildahImages_EqualsOtherTools(t *testing.T) {
 	base := t.TempDir()
 	from := "scratch"
 	for i, script := range layerScripts {
@@ -72,7 +72,7 @@ func TestUnpackedIsWhatOthersMakeOfImagesOfBuildah(t *testing.T) {
 	}
 }
 
-// debian makes a small Debian with debootstrap, from where this machine's own packages come from.
+// debian creates a minimal Debian with debootstrap, from the package source of this machine.
 func debian(t *testing.T) string {
 	t.Helper()
 	out, err := exec.Command("apt-get", "indextargets", "--format", "$(REPO_URI) $(CODENAME) $(SUITE)", "Created-By: Packages").Output()
@@ -80,7 +80,7 @@ func debian(t *testing.T) string {
 	for line := range strings.Lines(string(out)) {
 		f := strings.Fields(line)
 		if len(f) != 3 || strings.Contains(f[1], "-") {
-			continue // not the release itself, but updates to it
+			continue // updates of the release, not the release itself
 		}
 		root := filepath.Join(t.TempDir(), "debian")
 		runTool(t, "debootstrap", "--variant=minbase", f[1], root, f[0])
@@ -90,7 +90,7 @@ func debian(t *testing.T) string {
 	return ""
 }
 
-// debianChanges is what is done to the Debian in a container, for a second layer.
+// debianChanges changes the Debian in a container, for a second layer.
 const debianChanges = `set -e
 rm -r /usr/share/doc /var/cache/apt; mkdir /var/cache/apt; echo x > /var/cache/apt/new
 mv /etc/passwd /etc/passwd.old; cp -p /etc/passwd.old /etc/passwd; ln /etc/passwd /etc/also
@@ -98,7 +98,7 @@ ln -s /nowhere /usr/share/doc; chmod 4711 /usr/bin/find; chown 1000:1001 /usr/bi
 mkfifo -m 600 /run/pipe; truncate -s 3M /srv/sparse; touch -d '2001-02-03 04:05:06.789012345' /srv/sparse
 mkdir -m 3777 "/srv/odd $(printf '\303\251')"; chmod 700 /home; rm /etc/debian_version; mkdir /etc/debian_version`
 
-func TestUnpackedIsWhatOthersMakeOfADebianThatDockerSaved(t *testing.T) {
+func TestUnpack_DockerSavedDebian_EqualsOtherTools(t *testing.T) {
 	root := debian(t)
 	base := t.TempDir()
 	plain := filepath.Join(base, "debian.tar")
@@ -132,7 +132,7 @@ func TestUnpackedIsWhatOthersMakeOfADebianThatDockerSaved(t *testing.T) {
 	}
 }
 
-// byTar unpacks an image of one layer, which hides nothing, with skopeo and tar.
+// byTar unpacks an image of one layer without whiteouts with skopeo and tar.
 func byTar(t *testing.T, path string) string {
 	t.Helper()
 	base := t.TempDir()

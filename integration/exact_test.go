@@ -14,7 +14,7 @@ import (
 	"github.com/cleatproject/cleat/mount"
 )
 
-// layerScripts make the layers of an image that has what file systems have.
+// layerScripts create the layers of an image with every kind of file.
 var layerScripts = []string{
 	`mkdir -p bin etc dev deep/er/still gone opaque; cp /bin/busybox bin/; ln bin/busybox bin/sh; ln -s busybox bin/ls
 	chmod 4755 bin/busybox
@@ -26,7 +26,7 @@ var layerScripts = []string{
 	`rm -r deep/er; echo new > deep/er; echo more >> sparse; ln -s tmp opaque/link; rm dev/disk; mknod dev/disk c 5 0; echo again > etc/conf`,
 }
 
-// runTool runs a program that has to succeed.
+// runTool runs a program, which must succeed.
 func runTool(t *testing.T, name string, args ...string) {
 	t.Helper()
 	if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
@@ -34,7 +34,7 @@ func runTool(t *testing.T, name string, args ...string) {
 	}
 }
 
-// umociImage makes an image with umoci, a layer a script, and unpacks it with umoci as well.
+// umociImage builds an image with umoci, one layer for each script, and unpacks it with umoci as well.
 func umociImage(t *testing.T) (layout, unpacked string) {
 	t.Helper()
 	base := t.TempDir()
@@ -57,8 +57,8 @@ func umociImage(t *testing.T) (layout, unpacked string) {
 	return last, filepath.Join(unpacked, "rootfs")
 }
 
-// Images that others made are unpacked to what others make of them, file by file.
-func TestUnpackedIsWhatUmociMakes(t *testing.T) {
+// Foreign images are unpacked to the same files as by other tools.
+func TestUnpack_EqualsUmoci(t *testing.T) {
 	image, want := umociImage(t)
 	archives := t.TempDir()
 	d := Start(t)
@@ -73,7 +73,7 @@ func TestUnpackedIsWhatUmociMakes(t *testing.T) {
 	}
 }
 
-// unpacked imports an archive of one image and shows what it was unpacked to; afterwards it is gone.
+// unpacked imports an archive of one image, calls show on the unpacked tree, and removes the image.
 func (d *Daemon) unpacked(t *testing.T, archive, snapshotter string, layers int, look func(root string)) {
 	t.Helper()
 	ctx, conn := d.grpc()

@@ -12,7 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func TestExportAndImportGiveTheSameDigests(t *testing.T) {
+func TestExportImport_KeepsDigests(t *testing.T) {
 	r := StartRegistry(t, RegistryOptions{})
 	index := r.multiPlatform("multi/box:1", "linux/amd64", "linux/arm64")
 	ref := r.Host + "/multi/box:1"
@@ -35,7 +35,7 @@ func TestExportAndImportGiveTheSameDigests(t *testing.T) {
 	listed, err := exec.Command("tar", "-tf", file).Output()
 	must(t, err)
 	names := strings.Fields(string(listed))
-	for _, dir := range []string{"blobs/", "blobs/sha256/"} { // each before what is in it
+	for _, dir := range []string{"blobs/", "blobs/sha256/"} { // a directory precedes its contents
 		if !slices.Contains(names, dir) ||
 			slices.Index(names, dir) > slices.IndexFunc(names, func(n string) bool { return n != dir && strings.HasPrefix(n, dir) }) {
 			t.Errorf("no entry %s before its files in %v", dir, names)
@@ -55,7 +55,7 @@ func TestExportAndImportGiveTheSameDigests(t *testing.T) {
 		}
 		d.Cleat("image", "prune", "--all")
 	}
-	// Other programs take it, as both kinds of archive.
+	// Other programs read it, as both kinds of archive.
 	tool(t, dir, "skopeo", "--insecure-policy", "copy", "oci-archive:"+single+":2", "oci:"+filepath.Join(dir, "o1")+":x")
 	tool(t, dir, "skopeo", "--insecure-policy", "copy", "docker-archive:"+single, "oci:"+filepath.Join(dir, "o2")+":x")
 	tool(t, dir, "ctr", "--address", d.Address, "--namespace", "default", "images", "import", "--no-unpack", "--all-platforms", file)
@@ -65,7 +65,7 @@ func TestExportAndImportGiveTheSameDigests(t *testing.T) {
 	d.Cleat("image", "prune", "--all")
 }
 
-func TestExportsThatFail(t *testing.T) {
+func TestExport_Fails(t *testing.T) {
 	d := Start(t)
 	d.Busybox()
 	path := filepath.Join(t.TempDir(), "x.tar")
@@ -82,7 +82,7 @@ func TestExportsThatFail(t *testing.T) {
 		}
 		d.nothingMade(name)
 	}
-	// What is there already: an older archive, longer than the new one, and a device that takes nothing.
+	// Existing targets: an older, longer archive, and a device that cannot be written.
 	older := strings.Repeat("older", 4<<20)
 	must(t, os.WriteFile(path, []byte(older), 0o600))
 	if _, _, code := d.Try("image", "export", "--output", path, "nosuch"); code != 1 {
@@ -103,7 +103,7 @@ func TestExportsThatFail(t *testing.T) {
 		t.Errorf("%d, %s", code, stderr)
 	}
 	must(t, exists(device)())
-	// Who reads leaves in the middle.
+	// The reader leaves in the middle.
 	cmd := d.Command("image", "export", "busybox")
 	pipe, err := cmd.StdoutPipe()
 	must(t, err)

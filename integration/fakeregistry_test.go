@@ -13,7 +13,7 @@ import (
 	"github.com/cleatproject/cleat/image/registry/registrytest"
 )
 
-// fakeRegistry is a registry whose answers a test can change; docker-registry's are those of registry_test.go.
+// fakeRegistry is a registry whose responses a test can change; registry_test.go starts docker-registry.
 type fakeRegistry struct {
 	*registrytest.Registry
 	t *testing.T
@@ -27,8 +27,8 @@ func startFakeRegistry(t *testing.T, q registrytest.Quirk) fakeRegistry {
 	return fakeRegistry{r, t}
 }
 
-// image puts an image with a configuration as it is given, in which LAYERS stands for the digests of the
-// unpacked layers.
+// image puts an image with the given configuration, in which LAYERS is replaced by the digests of the unpacked
+// layers.
 func (r fakeRegistry) image(repository, tag, config string, layers ...[]byte) ocispec.Descriptor {
 	r.t.Helper()
 	m := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest}

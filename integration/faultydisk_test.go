@@ -35,7 +35,7 @@ func startIn(t *testing.T, base string, args ...string) *Daemon {
 	return d
 }
 
-// fill writes a file until the disk takes no more.
+// fill writes to a file until the disk is full.
 func fill(t *testing.T, path string) {
 	t.Helper()
 	f, err := os.Create(path)
@@ -51,7 +51,7 @@ func fill(t *testing.T, path string) {
 	}
 }
 
-// fillInodes makes files below dir until no inode is left.
+// fillInodes creates files below dir until no inode is left.
 func fillInodes(t *testing.T, dir string) {
 	t.Helper()
 	must(t, os.Mkdir(dir, 0o700))
@@ -65,13 +65,13 @@ func fillInodes(t *testing.T, dir string) {
 	}
 }
 
-// faultyDisk is one way in which the disk below a daemon takes no writes.
+// faultyDisk is one way in which the disk of a daemon rejects writes.
 type faultyDisk struct {
-	// root and state are the options of the tmpfs below each; "" leaves the directory where it is.
+	// root and state are the options of the tmpfs of each directory; "" means no tmpfs.
 	root, state string
-	// spoil makes it take no writes, repair undoes that.
+	// spoil makes the disk reject writes, repair undoes that.
 	spoil, repair func(t *testing.T, d *Daemon)
-	// frozen says that nothing can be removed before it is repaired.
+	// frozen is true if nothing can be removed before the repair.
 	frozen bool
 }
 
@@ -110,8 +110,8 @@ func faultyDisks() map[string]faultyDisk {
 	}
 }
 
-// TestDaemonOnFaultyDisk_ManagesTasksAndRecovers kills a daemon whose disk takes no writes. It comes back,
-// adopts, lists, stops and removes; events are kept in memory and reach the disk once it takes writes.
+// TestDaemonOnFaultyDisk_ManagesTasksAndRecovers kills a daemon whose disk rejects writes. The next one starts,
+// adopts, lists, stops and removes. It keeps events in memory and writes them after the repair.
 func TestDaemonOnFaultyDisk_ManagesTasksAndRecovers(t *testing.T) {
 	for name, disk := range faultyDisks() {
 		t.Run(name, func(t *testing.T) {
@@ -188,8 +188,8 @@ func testFaultyDisk(t *testing.T, d *Daemon, disk faultyDisk) {
 	}
 }
 
-// TestDaemonOnBrokenDisk_ManagesTasks has the root on a disk that answers with I/O errors: a file system on
-// a file that cannot grow, because the disk below it is full.
+// TestDaemonOnBrokenDisk_ManagesTasks has its root on a disk with I/O errors: a file system in a file that cannot
+// grow, because the disk below it is full.
 func TestDaemonOnBrokenDisk_ManagesTasks(t *testing.T) {
 	base, err := os.MkdirTemp("", "cleat-it")
 	must(t, err)

@@ -18,7 +18,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 )
 
-// fieldsMarked returns the fields that the table of daemon/api marks so.
+// fieldsMarked returns the fields with this mark in the table of daemon/api.
 func fieldsMarked(t *testing.T, mark string) (names []string) {
 	t.Helper()
 	data, err := os.ReadFile("../daemon/api/testdata/fields.txt")
@@ -79,8 +79,8 @@ func TestRejectedFields_FailByName(t *testing.T) {
 	must(t, err)
 }
 
-// TestOutputFields_AreTheDaemons sends times back as a client does that changes what it was answered.
-func TestOutputFields_AreTheDaemons(t *testing.T) {
+// TestOutputFields_SentByClient_AreIgnored sends times back, as a client does that changes a received record.
+func TestOutputFields_SentByClient_AreIgnored(t *testing.T) {
 	d := startUncollected(t)
 	ctx, conn := d.grpc()
 	old := timestamppb.New(time.Unix(1000, 0))
@@ -110,7 +110,7 @@ func TestOutputFields_AreTheDaemons(t *testing.T) {
 	must(t, err)
 	recent("an image", made.GetImage().GetCreatedAt(), made.GetImage().GetUpdatedAt())
 
-	// Both times are what is asked for by the field that is there for it.
+	// The field source_date_epoch sets both times.
 	copied.Name = "reproducible"
 	made, err = images.Create(ctx, &imagesapi.CreateImageRequest{Image: copied, SourceDateEpoch: old})
 	must(t, err)
@@ -141,8 +141,8 @@ func (d *Daemon) imageName(name string) string {
 	return ""
 }
 
-// TestFieldsOfTasks_AreHonoured covers fields that are easy to overlook.
-func TestFieldsOfTasks_AreHonoured(t *testing.T) {
+// TestTaskFields_AreHonoured covers fields that are easily overlooked.
+func TestTaskFields_AreHonoured(t *testing.T) {
 	d := Start(t)
 	ctx, tasks := d.createTask("one", busyboxSpec(t, "sleep", "1000"), "")
 	d.startTask(ctx, tasks, "one")

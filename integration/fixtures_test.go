@@ -24,7 +24,7 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// size is how many of a thing a test takes: few, or with CLEAT_FULL=1 as many as the design says.
+// size is the number of repetitions in a test: few, or full if CLEAT_FULL is 1.
 func size(few, full int) int {
 	if os.Getenv("CLEAT_FULL") == "1" {
 		return full
@@ -53,7 +53,7 @@ func (d *Daemon) shims() map[string]shimShown {
 	return out
 }
 
-// all returns every container as ps tells of it, by id.
+// all returns every container that ps lists, by id.
 func (d *Daemon) all() map[string]shown {
 	d.t.Helper()
 	var list []shown
@@ -65,7 +65,7 @@ func (d *Daemon) all() map[string]shown {
 	return out
 }
 
-// freeze stops a process; it goes on by the returned function, or when the test ends.
+// freeze stops a process. The returned function, or the end of the test, resumes it.
 func freeze(t *testing.T, pid int) (thaw func()) {
 	t.Helper()
 	fd, err := unix.PidfdOpen(pid, 0)
@@ -78,7 +78,7 @@ func freeze(t *testing.T, pid int) (thaw func()) {
 	return func() { must(t, unix.PidfdSendSignal(fd, unix.SIGCONT, nil, 0)) }
 }
 
-// stat returns the fields of a process that follow its name: state first, the start time at 19.
+// stat returns the fields of a process after its name: the state is the first, the start time the 19th.
 func stat(pid int) ([]string, error) {
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
@@ -87,20 +87,20 @@ func stat(pid int) ([]string, error) {
 	return strings.Fields(string(data)[strings.LastIndexByte(string(data), ')')+1:]), nil
 }
 
-// alive reports whether a process is there and no zombie.
+// alive reports whether a process exists and is not a zombie.
 func alive(pid int) bool {
 	f, err := stat(pid)
 	return err == nil && len(f) > 0 && f[0] != "Z" && f[0] != "X"
 }
 
-// shimProcesses returns the pids of shims that live: those of this daemon, whether it knows them or not.
+// shimProcesses returns the pids of this daemon's live shims, known to it or not.
 func (d *Daemon) shimProcesses() []int {
 	d.t.Helper()
 	return d.processes("containerd-shim-")
 }
 
-// processes returns the pids of those that live and name the state directory on their command line: shims, OCI
-// runtimes, and the daemon. Given prefixes, they are those of the programs' names.
+// processes returns the pids of live processes with the state directory on their command line: shims, OCI runtimes,
+// and the daemon. If prefixes are given, the program's name must begin with one.
 func (d *Daemon) processes(prefixes ...string) (pids []int) {
 	d.t.Helper()
 	paths, err := filepath.Glob("/proc/[0-9]*/cmdline")
@@ -108,7 +108,7 @@ func (d *Daemon) processes(prefixes ...string) (pids []int) {
 	for _, p := range paths {
 		data, err := os.ReadFile(p)
 		if err != nil {
-			continue // it ended meanwhile
+			continue // it has ended
 		}
 		name, _, _ := strings.Cut(string(data), "\x00")
 		named := func(prefix string) bool { return strings.HasPrefix(filepath.Base(name), prefix) }
@@ -121,8 +121,7 @@ func (d *Daemon) processes(prefixes ...string) (pids []int) {
 	return pids
 }
 
-// within fails the test where f takes longer than limit, which is what f takes where it waits for what it must
-// not wait for.
+// within fails the test if f takes longer than limit, as f does if it waits for something that must not delay it.
 func within(t *testing.T, what string, f func()) {
 	t.Helper()
 	began := time.Now()
@@ -134,8 +133,8 @@ func within(t *testing.T, what string, f func()) {
 	}
 }
 
-// ociWrapper puts an OCI runtime before the real one in PATH: a shell script that runs body, with
-// the verb in $verb, and then runc. To be called before the daemon is started.
+// ociWrapper puts an OCI runtime before the real one in PATH: a shell script that runs body, with the verb in $verb,
+// and then runc. Tests call it before they start the daemon.
 func ociWrapper(t *testing.T, body string) {
 	t.Helper()
 	real, err := exec.LookPath("runc")
@@ -148,13 +147,13 @@ func ociWrapper(t *testing.T, body string) {
 	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
 }
 
-// trapping is a program that ends with a code on SIGTERM, as soon as /ready is there: before, the signal is
-// lost, as an init takes none that it does not handle.
+// trapping is a program that exits with a code on SIGTERM once /ready exists. An earlier signal is lost, because an
+// init ignores signals that it does not handle.
 func trapping(code int) string {
 	return fmt.Sprintf(`trap "exit %d" TERM; touch /ready; while :; do sleep 0.1; done`, code)
 }
 
-// ready waits until the program of a container has made /ready.
+// ready waits until the program of a container has created /ready.
 func (d *Daemon) ready(id string) {
 	d.t.Helper()
 	d.Eventually(id+" is ready", func() error {
@@ -165,7 +164,7 @@ func (d *Daemon) ready(id string) {
 	})
 }
 
-// logs waits until a container's log is what it is to be: nobody waits for a program to write.
+// logs waits until the log of a container is as expected. Its program may write after its start was reported.
 func (d *Daemon) logs(id, want string) {
 	d.t.Helper()
 	d.Eventually("the log of "+id, func() error {
@@ -176,7 +175,7 @@ func (d *Daemon) logs(id, want string) {
 	})
 }
 
-// exists returns an error while there is no such file.
+// exists returns an error while the file does not exist.
 func exists(path string) func() error {
 	return func() error {
 		_, err := os.Lstat(path)
@@ -184,7 +183,7 @@ func exists(path string) func() error {
 	}
 }
 
-// gone returns an error while there is such a process.
+// gone returns an error while the process exists.
 func gone(pid int) func() error {
 	return func() error {
 		if alive(pid) {
@@ -221,8 +220,8 @@ func (d *Daemon) grpc() (context.Context, *grpc.ClientConn) {
 	return metadata.AppendToOutgoingContext(d.t.Context(), "containerd-namespace", "default"), conn
 }
 
-// consistent returns an error unless the shims that live are those of the containers that ps shows
-// to run, each with its process.
+// consistent returns an error unless the live shims are exactly those of the running containers in ps, each with its
+// process.
 func (d *Daemon) consistent() error {
 	var errs error
 	running := 0
@@ -248,7 +247,7 @@ func (d *Daemon) consistent() error {
 	return errs
 }
 
-// killPid kills a process that the test's daemon started, and waits until it is gone.
+// killPid kills a process started by the test's daemon, and waits until it has ended.
 func killPid(t *testing.T, pid int) {
 	t.Helper()
 	if pid <= 1 {

@@ -17,7 +17,7 @@ import (
 	apievents "github.com/cleatproject/cleat/proto/events"
 )
 
-// startForeign starts a daemon whose containers get containerd's shim, of which the verb delete takes its time.
+// startForeign starts a daemon whose containers get containerd's shim, with a delay in its verb delete.
 func startForeign(t *testing.T) *Daemon {
 	t.Helper()
 	real, err := exec.LookPath("containerd-shim-runc-v2")
@@ -39,8 +39,8 @@ func gated(t *testing.T, dir, script string) *specs.Spec {
 	return s
 }
 
-// exitsTold subscribes as a client that comes back, over gRPC, and gathers the exits of inits until all of
-// some containers are told.
+// exitsTold subscribes as a reconnecting client, over gRPC, and collects the exits of inits until it has one of each
+// container.
 func (d *Daemon) exitsTold(ids ...string) map[string][]uint32 {
 	d.t.Helper()
 	ctx, conn := d.grpc()
@@ -61,7 +61,7 @@ func (d *Daemon) exitsTold(ids ...string) map[string][]uint32 {
 	return told
 }
 
-// exitsLogged returns every exit that was ever announced.
+// exitsLogged returns every published exit.
 func (d *Daemon) exitsLogged() map[string][]uint32 {
 	d.t.Helper()
 	last := d.lastCursor()
@@ -77,9 +77,9 @@ func (d *Daemon) exitsLogged() map[string][]uint32 {
 	return logged
 }
 
-// TestExitsOfForeignShimsWhileTheDaemonIsAway has containerd's shim give up telling of an exit, which it
-// does after a few attempts; another whose shim died as well; and one whose exit was told before.
-func TestExitsOfForeignShimsWhileTheDaemonIsAway(t *testing.T) {
+// TestForeignShims_DaemonAway_ExitsArePublishedOnce has one containerd shim that no longer tries to report an exit
+// (it does so after a few attempts), one that died as well, and one whose exit was reported before.
+func TestForeignShims_DaemonAway_ExitsArePublishedOnce(t *testing.T) {
 	d := startForeign(t)
 	dir, open := gate(t, 1)
 	ctx, tasks := d.createTask("ends", gated(t, dir, "read x < /go/gate; exit 7"), "")
@@ -104,11 +104,11 @@ func TestExitsOfForeignShimsWhileTheDaemonIsAway(t *testing.T) {
 	open()
 	d.Eventually("it has ended", gone(ends))
 	killPid(t, shims["toldshimless"].Pid)
-	// The absence itself is what is tested.
+	// The absence itself is under test.
 	pause(away)
 	killPid(t, shims["shimless"].Pid)
 	d.Begin()
-	d.Eventually("it is found out how those ended that nobody told of", func() error { // before anybody is back
+	d.Eventually("it is found out how those ended that nobody told of", func() error { // before a client returns
 		if got := d.exitsLogged(); got["ends"] == nil || got["shimless"] == nil {
 			return fmt.Errorf("%v", got)
 		}
@@ -128,7 +128,7 @@ func TestExitsOfForeignShimsWhileTheDaemonIsAway(t *testing.T) {
 	for id, code := range want {
 		d.waitTask(ctx, tasks, id, code)
 	}
-	d.Restart() // nothing of it is news
+	d.Restart() // nothing is published twice
 	ctx, conn = d.grpc()
 	tasks = tasksapi.NewTasksClient(conn)
 	for id, code := range want {

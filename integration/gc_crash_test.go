@@ -17,11 +17,11 @@ import (
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 )
 
-// TestWhatAnEarlierVersionImportedStays takes the labels off that earlier versions did not set.
-func TestWhatAnEarlierVersionImportedStays(t *testing.T) {
+// TestCollect_ImagesOfEarlierVersion_AreKept deletes the labels that earlier versions did not set.
+func TestCollect_ImagesOfEarlierVersion_AreKept(t *testing.T) {
 	d := Start(t)
 	d.layered("img", "text")
-	d.gc() // the first one after the start has looked for such
+	d.gc() // the first collection after the start has added such labels
 	ctx, conn := d.grpc()
 	content := contentapi.NewContentClient(conn)
 	stream, err := content.List(ctx, &contentapi.ListContentRequest{})
@@ -53,7 +53,7 @@ func TestWhatAnEarlierVersionImportedStays(t *testing.T) {
 	must(t, d.holds(0, 0))
 }
 
-func TestWhatCrashesLeaveOnDiskIsCollected(t *testing.T) {
+func TestCollect_RemainsOfCrashes(t *testing.T) {
 	d := Start(t)
 	d.Busybox()
 	d.Cleat("run", "--rm", "busybox", "true")
@@ -61,7 +61,7 @@ func TestWhatCrashesLeaveOnDiskIsCollected(t *testing.T) {
 	d.Kill9()
 	orphan := digest.FromString("orphan")
 	must(t, os.WriteFile(filepath.Join(d.Root, "content", "blobs", "sha256", orphan.Encoded()), []byte("orphan"), 0o444))
-	must(t, os.MkdirAll(filepath.Join(d.Root, "snapshots", "overlayfs", "2", "fs"), 0o700)) // what the container had
+	must(t, os.MkdirAll(filepath.Join(d.Root, "snapshots", "overlayfs", "2", "fs"), 0o700)) // the files of the container
 	ingest := filepath.Join(d.Root, "content", "ingest", digest.FromString("default/old").Encoded())
 	must(t, os.Mkdir(ingest, 0o700))
 	old := time.Now().Add(-25 * time.Hour)
@@ -81,9 +81,9 @@ func TestWhatCrashesLeaveOnDiskIsCollected(t *testing.T) {
 	d.Cleat("run", "--rm", "busybox", "true")
 }
 
-// TestCollectionsBesideEverything collects without a pause while images are imported, run and
-// removed: none of it may fail.
-func TestCollectionsBesideEverything(t *testing.T) {
+// TestCollect_ConcurrentWork_IsUnaffected collects without a pause while images are imported, run and removed; all of
+// it must succeed.
+func TestCollect_ConcurrentWork_IsUnaffected(t *testing.T) {
 	d := Start(t)
 	ctx, stop := context.WithCancel(t.Context())
 	collected := make(chan error, 1)
@@ -99,7 +99,7 @@ func TestCollectionsBesideEverything(t *testing.T) {
 	}()
 	done := make(chan error, 3)
 	archive := busyboxArchive(t)
-	go func() { // ctr works under leases
+	go func() { // ctr works with leases
 		done <- func() error {
 			for range size(12, 200) {
 				for _, args := range [][]string{
@@ -145,8 +145,8 @@ func TestCollectionsBesideEverything(t *testing.T) {
 	must(t, d.holds(0, 0))
 }
 
-// TestKill9WhileGarbageIsCollected kills the daemon at moments from before a collection to after it.
-func TestKill9WhileGarbageIsCollected(t *testing.T) {
+// TestDaemonKilled_DuringCollection kills the daemon at moments before, during and after a collection.
+func TestDaemonKilled_DuringCollection(t *testing.T) {
 	d := Start(t)
 	d.layered("kept", "kept")
 	sweep(t, size(8, 60), 24*time.Millisecond, func(i int, delay time.Duration) (removed bool) {
@@ -155,7 +155,7 @@ func TestKill9WhileGarbageIsCollected(t *testing.T) {
 		must(t, cmd.Start())
 		pause(delay)
 		d.Kill9()
-		_ = cmd.Wait() // it may have lost the daemon
+		_ = cmd.Wait() // the command may have lost its daemon
 		d.Begin()
 		_, _, code := d.Try("image", "inspect", "gone")
 		if code == 0 {

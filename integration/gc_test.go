@@ -22,7 +22,7 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// onDisk lists the blobs, and the directories of snapshots, that the daemon's root holds.
+// onDisk lists the blobs and the snapshot directories below the daemon's root.
 func (d *Daemon) onDisk() (blobs, snapshots []string) {
 	d.t.Helper()
 	err := filepath.WalkDir(filepath.Join(d.Root, "content", "blobs"), func(path string, e fs.DirEntry, err error) error {
@@ -40,7 +40,7 @@ func (d *Daemon) onDisk() (blobs, snapshots []string) {
 	return blobs, snapshots
 }
 
-// holds returns an error unless the root holds so many blobs and snapshots.
+// holds returns an error unless the root has these numbers of blobs and snapshots.
 func (d *Daemon) holds(blobs, snapshots int) error {
 	b, s := d.onDisk()
 	if len(b) != blobs || len(s) != snapshots {
@@ -73,14 +73,14 @@ func (f freed) kinds() string {
 	return strings.Join(out, " ")
 }
 
-// layered imports an image of two layers, the upper one with a text, under a name.
+// layered imports a two-layer image under a name; the upper layer has a text.
 func (d *Daemon) layered(name, text string) {
 	d.t.Helper()
 	upper := tarOf(d.t, []file{{name: "data", dir: true, mode: 0o755}, {name: "data/text", body: text, mode: 0o644}})
 	d.Cleat("image", "import", "--name", name, ociArchive(d.t, [][]byte{tarOf(d.t, busyboxFiles(d.t)), upper}, busyboxConfig(), nil))
 }
 
-func TestImageRmFreesBlobsAndSnapshots(t *testing.T) {
+func TestImageRemove_FreesBlobsAndSnapshots(t *testing.T) {
 	d := Start(t)
 	d.layered("one", "1")
 	d.layered("two", "2")
@@ -106,14 +106,14 @@ func TestImageRmFreesBlobsAndSnapshots(t *testing.T) {
 	must(t, d.holds(0, 0))
 }
 
-func TestAnImportThatMovesANameFreesTheOldImage(t *testing.T) {
+func TestImport_MovesName_FreesOldImage(t *testing.T) {
 	d := Start(t)
 	d.layered("name", "1")
 	d.layered("name", "2")
 	d.Eventually("the old image is collected", func() error { return d.holds(4, 2) })
 }
 
-func TestAContainerKeepsItsSnapshotsWhenItsImageGoes(t *testing.T) {
+func TestImageRemove_KeepsSnapshotsOfContainers(t *testing.T) {
 	d := Start(t)
 	d.layered("img", "text")
 	d.Cleat("run", "-d", "--name", "c", "img", "sleep", "1000")
@@ -133,7 +133,7 @@ func TestAContainerKeepsItsSnapshotsWhenItsImageGoes(t *testing.T) {
 	d.Eventually("the layers are collected", func() error { return d.holds(0, 0) })
 }
 
-func TestWhySaysWhatKeepsThings(t *testing.T) {
+func TestWhy_NamesReferences(t *testing.T) {
 	d := Start(t)
 	d.layered("img", "text")
 	var img []struct {
@@ -152,7 +152,7 @@ func TestWhySaysWhatKeepsThings(t *testing.T) {
 			t.Errorf("why %s: %q", name, out)
 		}
 	}
-	// The lower layer is not packed: its digest names its snapshot too.
+	// The lower layer is not compressed: its digest is also the name of its snapshot.
 	if out := d.Cleat("why", m.Layers[0].Digest.String()); inOrder(out, "gc.ref.content.l.0)", "gc.ref.snapshot.overlayfs)", "(parent)") != nil {
 		t.Errorf("why of a layer and its snapshot: %q", out)
 	}
@@ -161,7 +161,7 @@ func TestWhySaysWhatKeepsThings(t *testing.T) {
 	}
 }
 
-// leased returns a context whose requests work under a lease.
+// leased returns a context for requests with a lease.
 func leased(ctx context.Context, id string) context.Context {
 	return metadata.AppendToOutgoingContext(ctx, "containerd-lease", id)
 }
@@ -183,7 +183,7 @@ func write(ctx context.Context, c contentapi.ContentClient, text string, labels 
 	return d, err
 }
 
-func TestLeasesOfTheAPIKeepWhatIsMadeUnderThem(t *testing.T) {
+func TestLease_KeepsCreatedObjects(t *testing.T) {
 	d := startUncollected(t)
 	ctx, conn := d.grpc()
 	content, leases, snapshots := contentapi.NewContentClient(conn), leasesapi.NewLeasesClient(conn), snapshotsapi.NewSnapshotsClient(conn)
@@ -206,7 +206,7 @@ func TestLeasesOfTheAPIKeepWhatIsMadeUnderThem(t *testing.T) {
 		t.Errorf("collected %+v", f)
 	}
 	must(t, d.holds(2, 1))
-	// What exists is leased by the attempt to write it.
+	// A writer that fails because the content exists adds it to the lease.
 	if _, err := write(leased(ctx, "flat"), content, "b", nil); status.Code(err) != codes.AlreadyExists {
 		t.Errorf("a second write: %v", err)
 	}
@@ -243,7 +243,7 @@ func must2[T any](v T, err error) func(*testing.T) T {
 	}
 }
 
-func TestWhatCtrMakesIsCollectedByThePublishedRules(t *testing.T) {
+func TestCollect_ObjectsOfCtr_FollowsPublishedRules(t *testing.T) {
 	d := Start(t)
 	ok := func(args ...string) string {
 		t.Helper()
@@ -259,7 +259,7 @@ func TestWhatCtrMakesIsCollectedByThePublishedRules(t *testing.T) {
 	if f := d.gc(); strings.Contains(f.kinds(), "snapshot") {
 		t.Errorf("collected %+v", f)
 	}
-	must(t, d.holds(4, 1)) // with the index of the archive
+	must(t, d.holds(4, 1)) // includes the index of the archive
 	ok("run", "-d", "--fifo-dir", t.TempDir(), name, "c", "sleep", "1000")
 	ok("images", "rm", "--sync", name)
 	must(t, d.holds(0, 2))

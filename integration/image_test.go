@@ -48,7 +48,7 @@ func busyboxFiles(t *testing.T) []file {
 	return files
 }
 
-// tarOf makes a tar stream.
+// tarOf returns a tar stream of files.
 func tarOf(t *testing.T, files []file) []byte {
 	t.Helper()
 	var buf bytes.Buffer
@@ -69,14 +69,14 @@ func tarOf(t *testing.T, files []file) []byte {
 	return buf.Bytes()
 }
 
-// ociArchive makes an OCI layout as a tar archive and returns its path. alter, where given, may
-// change the blobs after they were named, to make an archive that lies.
+// ociArchive writes an OCI layout as a tar archive and returns its path. alter, if not nil, may change the blobs
+// after they were named, to create an inconsistent archive.
 func ociArchive(t *testing.T, layers [][]byte, cfg ocispec.ImageConfig, alter func(blobs map[digest.Digest][]byte)) string {
 	t.Helper()
 	return codedArchive(t, ocispec.MediaTypeImageLayer, layers, layers, cfg, alter)
 }
 
-// codedArchive is ociArchive with layers that are stored in another form than they are unpacked.
+// codedArchive is ociArchive with layers that are stored in another form than unpacked.
 func codedArchive(
 	t *testing.T, mediaType string, coded, layers [][]byte, cfg ocispec.ImageConfig, alter func(blobs map[digest.Digest][]byte),
 ) string {
@@ -122,7 +122,7 @@ func busyboxConfig() ocispec.ImageConfig {
 	return ocispec.ImageConfig{Env: []string{"PATH=/bin", "FROM_IMAGE=yes"}, Cmd: []string{"/bin/sh"}}
 }
 
-// busyboxArchive makes the test image.
+// busyboxArchive writes the test image.
 func busyboxArchive(t *testing.T) string {
 	t.Helper()
 	return ociArchive(t, [][]byte{tarOf(t, busyboxFiles(t))}, busyboxConfig(), nil)

@@ -11,9 +11,9 @@ import (
 	"github.com/cleatproject/cleat/image/registry/registrytest"
 )
 
-// TestConfigurationsThatDockerTolerates pulls, runs, commits and converts images whose configuration has fields that
-// are missing or not what they should be.
-func TestConfigurationsThatDockerTolerates(t *testing.T) {
+// TestImageConfig_FieldsThatDockerTolerates pulls, runs, commits and converts images whose configuration has missing
+// or invalid fields.
+func TestImageConfig_FieldsThatDockerTolerates(t *testing.T) {
 	d := Start(t)
 	reg := startFakeRegistry(t, registrytest.Quirk{})
 	layer := tarOf(t, busyboxFiles(t))
@@ -61,9 +61,9 @@ func TestConfigurationsThatDockerTolerates(t *testing.T) {
 	}
 }
 
-// TestPlatformSelectsFilesAndConfiguration has each command that takes a platform use its files together with its
+// TestPlatform_SelectsFilesAndConfiguration checks that each command with a platform uses its files together with its
 // configuration.
-func TestPlatformSelectsFilesAndConfiguration(t *testing.T) {
+func TestPlatform_SelectsFilesAndConfiguration(t *testing.T) {
 	d := Start(t)
 	reg := startFakeRegistry(t, registrytest.Quirk{})
 	var parts []ocispec.Descriptor
@@ -87,7 +87,7 @@ func TestPlatformSelectsFilesAndConfiguration(t *testing.T) {
 		if out, errs, code := d.Try(run...); code != 0 || out != arch+" "+arch+"\n" {
 			t.Errorf("%q: exit code %d: %q %s", run, code, out, errs)
 		}
-		// What is committed has both of the container, not of the host.
+		// A commit has both from the container, not from the host.
 		d.Cleat("commit", "c", "committed:1")
 		d.Cleat("rm", "c")
 		run = append(append([]string{"run", "--rm"}, flags...), "committed:1", "sh", "-c", "echo $(cat /arch) $ARCH $(cat /made)")
@@ -104,12 +104,12 @@ func TestPlatformSelectsFilesAndConfiguration(t *testing.T) {
 		d.Cleat("image", "unmount", mountpoint)
 	}
 	check(reg.Host+"/p/multi:1", "", "amd64")
-	for _, arch := range []string{"arm64", "riscv64", "amd64", "arm64"} { // again: nothing is remembered wrongly
+	for _, arch := range []string{"arm64", "riscv64", "amd64", "arm64"} { // the repetition shows that nothing is cached wrongly
 		check(reg.Host+"/p/multi:1", "linux/"+arch, arch)
 		ref := reg.Host + "/p/only:" + arch
 		d.Cleat("pull", "--quiet", "--platform", "linux/"+arch, ref)
 		check(ref, "linux/"+arch, arch)
-		// One of several by itself, in an archive and at a registry.
+		// One of several platforms, in an archive and at a registry.
 		archive := filepath.Join(t.TempDir(), "a.tar")
 		d.Cleat("image", "export", "--platform", "linux/"+arch, "--output", archive, reg.Host+"/p/multi:1")
 		d.Cleat("-n", "other", "image", "import", "--platform", "linux/"+arch, archive)

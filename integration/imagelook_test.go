@@ -12,7 +12,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// space is what cleat image usage says.
+// space is an object of `cleat image usage`.
 type space struct{ Size, Unique, Shared int64 }
 
 type usage struct {
@@ -32,7 +32,7 @@ func (d *Daemon) usage(names ...string) map[string]usage {
 	return out
 }
 
-func TestUsageOfImages(t *testing.T) {
+func TestImageUsage(t *testing.T) {
 	d := Start(t)
 	base, one, two := tarOf(t, busyboxFiles(t)), noise(t, "one", 1<<20), noise(t, "two", 2<<20)
 	d.Cleat("image", "import", "--name", "one", ociArchive(t, [][]byte{base, one}, busyboxConfig(), nil))
@@ -49,7 +49,7 @@ func TestUsageOfImages(t *testing.T) {
 	if got := u[nameOne].Unpacked["overlayfs"]; len(u[nameTwo].Unpacked) != 1 || got.Unique < 1<<20 || got.Unique > 2<<20 || got.Shared < 1<<20 || got.Size != got.Unique+got.Shared {
 		t.Errorf("%+v, %+v", u[nameOne].Unpacked, u[nameTwo].Unpacked)
 	}
-	// Another name is no other image; another snapshotter is another place, where each layer is a copy of all.
+	// Another name does not change the usage. Another snapshotter has its own, and each of its layers is a full copy.
 	d.Cleat("image", "tag", "one", "again:1")
 	d.Cleat("run", "--rm", "--snapshotter", "native", "two", "true")
 	u = d.usage("one", "again:1", "two")
@@ -72,7 +72,7 @@ func TestUsageOfImages(t *testing.T) {
 	}
 }
 
-func TestLabelsAndNamesOfImages(t *testing.T) {
+func TestImage_LabelsAndNames(t *testing.T) {
 	d := Start(t)
 	d.Busybox()
 	d.Cleat("image", "tag", "busybox", "other:1")
@@ -92,7 +92,7 @@ func TestLabelsAndNamesOfImages(t *testing.T) {
 			t.Errorf("%s: %q, want %q", filter, out, want)
 		}
 	}
-	// A label is the name's, and stays when it is moved.
+	// A label belongs to the name, and stays when the name is moved to another image.
 	if out := d.Cleat("image", "label", "--quiet", "other:1"); out != "" {
 		t.Errorf("%q", out)
 	}
@@ -105,7 +105,7 @@ func TestLabelsAndNamesOfImages(t *testing.T) {
 			t.Errorf("%.20q: %d, %s", args, code, stderr)
 		}
 	}
-	// Both names are listed, with the digest in full; by that alone none of them is removed.
+	// Both names are listed, with the full digest. The digest alone is ambiguous and removes none of them.
 	digest := d.digestOf("busybox")
 	if out := d.Cleat("image", "ls", "--digests"); strings.Count(out, digest) != 2 {
 		t.Errorf("%s", out)
@@ -118,7 +118,7 @@ func TestLabelsAndNamesOfImages(t *testing.T) {
 	d.nothingMade("labels")
 }
 
-func TestReferrersOfARegistryThatKnowsNone(t *testing.T) {
+func TestReferrers_RegistryWithoutAPI(t *testing.T) {
 	r := StartRegistry(t, RegistryOptions{})
 	subject := r.Image("some/box", "1", amd64, tarOf(t, busyboxFiles(t)))
 	d := Start(t)
@@ -154,8 +154,8 @@ func TestReferrersOfARegistryThatKnowsNone(t *testing.T) {
 	d.nothingMade("referrers")
 }
 
-// Whoever asks what was done has to learn that the answer did not get through.
-func TestOutputThatIsNotTaken(t *testing.T) {
+// A command whose output could not be written fails.
+func TestOutput_NotWritable_Fails(t *testing.T) {
 	d := Start(t)
 	d.Busybox()
 	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)

@@ -17,7 +17,7 @@ import (
 	"github.com/cleatproject/cleat/mount"
 )
 
-// mountPoint is a directory that is unmounted when the test ends, should it have to be.
+// mountPoint returns a directory, and unmounts it at the end of the test if necessary.
 func mountPoint(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
@@ -49,7 +49,7 @@ func (d *Daemon) mounts() map[string]string {
 	return out
 }
 
-func TestImagesAreMounted(t *testing.T) {
+func TestImageMount(t *testing.T) {
 	for _, name := range []string{"overlayfs", "native", "erofs"} {
 		t.Run(name, func(t *testing.T) {
 			d := Start(t)
@@ -78,7 +78,7 @@ func TestImagesAreMounted(t *testing.T) {
 			if _, stderr, code := d.Try("image", "mount", "busybox", ro); code != 1 || !strings.Contains(stderr, "image unmount "+ro) {
 				t.Errorf("twice on one: %d, %s", code, stderr)
 			}
-			// Nothing that is mounted goes, whoever collects, removes the image or starts the daemon anew.
+			// A mounted image is kept by collections, by the removal of its name and by a restart of the daemon.
 			d.Cleat("image", "prune", "--all")
 			d.Restart()
 			d.Cleat("gc")
@@ -106,7 +106,7 @@ func TestImagesAreMounted(t *testing.T) {
 	}
 }
 
-func TestUnmountLeavesTheMountsOfOthers(t *testing.T) {
+func TestImageUnmount_KeepsForeignMounts(t *testing.T) {
 	d := Start(t)
 	d.twoLayers()
 	dir := mountPoint(t)
@@ -117,7 +117,7 @@ func TestUnmountLeavesTheMountsOfOthers(t *testing.T) {
 		return err
 	}
 	d.Cleat("image", "mount", "layered", dir)
-	// Of theirs on top.
+	// With a foreign mount on top.
 	must(t, unix.Mount("tmpfs", dir, "tmpfs", 0, ""))
 	if _, stderr, code := d.Try("image", "unmount", dir); code != 1 || !strings.Contains(stderr, "something else") {
 		t.Errorf("something else is on top: %d, %s", code, stderr)
@@ -125,7 +125,7 @@ func TestUnmountLeavesTheMountsOfOthers(t *testing.T) {
 	must(t, unix.Unmount(dir, 0))
 	d.Cleat("image", "unmount", dir)
 	must(t, theirs())
-	// Of ours, unmounted by hand.
+	// Unmounted manually.
 	d.Cleat("image", "mount", "layered", dir)
 	must(t, unix.Unmount(dir, 0))
 	if _, stderr, code := d.Try("image", "unmount", dir); code != 1 || theirs() != nil {
@@ -138,7 +138,7 @@ func TestUnmountLeavesTheMountsOfOthers(t *testing.T) {
 	}
 }
 
-func TestMountsThatAreRefused(t *testing.T) {
+func TestImageMount_InvalidRequest_IsRefused(t *testing.T) {
 	d := Start(t)
 	d.twoLayers()
 	dir := mountPoint(t)
@@ -166,9 +166,9 @@ func TestMountsThatAreRefused(t *testing.T) {
 	}
 }
 
-// TestWhatMountsLeaveBehindIsFound: a client that died between the daemon's answer and its mount, and one whose
-// mount namespace is gone.
-func TestWhatMountsLeaveBehindIsFound(t *testing.T) {
+// TestImageMount_StaleMounts_AreFound has a client that died between the response and its mount, and a mount whose
+// mount namespace has ended.
+func TestImageMount_StaleMounts_AreFound(t *testing.T) {
 	d := Start(t)
 	d.twoLayers()
 	before := d.objects()
@@ -214,8 +214,8 @@ func TestWhatMountsLeaveBehindIsFound(t *testing.T) {
 	})
 }
 
-// TestMountsOfAnotherStartOfTheMachine: what was mounted when the machine went down is nowhere afterwards.
-func TestMountsOfAnotherStartOfTheMachine(t *testing.T) {
+// TestImageMount_AfterReboot_IsStale: mounts recorded before a reboot do not exist after it.
+func TestImageMount_AfterReboot_IsStale(t *testing.T) {
 	d := Start(t)
 	d.twoLayers()
 	before := d.objects()

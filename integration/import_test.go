@@ -22,7 +22,7 @@ import (
 	"github.com/cleatproject/cleat/proto/cleatapi"
 )
 
-// tool runs one of the public tools that make images.
+// tool runs a public tool for images.
 func tool(t *testing.T, dir, name string, args ...string) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), name, args...)
@@ -32,8 +32,8 @@ func tool(t *testing.T, dir, name string, args ...string) {
 	}
 }
 
-// toolArchives makes an image with umoci, and of it the archives that public tools write, by the
-// name of their kind. Its layer is compressed.
+// toolArchives builds an image with umoci, and from it the archives of public tools, by the name of their kind. Its
+// layer is compressed.
 func toolArchives(t *testing.T) map[string]string {
 	t.Helper()
 	dir := t.TempDir()
@@ -62,7 +62,7 @@ func toolArchives(t *testing.T) map[string]string {
 	}
 }
 
-func TestImportWhatPublicToolsWrite(t *testing.T) {
+func TestImport_ArchivesOfPublicTools(t *testing.T) {
 	d := Start(t)
 	for kind, path := range toolArchives(t) {
 		for way, run := range map[string]func(name string) (*exec.Cmd, io.Closer){
@@ -107,12 +107,12 @@ func TestImportWhatPublicToolsWrite(t *testing.T) {
 	}
 }
 
-// waiter waits for a command when it is closed.
+// waiter waits for a command on Close.
 type waiter struct{ *exec.Cmd }
 
 func (w waiter) Close() error { return w.Wait() }
 
-// bigArchive is the test image with a layer that no pipe holds.
+// bigArchive is the test image with a layer that is larger than a pipe's buffer.
 func bigArchive(t *testing.T, size int) []byte {
 	t.Helper()
 	noise := make([]byte, size)
@@ -124,8 +124,8 @@ func bigArchive(t *testing.T, size int) []byte {
 	return data
 }
 
-// A daemon that stands still, on a slow disk for instance, makes the archive wait.
-func TestImportWhileTheDaemonStandsStill(t *testing.T) {
+// A frozen daemon, such as one on a slow disk, delays the client that sends an archive.
+func TestImport_DaemonFrozen_Waits(t *testing.T) {
 	d := Start(t)
 	data := bigArchive(t, 200<<20)
 	cmd := d.Command("image", "import", "--name", "big", "-")
@@ -158,7 +158,7 @@ func TestImportWhileTheDaemonStandsStill(t *testing.T) {
 	}
 }
 
-// ingests returns an error unless something is being stored.
+// ingests returns an error unless an ingest is in progress.
 func (d *Daemon) ingests() error {
 	entries, err := os.ReadDir(filepath.Join(d.Root, "content", "ingest"))
 	if err == nil && len(entries) == 0 {
@@ -167,7 +167,7 @@ func (d *Daemon) ingests() error {
 	return err
 }
 
-// imported returns an error where anything is stored.
+// imported returns an error if a blob is stored.
 func (d *Daemon) imported() error {
 	return errors.Join(
 		empty(filepath.Join(d.Root, "content", "ingest"), 1),
@@ -176,7 +176,7 @@ func (d *Daemon) imported() error {
 	)
 }
 
-func TestImportWhoseClientDies(t *testing.T) {
+func TestImport_ClientKilled_LeavesNothing(t *testing.T) {
 	d := Start(t)
 	data := bigArchive(t, 20<<20)
 	path := filepath.Join(t.TempDir(), "big.tar")
@@ -197,14 +197,14 @@ func TestImportWhoseClientDies(t *testing.T) {
 		must(t, empty(filepath.Join(d.State, "fifo"), 1))
 		d.nothingMade(name)
 	}
-	// The daemon reads the file by itself, and ought to stop all the same.
+	// The daemon reads the file itself, and must stop as well.
 	sweep(t, moments(), runSpan, func(_ int, delay time.Duration) (done bool) {
 		cmd := d.Command("image", "import", "--name", "big", path)
 		must(t, cmd.Start())
 		pause(delay)
 		_ = d.ended(cmd, syscall.SIGKILL)
 		d.Eventually("nothing is stored", func() error {
-			done = d.removed("big") > 0 || done // it was quicker
+			done = d.removed("big") > 0 || done // it completed before the signal
 			return d.imported()
 		})
 		d.nothingMade("a killed import of a file")
@@ -212,8 +212,8 @@ func TestImportWhoseClientDies(t *testing.T) {
 	})
 }
 
-// A daemon that dies in the middle fails the import at once, also while the client waits for input.
-func TestImportWhoseDaemonDies(t *testing.T) {
+// If the daemon dies, the import fails at once, also while the client waits for input.
+func TestImport_DaemonKilled_FailsAtOnce(t *testing.T) {
 	d := Start(t)
 	cmd := d.Command("image", "import", "--name", "big", "-")
 	var stderr bytes.Buffer
@@ -242,11 +242,11 @@ func TestImportWhoseDaemonDies(t *testing.T) {
 	d.nothingMade("an import whose daemon was killed")
 }
 
-// What is refused is refused before the archive has come, and its writer is let go.
-func TestImportThatIsRefusedEarly(t *testing.T) {
+// An invalid archive is refused before its end, and its writer is released.
+func TestImport_InvalidArchive_IsRefusedEarly(t *testing.T) {
 	d := Start(t)
 	for name, c := range map[string]struct {
-		input []byte // which then does not end
+		input []byte // the input does not end
 		args  []string
 		says  string
 	}{
@@ -264,7 +264,7 @@ func TestImportThatIsRefusedEarly(t *testing.T) {
 			t.Fatal(err)
 		}
 		if name == "unknown snapshotter" {
-			must(t, in.Close()) // it is looked for when all is there
+			must(t, in.Close()) // detected at the end only
 		}
 		done := make(chan error, 1)
 		go func() { done <- cmd.Wait() }()
@@ -289,7 +289,7 @@ func busybox(t *testing.T) []byte {
 	return data
 }
 
-func TestImportByPath(t *testing.T) {
+func TestImport_ByPath(t *testing.T) {
 	d := Start(t)
 	bring := func(m *mover, path string) error {
 		t.Helper()
@@ -319,8 +319,8 @@ func TestImportByPath(t *testing.T) {
 	d.Eventually("nothing is stored", d.imported)
 }
 
-// A reader that fails in the middle fails the import, whatever the daemon has by then.
-func TestImportOfAReaderThatFails(t *testing.T) {
+// A failed reader fails the import, however much the daemon has received.
+func TestImport_ReaderFails(t *testing.T) {
 	d := Start(t)
 	c := d.Client()
 	data := busybox(t)

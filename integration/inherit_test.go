@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// burdened is the command line of a shell that gives itself attributes which no shim and no container
-// may inherit, and then becomes the daemon.
+// burdened is the command line of a shell that sets attributes which shims and containers must not inherit, and then
+// becomes the daemon.
 const burdened = `
 echo 300 > /proc/self/oom_score_adj || exit 1
 ulimit -n 7777; ulimit -S -s 4096; ulimit -S -d 1000000; ulimit -c 0; umask 077
@@ -24,11 +24,11 @@ export STRANGE=value LD_STRANGE=1 NOTIFY_SOCKET=/nowhere HOME=/nowhere
 exec nice -n 5 "$@"
 `
 
-// ignoringEnv makes the test's binary the start of a command line that becomes the rest of it, with
-// the signals ignored that no shell lets one ignore.
+// ignoringEnv makes the test binary a launcher of the rest of its command line, which ignores signals that a shell
+// cannot ignore.
 const ignoringEnv = "CLEAT_TEST_IGNORING"
 
-// becomeIgnoring returns only if it fails, with an exit code.
+// becomeIgnoring returns an exit code, and only if it fails.
 func becomeIgnoring(args []string) int {
 	for _, s := range []uintptr{32, 34} {
 		action := [4]uint64{1} // SIG_IGN
@@ -42,12 +42,12 @@ func becomeIgnoring(args []string) int {
 	return 1
 }
 
-// attributes are what a process could have inherited from the daemon.
+// attributes are those that a process could inherit from the daemon.
 type attributes struct {
 	oomScore, nice, policy, files, stack, core, data, umask, ignored, blocked string
 }
 
-// attributesOf reads the attributes of a process; those of its threads have to be equal.
+// attributesOf reads the attributes of a process; those of its threads must be equal.
 func attributesOf(t *testing.T, pid int) (a attributes) {
 	t.Helper()
 	files, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/stat", pid))
@@ -55,7 +55,7 @@ func attributesOf(t *testing.T, pid int) (a attributes) {
 	for i, f := range files {
 		data, err := os.ReadFile(f)
 		must(t, err)
-		_, rest, _ := strings.Cut(string(data), ") ") // the name in parentheses may hold blanks
+		_, rest, _ := strings.Cut(string(data), ") ") // the name in parentheses may contain blanks
 		stat := strings.Fields(rest)
 		if nice, policy := stat[16], stat[38]; i == 0 {
 			a.nice, a.policy = nice, policy
@@ -81,7 +81,7 @@ func attributesOf(t *testing.T, pid int) (a attributes) {
 	return a
 }
 
-func TestNothingIsInheritedFromTheDaemon(t *testing.T) {
+func TestShimsAndContainers_InheritNothingFromDaemon(t *testing.T) {
 	own, err := os.Executable()
 	must(t, err)
 	d := StartBehind(t, "env", ignoringEnv+"=1", own, "/bin/sh", "-c", burdened, "sh")
@@ -130,7 +130,7 @@ func TestNothingIsInheritedFromTheDaemon(t *testing.T) {
 		shim := want
 		shim.oomScore = "301"
 		got := attributesOf(t, s.Pid)
-		// A shim has the host's hard limit as its soft one, and its threads block signals as the Go runtime wants.
+		// A shim's soft limit is the host's hard one, and its threads block signals as the Go runtime requires.
 		shim.files, shim.blocked = got.files, got.blocked
 		check("shim of "+id, s.Pid, shim)
 	}
@@ -140,7 +140,7 @@ func TestNothingIsInheritedFromTheDaemon(t *testing.T) {
 	}
 }
 
-// outsidePid is the host's pid of the process which has the pid inside in the pid namespace of init.
+// outsidePid returns the host's pid of the process with the pid inside in the pid namespace of init.
 func outsidePid(t *testing.T, init int, inside string) (pid int) {
 	t.Helper()
 	ns, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/pid", init))
@@ -175,7 +175,7 @@ func readProc(t *testing.T, pid int, name string) string {
 	return strings.TrimSpace(string(data))
 }
 
-// softLimit is the soft limit of that name in a file of resource limits.
+// softLimit returns the named soft limit from a file of resource limits.
 func softLimit(t *testing.T, file, name string) string {
 	t.Helper()
 	data, err := os.ReadFile(file)

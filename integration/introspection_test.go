@@ -54,7 +54,7 @@ func TestIntrospection(t *testing.T) {
 	}
 }
 
-func TestPluginInfoTellsOfTheRuntime(t *testing.T) {
+func TestPluginInfo_DescribesRuntime(t *testing.T) {
 	d := Start(t)
 	ctx, conn := d.grpc()
 	c := introspection.NewIntrospectionClient(conn)

@@ -11,8 +11,8 @@ import (
 	"strings"
 )
 
-// leaks returns an error for whatever a daemon without containers still has: processes, mounts,
-// cgroups, bundles, sockets, OCI runtime state, snapshots of containers, logs, FIFOs.
+// leaks returns an error if a daemon without containers still has any of these: processes, mounts, cgroups, bundles,
+// sockets, OCI runtime state, snapshots of containers, logs, FIFOs.
 func (d *Daemon) leaks() error {
 	return errors.Join(
 		d.leakedProcesses(), d.leakedMounts(), d.leakedCgroups(),
@@ -26,7 +26,7 @@ func (d *Daemon) leaks() error {
 	)
 }
 
-// leaksAfterStop adds what only shows once the daemon is gone.
+// leaksAfterStop adds the checks that need a stopped daemon.
 func (d *Daemon) leaksAfterStop() error {
 	var errs error
 	for _, sock := range []string{d.Address, d.Address + ".ttrpc"} {
@@ -37,8 +37,8 @@ func (d *Daemon) leaksAfterStop() error {
 	return errors.Join(errs, d.leakedProcesses(), d.leakedMounts())
 }
 
-// leakedProcesses finds processes that name the state directory on their command line, which every
-// shim and every OCI runtime does.
+// leakedProcesses finds processes with the state directory on their command line, which every shim and every OCI
+// runtime has.
 func (d *Daemon) leakedProcesses() error {
 	procs, err := filepath.Glob("/proc/[0-9]*/cmdline")
 	if err != nil {
@@ -48,7 +48,7 @@ func (d *Daemon) leakedProcesses() error {
 	for _, p := range procs {
 		data, err := os.ReadFile(p)
 		if err != nil {
-			continue // it ended meanwhile
+			continue // it has ended
 		}
 		line := strings.ReplaceAll(string(data), "\x00", " ")
 		if strings.Contains(line, d.State) && !strings.Contains(line, "--log-level debug") && !strings.HasPrefix(line, filepath.Join(binaries, "cleat")+" ") {
@@ -58,7 +58,7 @@ func (d *Daemon) leakedProcesses() error {
 	return errs
 }
 
-// cgroup is the parent of this daemon's cgroups, by the rule that the design's configuration gives.
+// cgroup is the parent of this daemon's cgroups, as configured by default.
 func (d *Daemon) cgroup() string {
 	sum := sha256.Sum256([]byte(d.Root + "\x00" + d.State))
 	return "/cleat-" + hex.EncodeToString(sum[:4])
@@ -98,7 +98,7 @@ func (d *Daemon) leakedCgroups() error {
 	return errs
 }
 
-// empty returns an error for each entry that stands exactly depth levels below dir.
+// empty returns an error for each entry exactly depth levels below dir.
 func empty(dir string, depth int) error {
 	var errs error
 	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {

@@ -24,8 +24,8 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 )
 
-// TestMessagesUpToThePeersSize sends and asks for more than a message may hold: 16 MiB.
-func TestMessagesUpToThePeersSize(t *testing.T) {
+// TestMessages_SizeLimit sends and requests more than the limit of a message: 16 MiB.
+func TestMessages_SizeLimit(t *testing.T) {
 	d := Start(t)
 	ctx, conn := d.grpc()
 	containers := containersapi.NewContainersClient(conn)
@@ -65,8 +65,8 @@ func TestMessagesUpToThePeersSize(t *testing.T) {
 	}
 }
 
-// TestReflectionIsOff asks for the service by which one could look the others up.
-func TestReflectionIsOff(t *testing.T) {
+// TestReflection_IsOff calls the service that lists the others.
+func TestReflection_IsOff(t *testing.T) {
 	d := Start(t)
 	ctx, conn := d.grpc()
 	for _, version := range []string{"v1", "v1alpha"} {
@@ -79,9 +79,9 @@ func TestReflectionIsOff(t *testing.T) {
 	}
 }
 
-// TestAClientThatOnlyPingsIsKept is a connection without a call, as of a client that waits: pings are
-// answered, and a flood of them ends it.
-func TestAClientThatOnlyPingsIsKept(t *testing.T) {
+// TestConnection_PingsOnly_IsKept keeps a connection without calls, as a waiting client does: pings are answered, and
+// a flood of them ends the connection.
+func TestConnection_PingsOnly_IsKept(t *testing.T) {
 	d := Start(t)
 	conn, err := net.Dial("unix", d.Address)
 	must(t, err)
@@ -111,7 +111,7 @@ func TestAClientThatOnlyPingsIsKept(t *testing.T) {
 				t.Fatal("100 pings at once are taken")
 			}
 			err := framer.WritePing(false, [8]byte{byte(sent)})
-			if err != nil && !errors.Is(err, syscall.EPIPE) { // it may be closed by now; why is still to be read
+			if err != nil && !errors.Is(err, syscall.EPIPE) { // it may be closed; the reason is still to be read
 				t.Fatal(err)
 			}
 		case *http2.GoAwayFrame:
@@ -123,9 +123,9 @@ func TestAClientThatOnlyPingsIsKept(t *testing.T) {
 	}
 }
 
-// TestDeadlinesAndClientsThatLeave has the OCI runtime stand still in each verb, and a client that does
-// not wait for it: by its deadline, and by going away. The daemon answers meanwhile, and nothing stays.
-func TestDeadlinesAndClientsThatLeave(t *testing.T) {
+// TestDeadline_OCIRuntimeStuck_LeavesNothing blocks the OCI runtime in each verb. The client leaves by its deadline
+// or by cancellation. The daemon still serves other calls, and nothing is left.
+func TestDeadline_OCIRuntimeStuck_LeavesNothing(t *testing.T) {
 	dir := t.TempDir()
 	reached, release := filepath.Join(dir, "reached"), filepath.Join(dir, "release")
 	ociWrapper(t, fmt.Sprintf(`if [ -e %[1]s.$verb ]; then : > %[1]s; while ! [ -e %[2]s ]; do sleep 0.05; done; fi`, reached, release))
@@ -173,15 +173,14 @@ func TestDeadlinesAndClientsThatLeave(t *testing.T) {
 	}
 }
 
-// pastItsDeadline makes a call with deadlines further and further off, until one passes after the call has
-// come to a point.
+// pastItsDeadline makes a call with increasing deadlines, until one passes after the call has reached a point.
 func (d *Daemon) pastItsDeadline(reached func() error, call func(after time.Duration) error) {
 	d.t.Helper()
 	after := 500 * time.Millisecond
 	d.Eventually("a deadline passes while the call is there", func() error {
 		err := call(after)
 		if code := status.Code(err); code == codes.AlreadyExists {
-			return err // what the last one began is being taken away
+			return err // the remains of the last call are being deleted
 		} else if code != codes.DeadlineExceeded {
 			d.t.Fatalf("a deadline of %s: %v", after, err)
 		}
@@ -190,7 +189,7 @@ func (d *Daemon) pastItsDeadline(reached func() error, call func(after time.Dura
 	})
 }
 
-// stuck lets the OCI runtime stand still at a verb, letGo lets it go on.
+// stuck blocks the OCI runtime at a verb, and letGo releases it.
 func stuck(t *testing.T, reached, release, verb string) {
 	t.Helper()
 	for _, f := range []string{reached, release} {

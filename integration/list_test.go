@@ -12,8 +12,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// TestListsForPrograms reads what `ps` and `shim ls` tell programs, before and after a restart.
-func TestListsForPrograms(t *testing.T) {
+// TestLists_AsJSON reads the JSON of `ps` and `shim ls` before and after a restart.
+func TestLists_AsJSON(t *testing.T) {
 	d := Start(t)
 	d.Busybox()
 	version := strings.Fields(d.Cleat("version"))[1]
@@ -41,7 +41,7 @@ func TestListsForPrograms(t *testing.T) {
 		if len(list) != 2 {
 			t.Fatalf("ps shows %+v", list)
 		}
-		slices.SortFunc(list, func(a, b object) int { return strings.Compare(b.ID, a.ID) }) // on, off
+		slices.SortFunc(list, func(a, b object) int { return strings.Compare(b.ID, a.ID) }) // on before off
 		for i, want := range []object{
 			{ID: "on", Status: "running"},
 			{ID: "off", Status: "stopped", ExitCode: 7},
@@ -81,8 +81,8 @@ func TestListsForPrograms(t *testing.T) {
 	check()
 }
 
-// TestAShimOfATaskTellsItsVersion makes a task as the containerd API does, in two calls.
-func TestAShimOfATaskTellsItsVersion(t *testing.T) {
+// TestShimList_ShowsVersionOfShim creates a task by two calls of the containerd API.
+func TestShimList_ShowsVersionOfShim(t *testing.T) {
 	d := Start(t)
 	ctx, tasks := d.createTask("made", busyboxSpec(t, "sleep", "1000"), "")
 	if s := d.shims()["made"]; s.Version == "" || s.Pid == 0 {

@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// binaries is where TestMain built the product.
+// binaries is the directory of the product's binaries, which TestMain builds.
 var binaries string
 
 func TestMain(m *testing.M) {
@@ -18,10 +18,10 @@ func TestMain(m *testing.M) {
 	os.Exit(run(m))
 }
 
-// binariesEnv says where they are, to a test that runs in a guest.
+// binariesEnv names it for a test that runs in a guest.
 const binariesEnv = "CLEAT_TEST_BINARIES"
 
-// run builds the binaries that the tests start, and runs the tests.
+// run builds the binaries and runs the tests.
 func run(m *testing.M) int {
 	if binaries = os.Getenv(binariesEnv); binaries != "" {
 		return m.Run()

@@ -38,16 +38,15 @@ import (
 	"github.com/cleatproject/cleat/proto/rpc"
 )
 
-// served is the prefix of the services of containerd's API module, with a version at the end of the
-// package, such as containerd.services.tasks.v1.
+// served is the prefix of the services of containerd's API module, with the version at the end of the package, such
+// as containerd.services.tasks.v1.
 const served = "containerd.services."
 
-// oneTransport are the services that the published interface has on one transport alone.
+// oneTransport lists the services that the published interface has on one transport only.
 var oneTransport = map[string]string{"containerd.services.events.ttrpc.v1.Events": "ttrpc"}
 
-// TestEveryMethodIsServed calls every method of every service of the API module with an empty request.
-// What comes of it does not matter, but for Unimplemented, which is how a method that is not there
-// answers; and docs/compatibility.md has a row for each service.
+// TestEveryMethodIsServed calls every method of every service of the API module with an empty request. Every outcome
+// except Unimplemented is accepted: unknown methods return that. docs/compatibility.md has a row for each service.
 func TestEveryMethodIsServed(t *testing.T) {
 	d := Start(t)
 	ctx, conn := d.grpc()
@@ -88,10 +87,10 @@ func TestEveryMethodIsServed(t *testing.T) {
 	if methods < 80 {
 		t.Errorf("only %d methods are known", methods)
 	}
-	d.Cleat("version") // it is still there
+	d.Cleat("version") // the daemon still runs
 }
 
-// publishedServices returns what the API module's definitions hold, by name.
+// publishedServices returns the services in the API module's definitions, by name.
 func publishedServices() []protoreflect.ServiceDescriptor {
 	var found []protoreflect.ServiceDescriptor
 	protoregistry.GlobalFiles.RangeFiles(func(f protoreflect.FileDescriptor) bool {
@@ -108,7 +107,7 @@ func publishedServices() []protoreflect.ServiceDescriptor {
 	return found
 }
 
-// listens is how long a stream that says nothing is listened to. One that is not served ends at once.
+// listens is how long to wait for a message of a stream. A stream of an unknown method ends at once.
 const listens = 2 * time.Second
 
 func patience(m protoreflect.MethodDescriptor) time.Duration {
@@ -134,7 +133,7 @@ func callGRPC(ctx context.Context, conn *grpc.ClientConn, m protoreflect.MethodD
 	if err != nil {
 		return err
 	}
-	if err := s.SendMsg(req); err != nil && !errors.Is(err, io.EOF) { // the error is then what is received
+	if err := s.SendMsg(req); err != nil && !errors.Is(err, io.EOF) { // the error is received below
 		return err
 	}
 	if err := s.CloseSend(); err != nil {
@@ -152,7 +151,7 @@ func callTTRPC(ctx context.Context, client *ttrpc.Client, m protoreflect.MethodD
 		return client.Call(ctx, service, method, req, resp)
 	}
 	desc := &ttrpc.StreamDesc{StreamingServer: m.IsStreamingServer(), StreamingClient: m.IsStreamingClient()}
-	if !m.IsStreamingClient() { // the request comes with the stream
+	if !m.IsStreamingClient() { // the request was sent when the stream was opened
 		s, err := client.NewStream(ctx, desc, service, method, req)
 		if err != nil {
 			return err

@@ -24,7 +24,7 @@ import (
 	"github.com/cleatproject/cleat/proto/rpc"
 )
 
-// inAFile is a writable root file system upon a directory, whose changes go into a file system in a file.
+// inAFile is a writable root file system on a directory. Its changes are stored in a file system in a file.
 func inAFile(lower, image string) []*types.Mount {
 	return []*types.Mount{
 		{Type: "mkfs/loop", Source: image, Options: []string{"X-containerd.mkfs.size=32MiB"}},
@@ -36,8 +36,8 @@ func inAFile(lower, image string) []*types.Mount {
 	}
 }
 
-// unattached returns an error while a loop device has the file. One goes with the last mount namespace that has
-// its file system, and a container that is being made begins with a copy of the host's.
+// unattached returns an error while a loop device is attached to the file. It is detached with the last mount
+// namespace of its file system, and a new container starts with a copy of the host's.
 func unattached(t *testing.T, image string) error {
 	t.Helper()
 	files, err := filepath.Glob("/sys/block/loop*/loop/backing_file")
@@ -116,8 +116,8 @@ func TestMountsService(t *testing.T) {
 	}
 }
 
-// TestMountsAreCollected has mounts that belong to a lease, and to nothing.
-func TestMountsAreCollected(t *testing.T) {
+// TestMounts_AreCollected activates mounts with and without a lease.
+func TestMounts_AreCollected(t *testing.T) {
 	d := Start(t)
 	ctx, conn := d.grpc()
 	client, leases := mountsapi.NewMountsClient(conn), leasesapi.NewLeasesClient(conn)
@@ -156,8 +156,8 @@ func TestMountsAreCollected(t *testing.T) {
 	must(t, err)
 }
 
-// TestATaskWhoseRootNeedsHelp creates a task of mounts that the kernel cannot mount, twice.
-func TestATaskWhoseRootNeedsHelp(t *testing.T) {
+// TestTask_RootWithActivatedMounts creates a task from mounts that the kernel cannot mount, twice.
+func TestTask_RootWithActivatedMounts(t *testing.T) {
 	d := Start(t)
 	image := filepath.Join(t.TempDir(), "disk.img")
 	ctx, conn := d.grpc()

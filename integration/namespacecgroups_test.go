@@ -10,7 +10,7 @@ import (
 	"testing"
 )
 
-// cgroupsNamed returns the cgroups of a name at the root and below the daemon's own, of every hierarchy.
+// cgroupsNamed returns the cgroups of a name at the root and below the daemon's own, in every hierarchy.
 func (d *Daemon) cgroupsNamed(name string) (found []string) {
 	d.t.Helper()
 	for _, pattern := range []string{"/sys/fs/cgroup/*", "/sys/fs/cgroup"} {
@@ -27,8 +27,8 @@ func (d *Daemon) cgroupsNamed(name string) (found []string) {
 	return found
 }
 
-// TestCgroupsOfANamespace_AreRemovedWithIt runs a container of cleat's and one of ctr's, whose cgroups differ.
-func TestCgroupsOfANamespace_AreRemovedWithIt(t *testing.T) {
+// TestNamespaceRemove_RemovesCgroups runs a container by cleat and one by ctr, whose cgroups differ.
+func TestNamespaceRemove_RemovesCgroups(t *testing.T) {
 	d := startUncollected(t)
 	name := fmt.Sprintf("ns-%d", os.Getpid())
 	d.Cleat("namespace", "create", name)
@@ -50,8 +50,8 @@ func TestCgroupsOfANamespace_AreRemovedWithIt(t *testing.T) {
 	}
 }
 
-// TestCgroupsOfANamespace_AreRemovedAfterItsLastContainer keeps the namespace, while tasks come and go in another.
-func TestCgroupsOfANamespace_AreRemovedAfterItsLastContainer(t *testing.T) {
+// TestNamespaceCgroups_AfterLastContainer_AreRemoved keeps the namespace; tasks start and end in another one.
+func TestNamespaceCgroups_AfterLastContainer_AreRemoved(t *testing.T) {
 	d := Start(t)
 	d.Busybox()
 	own := func(name string) error {

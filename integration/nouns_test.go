@@ -5,7 +5,7 @@ import (
 	"io"
 	"testing"
 
-	_ "github.com/containerd/containerd/api/events" // the payloads, to decode them
+	_ "github.com/containerd/containerd/api/events" // the payloads, for decoding
 	containersapi "github.com/containerd/containerd/api/services/containers/v1"
 	eventsapi "github.com/containerd/containerd/api/services/events/v1"
 	imagesapi "github.com/containerd/containerd/api/services/images/v1"
@@ -27,16 +27,16 @@ import (
 // unpublished is the topic of a step that succeeds and publishes nothing.
 const unpublished = "-"
 
-// step is a call and the topic it publishes; none if it has to fail.
+// step is a call and the topic that it publishes; "" if it must fail.
 type step struct {
 	topic string
 	call  func() error
 }
 
-// TestEveryChangeIsAnnouncedOnceAndInOrder makes every kind of change over the API, between ones
-// that are refused, and reads the events.
-func TestEveryChangeIsAnnouncedOnceAndInOrder(t *testing.T) {
-	d := startUncollected(t) // a snapshot of nobody's is garbage
+// TestEvents_EveryChange_IsPublishedOnceInOrder makes every kind of change over the API, with refused ones in
+// between, and reads the events.
+func TestEvents_EveryChange_IsPublishedOnceInOrder(t *testing.T) {
+	d := startUncollected(t) // an unreferenced snapshot is garbage
 	ctx, conn := d.grpc()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -119,7 +119,7 @@ func TestEveryChangeIsAnnouncedOnceAndInOrder(t *testing.T) {
 			_, err := containers.Delete(ctx, &containersapi.DeleteContainerRequest{ID: "c"})
 			return err
 		}},
-		{"", func() error { // the name means something else
+		{"", func() error { // the name has another image
 			_, err := images.Delete(ctx, &imagesapi.DeleteImageRequest{Name: "i", Target: &apitypes.Descriptor{Digest: digest.FromString("other").String()}})
 			return err
 		}},
@@ -156,7 +156,7 @@ func TestEveryChangeIsAnnouncedOnceAndInOrder(t *testing.T) {
 	must(t, err)
 }
 
-// subscribed publishes until the subscription sees it, so that it sees all that follows.
+// subscribed publishes until the subscription receives it, so that it receives everything that follows.
 func (d *Daemon) subscribed(ctx context.Context, c eventsapi.EventsClient, sub eventsapi.Events_SubscribeClient) {
 	d.t.Helper()
 	stop, done := make(chan struct{}), make(chan struct{})
@@ -191,7 +191,7 @@ func (d *Daemon) subscribed(ctx context.Context, c eventsapi.EventsClient, sub e
 	}
 }
 
-// TestSandboxStore goes through a sandbox's record over both transports.
+// TestSandboxStore takes a sandbox's record through its life over both transports.
 func TestSandboxStore(t *testing.T) {
 	d := Start(t)
 	ctx, conn := d.grpc()

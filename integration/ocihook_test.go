@@ -10,9 +10,9 @@ import (
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
-// TestOCIHook_RunsAsAHookOfTheOCIRuntime has runc call `cleatd oci-hook`, as clients of containerd's
-// oci-hook command configure it.
-func TestOCIHook_RunsAsAHookOfTheOCIRuntime(t *testing.T) {
+// TestOCIHook_RunsUnderOCIRuntime lets runc call `cleatd oci-hook`, as clients of containerd's oci-hook command
+// configure it.
+func TestOCIHook_RunsUnderOCIRuntime(t *testing.T) {
 	d := Start(t)
 	out := filepath.Join(t.TempDir(), "out")
 	spec := busyboxSpec(t, "true")

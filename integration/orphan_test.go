@@ -14,8 +14,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// counting is a command that logs numbers as fast as it can until /go/now is there, tells how far it
-// came, and exits with a code of its own.
+// counting is a command that logs numbers as fast as it can until /go/now exists, logs the last number, and exits
+// with its own code.
 const counting = "i=0; until [ -e /go/now ]; do i=$((i+1)); echo $i; done; echo end $i; exit 19"
 
 // counted returns an error unless the log of a container that counted is complete.
@@ -42,7 +42,7 @@ func (d *Daemon) orphaned(id string) (end func()) {
 	return func() { must(d.t, os.WriteFile(filepath.Join(dir, "now"), nil, 0o644)) }
 }
 
-// anotherShim waits until the container has a shim again, which is another one.
+// anotherShim waits until the container has a new shim.
 func (d *Daemon) anotherShim(id string, old int) int {
 	d.t.Helper()
 	pid := 0
@@ -59,7 +59,7 @@ func (d *Daemon) anotherShim(id string, old int) int {
 	return pid
 }
 
-func TestShimKill9WhileAContainerLogs(t *testing.T) {
+func TestShimKilled_DuringOutput_LosesNothing(t *testing.T) {
 	for name, restart := range map[string]bool{"shim": false, "shim and daemon": true} {
 		t.Run(name, func(t *testing.T) {
 			d := Start(t)
@@ -98,8 +98,8 @@ func TestShimKill9WhileAContainerLogs(t *testing.T) {
 	}
 }
 
-// A client that waits hears of the exit although the shim was killed meanwhile, and stop works.
-func TestShimKill9WhileAClientWaits(t *testing.T) {
+// A waiting client receives the exit although the shim was killed, and stop works.
+func TestShimKilled_ClientWaits_ReceivesExit(t *testing.T) {
 	d := Start(t)
 	d.Busybox()
 	d.Cleat("run", "-d", "--name", "c", "busybox", "sh", "-c", trapping(33))
@@ -128,9 +128,9 @@ func TestShimKill9WhileAClientWaits(t *testing.T) {
 	must(t, wait.Wait())
 }
 
-// Where a container cannot be adopted, it ends with its shim: that is told, and nothing is left. A
-// handle that names another start time stands for everything that lets a shim refuse.
-func TestShimKill9WithoutAdoption(t *testing.T) {
+// A container that cannot be adopted ends with its shim. Its exit is published, and nothing is left. A handle with
+// another start time represents all reasons for a shim to refuse.
+func TestShimKilled_WithoutAdoption_EndsContainer(t *testing.T) {
 	for name, spoil := range map[string]func(d *Daemon, pid int){
 		"refused": func(d *Daemon, _ int) {
 			path := filepath.Join(d.State, "io.containerd.runtime.v2.task/default/c/shim.json")
@@ -139,7 +139,7 @@ func TestShimKill9WithoutAdoption(t *testing.T) {
 			other := regexp.MustCompile(`"start_time":[0-9]+`).ReplaceAll(data, []byte(`"start_time":1`))
 			must(d.t, os.WriteFile(path, other, 0o600))
 		},
-		"container dies too": func(d *Daemon, pid int) { must(d.t, unix.Kill(pid, unix.SIGKILL)) }, // its shim may leave then
+		"container dies too": func(d *Daemon, pid int) { must(d.t, unix.Kill(pid, unix.SIGKILL)) }, // its shim may exit then
 	} {
 		for _, restart := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, daemon dies too %v", name, restart), func(t *testing.T) {
@@ -170,9 +170,9 @@ func TestShimKill9WithoutAdoption(t *testing.T) {
 	}
 }
 
-// TestShimWhoseSocketIsRemoved has the file of a living shim's socket go while the daemon is away: of one whose
-// container runs on, and of one whose container has ended.
-func TestShimWhoseSocketIsRemoved(t *testing.T) {
+// TestShimSocketRemoved_DaemonAway removes the socket of a live shim while the daemon is away: one whose container
+// keeps running, and one whose container has ended.
+func TestShimSocketRemoved_DaemonAway(t *testing.T) {
 	d := Start(t)
 	d.Busybox()
 	end := d.orphaned("runs")

@@ -10,7 +10,7 @@ import (
 	tasksapi "github.com/containerd/containerd/api/services/tasks/v1"
 )
 
-// wipe removes the files below dir, but for what is mounted and the daemon's log.
+// wipe removes the files below dir, except mounts and the daemon's log.
 func wipe(t *testing.T, dir string) {
 	t.Helper()
 	entries, err := os.ReadDir(dir)
@@ -23,20 +23,19 @@ func wipe(t *testing.T, dir string) {
 		if e.IsDir() {
 			wipe(t, path)
 		}
-		_ = os.Remove(path) // a directory that holds a rootfs stays
+		_ = os.Remove(path) // a directory with a rootfs stays
 	}
 }
 
-// TestOrphanedShim_LeavesOnceItsContainerHasEnded takes bundle, socket or all of the state directory away
-// from a shim.
-func TestOrphanedShim_LeavesOnceItsContainerHasEnded(t *testing.T) {
+// TestOrphanedShim_ContainerEnded_Exits deletes the bundle, the socket or the whole state directory of a shim.
+func TestOrphanedShim_ContainerEnded_Exits(t *testing.T) {
 	bundle := func(d *Daemon) string { return filepath.Join(d.State, "io.containerd.runtime.v2.task", "default", "c") }
 	sockets := func(d *Daemon) string { return filepath.Join(d.State, "s") }
 	state := func(d *Daemon) string { return d.State }
 	for name, tc := range map[string]struct {
 		gone        func(*Daemon) string
-		serving     bool // the daemon lives
-		afterTheEnd bool // the container has ended already
+		serving     bool // the daemon runs
+		afterTheEnd bool // the container has already ended
 	}{
 		"bundle":                      {gone: bundle},
 		"bundle, after the end":       {gone: bundle, afterTheEnd: true},
@@ -87,7 +86,7 @@ func TestOrphanedShim_LeavesOnceItsContainerHasEnded(t *testing.T) {
 			if name == "socket" || name == "socket, after the end" {
 				d.waitTask(ctx, tasks, "c", 137) // the exit is readable
 			}
-			// Whatever the daemon knows of it can be deleted.
+			// The remaining records can be deleted.
 			d.Eventually("the task is gone", func() error {
 				_, _ = tasks.Delete(ctx, &tasksapi.DeleteTaskRequest{ContainerID: "c"})
 				list, err := tasks.List(ctx, &tasksapi.ListTasksRequest{})

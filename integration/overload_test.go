@@ -39,7 +39,7 @@ func (d *Daemon) crowd(prefix string, n int, args ...string) []string {
 	return ids
 }
 
-// byClients calls f for each id, from that many clients at the same time.
+// byClients calls f for each id, from this number of clients in parallel.
 func (d *Daemon) byClients(ids []string, clients int, what string, f func(ctx context.Context, c *client.Client, id string) error) {
 	d.t.Helper()
 	work := make(chan string, len(ids))
@@ -61,9 +61,9 @@ func (d *Daemon) byClients(ids []string, clients int, what string, f func(ctx co
 	wg.Wait()
 }
 
-// TestManyContainersAtOnce removes, stops, kills and pauses a crowd by one command and by many
-// clients, on a free and on a busy host: every request succeeds, and no shim is treated as stuck.
-func TestManyContainersAtOnce(t *testing.T) {
+// TestOverload_ManyContainers removes, stops, kills and pauses many containers by one command and by many clients, on
+// an idle and on a busy host: every request succeeds, and no shim is treated as stuck.
+func TestOverload_ManyContainers(t *testing.T) {
 	n, clients := size(48, 1000), size(24, 100)
 	for _, busy := range []bool{false, true} {
 		t.Run(fmt.Sprintf("busy=%t", busy), func(t *testing.T) {
@@ -75,7 +75,7 @@ func TestManyContainersAtOnce(t *testing.T) {
 			ids := d.crowd("one", n, "sleep", "100000")
 			one := func(command ...string) {
 				t.Helper()
-				// No deadline but the test's: a thousand containers take a busy host minutes.
+				// No deadline except the test's: a thousand containers take minutes on a busy host.
 				if out, err := d.Command(append(command, ids...)...).CombinedOutput(); err != nil {
 					t.Errorf("%s: %v: %s", command[0], err, out)
 				}
@@ -97,7 +97,7 @@ func TestManyContainersAtOnce(t *testing.T) {
 			d.byClients(ids[:n/2], clients, "kill", func(ctx context.Context, c *client.Client, id string) error {
 				return c.Kill(ctx, id, client.KillRequest{Signal: unix.SIGKILL})
 			})
-			// Each by several at the same time: one of them removes it.
+			// Several clients remove each container in parallel: one succeeds.
 			d.byClients(append(append([]string(nil), ids...), ids...), clients, "remove", func(ctx context.Context, c *client.Client, id string) error {
 				if err := c.Remove(ctx, id, true); err != nil && !strings.Contains(err.Error(), "not found") {
 					return err
@@ -110,8 +110,8 @@ func TestManyContainersAtOnce(t *testing.T) {
 	}
 }
 
-// TestManyExecsAtOnce starts a crowd of processes in a few containers at the same time.
-func TestManyExecsAtOnce(t *testing.T) {
+// TestOverload_ManyExecs starts many processes in a few containers in parallel.
+func TestOverload_ManyExecs(t *testing.T) {
 	n := size(60, 500)
 	for _, busy := range []bool{false, true} {
 		t.Run(fmt.Sprintf("busy=%t", busy), func(t *testing.T) {
@@ -140,8 +140,8 @@ func TestManyExecsAtOnce(t *testing.T) {
 	}
 }
 
-// withoutWarnings fails the test for every warning and error in the logs of the daemon and its shims, but for what
-// the daemon logs of attributes that this host does not let it set.
+// withoutWarnings fails the test for every warning and error in the logs of the daemon and its shims, except those
+// about attributes that this host does not permit to set.
 func (d *Daemon) withoutWarnings() {
 	d.t.Helper()
 	for line := range strings.Lines(d.Log()) {

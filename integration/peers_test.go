@@ -13,7 +13,7 @@ import (
 	"testing"
 )
 
-// containerd is Debian's containerd 1.6 with directories of its own.
+// containerd is Debian's containerd 1.6 with its own directories.
 type containerd struct {
 	t       *testing.T
 	state   string
@@ -21,8 +21,8 @@ type containerd struct {
 	log     string
 }
 
-// startContainerd starts one, which is stopped when the test ends. It collects garbage where a client asks it to
-// and not otherwise: what ctr ingests is under no lease.
+// startContainerd starts a containerd, which is stopped at the end of the test. It collects garbage only on request,
+// because ctr ingests without a lease.
 func startContainerd(t *testing.T) *containerd {
 	t.Helper()
 	base, err := os.MkdirTemp("", "cleat-peer")
@@ -75,7 +75,7 @@ func (c *containerd) text() string {
 	return string(data)
 }
 
-// unmount fails the test for mounts that are left.
+// unmount fails the test if mounts are left.
 func (c *containerd) unmount() {
 	data, err := os.ReadFile("/proc/self/mountinfo")
 	must(c.t, err)
@@ -86,7 +86,7 @@ func (c *containerd) unmount() {
 	}
 }
 
-// ctr runs containerd's client against it.
+// ctr runs its client against it.
 func (c *containerd) ctr(args ...string) (stdout, stderr string, code int) {
 	c.t.Helper()
 	return ctr(c.t, c.address, args...)
@@ -113,16 +113,16 @@ func ctr(t *testing.T, address string, args ...string) (stdout, stderr string, c
 	return out.String(), errs.String(), code
 }
 
-// atGate is how a program that ctr runs ends: at the gate of a directory that is bound by gateMount.
+// atGate is the end of a program that ctr runs: it waits at the gate in a directory bound by gateMount.
 const atGate = "; read x < /go/gate"
 
-// gateMount are the flags by which ctr binds the directory of a gate.
+// gateMount returns the flags by which ctr binds the directory of a gate.
 func gateMount(dir string) []string {
 	return []string{"--mount", "type=bind,src=" + dir + ",dst=/go,options=rbind:rw"}
 }
 
-// ctrGated has ctr run a program that ends at a gate, which is opened once ctr has shown all that the program
-// writes: ctr gives up the FIFOs that it has not opened when it hears of the exit, and what is in them.
+// ctrGated lets ctr run a program that ends at a gate, and opens the gate when ctr has shown all output of the
+// program. ctr abandons FIFOs that it has not opened when it receives the exit, with their contents.
 func ctrGated(t *testing.T, address string, open func(), out, errs string, args ...string) (stdout, stderr string, code int) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
@@ -146,7 +146,7 @@ func ctrGated(t *testing.T, address string, open func(), out, errs string, args 
 	return stdout, stderr, exitCode(t, cmd.Wait())
 }
 
-// watchEvents runs `ctr events` and waits until it shows some; the returned function gives what it has shown.
+// watchEvents runs `ctr events` and waits until it shows events; the returned function returns its output so far.
 func watchEvents(t *testing.T, address string) (shown func() string) {
 	t.Helper()
 	cmd := exec.Command("ctr", "--address", address, "events")
@@ -170,7 +170,7 @@ func watchEvents(t *testing.T, address string) (shown func() string) {
 	return s.text
 }
 
-// inOrder returns an error unless the texts stand in s one after the other.
+// inOrder returns an error unless s contains the texts one after the other.
 func inOrder(s string, texts ...string) error {
 	rest := s
 	for _, text := range texts {
@@ -183,7 +183,7 @@ func inOrder(s string, texts ...string) error {
 	return nil
 }
 
-func TestOurShimUnderContainerd16(t *testing.T) {
+func TestShim_UnderContainerd16(t *testing.T) {
 	c := startContainerd(t)
 	fifos := t.TempDir()
 	shim := filepath.Join(binaries, "containerd-shim-cleat-v2")
@@ -257,7 +257,7 @@ func TestOurShimUnderContainerd16(t *testing.T) {
 	}, c.text)
 }
 
-func TestDebiansCtrAgainstCleatd(t *testing.T) {
+func TestCtr_OnCleatd(t *testing.T) {
 	d := Start(t)
 	fifos := t.TempDir()
 	ok := func(args ...string) string {
@@ -284,7 +284,7 @@ func TestDebiansCtrAgainstCleatd(t *testing.T) {
 		t.Errorf("images:\n%s", text)
 	}
 	ok("content", "ls")
-	d.Cleat("run", "--rm", image, "true") // cleat unpacks what ctr imported
+	d.Cleat("run", "--rm", image, "true") // cleat unpacks the image imported by ctr
 	if text := ok("snapshots", "ls"); !strings.Contains(text, "Committed") {
 		t.Errorf("snapshots:\n%s", text)
 	}
@@ -303,7 +303,7 @@ func TestDebiansCtrAgainstCleatd(t *testing.T) {
 	if c := d.ps("two"); c.Status != "running" {
 		t.Errorf("ps says %s", c.Status)
 	}
-	d.Eventually("it is announced in order", func() error { // before the daemon goes, and ctr with it
+	d.Eventually("it is announced in order", func() error { // before the daemon stops, and ctr with it
 		return inOrder(events(), "/images/create", "/containers/create", "/tasks/create", "/tasks/start", "/tasks/exit", "/tasks/delete")
 	})
 	d.Restart()
@@ -314,7 +314,7 @@ func TestDebiansCtrAgainstCleatd(t *testing.T) {
 	}
 	ok("tasks", "pause", "two")
 	ok("tasks", "resume", "two")
-	d.Eventually("there are metrics", func() error { // a shim that takes long is left out
+	d.Eventually("there are metrics", func() error { // a slow shim is left out
 		if _, stderr, code := ctr(t, d.Address, "tasks", "metrics", "two"); code != 0 {
 			return errors.New(stderr)
 		}
@@ -332,7 +332,7 @@ func TestDebiansCtrAgainstCleatd(t *testing.T) {
 	ok("images", "rm", image)
 }
 
-func TestAForeignShimUnderCleatd(t *testing.T) {
+func TestForeignShim_UnderCleatd(t *testing.T) {
 	foreign, err := exec.LookPath("containerd-shim-runc-v2")
 	must(t, err)
 	base, err := os.MkdirTemp("", "cleat-it")
@@ -373,7 +373,7 @@ func TestAForeignShimUnderCleatd(t *testing.T) {
 	d.logs("c", "up")
 	d.Cleat("rm", "c")
 
-	// One whose shim and container die while the daemon is away.
+	// A shim and its container die while the daemon is away.
 	d.Cleat("run", "-d", "--runtime", foreign, "--name", "c", "busybox", "sleep", "1000")
 	shim := d.shims()["c"].Pid
 	d.Kill9()

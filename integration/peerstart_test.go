@@ -19,7 +19,7 @@ import (
 	"github.com/cleatproject/cleat/proto/rpc"
 )
 
-func TestCleatdTakesContainerdsCommandLine(t *testing.T) {
+func TestCleatd_AcceptsContainerdCommandLine(t *testing.T) {
 	d := startAsContainerd(t)
 	d.Busybox()
 	d.Cleat("run", "-d", "--name", "c", "busybox", "sleep", "1000")
@@ -36,13 +36,13 @@ func TestCleatdTakesContainerdsCommandLine(t *testing.T) {
 		return string(out), err
 	}
 
-	// publish, as shims of others run it.
+	// publish, as foreign shims run it.
 	shown := watchEvents(t, d.Address)
 	value, err := proto.Marshal(&apievents.TaskOOM{ContainerID: "told"})
 	must(t, err)
 	data, err := proto.Marshal(&anypb.Any{TypeUrl: "containerd.events.TaskOOM", Value: value})
 	must(t, err)
-	d.Eventually("the event is shown", func() error { // once ctr is there
+	d.Eventually("the event is shown", func() error { // as soon as ctr has subscribed
 		if out, err := cleatd(data, "--address", d.Address, "publish", "--topic", "/tasks/oom", "--namespace", "n"); err != nil {
 			t.Fatalf("publish: %v: %s", err, out)
 		}
@@ -83,7 +83,7 @@ func TestCleatdTakesContainerdsCommandLine(t *testing.T) {
 	d.status("c", "running")
 }
 
-func TestWhatIsNotServedSaysItsName(t *testing.T) {
+func TestUnservedMethod_ErrorNamesMethod(t *testing.T) {
 	d := Start(t)
 	ctx, conn := d.grpc()
 	client, err := rpc.Dial(t.Context(), d.Address+".ttrpc")

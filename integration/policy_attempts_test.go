@@ -28,12 +28,12 @@ import (
 	"github.com/cleatproject/cleat/proto/runcopts"
 )
 
-// attempt is a request that would make its user root on the host.
+// attempt is a request that would give its user root on the host.
 type attempt struct {
 	what            string
 	service, method string
 	req, resp       proto.Message
-	// refused begins the refusal.
+	// refused is the beginning of the refusal.
 	refused string
 }
 
@@ -42,7 +42,7 @@ const (
 	containersService = "containerd.services.containers.v1.Containers"
 )
 
-// specOf is the spec of an ordinary container with what change does to its JSON.
+// specOf returns the spec of an ordinary container with its JSON modified by change.
 func specOf(t *testing.T, change func(map[string]any)) *anypb.Any {
 	t.Helper()
 	s, err := spec.Generate(spec.Image{}, spec.Options{Args: []string{"sleep", "1000"}})

@@ -95,7 +95,7 @@ func dialAs(ctx context.Context, path string) (net.Conn, error) {
 	return conn, err
 }
 
-// caller makes a call of the containerd API as policyUser.
+// caller calls the containerd API as policyUser.
 type caller func(service, method string, req, resp proto.Message) error
 
 // callers returns one for each transport.
@@ -123,7 +123,7 @@ func (d *Daemon) callers() map[string]caller {
 
 // Each request field that names a path of the host or a privilege is refused to a user with the default policy, on
 // both transports.
-func TestPolicy_RefusesEveryWayToRoot(t *testing.T) {
+func TestPolicy_RefusesEveryPrivilegeOfRoot(t *testing.T) {
 	d, own := startWithPolicy(t, "")
 	must(t, os.WriteFile(filepath.Join(own, "file"), nil, 0o600))
 	must(t, os.Chown(filepath.Join(own, "file"), policyUser, policyUser))
@@ -148,7 +148,7 @@ func TestPolicy_RefusesEveryWayToRoot(t *testing.T) {
 	d.Cleat("--namespace", policySpace, "rm", "--force", "good", "roots")
 }
 
-// nativeAttempts makes those that only cleat's own services offer.
+// nativeAttempts returns the attempts that only cleat's own services offer.
 func (d *Daemon) nativeAttempts() {
 	t := d.t
 	t.Helper()

@@ -19,9 +19,9 @@ import (
 	"github.com/cleatproject/cleat/proto/rpc"
 )
 
-// The shim checks the FIFO that it has opened: a path whose FIFO is exchanged after the daemon's look at it leads
-// nowhere else.
-func TestPolicy_ExchangedFIFOIsRefused(t *testing.T) {
+// The shim checks the FIFO that it has opened: if the FIFO at a path is exchanged after the daemon's check, the new
+// one is not used.
+func TestPolicy_ExchangedFIFO_IsRefused(t *testing.T) {
 	d, own := startWithPolicy(t, "")
 	archive := filepath.Join(filepath.Dir(own), "busybox.tar")
 	d.Cleat("image", "export", "--output", archive, "busybox")
@@ -35,7 +35,7 @@ func TestPolicy_ExchangedFIFOIsRefused(t *testing.T) {
 		ContainerID: "good", ExecID: "x", Stdout: path, Spec: &anypb.Any{Value: []byte(`{"args":["id"],"cwd":"/"}`)},
 	}, &emptypb.Empty{}))
 	must(t, os.Remove(path))
-	must(t, unix.Mkfifo(path, 0o600)) // root's
+	must(t, unix.Mkfifo(path, 0o600)) // owned by root
 	err := call(tasksService, "Start", &tasksapi.StartRequest{ContainerID: "good", ExecID: "x"}, &tasksapi.StartResponse{})
 	if reason.Of(rpc.FromWire(t.Context(), err)) != reason.PolicyDenied {
 		t.Errorf("a FIFO of root was opened: %v", err)
@@ -43,8 +43,8 @@ func TestPolicy_ExchangedFIFOIsRefused(t *testing.T) {
 	d.Cleat("--namespace", policySpace, "rm", "--force", "good")
 }
 
-// What people do with containers works for members of the group, limited or not.
-func TestMembersOfTheGroupCanWork(t *testing.T) {
+// Members of the group, limited or not, can work with containers.
+func TestPolicy_GroupMembers_CanWork(t *testing.T) {
 	d, own := startWithPolicy(t, "")
 	free := filepath.Join(filepath.Dir(own), "free")
 	must(t, os.Mkdir(free, 0o700))
@@ -85,8 +85,8 @@ func TestMembersOfTheGroupCanWork(t *testing.T) {
 	}
 }
 
-// The configuration can allow what the default refuses.
-func TestPolicy_AllowsWhatIsConfigured(t *testing.T) {
+// The configuration can permit what the default refuses.
+func TestPolicy_AllowsConfiguredExceptions(t *testing.T) {
 	shared, err := os.MkdirTemp("/root", "cleat-it")
 	must(t, err)
 	t.Cleanup(func() { _ = os.RemoveAll(shared) })
@@ -111,9 +111,9 @@ func TestPolicy_AllowsWhatIsConfigured(t *testing.T) {
 	}
 }
 
-// A client of containerd's API works with a limited user's rights: it prepares a snapshot, gives its mounts back as
-// the root file system, and sends a spec without a seccomp profile.
-func TestPolicy_ClientsOfTheAPICanWork(t *testing.T) {
+// A client of containerd's API works with a limited user's rights: it prepares a snapshot, uses the mounts of the
+// snapshot as the root file system, and sends a spec without a seccomp profile.
+func TestPolicy_APIClients_CanWork(t *testing.T) {
 	d, own := startWithPolicy(t, "")
 	archive := filepath.Join(filepath.Dir(own), "busybox.tar")
 	d.Cleat("image", "export", "--output", archive, "busybox")

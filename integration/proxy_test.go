@@ -12,7 +12,7 @@ import (
 	"github.com/containerd/errdefs/pkg/errgrpc"
 )
 
-// proxied starts a daemon with a snapshotter "far" that is kept by the process at an address.
+// proxied starts a daemon with a snapshotter "far", which the process at an address provides.
 func proxied(t *testing.T, address, snapshotter string) *Daemon {
 	t.Helper()
 	config := filepath.Join(t.TempDir(), "config.toml")
@@ -65,7 +65,7 @@ func life(d *Daemon, name string) {
 	}
 }
 
-// containers runs containers upon a snapshotter, over a restart of the daemon.
+// containers runs containers on a snapshotter, over a restart of the daemon.
 func containers(d *Daemon, name string) {
 	d.t.Helper()
 	d.Busybox()
@@ -84,7 +84,7 @@ func containers(d *Daemon, name string) {
 	d.Cleat("image", "rm", "busybox")
 }
 
-func TestSnapshotsThatContainerdKeeps(t *testing.T) {
+func TestProxySnapshotter_Containerd(t *testing.T) {
 	peer := startContainerd(t)
 	d := proxied(t, peer.address, "overlayfs")
 	life(d, "far")
@@ -98,7 +98,7 @@ func TestSnapshotsThatContainerdKeeps(t *testing.T) {
 	})
 }
 
-func TestSnapshotsThatAnotherCleatdKeeps(t *testing.T) {
+func TestProxySnapshotter_OtherCleatd(t *testing.T) {
 	far := Start(t)
 	for _, snapshotter := range []string{"native", "overlayfs"} {
 		d := proxied(t, far.Address, snapshotter)
@@ -110,8 +110,8 @@ func TestSnapshotsThatAnotherCleatdKeeps(t *testing.T) {
 	}
 }
 
-// A daemon whose snapshotter is not there serves all else, and cleans up when it is back.
-func TestASnapshotterThatIsNotThere(t *testing.T) {
+// A daemon without its proxy snapshotter provides everything else, and cleans up after reconnecting.
+func TestProxySnapshotter_Absent(t *testing.T) {
 	far := Start(t)
 	d := proxied(t, far.Address, "overlayfs")
 	d.Busybox()

@@ -13,7 +13,7 @@ import (
 	"testing"
 )
 
-// forward is a proxy as sites have them, before the whole of which every name is the registry's.
+// forward is a proxy that maps every name to the registry.
 type forward struct {
 	*httptest.Server
 	to string
@@ -54,7 +54,7 @@ func (f *forward) serve(w http.ResponseWriter, r *http.Request) {
 	_, _ = io.Copy(w, resp.Body) // the client may leave
 }
 
-// tunnel connects the client with the registry.
+// tunnel connects the client to the registry.
 func (f *forward) tunnel(w http.ResponseWriter) {
 	there, err := net.Dial("tcp", f.to)
 	if err != nil {
@@ -78,7 +78,7 @@ func (f *forward) tunnel(w http.ResponseWriter) {
 	wg.Wait()
 }
 
-// saw returns how many requests there were, and fails where one does not begin like that.
+// saw returns the number of requests, and fails the test if one does not begin with prefix.
 func (f *forward) saw(t *testing.T, begins string) int {
 	t.Helper()
 	f.mu.Lock()
@@ -91,7 +91,7 @@ func (f *forward) saw(t *testing.T, begins string) int {
 	return len(f.asked)
 }
 
-func TestProxiesOfTheEnvironment(t *testing.T) {
+func TestPull_UsesProxyOfEnvironment(t *testing.T) {
 	for _, name := range []string{"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy"} {
 		t.Setenv(name, "")
 	}
@@ -124,7 +124,7 @@ func TestProxiesOfTheEnvironment(t *testing.T) {
 		r.skopeo("oci-archive:"+archive, "docker://"+r.Host+"/some/box:1")
 		f := startForward(t, r.Host)
 		t.Setenv("HTTPS_PROXY", f.URL)
-		pulls(t, "example.com", fmt.Sprintf("server = \"https://example.com\"\nca = %q\n", r.CA)) // as its certificate says
+		pulls(t, "example.com", fmt.Sprintf("server = \"https://example.com\"\nca = %q\n", r.CA)) // as in its certificate
 		if n := f.saw(t, "CONNECT example.com:443"); n == 0 {
 			t.Error("the proxy was not asked")
 		}
@@ -136,7 +136,7 @@ func TestProxiesOfTheEnvironment(t *testing.T) {
 		t.Setenv("HTTP_PROXY", f.URL)
 		_, port, err := net.SplitHostPort(r.Host)
 		must(t, err)
-		name := "0.0.0.0:" + port // this machine, but not what is never asked by a proxy
+		name := "0.0.0.0:" + port // this machine, by an address that is not excepted by default
 		pulls(t, name, fmt.Sprintf("server = \"http://%s\"\n", name))
 		if n := f.saw(t, ""); n == 0 {
 			t.Error("the proxy was not asked, and the test shows nothing")

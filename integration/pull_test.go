@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// trust makes a directory of registries' configurations in which hosts.toml of a registry names its CA.
+// trust returns a directory of registry configurations in which hosts.toml of a registry names its CA.
 func (r *Registry) trust() string {
 	r.t.Helper()
 	dir := r.t.TempDir()
@@ -17,7 +17,7 @@ func (r *Registry) trust() string {
 	return dir
 }
 
-// StartFor starts a daemon with a directory of registries' configurations.
+// StartFor starts a daemon with a directory of registry configurations.
 func StartFor(t *testing.T, certs string) *Daemon {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "config.toml")
@@ -25,7 +25,7 @@ func StartFor(t *testing.T, certs string) *Daemon {
 	return Start(t, "--config", path)
 }
 
-func TestPullWhatSkopeoPushed(t *testing.T) {
+func TestPull_PushedBySkopeo(t *testing.T) {
 	archive := toolArchives(t)["skopeo's OCI archive"]
 	for kind, o := range map[string]RegistryOptions{
 		"plain": {}, "with a user": {User: alice}, "over TLS": {TLS: true}, "over TLS with a user": {TLS: true, User: alice},

@@ -22,7 +22,7 @@ import (
 
 var amd64 = ocispec.Platform{OS: "linux", Architecture: "amd64"}
 
-// layersOf makes layers on top of the test image's, of so many bytes each.
+// layersOf returns layers of these sizes on top of those of the test image.
 func layersOf(t *testing.T, n, size int) [][]byte {
 	t.Helper()
 	out := [][]byte{tarOf(t, busyboxFiles(t))}
@@ -32,8 +32,8 @@ func layersOf(t *testing.T, n, size int) [][]byte {
 	return out
 }
 
-// stall has the registry stop in the middle of a blob: after so many bytes it waits for its client to
-// leave, or for the returned function. reached is closed when it has come there.
+// stall makes the registry stop in the middle of a blob: after n bytes it waits for its client to leave, or for the
+// returned function. reached is closed at that point.
 func (r *Registry) stall(blob []byte, after int) (reached chan struct{}, goOn func()) {
 	reached = make(chan struct{})
 	free := make(chan struct{})
@@ -57,8 +57,8 @@ func (r *Registry) stall(blob []byte, after int) (reached chan struct{}, goOn fu
 	return reached, sync.OnceFunc(func() { close(free) })
 }
 
-// awaitIngest waits until one ingest is left, with so many bytes, and so many blobs are on record: one that is no
-// ingest any more may still be on its way there.
+// awaitIngest waits until one ingest of this size is left, and this number of blobs is recorded: a completed ingest
+// may not be recorded yet.
 func (d *Daemon) awaitIngest(size int64, blobs int) {
 	d.t.Helper()
 	d.Eventually("the bytes are here", func() error {
@@ -73,7 +73,7 @@ func (d *Daemon) awaitIngest(size int64, blobs int) {
 	d.Eventually("the others are on record", func() error { return d.ctrLists(blobs, "content", "ls", "-q") })
 }
 
-// ctrLists returns an error unless a command of ctr's prints so many words.
+// ctrLists returns an error unless a command of ctr prints this number of words.
 func (d *Daemon) ctrLists(n int, args ...string) error {
 	out, err := exec.Command("ctr", append([]string{"--address", d.Address, "--namespace", "default"}, args...)...).CombinedOutput()
 	if got := len(strings.Fields(string(out))); err != nil || got != n {
@@ -82,7 +82,7 @@ func (d *Daemon) ctrLists(n int, args ...string) error {
 	return nil
 }
 
-func TestKill9InTheMiddleOfAPull(t *testing.T) {
+func TestPull_DaemonKilled_Resumes(t *testing.T) {
 	r := StartRegistry(t, RegistryOptions{})
 	layers := layersOf(t, 3, 4<<20)
 	r.Image("big/box", "1", amd64, layers...)
@@ -99,7 +99,7 @@ func TestKill9InTheMiddleOfAPull(t *testing.T) {
 	cmd := d.Command("pull", ref)
 	must(t, cmd.Start())
 	<-reached
-	d.awaitIngest(after, len(layers)+1) // with manifest and configuration
+	d.awaitIngest(after, len(layers)+1) // includes manifest and configuration
 	d.Kill9()
 	if err := cmd.Wait(); err == nil {
 		t.Error("the pull says it succeeded")
@@ -120,7 +120,7 @@ func TestKill9InTheMiddleOfAPull(t *testing.T) {
 	d.nothingMade("a pull that was taken up")
 }
 
-func TestPullWhoseClientLeaves(t *testing.T) {
+func TestPull_ClientLeaves_KeepsContent(t *testing.T) {
 	r := StartRegistry(t, RegistryOptions{})
 	layers := layersOf(t, 1, 2<<20)
 	r.Image("big/box", "1", amd64, layers...)
@@ -138,12 +138,12 @@ func TestPullWhoseClientLeaves(t *testing.T) {
 	if err := cmd.Wait(); err == nil || !strings.Contains(stderr.String(), "hint:") {
 		t.Errorf("%v, %s", err, stderr.String())
 	}
-	// What is here stays for the next try, by one lease, also over a collection and the daemon's end.
+	// Fetched content is kept for the next attempt, by one lease, also over a collection and a restart of the daemon.
 	d.Eventually("one lease is left", func() error { return d.ctrLists(1, "leases", "ls", "-q") })
 	cmd = d.Command("pull", ref)
 	reached = make(chan struct{})
 	var once sync.Once
-	r.Interfere(func(w http.ResponseWriter, req *http.Request) bool { // the second try is left as well
+	r.Interfere(func(w http.ResponseWriter, req *http.Request) bool { // the second attempt is abandoned as well
 		if !strings.HasSuffix(req.URL.Path, digest.FromBytes(layers[1]).String()) {
 			return false
 		}
@@ -172,7 +172,7 @@ func TestPullWhoseClientLeaves(t *testing.T) {
 	d.nothingMade("a pull that was left")
 }
 
-func TestStopInTheMiddleOfAPull(t *testing.T) {
+func TestPull_DaemonStopped_Resumes(t *testing.T) {
 	r := StartRegistry(t, RegistryOptions{})
 	layers := layersOf(t, 1, 2<<20)
 	r.Image("big/box", "1", amd64, layers...)
@@ -197,7 +197,7 @@ func TestStopInTheMiddleOfAPull(t *testing.T) {
 	d.nothingMade("a pull in which the daemon was stopped")
 }
 
-func TestTenPullsDoTheWorkOfOne(t *testing.T) {
+func TestPull_InParallel_FetchesOnce(t *testing.T) {
 	r := StartRegistry(t, RegistryOptions{})
 	layers := layersOf(t, 4, 1<<20)
 	r.Image("big/box", "1", amd64, layers...)
@@ -224,11 +224,11 @@ func TestTenPullsDoTheWorkOfOne(t *testing.T) {
 	d.nothingMade("ten pulls")
 }
 
-func TestPullsThatMustFail(t *testing.T) {
+func TestPull_Fails(t *testing.T) {
 	r := StartRegistry(t, RegistryOptions{})
 	good := tarOf(t, busyboxFiles(t))
 	r.Image("bad/box", "good", amd64, good)
-	// A layer that unpacks to something else than its configuration says.
+	// The layer differs from the diff ID in its configuration.
 	var packed bytes.Buffer
 	z, err := gzip.NewWriterLevel(&packed, gzip.BestSpeed)
 	must(t, err)
@@ -304,7 +304,7 @@ func TestPullsThatMustFail(t *testing.T) {
 	}
 }
 
-func TestMirrorsAndCredentialsFromFiles(t *testing.T) {
+func TestPull_UsesMirrorsAndCredentialsFromFiles(t *testing.T) {
 	r := StartRegistry(t, RegistryOptions{User: alice})
 	archive := toolArchives(t)["skopeo's OCI archive"]
 	r.skopeo("oci-archive:"+archive, "docker://"+r.Host+"/some/box:1")

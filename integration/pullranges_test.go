@@ -12,14 +12,14 @@ import (
 	"github.com/opencontainers/go-digest"
 )
 
-// A large layer comes by several requests, and after kill -9 only what is not there of its beginning.
-func TestPullByRanges(t *testing.T) {
-	const piece = 4 << 20 // as package registry asks for
+// A large layer is fetched by several requests, and after kill -9 only its missing ranges.
+func TestPull_ByRanges(t *testing.T) {
+	const piece = 4 << 20 // the size of a range in image/registry
 	r := StartRegistry(t, RegistryOptions{})
 	layers := layersOf(t, 1, 5*piece)
 	big := layers[1]
 	r.Image("big/box", "1", amd64, layers...)
-	// This machine by an address that does not say so: loopback is not asked for ranges.
+	// An address of this machine other than loopback, because loopback registries are not asked for ranges.
 	_, port, err := net.SplitHostPort(r.Host)
 	must(t, err)
 	name := "0.0.0.0:" + port

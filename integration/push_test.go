@@ -11,7 +11,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-func TestSkopeoPullsWhatWePushed(t *testing.T) {
+func TestPush_PulledBySkopeo(t *testing.T) {
 	archive := toolArchives(t)["skopeo's OCI archive"]
 	for kind, o := range map[string]RegistryOptions{"plain": {}, "over TLS with a user": {TLS: true, User: alice}} {
 		t.Run(kind, func(t *testing.T) {
@@ -34,7 +34,7 @@ func TestSkopeoPullsWhatWePushed(t *testing.T) {
 			}
 			r.skopeo("docker://"+ref, "oci:"+filepath.Join(t.TempDir(), "out")+":x")
 
-			// To another repository beside it, nothing is sent: pulled from one, it is mounted.
+			// A push to another repository of the registry sends nothing: pulled blobs are mounted.
 			d.Cleat(append([]string{"pull", ref}, user...)...)
 			d.Cleat("image", "rm", "box")
 			d.Cleat("image", "rm", ref)
@@ -56,7 +56,7 @@ func TestSkopeoPullsWhatWePushed(t *testing.T) {
 	}
 }
 
-func TestPushAndPullAnIndexWithAllItsParts(t *testing.T) {
+func TestPush_WholeIndex(t *testing.T) {
 	r := StartRegistry(t, RegistryOptions{})
 	d := Start(t)
 	index := r.multiPlatform("multi/box:1", "linux/amd64", "linux/arm64", "linux/arm/v7")
@@ -92,8 +92,8 @@ func TestPushAndPullAnIndexWithAllItsParts(t *testing.T) {
 	r.skopeo("docker://"+r.Host+"/copy/box:1", "oci:"+filepath.Join(t.TempDir(), "out")+":x")
 }
 
-// A document that has a subject is found by that in a registry that has no API for it, as Debian's.
-func TestPushOfWhatRefersToAnother(t *testing.T) {
+// In a registry without a referrers API, such as Debian's, a document is found by its subject.
+func TestPush_DocumentWithSubject(t *testing.T) {
 	r := StartRegistry(t, RegistryOptions{})
 	d := Start(t)
 	subject := r.Image("some/box", "1", amd64, tarOf(t, busyboxFiles(t)))

@@ -16,7 +16,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// cutBody breaks a connection after so many bytes of a request's body.
+// cutBody breaks a connection after n bytes of a request's body.
 type cutBody struct {
 	io.ReadCloser
 	left int
@@ -33,9 +33,9 @@ func (c *cutBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// A blob is pushed by chunks, and goes on after a connection that breaks in the middle of one. Where is for
-// the registry to say: this one drops an upload that was cut (image/registry has those that do not).
-func TestPushWhoseConnectionBreaks(t *testing.T) {
+// A blob is pushed by chunks, and resumed after a connection that breaks in the middle of one. The registry
+// determines the offset: this one drops an interrupted upload (image/registry tests those that do not).
+func TestPush_ConnectionBreaks_Resumes(t *testing.T) {
 	const chunk = 1 << 20
 	path := filepath.Join(t.TempDir(), "config.toml")
 	must(t, os.WriteFile(path, fmt.Appendf(nil, "version = 1\nregistry_upload_chunk = %d\n", chunk), 0o600))
@@ -88,9 +88,9 @@ func TestPushWhoseConnectionBreaks(t *testing.T) {
 	}
 }
 
-// TestPushWithWhatRefersToIt brings an image, a signature of it and a note on the signature from one registry
-// to another, and leaves alone what refers to something else.
-func TestPushWithWhatRefersToIt(t *testing.T) {
+// TestPush_WithReferrers copies an image, its signature and a note on the signature from one registry to another,
+// without the referrers of other images.
+func TestPush_WithReferrers(t *testing.T) {
 	r := StartRegistry(t, RegistryOptions{})
 	img := r.Image("from/box", "1", amd64, layersOf(t, 1, 1<<10)[1])
 	stray := r.Image("from/stray", "1", amd64, layersOf(t, 1, 1<<11)[1])

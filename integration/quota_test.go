@@ -18,9 +18,8 @@ import (
 
 const storageLabel = "containerd.io/snapshot/cleat.storage-size"
 
-// TestContainersWithLimitedStorage runs containers on file systems that keep project quotas, in a kernel
-// that has them.
-func TestContainersWithLimitedStorage(t *testing.T) {
+// TestStorageLimit_Containers runs containers on file systems with project quotas, in a kernel that supports them.
+func TestStorageLimit_Containers(t *testing.T) {
 	if !guest.Inside(t, guest.Options{Env: []string{binariesEnv + "=" + binaries}}) {
 		return
 	}
@@ -31,7 +30,7 @@ func TestContainersWithLimitedStorage(t *testing.T) {
 			d := StartAt(t, base)
 			d.Busybox()
 			limitedStorage(d, "overlayfs")
-			if on.Type == "ext4" { // where it is the capabilities of a container that matter
+			if on.Type == "ext4" { // the result depends on the container's capabilities
 				limitedStorage(d, "native")
 			}
 			badStorageSizes(d)
@@ -40,7 +39,7 @@ func TestContainersWithLimitedStorage(t *testing.T) {
 	}
 }
 
-// limitedStorage is the life of a container with a limit.
+// limitedStorage takes a container with a limit through its life.
 func limitedStorage(d *Daemon, snapshotter string) {
 	d.t.Helper()
 	t := d.t
@@ -93,7 +92,7 @@ func limitedStorage(d *Daemon, snapshotter string) {
 	d.Cleat("rm", "--force", name)
 }
 
-// inspected is the limit that inspect shows.
+// inspected returns the limit in the output of inspect.
 func inspected(d *Daemon, id string) int64 {
 	d.t.Helper()
 	var list []struct {
@@ -123,7 +122,7 @@ func relabel(d *Daemon, snapshotter, key, size string) error {
 	return errgrpc.ToNative(err)
 }
 
-// badStorageSizes are refused, and nothing is made.
+// badStorageSizes checks that these are refused and nothing is created.
 func badStorageSizes(d *Daemon) {
 	d.t.Helper()
 	for size, want := range map[string]string{
@@ -147,7 +146,7 @@ func badStorageSizes(d *Daemon) {
 	}
 }
 
-// limitedSnapshots uses the label as any client of the API.
+// limitedSnapshots uses the label as any client of the API does.
 func limitedSnapshots(d *Daemon) {
 	d.t.Helper()
 	t := d.t
@@ -181,8 +180,8 @@ func limitedSnapshots(d *Daemon) {
 	}
 }
 
-// TestLimitedStorageWhereThereIsNone says what is missing, and leaves nothing.
-func TestLimitedStorageWhereThereIsNone(t *testing.T) {
+// TestStorageLimit_Unsupported_Fails checks that the error names the missing feature, and nothing is left.
+func TestStorageLimit_Unsupported_Fails(t *testing.T) {
 	base := filepath.Join(snapshottest.On(t, "ext4")(t), "cleat")
 	must(t, os.Mkdir(base, 0o755))
 	d := StartAt(t, base)

@@ -22,8 +22,8 @@ import (
 	"github.com/cleatproject/cleat/proto/runcopts"
 )
 
-// A host without runc is a failure of the host, and not of the image.
-func TestRunWithoutOCIRuntime_ExitsWith125(t *testing.T) {
+// A missing runc is a failure of the host and not of the image.
+func TestRun_WithoutOCIRuntime_ExitsWith125(t *testing.T) {
 	bin := t.TempDir()
 	for _, name := range []string{"mount", "umount"} {
 		path, err := exec.LookPath(name)
@@ -40,7 +40,7 @@ func TestRunWithoutOCIRuntime_ExitsWith125(t *testing.T) {
 }
 
 // Failures of cleat and its host exit with 125, those in the container with 126 and 127.
-func TestExitCodesOfRunAndExec(t *testing.T) {
+func TestExitCodes_RunAndExec(t *testing.T) {
 	d := Start(t)
 	d.Busybox()
 	d.Cleat("run", "--detach", "--name", "one", "busybox", "sleep", "1000")
@@ -88,7 +88,7 @@ func checkHint(t *testing.T, what, stderr string, code, wantCode int, hint strin
 	}
 }
 
-func TestDeniedSocket_HintIsAboutTheSocket(t *testing.T) {
+func TestDeniedSocket_HintConcernsSocket(t *testing.T) {
 	base, err := os.MkdirTemp("", "cleat-it")
 	must(t, err)
 	must(t, os.Chmod(base, 0o711))
@@ -126,8 +126,8 @@ func TestRunRemove_DaemonEndsAtEachStep_ReturnsCodeOfContainer(t *testing.T) {
 	})
 }
 
-// removalEndedAt runs a container with --rm and signals the daemon at the nth step after its end. It reports whether
-// there were that many.
+// removalEndedAt runs a container with --rm and signals the daemon at the nth step after the container's end. It
+// reports whether there were n steps.
 func (d *Daemon) removalEndedAt(n int, sig syscall.Signal) (reached bool) {
 	d.t.Helper()
 	name := fmt.Sprintf("rm%d-%d", sig, n)
@@ -144,7 +144,7 @@ func (d *Daemon) removalEndedAt(n int, sig syscall.Signal) (reached bool) {
 	killed := make(chan struct{})
 	pid := d.cmd.Process.Pid
 	s := watchSteps(d.t, n, func() {
-		_ = unix.Kill(pid, sig) // it is this test's own, and not waited for yet
+		_ = unix.Kill(pid, sig) // this test's own process, which is not reaped yet
 		close(killed)
 	}, d.watched()...)
 	must(d.t, stdin.Close())
@@ -175,8 +175,8 @@ func (d *Daemon) removalEndedAt(n int, sig syscall.Signal) (reached bool) {
 	return reached
 }
 
-// What runtimes print becomes a reason, whichever runtime and shim it is.
-func TestReasonsOfRuntimes(t *testing.T) {
+// The output of an OCI runtime is mapped to a reason, for every runtime and shim.
+func TestReasons_EveryRuntime(t *testing.T) {
 	runsc, err := exec.LookPath("runsc")
 	must(t, err)
 	binary := filepath.Join(t.TempDir(), "runsc")

@@ -15,8 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// reboot does to a daemon what the host's reboot does: nothing runs any more, what is mounted or in memory
-// is gone, and what is on disk stays. Then the daemon is started.
+// reboot has the effects of the host's reboot on a daemon: all processes, mounts and files in memory vanish, and
+// files on disk remain. Then it starts the daemon.
 func (d *Daemon) reboot() {
 	d.t.Helper()
 	var pids []int
@@ -26,7 +26,7 @@ func (d *Daemon) reboot() {
 		}
 	}
 	d.Kill9()
-	// Shims first, and last the OCI runtimes that go on without them.
+	// The OCI runtimes are killed after the shims, without which they continue.
 	for pids = append(d.processes(), pids...); len(pids) > 0; pids = d.processes() {
 		for _, pid := range pids {
 			if err := unix.Kill(pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
@@ -74,8 +74,8 @@ func (d *Daemon) removeCgroups() {
 	}
 }
 
-// TestRestartLabelsOverAReboot has containers that run, were stopped on purpose, and ended before a reboot.
-func TestRestartLabelsOverAReboot(t *testing.T) {
+// TestRestartLabels_AfterReboot has containers that ran, were stopped on purpose, or ended before a reboot.
+func TestRestartLabels_AfterReboot(t *testing.T) {
 	d := Start(t)
 	config := busyboxConfig()
 	config.Labels = map[string]string{restartLabel + "status": "running", restartLabel + "policy": "always"}
@@ -117,7 +117,7 @@ func TestRestartLabelsOverAReboot(t *testing.T) {
 		}
 		return err
 	})
-	// A failure after the reboot counts as ever.
+	// A failure after the reboot counts as usual.
 	ctx, conn := d.grpc()
 	tasks, containers := tasksapi.NewTasksClient(conn), containersapi.NewContainersClient(conn)
 	_, err := tasks.Create(ctx, &tasksapi.CreateTaskRequest{ContainerID: "failing"})
@@ -125,7 +125,7 @@ func TestRestartLabelsOverAReboot(t *testing.T) {
 	killPid(t, d.startTask(ctx, tasks, "failing"))
 	d.restarted("failing", "1", "running")
 
-	d.Restart() // which looks at all of them once more
+	d.Restart() // checks all of them once more
 	for _, id := range up {
 		d.restarted(id, "1", "running")
 	}
@@ -138,7 +138,7 @@ func TestRestartLabelsOverAReboot(t *testing.T) {
 			t.Errorf("%s: %v, %v", id, resp, err)
 		}
 	}
-	// Once it is to run, it may.
+	// With a new desired state it may run.
 	d.relabel("stopped", "explicitly-stopped=")
 	d.reboot()
 	d.restarted("stopped", "1", "running")
@@ -149,7 +149,7 @@ func TestRestartLabelsOverAReboot(t *testing.T) {
 	d.quiet(append(up, "stopped", "failing", "never", "halted"))
 }
 
-// quiet makes containers ask for nothing any more, so that they can be removed.
+// quiet removes the desired state of containers, so that they can be removed.
 func (d *Daemon) quiet(ids []string) {
 	d.t.Helper()
 	for _, id := range ids {

@@ -11,7 +11,8 @@ import (
 	"github.com/cleatproject/cleat/image/registry/registrytest"
 )
 
-// TestReferences has each command find an image by all that users copy from the output of cleat and of Docker.
+// TestReferences lets each command find an image by everything that users copy from the output of cleat and of
+// Docker.
 func TestReferences(t *testing.T) {
 	d := Start(t)
 	reg := startFakeRegistry(t, registrytest.Quirk{})
@@ -33,7 +34,7 @@ func TestReferences(t *testing.T) {
 		"app:1.0@" + manifest.String(), "docker.io/library/app:1.0@" + manifest.String(),
 		"app@" + id.String(), "app:1.0@" + id.String(),
 	}
-	for _, shown := range strings.Fields(d.Cleat("image", "ls")) { // whatever looks like a reference
+	for _, shown := range strings.Fields(d.Cleat("image", "ls")) { // everything that looks like a reference
 		if strings.HasPrefix(shown, "sha256:") || strings.HasPrefix(shown, "docker.io/") {
 			refs = append(refs, shown)
 		}
@@ -73,7 +74,7 @@ func TestReferences(t *testing.T) {
 	}
 }
 
-// TestReferences_Ambiguous has nothing chosen where a reference means several images or several names.
+// TestReferences_Ambiguous checks that nothing is selected if a reference matches several images or several names.
 func TestReferences_Ambiguous(t *testing.T) {
 	d := Start(t)
 	reg := startFakeRegistry(t, registrytest.Quirk{})
@@ -92,7 +93,7 @@ func TestReferences_Ambiguous(t *testing.T) {
 			t.Errorf("image rm %s: exit code %d: %s%s", ref, code, out, errs)
 		}
 	}
-	// A name wins over an id that reads the same, and a tag says which of several names is meant.
+	// A name has precedence over an equal id, and a tag selects one of several names.
 	d.Cleat("image", "tag", "one:1", short)
 	d.Cleat("image", "rm", short, "one:2@"+desc.Digest.String())
 	if names := strings.Join(strings.Fields(d.Cleat("image", "ls", "--quiet")), " "); names != reg.Host+"/a:1 docker.io/library/one:1" {

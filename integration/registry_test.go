@@ -22,18 +22,18 @@ import (
 	"testing"
 )
 
-// Registry is Debian's docker-registry on loopback, with a storage of its own, behind a proxy that
-// counts what goes through and can be told to interfere.
+// Registry is Debian's docker-registry on loopback with its own storage, behind a proxy that counts the traffic and
+// can interfere with it.
 type Registry struct {
 	t    *testing.T
-	Host string // the proxy's
-	// direct reaches the registry itself, whatever host a URL has.
+	Host string // the proxy's address
+	// direct reaches the registry itself, for every host in a URL.
 	direct *http.Client
 	TLS    bool
-	User   string // user:password, or "" for anybody
+	User   string // user:password; "" permits anonymous access
 	CA     string // path, with TLS
 
-	// Sent counts the bytes of blobs that were answered, Blobs the requests for them.
+	// Sent counts the bytes of blobs in responses, Blobs the requests for blobs.
 	Sent, Blobs atomic.Int64
 	// Uploads counts the requests that send a blob.
 	Uploads   atomic.Int64
@@ -42,29 +42,29 @@ type Registry struct {
 	interfere func(w http.ResponseWriter, r *http.Request) bool
 }
 
-// alice is the user of registries that want one, aliceHash her line in htpasswd.
+// alice is the user of registries with authentication, aliceHash her line in htpasswd.
 const (
 	alice     = "alice:s3cret-pw"
 	aliceHash = "alice:$2b$04$4IXdhAp65LvJHnQYjp2CKe1yRiTQS2Dd78FjeDjem.KU2EToih/wO"
 )
 
-// quiet is a log that nobody reads.
+// quiet is a logger that discards.
 func quiet() *log.Logger { return log.New(io.Discard, "", 0) }
 
 func pemOf(c *x509.Certificate) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})
 }
 
-// RegistryOptions say what kind of registry to start.
+// RegistryOptions select the kind of registry.
 type RegistryOptions struct {
 	TLS  bool
 	User string
 }
 
-// StartRegistry starts a registry, which ends with the test.
+// StartRegistry starts a registry, which is stopped at the end of the test.
 func StartRegistry(t *testing.T, o RegistryOptions) *Registry {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "cleat-registry") // short, for the socket; a port that is free may be taken by another program
+	dir, err := os.MkdirTemp("", "cleat-registry") // short, for the socket; another program may take a free port
 	must(t, err)
 	t.Cleanup(func() { must(t, os.RemoveAll(dir)) })
 	socket := filepath.Join(dir, "s")
@@ -145,15 +145,15 @@ func (r *Registry) front(dir string) {
 	r.Host = srv.Listener.Addr().String()
 }
 
-// Interfere makes f answer where it returns true; nil ends it.
+// Interfere lets f answer a request if it returns true; nil removes f.
 func (r *Registry) Interfere(f func(w http.ResponseWriter, req *http.Request) bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.interfere = f
 }
 
-// settled returns how many bytes were sent, once no request is under way: what a client has got may not be
-// counted yet, and one that was killed may still be written to.
+// settled waits until no request is in progress and returns how many bytes were sent: the bytes that a client has
+// received may not be counted yet, and the proxy may still write to a killed one.
 func (r *Registry) settled() int64 {
 	r.t.Helper()
 	eventually(r.t, "no request is under way", func() error {
@@ -165,7 +165,7 @@ func (r *Registry) settled() int64 {
 	return r.Sent.Load()
 }
 
-// metered counts what is written to an answer.
+// metered counts the bytes of a response.
 type metered struct {
 	http.ResponseWriter
 	n *atomic.Int64
@@ -179,7 +179,7 @@ func (c *metered) Write(p []byte) (int, error) {
 
 func (c *metered) Unwrap() http.ResponseWriter { return c.ResponseWriter }
 
-// skopeo copies an image, over TLS or not, as the registry's user.
+// skopeo copies an image as the registry's user, over TLS if the registry has it.
 func (r *Registry) skopeo(from, to string) {
 	r.t.Helper()
 	args := []string{"--insecure-policy", "copy", "--all", "--src-tls-verify=false", "--dest-tls-verify=false"}
@@ -192,7 +192,7 @@ func (r *Registry) skopeo(from, to string) {
 	tool(r.t, r.t.TempDir(), "skopeo", append(args, from, to)...)
 }
 
-// digest returns what the registry has under a name, as skopeo sees it.
+// digest returns the digest of a name in the registry, according to skopeo.
 func (r *Registry) digest(name string) string {
 	r.t.Helper()
 	args := []string{"inspect", "--tls-verify=false", "--format", "{{.Digest}}"}

@@ -14,7 +14,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// put sends a request to the registry itself, past the proxy.
+// put sends a request to the registry itself, not through the proxy.
 func (r *Registry) put(method, path, mediaType string, body []byte) *http.Response {
 	r.t.Helper()
 	if !strings.HasPrefix(path, "http") {
@@ -43,7 +43,7 @@ func (r *Registry) Blob(repository, mediaType string, data []byte) ocispec.Descr
 	return ocispec.Descriptor{MediaType: mediaType, Digest: d, Size: int64(len(data))}
 }
 
-// Document puts a manifest or index under a tag, or under its digest where the tag is "".
+// Document puts a manifest or index under a tag, or under its digest if the tag is "".
 func (r *Registry) Document(repository, tag, mediaType string, v any) ocispec.Descriptor {
 	r.t.Helper()
 	raw, err := json.Marshal(v)
@@ -71,7 +71,7 @@ func (r *Registry) Image(repository, tag string, p ocispec.Platform, layers ...[
 	return r.Document(repository, tag, ocispec.MediaTypeImageManifest, m)
 }
 
-// multiPlatform puts the test image for several platforms behind an index and returns its digest.
+// multiPlatform puts an index of the test image for several platforms and returns its digest.
 func (r *Registry) multiPlatform(name string, platforms ...string) string {
 	r.t.Helper()
 	repository, tag, _ := strings.Cut(name, ":")
@@ -86,7 +86,7 @@ func (r *Registry) multiPlatform(name string, platforms ...string) string {
 	return r.Document(repository, tag, ocispec.MediaTypeImageIndex, index).Digest.String()
 }
 
-// noise is a layer of so many bytes, no two of which are alike.
+// noise returns an incompressible layer of n bytes.
 func noise(t *testing.T, name string, size int) []byte {
 	t.Helper()
 	body := make([]byte, size)

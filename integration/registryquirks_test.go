@@ -11,9 +11,9 @@ import (
 	"github.com/cleatproject/cleat/image/registry/registrytest"
 )
 
-// TestRegistriesWithQuirks pulls from, runs of and pushes to each kind of registry with a real daemon. Pairs of
-// quirks are tested by image/registry.
-func TestRegistriesWithQuirks(t *testing.T) {
+// TestRegistry_WithQuirks pulls from, runs from and pushes to each kind of registry with a real daemon.
+// image/registry tests pairs of quirks.
+func TestRegistry_WithQuirks(t *testing.T) {
 	d := Start(t)
 	layer := tarOf(t, busyboxFiles(t))
 	const config = `{"architecture":"amd64","os":"linux","config":{"Env":["PATH=/bin"]},"rootfs":{"type":"layers","diff_ids":LAYERS}}`
@@ -42,8 +42,8 @@ func TestRegistriesWithQuirks(t *testing.T) {
 	}
 }
 
-// TestMirrorsAreAskedForTheirRegistry pulls what only a mirror has, by tag and by digest.
-func TestMirrorsAreAskedForTheirRegistry(t *testing.T) {
+// TestMirrors_ReceiveNameOfRegistry pulls images that only a mirror has, by tag and by digest.
+func TestMirrors_ReceiveNameOfRegistry(t *testing.T) {
 	certs := t.TempDir()
 	config := filepath.Join(t.TempDir(), "config.toml")
 	must(t, os.WriteFile(config, []byte("registry_config_path = \""+certs+"\"\n"), 0o600))

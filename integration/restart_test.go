@@ -20,7 +20,7 @@ import (
 // restartLabel is the prefix of the published labels.
 const restartLabel = "containerd.io/restart."
 
-// restarting makes a container with a snapshot and with restart labels, and starts it.
+// restarting creates a container with a snapshot and with restart labels, and starts it.
 func (d *Daemon) restarting(id, script string, labels ...string) {
 	d.t.Helper()
 	ctx, conn := d.grpc()
@@ -37,7 +37,7 @@ func (d *Daemon) restarting(id, script string, labels ...string) {
 	}})
 	must(d.t, err)
 	_, err = snapshots.Prepare(ctx, &snapshotsapi.PrepareSnapshotRequest{Snapshotter: "overlayfs", Key: id, Parent: committed.Info[0].Name})
-	must(d.t, err) // the container is there first, or it would be garbage
+	must(d.t, err) // created before its snapshot, which would be garbage
 	d.relabel(id, append(labels, "status=running")...)
 	tasks := tasksapi.NewTasksClient(conn)
 	_, err = tasks.Create(ctx, &tasksapi.CreateTaskRequest{ContainerID: id})
@@ -59,7 +59,7 @@ func (d *Daemon) relabel(id string, labels ...string) {
 	must(d.t, err)
 }
 
-// restarted waits until a container has been restarted some times, "1 or 2" for instance, and has a status.
+// restarted waits until a container has been restarted this number of times, such as "1 or 2", and has a status.
 func (d *Daemon) restarted(id, count, status string) shown {
 	d.t.Helper()
 	ctx, conn := d.grpc()
@@ -110,8 +110,7 @@ func TestRestartLabels(t *testing.T) {
 	killPid(t, d.ps("unless").Pid)
 	d.restarted("unless", "", "stopped")
 
-	// Over a restart of the daemon: one that ended while it was away, and one whose bundle went with
-	// the machine's last run.
+	// Over a restart of the daemon: one that ended while it was away, and one whose bundle was lost in a reboot.
 	pid = d.ps("always").Pid
 	d.relabel("unless", "explicitly-stopped=")
 	d.Kill9()
@@ -119,7 +118,7 @@ func TestRestartLabels(t *testing.T) {
 	d.Begin()
 	killPid(t, d.restarted("always", "3", "running").Pid)
 	d.restarted("always", "4", "running")
-	// The look at its end may have come after the label, and a restart is counted that dies with the daemon.
+	// The check may have followed the label, and a restart that dies with the daemon is counted.
 	d.restarted("unless", "1 or 2", "running")
 
 	d.relabel("always", "status=stopped")
@@ -139,7 +138,7 @@ func TestRestartLabels(t *testing.T) {
 	})
 }
 
-func TestLabelsOfAnImageAreNoLabelsOfItsContainers(t *testing.T) {
+func TestRestartLabels_OfImage_AreIgnored(t *testing.T) {
 	d := Start(t)
 	proof := filepath.Join(t.TempDir(), "proof")
 	config := busyboxConfig()

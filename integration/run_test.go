@@ -15,7 +15,7 @@ import (
 	containersapi "github.com/containerd/containerd/api/services/containers/v1"
 )
 
-func TestRunGivesOutputAndExitCode(t *testing.T) {
+func TestRun_ReturnsOutputAndExitCode(t *testing.T) {
 	d := Start(t)
 	d.Busybox()
 	for _, code := range []int{0, 1, 42, 137, 143} {
@@ -26,7 +26,7 @@ func TestRunGivesOutputAndExitCode(t *testing.T) {
 	}
 }
 
-func TestRunDetachedThenEverything(t *testing.T) {
+func TestRun_Detached_EveryCommand(t *testing.T) {
 	d := Start(t)
 	d.Busybox()
 	if id := d.Cleat("run", "-d", "--name", "web", "busybox", "sh", "-c", "echo up; "+trapping(5)); id != "web" {
@@ -56,8 +56,8 @@ func TestRunDetachedThenEverything(t *testing.T) {
 	}
 }
 
-// TestStopWithoutAGraceKills what ignores its stop signal.
-func TestStopWithoutAGraceKills(t *testing.T) {
+// TestStop_WithoutGrace_Kills stops a program that ignores its stop signal.
+func TestStop_WithoutGrace_Kills(t *testing.T) {
 	d := Start(t)
 	d.Busybox()
 	d.Cleat("run", "-d", "--name", "c", "busybox", "sh", "-c", `trap "" TERM; echo up; while :; do sleep 0.1; done`)
@@ -74,8 +74,8 @@ func TestStopWithoutAGraceKills(t *testing.T) {
 	d.Cleat("rm", "c")
 }
 
-// TestATaskWithoutARecordIsRemoved by force, as its container cannot be named any more.
-func TestATaskWithoutARecordIsRemoved(t *testing.T) {
+// TestRemove_TaskWithoutRecord requires --force, because the container's record is missing.
+func TestRemove_TaskWithoutRecord(t *testing.T) {
 	d := Start(t)
 	d.Busybox()
 	d.Cleat("run", "-d", "--name", "c", "busybox", "sleep", "1000")
@@ -89,12 +89,12 @@ func TestATaskWithoutARecordIsRemoved(t *testing.T) {
 	if _, stderr, code := d.Try("rm", "--force", "c"); code != 1 || !strings.Contains(stderr, "not found") {
 		t.Errorf("rm once more: code %d, %s", code, stderr)
 	}
-	d.Cleat("gc") // the snapshot is nobody's any more
+	d.Cleat("gc") // the snapshot is not referenced any more
 	d.Cleat("run", "--rm", "--name", "c", "busybox", "true")
 }
 
-// A log in a file that run was told is shown as the daemon's own, a terminal's too.
-func TestLogsOfANamedFile(t *testing.T) {
+// The log file of a run is shown like the daemon's own, also with a terminal.
+func TestLogs_NamedFile(t *testing.T) {
 	d := Start(t)
 	d.Busybox()
 	for name, flags := range map[string][]string{"plain": nil, "terminal": {"--tty"}} {
@@ -109,8 +109,8 @@ func TestLogsOfANamedFile(t *testing.T) {
 	}
 }
 
-// A reader of a followed log that leaves ends it, without a word, while the container goes on.
-func TestAFollowedLogEndsWithItsReader(t *testing.T) {
+// When the reader of a followed log leaves, the command exits silently, and the container keeps running.
+func TestLogsFollow_ReaderLeaves_Ends(t *testing.T) {
 	d := Start(t)
 	d.Busybox()
 	d.Cleat("run", "-d", "--name", "c", "busybox", "sh", "-c", "while :; do echo line; sleep 0.1; done")
@@ -129,15 +129,14 @@ func TestAFollowedLogEndsWithItsReader(t *testing.T) {
 	d.Cleat("rm", "--force", "c")
 }
 
-// TestOutOfMemoryIsShown tells a container that was killed for its memory from one that ended with the
-// same number.
-func TestOutOfMemoryIsShown(t *testing.T) {
+// TestOutOfMemory_IsShown distinguishes a container killed for its memory from one that exited with the same code.
+func TestOutOfMemory_IsShown(t *testing.T) {
 	d := Start(t)
 	d.Busybox()
 	const eat = "dd if=/dev/zero of=/dev/null bs=64M count=1"
 	d.Cleat(append([]string{"run", "-d", "--name", "killed", "--memory", "16m", "busybox"}, strings.Fields(eat)...)...)
 	d.Cleat("run", "-d", "--name", "other", "--memory", "16m", "busybox", "sh", "-c", "exit 137")
-	// A process of it is killed, and it goes on.
+	// One of its processes is killed, and the container keeps running.
 	d.Cleat("run", "-d", "--name", "lives", "--memory", "16m", "busybox", "sh", "-c", eat+"; echo over; sleep 1000")
 	for _, id := range []string{"killed", "other"} {
 		if code := d.Cleat("wait", id); code != "137" {
@@ -169,15 +168,15 @@ func TestOutOfMemoryIsShown(t *testing.T) {
 	d.Eventually("it is shown after a restart", check)
 }
 
-// TestRemoveByForceOfWhatIsPaused goes the orderly way though runc's kill thaws the container.
-func TestRemoveByForceOfWhatIsPaused(t *testing.T) {
+// TestRemoveForce_PausedContainer ends the shim in the regular way although runc's kill thaws the container.
+func TestRemoveForce_PausedContainer(t *testing.T) {
 	d := Start(t)
 	d.Busybox()
 	d.Cleat("run", "-d", "--name", "c", "busybox", "sleep", "1000")
 	d.Cleat("pause", "c")
 	d.Cleat("rm", "--force", "c")
 	for line := range strings.Lines(d.Log()) {
-		if strings.Contains(line, "shim did not delete") && !strings.Contains(line, "deadline exceeded") { // on a machine that stalls
+		if strings.Contains(line, "shim did not delete") && !strings.Contains(line, "deadline exceeded") { // on an overloaded machine
 			t.Errorf("its shim was killed: %s", line)
 		}
 	}

@@ -18,13 +18,13 @@ import (
 	"github.com/cleatproject/cleat/proto/runcopts"
 )
 
-// TestRunscUnderOurShim has gVisor's runtime make the containers: their processes are inside of a kernel that
-// is a program, and the init that the shim watches is that program.
-func TestRunscUnderOurShim(t *testing.T) {
+// TestRunsc_UnderShim lets gVisor's runtime create the containers: their processes run inside a user-space kernel,
+// and the shim watches the process of that kernel as the init.
+func TestRunsc_UnderShim(t *testing.T) {
 	runsc, err := exec.LookPath("runsc")
 	must(t, err)
 	dir := t.TempDir()
-	// ptrace is what works everywhere; the kernel's cgroups are a hybrid that it does not know.
+	// ptrace works on every host; runsc does not support the host's hybrid cgroups.
 	binary := filepath.Join(dir, "runsc")
 	must(t, os.WriteFile(binary, []byte("#!/bin/sh\nexec "+runsc+` --platform=ptrace --ignore-cgroups --network=none "$@"`+"\n"), 0o755))
 	options, err := rpc.Marshal(&runcopts.Options{BinaryName: binary})

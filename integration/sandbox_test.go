@@ -17,8 +17,7 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// podShim is a shim that a daemon does not know for its own, since it has another name: one of those
-// that hold a sandbox and the tasks in it.
+// podShim is a shim under a name that the daemon does not recognise as its own. It holds a sandbox with its tasks.
 func podShim(t *testing.T) string {
 	t.Helper()
 	data, err := os.ReadFile(filepath.Join(binaries, "containerd-shim-cleat-v2"))
@@ -28,7 +27,7 @@ func podShim(t *testing.T) string {
 	return path
 }
 
-// pod is a daemon with a running sandbox whose shim is another project's.
+// pod is a daemon with a running sandbox that a foreign shim holds.
 type pod struct {
 	*Daemon
 	ctx        context.Context
@@ -47,7 +46,7 @@ func startPod(t *testing.T) *pod {
 		SandboxID: "pod", Sandbox: &types.Sandbox{SandboxID: "pod", Runtime: &types.Sandbox_Runtime{Name: runtime}},
 	})
 	must(t, err)
-	t.Cleanup(func() { // before the daemon looks for what is left
+	t.Cleanup(func() { // before the daemon's leak check
 		if t.Failed() {
 			_, _ = p.controller.Shutdown(p.ctx, &sandboxapi.ControllerShutdownRequest{SandboxID: "pod"})
 		}
@@ -67,7 +66,7 @@ func (p *pod) connect() {
 	p.ctx, p.controller, p.tasks = ctx, sandboxapi.NewControllerClient(conn), tasksapi.NewTasksClient(conn)
 }
 
-// member makes a container of the sandbox with its task.
+// member creates a container of the sandbox with its task.
 func (p *pod) member(id string, args ...string) {
 	p.t.Helper()
 	_, conn := p.grpc()
@@ -86,9 +85,9 @@ func (p *pod) state() string {
 	return st.State
 }
 
-// TestTasksInAShimThatHoldsASandbox has two tasks in the shim of their sandbox, over a restart of the
-// daemon, and the sandbox outlive both.
-func TestTasksInAShimThatHoldsASandbox(t *testing.T) {
+// TestSandbox_HoldsTasks runs two tasks in the shim of their sandbox, over a restart of the daemon. The sandbox
+// outlives both.
+func TestSandbox_HoldsTasks(t *testing.T) {
 	p := startPod(t)
 	p.member("a", "sleep", "1000")
 	p.member("b", "sh", "-c", "exit 4")
@@ -120,13 +119,13 @@ func TestTasksInAShimThatHoldsASandbox(t *testing.T) {
 	p.Eventually("the sandbox's shim leaves", gone(p.shim))
 }
 
-// TestTheShimOfASandboxDies shows what is told of the sandbox and of the task that it held.
-func TestTheShimOfASandboxDies(t *testing.T) {
+// TestSandbox_ShimDies_TasksEnd checks the reported state of the sandbox and of its task.
+func TestSandbox_ShimDies_TasksEnd(t *testing.T) {
 	p := startPod(t)
 	p.member("a", "sleep", "1000")
 	pid := p.startTask(p.ctx, p.tasks, "a")
 	killPid(t, p.shim)
-	p.waitTask(p.ctx, p.tasks, "a", 137) // as the shim's delete verb answers
+	p.waitTask(p.ctx, p.tasks, "a", 137) // according to the shim's delete verb
 	if got := p.state(); got != "SANDBOX_NOTREADY" {
 		t.Errorf("state %s", got)
 	}
@@ -144,8 +143,8 @@ func TestTheShimOfASandboxDies(t *testing.T) {
 	must(t, err)
 }
 
-// TestASandboxThatCannotBeMade leaves nothing: Debian's shim of runc has no sandboxes.
-func TestASandboxThatCannotBeMade(t *testing.T) {
+// TestSandbox_CreationFails_LeavesNothing uses Debian's shim of runc, which does not support sandboxes.
+func TestSandbox_CreationFails_LeavesNothing(t *testing.T) {
 	d := Start(t)
 	ctx, conn := d.grpc()
 	controller := sandboxapi.NewControllerClient(conn)

@@ -14,8 +14,8 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// schema2 puts the test image with Docker's documents into a repository: under a tag, or behind a list for
-// other platforms too. It returns the digest of what stands under the tag.
+// schema2 puts the test image with Docker's media types into a repository: under a tag, or in a list with other
+// platforms. It returns the digest of the tag.
 func (r *Registry) schema2(t *testing.T, repository, tag string, architectures ...string) string {
 	t.Helper()
 	layer := tarOf(t, busyboxFiles(t))
@@ -50,7 +50,7 @@ func (r *Registry) schema2(t *testing.T, repository, tag string, architectures .
 	return r.Document(repository, tag, dockerList, list).Digest.String()
 }
 
-func TestDockersSchema2IsPulledAndPushed(t *testing.T) {
+func TestDockerSchema2_PullAndPush(t *testing.T) {
 	r := StartRegistry(t, RegistryOptions{})
 	d := Start(t)
 	for name, archs := range map[string][]string{"one": {"amd64"}, "many": {"amd64", "arm64"}} {
@@ -62,7 +62,7 @@ func TestDockersSchema2IsPulledAndPushed(t *testing.T) {
 		if out := d.Cleat("run", "--rm", ref, "echo", "runs"); out != "runs" {
 			t.Errorf("%s: %q", name, out)
 		}
-		// Pushed, exported and imported it is the same to the byte.
+		// Pushed, exported and imported, the image is byte-identical.
 		d.Cleat("push", r.Host+"/copy/"+name+":2", ref)
 		if got := r.digest("copy/" + name + ":2"); got != want {
 			t.Errorf("%s: pushed %s, want %s", name, got, want)
@@ -75,7 +75,7 @@ func TestDockersSchema2IsPulledAndPushed(t *testing.T) {
 		if got := d.digestOf(ref); got != want {
 			t.Errorf("%s: imported %s, want %s", name, got, want)
 		}
-		// A container's image is OCI's, with what Docker's configuration says and OCI's does not know.
+		// Commits have OCI media types and keep the members of Docker's configuration that OCI does not define.
 		d.Cleat("run", "--name", "c", ref, "touch", "/made")
 		d.Cleat("commit", "c", "made")
 		if text := d.Cleat("image", "inspect", "made"); !strings.Contains(text, "Healthcheck") || strings.Contains(text, "vnd.docker") || strings.Contains(text, "docker_version") {
@@ -88,7 +88,7 @@ func TestDockersSchema2IsPulledAndPushed(t *testing.T) {
 	}
 }
 
-func TestDockersSchema1IsRefused(t *testing.T) {
+func TestDockerSchema1_IsRefused(t *testing.T) {
 	r := StartRegistry(t, RegistryOptions{})
 	d := Start(t)
 	doc := `{"schemaVersion":1,"name":"old/box","tag":"1","architecture":"amd64","fsLayers":[{"blobSum":"` + digest.FromString("x").String() + `"}],"history":[{"v1Compatibility":"{}"}],"signatures":[]}`

@@ -11,8 +11,8 @@ import (
 	"github.com/cleatproject/cleat/snapshot/snapshottest"
 )
 
-// eachSnapshotter is a life that looks the same on every snapshotter: the image is unpacked at first
-// use, containers have their changes for themselves, and everything goes.
+// eachSnapshotter is a life that is the same on every snapshotter: the image is unpacked on first use, containers do
+// not share changes, and all snapshots are removed.
 func eachSnapshotter(d *Daemon, name string) {
 	d.t.Helper()
 	run := func(args ...string) string {
@@ -39,7 +39,7 @@ func eachSnapshotter(d *Daemon, name string) {
 	})
 }
 
-func TestContainersOnEverySnapshotter(t *testing.T) {
+func TestSnapshotters_RunContainers(t *testing.T) {
 	for _, name := range []string{"overlayfs", "native", "erofs"} {
 		t.Run(name, func(t *testing.T) {
 			d := Start(t)
@@ -58,7 +58,7 @@ func TestContainersOnEverySnapshotter(t *testing.T) {
 	})
 }
 
-func TestASnapshotterThatCannotWorkSaysWhy(t *testing.T) {
+func TestSnapshotter_Unsupported_NamesCause(t *testing.T) {
 	d := Start(t)
 	d.Busybox()
 	for name, want := range map[string]string{

@@ -18,14 +18,14 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// engine is a client like dockerd: it learns of exits by events alone, reads the task on each, and
-// deletes it.
+// engine is a client like dockerd: it learns of exits only from events, reads the task on each exit, and deletes the
+// task.
 type engine struct {
 	tasks      tasksapi.TasksClient
 	containers containersapi.ContainersClient
 
 	mu    sync.Mutex
-	exits map[string]chan error // by container: the result of looking at its exit event
+	exits map[string]chan error // by container: the result of the check on its exit event
 }
 
 // follow reads exit events until the stream ends.
@@ -46,7 +46,7 @@ func (e *engine) follow(ctx context.Context, stream eventsapi.Events_SubscribeCl
 		if err != nil || !ok || exit.ID != exit.ContainerID {
 			continue
 		}
-		// At once, as dockerd does; each container's in a goroutine of its own.
+		// Immediately, as in dockerd; each container's in its own goroutine.
 		reading.Go(func() {
 			e.mu.Lock()
 			result := e.exits[exit.ContainerID]
@@ -58,7 +58,7 @@ func (e *engine) follow(ctx context.Context, stream eventsapi.Events_SubscribeCl
 	}
 }
 
-// look reads the task that an exit event is about.
+// look reads the task of an exit event.
 func (e *engine) look(ctx context.Context, exit *apievents.TaskExit) error {
 	resp, err := e.tasks.Get(ctx, &tasksapi.GetRequest{ContainerID: exit.ContainerID})
 	if err != nil {
@@ -74,7 +74,7 @@ func (e *engine) look(ctx context.Context, exit *apievents.TaskExit) error {
 	return nil
 }
 
-// life runs one short container and compares every answer about it.
+// life runs one short container and compares every response about it.
 func (e *engine) life(ctx context.Context, d *Daemon, id string, code int) error {
 	exit := make(chan error, 4)
 	e.mu.Lock()
@@ -121,9 +121,9 @@ func (e *engine) life(ctx context.Context, d *Daemon, id string, code int) error
 	}
 }
 
-// TestSoakOfDockerLikeClients runs short containers, several at a time, from clients that read a task
-// on each of its events.
-func TestSoakOfDockerLikeClients(t *testing.T) {
+// TestSoak_DockerLikeClients runs short containers, several in parallel, from clients that read a task on each of its
+// events.
+func TestSoak_DockerLikeClients(t *testing.T) {
 	n := size(200, 10000)
 	d := Start(t)
 	ctx, conn := d.grpc()

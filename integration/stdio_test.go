@@ -17,11 +17,11 @@ import (
 	"github.com/containerd/console"
 )
 
-func TestStdoutOf100MBIsByteExact(t *testing.T) {
+func TestStdout_100MB_IsByteExact(t *testing.T) {
 	d := Start(t)
 	d.Busybox()
 	const size = 100 << 20
-	// Every line differs, so that a piece that is missing, doubled or moved changes the sum.
+	// Every line differs, so that a missing, repeated or moved piece changes the sum.
 	script := fmt.Sprintf("seq 1 20000000 | head -c %d", size)
 	cmd := d.Command("run", "--rm", "busybox", "sh", "-c", script)
 	out, err := cmd.StdoutPipe()
@@ -43,7 +43,7 @@ func TestStdoutOf100MBIsByteExact(t *testing.T) {
 	}
 }
 
-// bounded passes on as many bytes as are left.
+// bounded accepts as many bytes as are left.
 type bounded struct {
 	w    io.Writer
 	left int
@@ -55,10 +55,10 @@ func (b *bounded) Write(p []byte) (int, error) {
 	return b.w.Write(p)
 }
 
-func TestStdinReachesTheContainerToItsEnd(t *testing.T) {
+func TestStdin_ReachesContainerCompletely(t *testing.T) {
 	d := Start(t)
 	d.Busybox()
-	input := strings.Repeat("0123456789abcdef", 1<<16) // 1 MiB: more than any pipe holds
+	input := strings.Repeat("0123456789abcdef", 1<<16) // 1 MiB: more than the buffer of a pipe
 	sum := sha256.Sum256([]byte(input))
 	out, stderr, code := d.TryInput(input, "run", "--rm", "-i", "busybox", "sha256sum")
 	if code != 0 || !strings.HasPrefix(out, hex.EncodeToString(sum[:])) {
@@ -69,13 +69,13 @@ func TestStdinReachesTheContainerToItsEnd(t *testing.T) {
 	if code != 0 || !strings.HasPrefix(out, hex.EncodeToString(sum[:])) {
 		t.Fatalf("exec: code %d, %q, %q", code, out, stderr)
 	}
-	// Without -i there is no input, and no waiting for any.
+	// Without -i the container does not wait for input.
 	if out, _, code := d.TryInput("x", "run", "--rm", "busybox", "cat"); code != 0 || out != "" {
 		t.Fatalf("without -i: code %d, %q", code, out)
 	}
 }
 
-func TestTerminalEchoesAndResizes(t *testing.T) {
+func TestTerminal_EchoesAndResizes(t *testing.T) {
 	d := Start(t)
 	d.Busybox()
 	master, cmd := d.terminal("run", "--rm", "-it", "busybox", "sh")
@@ -100,9 +100,9 @@ func TestTerminalEchoesAndResizes(t *testing.T) {
 	}
 }
 
-// TestATerminalThatHangsUp, as by a lost connection, takes the client along and not the container, which another
-// terminal can attach to.
-func TestATerminalThatHangsUp(t *testing.T) {
+// TestTerminal_HangUp_EndsClientOnly closes the terminal, as a lost connection does. The client ends, the container
+// keeps running, and another terminal can attach to it.
+func TestTerminal_HangUp_EndsClientOnly(t *testing.T) {
 	d := Start(t)
 	d.Busybox()
 	master, cmd := d.terminal("run", "--rm", "-it", "--name", "c", "busybox", "sh")
@@ -135,8 +135,7 @@ func TestATerminalThatHangsUp(t *testing.T) {
 	}
 }
 
-// readUntil reads until text comes. Other than a screen it leaves no reader, by which a closed terminal would
-// stay open.
+// readUntil reads until text appears. Unlike a screen it leaves no reader, which would keep a closed terminal open.
 func readUntil(t *testing.T, r io.Reader, text string) {
 	t.Helper()
 	var shown strings.Builder
@@ -147,7 +146,7 @@ func readUntil(t *testing.T, r io.Reader, text string) {
 	}
 }
 
-// terminal starts the CLI on a terminal of its own, of 91 columns and 33 lines.
+// terminal starts the CLI on its own terminal of 91 columns and 33 lines.
 func (d *Daemon) terminal(args ...string) (console.Console, *exec.Cmd) {
 	d.t.Helper()
 	master, path, err := console.NewPty()
@@ -164,13 +163,13 @@ func (d *Daemon) terminal(args ...string) (console.Console, *exec.Cmd) {
 	return master, cmd
 }
 
-// screen gathers what a terminal shows.
+// screen collects the output on a terminal.
 type screen struct {
 	master io.ReadWriter
 	mu     sync.Mutex
 	grown  *sync.Cond
 	shown  string
-	seen   int // expect looks beyond
+	seen   int // expect searches after this offset
 	ended  bool
 }
 
@@ -206,7 +205,7 @@ func (s *screen) send(t *testing.T, text string) {
 	must(t, err)
 }
 
-// expect waits until the screen shows text, after what was expected before.
+// expect waits until the screen shows text, after the previously expected text.
 func (s *screen) expect(t *testing.T, text string) {
 	t.Helper()
 	s.mu.Lock()
@@ -223,7 +222,7 @@ func (s *screen) expect(t *testing.T, text string) {
 	}
 }
 
-// exitCode reads the code out of a Wait's error.
+// exitCode returns the code in an error of Wait.
 func exitCode(t *testing.T, err error) int {
 	t.Helper()
 	var exit *exec.ExitError
@@ -234,7 +233,7 @@ func exitCode(t *testing.T, err error) int {
 	return 0
 }
 
-func TestTwentyExecsAtOnceKeepTheirCodesApart(t *testing.T) {
+func TestExec_InParallel_ReturnsOwnCodes(t *testing.T) {
 	d := Start(t)
 	d.Busybox()
 	d.Cleat("run", "-d", "--name", "c", "busybox", "sleep", "1000")

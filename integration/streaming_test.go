@@ -15,10 +15,10 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 )
 
-// unknownAny is of a type that no source has.
+// unknownAny has a type that is not a valid source.
 var unknownAny = anypb.Any{TypeUrl: "example.com/nothing"}
 
-func TestStreamsBelongToTheirNamespace(t *testing.T) {
+func TestStreams_BelongToNamespace(t *testing.T) {
 	d := Start(t)
 	one, two := d.movers("one"), d.movers("two")
 	s, err := one["gRPC"].begin(one["gRPC"].ctx, "shared")
@@ -34,7 +34,7 @@ func TestStreamsBelongToTheirNamespace(t *testing.T) {
 	must(t, err)
 	must(t, other.CloseSend())
 	must(t, s.CloseSend())
-	// Both are still there, and each is taken once: an empty archive is none.
+	// Both are still present, and each can be used once: an empty archive is invalid.
 	for _, m := range []*mover{one["gRPC"], two["gRPC"]} {
 		if _, err := m.move(m.ctx, &transfertypes.ImageImportStream{Stream: "shared"}, store); status.Code(err) != codes.InvalidArgument {
 			t.Errorf("an archive without a byte: %v", err)
@@ -51,7 +51,7 @@ func TestStreamsBelongToTheirNamespace(t *testing.T) {
 	}
 }
 
-func TestStreamsThatBeginOtherwise(t *testing.T) {
+func TestStreams_InvalidInit_IsRefused(t *testing.T) {
 	d := Start(t)
 	for transport, m := range d.movers("default") {
 		s, err := m.open(m.ctx)
@@ -72,7 +72,7 @@ func TestStreamsThatBeginOtherwise(t *testing.T) {
 	}
 }
 
-func TestAStreamEndsWithItsClient(t *testing.T) {
+func TestStream_ClientLeaves_Ends(t *testing.T) {
 	d := Start(t)
 	m := d.movers("default")["gRPC"]
 	ctx, cancel := context.WithCancel(m.ctx)
@@ -84,7 +84,7 @@ func TestAStreamEndsWithItsClient(t *testing.T) {
 		return err
 	})
 
-	// A client that leaves in the middle of an archive has not come to its end.
+	// A client that leaves in the middle of an archive has not ended it.
 	data, err := os.ReadFile(toolArchives(t)["umoci's layout"])
 	must(t, err)
 	ctx, cancel = context.WithCancel(m.ctx)
@@ -110,7 +110,7 @@ func TestAStreamEndsWithItsClient(t *testing.T) {
 		t.Errorf("half an archive: %v", err)
 	}
 
-	// What is no data is refused, and so is a window that shrinks.
+	// Messages other than data are refused, and so is a shrinking window.
 	id, s := m.stream("odd")
 	must(t, s.Send(named(&transfertypes.WindowUpdate{Update: 1})))
 	err = m.transfer(m.ctx, &transferapi.TransferRequest{
@@ -122,7 +122,7 @@ func TestAStreamEndsWithItsClient(t *testing.T) {
 	d.nothingMade("clients that leave")
 }
 
-func TestATransferWhoseStreamsAreNotRead(t *testing.T) {
+func TestTransfer_StreamNotRead_Waits(t *testing.T) {
 	d := Start(t)
 	d.Busybox()
 	m := d.movers("default")["gRPC"]
@@ -143,7 +143,7 @@ func TestATransferWhoseStreamsAreNotRead(t *testing.T) {
 	if must(t, a.UnmarshalTo(&event)); event.GetEvent() != "Exporting" {
 		t.Errorf("began with %v", &event)
 	}
-	// It waits for a window now, and has its stream for itself.
+	// The transfer waits for a window, and owns its stream.
 	if err := m.transfer(m.ctx, &transferapi.TransferRequest{
 		Source: named(&transfertypes.ImageStore{Name: "busybox"}), Destination: named(&transfertypes.ImageExportStream{Stream: id}),
 	}); status.Code(err) != codes.FailedPrecondition {
@@ -163,7 +163,7 @@ func TestATransferWhoseStreamsAreNotRead(t *testing.T) {
 	d.nothingMade("a transfer that waited")
 }
 
-func TestStopWithStreamsOpen(t *testing.T) {
+func TestDaemonStop_WithOpenStreams(t *testing.T) {
 	for _, transport := range []string{"gRPC", "ttrpc"} {
 		t.Run(transport, func(t *testing.T) {
 			d := Start(t)

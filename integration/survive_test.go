@@ -29,7 +29,7 @@ type shown struct {
 	OOMKilled bool   `json:"oom_killed"`
 }
 
-// ps returns a container as ps tells of it.
+// ps returns a container as listed by ps.
 func (d *Daemon) ps(id string) shown {
 	d.t.Helper()
 	var list []shown
@@ -43,7 +43,7 @@ func (d *Daemon) ps(id string) shown {
 	return shown{}
 }
 
-// status waits until ps shows the container in a state.
+// status waits until ps shows a status of the container.
 func (d *Daemon) status(id, want string) shown {
 	d.t.Helper()
 	var c shown
@@ -56,7 +56,7 @@ func (d *Daemon) status(id, want string) shown {
 	return c
 }
 
-func TestKill9WhileAContainerRuns(t *testing.T) {
+func TestDaemonKilled_RunningContainer_Survives(t *testing.T) {
 	d := Start(t)
 	d.Busybox()
 	d.Cleat("run", "-d", "--name", "c", "busybox", "sh", "-c", trapping(33))
@@ -74,7 +74,7 @@ func TestKill9WhileAContainerRuns(t *testing.T) {
 	}
 }
 
-func TestKill9DuringExec(t *testing.T) {
+func TestDaemonKilled_DuringExec(t *testing.T) {
 	d := Start(t)
 	d.Busybox()
 	d.Cleat("run", "-d", "--name", "c", "busybox", "sleep", "1000")
@@ -102,7 +102,7 @@ func TestKill9DuringExec(t *testing.T) {
 	}
 }
 
-func TestKill9DuringABurstOfOutputWithASlowReader(t *testing.T) {
+func TestDaemonKilled_BurstOfOutput_LosesNothing(t *testing.T) {
 	d := Start(t)
 	d.Busybox()
 	const lines = 300000
@@ -118,7 +118,7 @@ func TestKill9DuringABurstOfOutputWithASlowReader(t *testing.T) {
 			t.Fatalf("line %d is %q", n, r.Text())
 		}
 		if n == 10 || n == lines/2 {
-			d.Restart() // and nothing is read until the daemon is back
+			d.Restart() // nothing is read until the daemon has restarted
 		}
 	}
 	must(t, r.Err())
@@ -134,13 +134,13 @@ func TestKill9DuringABurstOfOutputWithASlowReader(t *testing.T) {
 }
 
 const (
-	bundleState = "cleat-state.json" // of a bundle
+	bundleState = "cleat-state.json" // in a bundle
 	committed   = `"committed":true,`
 )
 
-// TestKill9DuringCreate kills the daemon at many moments of a run. Whatever the moment, after the
-// restart the container is either whole or not there.
-func TestKill9DuringCreate(t *testing.T) {
+// TestDaemonKilled_DuringCreate kills the daemon at many moments of a run. After each restart the container is either
+// complete or absent.
+func TestDaemonKilled_DuringCreate(t *testing.T) {
 	d := Start(t)
 	d.Busybox()
 	sweep(t, 12, 96*time.Millisecond, func(i int, delay time.Duration) (ran bool) {
@@ -173,8 +173,8 @@ func TestKill9DuringCreate(t *testing.T) {
 	})
 }
 
-// TestKill9DuringDelete does the same for removal, which has to be possible again afterwards.
-func TestKill9DuringDelete(t *testing.T) {
+// TestDaemonKilled_DuringDelete does the same for removal, which must be repeatable afterwards.
+func TestDaemonKilled_DuringDelete(t *testing.T) {
 	d := Start(t)
 	d.Busybox()
 	sweep(t, 12, 60*time.Millisecond, func(i int, delay time.Duration) (removed bool) {
@@ -193,7 +193,7 @@ func TestKill9DuringDelete(t *testing.T) {
 	})
 }
 
-func TestExitWhileTheDaemonIsDown(t *testing.T) {
+func TestExit_DaemonDown_IsPublishedOnce(t *testing.T) {
 	d := Start(t)
 	d.Busybox()
 	c := d.Client()
@@ -225,7 +225,7 @@ func TestExitWhileTheDaemonIsDown(t *testing.T) {
 	}
 }
 
-// cursor returns a place in the event log that is not after what happens next.
+// cursor returns a cursor of the event log that precedes later events.
 func (d *Daemon) cursor(c *client.Client) uint64 {
 	d.t.Helper()
 	last := uint64(0)
@@ -236,8 +236,7 @@ func (d *Daemon) cursor(c *client.Client) uint64 {
 	return last
 }
 
-// exits gathers the exit events of inits after a cursor: until the log has been read to its present
-// end.
+// exits collects the exits of inits after a cursor, up to the present end of the log.
 func (d *Daemon) exits(c *client.Client, cursor uint64) map[string]uint32 {
 	d.t.Helper()
 	found := make(map[string]uint32)
@@ -255,7 +254,7 @@ func (d *Daemon) exits(c *client.Client, cursor uint64) map[string]uint32 {
 	return found
 }
 
-func TestTwoDaemonsSideBySide(t *testing.T) {
+func TestTwoDaemons_AreIndependent(t *testing.T) {
 	a, b := Start(t), Start(t)
 	for i, d := range []*Daemon{a, b} {
 		d.Busybox()
@@ -298,9 +297,9 @@ func (d *Daemon) eachEvent(c *client.Client, req client.EventsRequest, f func(cl
 	d.t.Fatal("the events ended")
 }
 
-// TestKill9BetweenTheRecordOfARunAndItsEnd plays a daemon that died when the container was on record
-// and its bundle still marked as half made.
-func TestKill9BetweenTheRecordOfARunAndItsEnd(t *testing.T) {
+// TestDaemonKilled_BeforeRunIsCommitted reproduces a daemon that died when the container was recorded and its bundle
+// was still marked as incomplete.
+func TestDaemonKilled_BeforeRunIsCommitted(t *testing.T) {
 	d := Start(t)
 	d.Busybox()
 	d.Cleat("run", "-d", "--name", "c", "busybox", "sleep", "1000")

@@ -5,9 +5,9 @@ import (
 	"time"
 )
 
-// sweep calls try for at least n moments, which cover the span that an operation usually takes. Try begins the
-// operation, interrupts it at the moment and reports whether it had done its work by then. Where the operation is
-// slower than the span, further moments cover twice the time each round, until both outcomes have been seen.
+// sweep calls try for at least n moments, which cover the usual duration of an operation. Try starts the operation,
+// interrupts it at the moment and reports whether it was complete. If the operation takes longer, further moments
+// cover twice the time in each round, until both outcomes have occurred.
 func sweep(t *testing.T, n int, span time.Duration, try func(i int, moment time.Duration) (done bool)) {
 	t.Helper()
 	const maxRounds = 8
@@ -21,8 +21,8 @@ func sweep(t *testing.T, n int, span time.Duration, try func(i int, moment time.
 	}
 }
 
-// pause waits for a moment that is itself what a test varies, such as that of an interruption. It is not for waiting
-// until something has happened: see eventually.
+// pause waits for a moment that the test varies, such as that of an interruption. It must not be used to wait for an
+// event: see eventually.
 func pause(moment time.Duration) {
 	timer := time.NewTimer(moment)
 	<-timer.C

@@ -34,7 +34,7 @@ func TestTaskAPIDetails(t *testing.T) {
 	if alive(pid) {
 		t.Errorf("process %d lives after wait", pid)
 	}
-	d.waitTask(ctx, tasks, "c", 3) // at once
+	d.waitTask(ctx, tasks, "c", 3) // returns at once
 	deleted, err := tasks.Delete(ctx, &tasksapi.DeleteTaskRequest{ContainerID: "c"})
 	if err != nil || deleted.ExitStatus != 3 || deleted.ExitedAt == nil || int(deleted.Pid) != pid {
 		t.Errorf("delete: %v, %v", deleted, err)
@@ -72,8 +72,9 @@ func TestTaskAPIDetails(t *testing.T) {
 	must(t, err)
 }
 
-// TestDeletesAtOnce has several clients delete the same task: one does, and for the others it is not there.
-func TestDeletesAtOnce(t *testing.T) {
+// TestDelete_InParallel_SucceedsOnce has several clients delete the same task: one succeeds, and the others receive
+// "not found".
+func TestDelete_InParallel_SucceedsOnce(t *testing.T) {
 	d := Start(t)
 	for i := range 5 {
 		id := fmt.Sprintf("c%d", i)
@@ -96,7 +97,7 @@ func TestDeletesAtOnce(t *testing.T) {
 	}
 }
 
-func TestStdioURIsOfTheTaskAPI(t *testing.T) {
+func TestTaskAPI_StdioURIs(t *testing.T) {
 	d := Start(t)
 	dir := t.TempDir()
 	ctx, tasks := d.createTask("c", busyboxSpec(t, "sleep", "1000"), "")

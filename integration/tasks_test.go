@@ -19,8 +19,8 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 )
 
-// createTask makes a container and its task by the containerd API, as any of its clients does: the
-// root file system is a directory of the host, read-only. runtime may be empty.
+// createTask creates a container and its task by the containerd API, as any of its clients does: the root file system
+// is a directory of the host, read-only. runtime may be empty.
 func (d *Daemon) createTask(id string, s *specs.Spec, runtime string) (context.Context, tasksapi.TasksClient) {
 	d.t.Helper()
 	ctx, conn := d.grpc()
@@ -39,7 +39,7 @@ func (d *Daemon) createTask(id string, s *specs.Spec, runtime string) (context.C
 	return ctx, tasks
 }
 
-// apiSpec is a spec as containers carry it.
+// apiSpec packs a spec for a container's record.
 func apiSpec(t *testing.T, s *specs.Spec) *anypb.Any {
 	t.Helper()
 	data, err := json.Marshal(s)
@@ -47,7 +47,7 @@ func apiSpec(t *testing.T, s *specs.Spec) *anypb.Any {
 	return &anypb.Any{TypeUrl: "types.containerd.io/opencontainers/runtime-spec/1/Spec", Value: data}
 }
 
-// rootfs is the test image's file system as mounts, from a directory that the test made.
+// rootfs returns mounts for the test image's file system, from a directory prepared by the test.
 func (d *Daemon) rootfs() []*types.Mount {
 	d.t.Helper()
 	return []*types.Mount{{Type: "bind", Source: unpacked(d.t), Options: []string{"rbind", "rw"}}}
@@ -71,7 +71,7 @@ func (d *Daemon) waitTask(ctx context.Context, tasks tasksapi.TasksClient, id st
 	}
 }
 
-// metricOf asks for a task's metrics until they are there: a shim that takes long is left out of an answer.
+// metricOf requests a task's metrics until they are present: a slow shim is left out of a response.
 func metricOf(ctx context.Context, t *testing.T, tasks tasksapi.TasksClient, id string) (data *anypb.Any) {
 	t.Helper()
 	eventually(t, "metrics of "+id, func() error {
@@ -86,7 +86,7 @@ func metricOf(ctx context.Context, t *testing.T, tasks tasksapi.TasksClient, id 
 	return data
 }
 
-// killTask kills a task that has ended, which is to be refused as "not found".
+// killTask kills a task that has ended, which must fail with "not found".
 func (d *Daemon) killTask(ctx context.Context, tasks tasksapi.TasksClient, id string) {
 	d.t.Helper()
 	_, err := tasks.Kill(ctx, &tasksapi.KillRequest{ContainerID: id, Signal: uint32(unix.SIGKILL), All: true})
@@ -101,7 +101,7 @@ func (d *Daemon) deleteTask(ctx context.Context, tasks tasksapi.TasksClient, id 
 	must(d.t, err)
 }
 
-// unpacked is a directory with the files of the test image.
+// unpacked returns a directory with the files of the test image.
 func unpacked(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()

@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// imageTour is what ctr does with images that are unpacked, mounted, run, compared, converted, and sent
-// to and fetched from a registry.
+// imageTour uses ctr with images that are unpacked, mounted, run, compared, converted, pushed to and pulled from a
+// registry.
 func imageTour() []tourStep {
 	const (
 		progress = "what ctr's progress shows depends on the moment"
@@ -97,7 +97,7 @@ func imageTour() []tourStep {
 	}
 }
 
-// onlyManifest is the digest of the one manifest of an archive made by ociArchive.
+// onlyManifest returns the digest of the one manifest in an archive by ociArchive.
 func onlyManifest(t *testing.T, archive string) string {
 	t.Helper()
 	var index struct {
@@ -109,7 +109,7 @@ func onlyManifest(t *testing.T, archive string) string {
 	return index.Manifests[0].Digest
 }
 
-func TestCtrShowsTheSameOfImages(t *testing.T) {
+func TestCtr_Images_OnCleatdAndContainerd_ShowsTheSame(t *testing.T) {
 	archive := busyboxArchive(t)
 	registry := StartRegistry(t, RegistryOptions{})
 	d := startUncollected(t)

@@ -17,17 +17,17 @@ import (
 
 // tourStep is one command of the tour.
 type tourStep struct {
-	args string // of ctr, split at blanks; {x} stands for what the tour knows by that name
+	args string // of ctr, split at blanks; {x} stands for the tour's value of that name
 	in   string
-	// until is what stdout has to show before the step counts, for what takes its time, and for programs that
-	// end at once, of whose output containerd loses some on a busy machine. says is the same of stderr's end.
+	// until must be in stdout before the step counts, for programs that take time, and for those that exit at once:
+	// containerd loses some of their output on a busy machine. says is the same for the end of stderr.
 	until, says string
-	// differs says why the output may differ, class why the class of the error; the exit code may not.
+	// differs is the reason why the output may differ, class that of the error's class; the exit code must be equal.
 	differs, class string
 }
 
-// tour is every sub-command of ctr that makes sense without a network, in an order in which each finds
-// what it works with.
+// tour has every sub-command of ctr that works without a network, in an order in which each finds the objects that it
+// needs.
 func tour() []tourStep {
 	const (
 		plugins = "the peer has plugins of its own, and cleat's has others"
@@ -73,7 +73,7 @@ func tour() []tourStep {
 		{args: "images tag nothing tour.example/other:2"},
 		{args: "images export {out} {image}"},
 		{args: "images export {out} nothing"},
-		{args: "images rm --sync tour.example/other:1"}, // collects, so that nothing does while blobs are nobody's
+		{args: "images rm --sync tour.example/other:1"}, // collects garbage, so that no other collection removes blobs without a reference
 		{args: "images rm tour.example/other:1 nothing"},
 		{args: "images mount nothing {dir}"},
 
@@ -144,7 +144,7 @@ func tour() []tourStep {
 		{args: "tasks start --fifo-dir {fifos} nothing"},
 		{args: "tasks ls"},
 		{args: "tasks ls -q"},
-		{args: "tasks ps c1", until: "PID -\nPID -\n"}, // between two sleeps there is the shell alone
+		{args: "tasks ps c1", until: "PID -\nPID -\n"}, // between two sleeps only the shell runs
 		{args: "tasks ps nothing"},
 		{args: "tasks exec --fifo-dir {fifos} --exec-id e1 c1 /bin/echo in", until: "in\n"},
 		{args: "tasks exec --fifo-dir {fifos} --exec-id e2 --cwd /bin --user 1000 c1 /bin/pwd", until: "/bin\n"},
@@ -158,7 +158,7 @@ func tour() []tourStep {
 		{args: "tasks resume c1", class: state},
 		{args: "tasks resume c1", class: state},
 		{args: "tasks pause nothing"},
-		{args: "tasks metrics c1", until: "METRIC"}, // a shim that takes long is left out
+		{args: "tasks metrics c1", until: "METRIC"}, // a slow shim is left out
 		{args: "tasks metrics --format json c1", until: "{", differs: "the numbers are those of the moment"},
 		{args: "tasks metrics nothing"},
 		{args: "tasks rm c1"},
@@ -224,14 +224,13 @@ type traveller struct {
 	knows   map[string]string
 }
 
-// seen is what a step showed, normalised. Of errors only their class is compared: how they are told is
-// each daemon's own.
+// seen is the normalised result of a step. Errors are compared by their class only: each daemon has its own texts.
 type seen struct {
 	stdout, class string
 	code          int
 }
 
-// errorClass is the end of ctr's last line, or what a container wrote.
+// errorClass returns the end of ctr's last line, or the output of a container.
 func errorClass(stderr string) string {
 	lines := strings.Split(strings.TrimSpace(stderr), "\n")
 	last := lines[len(lines)-1]
@@ -272,8 +271,8 @@ func (tr *traveller) do(s tourStep) seen {
 	return last
 }
 
-// namespace is the namespace of the commands that name none. Each daemon has one of its own, since ctr
-// derives the path of a container's cgroup from it.
+// namespace is the namespace of commands without one. Each daemon has its own, since ctr derives the path of a
+// container's cgroup from it.
 func (tr *traveller) namespace() string {
 	if tr.knows["peer"] == "ours" {
 		return "default"
@@ -281,7 +280,7 @@ func (tr *traveller) namespace() string {
 	return "tour-" + tr.knows["peer"]
 }
 
-// plain takes out of an output what is different at each run.
+// plain removes parts of an output that differ in each run.
 func (tr *traveller) plain(s string) string {
 	for _, r := range []struct{ what, by string }{
 		{regexp.QuoteMeta(tr.knows["dir"]), "DIR"},
@@ -306,7 +305,7 @@ func (tr *traveller) plain(s string) string {
 	return s
 }
 
-// newTraveller prepares files of its own.
+// newTraveller prepares its own files.
 func newTraveller(t *testing.T, name, address, archive string) *traveller {
 	t.Helper()
 	dir := t.TempDir()
@@ -332,13 +331,13 @@ func newTraveller(t *testing.T, name, address, archive string) *traveller {
 	}}
 }
 
-func TestCtrShowsTheSameOnCleatdAndOnContainerd(t *testing.T) {
+func TestCtr_OnCleatdAndContainerd_ShowsTheSame(t *testing.T) {
 	archive := busyboxArchive(t)
 	peer := newTraveller(t, "peer", startContainerd(t).address, archive)
 	d := startUncollected(t)
 	ours := newTraveller(t, "ours", d.Address, archive)
 	ctx, conn := d.grpc()
-	defer func() { // ctr cannot
+	defer func() { // ctr cannot delete these
 		for _, ref := range []string{"two", "three"} {
 			_, err := contentapi.NewContentClient(conn).Abort(ctx, &contentapi.AbortRequest{Ref: ref})
 			must(t, err)
@@ -347,7 +346,7 @@ func TestCtrShowsTheSameOnCleatdAndOnContainerd(t *testing.T) {
 	compareTours(t, tour(), ours, peer)
 }
 
-// compareTours takes both through a tour, step by step.
+// compareTours runs both tours, step by step.
 func compareTours(t *testing.T, steps []tourStep, ours, peer *traveller) {
 	t.Helper()
 	for _, s := range steps {

@@ -15,7 +15,7 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-// image returns an image's record in a namespace, nil where there is none.
+// image returns an image's record in a namespace, nil if it does not exist.
 func (d *Daemon) image(ns, name string) *imagesapi.Image {
 	d.t.Helper()
 	_, conn := d.grpc()
@@ -28,7 +28,7 @@ func (d *Daemon) image(ns, name string) *imagesapi.Image {
 	return resp.Image
 }
 
-// archiveNames is a store that keeps the names that an archive gives its images.
+// archiveNames is a store with the names that an archive gives its images.
 func archiveNames() *transfertypes.ImageStore {
 	return &transfertypes.ImageStore{ExtraReferences: []*transfertypes.ImageReference{{Name: "import", IsPrefix: true, AllowOverwrite: true}}}
 }
@@ -41,11 +41,11 @@ func onLinux(arch ...string) (list []*apitypes.Platform) {
 	return list
 }
 
-// order returns the events of each name, a repeated one once.
+// order returns the events of each name, without repetitions.
 func order(events []*transfertypes.Progress) map[string][]string {
 	out := make(map[string][]string)
 	for _, e := range events {
-		key := e.GetName() // of an image; what has none is of the whole
+		key := e.GetName() // of an image; without a name, of the whole transfer
 		if e.GetDesc() != nil && strings.Contains(key, "-sha256:") {
 			key = e.GetDesc().GetDigest() // a part
 		}
@@ -56,7 +56,7 @@ func order(events []*transfertypes.Progress) map[string][]string {
 	return out
 }
 
-func TestTransferPullsByPlatformAndTellsOfIt(t *testing.T) {
+func TestTransfer_PullOfPlatform_ReportsProgress(t *testing.T) {
 	r := StartRegistry(t, RegistryOptions{})
 	index := r.multiPlatform("multi/box:1", "linux/amd64", "linux/arm64", "linux/arm/v7", "linux/s390x")
 	ref := r.Host + "/multi/box:1"
@@ -120,7 +120,7 @@ func TestTransferPullsByPlatformAndTellsOfIt(t *testing.T) {
 	}
 }
 
-func TestTransferChoosesManifests(t *testing.T) {
+func TestTransfer_SelectsManifests(t *testing.T) {
 	r := StartRegistry(t, RegistryOptions{})
 	r.multiPlatform("multi/box:1", "linux/amd64", "linux/arm64", "linux/arm/v7", "linux/s390x")
 	ref := r.Host + "/multi/box:1"
@@ -145,7 +145,7 @@ func TestTransferChoosesManifests(t *testing.T) {
 		d.Cleat("image", "rm", "box:1")
 		return manifests, layers
 	}
-	// Each has a layer of its own, and one is everybody's.
+	// Each has its own layer, and they share one.
 	for what, c := range map[string]struct {
 		store             *transfertypes.ImageStore
 		manifests, layers int
@@ -169,7 +169,7 @@ func TestTransferChoosesManifests(t *testing.T) {
 	d.nothingMade("pulls of parts")
 }
 
-func TestTransferOfSomePlatforms(t *testing.T) {
+func TestTransfer_SeveralPlatforms(t *testing.T) {
 	r := StartRegistry(t, RegistryOptions{})
 	index := r.multiPlatform("multi/box:1", "linux/amd64", "linux/arm64", "linux/s390x")
 	d := Start(t)
@@ -206,7 +206,7 @@ func TestTransferOfSomePlatforms(t *testing.T) {
 	d.nothingMade("transfers of some platforms")
 }
 
-func TestTransferPushesTagsImportsAndExports(t *testing.T) {
+func TestTransfer_PushTagImportExport(t *testing.T) {
 	r := StartRegistry(t, RegistryOptions{})
 	archives := toolArchives(t)
 	d := Start(t)
@@ -280,7 +280,7 @@ func TestTransferPushesTagsImportsAndExports(t *testing.T) {
 			}
 			d.Cleat("image", "rm", "back:1")
 
-			// Names by prefixes, and layers that are packed.
+			// Names by prefixes, and compressed layers.
 			saved := archives["a docker save archive"]
 			bring(saved, &transfertypes.ImageImportStream{}, &transfertypes.ImageStore{ExtraReferences: []*transfertypes.ImageReference{
 				{Name: "example.com/box", IsPrefix: true}, {Name: "any/where", IsPrefix: true, AddDigest: true},

@@ -21,8 +21,7 @@ import (
 	"github.com/cleatproject/cleat/proto/rpc"
 )
 
-// mover is a client of the transfer service that was written after the published definitions, on either
-// transport.
+// mover is a client of the transfer service according to the published definitions, on either transport.
 type mover struct {
 	t        *testing.T
 	ctx      context.Context
@@ -66,7 +65,7 @@ func (d *Daemon) movers(ns string) map[string]*mover {
 	}
 }
 
-// named packs a message as clients do: the type's bare name is its URL.
+// named packs a message as clients do: the URL is the bare name of the type.
 func named(m proto.Message) *anypb.Any {
 	raw, err := proto.Marshal(m)
 	if err != nil {
@@ -83,7 +82,7 @@ func own(t *testing.T, typ string, m rpc.Message) *anypb.Any {
 	return &anypb.Any{TypeUrl: typ, Value: raw}
 }
 
-// begin opens a stream under an id and reads the daemon's acknowledgement.
+// begin opens a stream with an id and reads the daemon's acknowledgement.
 func (m *mover) begin(ctx context.Context, id string) (wireStream, error) {
 	s, err := m.open(ctx)
 	if err != nil {
@@ -102,7 +101,7 @@ func (m *mover) begin(ctx context.Context, id string) (wireStream, error) {
 	return s, nil
 }
 
-// stream is begin under an id that nobody else has.
+// stream is begin with a new id.
 func (m *mover) stream(prefix string) (string, wireStream) {
 	m.t.Helper()
 	id := prefix + "-" + rand.Text()
@@ -135,7 +134,7 @@ func (m *mover) move(ctx context.Context, source, destination proto.Message) (ev
 	return events, err
 }
 
-// must moves what can be moved.
+// must is move, which must succeed.
 func (m *mover) must(source, destination proto.Message) []*transfertypes.Progress {
 	m.t.Helper()
 	events, err := m.move(m.ctx, source, destination)
@@ -143,7 +142,7 @@ func (m *mover) must(source, destination proto.Message) []*transfertypes.Progres
 	return events
 }
 
-// give sends data on a stream as the daemon takes it, and ends its side.
+// give sends data on a stream as far as the window permits, and ends its side.
 func give(s wireStream, data []byte) error {
 	const chunk = 32 << 10
 	window := 0
@@ -169,7 +168,7 @@ func give(s wireStream, data []byte) error {
 	return s.CloseSend()
 }
 
-// receive returns the data of a stream, which is sent as much as window at a time.
+// receive returns the data of a stream, with this window.
 func receive(s wireStream, window int32) (data []byte, err error) {
 	if err := s.Send(named(&transfertypes.WindowUpdate{Update: window})); err != nil {
 		return nil, err
@@ -200,7 +199,7 @@ func receive(s wireStream, window int32) (data []byte, err error) {
 	}
 }
 
-// answer answers requests for credentials on a stream until that ends, and returns what was asked.
+// answer answers requests for credentials on a stream until it ends, and returns the requests.
 func (m *mover) answer(how *transfertypes.AuthResponse) (id string, asked func() []*transfertypes.AuthRequest) {
 	m.t.Helper()
 	id, s := m.stream("auth")

@@ -15,7 +15,7 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-func TestTransferWhoseClientLeavesWhenItIsAsked(t *testing.T) {
+func TestTransfer_ClientLeavesDuringRequest_Ends(t *testing.T) {
 	r := StartRegistry(t, RegistryOptions{User: alice})
 	d := Start(t)
 	m := d.movers("default")["gRPC"]
@@ -38,7 +38,7 @@ func TestTransferWhoseClientLeavesWhenItIsAsked(t *testing.T) {
 	if a, err := s.Recv(); err == nil {
 		t.Errorf("its stream goes on with %v", a)
 	}
-	// One whose stream ends without an answer is told so.
+	// If the stream ends without an answer, the transfer reports that.
 	id, s = m.stream("auth")
 	must(t, s.CloseSend())
 	_, err = m.move(m.ctx, &transfertypes.OCIRegistry{Reference: r.Host + "/a/b:1", Resolver: &transfertypes.RegistryResolver{AuthStream: id}}, &transfertypes.ImageStore{Name: "b:1"})
@@ -48,7 +48,7 @@ func TestTransferWhoseClientLeavesWhenItIsAsked(t *testing.T) {
 	d.nothingMade("transfers that ask")
 }
 
-func TestTransferAsksForCredentials(t *testing.T) {
+func TestTransfer_RequestsCredentials(t *testing.T) {
 	r := StartRegistry(t, RegistryOptions{User: alice})
 	r.skopeo("oci-archive:"+toolArchives(t)["skopeo's OCI archive"], "docker://"+r.Host+"/some/box:1")
 	ref := r.Host + "/some/box:1"
@@ -89,7 +89,7 @@ func TestTransferAsksForCredentials(t *testing.T) {
 			if status.Code(err) != codes.Unauthenticated {
 				t.Errorf("without a stream: %v", err)
 			}
-			// A header that goes along from the start needs no question.
+			// A header that was sent at the start needs no request.
 			m.must(&transfertypes.OCIRegistry{Reference: ref, Resolver: &transfertypes.RegistryResolver{Headers: map[string]string{"authorization": basic}}},
 				&transfertypes.ImageStore{Name: "box:1"})
 			d.Cleat("image", "rm", "box:1")
@@ -101,7 +101,7 @@ func TestTransferAsksForCredentials(t *testing.T) {
 	}
 }
 
-func TestTransferWithTheClientsConfiguration(t *testing.T) {
+func TestTransfer_UsesConfigurationOfClient(t *testing.T) {
 	r := StartRegistry(t, RegistryOptions{TLS: true})
 	r.Image("some/box", "1", amd64, layersOf(t, 1, 1<<10)...)
 	d := Start(t)
@@ -138,7 +138,7 @@ func TestTransferWithTheClientsConfiguration(t *testing.T) {
 	d.nothingMade("pulls with a configuration")
 }
 
-func TestTransfersThatAreRefused(t *testing.T) {
+func TestTransfer_InvalidRequest_IsRefused(t *testing.T) {
 	d := Start(t)
 	store, remote := &transfertypes.ImageStore{Name: "a:1"}, &transfertypes.OCIRegistry{Reference: "127.0.0.1:1/a:1"}
 	for transport, m := range d.movers("default") {
@@ -177,7 +177,7 @@ func TestTransfersThatAreRefused(t *testing.T) {
 	d.nothingMade("transfers that were refused")
 }
 
-func TestTransferThatIsCancelled(t *testing.T) {
+func TestTransfer_Cancelled_KeepsContent(t *testing.T) {
 	r := StartRegistry(t, RegistryOptions{})
 	layers := layersOf(t, 1, 2<<20)
 	r.Image("big/box", "1", amd64, layers...)
@@ -214,7 +214,7 @@ func TestTransferThatIsCancelled(t *testing.T) {
 	d.nothingMade("a transfer that was cancelled")
 }
 
-func TestIntrospectionListsTransferAndStreaming(t *testing.T) {
+func TestIntrospection_ListsTransferAndStreaming(t *testing.T) {
 	d := Start(t)
 	ctx, conn := d.grpc()
 	for _, filter := range []string{

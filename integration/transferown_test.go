@@ -15,7 +15,7 @@ import (
 	"github.com/cleatproject/cleat/proto/cleatapi"
 )
 
-func TestTransfersBetweenEndsOfBothKinds(t *testing.T) {
+func TestTransfer_CombinesOwnAndPublishedEnds(t *testing.T) {
 	r := StartRegistry(t, RegistryOptions{})
 	index := r.multiPlatform("multi/box:1", "linux/amd64", "linux/arm64")
 	ref := r.Host + "/multi/box:1"

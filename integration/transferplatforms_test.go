@@ -9,15 +9,15 @@ import (
 	"google.golang.org/grpc/status"
 )
 
-func TestImport_WithPlatforms_KeepsWhatIsChosen(t *testing.T) {
+func TestImport_WithPlatforms_KeepsSelectedOnes(t *testing.T) {
 	r := StartRegistry(t, RegistryOptions{})
 	index := r.multiPlatform("multi/box:1", "linux/amd64", "linux/arm64", "linux/s390x", "linux/arm/v7")
 	d := Start(t)
 	m := d.movers("default")["gRPC"]
 	m.must(&transfertypes.OCIRegistry{Reference: r.Host + "/multi/box:1"}, &transfertypes.ImageStore{Name: "box:1"})
 	archive := m.export("box:1", &transfertypes.ImageExportStream{AllPlatforms: true})
-	// Each manifest has a configuration and a layer of its own, and they have one layer in common. The index
-	// of the archive and the image's own are kept in any case.
+	// Each manifest has its own configuration and layer, and they share one layer. The index of the archive and the
+	// image's own are kept in any case.
 	const indexes, common = 2, 1
 	for name, c := range map[string]struct {
 		store *transfertypes.ImageStore

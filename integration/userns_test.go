@@ -9,15 +9,15 @@ import (
 	"testing"
 )
 
-// Root in a user namespace finds the image's files its own, and what it writes belongs to the host's
-// user that it is. Clients of 1.6 mount snapshots themselves and know nothing of mounts that map owners.
-func TestContainersInUserNamespaces(t *testing.T) {
+// Root in a user namespace owns the image's files, and its new files belong to the mapped user of the host. Clients
+// of 1.6 mount snapshots themselves and do not support mounts that map owners.
+func TestUserNamespace_Containers(t *testing.T) {
 	base, err := os.MkdirTemp("", "cleat-it")
 	must(t, err)
 	must(t, os.Chmod(base, 0o711))
 	scratch := filepath.Join(base, "tmp")
 	must(t, os.Mkdir(scratch, 0o711))
-	t.Setenv("TMPDIR", scratch) // where nobody else's are
+	t.Setenv("TMPDIR", scratch) // not shared with other users
 	d := StartAt(t, base)
 	for _, dir := range []string{d.Root, d.State} {
 		must(t, os.Chmod(dir, 0o711))
@@ -32,7 +32,7 @@ func TestContainersInUserNamespaces(t *testing.T) {
 	}
 	d.Busybox()
 	for _, snapshotter := range []string{"native"} {
-		d.Eventually("the container says whose its files are", func() error { // of one that ends at once ctr may lose the output
+		d.Eventually("the container says whose its files are", func() error { // of a program that exits at once ctr may lose the output
 			out := ok("run", "--rm", "--snapshotter", snapshotter, "--uidmap", "0:100000:65536", "--gidmap", "0:200000:65536", "--remap-labels",
 				"docker.io/library/busybox:latest", "c-"+snapshotter, "/bin/sh", "-c",
 				"cat /proc/self/uid_map; stat -c %u:%g /bin/busybox /; echo x > /new; chown 5:6 /new; stat -c %u:%g /new")
@@ -77,8 +77,8 @@ func TestContainersInUserNamespaces(t *testing.T) {
 	}
 }
 
-// What a container in a user namespace wrote belongs, in the image made of it, to whom it belonged within.
-func TestCommitOfAContainerInAUserNamespace(t *testing.T) {
+// In a commit of a container in a user namespace, files keep their owners inside the namespace.
+func TestUserNamespace_Commit_KeepsOwners(t *testing.T) {
 	base, err := os.MkdirTemp("", "cleat-it")
 	must(t, err)
 	must(t, os.Chmod(base, 0o711))

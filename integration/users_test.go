@@ -5,8 +5,7 @@ import (
 	"testing"
 )
 
-// userCases are the forms of --user with the ids that they stand for: uid, gid, groups. A case without ids fails,
-// with a text.
+// userCases are the forms of --user with the resulting ids: uid, gid, groups. A case without ids fails with a text.
 func userCases() map[string]struct{ ids, text string } {
 	const unknown, invalid = "a number need not", `: user "`
 	return map[string]struct{ ids, text string }{
@@ -51,7 +50,7 @@ const (
 	showIDs = "echo $(id -u) $(id -g) $(grep ^Groups: /proc/self/status | cut -f2)"
 )
 
-// A process has the same ids, or fails for the same cause, whether it is a container's first or is added to it.
+// A process has the same ids, or fails with the same error, as the container's first process and as a later one.
 func TestUsers_SameForRunAndExec(t *testing.T) {
 	d := Start(t)
 	d.account("accounts", "", userPasswd, userGroup)
@@ -89,7 +88,7 @@ func TestUsers_SameForRunAndExecWithoutFiles(t *testing.T) {
 	d.Cleat("rm", "-f", "long")
 }
 
-// sameUser runs a process as a user in a new container of an image and in the container long.
+// sameUser runs a process as a user in a new container of an image and in the container named long.
 func (d *Daemon) sameUser(t *testing.T, image, user, ids, text string) {
 	t.Helper()
 	run, runErr, runCode := d.Try("run", "--rm", "--user", user, image, "sh", "-c", showIDs)

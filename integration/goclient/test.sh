@@ -1,6 +1,6 @@
 #!/bin/bash
-# Tests cleatd with containerd's own Go client: that of containerd 2, and that of the 1.7 line, for
-# which the files that do not begin with "two_" get its import paths (what begins with "one_" is its own). Arguments go to `go test`.
+# Tests cleatd with containerd's own Go client, of containerd 2 and of the 1.7 line. For the latter, files that do not
+# begin with "two_" get its import paths; files that begin with "one_" exist for it only. Arguments are passed to `go test`.
 set -euo pipefail
 cd "$(dirname "$0")"
 CLEAT_BINARIES=${CLEAT_BINARIES:-$(cd ../.. && pwd)/bin}

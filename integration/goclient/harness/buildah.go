@@ -9,7 +9,7 @@ import (
 	"testing"
 )
 
-// BuildahImages has buildah build a busybox and push it to a registry, in Docker's format and in OCI's. It
+// BuildahImages lets buildah build a busybox image and push it to a registry, in Docker's and in OCI's format. It
 // returns the references. The image's command prints "by buildah".
 func BuildahImages(t *testing.T, registry string) (refs []string) {
 	t.Helper()

@@ -1,8 +1,6 @@
-// Package harness starts a cleatd, a registry and a test image for tests that are modules of their
-// own because they pull in a peer's client. It needs nothing beside the standard library, so that
-// it adds no requirement to the versions these modules pin.
-//
-// Whatever it starts ends with the test that asked for it.
+// Package harness starts a cleatd, a registry and a test image for tests that are separate modules because they import
+// a peer's client. It uses the standard library only, so that it adds no requirement to the versions that these modules
+// pin. Everything that it starts ends with the test that started it.
 package harness
 
 import (
@@ -23,13 +21,13 @@ import (
 	"time"
 )
 
-// Limit is how long anything may take that ought to happen soon: a deadline for hangs, no measure.
+// Limit is how long anything may take that should be quick: a deadline for hangs, not a measure.
 const Limit = 60 * time.Second
 
 // binariesVar names the directory of the binaries under test.
 const binariesVar = "CLEAT_BINARIES"
 
-// Daemon is a cleatd with directories of its own.
+// Daemon is a cleatd with its own directories.
 type Daemon struct {
 	t       *testing.T
 	Root    string
@@ -40,8 +38,7 @@ type Daemon struct {
 	exited  chan struct{}
 }
 
-// Start starts a daemon with the binaries of the directory that the environment's CLEAT_BINARIES
-// names. It is stopped when the test ends.
+// Start starts a daemon from the binaries in the directory $CLEAT_BINARIES. It is stopped at the end of the test.
 func Start(t *testing.T) *Daemon {
 	t.Helper()
 	if os.Getenv(binariesVar) == "" {
@@ -76,7 +73,7 @@ func (d *Daemon) begin() {
 	Must(d.t, d.cmd.Start())
 	d.exited = make(chan struct{})
 	go func(cmd *exec.Cmd, exited chan struct{}) {
-		_ = cmd.Wait() // how it ended is what each test decides
+		_ = cmd.Wait() // each test checks how it ended
 		close(exited)
 	}(d.cmd, d.exited)
 	Eventually(d.t, "the daemon answers", func() error {
@@ -112,7 +109,7 @@ func (d *Daemon) end(sig syscall.Signal) {
 	}
 }
 
-// removeContainers ends what tests left running, and looks that nothing stays behind: no shim, no mount.
+// removeContainers removes the containers that tests left, and checks that no shim and no mount is left.
 func (d *Daemon) removeContainers() {
 	d.t.Helper()
 	for _, ns := range strings.Fields(d.Cleat("namespace", "ls")) {
@@ -144,7 +141,7 @@ func (d *Daemon) removeContainers() {
 	})
 }
 
-// Cleat runs the CLI, which has to succeed, and returns its output.
+// Cleat runs the CLI, which must succeed, and returns its output.
 func (d *Daemon) Cleat(args ...string) string {
 	d.t.Helper()
 	cmd := exec.Command(filepath.Join(os.Getenv(binariesVar), "cleat"), args...)
@@ -158,7 +155,7 @@ func (d *Daemon) Cleat(args ...string) string {
 	return strings.TrimSpace(string(out))
 }
 
-// Log returns what the daemon logged.
+// Log returns the log of the daemon.
 func (d *Daemon) Log() string {
 	data, err := os.ReadFile(d.log)
 	if err != nil {
@@ -170,7 +167,7 @@ func (d *Daemon) Log() string {
 // Registry starts Debian's docker-registry on loopback and returns its host and port.
 func Registry(t *testing.T) string {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "cleat-registry") // short, for the socket; a port that is free may be taken by another program
+	dir, err := os.MkdirTemp("", "cleat-registry") // short, for the socket; another program may take a free port
 	Must(t, err)
 	t.Cleanup(func() { Must(t, os.RemoveAll(dir)) })
 	socket := filepath.Join(dir, "s")
@@ -210,7 +207,7 @@ func Registry(t *testing.T) string {
 	return front.Listener.Addr().String()
 }
 
-// Eventually asks until f returns nil, and fails the test where that does not happen in time.
+// Eventually calls f until it returns nil, and fails the test if that takes longer than Limit.
 func Eventually(t *testing.T, what string, f func() error) {
 	t.Helper()
 	deadline := time.After(Limit)

@@ -13,7 +13,7 @@ import (
 // applets are the commands of the test image.
 var applets = []string{"sh", "cat", "cp", "echo", "env", "false", "id", "kill", "ls", "ps", "rm", "sleep", "stty", "touch", "true", "tty"}
 
-// descriptor is what the OCI image specification calls one.
+// descriptor is a descriptor of the OCI image specification.
 type descriptor struct {
 	MediaType   string            `json:"mediaType"`
 	Digest      string            `json:"digest"`
@@ -21,8 +21,8 @@ type descriptor struct {
 	Annotations map[string]string `json:"annotations,omitempty"`
 }
 
-// Image returns the archive of an OCI layout with one image of the given name: busybox, in two
-// layers. PATH is /bin; the second layer brings /etc/layer.
+// Image returns an archive of an OCI layout with one image of the given name: busybox, in two layers. PATH is /bin;
+// the second layer has /etc/layer.
 func Image(t *testing.T, name string) []byte {
 	t.Helper()
 	bin, err := os.ReadFile("/bin/busybox")

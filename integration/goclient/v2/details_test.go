@@ -15,8 +15,8 @@ import (
 	"github.com/cleatproject/cleat/integration/goclient/harness"
 )
 
-// TestDetailsOfTasks covers what clients of the task service depend on beyond the published comments.
-func TestDetailsOfTasks(t *testing.T) {
+// TestTask_Details covers what clients of the task service depend on beyond the published comments.
+func TestTask_Details(t *testing.T) {
 	f := start(t)
 	got, errs := f.subscribe(`topic=="/tasks/delete"`)
 	c := f.container("details", "sleep", "1000")
@@ -63,8 +63,8 @@ func TestDetailsOfTasks(t *testing.T) {
 	f.remove(c)
 }
 
-// TestBeginningsOfErrors covers the texts by which clients distinguish failures.
-func TestBeginningsOfErrors(t *testing.T) {
+// TestErrors_Prefixes covers the texts by which clients distinguish failures.
+func TestErrors_Prefixes(t *testing.T) {
 	f := start(t)
 	for name, c := range map[string]struct {
 		opt   containerd.NewContainerOpts

@@ -19,8 +19,8 @@ import (
 	"github.com/cleatproject/cleat/integration/goclient/harness"
 )
 
-// subscribe subscribes to what the filter lets through. It returns when the subscription stands: the
-// call itself does not tell.
+// subscribe subscribes to the events that match the filter. It returns when the subscription has started, which the
+// call itself does not report.
 func (f *fixture) subscribe(filter string) (<-chan *events.Envelope, <-chan error) {
 	f.Helper()
 	got, errs := f.client.Subscribe(f.ctx, filter, `topic=="/test/ready"`)
@@ -56,7 +56,7 @@ func (f *fixture) subscribe(filter string) (<-chan *events.Envelope, <-chan erro
 	return wanted, errs
 }
 
-func TestEventsOfAContainersLife(t *testing.T) {
+func TestEvents_LifeOfContainer(t *testing.T) {
 	f := start(t)
 	got, errs := f.subscribe(`namespace==tests,topic~=^/(tasks|containers)/`)
 	task, exit := f.begin(f.container("told", "sh", "-c", "exit 5"), cio.NullIO)
@@ -92,7 +92,7 @@ func TestEventsOfAContainersLife(t *testing.T) {
 	}
 }
 
-func TestPublishedEventsComeBack(t *testing.T) {
+func TestEvents_Published_AreDelivered(t *testing.T) {
 	f := start(t)
 	got, errs := f.subscribe(`topic=="/test/mine"`)
 	sent := &eventsapi.ContainerCreate{ID: "x", Image: "y"}
@@ -109,7 +109,7 @@ func TestPublishedEventsComeBack(t *testing.T) {
 			if x, ok := back.(*eventsapi.ContainerCreate); !ok || x.ID != "x" || e.Namespace != ns {
 				t.Errorf("came back: %+v", e)
 			}
-			// Its time, or a later one: those of events do not decrease.
+			// Its time, or a later one: the times of events do not decrease.
 			if ns == "elsewhere" && e.Timestamp.Before(at) {
 				t.Errorf("forwarded at %s, came at %s", at, e.Timestamp)
 			}
@@ -121,7 +121,7 @@ func TestPublishedEventsComeBack(t *testing.T) {
 	}
 }
 
-func TestServerTellsOfItself(t *testing.T) {
+func TestServerInfo(t *testing.T) {
 	f := start(t)
 	if ok, err := f.client.IsServing(f.ctx); err != nil || !ok {
 		t.Errorf("serving: %v, %v", ok, err)

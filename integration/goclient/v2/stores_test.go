@@ -114,7 +114,7 @@ func TestContent(t *testing.T) {
 	if status.Offset != 1_000_000 || status.Total != want.Size {
 		t.Errorf("status %+v", status)
 	}
-	w, err = content.OpenWriter(ctx, store, content.WithRef("upload"), content.WithDescriptor(want)) // waits for the first to be gone
+	w, err = content.OpenWriter(ctx, store, content.WithRef("upload"), content.WithDescriptor(want)) // waits until the first writer has left
 	f.must(err)
 	resumed, err := w.Status()
 	f.must(err)
@@ -168,7 +168,7 @@ func TestLeasesAndCollection(t *testing.T) {
 	}
 	other, err := manager.Create(f.ctx, leases.WithRandomID())
 	f.must(err)
-	f.must(manager.Delete(f.ctx, other, leases.SynchronousDelete)) // collects
+	f.must(manager.Delete(f.ctx, other, leases.SynchronousDelete)) // collects garbage
 	if _, err := f.client.ContentStore().Info(f.ctx, d.Digest); err != nil {
 		t.Errorf("leased content after a collection: %v", err)
 	}
@@ -244,7 +244,7 @@ func TestSnapshotsAndDiff(t *testing.T) {
 	f.must(sn.Remove(ctx, "copied"))
 }
 
-func TestNamespacesDoNotSeeEachOther(t *testing.T) {
+func TestNamespaces_AreIsolated(t *testing.T) {
 	f := start(t)
 	other := namespaces.WithNamespace(f.ctx, "other")
 	f.must(f.client.NamespaceService().Create(other, "other", map[string]string{"owner": "somebody"}))
@@ -298,7 +298,7 @@ func TestPushAndPull(t *testing.T) {
 	}
 }
 
-func TestRunOfWhatBuildahPushed(t *testing.T) {
+func TestRun_ImagePushedByBuildah(t *testing.T) {
 	f := start(t)
 	for i, ref := range harness.BuildahImages(t, harness.Registry(t)) {
 		image, err := f.client.Pull(f.ctx, ref, remote(), unpacked())

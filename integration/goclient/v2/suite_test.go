@@ -1,6 +1,6 @@
-// Package goclient drives cleatd with containerd's own Go client, as an embedder does who has only
-// changed the path of a socket. The files in v2/ are written for the client of containerd 2; ../test.sh
-// turns those that do not begin with "two_" into tests of the 1.7 client by its other import paths.
+// Package goclient drives cleatd with containerd's own Go client, as an embedder does who has only changed the path
+// of a socket. The files in v2/ are written for the client of containerd 2; ../test.sh turns those that do not begin
+// with "two_" into tests of the 1.7 client by its other import paths.
 package goclient
 
 import (
@@ -50,7 +50,7 @@ func start(t *testing.T) *fixture {
 	return f
 }
 
-// dial connects a client, which is closed with the test.
+// dial connects a client, which is closed at the end of the test.
 func (f *fixture) dial() *containerd.Client {
 	f.Helper()
 	c, err := containerd.New(f.daemon.Address)
@@ -59,7 +59,7 @@ func (f *fixture) dial() *containerd.Client {
 	return c
 }
 
-// connected waits until the client is connected again to a daemon that was restarted.
+// connected waits until the client is connected to a restarted daemon.
 func (f *fixture) connected() {
 	f.Helper()
 	harness.Eventually(f.T, "the client is connected again", func() error {
@@ -75,13 +75,13 @@ func (f *fixture) must(err error) {
 	}
 }
 
-// container makes a container that runs a command.
+// container creates a container that runs a command.
 func (f *fixture) container(id string, args ...string) containerd.Container {
 	f.Helper()
 	return f.containerWith(id, oci.WithProcessArgs(args...))
 }
 
-// containerWith makes a container with more options of its spec.
+// containerWith creates a container with further options of its spec.
 func (f *fixture) containerWith(id string, opts ...oci.SpecOpts) containerd.Container {
 	f.Helper()
 	all := append([]oci.SpecOpts{oci.WithImageConfig(f.image)}, opts...)
@@ -125,12 +125,12 @@ func (f *fixture) code(exit <-chan containerd.ExitStatus) uint32 {
 	}
 }
 
-// streams is the stdio of a process, kept.
+// streams collects the stdio of a process.
 type streams struct {
 	out, err bytes.Buffer
 }
 
-// input is a stdin that tells when a client has copied it to its end: the time to close the process's.
+// input is a stdin that reports when a client has copied all of it and the stdin of the process can be closed.
 type input struct {
 	io.Reader
 	ended chan struct{}
@@ -140,22 +140,22 @@ func newInput(text string) *input { return &input{strings.NewReader(text), make(
 
 func (i *input) Read(p []byte) (int, error) {
 	n, err := i.Reader.Read(p)
-	if err == io.EOF { //nolint:errorlint // of a reader of strings
+	if err == io.EOF { //nolint:errorlint // returned by a reader of strings
 		close(i.ended)
 	}
 	return n, err
 }
 
-// creator returns what connects a process to the streams.
+// creator returns the function that connects a process to the streams.
 func (s *streams) creator(f *fixture, in *input, opts ...cio.Opt) cio.Creator {
-	var stdin io.Reader // nil is none
+	var stdin io.Reader // nil means no stdin
 	if in != nil {
 		stdin = in
 	}
 	return cio.NewCreator(append([]cio.Opt{cio.WithStreams(stdin, &s.out, &s.err), cio.WithFIFODir(f.TempDir())}, opts...)...)
 }
 
-// run runs a command to its end and returns what it wrote and its code.
+// run runs a command until it exits and returns its output and its code.
 func (f *fixture) run(id, stdin string, args ...string) (stdout, stderr string, code uint32) {
 	f.Helper()
 	c := f.container(id, args...)

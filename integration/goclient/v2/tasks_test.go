@@ -20,7 +20,7 @@ import (
 	"github.com/cleatproject/cleat/integration/goclient/harness"
 )
 
-func TestRunsToItsEnd(t *testing.T) {
+func TestTask_RunsToEnd(t *testing.T) {
 	f := start(t)
 	for _, tt := range []struct {
 		name, stdin, stdout, stderr string
@@ -48,7 +48,7 @@ func TestRunsToItsEnd(t *testing.T) {
 	}
 }
 
-func TestAProgramThatIsNotThere(t *testing.T) {
+func TestTask_MissingProgram_Fails(t *testing.T) {
 	f := start(t)
 	c := f.container("missing", "/bin/nothing")
 	defer f.remove(c)
@@ -64,7 +64,7 @@ func TestAProgramThatIsNotThere(t *testing.T) {
 	}
 }
 
-func TestTaskOfARunningContainer(t *testing.T) {
+func TestTask_RunningContainer(t *testing.T) {
 	f := start(t)
 	c := f.container("running", "sleep", "1000")
 	task, exit := f.begin(c, cio.NullIO)
@@ -100,7 +100,7 @@ func TestTaskOfARunningContainer(t *testing.T) {
 	memory := int64(64 << 20)
 	f.must(task.Update(f.ctx, containerd.WithResources(&specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &memory}})))
 	var metric *types.Metric
-	harness.Eventually(t, "there are metrics", func() (err error) { // a shim that takes long is left out
+	harness.Eventually(t, "there are metrics", func() (err error) { // a slow shim is left out
 		metric, err = task.Metrics(f.ctx)
 		return err
 	})
@@ -230,7 +230,7 @@ func TestTerminal(t *testing.T) {
 	f.remove(c)
 }
 
-// TestCheckpoint shows the class of the error where CRIU cannot work, and a checkpoint where it can.
+// TestCheckpoint checks the class of the error if CRIU does not work, and a checkpoint if it does.
 func TestCheckpoint(t *testing.T) {
 	f := start(t)
 	c := f.container("checkpoint", "sleep", "1000")
@@ -254,21 +254,21 @@ func TestCheckpoint(t *testing.T) {
 	f.remove(c)
 }
 
-// TestTheDaemonRestartsUnderItsClient has one client that is connected all the time.
-func TestTheDaemonRestartsUnderItsClient(t *testing.T) {
+// TestDaemonRestart_ClientReconnects has one client that is connected all the time.
+func TestDaemonRestart_ClientReconnects(t *testing.T) {
 	f := start(t)
 	lives := f.container("lives", "sleep", "1000")
 	task, _ := f.begin(lives, cio.NullIO)
 	ends := f.containerWith("ends", oci.WithProcessArgs("sh", "-c", "trap 'exit 33' TERM; echo up; while true; do sleep 1; done"))
 	out, written := io.Pipe()
 	ending, _ := f.begin(ends, cio.NewCreator(cio.WithStreams(nil, written, nil), cio.WithFIFODir(f.TempDir())))
-	_, err := io.ReadFull(out, make([]byte, len("up\n"))) // from now on it takes the signal
+	_, err := io.ReadFull(out, make([]byte, len("up\n"))) // from here on the program handles the signal
 	f.must(err)
 	pid := task.Pid()
 
 	f.daemon.Restart()
 	f.connected()
-	harness.Eventually(t, "both run", func() error { // their shims have to tell the daemon first
+	harness.Eventually(t, "both run", func() error { // their shims must report to the daemon first
 		for _, task := range []containerd.Task{task, ending} {
 			if status, err := task.Status(f.ctx); err != nil || status.Status != containerd.Running {
 				return fmt.Errorf("status %+v after a restart, %w", status, err)
@@ -295,8 +295,8 @@ func TestTheDaemonRestartsUnderItsClient(t *testing.T) {
 	f.remove(lives)
 }
 
-// TestCallsEndWithTheirContext calls what waits for ever, and leaves.
-func TestCallsEndWithTheirContext(t *testing.T) {
+// TestCalls_EndWithContext cancels calls that would wait forever.
+func TestCalls_EndWithContext(t *testing.T) {
 	f := start(t)
 	c := f.container("waited", "sleep", "1000")
 	task, _ := f.begin(c, cio.NullIO)

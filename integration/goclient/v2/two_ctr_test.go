@@ -13,9 +13,9 @@ import (
 	"github.com/cleatproject/cleat/integration/goclient/harness"
 )
 
-// TestCtrOfContainerd2 takes containerd 2's ctr, which uses the transfer, streaming, sandbox and mounts
-// services where the older one did their work itself, through what its users do most.
-func TestCtrOfContainerd2(t *testing.T) {
+// TestCtr_Containerd2 runs the main commands of containerd 2's ctr. It uses the transfer, streaming, sandbox and
+// mounts services; the older ctr works without them.
+func TestCtr_Containerd2(t *testing.T) {
 	dir := t.TempDir()
 	ctr := filepath.Join(dir, "ctr")
 	if out, err := exec.Command("go", "build", "-o", ctr, "github.com/containerd/containerd/v2/cmd/ctr").CombinedOutput(); err != nil {
@@ -29,12 +29,12 @@ func TestCtrOfContainerd2(t *testing.T) {
 	sandbox := filepath.Join(dir, "sandbox.json")
 	harness.Must(t, os.WriteFile(sandbox, []byte(`{"ociVersion":"1.0.2"}`), 0o600))
 	for _, step := range []struct {
-		args, shows string // what stdout has to show
+		args, shows string // expected in stdout
 		code        int
 	}{
 		{"version", "UUID:", 0},
 		{"plugins ls id==overlayfs", "ok", 0},
-		{"images import " + archive, "", 0}, // of its progress it shows what comes before the end
+		{"images import " + archive, "", 0}, // its progress may be cut off at the end
 		{"images ls -q", imageName, 0},
 		{"images inspect " + imageName, "application/vnd.oci.image.layer.v1.tar", 0},
 		{"run --rm " + imageName + " c1 /bin/cat /etc/layer", "two\n", 0},
@@ -80,7 +80,7 @@ func TestCtrOfContainerd2(t *testing.T) {
 		case strings.HasPrefix(step.args, "tasks metrics"): // a shim that takes long is left out
 			harness.Eventually(t, "there are metrics", once)
 		case strings.Contains(step.args, "run --rm "), strings.HasPrefix(step.args, "tasks exec"):
-			// ctr gives up the FIFOs that it has not opened when it hears of the exit, and what is in them.
+			// ctr abandons FIFOs that it has not opened when it receives the exit, with their contents.
 			harness.Eventually(t, "a program's output is shown", once)
 		default:
 			if err := once(); err != nil {

@@ -7,9 +7,9 @@ import (
 	"testing"
 )
 
-// TestCtrConvertsAgain converts an image of which every blob of the result exists: ctr takes their digests from
-// the content writer, whose commit then answers that they exist.
-func TestCtrConvertsAgain(t *testing.T) {
+// TestCtr_RepeatedConversion converts an image when every blob of the result exists: ctr reads the digests from the
+// content writer, whose commit then returns ErrAlreadyExists.
+func TestCtr_RepeatedConversion(t *testing.T) {
 	f := start(t)
 	ctr := filepath.Join(t.TempDir(), "ctr")
 	if out, err := exec.Command("go", "build", "-o", ctr, "github.com/containerd/containerd/v2/cmd/ctr").CombinedOutput(); err != nil {

@@ -16,7 +16,7 @@ import (
 	"github.com/opencontainers/image-spec/identity"
 )
 
-// TestSnapshotDetails looks at what clients of snapshots depend on in addition to their files.
+// TestSnapshotDetails covers what clients of snapshots depend on beyond the files.
 func TestSnapshotDetails(t *testing.T) {
 	f := start(t)
 	ctx, done, err := f.client.WithLease(f.ctx)
@@ -60,8 +60,8 @@ func TestSnapshotDetails(t *testing.T) {
 	}
 }
 
-// TestPrepareOfWhatExists asks for a snapshot that is to become one that is there.
-func TestPrepareOfWhatExists(t *testing.T) {
+// TestPrepare_ExistingSnapshot prepares a snapshot that is to become an existing one.
+func TestPrepare_ExistingSnapshot(t *testing.T) {
 	f := start(t)
 	ctx, done, err := f.client.WithLease(f.ctx)
 	f.must(err)
@@ -80,7 +80,7 @@ func TestPrepareOfWhatExists(t *testing.T) {
 			t.Errorf("the snapshot that was refused: %v", err)
 		}
 	}
-	// The caller's lease holds what it was shown.
+	// The lease of the caller holds the returned snapshots.
 	lease, ok := leases.FromContext(ctx)
 	if !ok {
 		t.Fatal("no lease")
@@ -96,7 +96,7 @@ func TestPrepareOfWhatExists(t *testing.T) {
 	if held != 2 {
 		t.Errorf("the lease holds %+v", resources)
 	}
-	// What is not there is made, and may then be committed under that name.
+	// A missing snapshot is created, and may then be committed under that name.
 	if _, err := sn.Prepare(ctx, "extract-2 new", chain, ref("new")); err != nil {
 		t.Error(err)
 	}
@@ -107,8 +107,8 @@ func TestPrepareOfWhatExists(t *testing.T) {
 	f.must(done(f.ctx))
 }
 
-// TestUserNamespacesOfSeveralRanges gives an image's files to the users of a namespace with several ranges of ids.
-func TestUserNamespacesOfSeveralRanges(t *testing.T) {
+// TestUserNamespace_SeveralRanges maps an image's files to a user namespace with several ranges of ids.
+func TestUserNamespace_SeveralRanges(t *testing.T) {
 	f := start(t)
 	sn := f.client.SnapshotService("overlayfs")
 	ids, err := f.image.RootFS(f.ctx)
@@ -130,8 +130,8 @@ func TestUserNamespacesOfSeveralRanges(t *testing.T) {
 	f.must(sn.Remove(f.ctx, "mapped"))
 }
 
-// TestMountsOfATask finds what was mounted for a task under its container's id, until the task is deleted.
-func TestMountsOfATask(t *testing.T) {
+// TestTask_Mounts finds the mounts of a task by the id of its container, until the task is deleted.
+func TestTask_Mounts(t *testing.T) {
 	f := start(t)
 	manager := f.client.MountManager()
 	snapshot, err := f.client.SnapshotService("overlayfs").View(f.ctx, "lower", chainOf(f), snapshots.WithLabels(map[string]string{"containerd.io/gc.root": "x"}))
@@ -183,7 +183,7 @@ func chainOf(f *fixture) string {
 	return identity.ChainID(ids).String()
 }
 
-// copyTree copies a directory with the links in it.
+// copyTree copies a directory, including links.
 func copyTree(from, to string) error {
 	return exec.Command("cp", "-a", from, to).Run()
 }

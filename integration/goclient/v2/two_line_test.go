@@ -7,7 +7,7 @@ import (
 	containerd "github.com/containerd/containerd/v2/client"
 )
 
-// plugins lists every plugin; the two lines of the client differ in how.
+// plugins lists every plugin; each version of the client does so differently.
 func plugins(ctx context.Context, c *containerd.Client) (*introspection.PluginsResponse, error) {
 	return c.IntrospectionService().Plugins(ctx)
 }

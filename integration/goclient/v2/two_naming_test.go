@@ -31,8 +31,8 @@ const (
 	refName  = ocispec.AnnotationRefName
 )
 
-// namedArchives are archives by what they say of their images' names: the annotations of each, or the tags of
-// one that docker saved.
+// namedArchives are archives with different names for their images: annotations of each image, or the tags of docker
+// save.
 func namedArchives() map[string]any {
 	type a = map[string]string
 	return map[string]any{
@@ -68,7 +68,7 @@ func namedArchives() map[string]any {
 	}
 }
 
-// namingStores are the ways to store what an archive holds.
+// namingStores are the ways to store the contents of an archive.
 func namingStores() map[string]*image.Store {
 	return map[string]*image.Store{
 		"nothing":                        image.NewStore(""),
@@ -90,7 +90,7 @@ func namingStores() map[string]*image.Store {
 	}
 }
 
-// nameArchive makes an archive of one image for each name, and returns what each digest is.
+// nameArchive writes an archive with one image for each name, and returns a description of each digest.
 func nameArchive(t *testing.T, names any) ([]byte, map[digest.Digest]string) {
 	t.Helper()
 	files := make(map[string][]byte)
@@ -131,7 +131,7 @@ func nameArchive(t *testing.T, names any) ([]byte, map[digest.Digest]string) {
 		known[digest.FromBytes(files["index.json"])] = "index.json"
 	case []string:
 		_, m := makeImage(0)
-		clear(known) // its documents are made by the importing daemon
+		clear(known) // the importing daemon creates its documents
 		config := m.Config.Digest.Encoded() + ".json"
 		files[config], files["layer.tar"] = files["blobs/sha256/"+m.Config.Digest.Encoded()], files["blobs/sha256/"+m.Layers[0].Digest.Encoded()]
 		for name := range files {
@@ -157,8 +157,8 @@ func nameArchive(t *testing.T, names any) ([]byte, map[digest.Digest]string) {
 	return out.Bytes(), known
 }
 
-// namingTable imports each archive into each store, by the transfer service, and returns the names that come
-// of it, a line each.
+// namingTable imports each archive into each store by the transfer service, and returns the resulting names, one line
+// each.
 func namingTable(ctx context.Context, t *testing.T, c *containerd.Client) []string {
 	t.Helper()
 	var table []string
@@ -182,7 +182,7 @@ func namingTable(ctx context.Context, t *testing.T, c *containerd.Client) []stri
 	return table
 }
 
-// movedTable pulls an image, and tags one, into each store.
+// movedTable pulls an image into each store, and tags one as each.
 func movedTable(ctx context.Context, t *testing.T, c *containerd.Client) (table []string) {
 	t.Helper()
 	host := harness.Registry(t)
@@ -212,7 +212,7 @@ func movedTable(ctx context.Context, t *testing.T, c *containerd.Client) (table 
 	return table
 }
 
-// namesIn returns the names of a namespace and what each is.
+// namesIn returns the names of a namespace with the target of each.
 func namesIn(ctx context.Context, t *testing.T, c *containerd.Client, known map[digest.Digest]string) string {
 	t.Helper()
 	list, err := c.ImageService().List(ctx)
@@ -221,7 +221,7 @@ func namesIn(ctx context.Context, t *testing.T, c *containerd.Client, known map[
 	for _, img := range list {
 		is := known[img.Target.Digest]
 		if is == "" {
-			is = "made manifest" // of Docker's kind or of OCI's
+			is = "made manifest" // of Docker's type or of OCI's
 			if images.IsIndexType(img.Target.MediaType) {
 				is = "made index"
 			}
@@ -232,8 +232,8 @@ func namesIn(ctx context.Context, t *testing.T, c *containerd.Client, known map[
 	return strings.Join(names, "")
 }
 
-// TestNamesOfImports compares the names that imports give with those that containerd 2.4.2 gives.
-func TestNamesOfImports(t *testing.T) {
+// TestImport_Names compares the names of imported images with those of containerd 2.4.2.
+func TestImport_Names(t *testing.T) {
 	f := start(t)
 	want, err := os.ReadFile(filepath.Join("testdata", "names.txt"))
 	f.must(err)

@@ -24,7 +24,7 @@ import (
 	"github.com/cleatproject/cleat/integration/goclient/harness"
 )
 
-// tree gathers the parts that the progress of a transfer names, each with its parents.
+// tree collects the parts named by the progress of a transfer, each with its parents.
 type tree struct {
 	host  string
 	mu    sync.Mutex
@@ -52,7 +52,7 @@ func (o *tree) option() transfer.Opt {
 	})
 }
 
-// lines returns a line a part, in the words of known.
+// lines returns one line for each part, with the names of known.
 func (o *tree) lines(transfer string, known map[digest.Digest]string) []string {
 	o.mu.Lock()
 	defer o.mu.Unlock()
@@ -75,7 +75,7 @@ func (o *tree) lines(transfer string, known map[digest.Digest]string) []string {
 	return out
 }
 
-// progressTable returns what the progress of each kind of transfer says of the tree of an image's parts.
+// progressTable returns the progress of each kind of transfer as the tree of an image's parts.
 func progressTable(ctx context.Context, t *testing.T, c *containerd.Client, registryHost string) []string {
 	t.Helper()
 	raw, known := nameArchive(t, []map[string]string{{fullName: "example.com/box:1"}, {fullName: "example.com/other:1"}})
@@ -106,13 +106,13 @@ func progressTable(ctx context.Context, t *testing.T, c *containerd.Client, regi
 	return table
 }
 
-// TestProgressOfTransfers compares the tree that transfers report with that of containerd 2.4.2.
-func TestProgressOfTransfers(t *testing.T) {
+// TestTransfer_Progress compares the reported tree with that of containerd 2.4.2.
+func TestTransfer_Progress(t *testing.T) {
 	f := start(t)
 	want, err := os.ReadFile(filepath.Join("testdata", "progress.txt"))
 	f.must(err)
 	got := progressTable(f.ctx, t, f.client, harness.Registry(t))
-	// More may be reported than by the peer, such as the layers that an import unpacks.
+	// cleat may report more parts, such as the layers that an import unpacks.
 	for _, line := range strings.Split(strings.TrimSpace(string(want)), "\n") {
 		if !slices.Contains(got, line) {
 			t.Errorf("containerd 2.4.2 reports %q, cleat\n%s", line, strings.Join(got, "\n"))
@@ -120,8 +120,8 @@ func TestProgressOfTransfers(t *testing.T) {
 	}
 }
 
-// TestTransferOfAStreamToAStream gets back what it sends.
-func TestTransferOfAStreamToAStream(t *testing.T) {
+// TestTransfer_StreamToStream receives the bytes that it sends.
+func TestTransfer_StreamToStream(t *testing.T) {
 	f := start(t)
 	for _, size := range []int{0, 1, 99, 1 << 20, 5<<20 + 7} {
 		body := bytes.Repeat([]byte("echo!"), size/5+1)[:size]

@@ -33,11 +33,11 @@ func TestSandboxLife(t *testing.T) {
 	if platform.OS != "linux" {
 		t.Errorf("platform %+v", platform)
 	}
-	t.Cleanup(func() { _ = controller.Shutdown(f.ctx, "pod") }) // where the test fails before it does
+	t.Cleanup(func() { _ = controller.Shutdown(f.ctx, "pod") }) // in case the test fails earlier
 	exit, err := sb.Wait(f.ctx)
 	f.must(err)
 
-	var topics []string // of before the restart, which the daemon may not send any more after it
+	var topics []string // from before the restart; the daemon need not send them after it
 	for len(topics) < 2 {
 		select {
 		case e := <-told:

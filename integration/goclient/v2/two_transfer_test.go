@@ -21,7 +21,7 @@ import (
 	"github.com/cleatproject/cleat/integration/goclient/harness"
 )
 
-// told gathers the events of a transfer.
+// progress collects the events of a transfer.
 type told struct {
 	mu     sync.Mutex
 	events []string
@@ -35,7 +35,7 @@ func (o *told) option() transfer.Opt {
 	})
 }
 
-// hear waits for one of some events: the client hands them over beside the end of a transfer.
+// await waits for one of these events: the client delivers them concurrently with the end of the transfer.
 func (o *told) hear(t *testing.T, of string, events ...string) {
 	t.Helper()
 	harness.Eventually(t, of+" tells of its progress", func() error {

@@ -14,7 +14,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
-// watched is a content writer whose every field is checked after each action.
+// watched is a content writer whose fields are all checked after each action.
 type watched struct {
 	content.Writer
 	t       *testing.T
@@ -23,26 +23,25 @@ type watched struct {
 	total   int64
 	written []byte
 	before  content.Status
-	// asked says that the writer was used: the client learns the digest from the first answer after that
-	// which opens it.
+	// asked is true after the writer was used: the client receives the digest with the second response.
 	asked bool
 }
 
-// watch opens a writer. written is what it must have, of an ingest that is taken up again.
+// watch opens a writer. written is the expected content of a resumed ingest.
 func watch(ctx context.Context, t *testing.T, store content.Store, ref string, total int64, written []byte) *watched {
 	t.Helper()
 	opts := []content.WriterOpt{content.WithRef(ref)}
 	if total > 0 {
 		opts = append(opts, content.WithDescriptor(ocispec.Descriptor{Size: total}))
 	}
-	w, err := content.OpenWriter(ctx, store, opts...) // waits until the one before has left
+	w, err := content.OpenWriter(ctx, store, opts...) // waits until the previous writer has left
 	if err != nil {
 		t.Fatal(err)
 	}
 	return &watched{Writer: w, t: t, store: store, ref: ref, total: total, written: bytes.Clone(written)}
 }
 
-// check compares all that the writer and the store say of the ingest after an action.
+// check compares the state of the ingest in the writer and in the store after an action.
 func (w *watched) check(ctx context.Context, action string, writes bool) content.Status {
 	w.t.Helper()
 	want := digest.FromBytes(w.written)
@@ -72,7 +71,7 @@ func (w *watched) check(ctx context.Context, action string, writes bool) content
 	if err != nil || len(listed) != 1 || listed[0].Offset != st.Offset || listed[0].Total != st.Total {
 		w.t.Errorf("%s: listed %+v, %v", action, listed, err)
 	}
-	// What the writer says itself has not changed by asking.
+	// The status does not change the writer.
 	if got := w.Digest(); got != want {
 		w.t.Errorf("%s: digest after the status %s, want %s", action, got, want)
 	}
@@ -114,7 +113,7 @@ func testContentWriter(ctx context.Context, t *testing.T, store content.Store) {
 		w.write(ctx, body[:100])
 		w.write(ctx, nil)
 		w.write(ctx, body[100:300_000])
-		// It is begun anew; the peer's client says so with the next write.
+		// The ingest is restarted; containerd's client reports that with the next write.
 		must(w.Truncate(0))
 		w.written = nil
 		w.write(ctx, body[:200_000])
@@ -122,7 +121,7 @@ func testContentWriter(ctx context.Context, t *testing.T, store content.Store) {
 		must(w.Close())
 		seen, err := store.Status(ctx, ref)
 		must(err)
-		// Taken up again it is as it was.
+		// A resumed ingest is unchanged.
 		w = watch(ctx, t, store, ref, total, body[:200_000])
 		if st := w.check(ctx, "open again", false); !st.StartedAt.Equal(started) || !st.UpdatedAt.Equal(seen.UpdatedAt) {
 			t.Errorf("opened again: %+v, before that %+v", st, seen)
@@ -137,7 +136,7 @@ func testContentWriter(ctx context.Context, t *testing.T, store content.Store) {
 		err = w.Commit(ctx, int64(len(body)), want, content.WithLabels(map[string]string{"containerd.io/gc.root": "x"}))
 		if total == 0 {
 			must(err)
-		} else if !errdefs.IsAlreadyExists(err) { // since the first time
+		} else if !errdefs.IsAlreadyExists(err) { // existed since the first time
 			t.Errorf("commit of what exists: %v", err)
 		}
 		if w.Digest() != want {
@@ -178,7 +177,7 @@ func testContentWriter(ctx context.Context, t *testing.T, store content.Store) {
 		must(w.Close())
 	})
 	t.Run("copy", func(t *testing.T) {
-		// As conversions do: the digest is the writer's, whether or not the blob was there before.
+		// As in conversions: the digest is the writer's, whether or not the blob existed.
 		for range 2 {
 			w, err := store.Writer(ctx, content.WithRef("copy"))
 			must(err)

@@ -15,7 +15,7 @@ import (
 	"testing"
 )
 
-func TestHurts13LongPathsLongNamesTwoDaemons(t *testing.T) {
+func TestLongPathsAndNames_TwoDaemons(t *testing.T) {
 	namespace := strings.Repeat("n", 76)
 	var daemons []*Daemon
 	for range 2 {
@@ -70,8 +70,8 @@ func TestHurts13LongPathsLongNamesTwoDaemons(t *testing.T) {
 	}
 }
 
-// sleeps returns an error while a process is still the OCI runtime on its way, with descriptors that
-// it closes by its exec.
+// sleeps returns an error while a process is still the OCI runtime before its exec, with descriptors that the exec
+// closes.
 func sleeps(pid uint32) error {
 	line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 	if err == nil && !strings.HasPrefix(string(line), "sleep\x00") {
@@ -80,7 +80,7 @@ func sleeps(pid uint32) error {
 	return err
 }
 
-func TestHurts17AContainerHasItsThreeDescriptorsOnly(t *testing.T) {
+func TestContainer_HasThreeDescriptorsOnly(t *testing.T) {
 	d := Start(t)
 	d.Busybox()
 	check := func(what string, pid int) {
@@ -103,7 +103,7 @@ func TestHurts17AContainerHasItsThreeDescriptorsOnly(t *testing.T) {
 			t.Errorf("%s works in %q, %v", what, cwd, err)
 		}
 	}
-	// The child of a CLI that is attached is found by what ps shows, and it ends by rm.
+	// ps shows the container of an attached CLI; rm ends it.
 	attached := func(args ...string) {
 		cmd := d.Command(args...)
 		_, err := cmd.StdinPipe() // open until Wait
@@ -153,10 +153,10 @@ func TestHurts17AContainerHasItsThreeDescriptorsOnly(t *testing.T) {
 	}
 }
 
-func TestHurts18OthersSeeNothingOfStateAndRoot(t *testing.T) {
+func TestOtherUsers_CannotReachStateAndRoot(t *testing.T) {
 	base, err := os.MkdirTemp("", "cleat-it")
 	must(t, err)
-	must(t, os.Chmod(base, 0o755)) // as /run and /var/lib are
+	must(t, os.Chmod(base, 0o755)) // the modes of /run and /var/lib
 	d := StartAt(t, base)
 	d.Busybox()
 	d.Cleat("run", "-d", "--name", "c", "busybox", "sleep", "1000")
@@ -168,12 +168,12 @@ func TestHurts18OthersSeeNothingOfStateAndRoot(t *testing.T) {
 	for _, dir := range []string{d.State, d.Root} {
 		must(t, audit(t, dir))
 	}
-	// And by trying, as somebody who has no rights.
+	// The same by attempts as an unprivileged user.
 	cmd := exec.Command("/bin/busybox", "find", d.State, d.Root)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 	var out bytes.Buffer
 	cmd.Stdout = &out
-	_ = cmd.Run() // it fails: it is refused everywhere
+	_ = cmd.Run() // fails: every attempt is refused
 	for line := range strings.Lines(out.String()) {
 		if path := strings.TrimSpace(line); path != d.State && path != d.Root {
 			t.Errorf("others find %s", path)
@@ -188,9 +188,9 @@ func TestHurts18OthersSeeNothingOfStateAndRoot(t *testing.T) {
 	}
 }
 
-// audit goes through all that others can reach below dir, by the modes of the directories above,
-// and returns an error for what they could read, write, list or connect to. Directories that can be
-// walked through are fine only as far as namespaces; bundles must be closed.
+// audit walks everything below dir that other users can reach by the modes of the directories above. It returns an
+// error for each file that they can read, write, list or connect to. They may traverse directories down to
+// namespaces, but not bundles.
 func audit(t *testing.T, dir string) error {
 	t.Helper()
 	var errs error
@@ -217,7 +217,7 @@ func audit(t *testing.T, dir string) error {
 			return err
 		}
 		if mode&0o001 == 0 {
-			return fs.SkipDir // nobody comes further
+			return fs.SkipDir // not reachable
 		}
 		if strings.Count(rel, "/") >= 2 {
 			errs = errors.Join(errs, fmt.Errorf("others can walk through %s, %s", path, info.Mode()))

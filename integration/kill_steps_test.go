@@ -14,9 +14,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// steps watches directories, and all that are made in them, and calls act at the nth change: a name
-// that appears, goes, or changes. Creation and removal of a container are made of such changes, so
-// counting them up walks through all of their steps.
+// steps watches directories and all new directories in them, and calls act at the nth change: a name is created,
+// removed or modified. The creation and removal of a container consist of such changes, so increasing n covers all of
+// their steps.
 type steps struct {
 	f       *os.File
 	stopped sync.WaitGroup
@@ -28,7 +28,7 @@ type steps struct {
 
 const changes = unix.IN_CREATE | unix.IN_DELETE | unix.IN_MOVED_TO | unix.IN_MOVED_FROM | unix.IN_CLOSE_WRITE
 
-// watchSteps begins to watch; nth counts from 1, 0 never acts.
+// watchSteps starts a watch; nth counts from 1, and 0 never acts.
 func watchSteps(t *testing.T, nth int, act func(), dirs ...string) *steps {
 	t.Helper()
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
@@ -63,7 +63,7 @@ func ignoreGone(err error) error {
 	return err
 }
 
-// add watches a directory; one that is gone already is none to watch.
+// add watches a directory; a removed one is ignored.
 func (s *steps) add(dir string) {
 	raw, err := s.f.SyscallConn()
 	if err != nil {
@@ -79,7 +79,7 @@ func (s *steps) add(dir string) {
 	})
 }
 
-// take goes through a buffer of events.
+// take processes a buffer of events.
 func (s *steps) take(buf []byte, nth int, act func()) {
 	for len(buf) >= unix.SizeofInotifyEvent {
 		wd := int32(binary.NativeEndian.Uint32(buf))
@@ -104,7 +104,7 @@ func (s *steps) take(buf []byte, nth int, act func()) {
 	}
 }
 
-// stop ends the watch and returns what was seen.
+// stop ends the watch and returns the observed steps.
 func (s *steps) stop(t *testing.T) []string {
 	t.Helper()
 	must(t, s.f.Close())
@@ -112,7 +112,7 @@ func (s *steps) stop(t *testing.T) []string {
 	return s.seen
 }
 
-// watched are the directories in which the steps of creating and removing containers show.
+// watched lists the directories in which the creation and removal of containers are visible.
 func (d *Daemon) watched() []string {
 	return []string{
 		filepath.Join(d.State, "io.containerd.runtime.v2.task"), filepath.Join(d.State, "s"), filepath.Join(d.State, "runc"),
@@ -121,14 +121,14 @@ func (d *Daemon) watched() []string {
 	}
 }
 
-// stepped runs a command of the CLI, kills the daemon at its nth step, and starts it again. It
-// returns whether the command had that many steps, and whether it said that it succeeded.
+// stepped runs a command of the CLI, kills the daemon at its nth step, and starts it again. It reports whether the
+// command had that many steps, and whether it succeeded.
 func (d *Daemon) stepped(n int, args ...string) (reached, succeeded bool) {
 	d.t.Helper()
 	killed := make(chan struct{})
 	pid := d.cmd.Process.Pid
 	s := watchSteps(d.t, n, func() {
-		_ = unix.Kill(pid, unix.SIGKILL) // it is this test's own, and not waited for yet
+		_ = unix.Kill(pid, unix.SIGKILL) // this test's own process, which is not reaped yet
 		close(killed)
 	}, d.watched()...)
 	cmd := d.Command(args...)
@@ -147,7 +147,7 @@ func (d *Daemon) stepped(n int, args ...string) (reached, succeeded bool) {
 	seen := s.stop(d.t)
 	select {
 	case <-killed:
-		if !reached { // the command was over before the daemon was
+		if !reached { // the command ended before the daemon
 			<-d.exited
 			d.Begin()
 			reached = true
@@ -160,7 +160,7 @@ func (d *Daemon) stepped(n int, args ...string) (reached, succeeded bool) {
 	return reached, err == nil
 }
 
-func TestHurts05KillAtEveryStepOfCreate(t *testing.T) {
+func TestDaemonKilled_AtEveryStepOfCreate(t *testing.T) {
 	d := Start(t)
 	d.Busybox()
 	for n, more := 1, true; more; n++ {
@@ -179,7 +179,7 @@ func TestHurts05KillAtEveryStepOfCreate(t *testing.T) {
 	}
 }
 
-func TestHurts05KillAtEveryStepOfDelete(t *testing.T) {
+func TestDaemonKilled_AtEveryStepOfDelete(t *testing.T) {
 	d := Start(t)
 	d.Busybox()
 	for n, more := 1, true; more; n++ {

@@ -35,7 +35,7 @@ func (d *Daemon) account(name, user, passwd, group string, more ...file) {
 	d.Cleat("image", "import", "--name", name, ociArchive(d.t, [][]byte{tarOf(d.t, append(files, more...))}, cfg, nil))
 }
 
-func TestHurts16UsersOfAnImage(t *testing.T) {
+func TestRun_UsersOfImage(t *testing.T) {
 	d := Start(t)
 	accounts := "root:x:0:0::/:/bin/sh\nover:x:2147483648:5:::\nround:x:4294967296:0:::\n1234:x:0:0:a number for a name::\n" +
 		"minus:x:-1:-1:::\nweb:x:1000:1001:::\n"
@@ -63,7 +63,7 @@ func TestHurts16UsersOfAnImage(t *testing.T) {
 	d.nothingMade("users")
 }
 
-func TestHurts16GiganticAccountFiles(t *testing.T) {
+func TestRun_HugeAccountFiles_BoundsMemory(t *testing.T) {
 	d := Start(t)
 	lines := strings.Repeat("a:x:1:1:::\n", 1<<20) // 11 MiB
 	line := "x" + strings.Repeat("y", 8<<20) + ":x:5:5:::\n"
@@ -85,7 +85,7 @@ func TestHurts16GiganticAccountFiles(t *testing.T) {
 	d.nothingMade("gigantic files")
 }
 
-// rss is the memory that a process has in use, in bytes.
+// rss returns the resident memory of a process in bytes.
 func rss(t *testing.T, pid int) int {
 	t.Helper()
 	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", pid))
@@ -96,7 +96,7 @@ func rss(t *testing.T, pid int) int {
 	return resident * os.Getpagesize()
 }
 
-func TestHurts16PathsOfAnImageThroughLinks(t *testing.T) {
+func TestRun_LinksOfImage_StayInside(t *testing.T) {
 	d := Start(t)
 	outside := t.TempDir()
 	must(t, os.WriteFile(filepath.Join(outside, "secret"), []byte("secret"), 0o600))
@@ -110,7 +110,7 @@ func TestHurts16PathsOfAnImageThroughLinks(t *testing.T) {
 		cfg.Volumes = map[string]struct{}{path: {}, path + "/volume": {}}
 		d.Cleat("image", "import", "--name", "links", ociArchive(t, [][]byte{tarOf(t, files)}, cfg, nil))
 		for _, args := range [][]string{{}, {"--read-only"}, {"--workdir", path}, {"--tmpfs", path + "/tmpfs"}} {
-			// Refused or confined, either is right.
+			// Both a refusal and confinement are correct.
 			out, _, _ := d.Try(append(append([]string{"run", "--rm"}, args...), "links", "sh", "-c", "touch made; cat secret "+outside+"/secret")...)
 			if strings.Contains(out, "secret") {
 				t.Errorf("%s, %q: it reads what is outside", path, args)
@@ -123,7 +123,7 @@ func TestHurts16PathsOfAnImageThroughLinks(t *testing.T) {
 	d.nothingMade("links")
 }
 
-// strayingImage is the documents of an image with one layer, by the ends of their URLs. The layer is not among them.
+// strayingImage returns the documents of an image by URL suffix. Its layer has foreign URLs only.
 func strayingImage(t *testing.T, layer []byte, mediaType string, urls []string) map[string][]byte {
 	t.Helper()
 	docs := make(map[string][]byte)
@@ -141,7 +141,7 @@ func strayingImage(t *testing.T, layer []byte, mediaType string, urls []string) 
 	return docs
 }
 
-func TestHurts16CredentialsStayWithTheirRegistry(t *testing.T) {
+func TestPull_CredentialsStayAtRegistry(t *testing.T) {
 	var mu sync.Mutex
 	var seen []string
 	stranger := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
@@ -201,7 +201,7 @@ func TestHurts16CredentialsStayWithTheirRegistry(t *testing.T) {
 	d.nothingMade("strangers")
 }
 
-func TestHurts16AmbiguousDocuments(t *testing.T) {
+func TestPull_AmbiguousDocuments_AreRefused(t *testing.T) {
 	r := StartRegistry(t, RegistryOptions{})
 	d := Start(t)
 	layer := tarOf(t, busyboxFiles(t))
@@ -242,7 +242,7 @@ func TestHurts16AmbiguousDocuments(t *testing.T) {
 		if out, stderr, code := d.Try("pull", r.Host+"/some/box:1"); code != 1 {
 			t.Errorf("pull of %s: %d, %s, %s", name, code, out, stderr)
 		}
-		// The same as an archive.
+		// The same documents in an archive.
 		index := `{"schemaVersion":2,"manifests":[` + desc(c.mediaType, []byte(c.doc)) + `]}`
 		files := []file{{name: "oci-layout", body: `{"imageLayoutVersion":"1.0.0"}`, mode: 0o644}, {name: "index.json", body: index, mode: 0o644}}
 		for at, doc := range docs {
@@ -262,13 +262,13 @@ func TestHurts16AmbiguousDocuments(t *testing.T) {
 	}
 }
 
-func TestHurts16DocumentsWithoutEnd(t *testing.T) {
+func TestPull_EndlessDocuments_BoundsMemory(t *testing.T) {
 	r := StartRegistry(t, RegistryOptions{})
 	d := Start(t)
 	before := rss(t, d.cmd.Process.Pid)
 	endless := func(w http.ResponseWriter) {
 		_, _ = w.Write([]byte(`{"schemaVersion":2,"annotations":{"a":"`))
-		for range 512 { // MiB, unless whoever reads has had enough
+		for range 512 { // MiB, unless the reader closes earlier
 			if _, err := w.Write(bytes.Repeat([]byte("a"), 1<<20)); err != nil {
 				return
 			}
@@ -311,7 +311,7 @@ func TestHurts16DocumentsWithoutEnd(t *testing.T) {
 	}
 }
 
-func TestHurts16DecompressorsOfAnUntrustedPATH(t *testing.T) {
+func TestDecompressors_UntrustedPATH_AreNotRun(t *testing.T) {
 	dir := t.TempDir()
 	proof := filepath.Join(dir, "ran")
 	for _, name := range []string{"unpigz", "pigz", "igzip", "gzip", "gunzip", "zcat", "zstd", "unzstd", "zstdcat", "xz", "unxz", "tar"} {

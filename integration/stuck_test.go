@@ -31,7 +31,7 @@ func (d *Daemon) shim(id string) taskapi.TTRPCTaskService {
 	return taskapi.NewTTRPCTaskClient(c)
 }
 
-func TestHurts04StateAndWaitDoNotWaitForTheOCIRuntime(t *testing.T) {
+func TestStateAndWait_OCIRuntimeStuck_Return(t *testing.T) {
 	dir := t.TempDir()
 	started, release := filepath.Join(dir, "started"), filepath.Join(dir, "go")
 	ociWrapper(t, fmt.Sprintf(`if [ "$verb" = exec ]; then : > %s; while ! [ -e %s ]; do sleep 0.05; done; fi`, started, release))
@@ -85,7 +85,7 @@ func TestHurts04StateAndWaitDoNotWaitForTheOCIRuntime(t *testing.T) {
 	}
 }
 
-func TestHurts06AnExitIsKnownThoughAChildHoldsTheOutput(t *testing.T) {
+func TestExit_ChildHoldsOutput_IsPublished(t *testing.T) {
 	d := Start(t)
 	d.Busybox()
 	const script = "sleep 1000 & echo ok"
@@ -113,7 +113,7 @@ func TestHurts06AnExitIsKnownThoughAChildHoldsTheOutput(t *testing.T) {
 		return nil
 	}, d.Log)
 
-	// In the host's pid namespace the child outlives the init, as it cannot in one of its own.
+	// In the host's pid namespace the child outlives the init, which is impossible in a pid namespace of its own.
 	c := d.Client()
 	s := busyboxSpec(t, "sh", "-c", script)
 	s.Linux.Namespaces = slices.DeleteFunc(s.Linux.Namespaces, func(n specs.LinuxNamespace) bool { return n.Type == specs.PIDNamespace })
@@ -137,8 +137,8 @@ func TestHurts06AnExitIsKnownThoughAChildHoldsTheOutput(t *testing.T) {
 	}
 }
 
-// threads and descriptors of a process.
-func held(t *testing.T, pid int) (threads, descriptors int) {
+// holdings counts the threads and descriptors of a process.
+func holdings(t *testing.T, pid int) (threads, descriptors int) {
 	t.Helper()
 	for what, n := range map[string]*int{"task": &threads, "fd": &descriptors} {
 		list, err := os.ReadDir(fmt.Sprintf("/proc/%d/%s", pid, what))
@@ -148,15 +148,15 @@ func held(t *testing.T, pid int) (threads, descriptors int) {
 	return threads, descriptors
 }
 
-func TestHurts07AClientThatDiesAtAFIFOLeavesNothing(t *testing.T) {
+func TestClientKilled_AtFIFO_LeavesNothing(t *testing.T) {
 	d := Start(t)
 	d.Busybox()
 	c := d.Client()
 	d.quickRun(c, "c", "sleep", "1000")
 	pid := d.shims()["c"].Pid
-	threads, descriptors := held(t, pid)
+	threads, descriptors := holdings(t, pid)
 
-	// Nobody ever opens the other ends of these.
+	// No process opens the other ends of these.
 	const clients = 20
 	process := busyboxSpec(t, "true").Process
 	for i := range clients {
@@ -171,7 +171,7 @@ func TestHurts07AClientThatDiesAtAFIFOLeavesNothing(t *testing.T) {
 		exec := fmt.Sprintf("x%d", i)
 		must(t, dead.Exec(t.Context(), "c", exec, process, io))
 		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i)*2*time.Millisecond)
-		_, _ = dead.Start(ctx, "c", exec) // cut off, or not
+		_, _ = dead.Start(ctx, "c", exec) // interrupted, or complete
 		cancel()
 		must(t, dead.Close())
 		must(t, os.RemoveAll(dir))
@@ -181,15 +181,15 @@ func TestHurts07AClientThatDiesAtAFIFOLeavesNothing(t *testing.T) {
 		})
 	}
 	d.Eventually("the shim holds what it held", func() error {
-		nt, nd := held(t, pid)
-		// Go keeps threads that it once needed, as many as were blocked at one time.
+		nt, nd := holdings(t, pid)
+		// Go keeps threads: as many as were blocked at the same time.
 		if nt > threads+clients/2 || nd > descriptors {
 			return fmt.Errorf("threads %d, were %d; descriptors %d, were %d", nt, threads, nd, descriptors)
 		}
 		return nil
 	})
 
-	// The same for clients that are killed, at many moments of a run.
+	// The same for clients that are killed at many moments of a run.
 	for i := range 10 {
 		cmd := d.Command("run", "-i", "--rm", "busybox", "cat")
 		_, err := cmd.StdinPipe() // open until Wait
@@ -200,9 +200,9 @@ func TestHurts07AClientThatDiesAtAFIFOLeavesNothing(t *testing.T) {
 		_ = cmd.Wait() // it was killed
 	}
 	d.Eventually("only one container is left", func() error {
-		for id := range d.all() { // one may have begun to run when its client was dead
+		for id := range d.all() { // a container may have started after its client died
 			if id != "c" {
-				d.Try("rm", "--force", id) // it may just have ended: its stdin has
+				d.Try("rm", "--force", id) // it may just have ended at the end of its stdin
 			}
 		}
 		if list := d.all(); len(list) != 1 {
@@ -211,73 +211,6 @@ func TestHurts07AClientThatDiesAtAFIFOLeavesNothing(t *testing.T) {
 		return d.consistent()
 	})
 	d.Cleat("rm", "--force", "c")
-	d.Cleat("run", "--rm", "busybox", "true") // every client collects what dead ones left
+	d.Cleat("run", "--rm", "busybox", "true") // a client collects the remains of dead clients
 	d.Eventually("no FIFO is left", func() error { return empty(filepath.Join(d.State, "fifo"), 1) })
-}
-
-func TestHurts08APidThatWasReusedIsLeftAlone(t *testing.T) {
-	d := Start(t)
-	d.Busybox()
-	c := d.Client()
-	d.quickRun(c, "c", "sleep", "1000")
-	before, shim := d.ps("c"), d.shims()["c"].Pid
-	// The daemon dies, then the shim, then the container; their pids go to others.
-	d.Kill9()
-	must(t, unix.Kill(shim, unix.SIGKILL))
-	must(t, unix.Kill(before.Pid, unix.SIGKILL))
-	eventually(t, "container and shim are gone", gone(before.Pid), d.Log)
-	eventually(t, "container and shim are gone", gone(shim), d.Log)
-	bystanders := []int{bystander(t, before.Pid), bystander(t, shim)}
-	d.Begin()
-	d.status("c", "stopped")
-	d.Cleat("rm", "--force", "c")
-	for _, pid := range bystanders {
-		if !alive(pid) {
-			t.Errorf("process %d was killed: it has the pid of one that died", pid)
-		}
-	}
-}
-
-func TestHurts08AReusedPidTakesNoSignalOfALivingShim(t *testing.T) {
-	d := Start(t)
-	d.Busybox()
-	ctx, tasks := d.createTask("c", busyboxSpec(t, "sleep", "1000"), "")
-	pid := d.startTask(ctx, tasks, "c")
-	must(t, unix.Kill(pid, unix.SIGKILL))
-	d.waitTask(ctx, tasks, "c", 137)
-	eventually(t, "its pid is free", func() error {
-		if _, err := os.Stat(fmt.Sprintf("/proc/%d", pid)); err == nil {
-			return fmt.Errorf("process %d is there", pid)
-		}
-		return nil
-	}, d.Log)
-	other := bystander(t, pid)
-	d.killTask(ctx, tasks, "c")
-	d.deleteTask(ctx, tasks, "c")
-	if !alive(other) {
-		t.Errorf("process %d was killed: it has the pid of a container's init that died", other)
-	}
-}
-
-// bystander starts a process that has nothing to do with anything, with a certain pid.
-func bystander(t *testing.T, pid int) int {
-	t.Helper()
-	got := 0
-	eventually(t, fmt.Sprintf("a process gets the pid %d", pid), func() error {
-		must(t, os.WriteFile("/proc/sys/kernel/ns_last_pid", []byte(fmt.Sprint(pid-1)), 0o644))
-		p, err := os.StartProcess("/bin/busybox", []string{"sleep", "1000"}, &os.ProcAttr{})
-		must(t, err)
-		end := func() {
-			_ = p.Kill() // it may have ended
-			_, _ = p.Wait()
-		}
-		if p.Pid != pid {
-			end()
-			return fmt.Errorf("it got %d", p.Pid)
-		}
-		t.Cleanup(end)
-		got = p.Pid
-		return nil
-	}, func() string { return "" })
-	return got
 }

@@ -1,0 +1,68 @@
+package integration
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestContainer_KeepsShimAndRuntime maps the name of a runtime to another shim while a container and its daemon run.
+// (The tests of foreign shims, and of cleat's shim under containerd, cover the negotiation of versions.)
+func TestContainer_KeepsShimAndRuntime(t *testing.T) {
+	bin := t.TempDir()
+	put := func(name string, program []byte) string {
+		t.Helper()
+		path := filepath.Join(bin, name)
+		must(t, os.WriteFile(path, program, 0o755))
+		return path
+	}
+	shim, err := os.ReadFile(filepath.Join(binaries, "containerd-shim-cleat-v2"))
+	must(t, err)
+	first := put("containerd-shim-first-v2", shim)
+	second := put("containerd-shim-second-v2", []byte("#!/bin/sh\nexit 9\n"))
+	config := filepath.Join(bin, "config.toml")
+	maps := func(to string) {
+		t.Helper()
+		must(t, os.WriteFile(config, fmt.Appendf(nil, "version = 1\n[runtimes]\n\"io.containerd.mine.v2\" = %q\n", to), 0o600))
+	}
+	maps(first)
+	d := Start(t, "--config", config)
+	d.Busybox()
+	d.Cleat("run", "-d", "--name", "native", "busybox", "sh", "-c", trapping(3))
+	d.ready("native")
+	d.Cleat("run", "-d", "--name", "mapped", "--runtime", "io.containerd.mine.v2", "busybox", "sleep", "1000")
+	shims := d.shims()
+
+	maps(second)
+	d.Restart()
+	for id, was := range shims {
+		d.Eventually(id+" is found again", func() error {
+			if now := d.shims()[id]; now.Pid != was.Pid || now.State != was.State {
+				return fmt.Errorf("%+v, was %+v", now, was)
+			}
+			return nil
+		})
+	}
+	if _, stderr, code := d.Try("run", "--rm", "--runtime", "io.containerd.mine.v2", "busybox", "true"); code != 125 || !strings.Contains(stderr, "containerd-shim-second-v2") {
+		t.Errorf("a new container by the new map: %d, %s", code, stderr)
+	}
+	if out := d.Cleat("exec", "mapped", "echo", "in"); out != "in" {
+		t.Errorf("exec: %q", out)
+	}
+
+	killPid(t, shims["mapped"].Pid) // its clean-up needs the shim that started it
+	d.Eventually("the end of its shim is known", func() error {
+		if s := d.ps("mapped").Status; s != "stopped" {
+			return fmt.Errorf("it is %s", s)
+		}
+		return nil
+	})
+	d.Cleat("rm", "mapped")
+	d.Cleat("stop", "native")
+	if got := d.Cleat("wait", "native"); got != "3" {
+		t.Errorf("code %s", got)
+	}
+	d.Cleat("rm", "native")
+}

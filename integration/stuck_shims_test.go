@@ -1,0 +1,120 @@
+package integration
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/cleatproject/cleat/client"
+)
+
+func TestDaemonStart_UnresponsiveShims_KeepsContainers(t *testing.T) {
+	d := Start(t)
+	d.Busybox()
+	n, k := size(10, 1000), size(3, 50)
+	c := d.Client()
+	parallel(n, func(i int) { d.quickRun(c, fmt.Sprintf("c%d", i), "sleep", "1000") })
+	before, shims := d.all(), d.shims()
+	d.Kill9()
+	var thaws []func()
+	for i := range k {
+		thaws = append(thaws, freeze(t, shims[fmt.Sprintf("c%d", i)].Pid))
+	}
+	within(t, "starting the daemon", d.Begin)
+	d.Eventually("the others are back", func() error {
+		for id, c := range d.all() {
+			if !stopped(id, k) && c.Status != "running" {
+				return fmt.Errorf("%s is %s", id, c.Status)
+			}
+		}
+		return nil
+	})
+	d.Eventually("the stopped shims are known not to answer", func() error {
+		for id, s := range d.shims() {
+			if stopped(id, k) && s.State != "unresponsive" {
+				return fmt.Errorf("%s is %s", id, s.State)
+			}
+		}
+		return nil
+	})
+	for id, c := range d.all() {
+		if stopped(id, k) && c.Status != "unknown" {
+			t.Errorf("%s is %s, want unknown", id, c.Status)
+		}
+		if !alive(before[id].Pid) {
+			t.Errorf("%s was killed", id)
+		}
+	}
+	for _, thaw := range thaws {
+		thaw()
+	}
+	d.Eventually("all are back", func() error {
+		for id, c := range d.all() {
+			if c.Status != "running" || c.Pid != before[id].Pid {
+				return fmt.Errorf("%s is %s, process %d, was %d", id, c.Status, c.Pid, before[id].Pid)
+			}
+		}
+		return nil
+	})
+	if out := d.Cleat("exec", "c0", "echo", "well"); out != "well" {
+		t.Errorf("exec in a container whose shim was stopped: %q", out)
+	}
+}
+
+// stopped reports whether a container, c0 and so on, is among the first k.
+func stopped(id string, k int) bool {
+	var i int
+	_, err := fmt.Sscanf(id, "c%d", &i)
+	return err == nil && i < k
+}
+
+func TestStuckShim_DoesNotDelayOthers(t *testing.T) {
+	d := Start(t)
+	d.Busybox()
+	n := size(10, 200)
+	c := d.Client()
+	parallel(n, func(i int) { d.quickRun(c, fmt.Sprintf("c%d", i), "sleep", "1000") })
+	thaw := freeze(t, d.shims()["c0"].Pid)
+
+	within(t, "a hundred lists beside a stopped shim", func() { // at a second for each shim they would take too long
+		for range 100 {
+			list, err := c.List(t.Context(), client.ListRequest{All: true})
+			must(t, err)
+			if len(list) != n {
+				t.Fatalf("%d containers listed", len(list))
+			}
+		}
+	})
+	within(t, "shim ls, run, exec and rm beside a stopped shim", func() {
+		if len(d.shims()) != n {
+			t.Error("shim ls does not show every shim")
+		}
+		d.Cleat("run", "--rm", "busybox", "true")
+		d.Cleat("exec", "c1", "true")
+		d.Cleat("rm", "--force", "c1")
+	})
+	// The daemon requests metrics from all shims in parallel, each with a deadline.
+	d.Eventually("stats show the others beside a stopped shim", func() error {
+		if out, stderr, _ := d.Try("stats", "--no-stream"); !strings.Contains(out, "c2") {
+			return fmt.Errorf("%q, %q", out, stderr)
+		}
+		return nil
+	})
+	within(t, "a call to the stopped shim itself", func() {
+		if err := c.CloseIO(t.Context(), "c0", ""); !errdefs.IsUnavailable(err) {
+			t.Errorf("it is answered: %v; want unavailable", err)
+		}
+	})
+	within(t, "stopping the daemon", d.Stop)
+	d.Begin()
+	thaw()
+	d.Eventually("it is back", func() error {
+		if s := d.ps("c0").Status; s != "running" {
+			return errors.New(s)
+		}
+		return nil
+	})
+}
