@@ -49,7 +49,7 @@ func TestAccess_UsersAreLimitedToNamespaces(t *testing.T) {
 		}
 		in := func(ns string) []string { return append([]string{client[1], ns}, ls...) }
 		if out, err := as(limited, group, client[0], in("mine")...); err != nil {
-			t.Errorf("%s in the own namespace: %v: %s", client[0], err, out)
+			t.Errorf("%s in an allowed namespace: %v: %s", client[0], err, out)
 		}
 		if out, err := as(limited, group, client[0], in("theirs")...); err == nil || !strings.Contains(out, "not accessible to user") {
 			t.Errorf("%s in another namespace: %v: %s", client[0], err, out)

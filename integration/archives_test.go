@@ -17,17 +17,17 @@ func TestArchives_SeveralPlatforms(t *testing.T) {
 	part, whole := filepath.Join(dir, "part.tar"), filepath.Join(dir, "whole.tar")
 	d.Cleat("pull", ref)
 	if _, stderr, code := d.Try("image", "export", "--all-platforms", "-o", whole, ref); code != 1 || !strings.Contains(stderr, "linux/arm64") {
-		t.Errorf("export of a part as a whole: %d, %s", code, stderr)
+		t.Errorf("export of an incomplete image: %d, %s", code, stderr)
 	}
 	if _, stderr, code := d.Try("image", "export", "--all-platforms", "--platform", "linux/amd64", "-o", whole, ref); code != 1 || !strings.Contains(stderr, "exclude each other") {
-		t.Errorf("one and all: %d, %s", code, stderr)
+		t.Errorf("one platform and all: %d, %s", code, stderr)
 	}
 	d.Cleat("image", "export", "-o", part, ref)
 	d.Cleat("pull", "--all-platforms", ref)
 	d.Cleat("image", "export", "--all-platforms", "-o", whole, ref)
 	d.Cleat("image", "rm", ref)
 	if _, stderr, code := d.Try("image", "import", "--all-platforms", part); code != 1 || !strings.Contains(stderr, "linux/arm64") {
-		t.Errorf("import of a part as a whole: %d, %s", code, stderr)
+		t.Errorf("import of an incomplete image: %d, %s", code, stderr)
 	}
 	d.nothingMade("a part")
 	d.Eventually("nothing is left", func() error { return empty(d.Root+"/content/blobs/sha256", 1) })
@@ -57,7 +57,7 @@ func TestArchives_SeveralPlatforms(t *testing.T) {
 	b, err := os.ReadFile(again)
 	must(t, err)
 	if string(a) != string(b) {
-		t.Error("the archive is another one")
+		t.Error("the archives differ")
 	}
 	// Each platform is exported alone for other tools.
 	one := filepath.Join(dir, "one.tar")
@@ -155,7 +155,7 @@ func TestImport_DockerSaveSince25(t *testing.T) {
 	d.Cleat("image", "import", filepath.Join(dir, "old.tar"))
 	for _, n := range []string{"docker.io/library/busybox:latest", "docker.io/library/other:1"} {
 		if got := d.digestOf(n); got != d.digestOf("docker.io/library/other:1") {
-			t.Errorf("%s is %s, the other name of it is another", n, got)
+			t.Errorf("%s is %s, its other name differs", n, got)
 		}
 		if out := d.Cleat("run", "--rm", n, "echo", "runs"); out != "runs" {
 			t.Errorf("%s: %q", n, out)

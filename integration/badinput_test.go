@@ -78,7 +78,7 @@ func TestRun_BadInput(t *testing.T) {
 	}
 	d.Eventually("the snapshots are as before", func() error {
 		if now := d.tree(filepath.Join(d.Root, "snapshots")); now != snapshots {
-			return fmt.Errorf("they were\n%s\nand are\n%s", snapshots, now)
+			return fmt.Errorf("before:\n%s\nafter:\n%s", snapshots, now)
 		}
 		return nil
 	})
@@ -178,33 +178,33 @@ func TestBadInput_ErrorClasses(t *testing.T) {
 		err   error
 		class func(error) bool
 	}{
-		"run, unknown image":      {run(client.RunRequest{Image: "nosuch"}), errdefs.IsNotFound},
-		"run, no image":           {run(client.RunRequest{}), errdefs.IsInvalidArgument},
-		"run, missing program":    {run(client.RunRequest{Image: "busybox", Spec: busyboxSpec(t, "nosuch")}), errdefs.IsNotFound},
-		"run, not executable":     {run(client.RunRequest{Image: "busybox", Spec: busyboxSpec(t, "/bin/plain")}), errdefs.IsPermissionDenied},
-		"run, invalid id":         {run(client.RunRequest{ID: "a b", Image: "busybox"}), errdefs.IsInvalidArgument},
-		"run, a way out":          {run(client.RunRequest{ID: "../x", Image: "busybox"}), errdefs.IsInvalidArgument},
-		"run, unknown runtime":    {run(client.RunRequest{Image: "busybox", Runtime: "io.nosuch.v1"}), errdefs.IsNotFound},
-		"run, no runtime's name":  {run(client.RunRequest{Image: "busybox", Runtime: "../x"}), errdefs.IsInvalidArgument},
-		"run, unknown storage":    {run(client.RunRequest{Image: "busybox", Snapshotter: "../x"}), errdefs.IsInvalidArgument},
-		"run, stdio nowhere":      {run(client.RunRequest{Image: "busybox", Stdio: client.Stdio{Stdout: "/no/such/fifo"}}), errdefs.IsNotFound},
-		"run, relative stdio":     {run(client.RunRequest{Image: "busybox", Stdio: client.Stdio{Stdout: "fifo"}}), errdefs.IsInvalidArgument},
-		"run, unknown stdio":      {run(client.RunRequest{Image: "busybox", Stdio: client.Stdio{Stdout: "http://x/"}}), errdefs.IsInvalidArgument},
-		"remove, unknown":         {c.Remove(ctx, "nosuch", true), errdefs.IsNotFound},
-		"remove, a way out":       {c.Remove(ctx, "../../sentinel", true), notThere},
-		"kill, unknown":           {c.Kill(ctx, "nosuch", client.KillRequest{Signal: unix.SIGKILL}), errdefs.IsNotFound},
-		"kill, a way out":         {c.Kill(ctx, "../x", client.KillRequest{Signal: unix.SIGKILL}), notThere},
-		"wait, unknown":           {second(c.Wait(ctx, "nosuch", 0)), errdefs.IsNotFound},
-		"state, a way out":        {second(c.State(ctx, "../../x", "")), notThere},
-		"spec, unknown":           {second(c.Spec(ctx, "nosuch")), errdefs.IsNotFound},
-		"image, unknown":          {c.RemoveImage(ctx, "nosuch"), errdefs.IsNotFound},
-		"namespace, a way out":    {c.CreateNamespace(ctx, "../x"), errdefs.IsInvalidArgument},
-		"namespace, too long":     {c.CreateNamespace(ctx, strings.Repeat("n", 77)), errdefs.IsInvalidArgument},
-		"namespace, there":        {c.CreateNamespace(ctx, "default"), errdefs.IsAlreadyExists},
-		"namespace, not empty":    {c.DeleteNamespace(ctx, "default"), errdefs.IsFailedPrecondition},
-		"in a namespace way out":  {d.inNamespace("../x"), errdefs.IsInvalidArgument},
-		"in a namespace's lack":   {d.inNamespace("nosuch"), errdefs.IsNotFound},
-		"attach nothing, no exec": {second(c.Start(ctx, "nosuch", "x")), errdefs.IsNotFound},
+		"run, unknown image":           {run(client.RunRequest{Image: "nosuch"}), errdefs.IsNotFound},
+		"run, no image":                {run(client.RunRequest{}), errdefs.IsInvalidArgument},
+		"run, missing program":         {run(client.RunRequest{Image: "busybox", Spec: busyboxSpec(t, "nosuch")}), errdefs.IsNotFound},
+		"run, not executable":          {run(client.RunRequest{Image: "busybox", Spec: busyboxSpec(t, "/bin/plain")}), errdefs.IsPermissionDenied},
+		"run, invalid id":              {run(client.RunRequest{ID: "a b", Image: "busybox"}), errdefs.IsInvalidArgument},
+		"run, path as id":              {run(client.RunRequest{ID: "../x", Image: "busybox"}), errdefs.IsInvalidArgument},
+		"run, unknown runtime":         {run(client.RunRequest{Image: "busybox", Runtime: "io.nosuch.v1"}), errdefs.IsNotFound},
+		"run, invalid runtime":         {run(client.RunRequest{Image: "busybox", Runtime: "../x"}), errdefs.IsInvalidArgument},
+		"run, unknown snapshotter":     {run(client.RunRequest{Image: "busybox", Snapshotter: "../x"}), errdefs.IsInvalidArgument},
+		"run, missing fifo":            {run(client.RunRequest{Image: "busybox", Stdio: client.Stdio{Stdout: "/no/such/fifo"}}), errdefs.IsNotFound},
+		"run, relative stdio":          {run(client.RunRequest{Image: "busybox", Stdio: client.Stdio{Stdout: "fifo"}}), errdefs.IsInvalidArgument},
+		"run, unknown stdio":           {run(client.RunRequest{Image: "busybox", Stdio: client.Stdio{Stdout: "http://x/"}}), errdefs.IsInvalidArgument},
+		"remove, unknown":              {c.Remove(ctx, "nosuch", true), errdefs.IsNotFound},
+		"remove, path as id":           {c.Remove(ctx, "../../sentinel", true), notThere},
+		"kill, unknown":                {c.Kill(ctx, "nosuch", client.KillRequest{Signal: unix.SIGKILL}), errdefs.IsNotFound},
+		"kill, path as id":             {c.Kill(ctx, "../x", client.KillRequest{Signal: unix.SIGKILL}), notThere},
+		"wait, unknown":                {second(c.Wait(ctx, "nosuch", 0)), errdefs.IsNotFound},
+		"state, path as id":            {second(c.State(ctx, "../../x", "")), notThere},
+		"spec, unknown":                {second(c.Spec(ctx, "nosuch")), errdefs.IsNotFound},
+		"image, unknown":               {c.RemoveImage(ctx, "nosuch"), errdefs.IsNotFound},
+		"namespace, path as name":      {c.CreateNamespace(ctx, "../x"), errdefs.IsInvalidArgument},
+		"namespace, too long":          {c.CreateNamespace(ctx, strings.Repeat("n", 77)), errdefs.IsInvalidArgument},
+		"namespace, exists":            {c.CreateNamespace(ctx, "default"), errdefs.IsAlreadyExists},
+		"namespace, not empty":         {c.DeleteNamespace(ctx, "default"), errdefs.IsFailedPrecondition},
+		"in a namespace, path as name": {d.inNamespace("../x"), errdefs.IsInvalidArgument},
+		"in an unknown namespace":      {d.inNamespace("nosuch"), errdefs.IsNotFound},
+		"start, unknown exec":          {second(c.Start(ctx, "nosuch", "x")), errdefs.IsNotFound},
 	} {
 		if x.err == nil || !x.class(x.err) {
 			t.Errorf("%s: %v (%T)", name, x.err, errdefs.Resolve(x.err))
@@ -256,11 +256,11 @@ func TestCreate_SpecRefusedByRunc(t *testing.T) {
 		change(s)
 		_, err := c.Run(t.Context(), client.RunRequest{ID: "c", Image: "busybox", Spec: s, Log: true})
 		if err == nil {
-			t.Errorf("%s: it runs", name)
+			t.Errorf("%s: the container runs", name)
 			d.Cleat("rm", "--force", "c")
 		}
 		if errdefs.IsUnavailable(err) || errdefs.IsAlreadyExists(err) || errdefs.IsNotImplemented(err) {
-			t.Errorf("%s: the class is wrong: %v", name, err)
+			t.Errorf("%s: class of %v", name, err)
 		}
 		d.nothingMade(name)
 	}
@@ -324,6 +324,6 @@ func TestImport_BadArchives(t *testing.T) {
 	}
 	d.Cleat("image", "import", "--name", "good", busyboxArchive(t))
 	if out := d.Cleat("run", "--rm", "good", "echo", "yes"); out != "yes" {
-		t.Errorf("a good archive afterwards: %q", out)
+		t.Errorf("a valid archive afterwards: %q", out)
 	}
 }

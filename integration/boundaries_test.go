@@ -42,10 +42,10 @@ func TestLongPathsAndNames_TwoDaemons(t *testing.T) {
 		master, cmd := d.terminal("--namespace", namespace, "run", "--rm", "-it", "busybox", "sh", "-c", "tty; exit 3")
 		newScreen(master).expect(t, "/dev/pts/0")
 		if code := exitCode(t, cmd.Wait()); code != 3 {
-			t.Errorf("code %d of a terminal", code)
+			t.Errorf("code %d with a terminal", code)
 		}
 		d.Restart()
-		d.Eventually("the container is back", func() error {
+		d.Eventually("the container is adopted", func() error {
 			if ids := in("ps", "--quiet", "--filter", "status==running"); ids != id {
 				return fmt.Errorf("running: %q", ids)
 			}
@@ -54,7 +54,7 @@ func TestLongPathsAndNames_TwoDaemons(t *testing.T) {
 		if out := in("exec", id, "echo", "inside"); out != "inside" {
 			t.Errorf("exec: %q", out)
 		}
-		d.Eventually("the log has it, so that it takes signals by now", func() error {
+		d.Eventually("the program handles signals, according to its log", func() error {
 			if out := in("logs", id); out != "up" {
 				return fmt.Errorf("%q", out)
 			}
@@ -75,7 +75,7 @@ func TestLongPathsAndNames_TwoDaemons(t *testing.T) {
 func sleeps(pid uint32) error {
 	line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
 	if err == nil && !strings.HasPrefix(string(line), "sleep\x00") {
-		err = fmt.Errorf("process %d is %q", pid, line)
+		err = fmt.Errorf("process %d runs %q", pid, line)
 	}
 	return err
 }
@@ -100,7 +100,7 @@ func TestContainer_HasThreeDescriptorsOnly(t *testing.T) {
 			t.Errorf("%s has descriptors %q", what, names)
 		}
 		if cwd, err := os.Readlink(fmt.Sprintf("/proc/%d/cwd", pid)); err != nil || cwd != "/" {
-			t.Errorf("%s works in %q, %v", what, cwd, err)
+			t.Errorf("working directory of %s: %q, %v", what, cwd, err)
 		}
 	}
 	// ps shows the container of an attached CLI; rm ends it.
@@ -176,14 +176,14 @@ func TestOtherUsers_CannotReachStateAndRoot(t *testing.T) {
 	_ = cmd.Run() // fails: every attempt is refused
 	for line := range strings.Lines(out.String()) {
 		if path := strings.TrimSpace(line); path != d.State && path != d.Root {
-			t.Errorf("others find %s", path)
+			t.Errorf("other users see %s", path)
 		}
 	}
 	for _, sock := range []string{d.Address, d.Address + ".ttrpc", d.shims()["c"].Socket} {
 		cmd := exec.Command(filepath.Join(binaries, "cleat"), "--address", strings.TrimPrefix(sock, "unix://"), "version")
 		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
 		if out, err := cmd.CombinedOutput(); err == nil {
-			t.Errorf("others can talk to %s: %s", sock, out)
+			t.Errorf("other users can connect to %s: %s", sock, out)
 		}
 	}
 }
@@ -207,7 +207,7 @@ func audit(t *testing.T, dir string) error {
 		}
 		mode := info.Mode().Perm()
 		if bad := mode & 0o006; bad != 0 {
-			errs = errors.Join(errs, fmt.Errorf("others have rights %#o to %s, %s", bad, path, info.Mode()))
+			errs = errors.Join(errs, fmt.Errorf("other users have rights %#o to %s, %s", bad, path, info.Mode()))
 		}
 		if !e.IsDir() {
 			return nil
@@ -220,7 +220,7 @@ func audit(t *testing.T, dir string) error {
 			return fs.SkipDir // not reachable
 		}
 		if strings.Count(rel, "/") >= 2 {
-			errs = errors.Join(errs, fmt.Errorf("others can walk through %s, %s", path, info.Mode()))
+			errs = errors.Join(errs, fmt.Errorf("other users can traverse %s, %s", path, info.Mode()))
 		}
 		return nil
 	})

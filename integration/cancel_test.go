@@ -39,7 +39,7 @@ func (d *Daemon) ended(cmd *exec.Cmd, sig syscall.Signal) error {
 			return err
 		case <-again.C:
 		case <-deadline:
-			d.t.Fatalf("the CLI does not end on %s\n%s", sig, d.Log())
+			d.t.Fatalf("the CLI does not exit on %s\n%s", sig, d.Log())
 		}
 	}
 }
@@ -66,10 +66,10 @@ func TestRun_InterruptedAtAnyMoment(t *testing.T) {
 				if exit := new(exec.ExitError); !errors.As(err, &exit) {
 					t.Fatalf("after %s: %v, %s", delay, err, stderr.String())
 				}
-				d.Eventually("only what ran is left", func() error {
+				d.Eventually("only the running container is left", func() error {
 					for id, c := range d.all() {
 						if i%2 == 0 {
-							return fmt.Errorf("%s is left, %s", id, c.Status)
+							return fmt.Errorf("%s is present, %s", id, c.Status)
 						}
 						if c.Status != "stopped" {
 							return fmt.Errorf("%s is %s", id, c.Status)
@@ -101,7 +101,7 @@ func TestRun_CLIKilledAtAnyMoment(t *testing.T) {
 		pause(delay)
 		_ = d.ended(cmd, syscall.SIGKILL) // it was killed
 		// A run without a response is undone; an answered one continues.
-		d.Eventually("there is a whole container or none", d.consistent)
+		d.Eventually("containers are complete or absent", d.consistent)
 		for id, c := range d.all() {
 			began = true
 			if c.Status != "running" {
@@ -113,7 +113,7 @@ func TestRun_CLIKilledAtAnyMoment(t *testing.T) {
 			}
 			// Its client is dead: only the daemon can remove it.
 			d.Cleat("kill", "-s", "KILL", id)
-			d.Eventually("a container of run --rm is removed at its end", func() error {
+			d.Eventually("a container of run --rm is removed", func() error {
 				if list := d.all(); len(list) != 0 {
 					return fmt.Errorf("%v", list)
 				}
@@ -138,7 +138,7 @@ func TestRun_ContextEndsAtAnyMoment(t *testing.T) {
 		if err != nil && !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("after %s: %v", delay, err)
 		}
-		d.Eventually("there is a whole container or none", d.consistent)
+		d.Eventually("containers are complete or absent", d.consistent)
 		_, there := d.all()[id]
 		switch {
 		case err == nil && !there:

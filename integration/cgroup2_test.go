@@ -77,7 +77,7 @@ func TestCgroupV2(t *testing.T) {
 	must(t, err)
 	d.status("c", "paused")
 	if !strings.Contains(file("cgroup.events"), "frozen 1") {
-		t.Errorf("paused, but cgroup.events says %q", file("cgroup.events"))
+		t.Errorf("paused, but cgroup.events has %q", file("cgroup.events"))
 	}
 	d.Restart() // the daemon finds the paused container
 	ctx, conn := d.grpc()
@@ -87,7 +87,7 @@ func TestCgroupV2(t *testing.T) {
 	must(t, err)
 	d.status("c", "running")
 	if !strings.Contains(file("cgroup.events"), "frozen 0") {
-		t.Errorf("resumed, but cgroup.events says %q", file("cgroup.events"))
+		t.Errorf("resumed, but cgroup.events has %q", file("cgroup.events"))
 	}
 
 	// An exec'd process is in the same cgroup, and listed.
@@ -98,7 +98,7 @@ func TestCgroupV2(t *testing.T) {
 	started, err := tasks.Start(ctx, &tasksapi.StartRequest{ContainerID: "c", ExecID: "x"})
 	must(t, err)
 	if got := unifiedGroup(t, int(started.Pid)); got != group {
-		t.Errorf("a process exec'd is in %s, the container in %s", got, group)
+		t.Errorf("exec'd process in %s, container in %s", got, group)
 	}
 	d.Eventually("both programs are listed and counted", func() error { // see above: until the threads of runc have ended
 		pids, err := tasks.ListPids(ctx, &tasksapi.ListPidsRequest{ContainerID: "c"})
@@ -106,7 +106,7 @@ func TestCgroupV2(t *testing.T) {
 			return fmt.Errorf("pids: %v, %v", pids, err)
 		}
 		if m := metricsV2(ctx, t, tasks, "c"); m.Pids.GetCurrent() != 2 {
-			return fmt.Errorf("metrics beside a process exec'd: %v", m.Pids)
+			return fmt.Errorf("metrics with an exec'd process: %v", m.Pids)
 		}
 		return nil
 	})
@@ -153,7 +153,7 @@ func (d *Daemon) outOfMemoryV2(ctx context.Context, tasks tasksapi.TasksClient) 
 		return e.Topic != client.TopicDelete
 	})
 	if !slices.Equal(told, []string{"oom greedy", "exit greedy 137"}) {
-		d.t.Errorf("out of memory: told of %q", told)
+		d.t.Errorf("OOM events of %q", told)
 	}
 }
 
@@ -164,7 +164,7 @@ func unifiedGroup(t *testing.T, pid int) string {
 	must(t, err)
 	group, ok := strings.CutPrefix(strings.TrimSpace(string(data)), "0::")
 	if !ok || strings.Contains(group, "\n") {
-		t.Fatalf("process %d is in %q, which is no unified hierarchy", pid, data)
+		t.Fatalf("process %d is in %q, not in a unified hierarchy", pid, data)
 	}
 	return group
 }

@@ -131,15 +131,15 @@ func TestCheckpoint_CanBeRestored(t *testing.T) {
 	}
 	checkpoint := written.Descriptors[0]
 	if names := tarNames(t, blob(ctx, t, conn, checkpoint.Digest)); !strings.Contains(names, "pages-1.img\n") || !strings.Contains(names, "sub/file\n") {
-		t.Errorf("it holds %q", names)
+		t.Errorf("checkpoint holds %q", names)
 	}
 	var spec anypb.Any
 	if err := proto.Unmarshal(blob(ctx, t, conn, written.Descriptors[1].Digest), &spec); err != nil || !bytes.Contains(spec.Value, []byte(`"sleep"`)) {
-		t.Errorf("its spec is %v, %v", &spec, err)
+		t.Errorf("spec of the checkpoint: %v, %v", &spec, err)
 	}
 	for _, desc := range written.Descriptors {
 		if int64(len(blob(ctx, t, conn, desc.Digest))) != desc.Size {
-			t.Errorf("%v has another size", desc)
+			t.Errorf("size of %v differs", desc)
 		}
 	}
 	d.status("one", "running")
@@ -162,7 +162,7 @@ func TestCheckpoint_CanBeRestored(t *testing.T) {
 	must(t, exists(filepath.Join(dir, "pages-1.img"))())
 	d.waitTask(ctx, tasks, "one", 137)
 	if left, err := filepath.Glob(filepath.Join(d.Root, "io.containerd.runtime.v2.task/default/one/*")); err != nil || len(left) > 0 {
-		t.Errorf("left of checkpoints: %v, %v", left, err)
+		t.Errorf("remains of checkpoints: %v, %v", left, err)
 	}
 
 	// Create a task from the checkpoint.
@@ -183,7 +183,7 @@ func TestCheckpoint_CanBeRestored(t *testing.T) {
 	ctx, tasks = metadata.AppendToOutgoingContext(ctx, "containerd-lease", checkpoints), tasksapi.NewTasksClient(conn)
 	d.status("one", "created")
 	if pid := d.startTask(ctx, tasks, "one"); !alive(pid) {
-		t.Errorf("the restored process %d is not there", pid)
+		t.Errorf("no restored process %d", pid)
 	}
 	if c := d.status("one", "running"); c.Pid == 0 {
 		t.Errorf("restored: %+v", c)
@@ -207,7 +207,7 @@ func TestCheckpoint_CanBeRestored(t *testing.T) {
 	data, err := os.ReadFile(calls)
 	must(t, err)
 	if n := strings.Count(string(data), " restore "); n != 3 {
-		t.Errorf("the OCI runtime was asked for %d restores:\n%s", n, data)
+		t.Errorf("%d restores by the OCI runtime:\n%s", n, data)
 	}
 }
 
@@ -275,14 +275,14 @@ func TestCheckpoint_InvalidRequest_LeavesNothing(t *testing.T) {
 		}
 	}
 	if _, err := tasks.Checkpoint(ctx, &tasksapi.CheckpointTaskRequest{ContainerID: "c", Options: &anypb.Any{Value: []byte{0xff}}}); status.Code(err) != codes.InvalidArgument {
-		t.Errorf("checkpoint with nonsense for options: %v", err)
+		t.Errorf("checkpoint with invalid options: %v", err)
 	}
 	d.status("c", "running")
 	_, err := tasks.Kill(ctx, &tasksapi.KillRequest{ContainerID: "c", Signal: uint32(unix.SIGKILL)})
 	must(t, err)
 	d.waitTask(ctx, tasks, "c", 137)
 	if _, err := tasks.Checkpoint(ctx, &tasksapi.CheckpointTaskRequest{ContainerID: "c"}); status.Code(err) != codes.FailedPrecondition {
-		t.Errorf("checkpoint of what has ended: %v", err)
+		t.Errorf("checkpoint of an ended task: %v", err)
 	}
 	d.deleteTask(ctx, tasks, "c")
 

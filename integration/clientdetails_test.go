@@ -103,9 +103,9 @@ func TestLogFIFO_ReachesLogOfDaemon(t *testing.T) {
 		defer f.Close()
 		_, err = f.WriteString(text)
 		must(t, err)
-		d.Eventually("the daemon logs it", func() error {
+		d.Eventually("the daemon logs the text", func() error {
 			if !strings.Contains(d.Log(), strings.TrimSpace(text)) {
-				return fmt.Errorf("%q is not there", text)
+				return fmt.Errorf("no %q in the log", text)
 			}
 			return nil
 		})

@@ -67,9 +67,9 @@ func TestCommit_RunningAndStopped(t *testing.T) {
 		d.Cleat("image", "rm", "made")
 	}
 	count := d.Cleat("exec", "runs", "cat", "/tmp/count")
-	d.Eventually("it runs on", func() error {
+	d.Eventually("the container still runs", func() error {
 		if d.Cleat("exec", "runs", "cat", "/tmp/count") == count {
-			return errors.New("it stands still")
+			return errors.New("no new output")
 		}
 		return nil
 	})
@@ -77,7 +77,7 @@ func TestCommit_RunningAndStopped(t *testing.T) {
 	d.Cleat("pause", "runs")
 	d.Cleat("commit", "runs", "made")
 	if s := d.all()["runs"].Status; s != "paused" {
-		t.Errorf("it is %s", s)
+		t.Errorf("status %s", s)
 	}
 	d.Cleat("resume", "runs")
 	d.Cleat("rm", "-f", "runs", "ended")
@@ -112,12 +112,12 @@ func (d *Daemon) roundTrip(name, digest string) {
 		d.t.Errorf("umoci has %q, %v", got, err)
 	}
 	if _, err := os.Lstat(filepath.Join(dir, "unpacked", "rootfs", "etc", "group")); err == nil {
-		d.t.Error("umoci has what was removed")
+		d.t.Error("umoci has a removed file")
 	}
 	tool(d.t, dir, "skopeo", "--insecure-policy", "copy", "--preserve-digests", "oci:layout:x", "oci-archive:back.tar:back:1")
 	d.Cleat("image", "import", filepath.Join(dir, "back.tar"))
 	if _, _, got := d.imageDocuments("back:1"); got != digest {
-		d.t.Errorf("it comes back as %s, want %s", got, digest)
+		d.t.Errorf("returned as %s, want %s", got, digest)
 	}
 	d.Cleat("image", "rm", "back:1")
 }
@@ -133,7 +133,7 @@ func TestCommit_SameContents_SameDigest(t *testing.T) {
 		_, cfg, digest := d.imageDocuments("made")
 		digests[digest] = true
 		if !cfg.Created.Equal(time.Unix(1700000000, 0)) {
-			t.Errorf("created %v", cfg.Created)
+			t.Errorf("created at %v", cfg.Created)
 		}
 		d.Cleat("image", "rm", "made")
 	}
@@ -175,16 +175,16 @@ func TestCommit_InvalidRequest_IsRefused(t *testing.T) {
 	must(t, os.WriteFile(filepath.Join(root, "bin", "sleep"), bin, 0o755))
 	d.Cleat("run", "-d", "--name", "dir", "--rootfs", root, "/bin/sleep", "1000")
 	if _, stderr, code := d.Try("commit", "dir", "x"); code != 1 || !strings.Contains(stderr, "directory of the host") {
-		t.Errorf("of a directory: %d, %s", code, stderr)
+		t.Errorf("commit of a container with a rootfs directory: %d, %s", code, stderr)
 	}
 	d.Cleat("rm", "-f", "dir")
 	// Without its image a container has no layers to extend.
 	d.Cleat("image", "rm", "busybox")
 	if _, stderr, code := d.Try("commit", "c", "x"); code != 1 || !strings.Contains(stderr, "pull or import the image again") {
-		t.Errorf("without its image: %d, %s", code, stderr)
+		t.Errorf("commit without the image: %d, %s", code, stderr)
 	}
 	if s := d.all()["c"].Status; s != "running" {
-		t.Errorf("it is %s", s)
+		t.Errorf("status %s", s)
 	}
 	if list := d.Cleat("image", "ls", "-q"); list != "" {
 		t.Errorf("images %q", list)
@@ -261,7 +261,7 @@ func TestCommit_DaemonKilled_LeavesNothing(t *testing.T) {
 	d.heavy()
 	cmd := d.Command("commit", "c", "made")
 	must(t, cmd.Start())
-	d.Eventually("it is frozen", func() error {
+	d.Eventually("the container is frozen", func() error {
 		if s := d.all()["c"].Status; s != "paused" {
 			return errors.New(s)
 		}
@@ -270,16 +270,16 @@ func TestCommit_DaemonKilled_LeavesNothing(t *testing.T) {
 	d.Kill9()
 	must(t, os.WriteFile(goOn, nil, 0o600))
 	if err := cmd.Wait(); err == nil {
-		t.Error("the commit says it succeeded")
+		t.Error("the interrupted commit succeeded")
 	}
 	d.Begin()
-	d.Eventually("it runs", func() error {
+	d.Eventually("the container runs", func() error {
 		if s := d.all()["c"].Status; s != "running" {
 			return errors.New(s)
 		}
 		return nil
 	})
-	d.Eventually("the mark is gone", func() error {
+	d.Eventually("the mark is removed", func() error {
 		out, err := exec.Command("ctr", "--address", d.Address, "-n", "default", "containers", "info", "c").CombinedOutput()
 		if err == nil && strings.Contains(string(out), "cleat.io/frozen") {
 			err = fmt.Errorf("%s", out)

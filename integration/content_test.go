@@ -72,7 +72,7 @@ func TestUpload_DaemonKilled_Resumes(t *testing.T) {
 	d.Restart()
 	out, stderr, code := ctr(t, d.Address, "content", "get", want.String())
 	if code != 0 || out != string(data) {
-		t.Errorf("it reads %d bytes, %s", len(out), stderr)
+		t.Errorf("read %d bytes, %s", len(out), stderr)
 	}
 	_, stderr, code = ctr(t, d.Address, "content", "rm", want.String())
 	if code != 0 {
@@ -93,7 +93,7 @@ func TestImport_DaemonKilled_DropsIngests(t *testing.T) {
 	must(t, cmd.Start())
 	_, err = in.Write(data[:len(data)/2])
 	must(t, err)
-	d.Eventually("the archive is being stored", func() error {
+	d.Eventually("the archive is read", func() error {
 		entries, err := os.ReadDir(filepath.Join(d.Root, "content", "ingest"))
 		if err == nil && len(entries) < 2 {
 			err = fmt.Errorf("%d ingests", len(entries))
@@ -102,7 +102,7 @@ func TestImport_DaemonKilled_DropsIngests(t *testing.T) {
 	})
 	d.Kill9()
 	if err := cmd.Wait(); err == nil {
-		t.Error("the import succeeded")
+		t.Error("the interrupted import succeeded")
 	}
 	d.Begin()
 	ctx, conn := d.grpc()
@@ -110,7 +110,7 @@ func TestImport_DaemonKilled_DropsIngests(t *testing.T) {
 	list, err := client.ListStatuses(ctx, &contentapi.ListStatusesRequest{})
 	must(t, err)
 	if len(list.Statuses) != 1 || list.Statuses[0].Ref != "kept" || list.Statuses[0].Offset != 4 {
-		t.Errorf("left are %v", list.Statuses)
+		t.Errorf("left: %v", list.Statuses)
 	}
 	_, err = client.Abort(ctx, &contentapi.AbortRequest{Ref: "kept"})
 	must(t, err)

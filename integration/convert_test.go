@@ -86,7 +86,7 @@ func TestConvert_RoundTrip(t *testing.T) {
 			t.Errorf("%q: %+v", c.args, index)
 		}
 		if at := index.Manifests[2]; at.Digest.String() != statement || at.Annotations["vnd.docker.reference.digest"] != index.Manifests[0].Digest.String() {
-			t.Errorf("%q: the statement is %+v", c.args, at)
+			t.Errorf("%q: attestation %+v", c.args, at)
 		}
 		for i, desc := range index.Manifests[:2] {
 			var m, was ocispec.Manifest
@@ -107,9 +107,9 @@ func TestConvert_RoundTrip(t *testing.T) {
 		d.Cleat(append([]string{"image", "convert", ref, "again"}, c.args...)...)
 		d.Cleat("image", "convert", "--oci", "--uncompressed", "to", "back")
 		if again, back := d.digestOf("again"), d.digestOf("back"); again != name {
-			t.Errorf("%q: %s, and then %s", c.args, name, again)
+			t.Errorf("%q: first %s, then %s", c.args, name, again)
 		} else if second := d.converted("back"); back != second {
-			t.Errorf("%q: back is %s, and what that becomes %s", c.args, back, second)
+			t.Errorf("%q: converted back to %s, and again to %s", c.args, back, second)
 		}
 		d.Cleat("push", r.Host+"/copy/box:1", "to")
 		if got := r.digest("copy/box:1"); got != name {
@@ -137,7 +137,7 @@ func (d *Daemon) digestOf(name string) string {
 			return i.Digest
 		}
 	}
-	d.t.Fatalf("no image %s: %v", name, list)
+	d.t.Fatalf("get image %s: %v", name, list)
 	return ""
 }
 
@@ -216,7 +216,7 @@ func TestConvert_DaemonKilled_LeavesNothing(t *testing.T) {
 		must(t, cmd.Start())
 		ended := make(chan error, 1)
 		go func() { ended <- cmd.Wait() }()
-		d.Eventually("it has begun", func() error {
+		d.Eventually("the conversion has begun", func() error {
 			if len(ended) > 0 {
 				return nil
 			}
@@ -226,10 +226,10 @@ func TestConvert_DaemonKilled_LeavesNothing(t *testing.T) {
 		err := <-ended
 		d.Begin()
 		if d.removed("to") > 0 { // whether or not the client received the response
-			return errors.New("it was quicker")
+			return errors.New("the conversion ended first")
 		}
 		if err == nil {
-			t.Error("a conversion that was answered is not there")
+			t.Error("a completed conversion is missing")
 		}
 		return nil
 	})

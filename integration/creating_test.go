@@ -46,7 +46,7 @@ func TestCalls_CreateInProgress_Wait(t *testing.T) {
 			"get": func(ctx context.Context) error {
 				resp, err := tasks.Get(ctx, &tasksapi.GetRequest{ContainerID: id})
 				if err == nil && resp.Process.Status != task.Status_CREATED {
-					return fmt.Errorf("it is %s", resp.Process.Status)
+					return fmt.Errorf("status %s", resp.Process.Status)
 				}
 				return err
 			},
@@ -96,7 +96,7 @@ func TestCalls_CreateInProgress_Wait(t *testing.T) {
 	}
 	_, err := tasks.Get(ctx, &tasksapi.GetRequest{ContainerID: "never"})
 	if status.Code(err) != codes.NotFound {
-		t.Errorf("a task that no request creates: %v", err)
+		t.Errorf("missing task: %v", err)
 	}
 }
 

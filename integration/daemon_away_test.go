@@ -69,7 +69,7 @@ func TestExits_DaemonAway_ArePublishedOnce(t *testing.T) {
 	// The absence itself is under test.
 	pause(time.Duration(size(int(away), int(60*time.Second))))
 	d.Begin()
-	d.Eventually("every container is known to have ended", func() error {
+	d.Eventually("every container is shown as ended", func() error {
 		for id, c := range d.all() {
 			if c.Status != "stopped" {
 				return fmt.Errorf("%s is %s", id, c.Status)
@@ -86,7 +86,7 @@ func TestExits_DaemonAway_ArePublishedOnce(t *testing.T) {
 	exits := d.announced(before, n)
 	for i := range n {
 		if got := exits[fmt.Sprintf("c%d", i)]; !slices.Equal(got, []uint32{uint32(code(i))}) {
-			t.Errorf("c%d: announced exits %v, want one: %d", i, got, code(i))
+			t.Errorf("c%d: published exits %v, want one: %d", i, got, code(i))
 		}
 	}
 }
@@ -133,6 +133,6 @@ func (d *Daemon) announced(cursor uint64, n int) map[string][]uint32 {
 			return found
 		}
 	}
-	d.t.Fatalf("the events do not tell of every deletion: %d of %d", len(deleted), n)
+	d.t.Fatalf("events of %d deletions, want %d", len(deleted), n)
 	return nil
 }

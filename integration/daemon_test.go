@@ -135,7 +135,7 @@ func (d *Daemon) end(sig syscall.Signal) {
 	select {
 	case <-d.exited:
 	case <-time.After(limit):
-		d.t.Fatalf("cleatd does not end on %s:\n%s", sig, d.Log())
+		d.t.Fatalf("cleatd does not exit on %s:\n%s", sig, d.Log())
 	}
 }
 
@@ -281,7 +281,7 @@ func (d *Daemon) cleanup() {
 		d.t.Error(err)
 	}
 	if strings.Contains(d.Log(), "WARNING: DATA RACE") || strings.Contains(d.Log(), "panic:") {
-		d.t.Errorf("the daemon's log tells of a crash:\n%s", d.Log())
+		d.t.Errorf("crash in the daemon's log:\n%s", d.Log())
 	}
 }
 

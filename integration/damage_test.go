@@ -51,10 +51,10 @@ func TestDamagedDatabase_DaemonKeepsTasks(t *testing.T) {
 	}
 	d.Begin()
 	if c := d.status("c", "running"); c.Pid != before.Pid {
-		t.Errorf("pid was %d, is %d", before.Pid, c.Pid)
+		t.Errorf("pid %d became %d", before.Pid, c.Pid)
 	}
 	if got := d.Cleat("run", "--rm", "busybox", "echo", "well"); got != "well" {
-		t.Errorf("a run after the repair says %q", got)
+		t.Errorf("a run after the repair prints %q", got)
 	}
 }
 

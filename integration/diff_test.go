@@ -49,7 +49,7 @@ func TestDiff_ByCtr(t *testing.T) {
 	dir, open := gate(t, 1)
 	run := append([]string{"run", "--rm"}, gateMount(dir)...)
 	if out, _, code := ctrGated(t, d.Address, open, "xpasswd\n", "", append(run, names[0], "c", "/bin/sh", "-c", "cat /upper; ls /etc"+atGate)...); out != "xpasswd\n" || code != 0 {
-		t.Errorf("the container shows %q, code %d", out, code)
+		t.Errorf("the container prints %q, code %d", out, code)
 	}
 	var chain string
 	for line := range strings.Lines(ok("snapshots", "ls")) {
@@ -62,12 +62,12 @@ func TestDiff_ByCtr(t *testing.T) {
 	shell(t, ok("snapshots", "mounts", at, "work")+"\ncd "+at+"; rm upper; echo new > etc/new; cd /; umount "+at)
 	entries := readTar(t, strings.NewReader(ok("snapshots", "diff", "--media-type", ocispec.MediaTypeImageLayer, "work")))
 	if got := strings.Join(entries, " "); got != "etc/ etc/new .wh.upper" {
-		t.Errorf("the difference is %q", got)
+		t.Errorf("diff %q", got)
 	}
 	zipped, err := archive.Decompress(t.Context(), strings.NewReader(ok("snapshots", "diff", "work", chain)))
 	must(t, err)
 	if got := strings.Join(readTar(t, zipped), " "); !strings.Contains(got, ".wh.new") || !strings.Contains(got, "upper") {
-		t.Errorf("the way back is %q", got)
+		t.Errorf("reverse diff %q", got)
 	}
 	must(t, zipped.Close())
 	ok("snapshots", "rm", "work")
@@ -228,6 +228,6 @@ path = "`+program+`"
 	path := codedArchive(t, secret, [][]byte{rot(plain)}, [][]byte{plain}, busyboxConfig(), nil)
 	d.Cleat("image", "import", "--name", "busybox", path)
 	if out := d.Cleat("run", "--rm", "busybox", "echo", "decoded"); out != "decoded" {
-		t.Errorf("the container says %q", out)
+		t.Errorf("the container prints %q", out)
 	}
 }

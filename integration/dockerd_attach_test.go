@@ -61,7 +61,7 @@ func (a *attached) next() (stream byte, text string) {
 func (a *attached) expect(stream byte, text string) {
 	a.t.Helper()
 	if s, got := a.next(); s != stream || got != text {
-		a.t.Fatalf("stream %d: %q; want %d: %q", s, got, stream, text)
+		a.t.Fatalf("stream %d: %q, want %d: %q", s, got, stream, text)
 	}
 }
 

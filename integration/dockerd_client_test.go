@@ -124,7 +124,7 @@ func (d *dockerd) call(method, path string, body any) []byte {
 func (d *dockerd) decode(method, path string, body, into any) {
 	d.t.Helper()
 	if data := d.call(method, path, body); json.Unmarshal(data, into) != nil {
-		d.t.Fatalf("%s %s: no JSON in %s", method, path, data)
+		d.t.Fatalf("%s %s: invalid JSON %s", method, path, data)
 	}
 }
 

@@ -55,7 +55,7 @@ func TestDockerd_OnCleatd(t *testing.T) {
 	k.call("DELETE", "/containers/one", nil)
 
 	k.create("two", trapping(9), nil)
-	eventually(t, "it is ready", func() error {
+	eventually(t, "the container is ready", func() error {
 		if _, _, code := k.exec("two", "test -e /ready"); code != 0 {
 			return fmt.Errorf("code %d", code)
 		}
@@ -67,14 +67,14 @@ func TestDockerd_OnCleatd(t *testing.T) {
 	}
 	k.call("POST", "/containers/two/pause", nil)
 	if s := k.inspect("two"); !s.State.Paused {
-		t.Errorf("inspect of a paused one: %+v", s)
+		t.Errorf("inspect of a paused container: %+v", s)
 	}
 	k.call("POST", "/containers/two/unpause", nil)
 	var stats struct {
 		PidsStats   struct{ Current uint64 } `json:"pids_stats"`
 		MemoryStats struct{ Usage uint64 }   `json:"memory_stats"`
 	}
-	eventually(t, "there are stats", func() error { // a slow shim is left out
+	eventually(t, "stats are present", func() error { // a slow shim is left out
 		k.decode("GET", "/containers/two/stats?stream=false&one-shot=true", nil, &stats)
 		if stats.PidsStats.Current == 0 || stats.MemoryStats.Usage == 0 {
 			return fmt.Errorf("%+v", stats)
@@ -124,15 +124,15 @@ func TestDockerd_CleatdAway_ReceivesExit(t *testing.T) {
 	_, err = f.WriteString("a\nb\n")
 	must(t, err)
 	for _, pid := range pids {
-		d.Eventually("it has ended", gone(pid))
+		d.Eventually("the container has ended", gone(pid))
 	}
 	must(t, f.Close())
 	d.Begin()
 
 	if s := k.is("ends", "exited"); s.State.ExitCode != 7 {
-		t.Errorf("the exit that nobody saw: %+v", s)
+		t.Errorf("exit without managers: %+v", s)
 	}
-	eventually(t, "the other is started again", func() error {
+	eventually(t, "the other container is restarted", func() error {
 		if s := k.inspect("comesback"); s.State.Status != "running" || s.State.Pid == pids[1] || s.RestartCount != 1 {
 			return fmt.Errorf("%+v", s)
 		}
@@ -146,7 +146,7 @@ func TestDockerd_CleatdAway_ReceivesExit(t *testing.T) {
 	k.end(unix.SIGKILL)
 	d.Restart()
 	if !alive(stays) {
-		t.Error("a container went with its managers")
+		t.Error("a container ended with its managers")
 	}
 	killPid(t, stays)
 	k.begin()

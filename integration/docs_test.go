@@ -167,7 +167,7 @@ func TestDocumentation_CommandsWork(t *testing.T) {
 			s.command(name, line)
 		}
 		for _, c := range s.listed {
-			t.Errorf("%s does not show %q any more", name, c.line)
+			t.Errorf("no %[2]q in %[1]s", name, c.line)
 		}
 		cannot += s.cannot
 		s.sh(`ids=$(cleat ps --all --quiet); [ -z "$ids" ] || cleat rm --force $ids; cleat pull --quiet busybox`)
@@ -248,7 +248,7 @@ func TestDocumentation_NamedCommandsExist(t *testing.T) {
 				help, ok = out, code == 0 && !strings.HasPrefix(words[n-1], "-")
 			}
 			if !ok {
-				t.Errorf("%s: no command %q", page, m[1])
+				t.Errorf("%s: unknown command %q", page, m[1])
 				continue
 			}
 			for _, w := range words {
@@ -260,7 +260,7 @@ func TestDocumentation_NamedCommandsExist(t *testing.T) {
 		}
 	}
 	if seen < 15 {
-		t.Errorf("%d commands seen, which is too few", seen)
+		t.Errorf("only %d commands found", seen)
 	}
 }
 
@@ -282,7 +282,7 @@ func TestDoctor_HealthyHost_FindsNothing(t *testing.T) {
 	out, err := exec.CommandContext(t.Context(), filepath.Join(binaries, "cleatd"), "--root", d.Root, "--state", d.State,
 		"--address", d.Address, "doctor").CombinedOutput()
 	if err == nil || !strings.Contains(string(out), "chmod 660 "+d.Address) {
-		t.Errorf("a socket for all: %v: %s", err, out)
+		t.Errorf("a world-writable socket: %v: %s", err, out)
 	}
 	must(t, os.Chmod(d.Address, 0o660))
 	d.Stop()
@@ -307,7 +307,7 @@ func TestTTRPCSocket_CustomName_IsFound(t *testing.T) {
 	}
 	d.Stop()
 	if _, err := os.Lstat(d.Address + ".ttrpc"); !os.IsNotExist(err) {
-		t.Errorf("the link is left: %v", err)
+		t.Errorf("the link still exists: %v", err)
 	}
 	d.Begin()
 }
@@ -347,6 +347,6 @@ func TestEvents_ShowFieldsOfImages(t *testing.T) {
 		}
 	}
 	if len(want) > 0 {
-		t.Errorf("not shown: %q", want)
+		t.Errorf("missing: %q", want)
 	}
 }

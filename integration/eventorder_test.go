@@ -134,7 +134,7 @@ func (r *reader) look(ctx context.Context, topic string, msg any) (string, error
 		return e.ID, r.exited(ctx, e)
 	case *apievents.TaskOOM:
 		if !r.oomKilled(e.ContainerID) {
-			return e.ContainerID, errors.New("its state does not show it")
+			return e.ContainerID, errors.New("the record differs from the event")
 		}
 		return e.ContainerID, nil
 	case *apievents.TaskDelete:
@@ -153,12 +153,12 @@ func (r *reader) taskIs(ctx context.Context, id, execID string, want ...task.Sta
 	for _, s := range want {
 		if resp.Process.Status == s {
 			if (s == task.Status_STOPPED) != (resp.Process.ExitedAt.IsValid() && resp.Process.ExitedAt.Seconds > 0) {
-				return fmt.Errorf("it is %s and exited at %v", s, resp.Process.ExitedAt)
+				return fmt.Errorf("status %s, exited at %v", s, resp.Process.ExitedAt)
 			}
 			return nil
 		}
 	}
-	return fmt.Errorf("it is %s, not %v", resp.Process.Status, want)
+	return fmt.Errorf("status %s, want %v", resp.Process.Status, want)
 }
 
 func (r *reader) exited(ctx context.Context, e *apievents.TaskExit) error {
@@ -174,7 +174,7 @@ func (r *reader) exited(ctx context.Context, e *apievents.TaskExit) error {
 		return err
 	}
 	if resp.Process.Status != task.Status_STOPPED || resp.Process.ExitStatus != e.ExitStatus {
-		return fmt.Errorf("it is %s with status %d", resp.Process.Status, resp.Process.ExitStatus)
+		return fmt.Errorf("status %s, exit code %d", resp.Process.Status, resp.Process.ExitStatus)
 	}
 	return nil
 }
@@ -182,7 +182,7 @@ func (r *reader) exited(ctx context.Context, e *apievents.TaskExit) error {
 // gone returns nil if err is "not found", and an error otherwise.
 func (r *reader) gone(err error) error {
 	if status.Code(err) != codes.NotFound {
-		return fmt.Errorf("it can still be found: %v", err)
+		return fmt.Errorf("object is still present: %v", err)
 	}
 	return nil
 }

@@ -115,7 +115,7 @@ func TestEvents_SlowSubscriber_IsCutOff(t *testing.T) {
 			for i := 0; i < count; {
 				e, err := s.receive()
 				if err != nil {
-					t.Errorf("%s: a subscriber that reads was cut off at %d: %v", transport, i, err)
+					t.Errorf("%s: a reading subscriber was cut off at %d: %v", transport, i, err)
 					return
 				}
 				if e.GetTopic() != "/load" {
@@ -155,7 +155,7 @@ func TestEvents_SlowSubscriber_IsCutOff(t *testing.T) {
 				break
 			}
 			if got++; got > count {
-				t.Errorf("%s: a subscriber that read nothing missed nothing", transport)
+				t.Errorf("%s: a subscriber that did not read received every event", transport)
 				break
 			}
 		}
@@ -238,7 +238,7 @@ func TestEvents_OfContainers_AreInOrder(t *testing.T) {
 	for name, subs := range subscriptions {
 		for transport, s := range subs {
 			if got := tasksSeen(t, s); !maps.EqualFunc(got, want[name], slices.Equal) {
-				t.Errorf("%s over %s: saw %v, want %v", name, transport, got, want[name])
+				t.Errorf("%s over %s: received %v, want %v", name, transport, got, want[name])
 			}
 		}
 	}
@@ -289,7 +289,7 @@ func TestPublish_InvalidEvent_IsRefused(t *testing.T) {
 		}
 	}
 	if _, err := c.Publish(ctx, &eventsapi.PublishRequest{Topic: "/a"}); status.Code(err) != codes.InvalidArgument {
-		t.Errorf("publish of nothing: %v", err)
+		t.Errorf("publish without an event: %v", err)
 	}
 	for _, e := range []*types.Envelope{
 		nil, {}, {Namespace: "n-", Topic: "/a", Event: event}, {Namespace: "n", Topic: "a", Event: event}, {Namespace: "n", Topic: "/a"},

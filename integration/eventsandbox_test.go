@@ -18,7 +18,7 @@ func (r *reader) lookAtSandbox(ctx context.Context, msg any) (string, error) {
 	state := func(id, want string) error {
 		resp, err := controller.Status(ctx, &sandboxapi.ControllerStatusRequest{SandboxID: id})
 		if err == nil && resp.State != want {
-			err = fmt.Errorf("state is %s, not %s", resp.State, want)
+			err = fmt.Errorf("state %s, want %s", resp.State, want)
 		}
 		return err
 	}
@@ -31,7 +31,7 @@ func (r *reader) lookAtSandbox(ctx context.Context, msg any) (string, error) {
 	case *apievents.SandboxExit:
 		return e.SandboxID, state(e.SandboxID, "SANDBOX_NOTREADY")
 	default:
-		return fmt.Sprintf("%T", e), fmt.Errorf("event type is not known to this test")
+		return fmt.Sprintf("%T", e), fmt.Errorf("unexpected event type")
 	}
 }
 

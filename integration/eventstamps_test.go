@@ -56,7 +56,7 @@ func TestEvents_CursorsGrowAndTimeStampsDoNotDecrease(t *testing.T) {
 			t.Errorf("%s has the time %v after %v of %s", e.Topic, e.Time, last.Time, last.Topic)
 		}
 		if e.Time.After(time.Now()) {
-			t.Errorf("%s has the time %v, which is to come", e.Topic, e.Time)
+			t.Errorf("%s has the time %v, which is in the future", e.Topic, e.Time)
 		}
 		last = e
 		if n++; e.Cursor >= end {

@@ -86,7 +86,7 @@ func debian(t *testing.T) string {
 		runTool(t, "debootstrap", "--variant=minbase", f[1], root, f[0])
 		return root
 	}
-	t.Fatalf("apt knows no release: %s", out)
+	t.Fatalf("no release in apt's output: %s", out)
 	return ""
 }
 

@@ -94,7 +94,7 @@ func (d *Daemon) unpacked(t *testing.T, archive, snapshotter string, layers int,
 		}
 	}
 	if len(msg.Info) != layers || len(top) != 1 {
-		t.Fatalf("snapshots are %v", msg.Info)
+		t.Fatalf("snapshots %v", msg.Info)
 	}
 	const key = "view"
 	view, err := c.View(ctx, &snapshotsapi.ViewSnapshotRequest{Snapshotter: snapshotter, Key: key, Parent: top[0], Labels: map[string]string{"containerd.io/gc.root": "1"}})
@@ -110,7 +110,7 @@ func (d *Daemon) unpacked(t *testing.T, archive, snapshotter string, layers int,
 	_, err = c.Remove(ctx, &snapshotsapi.RemoveSnapshotRequest{Snapshotter: snapshotter, Key: key})
 	must(t, err)
 	d.Cleat("image", "rm", "exact")
-	d.Eventually("the snapshots are gone", func() error {
+	d.Eventually("the snapshots are removed", func() error {
 		if n := len(strings.Fields(d.list(snapshotter))); n > 0 {
 			return fmt.Errorf("%d are left", n)
 		}

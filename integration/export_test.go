@@ -30,7 +30,7 @@ func TestExportImport_KeepsDigests(t *testing.T) {
 	first, err := os.ReadFile(file)
 	must(t, err)
 	if !bytes.Equal(first, out) {
-		t.Errorf("a file gets %d bytes, a pipe %d", len(first), len(out))
+		t.Errorf("%d bytes in a file, %d in a pipe", len(first), len(out))
 	}
 	listed, err := exec.Command("tar", "-tf", file).Output()
 	must(t, err)
@@ -78,7 +78,7 @@ func TestExport_Fails(t *testing.T) {
 			t.Errorf("%s: %d, %s", name, code, stderr)
 		}
 		if _, err := os.Lstat(path); err == nil {
-			t.Errorf("%s: half an archive is left", name)
+			t.Errorf("%s: a partial archive is left", name)
 		}
 		d.nothingMade(name)
 	}
@@ -86,16 +86,16 @@ func TestExport_Fails(t *testing.T) {
 	older := strings.Repeat("older", 4<<20)
 	must(t, os.WriteFile(path, []byte(older), 0o600))
 	if _, _, code := d.Try("image", "export", "--output", path, "nosuch"); code != 1 {
-		t.Error("it exports what is not there")
+		t.Error("export of a missing image succeeded")
 	}
 	if got, err := os.ReadFile(path); err != nil || string(got) != older {
-		t.Errorf("a name that is none cost an older archive: %d bytes, %v", len(got), err)
+		t.Errorf("older archive after an invalid name: %d bytes, %v", len(got), err)
 	}
 	d.Cleat("image", "export", "--output", path, "busybox")
 	want, err := d.Command("image", "export", "busybox").Output()
 	must(t, err)
 	if got, err := os.ReadFile(path); err != nil || !bytes.Equal(got, want) {
-		t.Errorf("over an older archive it writes %d bytes instead of %d, %v", len(got), len(want), err)
+		t.Errorf("export over an older archive: %d bytes, want %d, %v", len(got), len(want), err)
 	}
 	device := filepath.Join(t.TempDir(), "full")
 	must(t, unix.Mknod(device, unix.S_IFCHR|0o600, int(unix.Mkdev(1, 7))))
@@ -112,7 +112,7 @@ func TestExport_Fails(t *testing.T) {
 	must(t, err)
 	must(t, pipe.Close())
 	if err := cmd.Wait(); err == nil {
-		t.Error("it says it succeeded")
+		t.Error("export without a reader succeeded")
 	}
 	d.nothingMade("a reader that leaves")
 }

@@ -142,7 +142,7 @@ func testFaultyDisk(t *testing.T, d *Daemon, disk faultyDisk) {
 	for range 2 {
 		d.Restart()
 		if c := d.status("one", "running"); c.Pid != pid {
-			t.Fatalf("pid was %d, is %d", pid, c.Pid)
+			t.Fatalf("pid %d became %d", pid, c.Pid)
 		}
 	}
 	d.Cleat("stop", "one")
@@ -161,13 +161,13 @@ func testFaultyDisk(t *testing.T, d *Daemon, disk faultyDisk) {
 		d.Cleat("image", "rm", "other")
 	}
 	if log := d.Log(); disk.root != "" && !strings.Contains(log, "kept in memory") {
-		t.Errorf("the daemon does not warn that events are kept in memory:\n%s", log)
+		t.Errorf("no warning about events in memory:\n%s", log)
 	}
 	disk.repair(t, d)
 	d.Eventually("events are written", func() error {
 		log := d.Log()[logged:]
 		if strings.LastIndex(log, "kept in memory") > strings.LastIndex(log, "events are written again") {
-			return errors.New("they are not")
+			return errors.New("events are not written")
 		}
 		return nil
 	})
@@ -234,7 +234,7 @@ func TestDaemonOnBrokenDisk_ManagesTasks(t *testing.T) {
 	tasks := tasksapi.NewTasksClient(conn)
 	got, err := tasks.Get(ctx, &tasksapi.GetRequest{ContainerID: "one"})
 	if err != nil || int(got.GetProcess().GetPid()) != pid || got.GetProcess().GetStatus() != tasktypes.Status_RUNNING {
-		t.Fatalf("the task is %v, %v; its pid was %d", got, err, pid)
+		t.Fatalf("task %v, %v; pid before %d", got, err, pid)
 	}
 	_, err = tasks.Kill(ctx, &tasksapi.KillRequest{ContainerID: "one", Signal: uint32(unix.SIGTERM)})
 	must(t, err)

@@ -58,7 +58,7 @@ func TestRejectedFields_FailByName(t *testing.T) {
 	for _, field := range marked {
 		call, ok := calls[field]
 		if !ok {
-			t.Errorf("%s has no call", field)
+			t.Errorf("no call for %s", field)
 			continue
 		}
 		err := call()
@@ -137,7 +137,7 @@ func (d *Daemon) imageName(name string) string {
 			return i.GetName()
 		}
 	}
-	d.t.Fatalf("there is no image %s", name)
+	d.t.Fatalf("image %s is missing", name)
 	return ""
 }
 
@@ -157,10 +157,10 @@ func TestTaskFields_AreHonoured(t *testing.T) {
 		t.Errorf("a bad filter: %v", err)
 	}
 	if _, err := tasks.CloseIO(ctx, &tasksapi.CloseIORequest{ContainerID: "one"}); err != nil {
-		t.Errorf("close of nothing: %v", err)
+		t.Errorf("close without streams: %v", err)
 	}
 	if _, err := tasks.CloseIO(ctx, &tasksapi.CloseIORequest{ContainerID: "two"}); status.Code(err) != codes.NotFound {
-		t.Errorf("close of nothing of a task that is not there: %v", err)
+		t.Errorf("close of a missing task: %v", err)
 	}
 	_, conn := d.grpc()
 	//lint:ignore SA1019 deprecated, and sent by older clients
@@ -172,7 +172,7 @@ func TestTaskFields_AreHonoured(t *testing.T) {
 	}})
 	must(t, err)
 	if _, err := tasks.Create(ctx, &tasksapi.CreateTaskRequest{ContainerID: "two", Options: options}); err == nil || !strings.Contains(err.Error(), "/nonexistent") {
-		t.Errorf("create in a shim that is not there: %v", err)
+		t.Errorf("create in a missing shim: %v", err)
 	}
 	_, err = tasks.Kill(ctx, &tasksapi.KillRequest{ContainerID: "one", Signal: 9})
 	must(t, err)

@@ -169,7 +169,7 @@ func (d *Daemon) logs(id, want string) {
 	d.t.Helper()
 	d.Eventually("the log of "+id, func() error {
 		if out := d.Cleat("logs", id); out != want {
-			return fmt.Errorf("it is %q, want %q", out, want)
+			return fmt.Errorf("log %q, want %q", out, want)
 		}
 		return nil
 	})
@@ -187,7 +187,7 @@ func exists(path string) func() error {
 func gone(pid int) func() error {
 	return func() error {
 		if alive(pid) {
-			return fmt.Errorf("process %d lives", pid)
+			return fmt.Errorf("process %d is alive", pid)
 		}
 		return nil
 	}
@@ -231,7 +231,7 @@ func (d *Daemon) consistent() error {
 		case "running", "created", "paused":
 			running++
 			if !alive(c.Pid) {
-				errs = errors.Join(errs, fmt.Errorf("%s is %s, but its process %d is not there", id, c.Status, c.Pid))
+				errs = errors.Join(errs, fmt.Errorf("%s is %s without its process %d", id, c.Status, c.Pid))
 			}
 			if _, ok := known[id]; !ok {
 				errs = errors.Join(errs, fmt.Errorf("%s is %s without a shim", id, c.Status))
@@ -251,8 +251,8 @@ func (d *Daemon) consistent() error {
 func killPid(t *testing.T, pid int) {
 	t.Helper()
 	if pid <= 1 {
-		t.Fatalf("there is no process %d to kill", pid)
+		t.Fatalf("no process %d to kill", pid)
 	}
 	must(t, unix.Kill(pid, unix.SIGKILL))
-	eventually(t, "a killed process is gone", gone(pid), func() string { return "" })
+	eventually(t, "a killed process has ended", gone(pid), func() string { return "" })
 }

@@ -52,7 +52,7 @@ func (d *Daemon) exitsTold(ids ...string) map[string][]uint32 {
 	for slices.ContainsFunc(ids, func(id string) bool { return told[id] == nil }) {
 		e, err := stream.Recv()
 		if err != nil {
-			d.t.Fatalf("told of %v only: %v\n%s", told, err, d.Log())
+			d.t.Fatalf("exits %v only: %v\n%s", told, err, d.Log())
 		}
 		var exit apievents.TaskExit
 		must(d.t, exit.Unmarshal(e.GetEvent().GetValue()))
@@ -92,7 +92,7 @@ func TestForeignShims_DaemonAway_ExitsArePublishedOnce(t *testing.T) {
 	d.startTask(ctx, tasks, "told")
 	d.createTask("toldshimless", busyboxSpec(t, "sh", "-c", "exit 6"), "")
 	d.startTask(ctx, tasks, "toldshimless")
-	d.Eventually("exits are announced", func() error {
+	d.Eventually("exits are published", func() error {
 		if got := d.exitsLogged(); len(got) != 2 {
 			return fmt.Errorf("%v", got)
 		}
@@ -102,13 +102,13 @@ func TestForeignShims_DaemonAway_ExitsArePublishedOnce(t *testing.T) {
 
 	d.Kill9()
 	open()
-	d.Eventually("it has ended", gone(ends))
+	d.Eventually("the container has ended", gone(ends))
 	killPid(t, shims["toldshimless"].Pid)
 	// The absence itself is under test.
 	pause(away)
 	killPid(t, shims["shimless"].Pid)
 	d.Begin()
-	d.Eventually("it is found out how those ended that nobody told of", func() error { // before a client returns
+	d.Eventually("unreported exits are known", func() error { // before a client returns
 		if got := d.exitsLogged(); got["ends"] == nil || got["shimless"] == nil {
 			return fmt.Errorf("%v", got)
 		}
@@ -117,10 +117,10 @@ func TestForeignShims_DaemonAway_ExitsArePublishedOnce(t *testing.T) {
 
 	told := d.exitsTold("ends", "shimless")
 	if len(told) != 2 || !slices.Equal(told["ends"], []uint32{7}) || !slices.Equal(told["shimless"], []uint32{137}) {
-		t.Errorf("told a client that comes back: %v", told)
+		t.Errorf("exits for a reconnecting client: %v", told)
 	}
 	if alive(shimless) {
-		t.Error("a container is left whose shim died")
+		t.Error("the container of a dead shim is left")
 	}
 	ctx, conn := d.grpc()
 	tasks = tasksapi.NewTasksClient(conn)
@@ -134,7 +134,7 @@ func TestForeignShims_DaemonAway_ExitsArePublishedOnce(t *testing.T) {
 	for id, code := range want {
 		d.waitTask(ctx, tasks, id, code)
 		if got := d.exitsLogged()[id]; !slices.Equal(got, []uint32{code}) {
-			t.Errorf("exits of %s that were announced: %v, want %d", id, got, code)
+			t.Errorf("published exits of %s: %v, want %d", id, got, code)
 		}
 		deleted, err := tasks.Delete(ctx, &tasksapi.DeleteTaskRequest{ContainerID: id})
 		if err != nil || deleted.ExitStatus != code {
@@ -143,6 +143,6 @@ func TestForeignShims_DaemonAway_ExitsArePublishedOnce(t *testing.T) {
 	}
 	d.status("stays", "running")
 	if bundles, err := filepath.Glob(filepath.Join(d.State, "io.containerd.runtime.v2.task/default/*")); err != nil || len(bundles) != 1 {
-		t.Errorf("bundles that are left: %v, %v", bundles, err)
+		t.Errorf("bundles left: %v, %v", bundles, err)
 	}
 }

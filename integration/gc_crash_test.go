@@ -47,7 +47,7 @@ func TestCollect_ImagesOfEarlierVersion_AreKept(t *testing.T) {
 	strip("containerd.io/gc.ref.snapshot.overlayfs")
 	strip("")
 	if out := d.Cleat("run", "--rm", "img", "cat", "/data/text"); out != "text" {
-		t.Errorf("the image says %q", out)
+		t.Errorf("the image prints %q", out)
 	}
 	d.Cleat("image", "rm", "img")
 	must(t, d.holds(0, 0))
@@ -74,7 +74,7 @@ func TestCollect_RemainsOfCrashes(t *testing.T) {
 	d.Begin()
 	d.Eventually("the remains are collected", func() error {
 		if _, err := os.Stat(ingest); !errors.Is(err, fs.ErrNotExist) {
-			return errors.New("the ingest is there")
+			return errors.New("the ingest is left")
 		}
 		return d.holds(3, 1)
 	})
@@ -161,9 +161,9 @@ func TestDaemonKilled_DuringCollection(t *testing.T) {
 		if code == 0 {
 			d.Cleat("image", "rm", "gone") // killed too early
 		}
-		d.Eventually("the garbage is gone", func() error { return d.holds(4, 2) })
+		d.Eventually("the garbage is removed", func() error { return d.holds(4, 2) })
 		if out := d.Cleat("run", "--rm", "kept", "cat", "/data/text"); out != "kept" {
-			t.Errorf("the kept image says %q", out)
+			t.Errorf("the kept image prints %q", out)
 		}
 		return code != 0
 	})

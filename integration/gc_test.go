@@ -86,15 +86,15 @@ func TestImageRemove_FreesBlobsAndSnapshots(t *testing.T) {
 	d.layered("two", "2")
 	must(t, d.holds(7, 3)) // the base is shared
 	if dry := d.gc("--dry-run"); len(dry.Freed) != 0 {
-		t.Errorf("garbage beside two images: %+v", dry)
+		t.Errorf("garbage with two images: %+v", dry)
 	}
 	if f := d.gc(); len(f.Freed) != 0 {
-		t.Errorf("collected beside two images: %+v", f)
+		t.Errorf("collected with two images: %+v", f)
 	}
 	d.Cleat("image", "rm", "one")
 	must(t, d.holds(4, 2))
 	if out := d.Cleat("run", "--rm", "two", "cat", "/data/text"); out != "2" {
-		t.Errorf("the other image says %q", out)
+		t.Errorf("the other image prints %q", out)
 	}
 	d.Cleat("image", "rm", "two")
 	must(t, d.holds(0, 0))
@@ -157,7 +157,7 @@ func TestWhy_NamesReferences(t *testing.T) {
 		t.Errorf("why of a layer and its snapshot: %q", out)
 	}
 	if _, stderr, code := d.Try("why", "nothing"); code != 1 || !strings.Contains(stderr, "no image, blob or snapshot") {
-		t.Errorf("why of nothing: code %d, %q", code, stderr)
+		t.Errorf("why of a missing object: code %d, %q", code, stderr)
 	}
 }
 

@@ -113,11 +113,11 @@ func TestRun_LinksOfImage_StayInside(t *testing.T) {
 			// Both a refusal and confinement are correct.
 			out, _, _ := d.Try(append(append([]string{"run", "--rm"}, args...), "links", "sh", "-c", "touch made; cat secret "+outside+"/secret")...)
 			if strings.Contains(out, "secret") {
-				t.Errorf("%s, %q: it reads what is outside", path, args)
+				t.Errorf("%s, %q: read outside of the root", path, args)
 			}
 		}
 		if got := d.tree(outside); got != before {
-			t.Errorf("%s: it wrote outside:\n%s", path, got)
+			t.Errorf("%s: written outside of the root:\n%s", path, got)
 		}
 	}
 	d.nothingMade("links")
@@ -186,11 +186,11 @@ func TestPull_CredentialsStayAtRegistry(t *testing.T) {
 		mu.Lock()
 		for _, s := range seen {
 			if strings.Contains(s, "Authorization") || strings.Contains(s, "s3cret") || strings.Contains(s, "YWxpY2U6") {
-				t.Errorf("%s: a stranger was shown %s", name, s)
+				t.Errorf("%s: the foreign server received %s", name, s)
 			}
 		}
 		if name == "a redirect" && len(seen) == 0 {
-			t.Error("the stranger was not asked at all: the test shows nothing")
+			t.Error("no request to the foreign server: the test is void")
 		}
 		seen = nil
 		mu.Unlock()
@@ -334,6 +334,6 @@ func TestDecompressors_UntrustedPATH_AreNotRun(t *testing.T) {
 		}
 	}
 	if out, err := os.ReadFile(proof); err == nil {
-		t.Errorf("programs of an untrusted PATH ran: %s", out)
+		t.Errorf("programs of an untrusted PATH were run: %s", out)
 	}
 }

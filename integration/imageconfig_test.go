@@ -120,6 +120,6 @@ func TestPlatform_SelectsFilesAndConfiguration(t *testing.T) {
 		check("converted:1", "linux/"+arch, arch)
 	}
 	if _, errs, code := d.Try("run", "--rm", reg.Host+"/p/only:arm64", "true"); code == 0 || !strings.Contains(errs, "linux/arm64") {
-		t.Errorf("run of another platform's image: exit code %d: %s", code, errs)
+		t.Errorf("run of an image for another platform: exit code %d: %s", code, errs)
 	}
 }

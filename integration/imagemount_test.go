@@ -73,10 +73,10 @@ func TestImageMount(t *testing.T) {
 			}
 			must(t, os.WriteFile(filepath.Join(rw, "x"), []byte("x"), 0o600))
 			if _, err := os.Stat(filepath.Join(ro, "x")); err == nil {
-				t.Error("a write shows elsewhere")
+				t.Error("a write is visible in another mount")
 			}
 			if _, stderr, code := d.Try("image", "mount", "busybox", ro); code != 1 || !strings.Contains(stderr, "image unmount "+ro) {
-				t.Errorf("twice on one: %d, %s", code, stderr)
+				t.Errorf("second mount on a directory: %d, %s", code, stderr)
 			}
 			// A mounted image is kept by collections, by the removal of its name and by a restart of the daemon.
 			d.Cleat("image", "prune", "--all")
@@ -91,14 +91,14 @@ func TestImageMount(t *testing.T) {
 			busy, err := os.Open(filepath.Join(ro, "data"))
 			must(t, err)
 			if _, stderr, code := d.Try("image", "unmount", ro); code != 1 || !strings.Contains(stderr, "in use") {
-				t.Errorf("unmounted in use: %d, %s", code, stderr)
+				t.Errorf("unmount in use: %d, %s", code, stderr)
 			}
 			must(t, busy.Close())
 			d.Cleat("image", "unmount", ro, single)
 			d.Cleat("image", "unmount", "--rm", rw)
 			for range 2 {
 				if _, stderr, code := d.Try("image", "unmount", rw); code != 1 || !strings.Contains(stderr, "no image is mounted") || !strings.Contains(stderr, "hint: ") {
-					t.Errorf("unmounted again: %d, %s", code, stderr)
+					t.Errorf("second unmount: %d, %s", code, stderr)
 				}
 			}
 			d.Eventually("nothing is left", func() error { return empty(filepath.Join(d.Root, "snapshots", name), 1) })
@@ -120,7 +120,7 @@ func TestImageUnmount_KeepsForeignMounts(t *testing.T) {
 	// With a foreign mount on top.
 	must(t, unix.Mount("tmpfs", dir, "tmpfs", 0, ""))
 	if _, stderr, code := d.Try("image", "unmount", dir); code != 1 || !strings.Contains(stderr, "something else") {
-		t.Errorf("something else is on top: %d, %s", code, stderr)
+		t.Errorf("unmount below a foreign mount: %d, %s", code, stderr)
 	}
 	must(t, unix.Unmount(dir, 0))
 	d.Cleat("image", "unmount", dir)
@@ -129,7 +129,7 @@ func TestImageUnmount_KeepsForeignMounts(t *testing.T) {
 	d.Cleat("image", "mount", "layered", dir)
 	must(t, unix.Unmount(dir, 0))
 	if _, stderr, code := d.Try("image", "unmount", dir); code != 1 || theirs() != nil {
-		t.Errorf("unmounted by hand: %d, %s", code, stderr)
+		t.Errorf("unmount after a manual one: %d, %s", code, stderr)
 	}
 	must(t, unix.Unmount(dir, 0))
 	d.Cleat("image", "unmount", dir)
@@ -198,11 +198,11 @@ func TestImageMount_StaleMounts_AreFound(t *testing.T) {
 	}
 	d.Restart()
 	if len(d.mounts()) != 1 {
-		t.Error("a mount of a moment ago is taken for one left behind")
+		t.Error("a new mount is treated as stale")
 	}
 	d.Stop()
 	if out, _, code := d.Try("doctor", "--root", d.Root, "--state", d.State); code != 0 {
-		t.Errorf("doctor finds a mount of a moment ago: %s", out)
+		t.Errorf("doctor reports a new mount: %s", out)
 	}
 	d.Begin()
 	must(t, d.Client().UnmountImage(t.Context(), dir, "", true))

@@ -144,7 +144,7 @@ func TestImport_DaemonFrozen_Waits(t *testing.T) {
 	}()
 	select {
 	case err := <-written:
-		t.Errorf("the rest of the archive went somewhere: %v", err)
+		t.Errorf("the client sent the rest of the archive: %v", err)
 		written <- nil
 	case <-time.After(3 * time.Second): // longer than a stream of ttrpc bears
 	}
@@ -154,7 +154,7 @@ func TestImport_DaemonFrozen_Waits(t *testing.T) {
 		t.Fatalf("%v, %s\n%s", err, out.String(), d.Log())
 	}
 	if out := d.Cleat("run", "--rm", "big", "stat", "-c", "%s", "/data/noise"); out != fmt.Sprint(200<<20) {
-		t.Errorf("the file's size is %s", out)
+		t.Errorf("size of the file: %s", out)
 	}
 }
 
@@ -162,7 +162,7 @@ func TestImport_DaemonFrozen_Waits(t *testing.T) {
 func (d *Daemon) ingests() error {
 	entries, err := os.ReadDir(filepath.Join(d.Root, "content", "ingest"))
 	if err == nil && len(entries) == 0 {
-		return errors.New("nothing is being stored")
+		return errors.New("no ingest")
 	}
 	return err
 }
@@ -188,10 +188,10 @@ func TestImport_ClientKilled_LeavesNothing(t *testing.T) {
 		must(t, cmd.Start())
 		_, err = in.Write(data[:len(data)/2])
 		must(t, err)
-		d.Eventually("the archive is being stored", d.ingests)
+		d.Eventually("the archive is read", d.ingests)
 		must(t, cmd.Process.Signal(sig))
 		if err := cmd.Wait(); err == nil {
-			t.Errorf("%s: it succeeded", name)
+			t.Errorf("%s: the import succeeded", name)
 		}
 		d.Eventually(name+": nothing is stored", d.imported)
 		must(t, empty(filepath.Join(d.State, "fifo"), 1))
@@ -231,7 +231,7 @@ func TestImport_DaemonKilled_FailsAtOnce(t *testing.T) {
 				return nil
 			}
 		}
-		return errors.New("it has not opened the FIFO")
+		return errors.New("the FIFO has no reader")
 	})
 	d.Kill9()
 	if err := cmd.Wait(); err == nil || stderr.Len() == 0 {
@@ -301,7 +301,7 @@ func TestImport_ByPath(t *testing.T) {
 	for transport, m := range d.movers("default") {
 		must(t, bring(m, busyboxArchive(t)))
 		if out := d.Cleat("run", "--rm", "box", "echo", "yes"); out != "yes" {
-			t.Errorf("%s: it printed %q", transport, out)
+			t.Errorf("%s: printed %q", transport, out)
 		}
 		d.Cleat("image", "rm", "box")
 		for path, code := range map[string]codes.Code{

@@ -136,7 +136,7 @@ func TestShimsAndContainers_InheritNothingFromDaemon(t *testing.T) {
 	}
 	d.Cleat("rm", "--force", "c")
 	if err := session.Wait(); err == nil {
-		t.Error("the exec'd process ended well although its container was removed")
+		t.Error("the exec'd process succeeded although its container was removed")
 	}
 }
 
@@ -185,6 +185,6 @@ func softLimit(t *testing.T, file, name string) string {
 			return strings.Fields(rest)[0]
 		}
 	}
-	t.Fatalf("%s has no %s", file, name)
+	t.Fatalf("no %[2]s in %[1]s", file, name)
 	return ""
 }

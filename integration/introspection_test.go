@@ -32,7 +32,7 @@ func TestIntrospection(t *testing.T) {
 		if len(resp.Plugins) != 1 || resp.Plugins[0].Exports["root"] != root || resp.Plugins[0].InitErr != nil {
 			t.Errorf("%s: %v", filter, resp.Plugins)
 		} else if _, err := os.Stat(root); root != "" && err != nil {
-			t.Errorf("%s exports what is not there: %v", filter, err)
+			t.Errorf("%s exports a missing path: %v", filter, err)
 		}
 	}
 
@@ -50,7 +50,7 @@ func TestIntrospection(t *testing.T) {
 		return err
 	})
 	if again.UUID != server.UUID || again.Pid == server.Pid {
-		t.Errorf("server after a restart: %v, was %v", again, server)
+		t.Errorf("server after a restart: %v, before %v", again, server)
 	}
 }
 

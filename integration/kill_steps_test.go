@@ -188,7 +188,7 @@ func TestDaemonKilled_AtEveryStepOfDelete(t *testing.T) {
 		more, _ = d.stepped(n, "rm", "--force", id)
 		d.Eventually("shims equal live tasks", d.consistent)
 		if _, stderr, code := d.Try("rm", "--force", id); code != 0 && !strings.Contains(stderr, "not found") {
-			t.Fatalf("step %d: removing again: %s", n, stderr)
+			t.Fatalf("step %d: second removal: %s", n, stderr)
 		}
 		if all := d.all(); len(all) != 0 {
 			t.Fatalf("step %d: containers: %v", n, all)

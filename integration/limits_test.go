@@ -108,7 +108,7 @@ func TestConnection_PingsOnly_IsKept(t *testing.T) {
 			}
 			answered++
 			if sent++; sent > 100 {
-				t.Fatal("100 pings at once are taken")
+				t.Fatal("a flood of 100 pings does not end the connection")
 			}
 			err := framer.WritePing(false, [8]byte{byte(sent)})
 			if err != nil && !errors.Is(err, syscall.EPIPE) { // it may be closed; the reason is still to be read
@@ -116,7 +116,7 @@ func TestConnection_PingsOnly_IsKept(t *testing.T) {
 			}
 		case *http2.GoAwayFrame:
 			if f.ErrCode != http2.ErrCodeEnhanceYourCalm || answered == 0 {
-				t.Errorf("sent away with %s after %d answers", f.ErrCode, answered)
+				t.Errorf("closed with %s after %d responses", f.ErrCode, answered)
 			}
 			return
 		}
@@ -152,7 +152,7 @@ func TestDeadline_OCIRuntimeStuck_LeavesNothing(t *testing.T) {
 			limited, cancel := context.WithCancel(ctx)
 			got := make(chan error, 1)
 			go func() { got <- create(limited, how) }()
-			d.Eventually("the OCI runtime stands still", exists(reached))
+			d.Eventually("the OCI runtime is blocked", exists(reached))
 			cancel()
 			if err := <-got; status.Code(err) != codes.Canceled {
 				t.Errorf("%s: %v", how, err)
@@ -161,7 +161,7 @@ func TestDeadline_OCIRuntimeStuck_LeavesNothing(t *testing.T) {
 		_, err = versionapi.NewVersionClient(conn).Version(ctx, &emptypb.Empty{})
 		must(t, err)
 		letGo(t, reached, release, "create")
-		d.Eventually("the task can be made anew", func() error { return create(ctx, how) })
+		d.Eventually("the task can be created again", func() error { return create(ctx, how) })
 		d.startTask(ctx, tasks, how)
 
 		waiting, done := context.WithTimeout(ctx, 100*time.Millisecond)
@@ -177,7 +177,7 @@ func TestDeadline_OCIRuntimeStuck_LeavesNothing(t *testing.T) {
 func (d *Daemon) pastItsDeadline(reached func() error, call func(after time.Duration) error) {
 	d.t.Helper()
 	after := 500 * time.Millisecond
-	d.Eventually("a deadline passes while the call is there", func() error {
+	d.Eventually("the deadline passes in the OCI runtime", func() error {
 		err := call(after)
 		if code := status.Code(err); code == codes.AlreadyExists {
 			return err // the remains of the last call are being deleted

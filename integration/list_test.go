@@ -20,7 +20,7 @@ func TestLists_AsJSON(t *testing.T) {
 	d.Cleat("run", "-d", "--name", "on", "busybox", "sleep", "1000")
 	d.Cleat("run", "-d", "--name", "off", "busybox", "sh", "-c", "exit 7")
 	d.Cleat("wait", "off")
-	d.Eventually("the shim of what has ended is gone", func() error {
+	d.Eventually("the shim of the ended container has exited", func() error {
 		if list := d.shims(); len(list) != 1 {
 			return fmt.Errorf("%v", list)
 		}
@@ -54,10 +54,10 @@ func TestLists_AsJSON(t *testing.T) {
 			}
 			created, started := moment(t, got.Created), moment(t, got.Started)
 			if !started.After(created) {
-				t.Errorf("%s was started %s, and created %s", got.ID, got.Started, got.Created)
+				t.Errorf("%s started at %s, created at %s", got.ID, got.Started, got.Created)
 			}
 			if want.Status == "stopped" && moment(t, got.Finished).Before(started) {
-				t.Errorf("%s was started %s and finished %s", got.ID, got.Started, got.Finished)
+				t.Errorf("%s started at %s, finished at %s", got.ID, got.Started, got.Finished)
 			}
 		}
 		var shims []object

@@ -44,7 +44,7 @@ func unattached(t *testing.T, image string) error {
 	must(t, err)
 	for _, f := range files {
 		if data, err := os.ReadFile(f); err == nil && strings.TrimSpace(string(data)) == image {
-			return fmt.Errorf("it has the device of %s", f)
+			return fmt.Errorf("%s is attached", f)
 		}
 	}
 	return nil
@@ -80,7 +80,7 @@ func TestMountsService(t *testing.T) {
 		})
 	}
 	if _, err := update("system"); status.Code(err) != codes.InvalidArgument {
-		t.Errorf("update of what cannot change: %v", err)
+		t.Errorf("update of a fixed field: %v", err)
 	}
 	updated, err := update("labels.b")
 	must(t, err)
@@ -103,16 +103,16 @@ func TestMountsService(t *testing.T) {
 	}
 	other := metadata.NewOutgoingContext(ctx, metadata.Pairs("containerd-namespace", "other"))
 	if _, err := client.Info(other, &mountsapi.InfoRequest{Name: "m"}); status.Code(err) != codes.NotFound {
-		t.Errorf("seen from another namespace: %v", err)
+		t.Errorf("visible in another namespace: %v", err)
 	}
 	tclient, err := rpc.Dial(t.Context(), d.Address+".ttrpc")
 	must(t, err)
 	defer tclient.Close()
 	_, err = mountsapi.NewTTRPCMountsClient(tclient).Deactivate(ttrpc.WithMetadata(t.Context(), ttrpc.MD{"containerd-namespace-ttrpc": {"default"}}), &mountsapi.DeactivateRequest{Name: "m"})
 	must(t, err)
-	d.Eventually("the device is gone", func() error { return unattached(t, image) })
+	d.Eventually("the device is detached", func() error { return unattached(t, image) })
 	if _, err := client.Activate(ctx, &mountsapi.ActivateRequest{Name: "plain", Mounts: d.rootfs()}); status.Code(err) != codes.Unimplemented {
-		t.Errorf("mounts that need no help: %v", err)
+		t.Errorf("mounts without activation: %v", err)
 	}
 }
 
@@ -141,7 +141,7 @@ func TestMounts_AreCollected(t *testing.T) {
 	must(t, activate(ctx, "free", nil))
 	must(t, activate(ctx, "orphan", map[string]string{"containerd.io/gc.bref.container": "gone", "containerd.io/gc.bref.snapshot.overlayfs.x": "gone"}))
 	if err := activate(metadata.AppendToOutgoingContext(ctx, "containerd-lease", "none"), "never", nil); status.Code(err) != codes.NotFound {
-		t.Errorf("under a lease that there is not: %v", err)
+		t.Errorf("with a missing lease: %v", err)
 	}
 	d.Cleat("gc")
 	if !there("leased") || !there("free") || there("orphan") {
@@ -150,7 +150,7 @@ func TestMounts_AreCollected(t *testing.T) {
 	_, err = leases.Delete(ctx, &leasesapi.DeleteRequest{ID: "l", Sync: true})
 	must(t, err)
 	if there("leased") {
-		t.Error("it outlives its lease")
+		t.Error("an activation outlives its lease")
 	}
 	_, err = client.Deactivate(ctx, &mountsapi.DeactivateRequest{Name: "free"})
 	must(t, err)
@@ -179,12 +179,12 @@ func TestTask_RootWithActivatedMounts(t *testing.T) {
 	}
 	_, err = tasks.Create(ctx, &tasksapi.CreateTaskRequest{ContainerID: "c", Rootfs: []*types.Mount{{Type: "format/bind", Source: "{{ mount 4 }}"}}})
 	if status.Code(err) != codes.InvalidArgument {
-		t.Errorf("create of bad mounts: %v", err)
+		t.Errorf("create with bad mounts: %v", err)
 	}
 	_, err = containers.Delete(ctx, &containersapi.DeleteContainerRequest{ID: "c"})
 	must(t, err)
 	d.Cleat("gc")
-	d.Eventually("the file is nobody's", func() error { return unattached(t, image) })
+	d.Eventually("the file is not attached", func() error { return unattached(t, image) })
 	must(t, unix.Access(image, unix.R_OK))
 	d.Eventually("nothing is left", func() error { return empty(filepath.Join(d.State, "m"), 1) })
 }

@@ -66,9 +66,9 @@ func TestNamespaceCgroups_AfterLastContainer_AreRemoved(t *testing.T) {
 	}
 	parallel(20, func(int) { d.Cleat("run", "--rm", "busybox", "true") })
 	if own("default") == nil {
-		t.Fatal("the cgroup of a namespace with a container is gone")
+		t.Fatal("the cgroup of a namespace with a container was removed")
 	}
 	d.Cleat("rm", "--force", "c")
-	d.Eventually("the cgroup of the empty namespace goes", func() error { return own("default") })
+	d.Eventually("the cgroup of the empty namespace is removed", func() error { return own("default") })
 	d.Cleat("run", "--rm", "busybox", "true")
 }

@@ -213,7 +213,7 @@ func TestSandboxStore(t *testing.T) {
 	got, err := overGRPC.Get(ctx, &sandboxapi.StoreGetRequest{SandboxID: "pod"})
 	must(t, err)
 	if !proto.Equal(created.GetSandbox(), got.GetSandbox()) || string(got.GetSandbox().GetSpec().GetValue()) != "{ }" {
-		t.Errorf("made %v, got %v", created, got)
+		t.Errorf("created %v, got %v", created, got)
 	}
 	d.Restart()
 	ctx, conn = d.grpc()

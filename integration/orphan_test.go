@@ -52,7 +52,7 @@ func (d *Daemon) anotherShim(id string, old int) int {
 			return fmt.Errorf("shim: %+v", s)
 		}
 		if c := d.ps(id); c.Status != "running" {
-			return fmt.Errorf("it is %s", c.Status)
+			return fmt.Errorf("status %s", c.Status)
 		}
 		return nil
 	})
@@ -77,7 +77,7 @@ func TestShimKilled_DuringOutput_LosesNothing(t *testing.T) {
 				}
 				shim = d.anotherShim("c", shim)
 				if after := d.ps("c"); after.Pid != before.Pid {
-					t.Fatalf("pid was %d, is %d", before.Pid, after.Pid)
+					t.Fatalf("pid %d became %d", before.Pid, after.Pid)
 				}
 				if _, _, code := d.Try("exec", "c", "sh", "-c", "exit 44"); code != 44 {
 					t.Errorf("exec: code %d", code)
@@ -88,7 +88,7 @@ func TestShimKilled_DuringOutput_LosesNothing(t *testing.T) {
 				t.Errorf("exit code %d", c.ExitCode)
 			}
 			if code := d.Cleat("wait", "c"); code != "19" {
-				t.Errorf("wait says %s", code)
+				t.Errorf("wait prints %s", code)
 			}
 			d.Eventually("the log is complete", func() error { return counted(d.Cleat("logs", "c")) })
 			if exits := d.announced(cursor, 1); !slices.Equal(exits["c"], []uint32{19}) {
@@ -123,7 +123,7 @@ func TestShimKilled_ClientWaits_ReceivesExit(t *testing.T) {
 	d.Cleat("resume", "c")
 	d.Cleat("stop", "c")
 	if text, err := io.ReadAll(out); err != nil || string(text) != "33\n" {
-		t.Errorf("wait says %q, %v", text, err)
+		t.Errorf("wait prints %q, %v", text, err)
 	}
 	must(t, wait.Wait())
 }
@@ -161,7 +161,7 @@ func TestShimKilled_WithoutAdoption_EndsContainer(t *testing.T) {
 				if c := d.status("c", "stopped"); c.ExitCode != 137 {
 					t.Errorf("exit code %d", c.ExitCode)
 				}
-				eventually(t, "the container is gone", gone(pid), d.Log)
+				eventually(t, "the container has ended", gone(pid), d.Log)
 				if exits := d.announced(cursor, 1); !slices.Equal(exits["c"], []uint32{137}) {
 					t.Errorf("exit events: %v", exits)
 				}
@@ -185,7 +185,7 @@ func TestShimSocketRemoved_DaemonAway(t *testing.T) {
 		return out
 	}
 	ctr("run", "-d", "--null-io", "docker.io/library/busybox:latest", "ended", "sh", "-c", "exit 5")
-	d.Eventually("it has ended", func() error {
+	d.Eventually("the container has ended", func() error {
 		if out := ctr("task", "ls"); !regexp.MustCompile(`ended +\d+ +STOPPED`).MatchString(out) {
 			return fmt.Errorf("tasks: %s", out)
 		}
@@ -200,7 +200,7 @@ func TestShimSocketRemoved_DaemonAway(t *testing.T) {
 	d.anotherShim("runs", shims["runs"].Pid)
 	end()
 	if code := d.Cleat("wait", "runs"); code != "19" {
-		t.Errorf("it ended with %s", code)
+		t.Errorf("exit code %s", code)
 	}
 	d.Eventually("the log is complete", func() error { return counted(d.Cleat("logs", "runs")) })
 	ctr("task", "rm", "ended")

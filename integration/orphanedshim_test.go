@@ -57,7 +57,7 @@ func TestOrphanedShim_ContainerEnded_Exits(t *testing.T) {
 				must(t, syscall.Kill(pid, syscall.SIGKILL))
 				d.Eventually("the container has ended", func() error {
 					if alive(pid) {
-						return fmt.Errorf("process %d lives", pid)
+						return fmt.Errorf("process %d is alive", pid)
 					}
 					return nil
 				})
@@ -72,9 +72,9 @@ func TestOrphanedShim_ContainerEnded_Exits(t *testing.T) {
 				}
 				end()
 			}
-			d.Eventually("the shim leaves", func() error {
+			d.Eventually("the shim exits", func() error {
 				if pids := d.shimProcesses(); len(pids) > 0 {
-					return fmt.Errorf("it lives: %d", pids)
+					return fmt.Errorf("%d is alive", pids)
 				}
 				return nil
 			})
@@ -87,11 +87,11 @@ func TestOrphanedShim_ContainerEnded_Exits(t *testing.T) {
 				d.waitTask(ctx, tasks, "c", 137) // the exit is readable
 			}
 			// The remaining records can be deleted.
-			d.Eventually("the task is gone", func() error {
+			d.Eventually("the task is deleted", func() error {
 				_, _ = tasks.Delete(ctx, &tasksapi.DeleteTaskRequest{ContainerID: "c"})
 				list, err := tasks.List(ctx, &tasksapi.ListTasksRequest{})
 				if err == nil && len(list.GetTasks()) > 0 {
-					err = fmt.Errorf("there is %v", list.GetTasks())
+					err = fmt.Errorf("left: %v", list.GetTasks())
 				}
 				return err
 			})

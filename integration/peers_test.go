@@ -176,7 +176,7 @@ func inOrder(s string, texts ...string) error {
 	for _, text := range texts {
 		_, after, found := strings.Cut(rest, text)
 		if !found {
-			return fmt.Errorf("%q is not there, or not in its place, in:\n%s", text, s)
+			return fmt.Errorf("%q is missing or out of order in:\n%s", text, s)
 		}
 		rest = after
 	}
@@ -208,12 +208,12 @@ func TestShim_UnderContainerd16(t *testing.T) {
 	if stdout != "out\n" || code != 42 || !strings.Contains(stderr, "err") {
 		t.Errorf("run: %q, %q, code %d", stdout, stderr, code)
 	}
-	eventually(t, "containerd announced it in order", func() error {
+	eventually(t, "containerd published the events in order", func() error {
 		return inOrder(events(), "/containers/create", "/tasks/create", "/tasks/start", "/tasks/exit", "/tasks/delete", "/containers/delete")
 	}, c.text)
 
 	ok(run(append(gateMount(dir), "-d", image, "two", "sh", "-c", trapping(9))...)...)
-	eventually(t, "it is ready", func() error {
+	eventually(t, "the container is ready", func() error {
 		_, stderr, code := c.ctr("tasks", "exec", "--fifo-dir", fifos, "--exec-id", "ready", "two", "test", "-e", "/ready")
 		if code != 0 {
 			return errors.New(stderr)
@@ -236,7 +236,7 @@ func TestShim_UnderContainerd16(t *testing.T) {
 	ok("tasks", "metrics", "two")
 	ok("tasks", "ps", "two")
 	ok("tasks", "kill", "--signal", "SIGTERM", "two")
-	eventually(t, "it has ended", func() error {
+	eventually(t, "the container has ended", func() error {
 		if text := ok("tasks", "ls"); !strings.Contains(text, "STOPPED") {
 			return errors.New(text)
 		}
@@ -246,7 +246,7 @@ func TestShim_UnderContainerd16(t *testing.T) {
 		t.Errorf("tasks delete: code %d, %q", code, stderr)
 	}
 	ok("containers", "delete", "two")
-	eventually(t, "containerd announced the exec's exit", func() error {
+	eventually(t, "containerd published the exec's exit", func() error {
 		return inOrder(events(), "/tasks/exec-added", "/tasks/exec-started", "/tasks/exit", "/tasks/paused", "/tasks/resumed", "/tasks/exit", "/tasks/delete")
 	}, c.text)
 	eventually(t, "no shim, bundle or socket is left", func() error {
@@ -301,9 +301,9 @@ func TestCtr_OnCleatd(t *testing.T) {
 		t.Errorf("containers:\n%s", text)
 	}
 	if c := d.ps("two"); c.Status != "running" {
-		t.Errorf("ps says %s", c.Status)
+		t.Errorf("ps shows %s", c.Status)
 	}
-	d.Eventually("it is announced in order", func() error { // before the daemon stops, and ctr with it
+	d.Eventually("events are published in order", func() error { // before the daemon stops, and ctr with it
 		return inOrder(events(), "/images/create", "/containers/create", "/tasks/create", "/tasks/start", "/tasks/exit", "/tasks/delete")
 	})
 	d.Restart()
@@ -314,7 +314,7 @@ func TestCtr_OnCleatd(t *testing.T) {
 	}
 	ok("tasks", "pause", "two")
 	ok("tasks", "resume", "two")
-	d.Eventually("there are metrics", func() error { // a slow shim is left out
+	d.Eventually("metrics are present", func() error { // a slow shim is left out
 		if _, stderr, code := ctr(t, d.Address, "tasks", "metrics", "two"); code != 0 {
 			return errors.New(stderr)
 		}
@@ -358,7 +358,7 @@ func TestForeignShim_UnderCleatd(t *testing.T) {
 	}
 	d.Restart()
 	if c := d.status("c", "running"); c.Pid != pid {
-		t.Errorf("pid %d after a restart, was %d", c.Pid, pid)
+		t.Errorf("pid %d after a restart, %d before", c.Pid, pid)
 	}
 	if out, _, code := d.Try("exec", "c", "sh", "-c", "echo in; exit 5"); out != "in\n" || code != 5 {
 		t.Errorf("exec after a restart: %q, code %d", out, code)

@@ -59,7 +59,7 @@ func TestCleatd_AcceptsContainerdCommandLine(t *testing.T) {
 		}
 	}
 	if out, err := cleatd([]byte("no Any"), "-a", d.Address, "publish", "--topic", "/x", "--namespace", "n"); err == nil {
-		t.Errorf("publish of nonsense: %s", out)
+		t.Errorf("publish of an invalid event: %s", out)
 	}
 
 	// config

@@ -38,7 +38,7 @@ func TestPolicy_ExchangedFIFO_IsRefused(t *testing.T) {
 	must(t, unix.Mkfifo(path, 0o600)) // owned by root
 	err := call(tasksService, "Start", &tasksapi.StartRequest{ContainerID: "good", ExecID: "x"}, &tasksapi.StartResponse{})
 	if reason.Of(rpc.FromWire(t.Context(), err)) != reason.PolicyDenied {
-		t.Errorf("a FIFO of root was opened: %v", err)
+		t.Errorf("a FIFO owned by root was opened: %v", err)
 	}
 	d.Cleat("--namespace", policySpace, "rm", "--force", "good")
 }

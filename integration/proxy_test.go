@@ -32,7 +32,7 @@ func life(d *Daemon, name string) {
 	m, err := c.Mounts(ctx, &snapshotsapi.MountsRequest{Snapshotter: name, Key: "key"})
 	must(t, err)
 	if len(m.Mounts) != len(p.Mounts) || m.Mounts[0].Source != p.Mounts[0].Source {
-		t.Errorf("mounts are %v, were %v", m.Mounts, p.Mounts)
+		t.Errorf("mounts %v, before %v", m.Mounts, p.Mounts)
 	}
 	_, err = c.Commit(ctx, &snapshotsapi.CommitSnapshotRequest{Snapshotter: name, Name: "name", Key: "key", Labels: root})
 	must(t, err)
@@ -41,23 +41,23 @@ func life(d *Daemon, name string) {
 	s, err := c.Stat(ctx, &snapshotsapi.StatSnapshotRequest{Snapshotter: name, Key: "view"})
 	must(t, err)
 	if s.Info.Parent != "name" || s.Info.Kind != snapshotsapi.Kind_VIEW {
-		t.Errorf("stat says %v", s.Info)
+		t.Errorf("stat: %v", s.Info)
 	}
 	u, err := c.Usage(ctx, &snapshotsapi.UsageRequest{Snapshotter: name, Key: "name"})
 	must(t, err)
 	if u.Inodes == 0 {
-		t.Errorf("usage is %v", u)
+		t.Errorf("usage %v", u)
 	}
 	stream, err := c.List(ctx, &snapshotsapi.ListSnapshotsRequest{Snapshotter: name})
 	must(t, err)
 	list, err := stream.Recv()
 	must(t, err)
 	if len(list.Info) != 2 {
-		t.Errorf("list is %v", list.Info)
+		t.Errorf("list %v", list.Info)
 	}
 	_, err = c.Remove(ctx, &snapshotsapi.RemoveSnapshotRequest{Snapshotter: name, Key: "name"})
 	if !errdefs.IsFailedPrecondition(errgrpc.ToNative(err)) {
-		t.Errorf("removed what another stands upon: %v", err)
+		t.Errorf("removal of a parent: %v", err)
 	}
 	for _, key := range []string{"view", "name"} {
 		_, err = c.Remove(ctx, &snapshotsapi.RemoveSnapshotRequest{Snapshotter: name, Key: key})
@@ -73,7 +73,7 @@ func containers(d *Daemon, name string) {
 		return d.Cleat(append([]string{"run", "--snapshotter", name}, args...)...)
 	}
 	if out := run("--rm", "busybox", "sh", "-c", "rm /bin/cat; echo x > /file; ls /file"); out != "/file" {
-		d.t.Errorf("the container says %q", out)
+		d.t.Errorf("the container prints %q", out)
 	}
 	run("-d", "--name", "stays", "busybox", "sleep", "1000")
 	d.Restart()
@@ -89,7 +89,7 @@ func TestProxySnapshotter_Containerd(t *testing.T) {
 	d := proxied(t, peer.address, "overlayfs")
 	life(d, "far")
 	containers(d, "far")
-	d.Eventually("nothing is left over there", func() error {
+	d.Eventually("nothing is left in the other process", func() error {
 		stdout, stderr, code := peer.ctr("snapshots", "ls")
 		if code != 0 || strings.Contains(stdout, "cleat-") {
 			return fmt.Errorf("%s%s", stdout, stderr)
@@ -104,7 +104,7 @@ func TestProxySnapshotter_OtherCleatd(t *testing.T) {
 		d := proxied(t, far.Address, snapshotter)
 		life(d, "far")
 		containers(d, "far")
-		far.Eventually("nothing is left over there", func() error {
+		far.Eventually("nothing is left in the other process", func() error {
 			return empty(filepath.Join(far.Root, "snapshots", snapshotter), 1)
 		})
 	}
@@ -122,7 +122,7 @@ func TestProxySnapshotter_Absent(t *testing.T) {
 		t.Errorf("code %d, %s", code, stderr)
 	}
 	if out := d.Cleat("run", "--rm", "busybox", "echo", "here"); out != "here" {
-		t.Errorf("the container says %q", out)
+		t.Errorf("the container prints %q", out)
 	}
 	d.Cleat("rm", "--force", "stays")
 	if _, stderr, code := d.Try("image", "rm", "busybox"); code != 1 || !strings.Contains(stderr, "busybox:latest is removed, its content is not") {
@@ -130,7 +130,7 @@ func TestProxySnapshotter_Absent(t *testing.T) {
 	}
 	far.Begin()
 	d.Restart()
-	far.Eventually("nothing is left over there", func() error {
+	far.Eventually("nothing is left in the other process", func() error {
 		return empty(filepath.Join(far.Root, "snapshots", "overlayfs"), 1)
 	})
 }

@@ -85,7 +85,7 @@ func (f *forward) saw(t *testing.T, begins string) int {
 	defer f.mu.Unlock()
 	for _, a := range f.asked {
 		if !strings.HasPrefix(a, begins) {
-			t.Errorf("the proxy was asked for %q", a)
+			t.Errorf("request %q through the proxy", a)
 		}
 	}
 	return len(f.asked)
@@ -116,7 +116,7 @@ func TestPull_UsesProxyOfEnvironment(t *testing.T) {
 		t.Setenv("HTTP_PROXY", f.URL)
 		pulls(t, "reg.example", "server = \"http://reg.example\"\n")
 		if n := f.saw(t, ""); n == 0 {
-			t.Error("the proxy was not asked")
+			t.Error("no request through the proxy")
 		}
 	})
 	t.Run("TLS", func(t *testing.T) {
@@ -126,10 +126,10 @@ func TestPull_UsesProxyOfEnvironment(t *testing.T) {
 		t.Setenv("HTTPS_PROXY", f.URL)
 		pulls(t, "example.com", fmt.Sprintf("server = \"https://example.com\"\nca = %q\n", r.CA)) // as in its certificate
 		if n := f.saw(t, "CONNECT example.com:443"); n == 0 {
-			t.Error("the proxy was not asked")
+			t.Error("no request through the proxy")
 		}
 	})
-	t.Run("not for those excepted", func(t *testing.T) {
+	t.Run("excepted hosts", func(t *testing.T) {
 		r := StartRegistry(t, RegistryOptions{})
 		r.skopeo("oci-archive:"+archive, "docker://"+r.Host+"/some/box:1")
 		f := startForward(t, r.Host)
@@ -139,7 +139,7 @@ func TestPull_UsesProxyOfEnvironment(t *testing.T) {
 		name := "0.0.0.0:" + port // this machine, by an address that is not excepted by default
 		pulls(t, name, fmt.Sprintf("server = \"http://%s\"\n", name))
 		if n := f.saw(t, ""); n == 0 {
-			t.Error("the proxy was not asked, and the test shows nothing")
+			t.Error("no request through the proxy: the test is void")
 		}
 		f.mu.Lock()
 		f.asked = nil
@@ -147,7 +147,7 @@ func TestPull_UsesProxyOfEnvironment(t *testing.T) {
 		t.Setenv("NO_PROXY", "somewhere.example,0.0.0.0")
 		pulls(t, name, fmt.Sprintf("server = \"http://%s\"\n", name))
 		if n := f.saw(t, "nothing"); n != 0 {
-			t.Errorf("the proxy was asked %d times", n)
+			t.Errorf("%d requests through the proxy", n)
 		}
 	})
 }

@@ -55,7 +55,7 @@ func TestPull_PushedBySkopeo(t *testing.T) {
 			sent := r.Blobs.Load()
 			d.Cleat(append(args, "--quiet")...)
 			if again := r.Blobs.Load(); again != sent {
-				t.Errorf("pulled again it fetched %d blobs", again-sent)
+				t.Errorf("a second pull fetched %d blobs", again-sent)
 			}
 			if strings.Contains(d.Log(), "s3cret-pw") {
 				t.Error("the password is in the daemon's log")

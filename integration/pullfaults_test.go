@@ -61,7 +61,7 @@ func (r *Registry) stall(blob []byte, after int) (reached chan struct{}, goOn fu
 // may not be recorded yet.
 func (d *Daemon) awaitIngest(size int64, blobs int) {
 	d.t.Helper()
-	d.Eventually("the bytes are here", func() error {
+	d.Eventually("the bytes are stored", func() error {
 		paths, err := filepath.Glob(filepath.Join(d.Root, "content", "ingest", "*", "data"))
 		for _, p := range paths {
 			if info, err := os.Stat(p); err == nil && info.Size() == size && len(paths) == 1 {
@@ -70,7 +70,7 @@ func (d *Daemon) awaitIngest(size int64, blobs int) {
 		}
 		return fmt.Errorf("%q: %w", paths, err)
 	})
-	d.Eventually("the others are on record", func() error { return d.ctrLists(blobs, "content", "ls", "-q") })
+	d.Eventually("the other blobs are recorded", func() error { return d.ctrLists(blobs, "content", "ls", "-q") })
 }
 
 // ctrLists returns an error unless a command of ctr prints this number of words.
@@ -102,21 +102,21 @@ func TestPull_DaemonKilled_Resumes(t *testing.T) {
 	d.awaitIngest(after, len(layers)+1) // includes manifest and configuration
 	d.Kill9()
 	if err := cmd.Wait(); err == nil {
-		t.Error("the pull says it succeeded")
+		t.Error("the interrupted pull succeeded")
 	}
 	r.Interfere(nil)
 	d.Begin()
 	before := r.settled()
 	d.Cleat("pull", ref)
 	if sent, want := r.settled()-before, int64(len(last)-after); sent != want {
-		t.Errorf("the pull that went on had %d bytes sent, %d were missing of %d", sent, want, total)
+		t.Errorf("the resumed pull was sent %d bytes, missing were %d of %d", sent, want, total)
 	}
 	if out := d.Cleat("run", "--rm", ref, "sh", "-c", "ls /noise* | wc -l"); out != "3" {
 		t.Errorf("%q", out)
 	}
 	must(t, d.ctrLists(0, "leases", "ls", "-q"))
 	d.Cleat("image", "rm", ref)
-	d.Eventually("the content is gone", func() error { return d.ctrLists(0, "content", "ls", "-q") })
+	d.Eventually("the content is removed", func() error { return d.ctrLists(0, "content", "ls", "-q") })
 	d.nothingMade("a pull that was taken up")
 }
 
@@ -155,9 +155,9 @@ func TestPull_ClientLeaves_KeepsContent(t *testing.T) {
 	<-reached
 	must(t, cmd.Process.Signal(os.Interrupt))
 	if err := cmd.Wait(); err == nil {
-		t.Error("the second pull says it succeeded")
+		t.Error("the second interrupted pull succeeded")
 	}
-	d.Eventually("one lease is left of two tries", func() error { return d.ctrLists(1, "leases", "ls", "-q") })
+	d.Eventually("one lease is left of two attempts", func() error { return d.ctrLists(1, "leases", "ls", "-q") })
 	d.Cleat("gc")
 	d.Restart()
 	d.Cleat("gc")
@@ -185,7 +185,7 @@ func TestPull_DaemonStopped_Resumes(t *testing.T) {
 	<-reached
 	d.Stop()
 	if err := cmd.Wait(); err == nil {
-		t.Error("the pull says it succeeded")
+		t.Error("the interrupted pull succeeded")
 	}
 	r.Interfere(nil)
 	d.Begin()
@@ -215,7 +215,7 @@ func TestPull_InParallel_FetchesOnce(t *testing.T) {
 	}
 	wg.Wait()
 	if n := r.Blobs.Load(); n != int64(len(layers))+1 {
-		t.Errorf("%d blobs were fetched of %d layers and a configuration", n, len(layers))
+		t.Errorf("%d blobs fetched, with %d layers and a configuration", n, len(layers))
 	}
 	if n := strings.Count(d.Cleat("run", "--rm", ref, "sh", "-c", "ls /noise*"), "noise"); n != 4 {
 		t.Errorf("%d files", n)
@@ -281,17 +281,17 @@ func TestPull_Fails(t *testing.T) {
 		}
 		for _, s := range c.says {
 			if !strings.Contains(stderr, s) {
-				t.Errorf("%s: does not say %q: %s", name, s, stderr)
+				t.Errorf("%s: no %q in %s", name, s, stderr)
 			}
 		}
 		if strings.Contains(stderr+d.Log(), "s3cret-pw") {
-			t.Errorf("%s: it tells the password", name)
+			t.Errorf("%s: the password is in the output", name)
 		}
 		d.nothingMade(name)
 	}
 	r.Interfere(nil)
 	if _, stderr, code := d.Try("run", r.Host+"/bad/box:good", "true"); code != 125 || !strings.Contains(stderr, "cleat pull") {
-		t.Errorf("run of an image that is not here: %d, %s", code, stderr)
+		t.Errorf("run of a missing image: %d, %s", code, stderr)
 	}
 	d.Eventually("no snapshots are left", func() error {
 		if got := d.tree(filepath.Join(d.Root, "snapshots")); got != snapshots {

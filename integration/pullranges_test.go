@@ -48,17 +48,17 @@ func TestPull_ByRanges(t *testing.T) {
 	d.Kill9()
 	close(free)
 	if err := cmd.Wait(); err == nil {
-		t.Error("the pull says it succeeded")
+		t.Error("the interrupted pull succeeded")
 	}
 	r.Interfere(nil)
 	d.Begin()
 	sent, blobs := r.settled(), r.Blobs.Load()
 	d.Cleat("pull", ref)
 	if sent, want := r.settled()-sent, int64(len(big)-2*piece); sent != want {
-		t.Errorf("the pull that went on had %d bytes sent, %d were missing", sent, want)
+		t.Errorf("the resumed pull was sent %d bytes, missing were %d", sent, want)
 	}
 	if n := r.Blobs.Load() - blobs; n < 3 {
-		t.Errorf("they came by %d requests", n)
+		t.Errorf("fetched by %d requests", n)
 	}
 	if out := d.Cleat("run", "--rm", ref, "sh", "-c", "ls /noise* | wc -l"); out != "1" {
 		t.Errorf("%q", out)

@@ -30,7 +30,7 @@ func TestPush_PulledBySkopeo(t *testing.T) {
 			ref := r.Host + "/team/box:2"
 			out := d.Cleat(append([]string{"push", ref, "box"}, user...)...)
 			if got := r.digest("team/box:2"); out != ref+"@"+got || !strings.Contains(want, got) {
-				t.Errorf("pushed %q, the registry has %s, here is %s", out, got, want)
+				t.Errorf("pushed %q, the registry has %s, the daemon %s", out, got, want)
 			}
 			r.skopeo("docker://"+ref, "oci:"+filepath.Join(t.TempDir(), "out")+":x")
 
@@ -43,10 +43,10 @@ func TestPush_PulledBySkopeo(t *testing.T) {
 			d.Cleat("image", "tag", ref, r.Host+"/other/box:3")
 			d.Cleat(append([]string{"push", r.Host + "/other/box:3"}, user...)...)
 			if n := r.Uploads.Load() - uploads; n != 0 {
-				t.Errorf("%d blobs were sent that could be mounted", n)
+				t.Errorf("%d mountable blobs were sent", n)
 			}
 			if a, b := r.digest("other/box:3"), r.digest("team/box:2"); a != b {
-				t.Errorf("%s, and %s", a, b)
+				t.Errorf("digests %s and %s", a, b)
 			}
 			if out := d.Cleat("image", "prune", "--all"); out != r.Host+"/other/box:3\n"+ref {
 				t.Errorf("pruned %q", out)
@@ -73,11 +73,11 @@ func TestPush_WholeIndex(t *testing.T) {
 	}
 	for _, args := range [][]string{{r.Host + "/copy/box:1", "nosuch"}, {r.Host + "/no/such:1"}} {
 		if _, stderr, code := d.Try(append([]string{"push"}, args...)...); code != 1 || !strings.Contains(stderr, "cleat image ls") {
-			t.Errorf("push of what is not here: %d, %s", code, stderr)
+			t.Errorf("push of a missing image: %d, %s", code, stderr)
 		}
 	}
 	if _, stderr, code := d.Try("push", r.Host+"/copy/box:1", ref); code == 0 || !strings.Contains(stderr, "platform") {
-		t.Errorf("push of a part: %d, %s", code, stderr)
+		t.Errorf("push of an incomplete image: %d, %s", code, stderr)
 	}
 	d.Cleat("push", "--platform", "linux/amd64", r.Host+"/copy/box:amd64", ref)
 	if _, stderr, code := d.Try("pull", "--platform", "linux/s390x", ref); code == 0 || !strings.Contains(stderr, "linux/arm64") {

@@ -74,7 +74,7 @@ func TestPush_ConnectionBreaks_Resumes(t *testing.T) {
 	d.Cleat("push", ref, "local/box:1")
 	mu.Lock()
 	if len(tells) == 0 || len(patches) < 3 || patches[0] != fmt.Sprintf("0-%d", chunk-1) || patches[1] != fmt.Sprintf("%d-%d", chunk, 2*chunk-1) {
-		t.Errorf("chunks %q, asked for its state %d times", patches, len(tells))
+		t.Errorf("chunks %q, %d requests for the state", patches, len(tells))
 	}
 	if !strings.HasSuffix(patches[len(patches)-1], fmt.Sprintf("-%d", len(big)-1)) {
 		t.Errorf("the last chunk is %s of %d", patches[len(patches)-1], len(big))
@@ -119,7 +119,7 @@ func TestPush_WithReferrers(t *testing.T) {
 	} {
 		out := d.Cleat("image", "referrers", of)
 		if got := strings.Count(out, "example/"); want == "" && got != 0 || want != "" && (got != 1 || !strings.Contains(out, want)) {
-			t.Errorf("of %s there is:\n%s", of, out)
+			t.Errorf("referrers of %s:\n%s", of, out)
 		}
 	}
 }

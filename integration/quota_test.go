@@ -61,10 +61,10 @@ func limitedStorage(d *Daemon, snapshotter string) {
 	}
 	d.Cleat("exec", name, "touch", "/small")
 	if got := inspected(d, name); got != 16<<20 {
-		t.Errorf("%s: inspect says %d", snapshotter, got)
+		t.Errorf("%s: inspect shows %d", snapshotter, got)
 	}
 	if got := snapshotLabels(d, snapshotter, name)[storageLabel]; got != "16777216" {
-		t.Errorf("%s: the snapshot's label says %q", snapshotter, got)
+		t.Errorf("%s: label of the snapshot %q", snapshotter, got)
 	}
 	d.Restart()
 	if said, code := write("32"); !over(said, code) {
@@ -142,7 +142,7 @@ func badStorageSizes(d *Daemon) {
 		d.t.Errorf("another snapshotter: code %d, %s", code, stderr)
 	}
 	if _, stderr, code := d.Try("inspect", "bad"); code == 0 || !strings.Contains(stderr, "bad") {
-		d.t.Errorf("something was made: %d, %s", code, stderr)
+		d.t.Errorf("objects were created: %d, %s", code, stderr)
 	}
 }
 
@@ -168,11 +168,11 @@ func limitedSnapshots(d *Daemon) {
 		t.Errorf("the label became %q", got)
 	}
 	if err := relabel(d, "overlayfs", "good", "1"); !errdefs.IsInvalidArgument(err) {
-		t.Errorf("relabelled with too little: %v", err)
+		t.Errorf("relabelled below the minimum: %v", err)
 	}
 	must(t, prepare("free", ""))
 	if err := relabel(d, "overlayfs", "free", "10MiB"); !errdefs.IsFailedPrecondition(err) {
-		t.Errorf("relabelled what has no limit: %v", err)
+		t.Errorf("relabelled a snapshot without a limit: %v", err)
 	}
 	for _, key := range []string{"good", "free"} {
 		_, err := c.Remove(ctx, &snapshotsapi.RemoveSnapshotRequest{Snapshotter: "overlayfs", Key: key})
@@ -189,7 +189,7 @@ func TestStorageLimit_Unsupported_Fails(t *testing.T) {
 	_, stderr, code := d.Try("run", "--name", "bad", "--storage-size", "1g", "busybox", "true")
 	for _, part := range []string{"file system ext4 at " + filepath.Dir(filepath.Dir(base)), "does not keep project quotas", "docs/snapshotters.md"} {
 		if code != 125 || !strings.Contains(stderr, part) {
-			t.Errorf("code %d, %q does not say %q", code, stderr, part)
+			t.Errorf("code %d, %q lacks %q", code, stderr, part)
 		}
 	}
 	for _, snapshotter := range []string{"erofs", "btrfs"} {

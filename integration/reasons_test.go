@@ -115,7 +115,7 @@ func TestRunRemove_DaemonEndsAtEachStep_ReturnsCodeOfContainer(t *testing.T) {
 			reached = n
 		}
 		if reached < 5 {
-			t.Errorf("%s: the removal has %d steps, which is too few to be it", sig, reached)
+			t.Errorf("%s: the removal has only %d steps", sig, reached)
 		}
 	}
 	d.Eventually("every container is removed", func() error {

@@ -32,7 +32,7 @@ func (d *Daemon) reboot() {
 			if err := unix.Kill(pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
 				d.t.Fatal(err)
 			}
-			d.Eventually("a process is gone", gone(pid))
+			d.Eventually("a process has ended", gone(pid))
 		}
 	}
 	data, err := os.ReadFile("/proc/self/mountinfo")
@@ -95,7 +95,7 @@ func TestRestartLabels_AfterReboot(t *testing.T) {
 	killPid(t, d.ps("stopped").Pid)
 	d.status("stopped", "stopped")
 	d.relabel("halted", "status=stopped")
-	d.Eventually("it is stopped as asked", func() error {
+	d.Eventually("the container is stopped", func() error {
 		if s := d.all()["halted"].Status; s == "running" {
 			return errors.New(s)
 		}
@@ -107,10 +107,10 @@ func TestRestartLabels_AfterReboot(t *testing.T) {
 	up := []string{"always", "unsaid", "unless"}
 	for _, id := range up {
 		if c := d.restarted(id, "1", "running"); c.Pid == before[id].Pid {
-			t.Errorf("%s has the pid %d that it had before", id, c.Pid)
+			t.Errorf("%s still has the pid %d", id, c.Pid)
 		}
 	}
-	d.Eventually("it logs where the label says", func() error {
+	d.Eventually("the log is in the labelled file", func() error {
 		data, err := os.ReadFile(log)
 		if err == nil && string(data) != "up\n" {
 			err = fmt.Errorf("%q", data)
@@ -144,7 +144,7 @@ func TestRestartLabels_AfterReboot(t *testing.T) {
 	d.restarted("stopped", "1", "running")
 	d.restarted("unless", "2", "running")
 	if c := d.all()["failing"]; c.Status == "running" {
-		t.Errorf("a container that starts on failure alone is %+v", c)
+		t.Errorf("a container with the policy on-failure is %+v", c)
 	}
 	d.quiet(append(up, "stopped", "failing", "never", "halted"))
 }
@@ -155,7 +155,7 @@ func (d *Daemon) quiet(ids []string) {
 	for _, id := range ids {
 		d.relabel(id, "status=stopped")
 	}
-	d.Eventually("they are stopped", func() error {
+	d.Eventually("the containers are stopped", func() error {
 		for id, c := range d.all() {
 			if slices.Contains(ids, id) && c.Status == "running" {
 				return fmt.Errorf("%s is %s", id, c.Status)

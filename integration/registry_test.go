@@ -158,7 +158,7 @@ func (r *Registry) settled() int64 {
 	r.t.Helper()
 	eventually(r.t, "no request is under way", func() error {
 		if n := r.underWay.Load(); n > 0 {
-			return fmt.Errorf("%d are", n)
+			return fmt.Errorf("%d in progress", n)
 		}
 		return nil
 	}, func() string { return "" })

@@ -67,7 +67,7 @@ func TestMirrors_ReceiveNameOfRegistry(t *testing.T) {
 		d.Cleat("pull", "--quiet", ref)
 		asked := mirror.Requests()[before:]
 		if len(asked) == 0 {
-			t.Errorf("%s: the mirror was not asked", ref)
+			t.Errorf("%s: no request to the mirror", ref)
 		}
 		for _, r := range asked {
 			if !strings.HasSuffix(r, "?ns="+ns) {

@@ -69,10 +69,10 @@ func (d *Daemon) restarted(id, count, status string) shown {
 			return err
 		}
 		if got := resp.Container.Labels[restartLabel+"count"]; !slices.Contains(strings.Split(count, " or "), got) {
-			return fmt.Errorf("count is %q", got)
+			return fmt.Errorf("count %q", got)
 		}
 		if c := d.all()[id]; c.Status != status {
-			return fmt.Errorf("it is %s", c.Status)
+			return fmt.Errorf("status %s", c.Status)
 		}
 		return nil
 	})
@@ -92,7 +92,7 @@ func TestRestartLabels(t *testing.T) {
 	d.restarted("ends", "", "stopped")
 	logged := func(want string) {
 		t.Helper()
-		d.Eventually("it logs where the label says", func() error {
+		d.Eventually("the log is in the labelled file", func() error {
 			data, err := os.ReadFile(log)
 			if err == nil && string(data) != want {
 				err = fmt.Errorf("%q", data)
@@ -124,7 +124,7 @@ func TestRestartLabels(t *testing.T) {
 	d.relabel("always", "status=stopped")
 	d.relabel("unless", "status=stopped")
 	ctx, conn := d.grpc()
-	d.Eventually("they are stopped as asked", func() error {
+	d.Eventually("the containers are stopped", func() error {
 		list, err := tasksapi.NewTasksClient(conn).List(ctx, &tasksapi.ListTasksRequest{})
 		if err != nil {
 			return err
@@ -154,10 +154,10 @@ func TestRestartLabels_OfImage_AreIgnored(t *testing.T) {
 	must(t, err)
 	for k := range resp.Container.Labels {
 		if strings.HasPrefix(k, restartLabel) {
-			t.Errorf("the container has the label %s of its image", k)
+			t.Errorf("the container has the restart label %s of its image", k)
 		}
 	}
 	if _, err := os.Stat(proof); err == nil {
-		t.Error("an image had a program run on the host")
+		t.Error("a label of an image ran a program on the host")
 	}
 }

@@ -18,15 +18,15 @@ func TestReusedPID_AfterShimDied_IsNotKilled(t *testing.T) {
 	d.Kill9()
 	must(t, unix.Kill(shim, unix.SIGKILL))
 	must(t, unix.Kill(before.Pid, unix.SIGKILL))
-	eventually(t, "container and shim are gone", gone(before.Pid), d.Log)
-	eventually(t, "container and shim are gone", gone(shim), d.Log)
+	eventually(t, "container and shim have ended", gone(before.Pid), d.Log)
+	eventually(t, "container and shim have ended", gone(shim), d.Log)
 	bystanders := []int{bystander(t, before.Pid), bystander(t, shim)}
 	d.Begin()
 	d.status("c", "stopped")
 	d.Cleat("rm", "--force", "c")
 	for _, pid := range bystanders {
 		if !alive(pid) {
-			t.Errorf("process %d was killed: it has the pid of one that died", pid)
+			t.Errorf("process %d with a reused pid was killed", pid)
 		}
 	}
 }
@@ -38,9 +38,9 @@ func TestReusedPID_LiveShim_SendsNoSignal(t *testing.T) {
 	pid := d.startTask(ctx, tasks, "c")
 	must(t, unix.Kill(pid, unix.SIGKILL))
 	d.waitTask(ctx, tasks, "c", 137)
-	eventually(t, "its pid is free", func() error {
+	eventually(t, "the pid is free", func() error {
 		if _, err := os.Stat(fmt.Sprintf("/proc/%d", pid)); err == nil {
-			return fmt.Errorf("process %d is there", pid)
+			return fmt.Errorf("process %d exists", pid)
 		}
 		return nil
 	}, d.Log)
@@ -48,7 +48,7 @@ func TestReusedPID_LiveShim_SendsNoSignal(t *testing.T) {
 	d.killTask(ctx, tasks, "c")
 	d.deleteTask(ctx, tasks, "c")
 	if !alive(other) {
-		t.Errorf("process %d was killed: it has the pid of a container's init that died", other)
+		t.Errorf("process %d with the reused pid of an init was killed", other)
 	}
 }
 
@@ -66,7 +66,7 @@ func bystander(t *testing.T, pid int) int {
 		}
 		if p.Pid != pid {
 			end()
-			return fmt.Errorf("it got %d", p.Pid)
+			return fmt.Errorf("got the pid %d", p.Pid)
 		}
 		t.Cleanup(end)
 		got = p.Pid

@@ -61,7 +61,7 @@ func TestStop_WithoutGrace_Kills(t *testing.T) {
 	d := Start(t)
 	d.Busybox()
 	d.Cleat("run", "-d", "--name", "c", "busybox", "sh", "-c", `trap "" TERM; echo up; while :; do sleep 0.1; done`)
-	d.Eventually("it is up", func() error {
+	d.Eventually("the program is ready", func() error {
 		if out := d.Cleat("logs", "c"); out != "up" {
 			return fmt.Errorf("log: %q", out)
 		}
@@ -87,7 +87,7 @@ func TestRemove_TaskWithoutRecord(t *testing.T) {
 	}
 	d.Cleat("rm", "--force", "c")
 	if _, stderr, code := d.Try("rm", "--force", "c"); code != 1 || !strings.Contains(stderr, "not found") {
-		t.Errorf("rm once more: code %d, %s", code, stderr)
+		t.Errorf("second rm: code %d, %s", code, stderr)
 	}
 	d.Cleat("gc") // the snapshot is not referenced any more
 	d.Cleat("run", "--rm", "--name", "c", "busybox", "true")
@@ -160,12 +160,12 @@ func TestOutOfMemory_IsShown(t *testing.T) {
 		}
 		return nil
 	}
-	d.Eventually("it is shown", check)
+	d.Eventually("OOM is shown", check)
 	if ps := d.Cleat("ps", "--all"); strings.Count(ps, "exited (137, out of memory)") != 1 || strings.Count(ps, "exited (137)") != 1 {
 		t.Errorf("ps shows:\n%s", ps)
 	}
 	d.Restart()
-	d.Eventually("it is shown after a restart", check)
+	d.Eventually("OOM is shown after a restart", check)
 }
 
 // TestRemoveForce_PausedContainer ends the shim in the regular way although runc's kill thaws the container.
@@ -177,7 +177,7 @@ func TestRemoveForce_PausedContainer(t *testing.T) {
 	d.Cleat("rm", "--force", "c")
 	for line := range strings.Lines(d.Log()) {
 		if strings.Contains(line, "shim did not delete") && !strings.Contains(line, "deadline exceeded") { // on an overloaded machine
-			t.Errorf("its shim was killed: %s", line)
+			t.Errorf("the shim was killed: %s", line)
 		}
 	}
 }

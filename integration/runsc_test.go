@@ -47,7 +47,7 @@ func TestRunsc_UnderShim(t *testing.T) {
 	begin("ends", "echo out; dmesg | head -n 1; exit 42")
 	d.waitTask(ctx, tasks, "ends", 42)
 	d.deleteTask(ctx, tasks, "ends")
-	d.Eventually("its output is logged", func() error {
+	d.Eventually("output is logged", func() error {
 		data, err := os.ReadFile(filepath.Join(dir, "ends"))
 		if err == nil {
 			err = inOrder(string(data), "out\n", "gVisor")
@@ -56,7 +56,7 @@ func TestRunsc_UnderShim(t *testing.T) {
 	})
 
 	pid := begin("stays", `trap "exit 9" TERM; echo up; while :; do sleep 0.1; done`)
-	d.Eventually("it is up", func() error {
+	d.Eventually("the program is ready", func() error {
 		data, err := os.ReadFile(filepath.Join(dir, "stays"))
 		if err == nil && string(data) != "up\n" {
 			err = fmt.Errorf("%q", data)
@@ -83,7 +83,7 @@ func TestRunsc_UnderShim(t *testing.T) {
 	d.Restart()
 	ctx, conn = d.grpc()
 	containers, tasks = containersapi.NewContainersClient(conn), tasksapi.NewTasksClient(conn)
-	d.Eventually("it is found again", func() error {
+	d.Eventually("the container is adopted", func() error {
 		got, err := tasks.Get(ctx, &tasksapi.GetRequest{ContainerID: "stays"})
 		if err == nil && (got.Process.Status != tasktypes.Status_RUNNING || int(got.Process.Pid) != pid) {
 			err = fmt.Errorf("%v", got)
@@ -114,6 +114,6 @@ func TestRunsc_UnderShim(t *testing.T) {
 		}
 	}
 	if sandbox := gone(pid)(); sandbox != nil {
-		t.Error(errors.Join(errors.New("gVisor is left"), sandbox))
+		t.Error(errors.Join(errors.New("a process of gVisor is left"), sandbox))
 	}
 }

@@ -38,24 +38,24 @@ func TestContainer_KeepsShimAndRuntime(t *testing.T) {
 	maps(second)
 	d.Restart()
 	for id, was := range shims {
-		d.Eventually(id+" is found again", func() error {
+		d.Eventually(id+" is adopted", func() error {
 			if now := d.shims()[id]; now.Pid != was.Pid || now.State != was.State {
-				return fmt.Errorf("%+v, was %+v", now, was)
+				return fmt.Errorf("%+v, before %+v", now, was)
 			}
 			return nil
 		})
 	}
 	if _, stderr, code := d.Try("run", "--rm", "--runtime", "io.containerd.mine.v2", "busybox", "true"); code != 125 || !strings.Contains(stderr, "containerd-shim-second-v2") {
-		t.Errorf("a new container by the new map: %d, %s", code, stderr)
+		t.Errorf("a container with the new map: %d, %s", code, stderr)
 	}
 	if out := d.Cleat("exec", "mapped", "echo", "in"); out != "in" {
 		t.Errorf("exec: %q", out)
 	}
 
 	killPid(t, shims["mapped"].Pid) // its clean-up needs the shim that started it
-	d.Eventually("the end of its shim is known", func() error {
+	d.Eventually("the end of the shim is noticed", func() error {
 		if s := d.ps("mapped").Status; s != "stopped" {
-			return fmt.Errorf("it is %s", s)
+			return fmt.Errorf("status %s", s)
 		}
 		return nil
 	})

@@ -93,7 +93,7 @@ func TestSandbox_HoldsTasks(t *testing.T) {
 	p.member("b", "sh", "-c", "exit 4")
 	pid := p.startTask(p.ctx, p.tasks, "a")
 	if got := p.shimProcesses(); len(got) != 1 || got[0] != p.shim {
-		t.Errorf("shims %v, want only the sandbox's, %d", got, p.shim)
+		t.Errorf("shims %v, want only that of the sandbox, %d", got, p.shim)
 	}
 	p.Restart()
 	p.connect()
@@ -105,7 +105,7 @@ func TestSandbox_HoldsTasks(t *testing.T) {
 	p.deleteTask(p.ctx, p.tasks, "b")
 	_, err := p.controller.Shutdown(p.ctx, &sandboxapi.ControllerShutdownRequest{SandboxID: "pod"})
 	if status.Code(err) != codes.FailedPrecondition || !strings.Contains(err.Error(), "container a") {
-		t.Errorf("shutdown under a task: %v", err)
+		t.Errorf("shutdown with a task: %v", err)
 	}
 	_, err = p.tasks.Kill(p.ctx, &tasksapi.KillRequest{ContainerID: "a", Signal: uint32(unix.SIGKILL), All: true})
 	must(t, err)
@@ -116,7 +116,7 @@ func TestSandbox_HoldsTasks(t *testing.T) {
 	}
 	_, err = p.controller.Shutdown(p.ctx, &sandboxapi.ControllerShutdownRequest{SandboxID: "pod"})
 	must(t, err)
-	p.Eventually("the sandbox's shim leaves", gone(p.shim))
+	p.Eventually("the sandbox's shim exits", gone(p.shim))
 }
 
 // TestSandbox_ShimDies_TasksEnd checks the reported state of the sandbox and of its task.
@@ -132,10 +132,10 @@ func TestSandbox_ShimDies_TasksEnd(t *testing.T) {
 	exit, err := p.controller.Wait(p.ctx, &sandboxapi.ControllerWaitRequest{SandboxID: "pod"})
 	must(t, err)
 	if exit.ExitStatus != 255 {
-		t.Errorf("the sandbox's exit is %d", exit.ExitStatus)
+		t.Errorf("exit code %d of the sandbox", exit.ExitStatus)
 	}
 	if alive(pid) {
-		t.Error("the task lives on, and nobody knows of it")
+		t.Error("the task is still running without a record")
 	}
 	_, err = p.tasks.Delete(p.ctx, &tasksapi.DeleteTaskRequest{ContainerID: "a"})
 	must(t, err)
@@ -165,11 +165,11 @@ func TestSandbox_CreationFails_LeavesNothing(t *testing.T) {
 				t.Errorf("%v, want %v", err, want)
 			}
 			if _, err := controller.Status(ctx, &sandboxapi.ControllerStatusRequest{SandboxID: "x"}); status.Code(err) != codes.NotFound {
-				t.Errorf("it is there: %v", err)
+				t.Errorf("the sandbox exists: %v", err)
 			}
-			d.Eventually("its shim leaves", func() error {
+			d.Eventually("the shim exits", func() error {
 				if len(d.shimProcesses()) > 0 {
-					return errors.New("it lives")
+					return errors.New("the shim is alive")
 				}
 				return nil
 			})

@@ -34,7 +34,7 @@ func eachSnapshotter(d *Daemon, name string) {
 	}
 	d.Cleat("rm", "--force", "stays")
 	d.Cleat("image", "rm", "busybox")
-	d.Eventually("the layers are gone", func() error {
+	d.Eventually("the layers are removed", func() error {
 		return empty(filepath.Join(d.Root, "snapshots", name), 1)
 	})
 }
@@ -79,6 +79,6 @@ func TestSnapshotter_Unsupported_NamesCause(t *testing.T) {
 		got[p.ID] = p.InitErr.GetMessage()
 	}
 	if got["overlayfs"] != "" || !strings.Contains(got["btrfs"], "not on btrfs") || !strings.Contains(got["aufs"], "has left the Linux kernel") {
-		t.Errorf("introspection tells %v", got)
+		t.Errorf("introspection returns %v", got)
 	}
 }

@@ -38,7 +38,7 @@ func TestCreate_StalledPulls_DoNotDelay(t *testing.T) {
 	}
 	d.Eventually("every pull waits for its registry", func() error {
 		if n := waiting.Load(); n < pulls {
-			return fmt.Errorf("%d do", n)
+			return fmt.Errorf("%d wait", n)
 		}
 		return nil
 	})

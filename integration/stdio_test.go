@@ -39,7 +39,7 @@ func TestStdout_100MB_IsByteExact(t *testing.T) {
 		must(t, err)
 	}
 	if n != size || hex.EncodeToString(got.Sum(nil)) != hex.EncodeToString(want.Sum(nil)) {
-		t.Fatalf("%d bytes of %d, or not the same ones", n, size)
+		t.Fatalf("%d bytes of %d, or different ones", n, size)
 	}
 }
 

@@ -24,7 +24,7 @@ func TestStreams_BelongToNamespace(t *testing.T) {
 	s, err := one["gRPC"].begin(one["gRPC"].ctx, "shared")
 	must(t, err)
 	if _, err := one["gRPC"].begin(one["gRPC"].ctx, "shared"); status.Code(err) != codes.AlreadyExists {
-		t.Errorf("the same id: %v", err)
+		t.Errorf("a second stream of an id: %v", err)
 	}
 	store := &transfertypes.ImageStore{Name: "a:1"}
 	if _, err := two["gRPC"].move(two["gRPC"].ctx, &transfertypes.ImageImportStream{Stream: "shared"}, store); status.Code(err) != codes.NotFound {
@@ -37,17 +37,17 @@ func TestStreams_BelongToNamespace(t *testing.T) {
 	// Both are still present, and each can be used once: an empty archive is invalid.
 	for _, m := range []*mover{one["gRPC"], two["gRPC"]} {
 		if _, err := m.move(m.ctx, &transfertypes.ImageImportStream{Stream: "shared"}, store); status.Code(err) != codes.InvalidArgument {
-			t.Errorf("an archive without a byte: %v", err)
+			t.Errorf("an empty archive: %v", err)
 		}
 		if _, err := m.move(m.ctx, &transfertypes.ImageImportStream{Stream: "shared"}, store); status.Code(err) != codes.NotFound {
-			t.Errorf("a stream that was used: %v", err)
+			t.Errorf("a used stream: %v", err)
 		}
 	}
 	if _, err := s.Recv(); err != nil { // the window
 		t.Error(err)
 	}
 	if a, err := s.Recv(); status.Code(err) != codes.InvalidArgument {
-		t.Errorf("the stream of a transfer that failed ended with %v, %v", a, err)
+		t.Errorf("the stream of a failed transfer ended with %v, %v", a, err)
 	}
 }
 
@@ -117,7 +117,7 @@ func TestStream_ClientLeaves_Ends(t *testing.T) {
 		Source: named(&transfertypes.ImageImportStream{Stream: id}), Destination: named(&transfertypes.ImageStore{Name: "a:1"}),
 	})
 	if status.Code(err) != codes.InvalidArgument {
-		t.Errorf("a window from who sends: %v", err)
+		t.Errorf("a window from the sender: %v", err)
 	}
 	d.nothingMade("clients that leave")
 }
@@ -147,18 +147,18 @@ func TestTransfer_StreamNotRead_Waits(t *testing.T) {
 	if err := m.transfer(m.ctx, &transferapi.TransferRequest{
 		Source: named(&transfertypes.ImageStore{Name: "busybox"}), Destination: named(&transfertypes.ImageExportStream{Stream: id}),
 	}); status.Code(err) != codes.FailedPrecondition {
-		t.Errorf("a stream that another has: %v", err)
+		t.Errorf("a stream of another transfer: %v", err)
 	}
 	select {
 	case err := <-ended:
-		t.Fatalf("it ended without having sent anything: %v", err)
+		t.Fatalf("the transfer ended without sending data: %v", err)
 	default:
 	}
 	cancel()
 	if err := <-ended; status.Code(err) != codes.Canceled {
 		t.Errorf("cancelled: %v", err)
 	}
-	d.Eventually("the stream is gone", func() error { _, err := m.begin(m.ctx, id); return err })
+	d.Eventually("the stream has ended", func() error { _, err := m.begin(m.ctx, id); return err })
 	d.Cleat("image", "rm", "busybox")
 	d.nothingMade("a transfer that waited")
 }
@@ -183,10 +183,10 @@ func TestDaemonStop_WithOpenStreams(t *testing.T) {
 			must(t, err)
 			d.Stop()
 			if err := <-ended; err == nil {
-				t.Error("a transfer that was stopped says that it is done")
+				t.Error("a stopped transfer succeeded")
 			}
 			if a, err := waiting.Recv(); err == nil {
-				t.Errorf("a stream that nobody took goes on with %v", a)
+				t.Errorf("an unused stream receives %v", a)
 			}
 			d.Begin()
 			d.Cleat("image", "rm", "busybox")

@@ -24,7 +24,7 @@ func TestDaemonStart_UnresponsiveShims_KeepsContainers(t *testing.T) {
 		thaws = append(thaws, freeze(t, shims[fmt.Sprintf("c%d", i)].Pid))
 	}
 	within(t, "starting the daemon", d.Begin)
-	d.Eventually("the others are back", func() error {
+	d.Eventually("the other shims are connected", func() error {
 		for id, c := range d.all() {
 			if !stopped(id, k) && c.Status != "running" {
 				return fmt.Errorf("%s is %s", id, c.Status)
@@ -32,7 +32,7 @@ func TestDaemonStart_UnresponsiveShims_KeepsContainers(t *testing.T) {
 		}
 		return nil
 	})
-	d.Eventually("the stopped shims are known not to answer", func() error {
+	d.Eventually("the stopped shims are shown as unknown", func() error {
 		for id, s := range d.shims() {
 			if stopped(id, k) && s.State != "unresponsive" {
 				return fmt.Errorf("%s is %s", id, s.State)
@@ -51,10 +51,10 @@ func TestDaemonStart_UnresponsiveShims_KeepsContainers(t *testing.T) {
 	for _, thaw := range thaws {
 		thaw()
 	}
-	d.Eventually("all are back", func() error {
+	d.Eventually("all shims are connected", func() error {
 		for id, c := range d.all() {
 			if c.Status != "running" || c.Pid != before[id].Pid {
-				return fmt.Errorf("%s is %s, process %d, was %d", id, c.Status, c.Pid, before[id].Pid)
+				return fmt.Errorf("%s is %s, pid %d, before %d", id, c.Status, c.Pid, before[id].Pid)
 			}
 		}
 		return nil
@@ -79,7 +79,7 @@ func TestStuckShim_DoesNotDelayOthers(t *testing.T) {
 	parallel(n, func(i int) { d.quickRun(c, fmt.Sprintf("c%d", i), "sleep", "1000") })
 	thaw := freeze(t, d.shims()["c0"].Pid)
 
-	within(t, "a hundred lists beside a stopped shim", func() { // at a second for each shim they would take too long
+	within(t, "a hundred lists next to a stopped shim", func() { // at a second for each shim they would take too long
 		for range 100 {
 			list, err := c.List(t.Context(), client.ListRequest{All: true})
 			must(t, err)
@@ -88,7 +88,7 @@ func TestStuckShim_DoesNotDelayOthers(t *testing.T) {
 			}
 		}
 	})
-	within(t, "shim ls, run, exec and rm beside a stopped shim", func() {
+	within(t, "shim ls, run, exec and rm next to a stopped shim", func() {
 		if len(d.shims()) != n {
 			t.Error("shim ls does not show every shim")
 		}
@@ -97,7 +97,7 @@ func TestStuckShim_DoesNotDelayOthers(t *testing.T) {
 		d.Cleat("rm", "--force", "c1")
 	})
 	// The daemon requests metrics from all shims in parallel, each with a deadline.
-	d.Eventually("stats show the others beside a stopped shim", func() error {
+	d.Eventually("stats show the others next to a stopped shim", func() error {
 		if out, stderr, _ := d.Try("stats", "--no-stream"); !strings.Contains(out, "c2") {
 			return fmt.Errorf("%q, %q", out, stderr)
 		}
@@ -105,13 +105,13 @@ func TestStuckShim_DoesNotDelayOthers(t *testing.T) {
 	})
 	within(t, "a call to the stopped shim itself", func() {
 		if err := c.CloseIO(t.Context(), "c0", ""); !errdefs.IsUnavailable(err) {
-			t.Errorf("it is answered: %v; want unavailable", err)
+			t.Errorf("call to a stopped shim: %v, want unavailable", err)
 		}
 	})
 	within(t, "stopping the daemon", d.Stop)
 	d.Begin()
 	thaw()
-	d.Eventually("it is back", func() error {
+	d.Eventually("the shim is connected", func() error {
 		if s := d.ps("c0").Status; s != "running" {
 			return errors.New(s)
 		}

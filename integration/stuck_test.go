@@ -46,31 +46,31 @@ func TestStateAndWait_OCIRuntimeStuck_Return(t *testing.T) {
 	shim := d.shim("c")
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
-	within(t, "State, Get and List meanwhile", func() {
+	within(t, "State, Get and List during the call", func() {
 		st, err := shim.State(ctx, &taskapi.StateRequest{ID: "c"})
 		must(t, err)
 		if st.Status != task.Status_RUNNING {
-			t.Errorf("the shim says %s", st.Status)
+			t.Errorf("status %s in the shim", st.Status)
 		}
 		p, err := c.State(ctx, "c", "")
 		must(t, err)
 		if p.Status != "running" || d.ps("c").Status != "running" {
-			t.Errorf("the daemon says %s", p.Status)
+			t.Errorf("status %s in the daemon", p.Status)
 		}
 	})
-	within(t, "Kill and Wait meanwhile", func() {
+	within(t, "Kill and Wait during the call", func() {
 		waits := make(chan error, 2)
 		go func() {
 			e, err := shim.Wait(ctx, &taskapi.WaitRequest{ID: "c"})
 			if err == nil && e.ExitStatus != 137 {
-				err = fmt.Errorf("the shim says %d", e.ExitStatus)
+				err = fmt.Errorf("code %d in the shim", e.ExitStatus)
 			}
 			waits <- err
 		}()
 		go func() {
 			e, err := c.Wait(ctx, "c", 0)
 			if err == nil && e.Status != 137 {
-				err = fmt.Errorf("the daemon says %d", e.Status)
+				err = fmt.Errorf("code %d in the daemon", e.Status)
 			}
 			waits <- err
 		}()
@@ -81,7 +81,7 @@ func TestStateAndWait_OCIRuntimeStuck_Return(t *testing.T) {
 	})
 	must(t, os.WriteFile(release, nil, 0o600))
 	if err := slow.Wait(); err == nil {
-		t.Error("exec in a container that was killed meanwhile says it succeeded")
+		t.Error("exec in a killed container succeeded")
 	}
 }
 
@@ -106,7 +106,7 @@ func TestExit_ChildHoldsOutput_IsPublished(t *testing.T) {
 			}
 		})
 	}
-	eventually(t, "the logger has it", func() error {
+	eventually(t, "the logger has the output", func() error {
 		if data, err := os.ReadFile(logger + ".out"); string(data) != "ok\n" {
 			return fmt.Errorf("%q, %w", data, err)
 		}
@@ -175,12 +175,12 @@ func TestClientKilled_AtFIFO_LeavesNothing(t *testing.T) {
 		cancel()
 		must(t, dead.Close())
 		must(t, os.RemoveAll(dir))
-		d.Eventually("what it started can be freed", func() error {
+		d.Eventually("the exec can be deleted", func() error {
 			_, err := c.Delete(t.Context(), "c", exec)
 			return err
 		})
 	}
-	d.Eventually("the shim holds what it held", func() error {
+	d.Eventually("the shim has no more threads and descriptors than before", func() error {
 		nt, nd := holdings(t, pid)
 		// Go keeps threads: as many as were blocked at the same time.
 		if nt > threads+clients/2 || nd > descriptors {

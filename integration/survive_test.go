@@ -49,7 +49,7 @@ func (d *Daemon) status(id, want string) shown {
 	var c shown
 	d.Eventually(id+" is "+want, func() error {
 		if c = d.ps(id); c.Status != want {
-			return fmt.Errorf("it is %s", c.Status)
+			return fmt.Errorf("status %s", c.Status)
 		}
 		return nil
 	})
@@ -65,7 +65,7 @@ func TestDaemonKilled_RunningContainer_Survives(t *testing.T) {
 	for range 3 {
 		d.Restart()
 		if after := d.status("c", "running"); after.Pid != before.Pid {
-			t.Fatalf("pid was %d, is %d", before.Pid, after.Pid)
+			t.Fatalf("pid %d became %d", before.Pid, after.Pid)
 		}
 	}
 	d.Cleat("stop", "c")
@@ -150,7 +150,7 @@ func TestDaemonKilled_DuringCreate(t *testing.T) {
 		pause(delay)
 		d.Restart()
 		ran = cmd.Wait() == nil
-		d.Eventually("the bundle is committed or gone", func() error {
+		d.Eventually("the bundle is committed or removed", func() error {
 			states, err := filepath.Glob(filepath.Join(d.State, "io.containerd.runtime.v2.task/*/*", bundleState))
 			must(t, err)
 			for _, path := range states {
@@ -163,7 +163,7 @@ func TestDaemonKilled_DuringCreate(t *testing.T) {
 		ids := strings.Fields(d.Cleat("ps", "--all", "--quiet"))
 		switch {
 		case ran && len(ids) != 1:
-			t.Fatalf("round %d: run said it started, ps shows %q", i, ids)
+			t.Fatalf("round %d: run succeeded, ps shows %q", i, ids)
 		case len(ids) == 1:
 			d.status(name, "running")
 			d.Cleat("rm", "--force", name)
@@ -186,7 +186,7 @@ func TestDaemonKilled_DuringDelete(t *testing.T) {
 		d.Restart()
 		removed = cmd.Wait() == nil
 		if _, stderr, code := d.Try("rm", "--force", name); code != 0 && !strings.Contains(stderr, "not found") {
-			t.Fatalf("round %d: removing again: %s", i, stderr)
+			t.Fatalf("round %d: second removal: %s", i, stderr)
 		}
 		d.Eventually("nothing is left", d.leaks)
 		return removed
@@ -215,10 +215,10 @@ func TestExit_DaemonDown_IsPublishedOnce(t *testing.T) {
 	finished, err := time.Parse(time.RFC3339Nano, got.Finished)
 	must(t, err)
 	if got.ExitCode != 17 || finished.Before(before.Add(-time.Second)) || finished.After(after.Add(time.Second)) {
-		t.Errorf("exit code %d at %s; it was 17 between %s and %s", got.ExitCode, got.Finished, before, after)
+		t.Errorf("exit code %d at %s, want 17 between %s and %s", got.ExitCode, got.Finished, before, after)
 	}
 	if code := d.Cleat("wait", "c"); code != "17" {
-		t.Errorf("wait says %s", code)
+		t.Errorf("wait prints %s", code)
 	}
 	if exits := d.exits(c, cursor); len(exits) != 1 || exits["c"] != 17 {
 		t.Errorf("exit events: %v", exits)
@@ -245,7 +245,7 @@ func (d *Daemon) exits(c *client.Client, cursor uint64) map[string]uint32 {
 			var ev apievents.TaskExit
 			must(d.t, ev.Unmarshal(e.Value))
 			if _, twice := found[ev.ContainerId]; twice {
-				d.t.Errorf("the exit of %s was announced twice", ev.ContainerId)
+				d.t.Errorf("the exit of %s was published twice", ev.ContainerId)
 			}
 			found[ev.ContainerId] = ev.ExitStatus
 		}
@@ -272,7 +272,7 @@ func TestTwoDaemons_AreIndependent(t *testing.T) {
 		t.Errorf("the first daemon shows %q", ids)
 	}
 	if c := b.status("same", "running"); c.Pid != pid {
-		t.Errorf("the other daemon's container had pid %d, has %d", pid, c.Pid)
+		t.Errorf("pid %d of the other daemon's container became %d", pid, c.Pid)
 	}
 	if out := b.Cleat("exec", "same", "echo", "here"); out != "here" {
 		t.Errorf("exec: %q", out)
@@ -309,12 +309,12 @@ func TestDaemonKilled_BeforeRunIsCommitted(t *testing.T) {
 	data, err := os.ReadFile(path)
 	must(t, err)
 	if !bytes.Contains(data, []byte(committed)) {
-		t.Fatalf("state is %s", data)
+		t.Fatalf("state %s", data)
 	}
 	must(t, os.WriteFile(path, bytes.Replace(data, []byte(committed), bytes.Repeat([]byte(" "), len(committed)), 1), 0o600))
 	d.Begin()
 	if c := d.status("c", "running"); c.Pid != before.Pid {
-		t.Errorf("pid was %d, is %d", before.Pid, c.Pid)
+		t.Errorf("pid %d became %d", before.Pid, c.Pid)
 	}
 	if data, err := os.ReadFile(path); err != nil || !bytes.Contains(data, []byte(committed)) {
 		t.Errorf("state is %s, %v", data, err)

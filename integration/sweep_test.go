@@ -14,7 +14,7 @@ func sweep(t *testing.T, n int, span time.Duration, try func(i int, moment time.
 	seen := make(map[bool]int)
 	for i := 0; i < n || len(seen) < 2; i++ {
 		if i == n*maxRounds {
-			t.Fatalf("every one of %d attempts was done: %v", i, seen)
+			t.Fatalf("all of %d attempts had the same outcome: %v", i, seen)
 		}
 		round, step := i/n, i%n
 		seen[try(i, span<<round*time.Duration(step)/time.Duration(n))]++

@@ -32,7 +32,7 @@ func TestTaskAPIDetails(t *testing.T) {
 	pid := d.startTask(ctx, tasks, "c")
 	d.waitTask(ctx, tasks, "c", 3) // stdin is /dev/null
 	if alive(pid) {
-		t.Errorf("process %d lives after wait", pid)
+		t.Errorf("process %d is alive after wait", pid)
 	}
 	d.waitTask(ctx, tasks, "c", 3) // returns at once
 	deleted, err := tasks.Delete(ctx, &tasksapi.DeleteTaskRequest{ContainerID: "c"})
@@ -50,18 +50,18 @@ func TestTaskAPIDetails(t *testing.T) {
 		}
 	}
 	if got := update(nil); got != codes.InvalidArgument {
-		t.Errorf("update by nothing: %v", got)
+		t.Errorf("update without resources: %v", got)
 	}
 	if url := metricOf(ctx, t, tasks, "c").GetTypeUrl(); !strings.HasSuffix(url, ".Metrics") || !strings.Contains(url, "io.containerd.cgroups.v") {
 		t.Errorf("metrics of the type %s", url)
 	}
 	_, err = tasks.Checkpoint(ctx, &tasksapi.CheckpointTaskRequest{ContainerID: "c"})
 	if status.Code(err) != codes.FailedPrecondition {
-		t.Errorf("checkpoint of what was not started: %v", err)
+		t.Errorf("checkpoint of a created task: %v", err)
 	}
 	_, err = tasks.Create(ctx, &tasksapi.CreateTaskRequest{ContainerID: "c", TaskApiAddress: "unix:///x"})
 	if status.Code(err) != codes.AlreadyExists {
-		t.Errorf("create twice, once at an address: %v", err)
+		t.Errorf("second create, at an address: %v", err)
 	}
 	_, err = tasks.Kill(ctx, &tasksapi.KillRequest{ContainerID: "c", Signal: uint32(unix.SIGKILL), All: true})
 	must(t, err)
@@ -92,7 +92,7 @@ func TestDelete_InParallel_SucceedsOnce(t *testing.T) {
 		wg.Wait()
 		slices.Sort(got[:])
 		if got[0] != codes.OK || got[1] != codes.NotFound || got[len(got)-1] != codes.NotFound {
-			t.Errorf("deletes at once: %v", got)
+			t.Errorf("parallel deletes: %v", got)
 		}
 	}
 }
@@ -136,7 +136,7 @@ func TestTaskAPI_StdioURIs(t *testing.T) {
 		t.Errorf("the FIFO holds %q", buf[:n])
 	}
 	for _, id := range []string{"file", "binary"} {
-		d.Eventually("it is logged", func() error {
+		d.Eventually("the output is logged", func() error {
 			data, err := os.ReadFile(filepath.Join(dir, id+".log"))
 			if err == nil && string(data) != id+"\n" {
 				err = os.ErrInvalid

@@ -91,7 +91,7 @@ func (d *Daemon) killTask(ctx context.Context, tasks tasksapi.TasksClient, id st
 	d.t.Helper()
 	_, err := tasks.Kill(ctx, &tasksapi.KillRequest{ContainerID: id, Signal: uint32(unix.SIGKILL), All: true})
 	if !errdefs.IsNotFound(errgrpc.ToNative(err)) {
-		d.t.Errorf("kill of %s, which has ended: %v; want not found", id, err)
+		d.t.Errorf("kill of %s, which has ended: %v, want not found", id, err)
 	}
 }
 

@@ -75,7 +75,7 @@ func TestTransfer_PullOfPlatform_ReportsProgress(t *testing.T) {
 				}
 			}
 			if d.image("default", ref) != nil {
-				t.Errorf("a name was recorded that nobody gave")
+				t.Errorf("an unrequested name was recorded")
 			}
 			if out := d.Cleat("run", "--rm", "mine/box:1", "echo", "runs"); out != "runs" {
 				t.Errorf("run: %q", out)
@@ -86,21 +86,21 @@ func TestTransfer_PullOfPlatform_ReportsProgress(t *testing.T) {
 				case key == "":
 					want := []string{"Resolving from OCI Registry (" + ref + ")", "Pulling from OCI Registry (" + ref + ")", "Completed pull from OCI Registry (" + ref + ")"}
 					if !slices.Equal(list, want) {
-						t.Errorf("of the whole: %q", list)
+						t.Errorf("progress of the transfer: %q", list)
 					}
 				case slices.Contains(list, "extracting"):
 					layers++
 					if want := []string{"waiting", "downloading", "complete", "extracting", "extracted"}; !slices.Equal(list, want) {
-						t.Errorf("of a layer: %q", list)
+						t.Errorf("progress of a layer: %q", list)
 					}
 				case key == index:
 					if want := []string{"waiting", "downloading", "complete"}; !slices.Equal(list, want) {
-						t.Errorf("of the index: %q", list)
+						t.Errorf("progress of the index: %q", list)
 					}
 				}
 			}
 			if layers != 2 {
-				t.Errorf("%d layers were told of to their end: %v", layers, events)
+				t.Errorf("%d layers reported as complete: %v", layers, events)
 			}
 			last := events[len(events)-1]
 			saved := slices.ContainsFunc(events, func(p *transfertypes.Progress) bool { return p.GetEvent() == "saved" && p.GetName() == "mine/box:1" })
@@ -164,7 +164,7 @@ func TestTransfer_SelectsManifests(t *testing.T) {
 	}
 	_, err := m.move(m.ctx, &transfertypes.OCIRegistry{Reference: ref}, &transfertypes.ImageStore{Name: "box:1", Platforms: onLinux("riscv64")})
 	if status.Code(err) != codes.NotFound || !strings.Contains(err.Error(), "linux/s390x") {
-		t.Errorf("a platform that is not there: %v", err)
+		t.Errorf("a missing platform: %v", err)
 	}
 	d.nothingMade("pulls of parts")
 }
@@ -184,11 +184,11 @@ func TestTransfer_SeveralPlatforms(t *testing.T) {
 	}
 	must(t, push("one/box:1", "arm64"))
 	if got := r.digest("one/box:1"); got == index {
-		t.Errorf("push of one platform brought all: %s", got)
+		t.Errorf("push of one platform sent all: %s", got)
 	}
 	must(t, push("all/box:1", "amd64", "arm64", "s390x"))
 	if got := r.digest("all/box:1"); got != index {
-		t.Errorf("push of each platform brought %s, not %s", got, index)
+		t.Errorf("push of each platform sent %s, want %s", got, index)
 	}
 
 	all, two, one := m.export("box:1", &transfertypes.ImageExportStream{AllPlatforms: true}), m.export("box:1", &transfertypes.ImageExportStream{Platforms: onLinux("arm64", "amd64")}),
@@ -200,7 +200,7 @@ func TestTransfer_SeveralPlatforms(t *testing.T) {
 	d.Cleat("image", "rm", "box:1")
 	m.bring(two, &transfertypes.ImageImportStream{}, archiveNames())
 	if img := d.image("default", "box:1"); img.GetTarget().GetDigest() != index {
-		t.Errorf("two platforms came back as %v, went as %s", img, index)
+		t.Errorf("two platforms imported as %v, exported as %s", img, index)
 	}
 	d.Cleat("image", "rm", "box:1")
 	d.nothingMade("transfers of some platforms")
@@ -252,7 +252,7 @@ func TestTransfer_PushTagImportExport(t *testing.T) {
 				t.Errorf("the registry has %s, pushed was %s", got, first)
 			}
 			if list := order(events)[first]; !slices.Equal(list, []string{"waiting", "complete"}) {
-				t.Errorf("of the manifest that was pushed: %q", list)
+				t.Errorf("progress of the pushed manifest: %q", list)
 			}
 
 			archive := fetch(&transfertypes.ImageStore{Name: "first:1", ExtraReferences: []*transfertypes.ImageReference{{Name: "second:1"}}}, &transfertypes.ImageExportStream{})
@@ -267,7 +267,7 @@ func TestTransfer_PushTagImportExport(t *testing.T) {
 			bring(path, &transfertypes.ImageImportStream{}, whole)
 			for _, name := range []string{"first:1", "second:1"} {
 				if img := d.image("default", name); img.GetTarget().GetDigest() != first {
-					t.Errorf("%s is back as %v, went %s", name, img, first)
+					t.Errorf("%s imported as %v, exported as %s", name, img, first)
 				}
 				d.Cleat("image", "rm", name)
 			}
@@ -276,7 +276,7 @@ func TestTransfer_PushTagImportExport(t *testing.T) {
 			}
 			again := fetch(&transfertypes.ImageStore{Name: "back:1"}, &transfertypes.ImageExportStream{SkipCompatibilityManifest: true})
 			if bytes.Contains(again, []byte("manifest.json")) || !bytes.Contains(archive, []byte("manifest.json")) {
-				t.Error("what docker load wants is there or not as it was not asked for")
+				t.Error("presence of manifest.json differs from the request")
 			}
 			d.Cleat("image", "rm", "back:1")
 

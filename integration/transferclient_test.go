@@ -187,7 +187,7 @@ func receive(s wireStream, window int32) (data []byte, err error) {
 			return data, err
 		}
 		if left -= len(d.GetData()); left < 0 {
-			return data, fmt.Errorf("%d bytes more were sent than the window takes", -left)
+			return data, fmt.Errorf("%d bytes were sent beyond the window", -left)
 		}
 		data = append(data, d.GetData()...)
 		if left == 0 {

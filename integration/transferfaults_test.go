@@ -36,7 +36,7 @@ func TestTransfer_ClientLeavesDuringRequest_Ends(t *testing.T) {
 		t.Errorf("left: %v", err)
 	}
 	if a, err := s.Recv(); err == nil {
-		t.Errorf("its stream goes on with %v", a)
+		t.Errorf("the stream receives %v", a)
 	}
 	// If the stream ends without an answer, the transfer reports that.
 	id, s = m.stream("auth")
@@ -79,7 +79,7 @@ func TestTransfer_RequestsCredentials(t *testing.T) {
 				requests := asked()
 				if len(requests) != 1 || requests[0].GetHost() != r.Host || requests[0].GetReference() != ref ||
 					len(requests[0].GetWwwauthenticate()) != 1 || !strings.HasPrefix(requests[0].GetWwwauthenticate()[0], "Basic realm=") {
-					t.Errorf("%s: asked %v", what, requests)
+					t.Errorf("%s: requests %v", what, requests)
 				}
 				if c.code == codes.OK {
 					d.Cleat("image", "rm", "box:1")
@@ -111,16 +111,16 @@ func TestTransfer_UsesConfigurationOfClient(t *testing.T) {
 		return err
 	}
 	if err := pull(nil); status.Code(err) != codes.Unavailable {
-		t.Errorf("of an authority that nobody knows: %v", err)
+		t.Errorf("unknown authority: %v", err)
 	}
 	if err := pull(&transfertypes.RegistryResolver{HostDir: "certs.d"}); status.Code(err) != codes.InvalidArgument {
-		t.Errorf("of a relative host_dir: %v", err)
+		t.Errorf("relative host_dir: %v", err)
 	}
 	if err := pull(&transfertypes.RegistryResolver{DefaultScheme: "ftp"}); status.Code(err) != codes.InvalidArgument {
-		t.Errorf("of a scheme: %v", err)
+		t.Errorf("scheme: %v", err)
 	}
 	if err := pull(&transfertypes.RegistryResolver{DefaultScheme: "http"}); err == nil {
-		t.Error("plain HTTP was spoken with a server of TLS")
+		t.Error("plain HTTP request to a TLS server")
 	}
 	var header string
 	r.Interfere(func(_ http.ResponseWriter, req *http.Request) bool {
@@ -129,7 +129,7 @@ func TestTransfer_UsesConfigurationOfClient(t *testing.T) {
 	})
 	must(t, pull(&transfertypes.RegistryResolver{HostDir: r.trust(), Headers: map[string]string{"x-mine": "1"}, HttpDebug: transfertypes.HTTPDebug_BOTH}))
 	if header != "1" {
-		t.Errorf("the header came as %q", header)
+		t.Errorf("header %q", header)
 	}
 	if log := d.Log(); !strings.Contains(log, "X-Mine: 1") || !strings.Contains(log, "first byte of the answer") {
 		t.Errorf("the requests are not in the daemon's log:\n%s", log)
@@ -199,7 +199,7 @@ func TestTransfer_Cancelled_KeepsContent(t *testing.T) {
 	if err := <-ended; status.Code(err) != codes.Canceled {
 		t.Errorf("cancelled: %v", err)
 	}
-	d.Eventually("a lease is left for the next try", func() error { return d.ctrLists(1, "leases", "ls", "-q") })
+	d.Eventually("a lease is left for the next attempt", func() error { return d.ctrLists(1, "leases", "ls", "-q") })
 	if d.image("default", "box:1") != nil {
 		t.Error("an image was recorded")
 	}

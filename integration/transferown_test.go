@@ -48,11 +48,11 @@ func TestTransfer_CombinesOwnAndPublishedEnds(t *testing.T) {
 	}
 	must(t, move(archive, named(archiveNames())))
 	if img := d.image("default", "exactly"); img != nil {
-		t.Errorf("a word came back as a name: %v", img)
+		t.Errorf("a bare name was returned: %v", img)
 	}
 	must(t, move(archive, store(&cleatapi.ImageStore{Names: []string{"back:1"}})))
 	if img := d.image("default", "docker.io/library/back:1"); img.GetTarget().GetDigest() != index {
-		t.Errorf("back is %v, went %s", img, index)
+		t.Errorf("imported as %v, exported as %s", img, index)
 	}
 
 	for what, c := range map[string]struct {

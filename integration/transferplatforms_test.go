@@ -42,13 +42,13 @@ func TestImport_WithPlatforms_KeepsSelectedOnes(t *testing.T) {
 				t.Errorf("%d blobs are kept, want %d\n%s%s", got, want, listed, errs)
 			}
 			if img := d.image(name, "box:1"); img.GetTarget().GetDigest() != index {
-				t.Errorf("image came back as %v, went as %s", img, index)
+				t.Errorf("imported as %v, exported as %s", img, index)
 			}
 		})
 	}
 
 	_, err := d.movers("none")["gRPC"].tryBring(archive, &transfertypes.ImageImportStream{}, &transfertypes.ImageStore{Name: "whole", Platforms: onLinux("riscv64")})
 	if status.Code(err) != codes.NotFound || !strings.Contains(err.Error(), "linux/s390x") {
-		t.Errorf("import for a platform that the archive lacks: %v", err)
+		t.Errorf("import for a missing platform: %v", err)
 	}
 }

@@ -32,7 +32,7 @@ func TestUserNamespace_Containers(t *testing.T) {
 	}
 	d.Busybox()
 	for _, snapshotter := range []string{"native"} {
-		d.Eventually("the container says whose its files are", func() error { // of a program that exits at once ctr may lose the output
+		d.Eventually("the container prints the owners of its files", func() error { // of a program that exits at once ctr may lose the output
 			out := ok("run", "--rm", "--snapshotter", snapshotter, "--uidmap", "0:100000:65536", "--gidmap", "0:200000:65536", "--remap-labels",
 				"docker.io/library/busybox:latest", "c-"+snapshotter, "/bin/sh", "-c",
 				"cat /proc/self/uid_map; stat -c %u:%g /bin/busybox /; echo x > /new; chown 5:6 /new; stat -c %u:%g /new")
@@ -46,11 +46,11 @@ func TestUserNamespace_Containers(t *testing.T) {
 		out := d.Cleat("run", "--rm", "--snapshotter", snapshotter, "--uidmap", "0:100000:65536", "--user", "web", "busybox", "sh", "-c",
 			"id -u; stat -c %u:%g /bin/busybox /; cat /etc/passwd >/dev/null && echo read; echo x > /tmp/new; stat -c %u:%g /tmp/new")
 		if got := strings.Join(strings.Fields(out), " "); got != "1000 0:0 0:0 read 1000:1001" {
-			t.Errorf("%s: the container says %q", snapshotter, got)
+			t.Errorf("%s: the container prints %q", snapshotter, got)
 		}
 	}
 	d.Cleat("run", "-d", "--name", "stays", "--uidmap", "0:100000:65536", "busybox", "sh", "-c", "echo x > /new; sleep 1000")
-	d.Eventually("the file is of the host's user that root is", func() error {
+	d.Eventually("the file belongs to the mapped user of the host", func() error {
 		found, err := filepath.Glob(filepath.Join(d.Root, "snapshots", "overlayfs", "*", "fs", "new"))
 		if err != nil || len(found) != 1 {
 			return fmt.Errorf("found %q, %v", found, err)
@@ -60,13 +60,13 @@ func TestUserNamespace_Containers(t *testing.T) {
 			return err
 		}
 		if st := info.Sys().(*syscall.Stat_t); st.Uid != 100000 || st.Gid != 100000 {
-			return fmt.Errorf("it is of %d:%d", st.Uid, st.Gid)
+			return fmt.Errorf("owner %d:%d", st.Uid, st.Gid)
 		}
 		return nil
 	})
 	d.Restart()
 	if out := d.Cleat("exec", "stays", "stat", "-c", "%u", "/bin/sh"); out != "0" {
-		t.Errorf("after a restart, the image's files are of %q", out)
+		t.Errorf("owner of the image's files after a restart: %q", out)
 	}
 	d.Cleat("rm", "--force", "stays")
 	d.Cleat("image", "rm", "busybox")
@@ -94,7 +94,7 @@ func TestUserNamespace_Commit_KeepsOwners(t *testing.T) {
 		d.Cleat("commit", "c", "made")
 		m, _, _ := d.imageDocuments("made")
 		if size := m.Layers[1].Size; size > 4096 {
-			t.Errorf("%s: the layer has %d bytes: it holds more than what changed", snapshotter, size)
+			t.Errorf("%s: the layer of %d bytes has unchanged files", snapshotter, size)
 		}
 		for _, args := range [][]string{{}, {"--uidmap", "0:200000:65536"}} {
 			out := d.Cleat(append(append([]string{"run", "--rm"}, args...), "made", "sh", "-c", "stat -c %u:%g / /new /dir /dir/web /bin/sh; test -e /etc/group || echo gone")...)

@@ -101,7 +101,7 @@ func TestErrors_Prefixes(t *testing.T) {
 	process, err := task.Exec(f.ctx, "x", &p, cio.NullIO)
 	f.must(err)
 	if err := process.Start(f.ctx); err == nil || !strings.HasPrefix(err.Error(), "OCI runtime exec failed: ") {
-		t.Errorf("exec of nothing: %v", err)
+		t.Errorf("exec without a process: %v", err)
 	}
 	_, err = process.Delete(f.ctx)
 	f.must(err)

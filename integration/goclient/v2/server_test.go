@@ -107,16 +107,16 @@ func TestEvents_Published_AreDelivered(t *testing.T) {
 			back, err := typeurl.UnmarshalAny(e.Event)
 			f.must(err)
 			if x, ok := back.(*eventsapi.ContainerCreate); !ok || x.ID != "x" || e.Namespace != ns {
-				t.Errorf("came back: %+v", e)
+				t.Errorf("received %+v", e)
 			}
 			// Its time, or a later one: the times of events do not decrease.
 			if ns == "elsewhere" && e.Timestamp.Before(at) {
-				t.Errorf("forwarded at %s, came at %s", at, e.Timestamp)
+				t.Errorf("forwarded at %s, received at %s", at, e.Timestamp)
 			}
 		case err := <-errs:
 			t.Fatal(err)
 		case <-time.After(harness.Limit):
-			t.Fatal("nothing came")
+			t.Fatal("no event")
 		}
 	}
 }
@@ -155,7 +155,7 @@ func TestServerInfo(t *testing.T) {
 		"io.containerd.grpc.v1/tasks", "io.containerd.grpc.v1/images", "io.containerd.differ.v1/walking",
 	} {
 		if !have[want] {
-			t.Errorf("no plugin %s that works", want)
+			t.Errorf("no working plugin %s", want)
 		}
 	}
 	caps, err := f.client.GetSnapshotterSupportedPlatforms(f.ctx, "overlayfs")
@@ -164,6 +164,6 @@ func TestServerInfo(t *testing.T) {
 		t.Error("overlayfs has no platforms")
 	}
 	if _, err := f.client.GetSnapshotterSupportedPlatforms(f.ctx, "nonesuch"); err == nil || !strings.Contains(err.Error(), "nonesuch") {
-		t.Errorf("the platforms of a snapshotter that there is not: %v", err)
+		t.Errorf("platforms of a missing snapshotter: %v", err)
 	}
 }

@@ -92,7 +92,7 @@ func TestExportImportRoundTrip(t *testing.T) {
 	}
 	f.must(f.client.Export(other, &second, archive.WithImage(f.client.ImageService(), imageName)))
 	if !bytes.Equal(first.Bytes(), second.Bytes()) {
-		t.Error("the second archive is another than the first")
+		t.Error("the archives differ")
 	}
 }
 
@@ -123,16 +123,16 @@ func TestContent(t *testing.T) {
 	f.must(w.Commit(ctx, want.Size, want.Digest, content.WithLabels(map[string]string{"made": "here"})))
 	f.must(w.Close())
 	if _, err := store.Writer(ctx, content.WithRef("again"), content.WithDescriptor(want)); !errdefs.IsAlreadyExists(err) {
-		t.Errorf("a writer for what is there: %v", err)
+		t.Errorf("writer for an existing blob: %v", err)
 	}
 	err = content.WriteBlob(ctx, store, "liar", strings.NewReader("something else"), ocispec.Descriptor{Digest: digest.FromString("true"), Size: 14})
 	if !errdefs.IsFailedPrecondition(err) {
-		t.Errorf("content under a digest that it has not: %v", err)
+		t.Errorf("content with a wrong digest: %v", err)
 	}
 	read, err := content.ReadBlob(ctx, store, want)
 	f.must(err)
 	if !bytes.Equal(read, body) {
-		t.Error("read something else")
+		t.Error("read different bytes")
 	}
 	info, err := store.Info(ctx, want.Digest)
 	f.must(err)
@@ -289,7 +289,7 @@ func TestPushAndPull(t *testing.T) {
 		t.Errorf("unpacked: %v, %v", ok, err)
 	}
 	if _, err := f.client.Pull(other, ref+"-absent", remote()); !errdefs.IsNotFound(err) {
-		t.Errorf("pull of what is not there: %v", err)
+		t.Errorf("pull of a missing image: %v", err)
 	}
 	fetched, err := f.client.Fetch(namespaces.WithNamespace(f.ctx, "fetcher"), ref, remote())
 	f.must(err)

@@ -174,7 +174,7 @@ func (f *fixture) run(id, stdin string, args ...string) (stdout, stderr string, 
 	status, err := task.Delete(f.ctx)
 	f.must(err)
 	if status.ExitCode() != code {
-		f.Errorf("wait tells of code %d, delete of %d", code, status.ExitCode())
+		f.Errorf("wait returns code %d, delete %d", code, status.ExitCode())
 	}
 	f.remove(c)
 	return s.out.String(), s.err.String(), code

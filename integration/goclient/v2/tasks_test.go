@@ -100,7 +100,7 @@ func TestTask_RunningContainer(t *testing.T) {
 	memory := int64(64 << 20)
 	f.must(task.Update(f.ctx, containerd.WithResources(&specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: &memory}})))
 	var metric *types.Metric
-	harness.Eventually(t, "there are metrics", func() (err error) { // a slow shim is left out
+	harness.Eventually(t, "metrics are present", func() (err error) { // a slow shim is left out
 		metric, err = task.Metrics(f.ctx)
 		return err
 	})
@@ -130,7 +130,7 @@ func TestTask_RunningContainer(t *testing.T) {
 	late, err := again.Wait(f.ctx)
 	f.must(err)
 	if code := f.code(late); code != 137 {
-		t.Errorf("a late wait tells of code %d", code)
+		t.Errorf("a late wait returns code %d", code)
 	}
 	_, err = task.Delete(f.ctx)
 	f.must(err)
@@ -305,7 +305,7 @@ func TestCalls_EndWithContext(t *testing.T) {
 	f.must(err)
 	cancel()
 	if _, _, err := (<-exit).Result(); !errdefs.IsCanceled(err) && !strings.Contains(err.Error(), "cancel") {
-		t.Errorf("a wait that was given up: %v", err)
+		t.Errorf("a cancelled wait: %v", err)
 	}
 	_, err = task.Delete(f.ctx, containerd.WithProcessKill)
 	f.must(err)

@@ -78,7 +78,7 @@ func TestCtr_Containerd2(t *testing.T) {
 		}
 		switch {
 		case strings.HasPrefix(step.args, "tasks metrics"): // a shim that takes long is left out
-			harness.Eventually(t, "there are metrics", once)
+			harness.Eventually(t, "metrics are present", once)
 		case strings.Contains(step.args, "run --rm "), strings.HasPrefix(step.args, "tasks exec"):
 			// ctr abandons FIFOs that it has not opened when it receives the exit, with their contents.
 			harness.Eventually(t, "a program's output is shown", once)

@@ -77,7 +77,7 @@ func TestPrepare_ExistingSnapshot(t *testing.T) {
 			t.Errorf("prepare of %s: %v", target, err)
 		}
 		if _, err := sn.Stat(ctx, "extract-1 "+target); !errdefs.IsNotFound(err) {
-			t.Errorf("the snapshot that was refused: %v", err)
+			t.Errorf("the refused snapshot: %v", err)
 		}
 	}
 	// The lease of the caller holds the returned snapshots.
@@ -102,7 +102,7 @@ func TestPrepare_ExistingSnapshot(t *testing.T) {
 	}
 	f.must(sn.Commit(ctx, "new", "extract-2 new"))
 	if _, err := sn.Prepare(ctx, "extract-3 new", chain, ref("new")); !errdefs.IsAlreadyExists(err) {
-		t.Errorf("prepare of what was committed: %v", err)
+		t.Errorf("prepare of a committed name: %v", err)
 	}
 	f.must(done(f.ctx))
 }
@@ -125,7 +125,7 @@ func TestUserNamespace_SeveralRanges(t *testing.T) {
 	if _, err := sn.Prepare(f.ctx, "bad", "", snapshots.WithLabels(map[string]string{
 		"containerd.io/snapshot/uidmapping": "0:100000:1000,999:300000:64536", "containerd.io/snapshot/gidmapping": "0:200000:65536",
 	})); !errdefs.IsInvalidArgument(err) {
-		t.Errorf("ranges that overlap: %v", err)
+		t.Errorf("overlapping ranges: %v", err)
 	}
 	f.must(sn.Remove(f.ctx, "mapped"))
 }

@@ -32,7 +32,7 @@ func TestMountManager(t *testing.T) {
 	}
 	f.must(manager.Deactivate(f.ctx, "disk"))
 	if _, err := manager.Info(f.ctx, "disk"); !errdefs.IsNotFound(err) {
-		t.Errorf("after it was deactivated: %v", err)
+		t.Errorf("after deactivation: %v", err)
 	}
 	info, err = manager.Activate(f.ctx, "look", mounts, mount.WithTemporary)
 	f.must(err)
@@ -42,6 +42,6 @@ func TestMountManager(t *testing.T) {
 	}))
 	f.must(manager.Deactivate(f.ctx, "look"))
 	if _, err := manager.Activate(f.ctx, "plain", []mount.Mount{{Type: "bind", Source: "/"}}); !errdefs.IsNotImplemented(err) {
-		t.Errorf("mounts that need no help: %v", err)
+		t.Errorf("mounts without activation: %v", err)
 	}
 }

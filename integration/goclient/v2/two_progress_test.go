@@ -92,7 +92,7 @@ func progressTable(ctx context.Context, t *testing.T, c *containerd.Client, regi
 		harness.Must(t, c.Transfer(in, from, to, o.option()))
 		table = append(table, o.lines(what, known)...)
 		if len(o.early) > 0 {
-			t.Errorf("%s mentions parts before what they are a part of: %q", what, o.early)
+			t.Errorf("%s reports parts before their parents: %q", what, o.early)
 		}
 	}
 	one, two := namespaces.WithNamespace(ctx, "progress-1"), namespaces.WithNamespace(ctx, "progress-2")
@@ -128,7 +128,7 @@ func TestTransfer_StreamToStream(t *testing.T) {
 		var out collected
 		f.must(f.client.Transfer(f.ctx, archive.NewImageImportStream(bytes.NewReader(body), ""), archive.NewImageExportStream(&out, "")))
 		if !bytes.Equal(out.Bytes(), body) {
-			t.Errorf("%d bytes came back of %d", out.Len(), size)
+			t.Errorf("%d of %d bytes returned", out.Len(), size)
 		}
 	}
 }

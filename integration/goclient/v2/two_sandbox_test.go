@@ -82,7 +82,7 @@ func TestSandboxLife(t *testing.T) {
 	f.must(again.Stop(f.ctx))
 	f.must(again.Stop(f.ctx))
 	if code := f.code(exit); code != 0 {
-		t.Errorf("the wait that began before the restart tells of code %d", code)
+		t.Errorf("the wait from before the restart returns code %d", code)
 	}
 	f.must(again.Shutdown(f.ctx))
 	if _, err := controller.Status(f.ctx, "pod", false); !errdefs.IsNotFound(err) {
@@ -97,22 +97,22 @@ func TestSandboxErrors(t *testing.T) {
 	f := start(t)
 	controller := f.client.SandboxController("")
 	if _, err := controller.Start(f.ctx, "absent"); !errdefs.IsNotFound(err) {
-		t.Errorf("start of what is not there: %v", err)
+		t.Errorf("start of a missing sandbox: %v", err)
 	}
 	if err := controller.Shutdown(f.ctx, "absent"); err != nil {
-		t.Errorf("shutdown of what is not there: %v", err)
+		t.Errorf("shutdown of a missing sandbox: %v", err)
 	}
 	if err := controller.Create(f.ctx, sandbox.Sandbox{ID: "bad", Runtime: sandbox.RuntimeOpts{Name: "io.containerd.nonesuch.v2"}}); !errdefs.IsNotFound(err) || !strings.Contains(err.Error(), "nonesuch") {
-		t.Errorf("a runtime that there is not: %v", err)
+		t.Errorf("a missing runtime: %v", err)
 	}
 	if _, err := controller.Status(f.ctx, "bad", false); !errdefs.IsNotFound(err) {
-		t.Errorf("what could not be made is there: %v", err)
+		t.Errorf("a failed sandbox exists: %v", err)
 	}
 	c, err := f.client.NewContainer(f.ctx, "lonely", containerd.WithSandbox("absent"), containerd.WithSnapshotter("overlayfs"),
 		containerd.WithNewSnapshot("lonely-snapshot", f.image), containerd.WithNewSpec(oci.WithImageConfig(f.image), oci.WithProcessArgs("true")))
 	f.must(err)
 	if _, err := c.NewTask(f.ctx, cio.NullIO); !errdefs.IsFailedPrecondition(err) && !errdefs.IsNotFound(err) {
-		t.Errorf("a task in a sandbox that there is not: %v", err)
+		t.Errorf("a task in a missing sandbox: %v", err)
 	}
 	f.remove(c)
 }

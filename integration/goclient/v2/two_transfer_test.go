@@ -100,18 +100,18 @@ func TestTransfer(t *testing.T) {
 	f.must(f.client.Transfer(third, archive.NewImageImportStream(bytes.NewReader(out.Bytes()), ""),
 		image.NewStore("", image.WithNamedPrefix("example.test/busybox", true)), imported.option()))
 	if got := digestOf(third, imageName); got != target.String() {
-		t.Errorf("exported and imported it is %s, was %s", got, target)
+		t.Errorf("exported and imported %s, before %s", got, target)
 	}
 
 	if err := f.client.Transfer(other, remote(ref+"-absent"), image.NewStore("x:1")); !errdefs.IsNotFound(err) {
-		t.Errorf("pull of what is not there: %v", err)
+		t.Errorf("pull of a missing image: %v", err)
 	}
 	if err := f.client.Transfer(other, image.NewStore("absent:1"), image.NewStore("x:1")); !errdefs.IsNotFound(err) {
-		t.Errorf("tag of what is not there: %v", err)
+		t.Errorf("tag of a missing image: %v", err)
 	}
 	canceled, cancel := context.WithCancel(other)
 	cancel()
 	if err := f.client.Transfer(canceled, remote(ref), image.NewStore("y:1")); err == nil {
-		t.Error("a transfer went on without its client")
+		t.Error("a transfer completed without its client")
 	}
 }

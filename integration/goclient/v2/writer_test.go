@@ -137,14 +137,14 @@ func testContentWriter(ctx context.Context, t *testing.T, store content.Store) {
 		if total == 0 {
 			must(err)
 		} else if !errdefs.IsAlreadyExists(err) { // existed since the first time
-			t.Errorf("commit of what exists: %v", err)
+			t.Errorf("commit of an existing blob: %v", err)
 		}
 		if w.Digest() != want {
 			t.Errorf("digest after the commit %s, want %s", w.Digest(), want)
 		}
 		must(w.Close())
 		if _, err := store.Status(ctx, ref); !errdefs.IsNotFound(err) {
-			t.Errorf("status of an ingest that is committed: %v", err)
+			t.Errorf("status of a committed ingest: %v", err)
 		}
 		info, err := store.Info(ctx, want)
 		if err != nil || info.Size != int64(len(body)) || info.Digest != want || info.CreatedAt.IsZero() || info.UpdatedAt.Before(info.CreatedAt) {
