@@ -46,11 +46,10 @@ lint: check-generated ## Format, vet, staticcheck, the layers of the design, hou
 test: deps build lint test-unit test-integration ## Every test
 
 test-unit: ## Unit tests with the race detector
-	go test -race -timeout 25m $$(go list ./... | grep -v /integration)
+	go test -race -timeout 25m ./...
 
 test-integration: build ## Real daemon, shim, runc and peers
-	go test -count=1 -timeout 60m ./integration/...
-	./integration/goclient/test.sh
+	./scripts/test-integration.sh
 
 fuzz: ## Run every fuzz target for FUZZTIME (default 30s) each
 	@./scripts/fuzz.sh $${FUZZTIME:-30s}

@@ -12,8 +12,8 @@ go vet -tags docgen ./cmd/cleat || fail "go vet of the generator"
 go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./... || fail "staticcheck"
 go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 -tags docgen ./cmd/cleat || fail "staticcheck of the generator"
 go run ./internal/lint || fail "house rules"
-for dir in harness v2; do
-	(cd integration/goclient/$dir && go vet ./... && go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...) || fail "integration/goclient/$dir"
+for dir in integration integration/harness integration/goclient/v2; do
+	(cd $dir && go vet ./... && go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...) || fail "$dir"
 done
 (cd bench && go vet ./... && go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...) || fail "bench"
 exit $status

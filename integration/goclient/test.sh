@@ -1,10 +1,8 @@
 #!/bin/bash
-# Tests cleatd with containerd's own Go client, of containerd 2 and of the 1.7 line. For the latter, files that do not
-# begin with "two_" get its import paths; files that begin with "one_" exist for it only. Arguments are passed to `go test`.
+# Tests cleatd with containerd's own Go client: that of containerd 2, and that of the 1.7 line, for
+# which the files that do not begin with "two_" get its import paths (what begins with "one_" is its own). Arguments go to `go test`.
 set -euo pipefail
 cd "$(dirname "$0")"
-CLEAT_BINARIES=${CLEAT_BINARIES:-$(cd ../.. && pwd)/bin}
-export CLEAT_BINARIES
 find v1 -name '*_test.go' ! -name 'one_*' -delete
 for f in v2/*_test.go; do
 	case $(basename "$f") in two_*) continue ;; esac

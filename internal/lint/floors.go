@@ -54,7 +54,6 @@ func design() []floor {
 		{"cmd/cleat", []string{"client", "mount", "internal/version", "internal/identifier"}},
 		{"cmd/cleatd", []string{"daemon"}},
 		{"cmd/containerd-shim-cleat-v2", []string{"shim", "internal/version"}},
-		{"integration", []string{""}},
 		{"bench", []string{""}},
 	}
 }

@@ -28,7 +28,7 @@ func TestFloors(t *testing.T) {
 		{"cmd/cleat", "client/spec", true},
 		{"cmd/cleat", "daemon", false},
 		{"cmd/cleatd", "shim", false},
-		{"integration", "shim", true},
+		{"bench", "shim", true},
 		{"nowhere", "proto", false},
 	} {
 		got := floors([]listed{{ImportPath: module + tc.pkg, Imports: []string{"fmt", module + tc.imports}}})
@@ -144,7 +144,7 @@ func TestGivenModulesAreImportedByTheProduct(t *testing.T) {
 	for name, where := range map[string]listed{
 		"nowhere":           {},
 		"in a test":         {ImportPath: module + "client", GoFiles: nil, TestGoFiles: []string{"x_test.go"}},
-		"outside a binary":  {ImportPath: module + "integration", Imports: []string{missing}},
+		"outside a binary":  {ImportPath: module + "bench", Imports: []string{missing}},
 		"by another module": {ImportPath: "example.org/other", Imports: []string{missing}},
 		"a namesake":        {ImportPath: module + "client", Imports: []string{missing + "2"}},
 	} {

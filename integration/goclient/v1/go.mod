@@ -3,7 +3,7 @@ module github.com/cleatproject/cleat/integration/goclient/v1
 go 1.26.8
 
 require (
-	github.com/cleatproject/cleat/integration/goclient/harness v0.0.0
+	github.com/cleatproject/cleat/integration/harness v0.0.0
 	github.com/containerd/containerd v1.7.35
 	github.com/containerd/containerd/api v1.8.0
 	github.com/containerd/errdefs v0.3.0
@@ -60,4 +60,4 @@ require (
 	google.golang.org/protobuf v1.35.2 // indirect
 )
 
-replace github.com/cleatproject/cleat/integration/goclient/harness => ../harness
+replace github.com/cleatproject/cleat/integration/harness => ../../harness

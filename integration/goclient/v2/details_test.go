@@ -12,7 +12,7 @@ import (
 	"github.com/containerd/containerd/v2/pkg/oci"
 	"github.com/containerd/typeurl/v2"
 
-	"github.com/cleatproject/cleat/integration/goclient/harness"
+	"github.com/cleatproject/cleat/integration/harness"
 )
 
 // TestTask_Details covers what clients of the task service depend on beyond the published comments.

@@ -3,7 +3,7 @@ module github.com/cleatproject/cleat/integration/goclient/v2
 go 1.26.8
 
 require (
-	github.com/cleatproject/cleat/integration/goclient/harness v0.0.0
+	github.com/cleatproject/cleat/integration/harness v0.0.0
 	github.com/containerd/containerd/api v1.12.0
 	github.com/containerd/containerd/v2 v2.4.2
 	github.com/containerd/errdefs v1.0.0
@@ -84,4 +84,4 @@ require (
 	tags.cncf.io/container-device-interface/specs-go v1.1.1 // indirect
 )
 
-replace github.com/cleatproject/cleat/integration/goclient/harness => ../harness
+replace github.com/cleatproject/cleat/integration/harness => ../../harness

@@ -23,7 +23,7 @@ import (
 	"github.com/opencontainers/image-spec/identity"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/cleatproject/cleat/integration/goclient/harness"
+	"github.com/cleatproject/cleat/integration/harness"
 )
 
 func TestImages(t *testing.T) {
@@ -277,7 +277,7 @@ func TestNamespaces_AreIsolated(t *testing.T) {
 
 func TestPushAndPull(t *testing.T) {
 	f := start(t)
-	ref := harness.Registry(t) + "/team/busybox:1"
+	ref := harness.StartRegistry(t, harness.RegistryOptions{}).Host + "/team/busybox:1"
 	f.must(f.client.Push(f.ctx, ref, f.image.Target(), remote()))
 	other := namespaces.WithNamespace(f.ctx, "puller")
 	pulled, err := f.client.Pull(other, ref, remote(), unpacked())
@@ -300,7 +300,7 @@ func TestPushAndPull(t *testing.T) {
 
 func TestRun_ImagePushedByBuildah(t *testing.T) {
 	f := start(t)
-	for i, ref := range harness.BuildahImages(t, harness.Registry(t)) {
+	for i, ref := range harness.BuildahImages(t, harness.StartRegistry(t, harness.RegistryOptions{}).Host) {
 		image, err := f.client.Pull(f.ctx, ref, remote(), unpacked())
 		f.must(err)
 		f.image = image

@@ -17,7 +17,7 @@ import (
 	"github.com/containerd/errdefs"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
-	"github.com/cleatproject/cleat/integration/goclient/harness"
+	"github.com/cleatproject/cleat/integration/harness"
 )
 
 func TestTask_RunsToEnd(t *testing.T) {

@@ -10,7 +10,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/cleatproject/cleat/integration/goclient/harness"
+	"github.com/cleatproject/cleat/integration/harness"
 )
 
 // TestCtr_Containerd2 runs the main commands of containerd 2's ctr. It uses the transfer, streaming, sandbox and
@@ -22,7 +22,7 @@ func TestCtr_Containerd2(t *testing.T) {
 		t.Fatalf("build ctr: %v\n%s", err, out)
 	}
 	d := harness.Start(t)
-	ref := harness.Registry(t) + "/team/busybox:1"
+	ref := harness.StartRegistry(t, harness.RegistryOptions{}).Host + "/team/busybox:1"
 	archive, exported, mnt := filepath.Join(dir, "in.tar"), filepath.Join(dir, "out.tar"), filepath.Join(dir, "mnt")
 	harness.Must(t, os.WriteFile(archive, harness.Image(t, imageName), 0o600))
 	harness.Must(t, os.Mkdir(mnt, 0o700))

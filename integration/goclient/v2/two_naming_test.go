@@ -23,7 +23,7 @@ import (
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/cleatproject/cleat/integration/goclient/harness"
+	"github.com/cleatproject/cleat/integration/harness"
 )
 
 const (
@@ -185,7 +185,7 @@ func namingTable(ctx context.Context, t *testing.T, c *containerd.Client) []stri
 // movedTable pulls an image into each store, and tags one as each.
 func movedTable(ctx context.Context, t *testing.T, c *containerd.Client) (table []string) {
 	t.Helper()
-	host := harness.Registry(t)
+	host := harness.StartRegistry(t, harness.RegistryOptions{}).Host
 	raw, known := nameArchive(t, []map[string]string{{fullName: "example.com/box:1"}})
 	remote, err := registry.NewOCIRegistry(ctx, host+"/team/box:1", registry.WithDefaultScheme("http"))
 	harness.Must(t, err)

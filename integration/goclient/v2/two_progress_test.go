@@ -21,7 +21,7 @@ import (
 	"github.com/containerd/platforms"
 	"github.com/opencontainers/go-digest"
 
-	"github.com/cleatproject/cleat/integration/goclient/harness"
+	"github.com/cleatproject/cleat/integration/harness"
 )
 
 // tree collects the parts named by the progress of a transfer, each with its parents.
@@ -111,7 +111,7 @@ func TestTransfer_Progress(t *testing.T) {
 	f := start(t)
 	want, err := os.ReadFile(filepath.Join("testdata", "progress.txt"))
 	f.must(err)
-	got := progressTable(f.ctx, t, f.client, harness.Registry(t))
+	got := progressTable(f.ctx, t, f.client, harness.StartRegistry(t, harness.RegistryOptions{}).Host)
 	// cleat may report more parts, such as the layers that an import unpacks.
 	for _, line := range strings.Split(strings.TrimSpace(string(want)), "\n") {
 		if !slices.Contains(got, line) {

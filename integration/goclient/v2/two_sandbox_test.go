@@ -14,7 +14,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/containerd/typeurl/v2"
 
-	"github.com/cleatproject/cleat/integration/goclient/harness"
+	"github.com/cleatproject/cleat/integration/harness"
 )
 
 func TestSandboxLife(t *testing.T) {

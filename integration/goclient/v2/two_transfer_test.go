@@ -18,7 +18,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
 
-	"github.com/cleatproject/cleat/integration/goclient/harness"
+	"github.com/cleatproject/cleat/integration/harness"
 )
 
 // progress collects the events of a transfer.
@@ -61,7 +61,7 @@ var _ io.WriteCloser = (*collected)(nil)
 
 func TestTransfer(t *testing.T) {
 	f := start(t)
-	ref := harness.Registry(t) + "/team/busybox:1"
+	ref := harness.StartRegistry(t, harness.RegistryOptions{}).Host + "/team/busybox:1"
 	target := f.image.Target().Digest
 	remote := func(ref string) *registry.OCIRegistry {
 		t.Helper()

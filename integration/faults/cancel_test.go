@@ -1,0 +1,217 @@
+package faults
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/containerd/errdefs"
+
+	"github.com/cleatproject/cleat/client"
+	"github.com/cleatproject/cleat/integration/fixture"
+	"github.com/cleatproject/cleat/integration/harness"
+)
+
+// mortal is a command that ends on the signals that CLIs forward.
+var mortal = []string{"busybox", "sh", "-c", `trap "exit 7" TERM INT; while :; do sleep 0.05; done`}
+
+func TestRun_InterruptedAtAnyMoment(t *testing.T) {
+	t.Parallel()
+	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
+		t.Run(sig.String(), func(t *testing.T) {
+			d := harness.Start(t)
+			d.Busybox()
+			harness.Sweep(t, harness.Moments(), harness.RunSpan, func(i int, delay time.Duration) (began bool) {
+				args := append([]string{"run", "--rm"}, mortal...)
+				if i%2 == 1 {
+					args = append([]string{"run", "--name", fmt.Sprintf("c%d", i)}, mortal...)
+				}
+				cmd := d.Command(args...)
+				var stderr strings.Builder
+				cmd.Stderr = &stderr
+				harness.Must(t, cmd.Start())
+				harness.Pause(delay)
+				err := d.Ended(cmd, sig)
+				if exit := new(exec.ExitError); !errors.As(err, &exit) {
+					t.Fatalf("after %s: %v, %s", delay, err, stderr.String())
+				}
+				d.Eventually("only the running container is left", func() error {
+					for id, c := range d.All() {
+						if i%2 == 0 {
+							return fmt.Errorf("%s is present, %s", id, c.Status)
+						}
+						if c.Status != "stopped" {
+							return fmt.Errorf("%s is %s", id, c.Status)
+						}
+					}
+					return consistent(d)
+				})
+				for id := range d.All() {
+					began = true
+					d.Cleat("rm", id)
+				}
+				d.Eventually("nothing is left", d.Leaks)
+				return began
+			})
+		})
+	}
+}
+
+func TestRun_CLIKilledAtAnyMoment(t *testing.T) {
+	t.Parallel()
+	d := harness.Start(t)
+	d.Busybox()
+	harness.Sweep(t, harness.Moments(), harness.RunSpan, func(i int, delay time.Duration) (began bool) {
+		args := append([]string{"run"}, mortal...)
+		if i%2 == 0 {
+			args = append([]string{"run", "--rm"}, mortal...)
+		}
+		cmd := d.Command(args...)
+		harness.Must(t, cmd.Start())
+		harness.Pause(delay)
+		_ = d.Ended(cmd, syscall.SIGKILL) // it was killed
+		// A run without a response is undone; an answered one continues.
+		d.Eventually("containers are complete or absent", func() error { return consistent(d) })
+		for id, c := range d.All() {
+			began = true
+			if c.Status != "running" {
+				t.Errorf("after %s: %s is %s", delay, id, c.Status)
+			}
+			if i%2 == 1 {
+				d.Cleat("rm", "--force", id)
+				continue
+			}
+			// Its client is dead: only the daemon can remove it.
+			d.Cleat("kill", "-s", "KILL", id)
+			d.Eventually("a container of run --rm is removed", func() error {
+				if list := d.All(); len(list) != 0 {
+					return fmt.Errorf("%v", list)
+				}
+				return nil
+			})
+		}
+		d.Cleat("run", "--rm", "busybox", "true") // collects the FIFOs of dead clients
+		d.Eventually("nothing is left", d.Leaks)
+		return began
+	})
+}
+
+func TestRun_ContextEndsAtAnyMoment(t *testing.T) {
+	t.Parallel()
+	d := harness.Start(t)
+	d.Busybox()
+	c := fixture.Client(d)
+	harness.Sweep(t, harness.Moments(), harness.RunSpan/2, func(i int, delay time.Duration) (began bool) {
+		id := fmt.Sprintf("c%d", i)
+		ctx, cancel := context.WithTimeout(t.Context(), delay)
+		_, err := c.Run(ctx, client.RunRequest{ID: id, Image: "busybox", Spec: fixture.BusyboxSpec(t, "sleep", "1000"), Log: true})
+		cancel()
+		if err != nil && !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("after %s: %v", delay, err)
+		}
+		d.Eventually("containers are complete or absent", func() error { return consistent(d) })
+		_, there := d.All()[id]
+		switch {
+		case err == nil && !there:
+			t.Errorf("after %s: run succeeded without a container", delay)
+		case err != nil && there:
+			t.Errorf("after %s: run failed with a container left: %v", delay, err)
+		}
+		if there {
+			d.Cleat("rm", "--force", id)
+		}
+		d.Eventually("nothing is left", d.Leaks)
+		return err == nil
+	})
+}
+
+func TestRun_Cancelled_KeepsContainerOfSameName(t *testing.T) {
+	t.Parallel()
+	d := harness.Start(t)
+	d.Busybox()
+	d.Cleat("run", "-d", "--name", "c", "busybox", "sleep", "1000")
+	c := fixture.Client(d)
+	harness.Sweep(t, harness.Moments(), harness.RunSpan/16, func(_ int, delay time.Duration) (refused bool) {
+		ctx, cancel := context.WithTimeout(t.Context(), delay)
+		_, err := c.Run(ctx, client.RunRequest{ID: "c", Image: "busybox", Spec: fixture.BusyboxSpec(t, "sleep", "1000")})
+		cancel()
+		if !errors.Is(err, context.DeadlineExceeded) && !errdefs.IsAlreadyExists(err) {
+			t.Errorf("after %s: %v", delay, err)
+		}
+		return errdefs.IsAlreadyExists(err)
+	})
+	if out := d.Cleat("exec", "c", "echo", "well"); out != "well" {
+		t.Errorf("exec: %q", out)
+	}
+}
+
+func TestExec_CLIKilled_ContainerKeepsRunning(t *testing.T) {
+	t.Parallel()
+	d := harness.Start(t)
+	d.Busybox()
+	d.Cleat("run", "-d", "--name", "c", "busybox", "sleep", "1000")
+	c := fixture.Client(d)
+	running := 1
+	harness.Sweep(t, harness.Moments(), harness.RunSpan, func(_ int, delay time.Duration) (began bool) {
+		cmd := d.Command("exec", "-i", "c", "cat")
+		_, err := cmd.StdinPipe() // open until Wait
+		harness.Must(t, err)
+		harness.Must(t, cmd.Start())
+		harness.Pause(delay)
+		_ = d.Ended(cmd, syscall.SIGKILL) // it was killed
+		// A process that has started keeps running, as a container does.
+		pids, err := c.Pids(t.Context(), "c")
+		harness.Must(t, err)
+		began = len(pids) > running
+		running = len(pids)
+		return began
+	})
+	if out := d.Cleat("exec", "c", "echo", "well"); out != "well" {
+		t.Errorf("exec: %q", out)
+	}
+	d.Cleat("rm", "--force", "c")
+	d.Cleat("run", "--rm", "busybox", "true") // collects the FIFOs of dead clients
+	d.NothingMade("a killed exec")
+}
+
+func TestImport_Interrupted_LeavesNothing(t *testing.T) {
+	t.Parallel()
+	d := harness.Start(t)
+	data, err := os.ReadFile(harness.BusyboxArchive(t))
+	harness.Must(t, err)
+	for _, part := range []int{0, 1000, len(data) / 2, len(data) - 1} {
+		cmd := d.Command("image", "import", "--name", "cut", "-")
+		in, err := cmd.StdinPipe()
+		harness.Must(t, err)
+		harness.Must(t, cmd.Start())
+		_, err = in.Write(data[:part])
+		harness.Must(t, err)
+		harness.Pause(20 * time.Millisecond)
+		_ = d.Ended(cmd, syscall.SIGKILL) // it was killed
+		d.NothingMade("a killed import")
+		for _, dir := range []string{"content/blobs/sha256", "snapshots/overlayfs"} {
+			d.Eventually("nothing is left", func() error { return harness.Empty(d.Root+"/"+dir, 1) })
+		}
+	}
+	c := fixture.Client(d)
+	ctx, cancel := context.WithCancel(t.Context())
+	r, w := io.Pipe()
+	go func() {
+		_, _ = w.Write(data[:len(data)/2]) // the reader may have closed the pipe
+		cancel()
+		_ = w.CloseWithError(context.Canceled) // never fails; unblocks the reader
+	}()
+	if _, err := c.ImportImage(ctx, r, client.ImportOptions{Name: "cut"}); !errors.Is(err, context.Canceled) {
+		t.Errorf("a cancelled import: %v", err)
+	}
+	harness.Must(t, r.Close())
+	d.Eventually("nothing is left", func() error { return harness.Empty(d.Root+"/content/blobs/sha256", 1) })
+	d.NothingMade("a cancelled import")
+}

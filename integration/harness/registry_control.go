@@ -1,0 +1,55 @@
+package harness
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+
+	"github.com/opencontainers/go-digest"
+)
+
+// Stall makes the registry stop in the middle of a blob: after n bytes it waits for its client to leave, or for the
+// returned function. reached is closed at that point.
+func (r *Registry) Stall(blob []byte, after int) (reached chan struct{}, goOn func()) {
+	reached = make(chan struct{})
+	free := make(chan struct{})
+	var once sync.Once
+	path := "/blobs/" + digest.FromBytes(blob).String()
+	r.Interfere(func(w http.ResponseWriter, req *http.Request) bool {
+		if req.Method != http.MethodGet || !strings.HasSuffix(req.URL.Path, path) || req.Header.Get("Range") != "" {
+			return false
+		}
+		w.Header().Set("Content-Length", fmt.Sprint(len(blob)))
+		n, _ := w.Write(blob[:after])
+		r.Sent.Add(int64(n))
+		_ = http.NewResponseController(w).Flush()
+		once.Do(func() { close(reached) })
+		select {
+		case <-req.Context().Done():
+		case <-free:
+		}
+		return true
+	})
+	return reached, sync.OnceFunc(func() { close(free) })
+}
+
+// Interfere lets f answer a request if it returns true; nil removes f.
+func (r *Registry) Interfere(f func(w http.ResponseWriter, req *http.Request) bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.interfere = f
+}
+
+// Settled waits until no request is in progress and returns how many bytes were sent: the bytes that a client has
+// received may not be counted yet, and the proxy may still write to a killed one.
+func (r *Registry) Settled() int64 {
+	r.t.Helper()
+	Eventually(r.t, "no request is under way", func() error {
+		if n := r.underWay.Load(); n > 0 {
+			return fmt.Errorf("%d in progress", n)
+		}
+		return nil
+	}, func() string { return "" })
+	return r.Sent.Load()
+}
