@@ -18,7 +18,6 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
-
 	"golang.org/x/sys/unix"
 
 	"github.com/cleatproject/cleat/archive"

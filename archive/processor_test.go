@@ -95,8 +95,10 @@ func TestProcess_Failures(t *testing.T) {
 		}
 	}
 	for _, p := range []archive.Processor{
-		{ID: "p", Accepts: []string{"a"}, Returns: "b", Path: "cat"}, {ID: "p", Returns: "b", Path: "/bin/cat"},
-		{ID: "p", Accepts: []string{"a"}, Path: "/bin/cat"}, shell("p", "a", "a", ""),
+		{ID: "p", Accepts: []string{"a"}, Returns: "b", Path: "cat"},
+		{ID: "p", Returns: "b", Path: "/bin/cat"},
+		{ID: "p", Accepts: []string{"a"}, Path: "/bin/cat"},
+		shell("p", "a", "a", ""),
 	} {
 		if err := p.Check(); !errdefs.IsInvalidArgument(err) {
 			t.Errorf("%+v: %v", p, err)

@@ -29,11 +29,12 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/containerd/errdefs"
+	"github.com/containerd/ttrpc"
+
 	"github.com/cleatproject/cleat/client/internal/wire"
 	"github.com/cleatproject/cleat/proto/reason"
 	"github.com/cleatproject/cleat/proto/rpc"
-	"github.com/containerd/errdefs"
-	"github.com/containerd/ttrpc"
 )
 
 // Defaults of Dial.

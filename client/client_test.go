@@ -11,14 +11,15 @@ import (
 	"testing"
 	"time"
 
+	"github.com/containerd/errdefs"
+	"github.com/containerd/ttrpc"
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
 	"github.com/cleatproject/cleat/client"
 	"github.com/cleatproject/cleat/proto/cleatapi"
 	"github.com/cleatproject/cleat/proto/events"
 	"github.com/cleatproject/cleat/proto/rpc"
 	"github.com/cleatproject/cleat/proto/types"
-	"github.com/containerd/errdefs"
-	"github.com/containerd/ttrpc"
-	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
 var when = time.Date(2024, 2, 29, 12, 0, 0, 5, time.UTC)
@@ -273,7 +274,10 @@ func TestEvents_EndWithLoop(t *testing.T) {
 			return ctx.Err()
 		}),
 	}}})
-	for range f.dial().Events(t.Context(), client.EventsRequest{}) {
+	for _, err := range f.dial().Events(t.Context(), client.EventsRequest{}) {
+		if err != nil {
+			t.Fatal(err)
+		}
 		break
 	}
 	select {

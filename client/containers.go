@@ -6,9 +6,10 @@ import (
 	"fmt"
 	"time"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
 	"github.com/cleatproject/cleat/proto/cleatapi"
 	"github.com/cleatproject/cleat/proto/types"
-	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
 // Stdio holds the destinations of a process's stdio: FIFOs by path, file:// or binary:// URIs, or empty for

@@ -5,10 +5,11 @@ import (
 	"encoding/json"
 	"fmt"
 
-	"github.com/cleatproject/cleat/client/internal/wire"
-	"github.com/cleatproject/cleat/proto/types"
 	"github.com/containerd/errdefs"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/cleatproject/cleat/client/internal/wire"
+	"github.com/cleatproject/cleat/proto/types"
 )
 
 // snapshotterPlugin is the type of a snapshotter in containerd's list of plugins.

@@ -8,10 +8,11 @@ import (
 	"iter"
 	"time"
 
-	"github.com/cleatproject/cleat/proto/cleatapi"
-	"github.com/cleatproject/cleat/proto/rpc"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/ttrpc"
+
+	"github.com/cleatproject/cleat/proto/cleatapi"
+	"github.com/cleatproject/cleat/proto/rpc"
 )
 
 // Topics of the events about tasks.

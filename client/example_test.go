@@ -7,13 +7,14 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/containerd/errdefs"
+	"github.com/containerd/ttrpc"
+
 	"github.com/cleatproject/cleat/client"
 	"github.com/cleatproject/cleat/client/spec"
 	"github.com/cleatproject/cleat/client/stdio"
 	"github.com/cleatproject/cleat/proto/cleatapi"
 	"github.com/cleatproject/cleat/proto/rpc"
-	"github.com/containerd/errdefs"
-	"github.com/containerd/ttrpc"
 )
 
 // runEcho runs a command of an image and prints its output, as a program that embeds the client

@@ -8,9 +8,10 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/containerd/ttrpc"
+
 	"github.com/cleatproject/cleat/client"
 	"github.com/cleatproject/cleat/proto/rpc"
-	"github.com/containerd/ttrpc"
 )
 
 // fake is a daemon whose services a test defines. It can be stopped and started again at the

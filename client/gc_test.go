@@ -7,11 +7,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/containerd/errdefs"
+	"github.com/containerd/ttrpc"
+
 	"github.com/cleatproject/cleat/client"
 	"github.com/cleatproject/cleat/proto/cleatapi"
 	"github.com/cleatproject/cleat/proto/rpc"
-	"github.com/containerd/errdefs"
-	"github.com/containerd/ttrpc"
 )
 
 func TestGarbageCollection(t *testing.T) {

@@ -9,9 +9,10 @@ import (
 	"path/filepath"
 	"syscall"
 
+	"github.com/containerd/errdefs"
+
 	"github.com/cleatproject/cleat/client/stdio"
 	"github.com/cleatproject/cleat/proto/cleatapi"
-	"github.com/containerd/errdefs"
 )
 
 // ImportOptions of ImportImage; the zero value imports all names of the archive and unpacks it for

@@ -12,9 +12,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/containerd/errdefs"
+
 	"github.com/cleatproject/cleat/client"
 	"github.com/cleatproject/cleat/proto/cleatapi"
-	"github.com/containerd/errdefs"
 )
 
 // importer is a daemon that imports by take, which gets the archive's path.

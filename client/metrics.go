@@ -6,11 +6,12 @@ import (
 	"strings"
 	"time"
 
+	"github.com/containerd/errdefs"
+
 	"github.com/cleatproject/cleat/client/internal/wire"
 	v1 "github.com/cleatproject/cleat/proto/cgroups/v1"
 	v2 "github.com/cleatproject/cleat/proto/cgroups/v2"
 	"github.com/cleatproject/cleat/proto/types"
-	"github.com/containerd/errdefs"
 )
 
 // Metrics is the resource usage of a container, for both cgroup versions.

@@ -8,10 +8,11 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"github.com/cleatproject/cleat/proto/reason"
-	"github.com/cleatproject/cleat/proto/rpc"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/ttrpc"
+
+	"github.com/cleatproject/cleat/proto/reason"
+	"github.com/cleatproject/cleat/proto/rpc"
 )
 
 // maxIdle connections are kept for the next calls.

@@ -4,10 +4,11 @@ import (
 	"context"
 	"syscall"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
 	"github.com/cleatproject/cleat/client/internal/wire"
 	"github.com/cleatproject/cleat/proto/rpc"
 	"github.com/cleatproject/cleat/proto/types"
-	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
 // Types of the JSON documents in the task API.

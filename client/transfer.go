@@ -10,11 +10,12 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/containerd/errdefs"
+
 	"github.com/cleatproject/cleat/client/internal/wire"
 	"github.com/cleatproject/cleat/proto/cleatapi"
 	"github.com/cleatproject/cleat/proto/rpc"
 	"github.com/cleatproject/cleat/proto/types"
-	"github.com/containerd/errdefs"
 )
 
 // transfer is one call of containerd's transfer service. Its answer is empty: the result is reported on a

@@ -5,10 +5,11 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/containerd/errdefs"
+
 	"github.com/cleatproject/cleat/proto/cleatapi"
 	"github.com/cleatproject/cleat/proto/events"
 	"github.com/cleatproject/cleat/proto/types"
-	"github.com/containerd/errdefs"
 )
 
 // Exit is the exit of a process.

@@ -146,7 +146,7 @@ func TestFollow_IntoPipe(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer r.Close() //nolint:errcheck // only read
+	defer r.Close()
 	for _, piped := range []bool{false, true} {
 		section, err := r.Section(0, -1)
 		if err != nil {
@@ -171,7 +171,7 @@ func TestFollow_AbortedIngest_Fails(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer w.Close() //nolint:errcheck // it may be closed
+			defer w.Close()
 			write(t, w, "half")
 			f := follow(t, w)
 			readsTo(t, f, "half")
@@ -199,7 +199,7 @@ func TestFollower_Stop_UnblocksRead(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer w.Close() //nolint:errcheck // not tested
+	defer w.Close()
 	f := follow(t, w)
 	failed := make(chan error, 1)
 	go func() {

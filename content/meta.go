@@ -39,7 +39,7 @@ func parseMeta(raw []byte) (ingestMeta, error) {
 	if err := d.Decode(&m); err != nil {
 		return ingestMeta{}, fmt.Errorf("parse meta: %w", err)
 	}
-	if _, err := d.Token(); err != io.EOF { //nolint:errorlint // Token returns it bare
+	if _, err := d.Token(); err != io.EOF {
 		return ingestMeta{}, fmt.Errorf("parse meta: more than one value")
 	}
 	switch {

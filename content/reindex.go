@@ -149,7 +149,7 @@ func (r *reindex) file(ctx context.Context, f blobFile, fn func(Info) error) (*D
 		})
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
-			return nil, nil //nolint:nilnil // deleted concurrently
+			return nil, nil // deleted concurrently
 		case errors.Is(err, errUnreadable):
 			dmg.Reason = err.Error()
 		case err != nil:
@@ -203,7 +203,7 @@ func (r *reindex) moveAside(path string, f blobFile, dmg *Damage) (*Damage, erro
 	}
 	err := r.store.disk.RenameSynced(path, dmg.Path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil //nolint:nilnil // deleted concurrently
+		return nil, nil // deleted concurrently
 	}
 	return dmg, err
 }

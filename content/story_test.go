@@ -123,7 +123,7 @@ func (st *story) play() error {
 		}
 		return st.commit(w)
 	}
-	abort := func(w *Writer) error {
+	abort := func(*Writer) error {
 		st.say("restarted d")
 		return st.s.Abort(ctx, "d")
 	}

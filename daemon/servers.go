@@ -64,6 +64,8 @@ func (s *servers) listen(cfg config.Config) error {
 
 // link creates a link to a ttrpc socket of another name at the path used by clients that know only the address of
 // the gRPC socket.
+//
+//nolint:contextcheck // a cancelled dial would report a used socket as stale
 func (s *servers) link(cfg config.Config) error {
 	name := cfg.Address + ".ttrpc"
 	if cfg.TTRPCAddress == name {
@@ -92,6 +94,7 @@ func (s *servers) link(cfg config.Config) error {
 // SocketMode is the mode of the sockets: for root and the configured group.
 const SocketMode = 0o660
 
+//nolint:contextcheck // a cancelled dial would report a used socket as stale
 func bind(path string, group int) (net.Listener, error) {
 	if conn, err := rpc.DialSocket(context.Background(), path); err == nil {
 		return nil, errors.Join(fmt.Errorf("listen on %s: address already in use", path), conn.Close())
@@ -129,6 +132,8 @@ func (s *servers) serve() <-chan error {
 
 // serveTTRPC accepts connections until the listener is closed, and returns the cause of its end. Each is served with
 // its own context, which holds the peer's identity: ttrpc's own loop has one for all.
+//
+//nolint:contextcheck // connections last until stop ends them
 func (s *servers) serveTTRPC() error {
 	for {
 		conn, err := s.ttrpcListener.Accept()
@@ -187,6 +192,8 @@ func (l *single) Addr() net.Addr { return l.conn.LocalAddr() }
 
 // stop ends both servers: active calls get a moment, then their contexts end. The sockets are
 // removed, so that clients see at once that there is no listener.
+//
+//nolint:contextcheck // it runs after the context has ended, with its own limit
 func (s *servers) stop() error {
 	close(s.stopping)
 	var err error

@@ -271,7 +271,7 @@ func TestTimeStamps_DoNotDecrease(t *testing.T) {
 	dir := t.TempDir()
 	opts := Options{Now: func() time.Time { return now }}
 	l := open(t, dir, opts)
-	stamps := func(l *Log, s *Subscription, want ...int64) {
+	stamps := func(s *Subscription, want ...int64) {
 		t.Helper()
 		for _, w := range want {
 			e, err := s.Next(t.Context())
@@ -295,7 +295,7 @@ func TestTimeStamps_DoNotDecrease(t *testing.T) {
 	at(l, 980)   // a shim's, sent late
 	at(l, 99999) // a sender whose clock is wrong
 	at(l, 995)
-	stamps(l, s, 900, 990, 990, 1000, 1000)
+	stamps(s, 900, 990, 990, 1000, 1000)
 	if err := errors.Join(s.Close(), l.Close()); err != nil {
 		t.Fatal(err)
 	}
@@ -306,5 +306,5 @@ func TestTimeStamps_DoNotDecrease(t *testing.T) {
 	now = time.Unix(500, 0) // and a lot
 	at(l, 500)
 	at(l, 490)
-	stamps(l, s, 1000, 500, 500)
+	stamps(s, 1000, 500, 500)
 }

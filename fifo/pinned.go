@@ -69,6 +69,8 @@ func (n *pinned) hold() (release func(), err error) {
 // open opens an end whose other side is open, or both ends. The descriptor does not block.
 //
 // The library returns a stream; a process can inherit a descriptor only, and splicing needs one.
+//
+//nolint:contextcheck // it does not wait
 func (n *pinned) open(flag int) (fd int, err error) {
 	end, err := fifo.OpenFifo(context.Background(), n.name(), flag, 0)
 	if err != nil {

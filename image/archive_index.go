@@ -35,7 +35,7 @@ func (im *importer) archiveIndex(ctx context.Context, images []Imported) (ocispe
 		}
 	}
 	d := ocispec.Descriptor{MediaType: index.MediaType, Digest: digest.FromBytes(raw), Size: int64(len(raw))}
-	if _, err := im.store(ctx, "made/"+d.Digest.String(), d.Digest, d.Size, bytes.NewReader(raw)); err != nil {
+	if err := im.store(ctx, "made/"+d.Digest.String(), d.Digest, d.Size, bytes.NewReader(raw)); err != nil {
 		return d, fmt.Errorf("store index: %w", err)
 	}
 	return d, nil

@@ -75,11 +75,11 @@ func (f *Fetching) Wait(ctx context.Context, desc ocispec.Descriptor) error {
 func (f *Fetching) Stream(ctx context.Context, desc ocispec.Descriptor) (*content.Follower, error) {
 	a, ok := f.arrivals[desc.Digest]
 	if !ok {
-		return nil, nil //nolint:nilnil // it is local
+		return nil, nil // it is local
 	}
 	select {
 	case <-a.fetched:
-		return nil, nil //nolint:nilnil // it is local
+		return nil, nil // it is local
 	case <-a.begun:
 	case <-ctx.Done():
 		return nil, ctx.Err()

@@ -136,7 +136,7 @@ func namedBy(ctx context.Context, p Provider, desc ocispec.Descriptor, depth int
 func (f *Fetching) some(ctx context.Context, target ocispec.Descriptor) error {
 	c := f.opts.Some
 	if IsManifest(target.MediaType) {
-		_, err := f.manifest(ctx, target)
+		err := f.manifest(ctx, target)
 		return err
 	}
 	if len(c.Platforms) == 0 && c.Limit == 0 {
@@ -152,7 +152,7 @@ func (f *Fetching) some(ctx context.Context, target ocispec.Descriptor) error {
 		return noPlatform(target, others)
 	}
 	for _, d := range picked {
-		if _, err := f.manifest(ctx, d); err != nil {
+		if err := f.manifest(ctx, d); err != nil {
 			return err
 		}
 	}

@@ -58,11 +58,11 @@ func readBase(ctx context.Context, p Provider, desc ocispec.Descriptor) (*Base, 
 		return nil, err
 	}
 	if !isConfig(m.Config.MediaType) {
-		return nil, nil //nolint:nilnil // not an image
+		return nil, nil // not an image
 	}
 	raw, err := readDocument(ctx, p, m.Config)
 	if errdefs.IsNotFound(err) {
-		return nil, nil //nolint:nilnil // not present
+		return nil, nil // not present
 	}
 	if err != nil {
 		return nil, err

@@ -28,9 +28,14 @@ func parseConfig(raw []byte) (ocispec.Image, error) {
 		raw  json.RawMessage
 		into any
 	}{
-		{fields.Architecture, &config.Architecture}, {fields.OS, &config.OS}, {fields.Variant, &config.Variant},
-		{fields.OSVersion, &config.OSVersion}, {fields.OSFeatures, &config.OSFeatures}, {fields.Author, &config.Author},
-		{fields.Created, &config.Created}, {fields.History, &config.History},
+		{fields.Architecture, &config.Architecture},
+		{fields.OS, &config.OS},
+		{fields.Variant, &config.Variant},
+		{fields.OSVersion, &config.OSVersion},
+		{fields.OSFeatures, &config.OSFeatures},
+		{fields.Author, &config.Author},
+		{fields.Created, &config.Created},
+		{fields.History, &config.History},
 	} {
 		_ = json.Unmarshal(f.raw, f.into) // else treated as missing
 	}

@@ -173,7 +173,7 @@ func hasLayer(layers []ocispec.Descriptor) bool {
 func (v *conversion) plan(ctx context.Context, l ocispec.Descriptor, diffID digest.Digest) (*convertedLayer, error) {
 	_, foreign, is, ok := splitLayer(l.MediaType)
 	if !ok || foreign {
-		return nil, nil //nolint:nilnil // kept
+		return nil, nil // kept
 	}
 	b, err := v.content.ReaderAt(ctx, l.Digest)
 	if err != nil {
@@ -188,7 +188,7 @@ func (v *conversion) plan(ctx context.Context, l ocispec.Descriptor, diffID dige
 		return nil, invalidf("layer %s: zstd is not supported by Docker's documents: want gzip", l.Digest)
 	}
 	if to == is && (v.opts.Compression == nil || v.opts.Level == 0) {
-		return nil, nil //nolint:nilnil // kept
+		return nil, nil // kept
 	}
 	return &convertedLayer{from: l, diffID: diffID, to: to}, nil
 }

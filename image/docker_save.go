@@ -82,7 +82,7 @@ func (im *importer) makeManifest(ctx context.Context, s savedImage) (ocispec.Des
 		return ocispec.Descriptor{}, fmt.Errorf("make manifest: %w", err)
 	}
 	d := ocispec.Descriptor{MediaType: m.MediaType, Digest: digest.FromBytes(raw), Size: int64(len(raw))}
-	if _, err := im.store(ctx, "made/"+d.Digest.String(), d.Digest, d.Size, bytes.NewReader(raw)); err != nil {
+	if err := im.store(ctx, "made/"+d.Digest.String(), d.Digest, d.Size, bytes.NewReader(raw)); err != nil {
 		return d, fmt.Errorf("store manifest: %w", err)
 	}
 	return d, nil

@@ -106,7 +106,7 @@ func Fetch(ctx context.Context, c Content, s Source, target ocispec.Descriptor, 
 func (f *Fetching) everything(ctx context.Context, desc ocispec.Descriptor, depth int) error {
 	switch {
 	case IsManifest(desc.MediaType):
-		_, err := f.manifest(ctx, desc)
+		err := f.manifest(ctx, desc)
 		return err
 	case !IsIndex(desc.MediaType):
 		return notAnImage(desc)
@@ -135,7 +135,7 @@ func (f *Fetching) everything(ctx context.Context, desc ocispec.Descriptor, dept
 // best fetches the documents of the manifest that matches the platform best.
 func (f *Fetching) best(ctx context.Context, target ocispec.Descriptor) error {
 	if IsManifest(target.MediaType) {
-		_, err := f.manifest(ctx, target)
+		err := f.manifest(ctx, target)
 		return err
 	}
 	var found, others []ocispec.Descriptor
@@ -156,7 +156,7 @@ func (f *Fetching) best(ctx context.Context, target ocispec.Descriptor) error {
 			return 0
 		}
 	})
-	_, err := f.manifest(ctx, found[0])
+	err := f.manifest(ctx, found[0])
 	return err
 }
 
@@ -209,7 +209,7 @@ func (f *Fetching) platformOf(ctx context.Context, desc ocispec.Descriptor) (*oc
 		return nil, err
 	}
 	if m.Config.MediaType != ocispec.MediaTypeImageConfig && m.Config.MediaType != dockerConfig {
-		return nil, nil //nolint:nilnil // no platform is not an error
+		return nil, nil // no platform is not an error
 	}
 	if err := f.document(ctx, m.Config); err != nil {
 		return nil, err
@@ -223,17 +223,17 @@ func (f *Fetching) platformOf(ctx context.Context, desc ocispec.Descriptor) (*oc
 }
 
 // manifest fetches a manifest with its configuration, and records its layers.
-func (f *Fetching) manifest(ctx context.Context, desc ocispec.Descriptor) (ocispec.Manifest, error) {
+func (f *Fetching) manifest(ctx context.Context, desc ocispec.Descriptor) error {
 	if err := f.document(ctx, desc); err != nil {
-		return ocispec.Manifest{}, err
+		return err
 	}
 	m, err := ReadManifest(ctx, f.content, desc)
 	if err != nil {
-		return m, err
+		return err
 	}
 	f.found(m.Config, desc)
 	if err := f.document(ctx, m.Config); err != nil {
-		return m, err
+		return err
 	}
 	for _, l := range m.Layers {
 		f.found(l, desc)
@@ -244,9 +244,9 @@ func (f *Fetching) manifest(ctx context.Context, desc ocispec.Descriptor) (ocisp
 		}
 	}
 	if len(f.layers) > maxParts {
-		return m, invalidf("image has more than %d layers for all its platforms", maxParts)
+		return invalidf("image has more than %d layers for all its platforms", maxParts)
 	}
-	return m, nil
+	return nil
 }
 
 // document fetches an index, manifest or configuration.

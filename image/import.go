@@ -206,11 +206,11 @@ func (im *importer) file(ctx context.Context, hdr *tar.Header, data io.Reader) (
 		if err := d.Validate(); err != nil || path.Dir(path.Clean(dir)) != ocispec.ImageBlobsDir {
 			return invalidf("path is not a digest")
 		}
-		_, err = im.store(ctx, name, d, hdr.Size, data)
+		err = im.store(ctx, name, d, hdr.Size, data)
 	case base == "json" || base == "VERSION" || name == "repositories":
 		// Files that docker save adds for old versions of Docker.
 	default:
-		_, err = im.store(ctx, name, "", hdr.Size, data)
+		err = im.store(ctx, name, "", hdr.Size, data)
 	}
 	return err
 }
@@ -223,24 +223,23 @@ func readBounded(hdr *tar.Header, data io.Reader) ([]byte, error) {
 }
 
 // store writes a blob and remembers it by its path. expected may be empty.
-func (im *importer) store(ctx context.Context, name string, expected digest.Digest, size int64, data io.Reader) (savedFile, error) {
+func (im *importer) store(ctx context.Context, name string, expected digest.Digest, size int64, data io.Reader) error {
 	im.refs++
 	ref := fmt.Sprint(im.refPrefix, im.refs)
 	w, err := im.content.Writer(ctx, ref, content.WriterOptions{Expected: expected, Total: size})
 	if errdefs.IsAlreadyExists(err) && expected != "" {
-		f := savedFile{digest: expected, size: size, magic: peek(data)}
-		im.files[name] = f
-		return f, nil
+		im.files[name] = savedFile{digest: expected, size: size, magic: peek(data)}
+		return nil
 	}
 	if err != nil {
-		return savedFile{}, err
+		return err
 	}
 	f, err := im.fill(ctx, w, expected, size, data)
 	if err != nil {
-		return f, errors.Join(err, w.Close(), im.content.Abort(context.WithoutCancel(ctx), ref))
+		return errors.Join(err, w.Close(), im.content.Abort(context.WithoutCancel(ctx), ref))
 	}
 	im.files[name] = f
-	return f, w.Close()
+	return w.Close()
 }
 
 func (im *importer) fill(ctx context.Context, w BlobWriter, expected digest.Digest, size int64, data io.Reader) (savedFile, error) {

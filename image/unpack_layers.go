@@ -8,7 +8,6 @@ import (
 	"os"
 	"runtime"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -264,7 +263,7 @@ func (f *filling) discard(ctx context.Context) error {
 func (f *filling) rootOf(dir string) error {
 	f.dir = dir
 	if err := unix.Stat(dir, &f.root); err != nil {
-		return &os.PathError{Op: "stat", Path: dir, Err: err.(syscall.Errno)}
+		return &os.PathError{Op: "stat", Path: dir, Err: err}
 	}
 	return nil
 }

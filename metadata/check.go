@@ -45,6 +45,8 @@ func (db *DB) check(lockWait time.Duration) (err error) {
 
 // lockShared waits for the file's lock, which bbolt holds while it has the file open. The lock ends
 // with the descriptor. A lock that stays held is EWOULDBLOCK.
+//
+//nolint:contextcheck // the wait is the limit
 func lockShared(f *os.File, wait time.Duration) error {
 	ctx, cancel := context.WithTimeout(context.Background(), wait)
 	defer cancel()

@@ -24,8 +24,10 @@ func TestCollect_ObjectsUsedDuringCollectionStay(t *testing.T) {
 		act  func(y *yard)
 		keep []string
 	}{
-		"an image is created": {func(y *yard) { y.image("ns", "img", "manifest", nil) },
-			[]string{"content config", "content manifest", "image img"}},
+		"an image is created": {
+			func(y *yard) { y.image("ns", "img", "manifest", nil) },
+			[]string{"content config", "content manifest", "image img"},
+		},
 		"a label is set": {func(y *yard) {
 			y.update(func(tx *Tx) error {
 				_, err := tx.Content("ns").Update(Blob{Digest: dgst("config"), Labels: labels{LabelRefSnapshot + "fs": "b"}})
@@ -37,12 +39,18 @@ func TestCollect_ObjectsUsedDuringCollectionStay(t *testing.T) {
 				return tx.Leases("ns").AddResource("old", Resource{Type: "snapshots/fs", ID: "b"})
 			})
 		}, []string{"lease old", "snapshot a", "snapshot b"}},
-		"a new lease gets a resource": {func(y *yard) { y.lease("ns", "l", nil, content("manifest")) },
-			[]string{"content config", "content manifest", "lease l"}},
-		"a snapshot is made upon one": {func(y *yard) { y.snapshot("ns", "fs", "c", "b", nil) },
-			[]string{"snapshot a", "snapshot b", "snapshot c"}},
-		"a container is created": {func(y *yard) { y.container("ns", "c", "fs", "b", nil) },
-			[]string{"container c", "snapshot a", "snapshot b"}},
+		"a new lease gets a resource": {
+			func(y *yard) { y.lease("ns", "l", nil, content("manifest")) },
+			[]string{"content config", "content manifest", "lease l"},
+		},
+		"a snapshot is made upon one": {
+			func(y *yard) { y.snapshot("ns", "fs", "c", "b", nil) },
+			[]string{"snapshot a", "snapshot b", "snapshot c"},
+		},
+		"a container is created": {
+			func(y *yard) { y.container("ns", "c", "fs", "b", nil) },
+			[]string{"container c", "snapshot a", "snapshot b"},
+		},
 		"a blob is deleted and written again": {func(y *yard) {
 			y.update(func(tx *Tx) error { return tx.Content("ns").Delete(dgst("config")) })
 			y.blob("ns", "config", nil)

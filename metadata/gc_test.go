@@ -205,8 +205,10 @@ func TestWhy(t *testing.T) {
 		o    Object
 		want []string
 	}{
-		"snapshot": {Object{Kind: KindSnapshot, Set: "fs", Name: "a"}, []string{"image via root", "content via target",
-			"content via label containerd.io/gc.ref.content.config", "snapshot via label containerd.io/gc.ref.snapshot.fs", "snapshot via parent"}},
+		"snapshot": {Object{Kind: KindSnapshot, Set: "fs", Name: "a"}, []string{
+			"image via root", "content via target",
+			"content via label containerd.io/gc.ref.content.config", "snapshot via label containerd.io/gc.ref.snapshot.fs", "snapshot via parent",
+		}},
 		"image":            {Object{Kind: KindImage, Name: "img"}, []string{"image via root"}},
 		"leased":           {blob("flat"), []string{"lease via root", "content via lease"}},
 		"nothing":          {blob("alone"), nil},

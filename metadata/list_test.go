@@ -124,8 +124,10 @@ func TestList_AgreesWithFullScan(t *testing.T) {
 		}
 		return errs
 	})
-	fields := []string{"id", "image", "name", "runtime.name", "runtime", "snapshotter", "snapshotkey", "sandboxid", "labels.ka", "labels.k", `labels."ka.b"`,
-		`labels.ka.b`, "labels", "target.digest", "target.mediatype", "annotations.ka", "parent", "kind", "digest", "size", "nothing"}
+	fields := []string{
+		"id", "image", "name", "runtime.name", "runtime", "snapshotter", "snapshotkey", "sandboxid", "labels.ka", "labels.k", `labels."ka.b"`,
+		`labels.ka.b`, "labels", "target.digest", "target.mediatype", "annotations.ka", "parent", "kind", "digest", "size", "nothing",
+	}
 	values := []string{"a", "b", "c1", "c17", `""`, `"a.b"`, "ra", "1", "active", digest.FromString("c3").String(), digest.FromString("a").String()}
 	selector := func() string {
 		f := fields[rnd.IntN(len(fields))]

@@ -89,8 +89,13 @@ func TestAll_MapsOwners(t *testing.T) {
 func TestAll_RefusesBadIDMappings(t *testing.T) {
 	dir := t.TempDir()
 	for _, options := range [][]string{
-		{"uidmap=0:1:1"}, {"uidmap=", "gidmap=0:1:1"}, {"uidmap=0:1", "gidmap=0:1:1"}, {"uidmap=0:1:0", "gidmap=0:1:1"},
-		{"uidmap=0:-1:1", "gidmap=0:1:1"}, {"uidmap=0:4294967296:1", "gidmap=0:1:1"}, {"uidmap=a:b:c", "gidmap=0:1:1"},
+		{"uidmap=0:1:1"},
+		{"uidmap=", "gidmap=0:1:1"},
+		{"uidmap=0:1", "gidmap=0:1:1"},
+		{"uidmap=0:1:0", "gidmap=0:1:1"},
+		{"uidmap=0:-1:1", "gidmap=0:1:1"},
+		{"uidmap=0:4294967296:1", "gidmap=0:1:1"},
+		{"uidmap=a:b:c", "gidmap=0:1:1"},
 	} {
 		err := mount.All([]mount.Mount{{Type: "bind", Source: dir, Options: append(options, "rbind")}}, dir)
 		if !errdefs.IsInvalidArgument(err) {

@@ -21,8 +21,8 @@ func Under(path string) ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("list mounts below %s: %w", path, err)
 	}
-	if real, err := filepath.EvalSymlinks(abs); err == nil {
-		abs = real
+	if resolved, err := filepath.EvalSymlinks(abs); err == nil {
+		abs = resolved
 	}
 	prefix := strings.TrimSuffix(abs, "/") + "/"
 	mounts, err := list(func(m *mountinfo.Info) bool {

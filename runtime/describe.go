@@ -28,7 +28,7 @@ func (m *Manager) Describe(ctx context.Context, name string, options *types.Any)
 			return nil, err
 		}
 	}
-	out, err := m.output(ctx, exec.Command(binary, "-info"), stdin) //nolint:noctx // output handles ctx
+	out, err := m.output(ctx, exec.Command(binary, "-info"), stdin) // output handles ctx
 	if err != nil {
 		return nil, fmt.Errorf("%s -info: %w", filepath.Base(binary), err)
 	}

@@ -104,11 +104,13 @@ func (m *Manager) shimCommand(b *bundle, binary, verb string, extra ...string) *
 	if m.cfg.Debug {
 		args = append(args, "-debug")
 	}
-	cmd := exec.Command(binary, append(args, verb)...) //nolint:noctx // a shim outlives every context
+	cmd := exec.Command(binary, append(args, verb)...) // a shim outlives every context
 	cmd.Dir = b.path
-	cmd.Env = []string{"PATH=" + cmp.Or(os.Getenv("PATH"), defaultPath),
+	cmd.Env = []string{
+		"PATH=" + cmp.Or(os.Getenv("PATH"), defaultPath),
 		"TTRPC_ADDRESS=" + m.cfg.TTRPCAddress, "GRPC_ADDRESS=" + m.cfg.Address,
-		"NAMESPACE=" + b.namespace, "MAX_SHIM_VERSION=2"}
+		"NAMESPACE=" + b.namespace, "MAX_SHIM_VERSION=2",
+	}
 	return cmd
 }
 

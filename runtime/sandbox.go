@@ -209,7 +209,7 @@ func (s *Sandbox) Stop(ctx context.Context, timeout time.Duration) error {
 func (s *Sandbox) Wait(ctx context.Context) (Exit, error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	stop := context.AfterFunc(s.m.ctx, func() { cancel(errStopping) })
+	stop := context.AfterFunc(s.m.ctx, func() { cancel(errStopping) }) //nolint:contextcheck // the end of the Manager ends the wait as well
 	defer stop()
 	resp, err := askSandbox[sandbox.WaitSandboxResponse](ctx, s, 0, "WaitSandbox", &sandbox.SandboxRequest{SandboxId: s.b.id})
 	switch {

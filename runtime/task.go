@@ -132,19 +132,18 @@ func (t *Task) update(f func(*Info)) {
 	f(&t.info)
 }
 
-// setExit records the init's exit, once; it reports whether the exit was new.
-func (t *Task) setExit(e Exit) bool {
+// setExit records the init's exit; a later call changes nothing.
+func (t *Task) setExit(e Exit) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	select {
 	case <-t.exited:
-		return false
+		return
 	default:
 	}
 	t.info.Exit = e
 	t.info.Status = types.Status_STOPPED
 	close(t.exited)
-	return true
 }
 
 // setConn replaces the connection; nil for none.

@@ -269,7 +269,9 @@ func TestAdopt_LiveShim_Fails(t *testing.T) {
 		t.Errorf("the second shim holds %d processes", n)
 	}
 	must[types.Empty](within(t), s, "Shutdown", &task.ShutdownRequest{Id: s.id})
-	<-s.exited // the second shim's exit: the first one runs
+	if err := <-s.exited; err != nil { // the first one runs
+		t.Errorf("second shim: %v", err)
+	}
 	_ = s.client.Close()
 	*s = first
 	if n := len(s.native().Processes); n != 1 {

@@ -84,7 +84,7 @@ func readParams(cfg Config, stdin io.Reader) (*bootstrap.BootstrapParams, error)
 	}
 	p := &bootstrap.BootstrapParams{}
 	if p.Unmarshal(data) != nil || p.InstanceId != cfg.ID || p.Namespace != cfg.Namespace {
-		return nil, nil
+		return nil, nil //nolint:nilerr // the older form
 	}
 	return p, nil
 }
@@ -146,7 +146,7 @@ func startServer(cfg Config, env environment, listener *net.UnixListener, addres
 	if cfg.Debug {
 		args = append(args, "-debug")
 	}
-	cmd := exec.Command(self, append(args, "serve")...) //nolint:noctx // it outlives this process
+	cmd := exec.Command(self, append(args, "serve")...) // it outlives this process
 	cmd.Env = append(os.Environ(), "GOMAXPROCS=1", "TTRPC_ADDRESS="+env.ttrpcAddress)
 	cmd.Dir = cfg.Bundle
 	cmd.ExtraFiles = []*os.File{socket}

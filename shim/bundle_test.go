@@ -63,8 +63,11 @@ func makeBundle(t *testing.T, bundle string, edit func(map[string]any)) {
 		"linux": map[string]any{
 			"cgroupsPath": "/cleat-shim-test/" + filepath.Base(filepath.Dir(filepath.Dir(filepath.Dir(bundle)))) + "-" + filepath.Base(bundle),
 			"namespaces": []any{
-				map[string]any{"type": "pid"}, map[string]any{"type": "ipc"}, map[string]any{"type": "uts"},
-				map[string]any{"type": "mount"}, map[string]any{"type": "network"},
+				map[string]any{"type": "pid"},
+				map[string]any{"type": "ipc"},
+				map[string]any{"type": "uts"},
+				map[string]any{"type": "mount"},
+				map[string]any{"type": "network"},
 			},
 		},
 	}

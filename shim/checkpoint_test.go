@@ -21,7 +21,7 @@ import (
 // beginning, if the image's directory has a file of the name pages.
 func criuStandIn(t *testing.T) (runtime *types.Any) {
 	t.Helper()
-	real, err := exec.LookPath("runc")
+	binary, err := exec.LookPath("runc")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -36,9 +36,9 @@ for a in "$@"; do
 	esac
 	id=$a
 done
-[ "$verb" = restore ] || exec ` + real + ` "$@"
+[ "$verb" = restore ] || exec ` + binary + ` "$@"
 [ -f "$image/pages" ] || exit 9
-exec ` + real + ` --root "$root" run --detach --bundle "$bundle" --pid-file "$pid" "$id"
+exec ` + binary + ` --root "$root" run --detach --bundle "$bundle" --pid-file "$pid" "$id"
 `
 	for name, text := range map[string]string{"criu": "#!/bin/sh\n", "runtime": script} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o755); err != nil {

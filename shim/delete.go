@@ -58,6 +58,8 @@ func (c *container) removeFromRuntime(ctx context.Context) error {
 }
 
 // removeLater does the runtime's part of Delete as soon as the container has ended.
+//
+//nolint:contextcheck // it runs after the request that noticed the exit
 func (s *Server) removeLater(c *container) {
 	s.wg.Go(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), undoLimit)

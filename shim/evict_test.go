@@ -28,7 +28,7 @@ func TestDelete_UnreachableShim(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				defer f.Close() //nolint:errcheck // it releases the lock
+				defer f.Close()
 				if _, err := f.WriteString(strconv.Itoa(os.Getpid())); err != nil {
 					t.Fatal(err)
 				}

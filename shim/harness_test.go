@@ -151,7 +151,7 @@ func (s *shimUnder) kill9() {
 	if err := s.cmd.Process.Kill(); err != nil {
 		s.t.Fatal(err)
 	}
-	<-s.exited
+	s.t.Logf("shim killed: %v", <-s.exited)
 	_ = s.client.Close()
 	if err := os.Remove(s.socket); err != nil {
 		s.t.Fatal(err)
@@ -186,7 +186,8 @@ func (s *shimUnder) end() {
 		}
 	}()
 	select {
-	case <-s.exited:
+	case err := <-s.exited:
+		s.t.Logf("shim has exited: %v", err)
 		return
 	default:
 	}
@@ -209,8 +210,7 @@ func (s *shimUnder) end() {
 	case <-ctx.Done():
 		s.t.Error("shim does not leave")
 		_ = s.cmd.Process.Signal(syscall.SIGQUIT)
-		<-s.exited
-		s.t.Logf("shim's log:\n%s", s.stderr.String())
+		s.t.Logf("shim ended: %v; its log:\n%s", <-s.exited, s.stderr.String())
 	}
 	_ = s.client.Close()
 	if _, err := os.Lstat(s.socket); !errors.Is(err, os.ErrNotExist) {

@@ -47,7 +47,7 @@ func runLogger(ctx context.Context, env stdioEnv, t target, stdout, stderr *os.F
 		return fmt.Errorf("make pipe: %w", err)
 	}
 	defer func() { _ = ready.Close() }()
-	cmd := exec.Command(t.path, loggerArgs(t)...) //nolint:noctx // it outlives the request
+	cmd := exec.Command(t.path, loggerArgs(t)...) // it outlives the request
 	cmd.Env = append(slices.Clone(env.monitor.env), "CONTAINER_ID="+env.id, "CONTAINER_NAMESPACE="+env.namespace)
 	cmd.ExtraFiles = []*os.File{stdout, stderr, readyW}
 	child, err := env.monitor.Spawn(cmd)

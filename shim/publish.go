@@ -264,7 +264,7 @@ func (p *publisher) exec(ctx context.Context, e *types.Envelope) (err error) {
 		return fmt.Errorf("publish: %w", err)
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
-	cmd := exec.Command(p.binary, "--address", p.grpcAddress, "publish", "--topic", e.Topic, "--namespace", e.Namespace) //nolint:noctx // see settle
+	cmd := exec.Command(p.binary, "--address", p.grpcAddress, "publish", "--topic", e.Topic, "--namespace", e.Namespace) // see settle
 	cmd.Stdin = r
 	child, err := p.monitor.Spawn(cmd)
 	if err != nil {

@@ -21,8 +21,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/cleatproject/cleat/client"
 	"github.com/containerd/errdefs"
+
+	"github.com/cleatproject/cleat/client"
 )
 
 const (

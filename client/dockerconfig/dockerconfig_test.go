@@ -8,9 +8,10 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/cleatproject/cleat/client"
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
+
+	"github.com/cleatproject/cleat/client"
 )
 
 func write(t *testing.T, name, text string, mode os.FileMode) string {

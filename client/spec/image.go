@@ -33,7 +33,7 @@ func ParseImage(config []byte) (Image, error) {
 		User, Env, Entrypoint, Cmd, WorkingDir, StopSignal, Volumes json.RawMessage
 	}
 	if json.Unmarshal(doc.Config, &fields) != nil {
-		return Image{}, nil // null, missing or not an object
+		return Image{}, nil //nolint:nilerr // null, missing or not an object
 	}
 	image := Image{
 		User: text(fields.User), Env: texts(fields.Env), Entrypoint: texts(fields.Entrypoint), Cmd: texts(fields.Cmd),

@@ -6,9 +6,10 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/cleatproject/cleat/client/spec"
 	"github.com/containerd/errdefs"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/cleatproject/cleat/client/spec"
 )
 
 func mountsOf(m ...specs.Mount) []specs.Mount { return m }

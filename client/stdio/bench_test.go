@@ -5,8 +5,9 @@ import (
 	"os/exec"
 	"testing"
 
-	"github.com/cleatproject/cleat/client/stdio"
 	"golang.org/x/sys/unix"
+
+	"github.com/cleatproject/cleat/client/stdio"
 )
 
 // BenchmarkOutput measures how fast a process's output is copied to /dev/null; compare with

@@ -73,7 +73,7 @@ func Collect(root string) error {
 		return nil
 	}
 	if err := flock(guard, unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		return nil //nolint:nilerr // a Set is being created; a later client collects
+		return nil // a Set is being created; a later client collects
 	}
 	var errs error
 	for _, name := range names {
@@ -86,7 +86,7 @@ func Collect(root string) error {
 func collectDir(dir string) error {
 	lock, err := lockDir(dir)
 	if err != nil {
-		return nil //nolint:nilerr // in use, already gone, or not a directory
+		return nil // in use, already gone, or not a directory
 	}
 	defer func() { _ = lock.Close() }() // releases the lock; nothing was written
 	for _, name := range []string{stdinName, stdoutName, stderrName} {

@@ -9,8 +9,9 @@ import (
 	"path/filepath"
 	"testing"
 
-	"github.com/cleatproject/cleat/client/stdio"
 	"golang.org/x/sys/unix"
+
+	"github.com/cleatproject/cleat/client/stdio"
 )
 
 func entries(t *testing.T, dir string) int {
@@ -159,8 +160,8 @@ func TestPipe_BrokenInput_WaitsForReader(t *testing.T) {
 	closed := make(chan error, 1)
 	go func() { closed <- p.Close() }()
 	select {
-	case <-closed:
-		t.Error("Close did not wait")
+	case err := <-closed:
+		t.Errorf("Close did not wait: %v", err)
 	default:
 	}
 	if err := r.Close(); err != nil {

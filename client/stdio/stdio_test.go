@@ -16,9 +16,10 @@ import (
 	"testing"
 	"time"
 
-	"github.com/cleatproject/cleat/client/stdio"
 	"github.com/containerd/errdefs"
 	"golang.org/x/sys/unix"
+
+	"github.com/cleatproject/cleat/client/stdio"
 )
 
 // start runs a command on a Set's FIFOs as a shim does: it opens its ends without waiting, and

@@ -65,12 +65,11 @@ func attach(ctx context.Context, a *app, c *client.Client, proxy *proxy, box cli
 		return hinted(fmt.Errorf("attach to %s: container has no stdio to attach to: %w", box.ID, errdefs.ErrFailedPrecondition),
 			"run with --detach --tty --interactive to attach later")
 	}
-	if err := s.run(ctx); !isExit(err) {
-		return err
-	} else {
+	err = s.run(ctx)
+	if isExit(err) {
 		s.set.Discard()
-		return err
 	}
+	return err
 }
 
 func isExit(err error) bool {

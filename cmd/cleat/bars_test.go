@@ -71,8 +71,11 @@ func TestBarLine(t *testing.T) {
 		not  string
 	}{
 		{bar{Part: client.Part{Digest: "sha256:0123456789abcdef", State: "waiting", Total: 4096}}, []string{"waiting", "[" + strings.Repeat(" ", barWidth) + "]", "4.0KiB"}, "/s"},
-		{bar{Part: client.Part{State: "downloading", Done: 2048, Total: 4096}, began: began, last: began.Add(2 * time.Second)},
-			[]string{strings.Repeat("=", barWidth/2) + " ", "1.0KiB/s"}, "=============="},
+		{
+			bar{Part: client.Part{State: "downloading", Done: 2048, Total: 4096}, began: began, last: began.Add(2 * time.Second)},
+			[]string{strings.Repeat("=", barWidth/2) + " ", "1.0KiB/s"},
+			"==============",
+		},
 		// The rate does not include bytes from before the transfer.
 		{bar{Part: client.Part{State: "downloading", Done: 4096, Total: 4096}, from: 2048, began: began, last: began.Add(time.Second)}, []string{"2.0KiB/s"}, "4.0KiB/s"},
 		{bar{Part: client.Part{State: "downloaded", Done: 9, Total: 0}}, []string{"downloaded"}, "/s"},

@@ -141,10 +141,15 @@ func TestHelp_HasOneStyle(t *testing.T) {
 func TestAliases_RunTheSameCommand(t *testing.T) {
 	d := newDaemon(t)
 	for _, names := range [][]string{
-		{"ps -q", "ls -q"}, {"image ls -q", "images -q", "image list -q"}, {"resume", "unpause"},
-		{"shim ls -q", "shim list -q"}, {"namespace ls --format x", "namespaces ls --format x", "ns list --format x"},
-		{"pull --max-concurrent-downloads 0 x", "image pull --max-concurrent-downloads 0 x"}, {"rm one", "remove one"},
-		{"image import /none", "image load /none"}, {"image export -o /none/x y", "image save -o /none/x y"},
+		{"ps -q", "ls -q"},
+		{"image ls -q", "images -q", "image list -q"},
+		{"resume", "unpause"},
+		{"shim ls -q", "shim list -q"},
+		{"namespace ls --format x", "namespaces ls --format x", "ns list --format x"},
+		{"pull --max-concurrent-downloads 0 x", "image pull --max-concurrent-downloads 0 x"},
+		{"rm one", "remove one"},
+		{"image import /none", "image load /none"},
+		{"image export -o /none/x y", "image save -o /none/x y"},
 	} {
 		want := invoke(t, d.env(), "", strings.Fields(names[0])...)
 		for _, name := range names[1:] {

@@ -203,6 +203,8 @@ func (a *app) completeFlags(cmd *cobra.Command) {
 }
 
 // flagCompletion returns how the value of a flag is completed; nil leaves it to the shell.
+//
+//nolint:contextcheck // cobra passes the context when it completes
 func (a *app) flagCompletion(name string) cobra.CompletionFunc {
 	fixed := func(values ...string) cobra.CompletionFunc {
 		return cobra.FixedCompletions(values, cobra.ShellCompDirectiveNoFileComp)

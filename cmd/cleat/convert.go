@@ -22,8 +22,11 @@ func imageConvertCommand(a *app) *cobra.Command {
 	var r client.ConvertRequest
 	choices := make(map[string]*bool)
 	for _, c := range [][2]string{
-		{"gzip", "compress layers with gzip"}, {"zstd", "compress layers with zstd"}, {"uncompressed", "do not compress layers"},
-		{"oci", "use OCI media types"}, {"docker", "use Docker media types (schema 2)"},
+		{"gzip", "compress layers with gzip"},
+		{"zstd", "compress layers with zstd"},
+		{"uncompressed", "do not compress layers"},
+		{"oci", "use OCI media types"},
+		{"docker", "use Docker media types (schema 2)"},
 	} {
 		choices[c[0]] = fs.Bool(c[0], false, c[1])
 	}

@@ -52,7 +52,8 @@ func shown(t *testing.T, f func(a *app) error) string {
 func TestChainLines(t *testing.T) {
 	for want, k := range map[string]client.Kept{
 		"image img\n-> content sha256:00 (target)\n   -> snapshot top of overlayfs (label x)": {Chain: []client.Reference{
-			{Kind: "image", Name: "img", Via: "root"}, {Kind: "content", Name: "sha256:00", Via: "target"},
+			{Kind: "image", Name: "img", Via: "root"},
+			{Kind: "content", Name: "sha256:00", Via: "target"},
 			{Kind: "snapshot", Snapshotter: "overlayfs", Name: "top", Via: "label x"},
 		}},
 		"content sha256:00 (held by a call under way)":                        {Chain: []client.Reference{{Kind: "content", Name: "sha256:00", Via: "held"}}},

@@ -165,7 +165,7 @@ func TestInTurn(t *testing.T) {
 		if err := errors.Join(err, stderr.Close()); err != nil {
 			t.Fatal(err)
 		}
-		if got != c.want || called != c.called || string(said) != c.stderr {
+		if got != c.want || called != c.called || string(said) != c.stderr { //nolint:errorlint // the very value
 			t.Errorf("%s: got %v after %d, %q", name, got, called, said)
 		}
 	}

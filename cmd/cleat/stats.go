@@ -110,11 +110,11 @@ func compare(before, now []client.Metrics) []statsJSON {
 	return out
 }
 
-func showStats(a *app, stats []statsJSON, format string, clear bool) error {
+func showStats(a *app, stats []statsJSON, format string, redraw bool) error {
 	if format == "json" {
 		return writeJSON(a.stdout, stats)
 	}
-	if clear {
+	if redraw {
 		if _, err := a.stdout.WriteString("\x1b[H\x1b[2J"); err != nil {
 			return writing(err)
 		}

@@ -57,7 +57,7 @@ func main() {
 			return
 		}
 		if errors.Is(err, errFindings) {
-			os.Exit(1) //nolint:gocritic // the report has been printed
+			os.Exit(1) // the report has been printed
 		}
 		fmt.Fprintln(os.Stderr, "cleatd:", err)
 		hint := daemon.Hint(err)
@@ -67,7 +67,7 @@ func main() {
 		if hint != "" {
 			fmt.Fprintln(os.Stderr, "hint:", hint)
 		}
-		os.Exit(1) //nolint:gocritic // stop has nothing left to do
+		os.Exit(1) // stop has nothing left to do
 	}
 }
 
@@ -89,7 +89,7 @@ func parse(args []string, out io.Writer) (o options, rest []string, err error) {
 	flags := flag.NewFlagSet("cleatd", flag.ContinueOnError)
 	flags.SetOutput(out)
 	flags.Usage = func() {
-		fmt.Fprint(out, usage)
+		_, _ = io.WriteString(out, usage) // as the flag package does
 		flags.PrintDefaults()
 	}
 	text := func(into *string, value, help string, names ...string) {

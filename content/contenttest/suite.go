@@ -81,7 +81,7 @@ func Run(t *testing.T, open func(t *testing.T) (s Store, restart func() Store)) 
 type suite struct {
 	*testing.T
 	Store
-	ctx     context.Context //nolint:containedctx // of the test
+	ctx     context.Context
 	restart func() Store
 }
 

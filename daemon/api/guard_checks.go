@@ -232,9 +232,10 @@ func snapshotLabels(ctx context.Context, g guard, p *policy.Policy, req any) err
 }
 
 func namespaceLabels(ctx context.Context, g guard, p *policy.Policy, req any) error {
-	return on(ctx, g, p, req, func(_ context.Context, _ guard, p *policy.Policy, r interface {
+	type namespaced interface {
 		GetNamespace() *namespacesapi.Namespace
-	}) error {
+	}
+	return on(ctx, g, p, req, func(_ context.Context, _ guard, p *policy.Policy, r namespaced) error {
 		return p.Labels(r.GetNamespace().GetLabels())
 	})
 }

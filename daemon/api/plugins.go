@@ -34,8 +34,10 @@ func plugins(id Identity) []*api.Plugin {
 	}
 	list := []*api.Plugin{
 		{Type: "io.containerd.content.v1", ID: "content", Exports: at("content")},
-		{Type: "io.containerd.metadata.v1", ID: "bolt", Requires: []string{"io.containerd.content.v1", snapshotterPlugin},
-			Exports: map[string]string{"path": filepath.Join(id.Root, "meta.db"), "policy": "isolated"}},
+		{
+			Type: "io.containerd.metadata.v1", ID: "bolt", Requires: []string{"io.containerd.content.v1", snapshotterPlugin},
+			Exports: map[string]string{"path": filepath.Join(id.Root, "meta.db"), "policy": "isolated"},
+		},
 		{Type: "io.containerd.differ.v1", ID: "walking", Platforms: host, Requires: []string{"io.containerd.content.v1"}},
 		{Type: "io.containerd.event.v1", ID: "exchange"},
 		{Type: "io.containerd.gc.v1", ID: "scheduler", Requires: []string{"io.containerd.metadata.v1"}},

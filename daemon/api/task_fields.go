@@ -22,8 +22,7 @@ func joinOf(req *api.CreateTaskRequest) (*runtime.Join, error) {
 		if err := o.UnmarshalTo(&options); err != nil {
 			return nil, fmt.Errorf("create task %s: options: %w: %w", req.GetContainerID(), err, errdefs.ErrInvalidArgument)
 		}
-		//lint:ignore SA1019 deprecated, and sent by older clients
-		at, version = options.GetTaskApiAddress(), options.GetTaskApiVersion()
+		at, version = options.GetTaskApiAddress(), options.GetTaskApiVersion() //nolint:staticcheck // deprecated, and sent by older clients
 	}
 	if at == "" {
 		return nil, nil

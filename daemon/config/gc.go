@@ -57,6 +57,7 @@ func (g *GCConfig) check() error {
 	return nil
 }
 
+// Service returns the schedule of the service for this configuration.
 func (g *GCConfig) Service() gc.Schedule {
 	return gc.Schedule{
 		PauseThreshold: g.PauseThreshold, DeletionThreshold: g.DeletionThreshold, MutationThreshold: g.MutationThreshold,

@@ -39,6 +39,7 @@ func (u UnpackConfig) check() error {
 	return nil
 }
 
+// Limits returns the limits of unpacking for this configuration.
 func (u UnpackConfig) Limits() image.Limits {
 	return image.Limits{Bytes: u.MaxBytes, Ratio: u.MaxRatio, Entries: u.MaxEntries}
 }

@@ -28,7 +28,7 @@ func (c PolicyConfig) policy(uid uint32, runtime string) (*policy.Policy, error)
 		if len(c.Mounts)+len(c.Runtimes)+len(c.Flags) > 0 {
 			return nil, fmt.Errorf("mode unrestricted excludes mounts, runtimes and flags: %w", errdefs.ErrInvalidArgument)
 		}
-		return nil, nil //nolint:nilnil // no policy is the documented result
+		return nil, nil // no policy is the documented result
 	default:
 		return nil, fmt.Errorf("mode %q: want restricted or unrestricted: %w", c.Mode, errdefs.ErrInvalidArgument)
 	}

@@ -137,7 +137,7 @@ func (d *doctor) records(ctx context.Context) error {
 func (d *doctor) openContent() (*content.Store, error) {
 	dir := filepath.Join(d.cfg.Root, "content")
 	if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
-		return nil, nil //nolint:nilnil // no store, no error
+		return nil, nil // no store, no error
 	}
 	return content.OpenWith(dir, content.Options{ReadOnly: !d.repair})
 }

@@ -20,10 +20,15 @@ type audited struct {
 // modes checks that only root can read and write what the daemon keeps.
 func (d *doctor) modes() error {
 	list := []audited{
-		{d.cfg.Root, 0o700}, {filepath.Join(d.cfg.Root, "content"), 0o700},
-		{filepath.Join(d.cfg.Root, "snapshots"), 0o700}, {filepath.Join(d.cfg.Root, "logs"), 0o700},
-		{filepath.Join(d.cfg.Root, "events"), 0o700}, {d.database, 0o600},
-		{d.cfg.State, 0o711}, {d.cfg.Address, daemon.SocketMode}, {d.cfg.TTRPCAddress, daemon.SocketMode},
+		{d.cfg.Root, 0o700},
+		{filepath.Join(d.cfg.Root, "content"), 0o700},
+		{filepath.Join(d.cfg.Root, "snapshots"), 0o700},
+		{filepath.Join(d.cfg.Root, "logs"), 0o700},
+		{filepath.Join(d.cfg.Root, "events"), 0o700},
+		{d.database, 0o600},
+		{d.cfg.State, 0o711},
+		{d.cfg.Address, daemon.SocketMode},
+		{d.cfg.TTRPCAddress, daemon.SocketMode},
 	}
 	bundles, err := filepath.Glob(filepath.Join(d.cfg.State, "io.containerd.runtime.v2.task", "*", "*"))
 	if err != nil {

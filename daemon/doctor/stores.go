@@ -45,12 +45,11 @@ func (d *doctor) checkContent(ctx context.Context, db *metadata.DB, store *conte
 // checkBlobs reads every blob, and returns the sizes of those that match their digests.
 func (d *doctor) checkBlobs(ctx context.Context, store *content.Store) (map[digest.Digest]int64, error) {
 	whole := make(map[digest.Digest]int64)
-	found := func(info content.Info) error {
-		whole[info.Digest] = info.Size
-		return nil
-	}
 	if d.repair {
-		damaged, err := store.Reindex(ctx, content.ReindexOptions{}, found)
+		damaged, err := store.Reindex(ctx, content.ReindexOptions{}, func(info content.Info) error {
+			whole[info.Digest] = info.Size
+			return nil
+		})
 		for _, dmg := range damaged {
 			d.fixed(fmt.Sprintf("content %s is damaged: %s", dmg.Digest, dmg.Reason), "moved to "+dmg.Path+"; import or pull its image again")
 		}
@@ -66,7 +65,8 @@ func (d *doctor) checkBlobs(ctx context.Context, store *content.Store) (map[dige
 		if err != nil {
 			return err
 		}
-		return found(info)
+		whole[info.Digest] = info.Size
+		return nil
 	})
 }
 

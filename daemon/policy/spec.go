@@ -75,8 +75,7 @@ func (p *Policy) top(s *specs.Spec) error {
 	}
 	if h := s.Hooks; h != nil {
 		errs = append(errs,
-			//lint:ignore SA1019 deprecated hooks are run as well
-			p.none(len(h.Prestart) > 0, "hooks.prestart"),
+			p.none(len(h.Prestart) > 0, "hooks.prestart"), //nolint:staticcheck // deprecated hooks are run as well
 			p.none(len(h.CreateRuntime) > 0, "hooks.createRuntime"),
 			p.none(len(h.CreateContainer) > 0, "hooks.createContainer"),
 			p.none(len(h.StartContainer) > 0, "hooks.startContainer"),
@@ -102,8 +101,11 @@ func (p *Policy) process(s *specs.Process) error {
 			name string
 			caps []string
 		}{
-			{"bounding", c.Bounding}, {"effective", c.Effective}, {"inheritable", c.Inheritable},
-			{"permitted", c.Permitted}, {"ambient", c.Ambient},
+			{"bounding", c.Bounding},
+			{"effective", c.Effective},
+			{"inheritable", c.Inheritable},
+			{"permitted", c.Permitted},
+			{"ambient", c.Ambient},
 		} {
 			if more := beyond(set.caps, spec.DefaultCapabilities()); len(more) > 0 && !p.has(Capabilities) {
 				errs = append(errs, p.Refuse("process.capabilities."+set.name, "%.200s", strings.Join(more, ", ")))

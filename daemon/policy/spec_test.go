@@ -9,9 +9,10 @@ import (
 	"strings"
 	"testing"
 
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
 	"github.com/cleatproject/cleat/client/spec"
 	"github.com/cleatproject/cleat/proto/reason"
-	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
 const user = 12345
@@ -69,8 +70,7 @@ func violations() []violation {
 	return slices.Concat([]violation{
 		{"root.path", func(s *specs.Spec) { s.Root.Path = "../../etc" }, ""},
 		{"source", func(s *specs.Spec) { s.Root.Path = "/" }, ""},
-		//lint:ignore SA1019 deprecated hooks are run as well
-		{"hooks.prestart", hook(func(h *specs.Hooks) *[]specs.Hook { return &h.Prestart }), ""},
+		{"hooks.prestart", hook(func(h *specs.Hooks) *[]specs.Hook { return &h.Prestart }), ""}, //nolint:staticcheck // deprecated hooks are run as well
 		{"hooks.createRuntime", hook(func(h *specs.Hooks) *[]specs.Hook { return &h.CreateRuntime }), ""},
 		{"hooks.createContainer", hook(func(h *specs.Hooks) *[]specs.Hook { return &h.CreateContainer }), ""},
 		{"hooks.startContainer", hook(func(h *specs.Hooks) *[]specs.Hook { return &h.StartContainer }), ""},

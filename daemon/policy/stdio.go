@@ -54,9 +54,14 @@ func (p *Policy) Options(typeURL string, value []byte) error {
 		name string
 		set  bool
 	}{
-		{"no_pivot_root", o.NoPivotRoot}, {"no_new_keyring", o.NoNewKeyring}, {"shim_cgroup", o.ShimCgroup != ""},
-		{"root", o.Root != ""}, {"criu_image_path", o.CriuImagePath != ""}, {"criu_work_path", o.CriuWorkPath != ""},
-		{"task_api_address", o.TaskApiAddress != ""}, {"systemd_cgroup", o.SystemdCgroup},
+		{"no_pivot_root", o.NoPivotRoot},
+		{"no_new_keyring", o.NoNewKeyring},
+		{"shim_cgroup", o.ShimCgroup != ""},
+		{"root", o.Root != ""},
+		{"criu_image_path", o.CriuImagePath != ""},
+		{"criu_work_path", o.CriuWorkPath != ""},
+		{"task_api_address", o.TaskApiAddress != ""},
+		{"systemd_cgroup", o.SystemdCgroup},
 	} {
 		if err := p.none(f.set, "options."+f.name); err != nil {
 			return err

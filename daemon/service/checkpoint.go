@@ -128,7 +128,7 @@ type restoring struct {
 // it. It returns nil without a checkpoint.
 func (s *Service) restoring(ctx context.Context, namespace, id string, checkpoint *ocispec.Descriptor) (_ *restoring, err error) {
 	if checkpoint == nil {
-		return nil, nil //nolint:nilnil // nothing to restore is ordinary
+		return nil, nil // nothing to restore is ordinary
 	}
 	if checkpoint.MediaType != checkpointType {
 		return nil, fmt.Errorf("create task %s: checkpoint of the type %q: want %s: %w", id, checkpoint.MediaType, checkpointType, errdefs.ErrInvalidArgument)

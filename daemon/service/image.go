@@ -245,7 +245,7 @@ func ParsePlatform(text string) (ocispec.Platform, error) {
 // parsePlatform returns a matcher for os/arch[/variant]; nil, this host's, for "".
 func parsePlatform(text string) (platforms.MatchComparer, error) {
 	if text == "" {
-		return nil, nil //nolint:nilnil // nil is the host's own, as package image takes it
+		return nil, nil // nil is the host's own, as package image takes it
 	}
 	p, err := ParsePlatform(text)
 	if err != nil {

@@ -30,9 +30,11 @@ func TestNamesForWhatWasImported(t *testing.T) {
 		"a prefix of another":      {Store{References: []Reference{{Name: "x", Prefix: true}}}, []string{"x:2"}},
 		"one that may be replaced": {Store{References: []Reference{{Name: "x", Prefix: true, Overwrite: true}}}, []string{full.Name, "box:1", "x:2"}},
 		"digests too": {Store{References: []Reference{{Name: "x", Prefix: true, Digest: true}}}, []string{
-			at("x", full), at("x", short), "x:2", at("x", tag), at("x", none), at("x", whole)}},
+			at("x", full), at("x", short), "x:2", at("x", tag), at("x", none), at("x", whole),
+		}},
 		"digests where no name is": {Store{References: []Reference{{Name: "x", Prefix: true, Digest: true, SkipNamed: true}}}, []string{
-			at("x", full), at("x", short), "x:2", at("x", none), at("x", whole)}},
+			at("x", full), at("x", short), "x:2", at("x", none), at("x", whole),
+		}},
 	} {
 		list := []image.Imported{full, short, tag, none}
 		if !c.to.Loose {

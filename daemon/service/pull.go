@@ -160,7 +160,7 @@ func (a *arrivals) wait(ctx context.Context, desc ocispec.Descriptor) error {
 
 func (a *arrivals) stream(ctx context.Context, desc ocispec.Descriptor) (*content.Follower, error) {
 	if a.fetching == nil {
-		return nil, nil //nolint:nilnil // it is here
+		return nil, nil // it is here
 	}
 	return a.fetching.Stream(ctx, desc)
 }

@@ -78,7 +78,7 @@ func (s *Service) pushed(ctx context.Context, namespace, name, reference string)
 // index with everything it names only.
 func (s *Service) pushPlatform(ctx context.Context, namespace string, img metadata.Image, c image.Choice) (platforms.MatchComparer, error) {
 	if len(c.Platforms) == 0 {
-		return nil, nil //nolint:nilnil // nil is all, as package image takes it
+		return nil, nil // nil is all, as package image takes it
 	}
 	if len(c.Platforms) == 1 {
 		return platforms.Only(c.Platforms[0]), nil

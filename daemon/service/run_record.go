@@ -47,7 +47,7 @@ func Managed(c metadata.Container) bool {
 func record(c metadata.Container) (*runRecord, error) {
 	ext, ok := c.Extensions[recordName]
 	if !ok {
-		return nil, nil //nolint:nilnil // absence is an ordinary answer
+		return nil, nil // absence is an ordinary answer
 	}
 	var r runRecord
 	if err := json.Unmarshal(ext.Value, &r); err != nil {

@@ -13,9 +13,9 @@ import (
 	"strings"
 	"time"
 
-	"github.com/cleatproject/cleat/proto/reason"
-
 	"github.com/containerd/errdefs"
+
+	"github.com/cleatproject/cleat/proto/reason"
 )
 
 // capability is a set of operations that a host is used for.

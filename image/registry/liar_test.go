@@ -246,8 +246,10 @@ func TestFetch_BrokenTransfers_Fail(t *testing.T) {
 				_, _ = w.Write([]byte("x"))
 			}
 		}, errdefs.IsFailedPrecondition, "more than the 1000 bytes"},
-		"a wrong size": {func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("short")) },
-			errdefs.IsFailedPrecondition, "want 1000 by the descriptor"},
+		"a wrong size": {
+			func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("short")) },
+			errdefs.IsFailedPrecondition, "want 1000 by the descriptor",
+		},
 		"a wrong range": {func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Range", "bytes 900-999/1000")
 			w.WriteHeader(http.StatusPartialContent)

@@ -27,8 +27,13 @@ type Credential struct {
 
 const hidden = "(hidden)"
 
-func (Credential) String() string       { return hidden }
-func (Credential) GoString() string     { return hidden }
+// String implements fmt.Stringer; a credential is never printed.
+func (Credential) String() string { return hidden }
+
+// GoString implements fmt.GoStringer, as String.
+func (Credential) GoString() string { return hidden }
+
+// LogValue implements slog.LogValuer, as String.
 func (Credential) LogValue() slog.Value { return slog.StringValue(hidden) }
 
 var (

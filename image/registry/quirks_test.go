@@ -41,7 +41,7 @@ func newSample(mediaType, configType string) *sample {
 	if mediaType == dockerManifest {
 		m["mediaType"] = mediaType // Docker's types require it
 	}
-	s.raw, _ = json.Marshal(m) //nolint:errchkjson // plain values
+	s.raw, _ = json.Marshal(m) // plain values
 	s.manifest = describe(mediaType, s.raw)
 	return s
 }

@@ -4,7 +4,7 @@ package version
 import "runtime/debug"
 
 // version is set by the linker (make build): the tag or commit the binary was built from.
-var version string //nolint:gochecknoglobals // written by the linker, never at run time
+var version string // written by the linker, never at run time
 
 // Version returns the version stamped by the build, else the module's, else "devel".
 func Version() string {

@@ -1,3 +1,4 @@
+// Package cleatapi holds the messages of the daemon's native services.
 package cleatapi
 
 // Names of the native services on the wire.

@@ -50,7 +50,7 @@ func ToWire(err error) error {
 	if err == nil {
 		return nil
 	}
-	if _, ok := err.(interface{ GRPCStatus() *status.Status }); ok { //nolint:errorlint // only an error that is itself a status
+	if _, ok := err.(interface{ GRPCStatus() *status.Status }); ok { // only an error that is itself a status
 		return err
 	}
 	text := strings.ToValidUTF8(err.Error(), "\ufffd")

@@ -4,10 +4,11 @@ import (
 	"fmt"
 	"testing"
 
-	"github.com/cleatproject/cleat/proto/reason"
-	"github.com/cleatproject/cleat/proto/rpc"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc/status"
+
+	"github.com/cleatproject/cleat/proto/reason"
+	"github.com/cleatproject/cleat/proto/rpc"
 )
 
 func TestEveryReasonTravels(t *testing.T) {

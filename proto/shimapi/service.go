@@ -1,3 +1,4 @@
+// Package shimapi holds the messages of the native service of shims.
 package shimapi
 
 // Service is the name of the native shim service on the wire.

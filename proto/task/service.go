@@ -1,3 +1,4 @@
+// Package task holds the messages of the task service of shims.
 package task
 
 // Names of the task service on the wire. Both carry the messages of this package.

@@ -1,3 +1,4 @@
+// Package types holds the messages that several services use, and their conversions.
 package types
 
 import "time"

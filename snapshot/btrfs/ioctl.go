@@ -6,9 +6,8 @@ import (
 	"path/filepath"
 	"unsafe"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
 )
 
 // The ioctls of linux/btrfs.h, _IOC(direction, 0x94, number, size).

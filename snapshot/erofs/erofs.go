@@ -102,12 +102,12 @@ func (d *Driver) fill(dir string, parents []uint64, kind snapshot.Kind) error {
 }
 
 // Mounts implements snapshot.Driver. It mounts the images of the parents.
-func (d *Driver) Mounts(_ context.Context, id uint64, parents []uint64, kind snapshot.Kind) ([]mount.Mount, error) {
+func (d *Driver) Mounts(ctx context.Context, id uint64, parents []uint64, kind snapshot.Kind) ([]mount.Mount, error) {
 	if err := dirs.CheckMounts(id, kind); err != nil {
 		return nil, err
 	}
 	if kind == snapshot.KindActive {
-		if err := d.restore(id); err != nil {
+		if err := d.restore(ctx, id); err != nil {
 			return nil, fmt.Errorf("mounts of snapshot %d: %w", id, err)
 		}
 	}
@@ -163,7 +163,7 @@ func isMounted(at string) bool {
 }
 
 // restore recreates fs from the image of a snapshot whose commit was not recorded because of a crash.
-func (d *Driver) restore(id uint64) error {
+func (d *Driver) restore(ctx context.Context, id uint64) error {
 	d.mounting.Lock()
 	defer d.mounting.Unlock()
 	if _, err := os.Stat(d.FS(id)); !errors.Is(err, fs.ErrNotExist) {
@@ -179,7 +179,7 @@ func (d *Driver) restore(id uint64) error {
 	tmp := d.dirs.Path(id, ".fs")
 	err = os.RemoveAll(tmp)
 	if err == nil {
-		err = treecopy.Copy(context.Background(), at, tmp)
+		err = treecopy.Copy(ctx, at, tmp)
 	}
 	if err == nil {
 		err = mount.UnmountAll(at, 0)

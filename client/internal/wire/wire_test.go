@@ -7,7 +7,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/cleatproject/cleat/proto/rpc"
 	"github.com/containerd/containerd/api/events"
 	"github.com/containerd/containerd/api/services/containers/v1"
 	"github.com/containerd/containerd/api/services/introspection/v1"
@@ -22,6 +21,8 @@ import (
 	"google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/cleatproject/cleat/proto/rpc"
 )
 
 // Every message here must be the published one on the wire: each of its fields exists there under

@@ -148,6 +148,7 @@ type Credentials struct {
 
 var _ credentials.TransportCredentials = Credentials{}
 
+// ServerHandshake implements credentials.TransportCredentials: it identifies the peer of the socket.
 func (c Credentials) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	p, err := c.Users.Identify(conn, c.Log)
 	if err != nil {
@@ -156,14 +157,18 @@ func (c Credentials) ServerHandshake(conn net.Conn) (net.Conn, credentials.AuthI
 	return conn, p, nil
 }
 
+// ClientHandshake implements credentials.TransportCredentials. It returns ErrNotImplemented.
 func (c Credentials) ClientHandshake(context.Context, string, net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	return nil, nil, fmt.Errorf("identify server: %w", errdefs.ErrNotImplemented)
 }
 
+// Info implements credentials.TransportCredentials.
 func (c Credentials) Info() credentials.ProtocolInfo {
 	return credentials.ProtocolInfo{SecurityProtocol: "unix"}
 }
 
+// Clone implements credentials.TransportCredentials.
 func (c Credentials) Clone() credentials.TransportCredentials { return c }
 
+// OverrideServerName implements credentials.TransportCredentials. It does nothing.
 func (c Credentials) OverrideServerName(string) error { return nil }

@@ -104,7 +104,7 @@ func (s *server) in(namespace string) context.Context {
 // remote is the content of a namespace over the API, as a client has it.
 type remote struct {
 	api.ContentClient
-	ctx context.Context //nolint:containedctx // has the namespace
+	ctx context.Context // has the namespace
 }
 
 var _ contenttest.Store = remote{}
@@ -344,7 +344,7 @@ func (w *remoteWriter) Close() error {
 	}
 	for {
 		if _, err := w.stream.Recv(); err != nil {
-			return nil //nolint:nilerr // what ended it was told before
+			return nil // the cause has been returned before
 		}
 	}
 }

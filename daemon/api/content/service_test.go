@@ -132,9 +132,13 @@ func TestContentRead(t *testing.T) {
 		from, to   int
 		outOfRange bool
 	}{
-		{0, 0, 0, len(data), false}, {-5, 0, 0, len(data), false}, {10, 7, 10, 17, false},
-		{2_999_990, 100, 2_999_990, len(data), false}, {1, 1<<63 - 1, 1, len(data), false},
-		{3_000_000, 0, 0, 0, false}, {3_000_001, 0, 0, 0, true},
+		{0, 0, 0, len(data), false},
+		{-5, 0, 0, len(data), false},
+		{10, 7, 10, 17, false},
+		{2_999_990, 100, 2_999_990, len(data), false},
+		{1, 1<<63 - 1, 1, len(data), false},
+		{3_000_000, 0, 0, 0, false},
+		{3_000_001, 0, 0, 0, true},
 	} {
 		var got []byte
 		var longest int

@@ -53,6 +53,13 @@ type (
 	}
 )
 
+var (
+	_ remoteEnd = ociRegistry{}
+	_ storeEnd  = imageStore{}
+	_ readEnd   = importStream{}
+	_ writeEnd  = exportStream{}
+)
+
 func (ociRegistry) name() string  { return "OCIRegistry" }
 func (imageStore) name() string   { return "ImageStore" }
 func (importStream) name() string { return "ImageImportStream" }

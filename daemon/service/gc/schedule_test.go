@@ -56,8 +56,12 @@ func TestHowLongToRest(t *testing.T) {
 		paused, mark time.Duration
 		want         time.Duration
 	}{
-		{0.02, 10 * ms, 0, 490 * ms}, {0.5, 10 * ms, 0, 10 * ms}, {0.9, 10 * ms, 0, 10 * ms}, {0, 10 * ms, 0, 0},
-		{0.02, 0, 100 * ms, 900 * ms}, {0.02, 10 * ms, 100 * ms, 900 * ms},
+		{0.02, 10 * ms, 0, 490 * ms},
+		{0.5, 10 * ms, 0, 10 * ms},
+		{0.9, 10 * ms, 0, 10 * ms},
+		{0, 10 * ms, 0, 0},
+		{0.02, 0, 100 * ms, 900 * ms},
+		{0.02, 10 * ms, 100 * ms, 900 * ms},
 	} {
 		var p pacing
 		p.end(time.Unix(1, 0), &cleatapi.GCRun{PausedNs: int64(c.paused), MarkNs: int64(c.mark)}, false, Schedule{PauseThreshold: c.threshold})
@@ -122,7 +126,7 @@ type answer struct {
 }
 
 // ask waits for a collection in the background. It returns once the scheduler knows.
-func (c *collecting) ask(t *testing.T, ctx context.Context, waiting int) <-chan answer {
+func (c *collecting) ask(ctx context.Context, t *testing.T, waiting int) <-chan answer {
 	t.Helper()
 	out := make(chan answer, 1)
 	go func() {
@@ -149,7 +153,7 @@ func (c *collecting) ask(t *testing.T, ctx context.Context, waiting int) <-chan 
 func TestCallersShareTheNextCollection(t *testing.T) {
 	c := startCollector(t, Schedule{})
 	<-c.began // the first, after the start
-	one, two := c.ask(t, t.Context(), 1), c.ask(t, t.Context(), 2)
+	one, two := c.ask(t.Context(), t, 1), c.ask(t.Context(), t, 2)
 	select {
 	case <-one:
 		t.Fatal("a caller got a collection that had begun before")
@@ -165,7 +169,7 @@ func TestCallersShareTheNextCollection(t *testing.T) {
 	}
 	c.note(metadata.Changes{Mutations: 1, Deletions: 1})
 	<-c.began
-	three := c.ask(t, t.Context(), 1)
+	three := c.ask(t.Context(), t, 1)
 	c.end <- nil
 	<-c.began
 	c.end <- nil
@@ -179,7 +183,7 @@ func TestFailedCollections(t *testing.T) {
 	c := startCollector(t, Schedule{})
 	<-c.began
 	c.end <- nil
-	one := c.ask(t, t.Context(), 0)
+	one := c.ask(t.Context(), t, 0)
 	<-c.began
 	fault := errors.New("no")
 	c.end <- fault
@@ -197,12 +201,12 @@ func TestWhoWaitsWhenTheCollectorEnds(t *testing.T) {
 	c := startCollector(t, Schedule{})
 	<-c.began
 	ctx, cancel := context.WithCancel(t.Context())
-	gone := c.ask(t, ctx, 1)
+	gone := c.ask(ctx, t, 1)
 	cancel()
 	if a := <-gone; !errors.Is(a.err, context.Canceled) {
 		t.Errorf("%+v", a)
 	}
-	left := c.ask(t, t.Context(), 2)
+	left := c.ask(t.Context(), t, 2)
 	c.stop()
 	if a := <-left; !errdefs.IsUnavailable(a.err) {
 		t.Errorf("%+v", a)

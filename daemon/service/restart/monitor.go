@@ -58,6 +58,8 @@ type Monitor struct {
 
 // Start begins to monitor the containers of every namespace. Close the monitor before the
 // service.
+//
+//nolint:contextcheck // Close ends the goroutines
 func Start(svc *service.Service, log *slog.Logger) *Monitor {
 	ctx, cancel := context.WithCancel(context.Background())
 	m := &Monitor{

@@ -64,7 +64,7 @@ func (rs idRanges) back(id uint32) uint32 {
 func OwnersOf(labels map[string]string) (*Owners, error) {
 	uid, gid := labels[LabelUIDMapping], labels[LabelGIDMapping]
 	if uid == "" && gid == "" {
-		return nil, nil //nolint:nilnil // there are none
+		return nil, nil // there are none
 	}
 	o := &Owners{options: []string{"uidmap=" + uid, "gidmap=" + gid}}
 	var err error

@@ -89,10 +89,15 @@ func TestOwnersAreMappedBelowAnOverlay(t *testing.T) {
 
 func TestBadOwnerLabels(t *testing.T) {
 	for _, labels := range []map[string]string{
-		{LabelUIDMapping: "0:1:1"}, {LabelUIDMapping: "0:1", LabelGIDMapping: "0:1:1"}, {LabelUIDMapping: "0:1:0", LabelGIDMapping: "0:1:1"},
-		{LabelUIDMapping: "0:1:1,", LabelGIDMapping: "0:1:1"}, {LabelUIDMapping: "0:10:5,4:20:5", LabelGIDMapping: "0:1:1"},
-		{LabelUIDMapping: "0:10:5,5:14:5", LabelGIDMapping: "0:1:1"}, {LabelUIDMapping: strings.Repeat("0:1:1,", 400) + "0:1:1", LabelGIDMapping: "0:1:1"},
-		{LabelUIDMapping: "0:4294967295:1", LabelGIDMapping: "0:1:1"}, {LabelUIDMapping: "a:b:c", LabelGIDMapping: "0:1:1"},
+		{LabelUIDMapping: "0:1:1"},
+		{LabelUIDMapping: "0:1", LabelGIDMapping: "0:1:1"},
+		{LabelUIDMapping: "0:1:0", LabelGIDMapping: "0:1:1"},
+		{LabelUIDMapping: "0:1:1,", LabelGIDMapping: "0:1:1"},
+		{LabelUIDMapping: "0:10:5,4:20:5", LabelGIDMapping: "0:1:1"},
+		{LabelUIDMapping: "0:10:5,5:14:5", LabelGIDMapping: "0:1:1"},
+		{LabelUIDMapping: strings.Repeat("0:1:1,", 400) + "0:1:1", LabelGIDMapping: "0:1:1"},
+		{LabelUIDMapping: "0:4294967295:1", LabelGIDMapping: "0:1:1"},
+		{LabelUIDMapping: "a:b:c", LabelGIDMapping: "0:1:1"},
 	} {
 		if _, err := OwnersOf(labels); !errdefs.IsInvalidArgument(err) {
 			t.Errorf("%v: %v", labels, err)

@@ -15,8 +15,8 @@ import (
 	"github.com/cleatproject/cleat/snapshot"
 )
 
-// prepared is a snapshot whose directory exists and whose record does not yet.
-type prepared struct {
+// Prepared is a snapshot whose directory exists and whose record does not yet.
+type Prepared struct {
 	Record  metadata.Snapshot
 	Mounts  []mount.Mount
 	Release func()
@@ -24,7 +24,7 @@ type prepared struct {
 
 // PrepareHeld makes the directory of a snapshot on top of parent and pushes its removal. Call release once
 // the record is committed or the directory is gone; pushed as well. The parent is held.
-func (s *Store) PrepareHeld(ctx context.Context, hold *metadata.Hold, u *undo.Stack, d snapshot.Driver, namespace string, rec metadata.Snapshot) (*prepared, error) {
+func (s *Store) PrepareHeld(ctx context.Context, hold *metadata.Hold, u *undo.Stack, d snapshot.Driver, namespace string, rec metadata.Snapshot) (*Prepared, error) {
 	if _, err := SizeLimit(rec); err != nil {
 		return nil, fmt.Errorf("prepare snapshot %s: %w", rec.Key, err)
 	}
@@ -55,7 +55,7 @@ func (s *Store) PrepareHeld(ctx context.Context, hold *metadata.Hold, u *undo.St
 		return nil, fmt.Errorf("mounts of snapshot %s: %w", rec.Key, err)
 	}
 	rec.ID = id
-	return &prepared{Record: rec, Mounts: mounts, Release: release}, nil
+	return &Prepared{Record: rec, Mounts: mounts, Release: release}, nil
 }
 
 // Prepare makes an active snapshot or a view and returns its mounts.

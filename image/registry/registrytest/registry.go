@@ -85,7 +85,7 @@ func New(q Quirk) (*Registry, error) {
 		Host: l.Addr().String(), quirk: q,
 		blobs: make(map[string][]byte), docs: make(map[string]Document), tags: make(map[string]digest.Digest), uploads: make(map[string][]byte),
 	}
-	r.server = &http.Server{Handler: http.HandlerFunc(r.serve), ReadHeaderTimeout: 0} //nolint:gosec // for tests on loopback
+	r.server = &http.Server{Handler: http.HandlerFunc(r.serve), ReadHeaderTimeout: 0} // for tests on loopback
 	if q.TLS != nil {
 		l = &peeking{Listener: l, onTLS: q.TLS, conns: make(chan net.Conn), done: make(chan struct{}), held: make(map[net.Conn]bool)}
 		l.(*peeking).start()
