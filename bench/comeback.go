@@ -38,7 +38,7 @@ func prepareComeback(ctx context.Context, e *environment) ([]variant, func() err
 	cleanup := func() error {
 		ctx := context.WithoutCancel(ctx)
 		return together(ids, func(id string) error {
-			_, err := e.output(ctx, e.cleatCommand("rm", "--force", id))
+			err := e.runToEnd(ctx, e.cleatCommand("rm", "--force", id))
 			return err
 		})
 	}

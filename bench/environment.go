@@ -62,13 +62,13 @@ func newEnvironment(ctx context.Context, bin string) (_ *environment, err error)
 	if err := e.startPeer(ctx); err != nil {
 		return nil, err
 	}
-	if _, err := e.output(ctx, e.cleatCommand("namespace", "create", e.namespace)); err != nil {
+	if err := e.runToEnd(ctx, e.cleatCommand("namespace", "create", e.namespace)); err != nil {
 		return nil, err
 	}
-	if _, err := e.output(ctx, e.cleatCommand("image", "import", e.image.archive)); err != nil {
+	if err := e.runToEnd(ctx, e.cleatCommand("image", "import", e.image.archive)); err != nil {
 		return nil, err
 	}
-	if _, err := e.output(ctx, e.ctrCommand("images", "import", e.image.archive)); err != nil {
+	if err := e.runToEnd(ctx, e.ctrCommand("images", "import", e.image.archive)); err != nil {
 		return nil, err
 	}
 	e.bundle, err = e.newBundle("bundle", "/bin/true")
@@ -220,15 +220,15 @@ func (e *environment) runcCommand(args ...string) []string {
 	return append([]string{"runc", "--root", filepath.Join(e.state, "runc")}, args...)
 }
 
-// output runs a command to its end; the error includes its output.
-func (e *environment) output(ctx context.Context, argv []string) (string, error) {
+// runToEnd runs a command; the error includes its output.
+func (e *environment) runToEnd(ctx context.Context, argv []string) error {
 	var out, errs bytes.Buffer
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	if err := cmd.Run(); err != nil {
-		return "", fmt.Errorf("%s: %w: %s%s", strings.Join(argv, " "), err, out.String(), errs.String())
+		return fmt.Errorf("%s: %w: %s%s", strings.Join(argv, " "), err, out.String(), errs.String())
 	}
-	return out.String() + errs.String(), nil
+	return nil
 }
 
 // timed runs a command and returns how long it took, in milliseconds. Its

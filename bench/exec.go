@@ -25,10 +25,10 @@ func prepareExec(ctx context.Context, e *environment) ([]variant, func() error, 
 	}
 	cleanup := func() error {
 		ctx := context.WithoutCancel(ctx)
-		_, err1 := e.output(ctx, e.runcCommand("delete", "--force", id))
-		_, err2 := e.output(ctx, e.cleatCommand("rm", "--force", id))
-		_, err3 := e.output(ctx, e.ctrCommand("tasks", "rm", "--force", id))
-		_, err4 := e.output(ctx, e.ctrCommand("containers", "rm", id))
+		err1 := e.runToEnd(ctx, e.runcCommand("delete", "--force", id))
+		err2 := e.runToEnd(ctx, e.cleatCommand("rm", "--force", id))
+		err3 := e.runToEnd(ctx, e.ctrCommand("tasks", "rm", "--force", id))
+		err4 := e.runToEnd(ctx, e.ctrCommand("containers", "rm", id))
 		return errors.Join(err1, err2, err3, err4)
 	}
 	for _, argv := range [][]string{

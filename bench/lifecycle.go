@@ -8,7 +8,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/cleatproject/cleat/client/spec"
 	containersapi "github.com/containerd/containerd/api/services/containers/v1"
 	snapshotsapi "github.com/containerd/containerd/api/services/snapshots/v1"
 	tasksapi "github.com/containerd/containerd/api/services/tasks/v1"
@@ -18,6 +17,8 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/anypb"
+
+	"github.com/cleatproject/cleat/client/spec"
 )
 
 // lifecycleScenario runs complete life cycles of containers over the containerd API on gRPC, the same

@@ -33,12 +33,12 @@ func main() {
 	strict := flag.Bool("strict", false, "exit 1 if a target is missed")
 	flag.Parse()
 	if code, done := ownRun(ctx); done {
-		os.Exit(code) //nolint:gocritic // stop has nothing left to do
+		os.Exit(code) // stop has nothing left to do
 	}
 	missed, err := run(ctx, options{rounds: *rounds, only: *only, bin: *bin, peer: *peer, json: *asJSON})
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
-		os.Exit(1) //nolint:gocritic // stop has nothing left to do
+		os.Exit(1) // stop has nothing left to do
 	}
 	if missed && *strict {
 		os.Exit(1)

@@ -28,9 +28,9 @@ func prepareMemory(ctx context.Context, e *environment) ([]variant, func() error
 	cleanup := func() (err error) {
 		ctx := context.WithoutCancel(ctx)
 		for _, id := range ids {
-			_, err1 := e.output(ctx, e.cleatCommand("rm", "--force", id))
-			_, err2 := e.output(ctx, e.ctrCommand("tasks", "rm", "--force", id))
-			_, err3 := e.output(ctx, e.ctrCommand("containers", "rm", id))
+			err1 := e.runToEnd(ctx, e.cleatCommand("rm", "--force", id))
+			err2 := e.runToEnd(ctx, e.ctrCommand("tasks", "rm", "--force", id))
+			err3 := e.runToEnd(ctx, e.ctrCommand("containers", "rm", id))
 			err = errors.Join(err, err1, err2, err3)
 		}
 		return err

@@ -15,10 +15,11 @@ import (
 	"syscall"
 	"time"
 
-	apievents "github.com/cleatproject/cleat/proto/events"
 	eventsapi "github.com/containerd/containerd/api/services/events/v1"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+
+	apievents "github.com/cleatproject/cleat/proto/events"
 )
 
 // missedScenario ends a container of dockerd while cleatd is down. dockerd tries to connect at intervals
@@ -128,7 +129,7 @@ func (d *docker) call(ctx context.Context, method, path string, body, into any) 
 	if err != nil {
 		return err
 	}
-	defer resp.Body.Close()
+	defer func() { _ = resp.Body.Close() }()
 	data, err := io.ReadAll(resp.Body)
 	if err != nil || resp.StatusCode >= http.StatusBadRequest {
 		return fmt.Errorf("dockerd: %s %s: %s: %w: %s", method, path, resp.Status, err, data)
@@ -204,7 +205,7 @@ func (e *environment) exitReported(ctx context.Context, id string) error {
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	stream, err := eventsapi.NewEventsClient(conn).Subscribe(ctx, &eventsapi.SubscribeRequest{Filters: []string{"topic==/tasks/exit"}})
 	if err != nil {
 		return err

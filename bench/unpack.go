@@ -61,7 +61,7 @@ func unpackScenario() scenario {
 
 // done runs a command whose time does not count.
 func (e *environment) done(ctx context.Context, argv []string) error {
-	_, err := e.output(ctx, argv)
+	err := e.runToEnd(ctx, argv)
 	return err
 }
 

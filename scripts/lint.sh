@@ -1,19 +1,22 @@
 #!/bin/bash
-# Every check that needs no run of the product. Tools run at pinned versions through `go run`.
+# Every check that needs no run of the product. golangci-lint runs at a pinned version through `go run`; its
+# configuration is .golangci.yml for every module.
 set -uo pipefail
 cd "$(dirname "$0")/.."
+golangci=github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 status=0
-fail() { echo "lint: $*" >&2; status=1; }
 
-unformatted=$(gofmt -l $(git ls-files '*.go'))
-[ -z "$unformatted" ] || fail "not gofmt-ed: $unformatted"
-go vet ./... || fail "go vet"
-go vet -tags docgen ./cmd/cleat || fail "go vet of the generator"
-go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./... || fail "staticcheck"
-go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 -tags docgen ./cmd/cleat || fail "staticcheck of the generator"
-go run ./internal/lint || fail "house rules"
-for dir in integration integration/harness integration/goclient/v2; do
-	(cd $dir && go vet ./... && go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...) || fail "$dir"
+# lint DIR ARGS...: the linters and formatters in a directory.
+lint() {
+	local dir=$1
+	shift
+	(cd "$dir" && go run "$golangci" run "$@") || { echo "lint: golangci-lint in $dir" >&2; status=1; }
+}
+
+lint . ./...
+lint cmd/cleat --build-tags docgen .
+for dir in integration integration/harness integration/goclient/v2 bench; do
+	lint "$dir" ./...
 done
-(cd bench && go vet ./... && go run honnef.co/go/tools/cmd/staticcheck@v0.8.2 ./...) || fail "bench"
+go run ./internal/lint || { echo "lint: rules of the repository" >&2; status=1; }
 exit $status

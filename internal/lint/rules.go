@@ -9,23 +9,6 @@ import (
 	"strings"
 )
 
-// forbidden calls, each with its reason. Where lists the folders that may.
-type forbidden struct {
-	pkg, name string
-	reason    string
-	where     []string
-	inTests   bool // also forbidden in tests
-}
-
-func calls() []forbidden {
-	return []forbidden{
-		{pkg: "os", name: "Rename", reason: "a rename that must survive a crash goes through internal/durable", where: []string{"internal/durable"}},
-		{pkg: "time", name: "Sleep", reason: "wait for what you wait for, not for a time", inTests: true},
-		{pkg: "", name: "panic", reason: "return an error"},
-		{pkg: "log", name: "Fatal", reason: "return an error to main"},
-	}
-}
-
 // rules checks one package's files.
 func rules(p listed) ([]string, error) {
 	folder := strings.TrimPrefix(p.ImportPath, module)
@@ -61,18 +44,6 @@ func (c *checker) report(at token.Pos, format string, args ...any) {
 }
 
 func (c *checker) file(file *ast.File) {
-	for _, d := range file.Decls {
-		switch d := d.(type) {
-		case *ast.FuncDecl:
-			if d.Recv == nil && d.Name.Name == "init" {
-				c.report(d.Pos(), "no init(): the assembly is explicit")
-			}
-		case *ast.GenDecl:
-			if d.Tok == token.VAR && !c.test {
-				c.variables(d)
-			}
-		}
-	}
 	for _, g := range file.Comments {
 		for _, word := range []string{"TODO", "FIXME", "XXX"} {
 			if strings.Contains(g.Text(), word) && !strings.Contains(g.Text(), word+"(#") {
@@ -133,38 +104,9 @@ func (c *checker) statement(s *ast.ExprStmt) {
 	}
 	if fun, ok := call.Fun.(*ast.SelectorExpr); ok && fun.Sel.Name == "After" {
 		if id, ok := fun.X.(*ast.Ident); ok && id.Name == "time" {
-			c.report(s.Pos(), "time.After: wait for what you wait for, not for a time")
+			c.report(s.Pos(), "time.After as a statement: wait for the state, not for a time")
 		}
 	}
-}
-
-// variables reports package variables that could change: only errors, assertions and what is
-// marked for its reason may stand.
-func (c *checker) variables(d *ast.GenDecl) {
-	for _, s := range d.Specs {
-		v := s.(*ast.ValueSpec)
-		for _, n := range v.Names {
-			if n.Name == "_" || strings.HasPrefix(n.Name, "Err") || strings.HasPrefix(n.Name, "err") {
-				continue
-			}
-			if strings.Contains(comments(v.Comment)+comments(v.Doc)+comments(d.Doc), "gochecknoglobals") {
-				continue
-			}
-			c.report(n.Pos(), "package variable %s: hand it down instead", n.Name)
-		}
-	}
-}
-
-// comments returns the raw text, directives included.
-func comments(g *ast.CommentGroup) string {
-	if g == nil {
-		return ""
-	}
-	var b strings.Builder
-	for _, line := range g.List {
-		b.WriteString(line.Text)
-	}
-	return b.String()
 }
 
 func (c *checker) call(call *ast.CallExpr) {
@@ -182,16 +124,4 @@ func (c *checker) call(call *ast.CallExpr) {
 		return
 	}
 	c.errorText(call, pkg, name)
-	for _, f := range calls() {
-		if f.pkg != pkg || f.name != name || c.test && !f.inTests {
-			continue
-		}
-		allowed := false
-		for _, dir := range f.where {
-			allowed = allowed || within(c.folder, dir)
-		}
-		if !allowed {
-			c.report(call.Pos(), "%s: %s", strings.TrimPrefix(pkg+"."+name, "."), f.reason)
-		}
-	}
 }
