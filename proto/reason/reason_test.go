@@ -73,12 +73,13 @@ func TestFromRuntime(t *testing.T) {
 		`starting root container: starting sandbox: creating process: failed to load /etc: permission denied`:                         reason.CommandNotExecutable,
 		`starting root container: starting sandbox: creating process: failed to load /etc/passwd: exec format error`:                  reason.CommandNotExecutable,
 		"executable file `nope` not found in $PATH: No such file or directory":                                                        reason.CommandNotFound,
-		"exec `/etc/passwd`: Permission denied":                                                                                       reason.CommandNotExecutable,
 		`error during container init: error mounting "/nope" to rootfs at "/x": stat /nope: no such file or directory`:                reason.RuntimeFailed,
 		`error during container init: open /proc/sys/net/x: permission denied`:                                                        reason.RuntimeFailed,
 		`error mounting "/src" to rootfs at "/etc": create mountpoint for /etc mount: write /var/x: no space left on device`:          reason.DiskFull,
-		"container does not exist": reason.RuntimeFailed,
-		"":                         reason.RuntimeFailed,
+
+		"exec `/etc/passwd`: Permission denied": reason.CommandNotExecutable,
+		"container does not exist":              reason.RuntimeFailed,
+		"":                                      reason.RuntimeFailed,
 	} {
 		if got := reason.FromRuntime(message); got != want {
 			t.Errorf("%s: %s, want %s", message, got, want)
