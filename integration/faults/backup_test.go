@@ -26,9 +26,7 @@ func TestBackup_Restored_HasContainersAndImages(t *testing.T) {
 		t.Fatalf("copy: %v: %s", err, out)
 	}
 	d.Begin()
-	if c := d.Ps("c"); c.Status != "running" {
-		t.Errorf("after the backup the container is %s", c.Status)
-	}
+	d.Status("c", "running")
 	d.Cleat("rm", "--force", "c")
 	d.Cleat("image", "rm", "busybox")
 	d.Stop()

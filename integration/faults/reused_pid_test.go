@@ -13,6 +13,9 @@ import (
 
 func TestReusedPID_AfterShimDied_IsNotKilled(t *testing.T) {
 	t.Parallel()
+	if !harness.InPIDNamespace(t) {
+		return
+	}
 	d := harness.Start(t)
 	d.Busybox()
 	c := fixture.Client(d)
@@ -37,6 +40,9 @@ func TestReusedPID_AfterShimDied_IsNotKilled(t *testing.T) {
 
 func TestReusedPID_LiveShim_SendsNoSignal(t *testing.T) {
 	t.Parallel()
+	if !harness.InPIDNamespace(t) {
+		return
+	}
 	d := harness.Start(t)
 	d.Busybox()
 	ctx, tasks := fixture.CreateTask(d, "c", fixture.BusyboxSpec(t, "sleep", "1000"), "")
