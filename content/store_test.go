@@ -330,7 +330,7 @@ func TestReadOnly_ChangesNothing(t *testing.T) {
 	if err := w.Commit(ctx, 5, ""); err != nil {
 		t.Fatal(err)
 	}
-	w = writer(t, s, "going on", content.WriterOptions{})
+	w = writer(t, s, "active", content.WriterOptions{})
 	write(t, w, "part")
 	// As a crash leaves it; opening the store for writing would remove it.
 	if err := os.Mkdir(filepath.Join(dir, "ingest", "half made"), 0o700); err != nil {
@@ -347,7 +347,7 @@ func TestReadOnly_ChangesNothing(t *testing.T) {
 	visible(t, r, 1, 1)
 	for what, err := range map[string]error{
 		"delete": r.Delete(ctx, digest.FromString("hello")),
-		"abort":  r.Abort(ctx, "going on"),
+		"abort":  r.Abort(ctx, "active"),
 		"write":  func() error { _, err := r.Writer(ctx, "new", content.WriterOptions{}); return err }(),
 	} {
 		if !errdefs.IsFailedPrecondition(err) {
