@@ -80,11 +80,11 @@ func TestProcess_Failures(t *testing.T) {
 		p    archive.Processor
 		want string
 	}{
-		"at once":        {shell("p", "a", "b", "echo no key >&2; exit 3"), "exit status 3: no key"},
-		"at the end":     {shell("p", "a", "b", "cat; echo cut short >&2; exit 1"), "cut short"},
-		"long complaint": {shell("p", "a", "b", "yes | head -c 100000 >&2; echo the end >&2; exit 1"), "the end"},
-		"missing":        {archive.Processor{ID: "p", Accepts: []string{"a"}, Returns: "b", Path: "/nowhere"}, "/nowhere"},
-		"anybody's":      {archive.Processor{ID: "p", Accepts: []string{"a"}, Returns: "b", Path: writable}, "only root can write"},
+		"at once":         {shell("p", "a", "b", "echo no key >&2; exit 3"), "exit status 3: no key"},
+		"at the end":      {shell("p", "a", "b", "cat; echo cut short >&2; exit 1"), "cut short"},
+		"long complaint":  {shell("p", "a", "b", "yes | head -c 100000 >&2; echo the end >&2; exit 1"), "the end"},
+		"missing":         {archive.Processor{ID: "p", Accepts: []string{"a"}, Returns: "b", Path: "/nowhere"}, "/nowhere"},
+		"writable by all": {archive.Processor{ID: "p", Accepts: []string{"a"}, Returns: "b", Path: writable}, "only root can write"},
 	} {
 		_, err := process(t.Context(), "a", []byte("data"), nil, c.p)
 		if err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), "stream processor p") {

@@ -43,7 +43,7 @@ func TestCollect_ObjectsUsedDuringCollectionStay(t *testing.T) {
 			func(y *yard) { y.lease("ns", "l", nil, content("manifest")) },
 			[]string{"content config", "content manifest", "lease l"},
 		},
-		"a snapshot is made upon one": {
+		"a snapshot is made on one": {
 			func(y *yard) { y.snapshot("ns", "fs", "c", "b", nil) },
 			[]string{"snapshot a", "snapshot b", "snapshot c"},
 		},

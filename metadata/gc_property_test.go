@@ -91,7 +91,7 @@ func TestLeasedWork_SafeDuringCollections(t *testing.T) {
 	collector.Wait()
 	y.collect(CollectOptions{})
 	if left := y.objects(); len(left) != 0 || collected == 0 {
-		t.Errorf("left are %d objects, %d went meanwhile", len(left), collected)
+		t.Errorf("left are %d objects, %d were collected concurrently", len(left), collected)
 	}
 }
 

@@ -30,7 +30,7 @@ func TestCollect_PublishedRules(t *testing.T) {
 			y.blob("ns", "other", nil)
 			y.snapshot("ns", "fs", "base", "", nil)
 			y.snapshot("ns", "fs", "top", "base", nil)
-			y.snapshot("ns", "fs", "beside", "base", nil)
+			y.snapshot("ns", "fs", "second", "base", nil)
 			y.image("ns", "img", "manifest", nil)
 		}, []string{"content config", "content layer", "content manifest", "image img", "snapshot base", "snapshot top"}},
 		"nothing keeps an expired image": {func(y *yard) {

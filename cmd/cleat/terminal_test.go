@@ -40,7 +40,7 @@ func TestATerminalThatHungUpIsGone(t *testing.T) {
 		}
 	}
 	if new(terminal).gone() {
-		t.Error("what is no terminal hung up")
+		t.Error("a file that is not a terminal hung up")
 	}
 }
 

@@ -61,7 +61,7 @@ func (s introspection) Plugins(_ context.Context, req *api.PluginsRequest) (*api
 func (s introspection) Server(context.Context, *emptypb.Empty) (*api.ServerResponse, error) {
 	ns, err := os.Stat("/proc/self/ns/pid")
 	if err != nil {
-		return nil, fmt.Errorf("tell the pid namespace: %w", err)
+		return nil, fmt.Errorf("read the pid namespace: %w", err)
 	}
 	resp := &api.ServerResponse{UUID: s.id.UUID, Pid: uint64(os.Getpid())}
 	if st, ok := ns.Sys().(*syscall.Stat_t); ok {

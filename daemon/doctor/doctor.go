@@ -65,7 +65,7 @@ type doctor struct {
 	repair   bool
 	database string
 	standing int
-	mended   int
+	repaired int
 	writeErr error
 }
 
@@ -77,8 +77,8 @@ func (d *doctor) finding(what, means, do string) {
 
 // fixed reports a defect that was repaired.
 func (d *doctor) fixed(what, how string) {
-	d.mended++
-	d.printf(" mended: %s\n    how: %s\n", what, how)
+	d.repaired++
+	d.printf("  fixed: %s\n    how: %s\n", what, how)
 }
 
 func (d *doctor) fine(what string) { d.printf("   fine: %s\n", what) }
@@ -91,12 +91,12 @@ func (d *doctor) printf(format string, args ...any) {
 
 func (d *doctor) conclude() error {
 	switch {
-	case d.standing == 0 && d.mended == 0:
+	case d.standing == 0 && d.repaired == 0:
 		d.printf("nothing is wrong\n")
 	case d.standing == 0:
-		d.printf("%d mended, nothing is wrong any more\n", d.mended)
+		d.printf("%d fixed, nothing is wrong any more\n", d.repaired)
 	default:
-		d.printf("%d mended, %d findings stand\n", d.mended, d.standing)
+		d.printf("%d fixed, %d findings remain\n", d.repaired, d.standing)
 	}
 	return d.writeErr
 }
@@ -166,7 +166,7 @@ func (d *doctor) checkDatabase() (whole bool, err error) {
 	}
 	if !d.repair {
 		for _, f := range findings {
-			d.finding("database: "+f.String(), "cleatd starts without its records: tasks go on, everything else is refused", runRepair+", or put a backup in the place of "+d.database)
+			d.finding("database: "+f.String(), "cleatd starts without its records: tasks continue, everything else is refused", runRepair+", or put a backup in the place of "+d.database)
 		}
 	}
 	return false, nil

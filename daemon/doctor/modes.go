@@ -37,7 +37,7 @@ func (d *doctor) modes() error {
 	for _, b := range bundles {
 		list = append(list, audited{b, 0o711})
 	}
-	before := d.standing + d.mended
+	before := d.standing + d.repaired
 	for _, a := range list {
 		if err := d.mode(a); err != nil {
 			return err
@@ -46,7 +46,7 @@ func (d *doctor) modes() error {
 	if err := errors.Join(d.socketGroup(d.cfg.Address), d.socketGroup(d.cfg.TTRPCAddress)); err != nil {
 		return err
 	}
-	if d.standing+d.mended == before {
+	if d.standing+d.repaired == before {
 		d.fine(fmt.Sprintf("modes and owners of %d paths", len(list)))
 	}
 	return nil

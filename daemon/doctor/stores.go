@@ -22,7 +22,7 @@ import (
 
 // checkContent compares the blobs on disk with their digests and with the records.
 func (d *doctor) checkContent(ctx context.Context, db *metadata.DB, store *content.Store) error {
-	before := d.standing + d.mended
+	before := d.standing + d.repaired
 	whole, err := d.checkBlobs(ctx, store)
 	if err != nil {
 		return err
@@ -36,7 +36,7 @@ func (d *doctor) checkContent(ctx context.Context, db *metadata.DB, store *conte
 			return err
 		}
 	}
-	if d.standing+d.mended == before {
+	if d.standing+d.repaired == before {
 		d.fine(fmt.Sprintf("content: %d blobs are what their names say", len(whole)))
 	}
 	return nil
@@ -174,7 +174,7 @@ func (d *doctor) checkSnapshots(ctx context.Context, db *metadata.DB) error {
 	if err != nil {
 		return err
 	}
-	before, total := d.standing+d.mended, 0
+	before, total := d.standing+d.repaired, 0
 	for _, ns := range namespaces {
 		err := db.View(ctx, func(tx *metadata.Tx) error {
 			for _, name := range tx.Snapshotters(ns) {
@@ -197,7 +197,7 @@ func (d *doctor) checkSnapshots(ctx context.Context, db *metadata.DB) error {
 			return err
 		}
 	}
-	if d.standing+d.mended == before {
+	if d.standing+d.repaired == before {
 		d.fine(fmt.Sprintf("snapshots: %d have their directory", total))
 	}
 	return nil
@@ -209,7 +209,7 @@ func (d *doctor) snapshotDirectory(ns, snapshotter string, v metadata.Snapshot) 
 		return
 	}
 	d.finding(fmt.Sprintf("snapshot %q of %s in namespace %s has no directory %s", v.Key, snapshotter, ns, dir),
-		"containers and layers upon it cannot be used", "remove what uses it and the snapshot itself, then import or pull its image again")
+		"containers and layers on it cannot be used", "remove what uses it and the snapshot itself, then import or pull its image again")
 }
 
 // staleMount finds snapshots that a client created to mount an image and left behind.

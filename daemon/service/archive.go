@@ -105,7 +105,7 @@ func openFIFO(ctx context.Context, path string) (*archiveFile, error) {
 	return &archiveFile{
 		read: func(p []byte) (int, error) {
 			n, err := r.Read(p)
-			if err != nil && ctx.Err() != nil { // also for an end: the writer has not come to it
+			if err != nil && ctx.Err() != nil { // also for an end: the writer has not reached it
 				err = fmt.Errorf("read archive: the client has left: %w", ctx.Err())
 			}
 			return n, err

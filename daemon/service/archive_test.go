@@ -19,7 +19,7 @@ func TestOpenArchive(t *testing.T) {
 		t.Fatal(err)
 	}
 	go func() {
-		_ = os.WriteFile(pipe, []byte("piped"), 0) // the reader tells what came
+		_ = os.WriteFile(pipe, []byte("piped"), 0) // the reader's result is checked
 	}()
 	for path, want := range map[string]string{file: "archive", pipe: "piped"} {
 		f, err := openArchive(t.Context(), path, nil)

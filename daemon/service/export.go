@@ -121,7 +121,7 @@ func openToWrite(path string, owner *uint32) (*os.File, error) {
 	}
 	f, err := os.OpenFile(path, os.O_WRONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
 	if errors.Is(err, unix.ENXIO) {
-		return nil, fmt.Errorf("open archive %s: nobody reads the FIFO: %w", path, errdefs.ErrFailedPrecondition)
+		return nil, fmt.Errorf("open archive %s: no process reads the FIFO: %w", path, errdefs.ErrFailedPrecondition)
 	}
 	if err != nil {
 		return nil, archiveError(err)

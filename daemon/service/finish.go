@@ -109,7 +109,7 @@ func (s *Service) resumeNamespace(ctx context.Context, namespace string) error {
 }
 
 // resumeContainer takes up one container. Under its lock, so that a Run that is about to answer is
-// not taken for one that lost its task.
+// not mistaken for one that lost its task.
 func (s *Service) resumeContainer(ctx context.Context, namespace, id string) error {
 	unlock, err := s.locks.Lock(ctx, namespace+"/"+id)
 	if err != nil {
@@ -145,7 +145,7 @@ const UnknownExit = 255
 
 // Ran reports whether a container is on record as one that Run made and whose end is not known: its
 // task, should the bundle say otherwise, was committed. Without a database nothing is known of any,
-// and none is to be taken for half made.
+// and none is to be treated as incomplete.
 func (s *Service) Ran(namespace, id string) bool {
 	if s.DB.Broken() != nil {
 		return true

@@ -34,7 +34,7 @@ const mountSource = "cleat:"
 // client's to do in its own mount namespace. The snapshot stays until UnmountImage.
 func (s *Service) MountImage(ctx context.Context, namespace string, req *cleatapi.MountImageRequest) (_ *cleatapi.MountImageResponse, err error) {
 	if !filepath.IsAbs(req.Target) || filepath.Clean(req.Target) != req.Target {
-		return nil, fmt.Errorf("mount image %s: target %q is no clean absolute path: %w", req.Image, req.Target, errdefs.ErrInvalidArgument)
+		return nil, fmt.Errorf("mount image %s: target %q is not a clean absolute path: %w", req.Image, req.Target, errdefs.ErrInvalidArgument)
 	}
 	match, err := parsePlatform(req.Platform)
 	if err != nil {
@@ -149,7 +149,7 @@ func (s *Service) ImageMounts(ctx context.Context, namespace string) ([]*cleatap
 	return out, nil
 }
 
-// UnmountImage lets go of the snapshot that was made for a directory, which the client has unmounted. The next
+// UnmountImage releases the snapshot that was made for a directory, which the client has unmounted. The next
 // collection removes it, with all that was written to it, or this call does.
 func (s *Service) UnmountImage(ctx context.Context, namespace string, req *cleatapi.UnmountImageRequest) error {
 	unlock, err := s.locks.Lock(ctx, "mount\x00"+req.Target)

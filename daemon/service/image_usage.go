@@ -131,7 +131,7 @@ func (s *Service) measureBlobs(ctx context.Context, namespace string, target oci
 		if !image.IsManifest(d.MediaType) {
 			return nil
 		}
-		if ids, err := image.RootFS(ctx, blobs, d, platforms.All); err == nil { // else it is no image, or not here
+		if ids, err := image.RootFS(ctx, blobs, d, platforms.All); err == nil { // else it is not an image, or not local
 			chains = append(chains, image.ChainIDs(ids)...)
 		}
 		return nil

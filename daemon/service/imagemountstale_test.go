@@ -41,7 +41,7 @@ func TestMountNamespacesThatLive(t *testing.T) {
 		must(t, os.Symlink(ns, filepath.Join(proc, pid, "ns", "mnt")))
 	}
 	if !mountNamespaceLives(proc, "mnt:[2]") || mountNamespaceLives(proc, "mnt:[3]") {
-		t.Error("it does not tell them apart")
+		t.Error("it does not distinguish them")
 	}
 	// What cannot be read may be the one.
 	must(t, os.MkdirAll(filepath.Join(proc, "3", "ns", "mnt"), 0o755))

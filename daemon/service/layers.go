@@ -44,7 +44,7 @@ func (i ingester) Abort(ctx context.Context, ref string) error {
 }
 
 // heldWriter holds what it commits, from before it is there. What it does not commit it drops:
-// nobody takes the ingest of an import up again, so it need not be put on disk.
+// the ingest of an import is never resumed, so it need not be put on disk.
 type heldWriter struct {
 	*blobs.BlobWriter
 	hold *metadata.Hold
@@ -60,8 +60,8 @@ func (w heldWriter) Commit(ctx context.Context, size int64, expected digest.Dige
 // Close implements image.BlobWriter.
 func (w heldWriter) Close() error { return w.Discard() }
 
-// labelUnpacking marks an active snapshot that an unpack is filling; one found at start belongs to
-// nobody any more.
+// labelUnpacking marks an active snapshot that an unpack is filling; the owner of one found at
+// start is gone.
 const labelUnpacking = "cleat.io/unpacking"
 
 // layers are the snapshots of a namespace as package image makes them. Those that are looked for or

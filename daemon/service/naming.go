@@ -16,7 +16,7 @@ import (
 	"github.com/cleatproject/cleat/proto/reason"
 )
 
-// Reference is a further name for what is stored, or a way to find images. One that is no prefix is a name.
+// Reference is a further name for what is stored, or a way to find images. One that is not a prefix is a name.
 type Reference struct {
 	Name string
 	// Prefix says that the name is to get a tag or a digest; the others are for prefixes.

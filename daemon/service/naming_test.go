@@ -49,6 +49,6 @@ func TestNamesForWhatWasImported(t *testing.T) {
 		}
 	}
 	if got := (&Store{Name: "a", References: []Reference{{Name: "b", Prefix: true, Digest: true, SkipNamed: true}}}).named("sha256:1"); !slices.Equal(got, []string{"a"}) {
-		t.Errorf("a digest beside a name: %q", got)
+		t.Errorf("a digest and a name: %q", got)
 	}
 }

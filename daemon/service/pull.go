@@ -144,7 +144,7 @@ func interrupted(err error) bool {
 	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, errdefs.ErrUnavailable)
 }
 
-// arrivals are the layers of an image that is being fetched, and who is told about them; nil fetching for
+// arrivals are the layers of an image that is being fetched, and the watcher of their progress; nil fetching for
 // one that is here.
 type arrivals struct {
 	fetching *image.Fetching

@@ -51,7 +51,7 @@ type RunRequest struct {
 	Log bool
 	// AutoRemove removes the container when it stops.
 	AutoRemove bool
-	// StorageSize limits the writable layer, in bytes; 0 is no limit.
+	// StorageSize limits the writable layer, in bytes; 0 means unlimited.
 	StorageSize int64
 	// Token identifies this call to Remove; optional.
 	Token string

@@ -66,7 +66,7 @@ type Config struct {
 	Helpers []archive.Helper
 	// Processors decode layers of other media types; it may be nil.
 	Processors []archive.Processor
-	// Limits bound what a layer may come to when it is unpacked.
+	// Limits bound the size of a layer when it is unpacked.
 	Limits image.Limits
 }
 

@@ -130,7 +130,7 @@ func TestWalk_FindsSameAsKernel(t *testing.T) {
 	}
 	for _, kind := range []string{"ENOENT", "ENOTDIR", "ELOOP", "ENAMETOOLONG", "40755", "100644", "120777", "10600"} {
 		if seen[kind] == 0 {
-			t.Errorf("no path came to %s: %v", kind, seen)
+			t.Errorf("no path led to %s: %v", kind, seen)
 		}
 	}
 }

@@ -10,15 +10,15 @@ import (
 // maxDepth bounds the pages above a leaf; bbolt's trees have a handful.
 const maxDepth = 64
 
-// Visitor is told what a file holds, in the order of the keys.
+// Visitor receives what a file holds, in the order of the keys.
 type Visitor struct {
-	// Bucket is told of a bucket before its records; path are the names from the top.
+	// Bucket receives a bucket before its records; path are the names from the top.
 	Bucket func(path []string)
-	// Record is told of a record: the path of its bucket, its key and its value. They are
+	// Record receives a record: the path of its bucket, its key and its value. They are
 	// valid until it returns.
 	Record func(path []string, key, value []byte)
-	// Problem is told of a page or entry that cannot be read. What hangs on it is left
-	// out and the walk goes on.
+	// Problem receives a page or entry that cannot be read. What depends on it is left
+	// out and the walk continues.
 	Problem func(path []string, err error)
 }
 
@@ -41,7 +41,7 @@ func Walk(r io.ReaderAt, size int64, v Visitor) error {
 }
 
 // Check returns the first thing that is wrong with the structure of a file, or nil: then
-// bbolt can read all of it. visit is told of buckets and records on the way; its Problem
+// bbolt can read all of it. visit receives buckets and records on the way; its Problem
 // is not called.
 func Check(r io.ReaderAt, size int64, visit Visitor) error {
 	var first error

@@ -51,7 +51,7 @@ func (*Peer) AuthType() string { return "unix" }
 func (u Users) Identify(conn net.Conn, log *slog.Logger) (*Peer, error) {
 	uc, ok := conn.(*net.UnixConn)
 	if !ok {
-		return nil, fmt.Errorf("identify peer: %T is no unix socket: %w", conn, errdefs.ErrInvalidArgument)
+		return nil, fmt.Errorf("identify peer: %T is not a unix socket: %w", conn, errdefs.ErrInvalidArgument)
 	}
 	raw, err := uc.SyscallConn()
 	if err != nil {

@@ -23,7 +23,7 @@ func FuzzStatusFilter(f *testing.F) {
 		}
 		first := match(content.Status{Ref: ref})
 		if expr == "" && !first || match(content.Status{Ref: ref}) != first {
-			t.Errorf("%q upon %q: %v", expr, ref, first)
+			t.Errorf("%q on %q: %v", expr, ref, first)
 		}
 	})
 }

@@ -191,7 +191,7 @@ func (r remoteReader) ReadAt(p []byte, off int64) (int, error) {
 	n := 0
 	err := r.r.read(&api.ReadContentRequest{Digest: r.d.String(), Offset: off, Size: int64(len(p))}, func(m *api.ReadContentResponse) {
 		if m.Offset != off+int64(n) {
-			n = -len(p) // which no reader takes for an answer
+			n = -len(p) // which no reader accepts
 		}
 		n += copy(p[n:], m.Data)
 	})

@@ -20,7 +20,7 @@ import (
 type end interface {
 	// name is its message's.
 	name() string
-	// streams are the ids of those that it names, which it may come to or not.
+	// streams returns the ids of the streams that the message names; the transfer may not use all.
 	streams() []string
 }
 

@@ -144,7 +144,7 @@ func TestProgressOfAClientThatLeaves(t *testing.T) {
 		t.Error(err)
 	}
 	if len(w.queue) != 0 {
-		t.Errorf("queued for nobody: %v", w.queue)
+		t.Errorf("queued after the end: %v", w.queue)
 	}
 	if _, err := wire.Recv(); err == nil || errors.Is(err, io.EOF) {
 		t.Error(err)

@@ -183,8 +183,8 @@ func (t *transfer) take(ctx context.Context, id string) (*streams.Stream, error)
 	return s, nil
 }
 
-// close ends the streams. Those of bytes report to their clients whether all was well; so do those that a call
-// which failed has not come to, as no other will.
+// close ends the streams. Those of bytes report to their clients whether all was well; so do those that a failed
+// call did not reach, as no other call will.
 func (t *transfer) close(ctx context.Context, err error) {
 	for _, id := range t.named {
 		if err != nil && id != "" && !slices.ContainsFunc(t.taken, func(s *streams.Stream) bool { return s.ID() == id }) {
@@ -205,7 +205,7 @@ func decode(a *anypb.Any, m proto.Message) error {
 	return nil
 }
 
-// checkArchiveType refuses archives that are no tar.
+// checkArchiveType refuses archives that are not a tar.
 func checkArchiveType(mediaType string) error {
 	switch mediaType {
 	case "", "application/vnd.oci.image.layout.v1+tar", "application/x-tar", "application/tar", "application/vnd.docker.image.save.v1+tar",

@@ -9,8 +9,8 @@ import (
 	"github.com/cleatproject/cleat/content"
 )
 
-// importRef is what package image calls the ingests of an import, and of what it makes itself: nobody
-// takes them up again.
+// importRef is what package image calls the ingests of an import, and of what it makes itself. They
+// are never resumed.
 const importRef = `^[^/]+/(import|make)-[A-Z2-7]{26}-[0-9]+$`
 
 // CleanImports drops the ingests of imports and the like that died with a daemon. Before the first request.

@@ -11,7 +11,7 @@ func TestInterruptedImportsAreDroppedAndOtherIngestsKept(t *testing.T) {
 	must(t, err)
 	s := New(nil, store)
 	kept := []string{
-		"default/layer-sha256:1", "default/import-by-somebody", "default/x/import-ABCDEFGHIJKLMNOPQRSTUVWXYZ-1",
+		"default/layer-sha256:1", "default/import-by-client", "default/x/import-ABCDEFGHIJKLMNOPQRSTUVWXYZ-1",
 		"default/import-ABCDEFGHIJKLMNOPQRSTUVWXYZ-blobs",
 	}
 	for _, ref := range append(kept, "default/import-ABCDEFGHIJKLMNOPQRSTUVWXYZ-1", "other.one/import-234567GHIJKLMNOPQRSTUVWXYZ-12") {

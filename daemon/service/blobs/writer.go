@@ -154,7 +154,7 @@ func (w *BlobWriter) Status() content.Status {
 }
 
 // Commit verifies the ingest and makes it visible to the namespace. A blob that is in the store
-// already, through another namespace, is no error: it was proved by writing it.
+// already, through another namespace, is not an error: it was proved by writing it.
 func (w *BlobWriter) Commit(ctx context.Context, size int64, expected digest.Digest) error {
 	_, err := w.CommitLabelled(ctx, size, expected, nil)
 	return err

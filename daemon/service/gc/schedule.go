@@ -18,7 +18,7 @@ import (
 // publishes for the name; the zero value collects after each deletion, as often as it can.
 type Schedule struct {
 	// PauseThreshold bounds the share of time for which writers may be kept waiting, by the average
-	// of what collections took of it; at most 0.5. 0 is no bound.
+	// of what collections took of it; at most 0.5. 0 means unbounded.
 	PauseThreshold float64
 	// DeletionThreshold is how many deletions bring on a collection at once. With 0, or before that
 	// many, one comes when PauseThreshold allows it.

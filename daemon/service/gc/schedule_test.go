@@ -24,21 +24,21 @@ func TestWhenACollectionIsDue(t *testing.T) {
 		p    func(p *pacing, cfg *Schedule)
 		want time.Duration // from t0; -1 for never
 	}{
-		"the first, after the start":               {func(p *pacing, _ *Schedule) { p.ended = time.Time{} }, 3 * s},
-		"nothing happened":                         {func(*pacing, *Schedule) {}, -1},
-		"few changes":                              {func(p *pacing, _ *Schedule) { p.mutations, p.since = 99, at(11*s) }, -1},
-		"many changes, after the rest":             {func(p *pacing, _ *Schedule) { p.mutations, p.since = 100, at(11*s) }, 30 * s},
-		"many changes, long after the rest":        {func(p *pacing, _ *Schedule) { p.mutations, p.since = 100, at(50*s) }, 51 * s},
-		"changes do not count":                     {func(p *pacing, c *Schedule) { p.mutations, c.MutationThreshold = 1000, 0 }, -1},
-		"a deletion, after the rest":               {func(p *pacing, _ *Schedule) { p.deletions, p.since = 1, at(11*s) }, 30 * s},
-		"as many deletions as bring one on, now":   {func(p *pacing, c *Schedule) { p.deletions, p.since, c.DeletionThreshold = 5, at(11*s), 5 }, 12 * s},
-		"fewer of them":                            {func(p *pacing, c *Schedule) { p.deletions, p.since, c.DeletionThreshold = 4, at(11*s), 5 }, 30 * s},
-		"somebody waits":                           {func(p *pacing, _ *Schedule) { p.wanted = at(11 * s) }, 12 * s},
-		"somebody waits before the first":          {func(p *pacing, _ *Schedule) { p.ended, p.wanted = time.Time{}, at(0) }, s},
-		"after a failure":                          {func(p *pacing, _ *Schedule) { p.failures = 1 }, 11 * s},
-		"after three":                              {func(p *pacing, _ *Schedule) { p.failures = 3 }, 14 * s},
-		"after very many":                          {func(p *pacing, _ *Schedule) { p.failures = 1000 }, 10*s + 5*time.Minute},
-		"somebody waits though failures need time": {func(p *pacing, _ *Schedule) { p.failures, p.wanted = 9, at(11*s) }, 12 * s},
+		"the first, after the start":             {func(p *pacing, _ *Schedule) { p.ended = time.Time{} }, 3 * s},
+		"nothing happened":                       {func(*pacing, *Schedule) {}, -1},
+		"few changes":                            {func(p *pacing, _ *Schedule) { p.mutations, p.since = 99, at(11*s) }, -1},
+		"many changes, after the rest":           {func(p *pacing, _ *Schedule) { p.mutations, p.since = 100, at(11*s) }, 30 * s},
+		"many changes, long after the rest":      {func(p *pacing, _ *Schedule) { p.mutations, p.since = 100, at(50*s) }, 51 * s},
+		"changes do not count":                   {func(p *pacing, c *Schedule) { p.mutations, c.MutationThreshold = 1000, 0 }, -1},
+		"a deletion, after the rest":             {func(p *pacing, _ *Schedule) { p.deletions, p.since = 1, at(11*s) }, 30 * s},
+		"as many deletions as bring one on, now": {func(p *pacing, c *Schedule) { p.deletions, p.since, c.DeletionThreshold = 5, at(11*s), 5 }, 12 * s},
+		"fewer of them":                          {func(p *pacing, c *Schedule) { p.deletions, p.since, c.DeletionThreshold = 4, at(11*s), 5 }, 30 * s},
+		"a call waits":                           {func(p *pacing, _ *Schedule) { p.wanted = at(11 * s) }, 12 * s},
+		"a call waits before the first":          {func(p *pacing, _ *Schedule) { p.ended, p.wanted = time.Time{}, at(0) }, s},
+		"after a failure":                        {func(p *pacing, _ *Schedule) { p.failures = 1 }, 11 * s},
+		"after three":                            {func(p *pacing, _ *Schedule) { p.failures = 3 }, 14 * s},
+		"after very many":                        {func(p *pacing, _ *Schedule) { p.failures = 1000 }, 10*s + 5*time.Minute},
+		"a call waits though failures need time": {func(p *pacing, _ *Schedule) { p.failures, p.wanted = 9, at(11*s) }, 12 * s},
 	} {
 		p, cfg := ran, cfg
 		c.p(&p, &cfg)

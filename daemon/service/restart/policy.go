@@ -89,7 +89,7 @@ func restartNumber(label, text string) (int, error) {
 	}
 	n, err := strconv.Atoi(text)
 	if err != nil || n < 0 {
-		return 0, fmt.Errorf("label %s: %q is no number of restarts: %w", label, text, errdefs.ErrInvalidArgument)
+		return 0, fmt.Errorf("label %s: %q is not a number of restarts: %w", label, text, errdefs.ErrInvalidArgument)
 	}
 	return n, nil
 }

@@ -20,7 +20,7 @@ func remapped() map[string]string {
 	return map[string]string{LabelUIDMapping: "0:100000:65536", LabelGIDMapping: "0:200000:65536"}
 }
 
-// Files are given to their owners in the namespace once each, with what chown would take away.
+// Files are given to their owners in the namespace once each, with what chown would remove.
 func TestOwnersAreGivenWhereTheyCannotBeMapped(t *testing.T) {
 	root := t.TempDir()
 	at := func(name string) string { return filepath.Join(root, name) }
@@ -124,7 +124,7 @@ func TestOwnersComeBack(t *testing.T) {
 		{100000, 200000, 0, 0, given, string(second)},
 		{101000, 201001, 1000, 1001, "", ""},
 		{165535, 265535, 65535, 65535, string(second), string(second)},
-		{5, 6, 5, 6, "", ""}, // of nobody within
+		{5, 6, 5, 6, "", ""}, // not mapped
 	} {
 		uid, gid, caps := o.Back(c.uid, c.gid, c.caps)
 		if uid != c.wantUID || gid != c.wantGID || caps != c.wantCaps {
