@@ -40,7 +40,7 @@ man: ## Generate man pages into bin/man/
 check-generated: ## Fail if generated files differ from what generate makes
 	@./scripts/check-generated.sh
 
-lint: check-generated ## Format, vet, staticcheck, the layers of the design, house rules
+lint: check-generated ## Drift of generated files, golangci-lint, rules of the repository
 	@./scripts/lint.sh
 
 test: deps build lint test-unit test-integration ## Every test

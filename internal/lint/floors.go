@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -104,7 +105,25 @@ func ruleFor(table []floor, folder string) *floor {
 // be compared: every package costs memory in each shim.
 const shimList = "shim/dependencies.txt"
 
-func shimDependencies(pkgs []listed) ([]string, error) {
+func shimDependencies(p *project) ([]string, error) {
+	have, err := fs.ReadFile(p.tree, shimList)
+	if err != nil {
+		return nil, fmt.Errorf("read the shim's dependency list: %w", err)
+	}
+	deps := linkedByShim(p.pkgs)
+	if slices.Equal(strings.Fields(string(have)), deps) {
+		return nil, nil
+	}
+	return []string{diff(strings.Fields(string(have)), deps)}, nil
+}
+
+func writeShimList(p *project) error {
+	list := strings.Join(linkedByShim(p.pkgs), "\n") + "\n"
+	return os.WriteFile(filepath.Join(p.root, filepath.FromSlash(shimList)), []byte(list), 0o644)
+}
+
+// linkedByShim returns the packages outside the standard library that the shim links, sorted.
+func linkedByShim(pkgs []listed) []string {
 	var deps []string
 	for _, p := range pkgs {
 		if p.ImportPath != module+"cmd/containerd-shim-cleat-v2" {
@@ -117,18 +136,7 @@ func shimDependencies(pkgs []listed) ([]string, error) {
 		}
 	}
 	sort.Strings(deps)
-	want := strings.Join(deps, "\n") + "\n"
-	if len(os.Args) > 1 && os.Args[1] == "-write" {
-		return nil, os.WriteFile(filepath.FromSlash(shimList), []byte(want), 0o644)
-	}
-	have, err := os.ReadFile(filepath.FromSlash(shimList))
-	if err != nil {
-		return nil, fmt.Errorf("read the shim's dependency list: %w", err)
-	}
-	if string(have) == want {
-		return nil, nil
-	}
-	return []string{diff(strings.Fields(string(have)), deps)}, nil
+	return deps
 }
 
 // diff words the difference between the committed list and the true one.

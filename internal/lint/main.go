@@ -1,37 +1,45 @@
-// Command lint holds the rules that are cleat's own: which folder may import which (floors.go),
-// which modules the product must use (given.go), what no code may do (rules.go), and that what comments
-// and pages name exists (references.go). `make lint` runs it in the root of the repository; it prints a
-// line a finding and exits 1 if there is any.
+// Command lint holds the rules that are cleat's own: which folder may import which, which modules the product must
+// use, what code, texts and file names look like, and that what comments and pages name exists. all lists them.
+// `make lint` runs it in the root of the repository; it prints a line for each finding, which ends with the name of
+// the rule, and exits 1 if there is any. The rules of golangci-lint are in .golangci.yml.
 package main
 
 import (
-	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"os"
-	"os/exec"
 	"sort"
 )
 
-// listed is what `go list -json` tells of a package.
-type listed struct {
-	ImportPath   string
-	Dir          string
-	GoFiles      []string
-	TestGoFiles  []string
-	XTestGoFiles []string
-	Imports      []string
-	Deps         []string
+// rule is a check of the whole repository.
+type rule struct {
+	name  string
+	check func(*project) ([]string, error)
+}
+
+// all returns every rule. Each has a planted violation in planted_test.go.
+func all() []rule {
+	return []rule{
+		{"floors", func(p *project) ([]string, error) { return floors(p.pkgs), nil }},
+		{"dependencies", shimDependencies},
+		{"generators", func(p *project) ([]string, error) { return generators(p.pkgs), nil }},
+		{"given", func(p *project) ([]string, error) { return givenInUse(p.pkgs), nil }},
+		{"advice", eachFile((*checker).advice)},
+		{"wait", eachFile((*checker).wait)},
+		{"todo", eachFile((*checker).todo)},
+		{"length", eachFile((*checker).lengths)},
+		{"names", fileNames},
+		{"directives", directives},
+		{"words", words},
+		{"references", func(p *project) ([]string, error) { return references(p.tree) }},
+	}
 }
 
 func main() {
-	findings, err := run()
+	findings, err := run(".", len(os.Args) > 1 && os.Args[1] == "-write")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "lint:", err)
 		os.Exit(2)
 	}
-	sort.Strings(findings)
 	for _, f := range findings {
 		fmt.Println(f)
 	}
@@ -40,57 +48,28 @@ func main() {
 	}
 }
 
-func run() ([]string, error) {
-	pkgs, err := list("./...")
+// run checks the repository at root and returns the findings, sorted. With write, it writes the shim's list of
+// dependencies before.
+func run(root string, write bool) ([]string, error) {
+	p, err := load(root)
 	if err != nil {
 		return nil, err
 	}
-	findings := floors(pkgs)
-	deps, err := shimDependencies(pkgs)
-	if err != nil {
-		return nil, err
-	}
-	findings = append(findings, deps...)
-	findings = append(findings, generators(pkgs)...)
-	findings = append(findings, givenInUse(pkgs)...)
-	for _, p := range pkgs {
-		f, err := rules(p)
-		if err != nil {
+	if write {
+		if err := writeShimList(p); err != nil {
 			return nil, err
 		}
-		findings = append(findings, f...)
 	}
-	refs, err := references(os.DirFS("."))
-	if err != nil {
-		return nil, err
-	}
-	return append(findings, refs...), nil
-}
-
-// list asks the go command.
-func list(patterns ...string) ([]listed, error) {
-	cmd := exec.Command("go", append([]string{"list", "-json=ImportPath,Dir,GoFiles,TestGoFiles,XTestGoFiles,Imports,Deps"}, patterns...)...)
-	cmd.Stderr = os.Stderr
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		return nil, err
-	}
-	if err := cmd.Start(); err != nil {
-		return nil, err
-	}
-	var pkgs []listed
-	dec := json.NewDecoder(out)
-	for {
-		var p listed
-		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
-			break
-		} else if err != nil {
-			return nil, fmt.Errorf("read go list: %w", err)
+	var findings []string
+	for _, r := range all() {
+		found, err := r.check(p)
+		if err != nil {
+			return nil, fmt.Errorf("check rule %s: %w", r.name, err)
 		}
-		pkgs = append(pkgs, p)
+		for _, f := range found {
+			findings = append(findings, fmt.Sprintf("%s (%s)", f, r.name))
+		}
 	}
-	if err := cmd.Wait(); err != nil {
-		return nil, fmt.Errorf("go list: %w", err)
-	}
-	return pkgs, nil
+	sort.Strings(findings)
+	return findings, nil
 }

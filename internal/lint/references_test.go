@@ -39,7 +39,7 @@ func TestReferences_PlantedViolations(t *testing.T) {
 		{"file of another folder in a comment", "shim/exit.go", "package shim\n\n// exit is called by launch.go.\nfunc exit() {}\n", "shim/exit.go:3: launch.go does not exist"},
 		{"path in a comment", "shim/exit.go", "package shim\n\n/* exit\nis called by shim/serve.go. */\nfunc exit() {}\n", "shim/exit.go:4: shim/serve.go does not exist"},
 		{"end of a path in a comment", "shim/exit.go", "// Package shim: see launch/runtime.go.\npackage shim\n", "shim/exit.go:1: launch/runtime.go does not exist"},
-		{"folder in a comment", "shim/exit.go", "// Package shim: see runtime/told.\npackage shim\n", "shim/exit.go:1: runtime/told does not exist"},
+		{"folder in a comment", "shim/exit.go", "// Package shim: see runtime/gone.\npackage shim\n", "shim/exit.go:1: runtime/gone does not exist"},
 		{"test in a comment", "shim/exit.go", "// Package shim: shown by TestExit.\npackage shim\n", "shim/exit.go:1: no test is named TestExit"},
 		{"file in a page", "docs/sub/more.md", "# Top\n`shim/gone.go`\n", "docs/sub/more.md:2: shim/gone.go does not exist"},
 		{"file without its folder in a page", "docs/sub/more.md", "# Top\n`gone.go`\n", "docs/sub/more.md:2: gone.go does not exist"},
