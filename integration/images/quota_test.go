@@ -22,6 +22,7 @@ const storageLabel = "containerd.io/snapshot/cleat.storage-size"
 
 // TestStorageLimit_Containers runs containers on file systems with project quotas, in a kernel that supports them.
 func TestStorageLimit_Containers(t *testing.T) {
+	t.Parallel()
 	if !guest.Inside(t, guest.Options{Env: []string{harness.BinariesEnv + "=" + harness.Binaries()}}) {
 		return
 	}

@@ -38,6 +38,7 @@ func limited(t *testing.T, id string, mib int64, args ...string) *specs.Spec {
 
 // TestCgroupV2 runs containers on a kernel with the unified hierarchy.
 func TestCgroupV2(t *testing.T) {
+	t.Parallel()
 	if !guest.Inside(t, guest.Options{Env: []string{harness.BinariesEnv + "=" + harness.Binaries()}}) {
 		return
 	}
