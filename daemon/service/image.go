@@ -80,7 +80,7 @@ func (s *Service) unpacked(ctx context.Context, hold *metadata.Hold, namespace, 
 			return &info, err
 		}
 	}
-	u, err := s.unpack(ctx, hold, namespace, img.Target, snapshotter, match, nil)
+	u, err := s.unpack(ctx, hold, namespace, img.Target, unpacking{snapshotter: snapshotter, platform: match})
 	if err != nil {
 		return nil, fmt.Errorf("image %s: %w", img.Name, err)
 	}
@@ -90,48 +90,36 @@ func (s *Service) unpacked(ctx context.Context, hold *metadata.Hold, namespace, 
 	return &info, nil
 }
 
-// unpack makes the snapshots of an image, and has its configuration keep them. Those of one that is
-// being fetched are made as its layers arrive; nil for an image that is here.
+// unpacking is how an image is unpacked.
+type unpacking struct {
+	snapshotter string
+	platform    platforms.MatchComparer // nil for this host's
+	// from fetches the image, watch is notified of layers that are begun and done; both may be nil.
+	from  *image.Fetching
+	watch func(ocispec.Descriptor, image.State)
+}
+
+// unpack creates the snapshots of an image, and has its configuration keep them. Concurrent calls for the same
+// image and snapshotter run one after the other.
 func (s *Service) unpack(
-	ctx context.Context, hold *metadata.Hold, namespace string, target ocispec.Descriptor, snapshotter string,
-	match platforms.MatchComparer, fetching *arrivals,
+	ctx context.Context, hold *metadata.Hold, namespace string, target ocispec.Descriptor, how unpacking,
 ) (image.Unpacked, error) {
-	if _, err := s.Snapshots.Driver(snapshotter); err != nil {
+	if _, err := s.Snapshots.Driver(how.snapshotter); err != nil {
 		return image.Unpacked{}, err
 	}
-	// Concurrent requests for the same wait and find it done.
-	unlock, err := s.locks.Lock(ctx, "unpack\x00"+namespace+"\x00"+snapshotter+"\x00"+target.Digest.String())
+	unlock, err := s.locks.Lock(ctx, "unpack\x00"+namespace+"\x00"+how.snapshotter+"\x00"+target.Digest.String())
 	if err != nil {
 		return image.Unpacked{}, err
 	}
 	defer unlock()
-	opts := image.UnpackOptions{Platform: match, Gate: s.unpacking, ApplyOptions: image.ApplyOptions{Helpers: s.Helpers, Processors: s.Processors, Limits: s.Limits}}
-	if fetching != nil {
-		opts.Wait, opts.Stream, opts.Watch = fetching.wait, fetching.stream, fetching.watch
-	}
-	u, err := image.Unpack(ctx, s.Blobs(namespace), &layers{s, namespace, snapshotter, hold}, target, opts)
+	u, err := image.Unpack(ctx, s.Blobs(namespace), &layers{s, namespace, how.snapshotter, hold}, target, image.UnpackOptions{
+		Platform: how.platform, Gate: s.unpacking, From: how.from, Watch: how.watch,
+		ApplyOptions: image.ApplyOptions{Helpers: s.Helpers, Processors: s.Processors, Limits: s.Limits},
+	})
 	if err == nil {
-		err = s.keepSnapshot(ctx, namespace, snapshotter, u.ConfigDigest, u.Snapshot)
+		err = s.keepSnapshot(ctx, namespace, how.snapshotter, u.ConfigDigest, u.Snapshot)
 	}
 	return u, err
-}
-
-// unpackFor is unpack as a transfer asks for it. Where it is not required, an image that has nothing for the
-// platform is one for other machines, and goes by.
-func (s *Service) unpackFor(
-	ctx context.Context, hold *metadata.Hold, namespace string, target ocispec.Descriptor, u unpackTo, required bool, from *arrivals,
-) error {
-	if !required {
-		_, _, err := image.Manifest(ctx, s.Blobs(namespace), target, u.match)
-		if errdefs.IsNotFound(err) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-	}
-	_, err := s.unpack(ctx, hold, namespace, target, u.snapshotter, u.match, from)
-	return err
 }
 
 // letGo ends a call's hold on what it works with. What the call has made, if it came that far, is removed

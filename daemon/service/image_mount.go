@@ -60,7 +60,7 @@ func (s *Service) MountImage(ctx context.Context, namespace string, req *cleatap
 	if err := s.targetFree(ctx, namespace, req.Target, req.MountNamespace); err != nil {
 		return nil, err
 	}
-	u, err := s.unpack(ctx, hold, namespace, img.Target, snapshotter, match, nil)
+	u, err := s.unpack(ctx, hold, namespace, img.Target, unpacking{snapshotter: snapshotter, platform: match})
 	if err != nil {
 		return nil, fmt.Errorf("image %s: %w", img.Name, err)
 	}

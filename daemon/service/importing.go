@@ -128,7 +128,7 @@ func (im *importing) unpack(ctx context.Context, list []image.Imported, hold *me
 			}
 		}
 		for _, u := range im.unpacks {
-			if err := im.s.unpackFor(ctx, hold, im.namespace, img.Target, u, u.required, &arrivals{watcher: im.watch}); err != nil {
+			if err := im.s.unpackFor(ctx, hold, im.namespace, img.Target, u, u.required, nil, im.watch); err != nil {
 				return fmt.Errorf("unpack %s: %w", img.Name, err)
 			}
 		}

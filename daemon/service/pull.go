@@ -10,7 +10,6 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
 
-	"github.com/cleatproject/cleat/content"
 	"github.com/cleatproject/cleat/image"
 	"github.com/cleatproject/cleat/image/registry"
 	"github.com/cleatproject/cleat/metadata"
@@ -122,7 +121,7 @@ func (p *pull) fetch(ctx context.Context, repo *registry.Repository) error {
 	g.Go(func() error { return fetching.Layers(ctx) })
 	for _, u := range p.unpacks {
 		g.Go(func() error {
-			return p.s.unpackFor(ctx, p.hold, p.namespace, p.target, u, !p.pass, &arrivals{fetching, p.watch})
+			return p.s.unpackFor(ctx, p.hold, p.namespace, p.target, u, !p.pass, fetching, p.watch)
 		})
 	}
 	return g.Wait()
@@ -142,29 +141,4 @@ func (s *Service) endPull(ctx context.Context, p *pull, lease string, failure er
 // interrupted reports whether an error is not the image's: the same pull may succeed.
 func interrupted(err error) bool {
 	return errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, errdefs.ErrUnavailable)
-}
-
-// arrivals are the layers of an image that is being fetched, and who is told about them; nil fetching for
-// one that is here.
-type arrivals struct {
-	fetching *image.Fetching
-	watcher  Watcher
-}
-
-func (a *arrivals) wait(ctx context.Context, desc ocispec.Descriptor) error {
-	if a.fetching == nil {
-		return nil
-	}
-	return a.fetching.Wait(ctx, desc)
-}
-
-func (a *arrivals) stream(ctx context.Context, desc ocispec.Descriptor) (*content.Follower, error) {
-	if a.fetching == nil {
-		return nil, nil //nolint:nilnil // it is here
-	}
-	return a.fetching.Stream(ctx, desc)
-}
-
-func (a *arrivals) watch(desc ocispec.Descriptor, state image.State) {
-	a.watcher.Part(desc, state, desc.Size)
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/cleatproject/cleat/image"
 	"github.com/cleatproject/cleat/image/registry"
+	"github.com/cleatproject/cleat/metadata"
 )
 
 // What a transfer is between: the ends that containerd's API publishes and cleat's own become these.
@@ -110,6 +111,28 @@ func (s *Service) unpacks(ctx context.Context, namespace string, list []Unpack) 
 		}
 	}
 	return out, nil
+}
+
+// unpackFor is unpack as a transfer asks for it. If it is not required, an image without a manifest for the
+// platform is skipped.
+func (s *Service) unpackFor(
+	ctx context.Context, hold *metadata.Hold, namespace string, target ocispec.Descriptor, u unpackTo, required bool,
+	from *image.Fetching, watch Watcher,
+) error {
+	if !required {
+		_, _, err := image.Manifest(ctx, s.Blobs(namespace), target, u.match)
+		if errdefs.IsNotFound(err) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+	_, err := s.unpack(ctx, hold, namespace, target, unpacking{
+		snapshotter: u.snapshotter, platform: u.match, from: from,
+		watch: func(desc ocispec.Descriptor, state image.State) { watch.Part(desc, state, desc.Size) },
+	})
+	return err
 }
 
 // check refuses names that cannot be any.
