@@ -60,7 +60,7 @@ func (s *Service) CommitImage(ctx context.Context, namespace string, req *cleata
 	if err != nil {
 		return nil, err
 	}
-	target, err := image.AddLayer(ctx, settling{ingester{s.Blobs(namespace), hold}}, base, layer.Descriptor, layer.plain, image.LayerOptions{
+	target, err := image.AddLayer(ctx, ingester{s.Blobs(namespace), hold}, base, layer.Descriptor, layer.plain, image.LayerOptions{
 		Author: req.Author, Comment: req.Message, CreatedBy: commandOf(c), Created: p.created, Changes: p.changes,
 	})
 	if err != nil {

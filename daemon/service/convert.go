@@ -32,7 +32,7 @@ func (s *Service) ConvertImage(ctx context.Context, namespace string, req *cleat
 	began = true
 	return transferring(ctx, send, func(ctx context.Context, p *progress) (*cleatapi.Image, error) {
 		opts.Watch = p.Part
-		target, err := image.Convert(ctx, settling{ingester{s.Blobs(namespace), hold}}, img.Target, opts)
+		target, err := image.Convert(ctx, ingester{s.Blobs(namespace), hold}, img.Target, opts)
 		if err != nil {
 			return nil, fmt.Errorf("image %s: %w", img.Name, err)
 		}

@@ -10,7 +10,6 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/cleatproject/cleat/content"
 	"github.com/cleatproject/cleat/daemon/service/blobs"
 	"github.com/cleatproject/cleat/image"
 	"github.com/cleatproject/cleat/metadata"
@@ -64,7 +63,7 @@ func (im *importing) run(ctx context.Context, r io.Reader) (err error) {
 		}
 	}()
 	im.watch.Event("Importing", "")
-	held, err := image.Import(ctx, settling{ingester{s.Blobs(im.namespace), hold}}, r, im.options)
+	held, err := image.Import(ctx, ingester{s.Blobs(im.namespace), hold}, r, im.options)
 	if err != nil {
 		return err
 	}
@@ -151,27 +150,4 @@ func foundBelow(ctx context.Context, blobs *blobs.View, target ocispec.Descripto
 		}
 		return err
 	})
-}
-
-// settling finishes each commit that has begun even if ctx ends: half of one is a blob in
-// the store that no record names, and that nothing would remove.
-type settling struct{ ingester }
-
-// Writer implements image.Ingester.
-func (i settling) Writer(ctx context.Context, ref string, opts content.WriterOptions) (image.BlobWriter, error) {
-	w, err := i.ingester.Writer(ctx, ref, opts)
-	if err != nil {
-		return nil, err
-	}
-	return settlingWriter{w}, nil
-}
-
-type settlingWriter struct{ image.BlobWriter }
-
-// Commit implements image.BlobWriter.
-func (w settlingWriter) Commit(ctx context.Context, size int64, expected digest.Digest) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	return w.BlobWriter.Commit(context.WithoutCancel(ctx), size, expected)
 }

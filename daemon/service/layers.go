@@ -43,8 +43,8 @@ func (i ingester) Abort(ctx context.Context, ref string) error {
 	return undo.Ignore(i.View.Abort(ctx, ref), errdefs.ErrNotFound)
 }
 
-// heldWriter holds what it commits, from before it is there. What it does not commit it drops:
-// nobody takes the ingest of an import up again, so it need not be put on disk.
+// heldWriter holds what it commits, from before the blob exists. It discards what it does not commit: the ingest
+// of an import is never resumed, so it need not be written to disk.
 type heldWriter struct {
 	*blobs.BlobWriter
 	hold *metadata.Hold
@@ -54,7 +54,8 @@ type heldWriter struct {
 func (w heldWriter) Commit(ctx context.Context, size int64, expected digest.Digest) error {
 	w.hold.Content(w.Digest().String())
 	w.hold.Content(expected.String())
-	return w.BlobWriter.Commit(ctx, size, expected)
+	_, err := w.CommitWhole(ctx, size, expected, nil)
+	return err
 }
 
 // Close implements image.BlobWriter.

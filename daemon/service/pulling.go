@@ -57,13 +57,9 @@ type pullWriter struct {
 	unlock  func()
 }
 
-// Commit implements image.BlobWriter. A commit that has begun is finished even if ctx ends: half of
-// it is a blob in the store that no record names.
+// Commit implements image.BlobWriter.
 func (w *pullWriter) Commit(ctx context.Context, size int64, expected digest.Digest) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	_, err := w.CommitLabelled(context.WithoutCancel(ctx), size, expected, w.pulling.labels)
+	_, err := w.CommitWhole(ctx, size, expected, w.pulling.labels)
 	return err
 }
 
