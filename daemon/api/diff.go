@@ -12,19 +12,19 @@ import (
 	"github.com/cleatproject/cleat/daemon/service"
 )
 
-// diff is containerd.services.diff.v1.
-type diff struct {
-	svc *service.Service
+// diffService is containerd.services.diff.v1.
+type diffService struct {
+	images *service.Images
 	api.UnsafeDiffServer
 }
 
 var (
-	_ api.DiffServer       = diff{}
-	_ api.TTRPCDiffService = diff{}
+	_ api.DiffServer       = diffService{}
+	_ api.TTRPCDiffService = diffService{}
 )
 
 // Apply applies a layer to mounts.
-func (s diff) Apply(ctx context.Context, req *api.ApplyRequest) (*api.ApplyResponse, error) {
+func (s diffService) Apply(ctx context.Context, req *api.ApplyRequest) (*api.ApplyResponse, error) {
 	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
@@ -39,7 +39,7 @@ func (s diff) Apply(ctx context.Context, req *api.ApplyRequest) (*api.ApplyRespo
 			return nil, fmt.Errorf("encode payload for %s: %w", id, err)
 		}
 	}
-	plain, err := s.svc.Apply(ctx, ns, layer, wire.FromMounts(req.GetMounts()), payloads, req.GetSyncFs())
+	plain, err := s.images.Apply(ctx, ns, layer, wire.FromMounts(req.GetMounts()), payloads, req.GetSyncFs())
 	if err != nil {
 		return nil, err
 	}
@@ -47,7 +47,7 @@ func (s diff) Apply(ctx context.Context, req *api.ApplyRequest) (*api.ApplyRespo
 }
 
 // Diff writes the difference of two sets of mounts into the content store.
-func (s diff) Diff(ctx context.Context, req *api.DiffRequest) (*api.DiffResponse, error) {
+func (s diffService) Diff(ctx context.Context, req *api.DiffRequest) (*api.DiffResponse, error) {
 	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
@@ -59,7 +59,7 @@ func (s diff) Diff(ctx context.Context, req *api.DiffRequest) (*api.DiffResponse
 	if t := req.GetSourceDateEpoch(); t != nil {
 		r.Latest = t.AsTime()
 	}
-	d, err := s.svc.Diff(ctx, ns, r)
+	d, err := s.images.Diff(ctx, ns, r)
 	if err != nil {
 		return nil, err
 	}

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/cleatproject/cleat/runtime"
 )
 
 // The cgroups of namespaces.
@@ -20,15 +22,26 @@ import (
 // cgroupIdle is how long the cgroup of a namespace stays after its last container.
 const cgroupIdle = 2 * time.Second
 
-// cgroups guards the directories of namespaces. The zero value is usable.
-type cgroups struct {
+// Cgroups removes the cgroups of namespaces that are not used any more. Its methods may be called concurrently.
+type Cgroups struct {
+	parent string
+	tasks  *runtime.Manager
+
 	mu     sync.Mutex
 	making map[string]int // tasks that are being created, by namespace
-	gone   chan struct{}  // has a token when a task went; nil until loop runs
+	gone   chan struct{}  // has a token after a task was deleted
 }
 
-// enter keeps the directory of a namespace until leave is called.
-func (c *cgroups) enter(namespace string) (leave func()) {
+// NewCgroups returns the cgroups of namespaces below parent, with their tasks.
+func NewCgroups(parent string, tasks *runtime.Manager) *Cgroups {
+	return &Cgroups{parent: parent, tasks: tasks, gone: make(chan struct{}, 1)}
+}
+
+// Of returns the cgroup of a container that chooses none.
+func (c *Cgroups) Of(namespace, id string) string { return filepath.Join(c.parent, namespace, id) }
+
+// Enter keeps the directory of a namespace until leave is called.
+func (c *Cgroups) Enter(namespace string) (leave func()) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.making == nil {
@@ -45,18 +58,18 @@ func (c *cgroups) enter(namespace string) (leave func()) {
 }
 
 // TaskGone notes that a task was deleted. It does not block.
-func (s *Service) TaskGone() {
+func (c *Cgroups) TaskGone() {
 	select {
-	case s.cgroups.gone <- struct{}{}:
+	case c.gone <- struct{}{}:
 	default:
 	}
 }
 
-// tendCgroups removes the cgroups of namespaces that have no task, until ctx ends.
-func (s *Service) tendCgroups(ctx context.Context) {
+// Tend removes the cgroups of namespaces that have no task, until ctx ends.
+func (c *Cgroups) Tend(ctx context.Context) {
 	for {
 		select {
-		case <-s.cgroups.gone:
+		case <-c.gone:
 		case <-ctx.Done():
 			return
 		}
@@ -67,44 +80,44 @@ func (s *Service) tendCgroups(ctx context.Context) {
 			timer.Stop()
 			return
 		}
-		s.removeIdleCgroups()
+		c.removeIdleDirs()
 	}
 }
 
-// removeIdleCgroups removes the directories of namespaces below this daemon's own in which no task is
+// removeIdleDirs removes the directories of namespaces below this daemon's own in which no task is
 // and none is being created.
-func (s *Service) removeIdleCgroups() {
+func (c *Cgroups) removeIdleDirs() {
 	for _, base := range hierarchies() {
-		entries, err := os.ReadDir(filepath.Join(base, s.CgroupParent))
+		entries, err := os.ReadDir(filepath.Join(base, c.parent))
 		if err != nil {
 			continue // not of this daemon
 		}
 		for _, e := range entries {
 			if e.IsDir() {
-				s.removeIdleCgroup(filepath.Join(base, s.CgroupParent, e.Name()), e.Name())
+				c.removeIdle(filepath.Join(base, c.parent, e.Name()), e.Name())
 			}
 		}
 	}
 }
 
-func (s *Service) removeIdleCgroup(dir, namespace string) {
-	s.cgroups.mu.Lock()
-	defer s.cgroups.mu.Unlock()
-	if s.cgroups.making[namespace] == 0 && len(s.Runtime.List(namespace)) == 0 {
+func (c *Cgroups) removeIdle(dir, namespace string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.making[namespace] == 0 && len(c.tasks.List(namespace)) == 0 {
 		_ = os.Remove(dir) // rmdir refuses what is in use, which is the point
 	}
 }
 
-// removeNamespaceCgroups removes what a namespace that is gone has left: its directory below this
+// removeNamespace removes what a namespace that is gone has left: its directory below this
 // daemon's own, and the one in the root that clients put containers into by default.
-func (s *Service) removeNamespaceCgroups(namespace string) {
-	s.cgroups.mu.Lock()
-	defer s.cgroups.mu.Unlock()
-	if s.cgroups.making[namespace] != 0 {
+func (c *Cgroups) removeNamespace(namespace string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.making[namespace] != 0 {
 		return
 	}
 	for _, base := range hierarchies() {
-		removeCgroupTree(filepath.Join(base, s.CgroupParent, namespace))
+		removeCgroupTree(filepath.Join(base, c.parent, namespace))
 		if ext := filepath.Ext(namespace); ext != ".slice" && ext != ".scope" && ext != ".service" { // systemd's
 			_ = os.Remove(filepath.Join(base, namespace)) // others may have one of that name: only if it is empty
 		}
@@ -125,11 +138,11 @@ func removeCgroupTree(dir string) {
 	_ = os.Remove(dir) // as above
 }
 
-// removeEmptyCgroups removes the cgroups below this daemon's own that hold nothing any more, and
+// RemoveEmpty removes the cgroups below this daemon's own that hold nothing any more, and
 // then its own. Only while no container can be created.
-func (s *Service) removeEmptyCgroups() {
+func (c *Cgroups) RemoveEmpty() {
 	for _, base := range hierarchies() {
-		own := filepath.Join(base, s.CgroupParent)
+		own := filepath.Join(base, c.parent)
 		namespaces, err := filepath.Glob(filepath.Join(own, "*"))
 		if err != nil {
 			return

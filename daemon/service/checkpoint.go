@@ -36,7 +36,7 @@ const (
 // Checkpoint is called by daemon/api/tasks.go. It writes a task's processes to the directory that its options
 // name, or where they name none, with the container's spec to the namespace's content, and returns the
 // descriptors. What is there already is a success too.
-func (s *Service) Checkpoint(ctx context.Context, t *runtime.Task, options *types.Any) (_ []ocispec.Descriptor, err error) {
+func (s *Containers) Checkpoint(ctx context.Context, t *runtime.Task, options *types.Any) (_ []ocispec.Descriptor, err error) {
 	path, err := checkpointPath(options)
 	if err != nil {
 		return nil, err
@@ -91,10 +91,10 @@ func findCRIU() error {
 }
 
 // writeBlob writes a blob of a namespace. After an error there is no ingest.
-func (s *Service) writeBlob(ctx context.Context, namespace, mediaType string, write func(io.Writer) error) (_ ocispec.Descriptor, err error) {
-	hold := s.DB.Hold(namespace)
+func (s *Containers) writeBlob(ctx context.Context, namespace, mediaType string, write func(io.Writer) error) (_ ocispec.Descriptor, err error) {
+	hold := s.db.Hold(namespace)
 	defer hold.Release()
-	w, err := s.Blobs(namespace).Writer(ctx, "checkpoint-"+rand.Text(), content.WriterOptions{})
+	w, err := s.blobs.In(namespace).Writer(ctx, "checkpoint-"+rand.Text(), content.WriterOptions{})
 	if err != nil {
 		return ocispec.Descriptor{}, err
 	}
@@ -126,7 +126,7 @@ type restoring struct {
 
 // restoring checks that the namespace sees a checkpoint and that this host can restore it, and holds
 // it. It returns nil without a checkpoint.
-func (s *Service) restoring(ctx context.Context, namespace, id string, checkpoint *ocispec.Descriptor) (_ *restoring, err error) {
+func (s *Containers) restoring(ctx context.Context, namespace, id string, checkpoint *ocispec.Descriptor) (_ *restoring, err error) {
 	if checkpoint == nil {
 		return nil, nil //nolint:nilnil // nothing to restore is ordinary
 	}
@@ -136,7 +136,7 @@ func (s *Service) restoring(ctx context.Context, namespace, id string, checkpoin
 	if err := checkpoint.Digest.Validate(); err != nil {
 		return nil, fmt.Errorf("create task %s: checkpoint %q: %w: %w", id, checkpoint.Digest, err, errdefs.ErrInvalidArgument)
 	}
-	r := &restoring{id: id, digest: checkpoint.Digest, blobs: s.Blobs(namespace), hold: s.DB.Hold(namespace)}
+	r := &restoring{id: id, digest: checkpoint.Digest, blobs: s.blobs.In(namespace), hold: s.db.Hold(namespace)}
 	defer func() {
 		if err != nil {
 			r.close()

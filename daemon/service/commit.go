@@ -13,7 +13,6 @@ import (
 	"github.com/cleatproject/cleat/archive"
 	"github.com/cleatproject/cleat/daemon/service/snapshots"
 	"github.com/cleatproject/cleat/image"
-	"github.com/cleatproject/cleat/image/registry"
 	"github.com/cleatproject/cleat/internal/undo"
 	"github.com/cleatproject/cleat/metadata"
 	"github.com/cleatproject/cleat/proto/cleatapi"
@@ -34,7 +33,7 @@ type commitPlan struct {
 // CommitImage is called by daemon/api/native/images.go: an image of what a container changed. Its snapshot is
 // compared to the one below it (image/diff.go), while its processes are frozen, and the layer put on top of
 // those of its image (image/commit.go), which are shared. What a failed one made is removed.
-func (s *Service) CommitImage(ctx context.Context, namespace string, req *cleatapi.CommitRequest) (_ *cleatapi.Image, err error) {
+func (s *Containers) CommitImage(ctx context.Context, namespace string, req *cleatapi.CommitRequest) (_ *cleatapi.Image, err error) {
 	p, err := planCommit(req)
 	if err != nil {
 		return nil, err
@@ -44,9 +43,9 @@ func (s *Service) CommitImage(ctx context.Context, namespace string, req *cleata
 		return nil, err
 	}
 	defer unlock()
-	hold := s.DB.Hold(namespace)
+	hold := s.db.Hold(namespace)
 	began := false
-	defer func() { s.letGo(ctx, hold, began, err) }()
+	defer func() { s.images.letGo(ctx, hold, began, err) }()
 	c, rec, err := s.commitSource(ctx, namespace, req.Container)
 	if err != nil {
 		return nil, err
@@ -60,13 +59,13 @@ func (s *Service) CommitImage(ctx context.Context, namespace string, req *cleata
 	if err != nil {
 		return nil, err
 	}
-	target, err := image.AddLayer(ctx, ingester{s.Blobs(namespace), hold}, base, layer.Descriptor, layer.plain, image.LayerOptions{
+	target, err := image.AddLayer(ctx, ingester{s.blobs.In(namespace), hold}, base, layer.Descriptor, layer.plain, image.LayerOptions{
 		Author: req.Author, Comment: req.Message, CreatedBy: commandOf(c), Created: p.created, Changes: p.changes,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("commit container %s: %w", c.ID, err)
 	}
-	out, err := s.recordImage(ctx, namespace, image.Imported{Name: p.name, Target: target})
+	out, err := s.images.recordImage(ctx, namespace, image.Imported{Name: p.name, Target: target})
 	if err != nil {
 		return nil, fmt.Errorf("commit container %s: %w", c.ID, err)
 	}
@@ -97,30 +96,9 @@ func planCommit(req *cleatapi.CommitRequest) (*commitPlan, error) {
 	return p, nil
 }
 
-// newName is the full form of the name for an image that is made here, which cannot be one by digest.
-func newName(name string) (string, error) {
-	ref, err := registry.Parse(name)
-	if err != nil {
-		return "", err
-	}
-	if ref.Digest != "" {
-		return "", fmt.Errorf("the new name %s is a digest, want a tag: %w", ref, errdefs.ErrInvalidArgument)
-	}
-	return ref.String(), nil
-}
-
-// parseCompression reads the name of a compression and checks its level.
-func parseCompression(name string, level int) (archive.Compression, error) {
-	c := archive.Compression(name)
-	if name == "uncompressed" {
-		c = archive.Uncompressed
-	}
-	return c, archive.CheckLevel(c, level)
-}
-
 // commitSource loads a container and its snapshot.
-func (s *Service) commitSource(ctx context.Context, namespace, id string) (c metadata.Container, rec metadata.Snapshot, err error) {
-	err = s.DB.View(ctx, func(tx *metadata.Tx) (err error) {
+func (s *Containers) commitSource(ctx context.Context, namespace, id string) (c metadata.Container, rec metadata.Snapshot, err error) {
+	err = s.db.View(ctx, func(tx *metadata.Tx) (err error) {
 		if c, err = tx.Containers(namespace).Get(id); err != nil {
 			return err
 		}
@@ -135,8 +113,8 @@ func (s *Service) commitSource(ctx context.Context, namespace, id string) (c met
 
 // commitBase finds the image that a container's snapshot was made of: under the container's own name for
 // it or, where that means another by now, any.
-func (s *Service) commitBase(ctx context.Context, hold *metadata.Hold, namespace string, c metadata.Container, rec metadata.Snapshot) (*image.Base, error) {
-	list, err := s.imageRecords(ctx, namespace)
+func (s *Containers) commitBase(ctx context.Context, hold *metadata.Hold, namespace string, c metadata.Container, rec metadata.Snapshot) (*image.Base, error) {
+	list, err := s.images.imageRecords(ctx, namespace)
 	if err != nil {
 		return nil, err
 	}
@@ -145,7 +123,7 @@ func (s *Service) commitBase(ctx context.Context, hold *metadata.Hold, namespace
 			list[0], list[i] = list[i], list[0]
 		}
 	}
-	blobs := s.Blobs(namespace)
+	blobs := s.blobs.In(namespace)
 	for _, img := range list {
 		hold.Content(img.Target.Digest.String())
 		base, err := image.FindBase(ctx, blobs, img.Target, rec.Parent)
@@ -177,18 +155,18 @@ func commandOf(c metadata.Container) string {
 }
 
 // commitLayer writes what a container changed as a layer.
-func (s *Service) commitLayer(
+func (s *Containers) commitLayer(
 	ctx context.Context, hold *metadata.Hold, namespace string, c metadata.Container, rec metadata.Snapshot, p *commitPlan, noPause bool,
 ) (layer madeLayer, err error) {
 	var u undo.Stack
 	defer func() { err = errors.Join(err, u.Run()) }()
-	right, err := s.Snapshots.Mounts(ctx, namespace, c.Snapshotter, c.SnapshotKey)
+	right, err := s.snapshots.Mounts(ctx, namespace, c.Snapshotter, c.SnapshotKey)
 	if err != nil {
 		return layer, err
 	}
 	key := image.MakeRef()
 	hold.Snapshot(c.Snapshotter, key)
-	left, err := s.Snapshots.Prepare(ctx, namespace, c.Snapshotter, metadata.Snapshot{
+	left, err := s.snapshots.Prepare(ctx, namespace, c.Snapshotter, metadata.Snapshot{
 		Key: key, Parent: rec.Parent, Kind: snapshot.KindView, Labels: map[string]string{labelUnpacking: "true"},
 	})
 	if err != nil {
@@ -197,7 +175,7 @@ func (s *Service) commitLayer(
 	u.Push("remove view", func() error {
 		ctx, cancel := undo.Context(ctx)
 		defer cancel()
-		return s.Snapshots.Remove(ctx, namespace, c.Snapshotter, key)
+		return s.snapshots.Remove(ctx, namespace, c.Snapshotter, key)
 	})
 	if !noPause {
 		if err := s.freeze(ctx, &u, namespace, c.ID); err != nil {
@@ -211,7 +189,7 @@ func (s *Service) commitLayer(
 	if owners.MapsWhatItReads(left, right) {
 		return layer, fmt.Errorf("commit container %s: the snapshotter %s cannot distinguish what its user namespace changed: %w", c.ID, c.Snapshotter, errdefs.ErrNotImplemented)
 	}
-	return s.diff(ctx, hold, namespace, DiffRequest{
+	return s.images.diff(ctx, hold, namespace, DiffRequest{
 		owners: owners, Left: left, Right: right, MediaType: image.LayerType(p.compression), Level: p.level, Ref: image.MakeRef(), Latest: p.latest,
 		live: noPause,
 	})

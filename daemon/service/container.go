@@ -3,6 +3,16 @@ package service
 import (
 	"cmp"
 	"context"
+	"log/slog"
+	goruntime "runtime"
+	"sync"
+
+	"github.com/cleatproject/cleat/daemon/service/blobs"
+	"github.com/cleatproject/cleat/daemon/service/snapshots"
+	"github.com/cleatproject/cleat/events"
+	"github.com/cleatproject/cleat/internal/gate"
+	"github.com/cleatproject/cleat/internal/keylock"
+	"github.com/cleatproject/cleat/runtime"
 
 	apievents "github.com/containerd/containerd/api/events"
 
@@ -10,16 +20,80 @@ import (
 	"github.com/cleatproject/cleat/metadata"
 )
 
+// ContainersConfig is what Containers works with; all fields are required, but Process.
+type ContainersConfig struct {
+	DB          *metadata.DB
+	Tasks       *runtime.Manager
+	Images      *Images
+	Snapshots   *snapshots.Store
+	Blobs       *blobs.Store
+	Activations *Activations
+	Cgroups     *Cgroups
+	Events      *events.Log
+	Defaults    Defaults
+	// Process has the attributes of processes whose spec leaves them open.
+	Process ProcessDefaults
+	// Logs is the directory of the logs that the daemon keeps.
+	Logs string
+	// Locks are those under which containers are changed, by "namespace/id".
+	Locks *keylock.Locks[string]
+	Log   *slog.Logger
+}
+
+// removalsAtOnce is how many running containers are removed by force at the same time, for each processor.
+const removalsAtOnce = 4
+
+// Containers holds the use cases of containers and their tasks. Its methods may be called concurrently.
+type Containers struct {
+	db          *metadata.DB
+	tasks       *runtime.Manager
+	images      *Images
+	snapshots   *snapshots.Store
+	blobs       *blobs.Store
+	activations *Activations
+	cgroups     *Cgroups
+	events      *events.Log
+	defaults    Defaults
+	process     ProcessDefaults
+	logs        string
+	locks       *keylock.Locks[string]
+	log         *slog.Logger
+
+	exits recentExits
+	// removals bounds how many running containers are removed by force at the same time.
+	removals *gate.Gate
+
+	ctx    context.Context //nolint:containedctx // the life of the goroutines that follow containers
+	cancel context.CancelFunc
+	wg     sync.WaitGroup
+}
+
+// NewContainers returns the containers in the stores of cfg. Close it.
+func NewContainers(cfg ContainersConfig) *Containers {
+	ctx, cancel := context.WithCancel(context.Background())
+	return &Containers{
+		db: cfg.DB, tasks: cfg.Tasks, images: cfg.Images, snapshots: cfg.Snapshots, blobs: cfg.Blobs, activations: cfg.Activations,
+		cgroups: cfg.Cgroups, events: cfg.Events, defaults: cfg.Defaults, process: cfg.Process, logs: cfg.Logs, locks: cfg.Locks, log: cfg.Log,
+		removals: gate.New("remove a container", removalsAtOnce*goruntime.GOMAXPROCS(0), killLimit), ctx: ctx, cancel: cancel,
+	}
+}
+
+// Close ends the goroutines that follow containers, and waits for them. Containers are left alone.
+func (s *Containers) Close() {
+	s.cancel()
+	s.wg.Wait()
+}
+
 // CreateContainer records a container as a client describes it.
-func (s *Service) CreateContainer(ctx context.Context, namespace string, c metadata.Container) (metadata.Container, error) {
+func (s *Containers) CreateContainer(ctx context.Context, namespace string, c metadata.Container) (metadata.Container, error) {
 	var created metadata.Container
-	err := s.DB.Update(ctx, func(tx *metadata.Tx) error {
+	err := s.db.Update(ctx, func(tx *metadata.Tx) error {
 		v := c
-		_, runtimeName, err := s.defaults(tx, namespace)
+		d, err := s.defaults.In(tx, namespace)
 		if err != nil {
 			return err
 		}
-		v.Runtime.Name = cmp.Or(v.Runtime.Name, runtimeName)
+		v.Runtime.Name = cmp.Or(v.Runtime.Name, d.Runtime)
 		if created, err = tx.Containers(namespace).Create(v); err != nil {
 			return err
 		}
@@ -29,9 +103,9 @@ func (s *Service) CreateContainer(ctx context.Context, namespace string, c metad
 }
 
 // UpdateContainer changes the fields that paths name.
-func (s *Service) UpdateContainer(ctx context.Context, namespace string, c metadata.Container, paths []string) (metadata.Container, error) {
+func (s *Containers) UpdateContainer(ctx context.Context, namespace string, c metadata.Container, paths []string) (metadata.Container, error) {
 	var updated metadata.Container
-	err := s.DB.Update(ctx, func(tx *metadata.Tx) (err error) {
+	err := s.db.Update(ctx, func(tx *metadata.Tx) (err error) {
 		if updated, err = tx.Containers(namespace).Update(c, paths...); err != nil {
 			return err
 		}
@@ -44,13 +118,13 @@ func (s *Service) UpdateContainer(ctx context.Context, namespace string, c metad
 
 // DeleteContainer deletes the record, and the log of a container that Run made. Its task and its snapshot, if
 // any, are the client's to delete.
-func (s *Service) DeleteContainer(ctx context.Context, namespace, id string) error {
+func (s *Containers) DeleteContainer(ctx context.Context, namespace, id string) error {
 	unlock, err := s.locks.Lock(ctx, namespace+"/"+id) // the log of the next container with this name stays
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	err = s.DB.Update(ctx, func(tx *metadata.Tx) error { return dropContainer(tx, namespace, id) })
+	err = s.db.Update(ctx, func(tx *metadata.Tx) error { return dropContainer(tx, namespace, id) })
 	if err != nil {
 		return err
 	}
@@ -67,8 +141,8 @@ func dropContainer(tx *metadata.Tx, namespace, id string) error {
 }
 
 // Container loads a record.
-func (s *Service) Container(ctx context.Context, namespace, id string) (c metadata.Container, err error) {
-	err = s.DB.View(ctx, func(tx *metadata.Tx) error {
+func (s *Containers) Container(ctx context.Context, namespace, id string) (c metadata.Container, err error) {
+	err = s.db.View(ctx, func(tx *metadata.Tx) error {
 		c, err = tx.Containers(namespace).Get(id)
 		return err
 	})

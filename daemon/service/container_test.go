@@ -3,17 +3,37 @@ package service
 import (
 	"errors"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"testing"
 
+	"github.com/cleatproject/cleat/daemon/service/servicetest"
+	"github.com/cleatproject/cleat/internal/keylock"
 	"github.com/cleatproject/cleat/metadata"
+	"github.com/cleatproject/cleat/mount/activation"
+	"github.com/cleatproject/cleat/runtime"
 )
+
+// open returns the containers in real stores below root, with the tasks of a runtime, or none.
+func open(t *testing.T, root string, tasks *runtime.Manager) *Containers {
+	t.Helper()
+	stores := servicetest.Open(t, root)
+	t.Cleanup(func() { stores.Close(t) })
+	locks := new(keylock.Locks[string])
+	mounts, err := activation.Open(filepath.Join(root, "m"), root)
+	must(t, err)
+	s := NewContainers(ContainersConfig{
+		DB: stores.DB, Events: stores.Events, Tasks: tasks, Activations: NewActivations(mounts, stores.DB, tasks, locks),
+		Logs: filepath.Join(root, "logs"), Locks: locks, Log: slog.New(slog.DiscardHandler),
+	})
+	t.Cleanup(s.Close)
+	return s
+}
 
 // TestDeleteContainerTakesItsLog deletes by the containerd API's call what `cleat run` made.
 func TestDeleteContainerTakesItsLog(t *testing.T) {
-	s, end := stored(t, t.TempDir(), metadata.CollectOptions{})
-	defer end()
+	s := open(t, t.TempDir(), nil)
 	for _, id := range []string{"gone", "stays"} {
 		_, err := s.CreateContainer(t.Context(), "one", metadata.Container{ID: id, Runtime: metadata.Runtime{Name: "r"}})
 		must(t, err)

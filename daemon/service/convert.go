@@ -5,50 +5,54 @@ import (
 	"fmt"
 
 	"github.com/containerd/errdefs"
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/cleatproject/cleat/archive"
 	"github.com/cleatproject/cleat/image"
+	"github.com/cleatproject/cleat/image/registry"
 	"github.com/cleatproject/cleat/proto/cleatapi"
 )
 
+// ConvertWatch is called when a part of an image has been converted further, in bytes; it may be called concurrently.
+type ConvertWatch = func(desc ocispec.Descriptor, state image.State, done int64)
+
 // ConvertImage is called by daemon/api/native/images.go: an image with the same files in another form. The work
 // is image/convert.go's; what a failed one made is removed.
-func (s *Service) ConvertImage(ctx context.Context, namespace string, req *cleatapi.ConvertRequest, send func(*cleatapi.TransferProgress) error) (err error) {
+func (s *Images) ConvertImage(ctx context.Context, namespace string, req *cleatapi.ConvertRequest, watch ConvertWatch) (_ *cleatapi.Image, err error) {
 	name, err := newName(req.Target)
 	if err != nil {
-		return fmt.Errorf("convert image %s: %w", req.Source, err)
+		return nil, fmt.Errorf("convert image %s: %w", req.Source, err)
 	}
 	opts, err := s.planConvert(req)
 	if err != nil {
-		return fmt.Errorf("convert image %s: %w", req.Source, err)
+		return nil, fmt.Errorf("convert image %s: %w", req.Source, err)
 	}
-	hold := s.DB.Hold(namespace)
+	hold := s.db.Hold(namespace)
 	began := false
 	defer func() { s.letGo(ctx, hold, began, err) }()
 	img, err := s.resolve(ctx, namespace, req.Source)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	hold.Content(img.Target.Digest.String())
 	began = true
-	return transferring(ctx, send, func(ctx context.Context, p *progress) (*cleatapi.Image, error) {
-		opts.Watch = p.Part
-		target, err := image.Convert(ctx, ingester{s.Blobs(namespace), hold}, img.Target, opts)
-		if err != nil {
-			return nil, fmt.Errorf("image %s: %w", img.Name, err)
-		}
-		out, err := s.recordImage(ctx, namespace, image.Imported{Name: name, Target: target})
-		if err != nil {
-			return nil, fmt.Errorf("convert image %s: %w", img.Name, err)
-		}
-		return out, nil
-	})
+	opts.Watch = watch
+	target, err := image.Convert(ctx, ingester{s.blobs.In(namespace), hold}, img.Target, opts)
+	if err != nil {
+		return nil, fmt.Errorf("image %s: %w", img.Name, err)
+	}
+	out, err := s.recordImage(ctx, namespace, image.Imported{Name: name, Target: target})
+	if err != nil {
+		return nil, fmt.Errorf("convert image %s: %w", img.Name, err)
+	}
+	return out, nil
 }
 
 // planConvert checks the request itself.
-func (s *Service) planConvert(req *cleatapi.ConvertRequest) (opts image.ConvertOptions, err error) {
+func (s *Images) planConvert(req *cleatapi.ConvertRequest) (opts image.ConvertOptions, err error) {
 	opts = image.ConvertOptions{
 		Level: int(req.CompressionLevel), All: req.AllPlatforms, Parallel: int(min(req.MaxConcurrent, 1<<10)),
-		Helpers: s.Helpers, Format: image.Format(req.Format),
+		Helpers: s.apply.Helpers, Format: image.Format(req.Format),
 	}
 	if opts.Format != "" && opts.Format != image.FormatOCI && opts.Format != image.FormatDocker {
 		return opts, fmt.Errorf("format %q: want oci or docker: %w", req.Format, errdefs.ErrInvalidArgument)
@@ -68,4 +72,25 @@ func (s *Service) planConvert(req *cleatapi.ConvertRequest) (opts image.ConvertO
 	c, err := parseCompression(req.Compression, opts.Level)
 	opts.Compression = &c
 	return opts, err
+}
+
+// newName is the full form of the name for an image that is made here, which cannot be one by digest.
+func newName(name string) (string, error) {
+	ref, err := registry.Parse(name)
+	if err != nil {
+		return "", err
+	}
+	if ref.Digest != "" {
+		return "", fmt.Errorf("the new name %s is a digest, want a tag: %w", ref, errdefs.ErrInvalidArgument)
+	}
+	return ref.String(), nil
+}
+
+// parseCompression reads the name of a compression and checks its level.
+func parseCompression(name string, level int) (archive.Compression, error) {
+	c := archive.Compression(name)
+	if name == "uncompressed" {
+		c = archive.Uncompressed
+	}
+	return c, archive.CheckLevel(c, level)
 }

@@ -27,14 +27,14 @@ const labelUncompressed = "containerd.io/uncompressed"
 
 // Apply applies a layer that the namespace sees to mounts, and returns the descriptor of what it is
 // uncompressed. Payloads are for stream processors, by their names.
-func (s *Service) Apply(
+func (s *Images) Apply(
 	ctx context.Context, namespace string, layer ocispec.Descriptor, mounts []mount.Mount, payloads map[string][]byte, sync bool,
 ) (ocispec.Descriptor, error) {
-	hold := s.DB.Hold(namespace)
+	hold := s.db.Hold(namespace)
 	defer hold.Release()
 	hold.Content(layer.Digest.String())
-	return image.ApplyLayer(ctx, s.Blobs(namespace), layer, mounts, image.ApplyOptions{
-		Helpers: s.Helpers, Processors: s.Processors, Payloads: payloads, Limits: s.Limits, Sync: sync,
+	return image.ApplyLayer(ctx, s.blobs.In(namespace), layer, mounts, image.ApplyOptions{
+		Helpers: s.apply.Helpers, Processors: s.apply.Processors, Payloads: payloads, Limits: s.apply.Limits, Sync: sync,
 	})
 }
 
@@ -73,8 +73,8 @@ func compressionOf(mediaType string) (archive.Compression, error) {
 
 // Diff writes the difference of two snapshots as a layer into the namespace's content. One that is
 // there already is a success too. After an error there is no ingest.
-func (s *Service) Diff(ctx context.Context, namespace string, req DiffRequest) (ocispec.Descriptor, error) {
-	hold := s.DB.Hold(namespace)
+func (s *Images) Diff(ctx context.Context, namespace string, req DiffRequest) (ocispec.Descriptor, error) {
+	hold := s.db.Hold(namespace)
 	defer hold.Release()
 	layer, err := s.diff(ctx, hold, namespace, req)
 	return layer.Descriptor, err
@@ -87,13 +87,13 @@ type madeLayer struct {
 }
 
 // diff is Diff with the layer held by the caller.
-func (s *Service) diff(ctx context.Context, hold *metadata.Hold, namespace string, req DiffRequest) (layer madeLayer, err error) {
+func (s *Images) diff(ctx context.Context, hold *metadata.Hold, namespace string, req DiffRequest) (layer madeLayer, err error) {
 	req.MediaType = cmp.Or(req.MediaType, ocispec.MediaTypeImageLayerGzip)
 	compression, err := compressionOf(req.MediaType)
 	if err != nil {
 		return layer, err
 	}
-	w, err := s.Blobs(namespace).Writer(ctx, cmp.Or(req.Ref, "diff-"+rand.Text()), content.WriterOptions{})
+	w, err := s.blobs.In(namespace).Writer(ctx, cmp.Or(req.Ref, "diff-"+rand.Text()), content.WriterOptions{})
 	if err != nil {
 		return layer, err
 	}
@@ -144,8 +144,8 @@ func writeDiff(ctx context.Context, w io.Writer, req DiffRequest, compression ar
 }
 
 // labelMissing gives a blob that was there before the labels it does not have.
-func (s *Service) labelMissing(ctx context.Context, namespace string, d digest.Digest, labels map[string]string) (blob metadata.Blob, err error) {
-	err = s.DB.Update(ctx, func(tx *metadata.Tx) error {
+func (s *Images) labelMissing(ctx context.Context, namespace string, d digest.Digest, labels map[string]string) (blob metadata.Blob, err error) {
+	err = s.db.Update(ctx, func(tx *metadata.Tx) error {
 		blobs := tx.Content(namespace)
 		if blob, err = blobs.Get(d); err != nil {
 			return err

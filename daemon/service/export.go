@@ -23,8 +23,8 @@ const exportBuffer = 256 << 10
 // ExportImages writes images as an archive. What was written before an error is of no use, and the
 // client's to remove. It ends with ctx, also while a FIFO has no reader. Called by
 // daemon/api/transfer/service.go.
-func (s *Service) ExportImages(ctx context.Context, namespace string, from Store, to Archive, watch Watcher) (err error) {
-	hold := s.DB.Hold(namespace) // what it reads is not removed concurrently
+func (s *Transfers) ExportImages(ctx context.Context, namespace string, from Store, to Archive, watch Watcher) (err error) {
+	hold := s.db.Hold(namespace) // what it reads is not removed concurrently
 	defer hold.Release()
 	found, err := s.lookup(ctx, namespace, &from)
 	if err != nil {
@@ -34,7 +34,7 @@ func (s *Service) ExportImages(ctx context.Context, namespace string, from Store
 	for _, img := range found {
 		hold.Content(img.Target.Digest.String())
 		if from.Whole {
-			if err := image.CheckComplete(ctx, s.Blobs(namespace), img.Target); err != nil {
+			if err := image.CheckComplete(ctx, s.blobs.In(namespace), img.Target); err != nil {
 				return fmt.Errorf("export image %s: %w", img.Name, err)
 			}
 		}
@@ -60,9 +60,9 @@ func (s *Service) ExportImages(ctx context.Context, namespace string, from Store
 }
 
 // export writes an archive in large pieces.
-func (s *Service) export(ctx context.Context, namespace string, to io.Writer, list []image.Imported, opts image.ExportOptions) error {
+func (s *Transfers) export(ctx context.Context, namespace string, to io.Writer, list []image.Imported, opts image.ExportOptions) error {
 	w := bufio.NewWriterSize(to, exportBuffer)
-	err := image.Export(ctx, s.Blobs(namespace), w, list, opts)
+	err := image.Export(ctx, s.blobs.In(namespace), w, list, opts)
 	if err == nil {
 		err = w.Flush()
 	}

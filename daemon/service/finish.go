@@ -15,7 +15,7 @@ import (
 
 // follow waits for the exit of a container made by Run, then puts it on record and takes its task
 // and shim away, or the whole container where that was asked for.
-func (s *Service) follow(t *runtime.Task) {
+func (s *Containers) follow(t *runtime.Task) {
 	s.wg.Go(func() {
 		select {
 		case <-t.Exited():
@@ -23,13 +23,13 @@ func (s *Service) follow(t *runtime.Task) {
 			return
 		}
 		if err := s.finish(s.ctx, t.Namespace(), t.ID()); err != nil && s.ctx.Err() == nil {
-			s.Log.Error("cannot delete an exited container's task", "id", t.ID(), "namespace", t.Namespace(), "error", err)
+			s.log.Error("cannot delete an exited container's task", "id", t.ID(), "namespace", t.Namespace(), "error", err)
 		}
 	})
 }
 
 // finish does what follow is for. Idempotent.
-func (s *Service) finish(ctx context.Context, namespace, id string) error {
+func (s *Containers) finish(ctx context.Context, namespace, id string) error {
 	unlock, err := s.locks.Lock(ctx, namespace+"/"+id)
 	if err != nil {
 		return err
@@ -49,7 +49,7 @@ func (s *Service) finish(ctx context.Context, namespace, id string) error {
 	if r.AutoRemove {
 		return s.removeLocked(ctx, namespace, c, false)
 	}
-	t, err := s.Runtime.Get(namespace, id)
+	t, err := s.tasks.Get(namespace, id)
 	if err != nil {
 		return undo.Ignore(err, errdefs.ErrNotFound)
 	}
@@ -65,12 +65,12 @@ func (s *Service) finish(ctx context.Context, namespace, id string) error {
 }
 
 // recordExit makes an exit durable with the container.
-func (s *Service) recordExit(ctx context.Context, namespace string, c metadata.Container, r *runRecord, exit *runExit) error {
+func (s *Containers) recordExit(ctx context.Context, namespace string, c metadata.Container, r *runRecord, exit *runExit) error {
 	r.Exit = exit
 	if err := setRecord(&c, r); err != nil {
 		return err
 	}
-	return s.DB.Update(ctx, func(tx *metadata.Tx) error {
+	return s.db.Update(ctx, func(tx *metadata.Tx) error {
 		_, err := tx.Containers(namespace).Update(c, "extensions."+recordName)
 		return err
 	})
@@ -78,8 +78,8 @@ func (s *Service) recordExit(ctx context.Context, namespace string, c metadata.C
 
 // Resume takes up, after a restart, every container that Run made: follows those that have a task,
 // and settles those that lost theirs with the machine's last run.
-func (s *Service) Resume(ctx context.Context) error {
-	namespaces, err := s.DB.NamespaceNames(ctx)
+func (s *Containers) Resume(ctx context.Context) error {
+	namespaces, err := s.db.NamespaceNames(ctx)
 	if err != nil {
 		return err
 	}
@@ -91,9 +91,9 @@ func (s *Service) Resume(ctx context.Context) error {
 	return nil
 }
 
-func (s *Service) resumeNamespace(ctx context.Context, namespace string) error {
+func (s *Containers) resumeNamespace(ctx context.Context, namespace string) error {
 	var list []metadata.Container
-	err := s.DB.View(ctx, func(tx *metadata.Tx) (err error) {
+	err := s.db.View(ctx, func(tx *metadata.Tx) (err error) {
 		list, err = tx.Containers(namespace).List()
 		return err
 	})
@@ -102,7 +102,7 @@ func (s *Service) resumeNamespace(ctx context.Context, namespace string) error {
 	}
 	for _, c := range list {
 		if err := s.resumeContainer(ctx, namespace, c.ID); err != nil {
-			s.Log.Error("cannot resume a container", "id", c.ID, "namespace", namespace, "error", err)
+			s.log.Error("cannot resume a container", "id", c.ID, "namespace", namespace, "error", err)
 		}
 	}
 	return nil
@@ -110,7 +110,7 @@ func (s *Service) resumeNamespace(ctx context.Context, namespace string) error {
 
 // resumeContainer takes up one container. Under its lock, so that a Run that is about to answer is
 // not taken for one that lost its task.
-func (s *Service) resumeContainer(ctx context.Context, namespace, id string) error {
+func (s *Containers) resumeContainer(ctx context.Context, namespace, id string) error {
 	unlock, err := s.locks.Lock(ctx, namespace+"/"+id)
 	if err != nil {
 		return err
@@ -124,7 +124,7 @@ func (s *Service) resumeContainer(ctx context.Context, namespace, id string) err
 	if err != nil || r == nil {
 		return err
 	}
-	t, err := s.Runtime.Get(namespace, id)
+	t, err := s.tasks.Get(namespace, id)
 	switch {
 	case err == nil: // also where the exit is on record: the daemon died before it took the task away
 		s.follow(t)
@@ -146,8 +146,8 @@ const UnknownExit = 255
 // Ran reports whether a container is on record as one that Run made and whose end is not known: its
 // task, should the bundle say otherwise, was committed. Without a database nothing is known of any,
 // and none is to be taken for half made.
-func (s *Service) Ran(namespace, id string) bool {
-	if s.DB.Broken() != nil {
+func (s *Containers) Ran(namespace, id string) bool {
+	if s.db.Broken() != nil {
 		return true
 	}
 	c, err := s.Container(s.ctx, namespace, id)
@@ -160,8 +160,8 @@ func (s *Service) Ran(namespace, id string) bool {
 
 // Wait returns the exit of a container's init once it is known: from its task, from its record, or,
 // for one that was removed a moment ago, from memory.
-func (s *Service) Wait(ctx context.Context, namespace, id string) (runtime.Exit, error) {
-	t, err := s.Runtime.Await(ctx, namespace, id)
+func (s *Containers) Wait(ctx context.Context, namespace, id string) (runtime.Exit, error) {
+	t, err := s.tasks.Await(ctx, namespace, id)
 	if err == nil {
 		return t.Wait(ctx, "")
 	}
@@ -183,42 +183,4 @@ func (s *Service) Wait(ctx context.Context, namespace, id string) (runtime.Exit,
 		return runtime.Exit{}, fmt.Errorf("container %s has no task to wait for: %w", id, errdefs.ErrFailedPrecondition)
 	}
 	return runtime.Exit{Pid: r.Exit.Pid, Status: r.Exit.Status, At: r.Exit.At}, nil
-}
-
-// Tidy removes what crashes left of logs, cgroups, imports, unpacked layers and mounted images. Before the first
-// request.
-func (s *Service) Tidy(ctx context.Context) error {
-	s.removeEmptyCgroups()
-	return errors.Join(s.CleanLogs(ctx), s.cleanUnpacks(ctx), s.blobs.CleanImports(ctx), s.cleanMounts(ctx))
-}
-
-// Begin resumes what an earlier daemon left, in the background: containers made by Run, and
-// directories of snapshots that have no record. From here on garbage is collected.
-func (s *Service) Begin() {
-	s.wg.Go(func() { s.GC.Run(s.ctx) })
-	s.wg.Go(func() { s.tendCgroups(s.ctx) })
-	s.wg.Go(func() {
-		for _, step := range s.recoveries() {
-			if err := step.run(s.ctx); err != nil && s.ctx.Err() == nil {
-				s.Log.Error("cannot "+step.what, "error", err)
-			}
-		}
-	})
-}
-
-// recovery is a step of taking up what an earlier daemon left.
-type recovery struct {
-	what string
-	run  func(context.Context) error
-}
-
-// recoveries returns the steps in the order of their urgency: what keeps users waiting comes first, what only frees
-// space last. None depends on another's success.
-func (s *Service) recoveries() []recovery {
-	return []recovery{
-		{"resume frozen containers", s.thawLeft},
-		{"resume containers", s.Resume},
-		{"restore storage limits", s.Snapshots.RestoreLimits},
-		{"clean up snapshots", s.Snapshots.Clean},
-	}
 }

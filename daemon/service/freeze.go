@@ -19,8 +19,8 @@ const labelFrozen = "cleat.io/frozen"
 
 // freeze stops the processes of a container if they run, and pushes the thaw. One that is
 // paused already stays so.
-func (s *Service) freeze(ctx context.Context, u *undo.Stack, namespace, id string) error {
-	t, err := s.Runtime.Get(namespace, id)
+func (s *Containers) freeze(ctx context.Context, u *undo.Stack, namespace, id string) error {
+	t, err := s.tasks.Get(namespace, id)
 	if errors.Is(err, errdefs.ErrNotFound) {
 		return nil
 	}
@@ -75,10 +75,10 @@ func ended(t *runtime.Task) bool {
 }
 
 // markFrozen sets or removes the mark.
-func (s *Service) markFrozen(ctx context.Context, namespace, id, value string) error {
+func (s *Containers) markFrozen(ctx context.Context, namespace, id, value string) error {
 	ctx, cancel := undo.Context(ctx)
 	defer cancel()
-	err := s.DB.Update(ctx, func(tx *metadata.Tx) error {
+	err := s.db.Update(ctx, func(tx *metadata.Tx) error {
 		_, err := tx.Containers(namespace).Update(metadata.Container{ID: id, Labels: map[string]string{labelFrozen: value}}, "labels."+labelFrozen)
 		return err
 	})
@@ -86,14 +86,14 @@ func (s *Service) markFrozen(ctx context.Context, namespace, id, value string) e
 }
 
 // thawLeft resumes the containers that an earlier daemon left frozen. A shim that does not answer is waited for.
-func (s *Service) thawLeft(ctx context.Context) error {
-	namespaces, err := s.DB.NamespaceNames(ctx)
+func (s *Containers) thawLeft(ctx context.Context) error {
+	namespaces, err := s.db.NamespaceNames(ctx)
 	if err != nil {
 		return err
 	}
 	for _, ns := range namespaces {
 		var list []metadata.Container
-		err := s.DB.View(ctx, func(tx *metadata.Tx) (err error) {
+		err := s.db.View(ctx, func(tx *metadata.Tx) (err error) {
 			list, err = tx.Containers(ns).List(`labels."` + labelFrozen + `"==true`)
 			return err
 		})
@@ -103,7 +103,7 @@ func (s *Service) thawLeft(ctx context.Context) error {
 		for _, c := range list {
 			s.wg.Go(func() {
 				if err := s.thawOne(ctx, ns, c.ID); err != nil && ctx.Err() == nil {
-					s.Log.Error("cannot thaw a container left frozen by a commit", "id", c.ID, "namespace", ns, "error", err)
+					s.log.Error("cannot thaw a container left frozen by a commit", "id", c.ID, "namespace", ns, "error", err)
 				}
 			})
 		}
@@ -111,13 +111,13 @@ func (s *Service) thawLeft(ctx context.Context) error {
 	return nil
 }
 
-func (s *Service) thawOne(ctx context.Context, namespace, id string) error {
+func (s *Containers) thawOne(ctx context.Context, namespace, id string) error {
 	unlock, err := s.locks.Lock(ctx, namespace+"/"+id)
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	t, err := s.Runtime.Get(namespace, id)
+	t, err := s.tasks.Get(namespace, id)
 	if err == nil {
 		err = thaw(ctx, t)
 	}

@@ -11,6 +11,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/cleatproject/cleat/daemon/service/blobs"
+	"github.com/cleatproject/cleat/daemon/service/snapshots"
 	"github.com/cleatproject/cleat/image"
 	"github.com/cleatproject/cleat/internal/undo"
 	"github.com/cleatproject/cleat/metadata"
@@ -36,7 +37,7 @@ type omission struct {
 
 // referencesOf reads the documents of images that are present. A document that is not valid refers
 // to nothing.
-func (s *Service) referencesOf(ctx context.Context, blobs *blobs.View, omit omission, targets ...ocispec.Descriptor) (references, error) {
+func referencesOf(ctx context.Context, blobs *blobs.View, omit omission, targets ...ocispec.Descriptor) (references, error) {
 	r := make(references)
 	for _, t := range targets {
 		if err := r.add(ctx, blobs, omit, t, 0); err != nil {
@@ -110,29 +111,29 @@ func (r references) apply(tx *metadata.Tx, namespace string) error {
 }
 
 // keepSnapshot has an image's configuration keep its topmost snapshot.
-func (s *Service) keepSnapshot(ctx context.Context, namespace, snapshotter string, config digest.Digest, key string) error {
+func (s *Images) keepSnapshot(ctx context.Context, namespace, snapshotter string, config digest.Digest, key string) error {
 	if key == "" {
 		return nil
 	}
 	label := metadata.LabelRefSnapshot + snapshotter
-	if blob, err := s.Blobs(namespace).Blob(ctx, config); err != nil || blob.Labels[label] == key {
+	if blob, err := s.blobs.In(namespace).Blob(ctx, config); err != nil || blob.Labels[label] == key {
 		return err
 	}
 	r := references{config: {label: key}}
-	return s.DB.Update(ctx, func(tx *metadata.Tx) error { return r.apply(tx, namespace) })
+	return s.db.Update(ctx, func(tx *metadata.Tx) error { return r.apply(tx, namespace) })
 }
 
-// labelOldImages labels what images refer to that a cleatd imported which did not do so yet, or that
-// that a client recorded which does not. It reads documents of those only that lack a label; what is
-// not unpacked lacks one, and is looked at with each start.
-func (s *Service) labelOldImages(ctx context.Context) error {
-	namespaces, err := s.DB.NamespaceNames(ctx)
+// LabelOld labels what images refer to that were recorded without these labels: by an earlier cleatd, or by a
+// client. It reads only the documents of images that lack a label. An image that is not unpacked lacks one, so
+// it is read at each start.
+func LabelOld(ctx context.Context, db *metadata.DB, b *blobs.Store, snaps *snapshots.Store) error {
+	namespaces, err := db.NamespaceNames(ctx)
 	if err != nil {
 		return err
 	}
 	for _, ns := range namespaces {
 		var bare []ocispec.Descriptor
-		err := s.DB.View(ctx, func(tx *metadata.Tx) error {
+		err := db.View(ctx, func(tx *metadata.Tx) error {
 			bare = nil
 			images, err := tx.Images(ns).List()
 			for _, img := range images {
@@ -147,7 +148,7 @@ func (s *Service) labelOldImages(ctx context.Context) error {
 			return err
 		})
 		if err == nil && len(bare) > 0 {
-			err = s.labelBare(ctx, ns, bare)
+			err = labelBare(ctx, db, b.In(ns), snaps, bare)
 		}
 		if err != nil {
 			return fmt.Errorf("label images of namespace %s: %w", ns, err)
@@ -195,9 +196,8 @@ func hasNoSnapshot(c metadata.Content, config digest.Digest) (bool, error) {
 }
 
 // labelBare labels all that images refer to, their snapshots included.
-func (s *Service) labelBare(ctx context.Context, namespace string, targets []ocispec.Descriptor) error {
-	blobs := s.Blobs(namespace)
-	r, err := s.referencesOf(ctx, blobs, omission{}, targets...)
+func labelBare(ctx context.Context, db *metadata.DB, blobs *blobs.View, snaps *snapshots.Store, targets []ocispec.Descriptor) error {
+	r, err := referencesOf(ctx, blobs, omission{}, targets...)
 	if err != nil {
 		return err
 	}
@@ -215,15 +215,15 @@ func (s *Service) labelBare(ctx context.Context, namespace string, targets []oci
 			return err
 		}
 		configs[config] = make(map[string]string)
-		for name := range s.Snapshots.Drivers {
+		for name := range snaps.Drivers {
 			configs[config][metadata.LabelRefSnapshot+name] = top
 		}
 	}
-	return s.DB.Update(ctx, func(tx *metadata.Tx) error {
-		if err := r.apply(tx, namespace); err != nil {
+	return db.Update(ctx, func(tx *metadata.Tx) error {
+		if err := r.apply(tx, blobs.Namespace()); err != nil {
 			return err
 		}
-		return configs.unpacked(tx, namespace).apply(tx, namespace)
+		return configs.unpacked(tx, blobs.Namespace()).apply(tx, blobs.Namespace())
 	})
 }
 

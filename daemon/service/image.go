@@ -4,7 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	goruntime "runtime"
 	"sync"
+	"time"
+
+	"github.com/cleatproject/cleat/daemon/service/blobs"
+	"github.com/cleatproject/cleat/daemon/service/snapshots"
+	"github.com/cleatproject/cleat/internal/gate"
+	"github.com/cleatproject/cleat/internal/keylock"
 
 	apievents "github.com/containerd/containerd/api/events"
 	"github.com/containerd/errdefs"
@@ -18,6 +26,74 @@ import (
 	"github.com/cleatproject/cleat/metadata"
 	"github.com/cleatproject/cleat/proto/cleatapi"
 )
+
+// Collector removes what no image refers to any more.
+type Collector interface {
+	// Changed counts changes of which the database knows nothing.
+	Changed(metadata.Changes)
+	// Collect runs a collection, or joins the next one.
+	Collect(context.Context) (*cleatapi.CollectResponse, error)
+}
+
+// ImagesConfig is what Images works with; all fields are required, but Apply.
+type ImagesConfig struct {
+	DB        *metadata.DB
+	Blobs     *blobs.Store
+	Snapshots *snapshots.Store
+	Collector Collector
+	Defaults  Defaults
+	// Apply says how layers are unpacked.
+	Apply image.ApplyOptions
+	Log   *slog.Logger
+}
+
+// Images is the images of all namespaces: their records, the labels that keep their content, and their unpacked
+// layers. Its methods may be called concurrently.
+type Images struct {
+	db        *metadata.DB
+	blobs     *blobs.Store
+	snapshots *snapshots.Store
+	collector Collector
+	defaults  Defaults
+	apply     image.ApplyOptions
+	log       *slog.Logger
+
+	cache imageCache
+	locks keylock.Locks[string] // of unpacks and of targets of mounts
+	// unpacking bounds the layers that all pulls and imports unpack at the same time.
+	unpacking *gate.Gate
+}
+
+// unpacksAtOnce is how many layers are unpacked at the same time, for each processor. One that takes longer than
+// unpackLease waits for its download or for the disk, and no longer counts.
+const (
+	unpacksAtOnce = 2
+	unpackLease   = 20 * time.Second
+)
+
+// NewImages returns the images in the stores of cfg.
+func NewImages(cfg ImagesConfig) *Images {
+	return &Images{
+		db: cfg.DB, blobs: cfg.Blobs, snapshots: cfg.Snapshots, collector: cfg.Collector, defaults: cfg.Defaults, apply: cfg.Apply, log: cfg.Log,
+		unpacking: gate.New("unpack a layer", unpacksAtOnce*goruntime.GOMAXPROCS(0), unpackLease),
+	}
+}
+
+// Snapshotter returns name, or the namespace's default if it is empty, if it is a snapshotter that works.
+func (s *Images) Snapshotter(ctx context.Context, namespace, name string) (string, error) {
+	if name == "" {
+		err := s.db.View(ctx, func(tx *metadata.Tx) error {
+			d, err := s.defaults.In(tx, namespace)
+			name = d.Snapshotter
+			return err
+		})
+		if err != nil {
+			return "", err
+		}
+	}
+	_, err := s.snapshots.Driver(name)
+	return name, err
+}
 
 // imageInfo is what Run needs to know of an image.
 type imageInfo struct {
@@ -59,7 +135,7 @@ func (c *imageCache) put(k imageKey, i imageInfo) {
 
 // unpacked returns an image of a namespace for a platform, "" for this host's, with its layers unpacked,
 // unpacking what is missing. What it returned stays as long as hold does.
-func (s *Service) unpacked(ctx context.Context, hold *metadata.Hold, namespace, ref, platform, snapshotter string) (*imageInfo, error) {
+func (s *Images) unpacked(ctx context.Context, hold *metadata.Hold, namespace, ref, platform, snapshotter string) (*imageInfo, error) {
 	match, err := parsePlatform(platform)
 	if err != nil {
 		return nil, err
@@ -70,7 +146,7 @@ func (s *Service) unpacked(ctx context.Context, hold *metadata.Hold, namespace, 
 	}
 	hold.Content(img.Target.Digest.String())
 	key := imageKey{img.Target.Digest, platform}
-	if info, ok := s.images.get(key); ok {
+	if info, ok := s.cache.get(key); ok {
 		info.name = img.Name
 		if info.chainID == "" {
 			return &info, nil
@@ -85,7 +161,7 @@ func (s *Service) unpacked(ctx context.Context, hold *metadata.Hold, namespace, 
 		return nil, fmt.Errorf("image %s: %w", img.Name, err)
 	}
 	info := imageInfo{chainID: u.Snapshot, user: u.Config.Config.User}
-	s.images.put(key, info)
+	s.cache.put(key, info)
 	info.name = img.Name
 	return &info, nil
 }
@@ -101,10 +177,10 @@ type unpacking struct {
 
 // unpack creates the snapshots of an image, and has its configuration keep them. Concurrent calls for the same
 // image and snapshotter run one after the other.
-func (s *Service) unpack(
+func (s *Images) unpack(
 	ctx context.Context, hold *metadata.Hold, namespace string, target ocispec.Descriptor, how unpacking,
 ) (image.Unpacked, error) {
-	if _, err := s.Snapshots.Driver(how.snapshotter); err != nil {
+	if _, err := s.snapshots.Driver(how.snapshotter); err != nil {
 		return image.Unpacked{}, err
 	}
 	unlock, err := s.locks.Lock(ctx, "unpack\x00"+namespace+"\x00"+how.snapshotter+"\x00"+target.Digest.String())
@@ -112,9 +188,9 @@ func (s *Service) unpack(
 		return image.Unpacked{}, err
 	}
 	defer unlock()
-	u, err := image.Unpack(ctx, s.Blobs(namespace), &layers{s, namespace, how.snapshotter, hold}, target, image.UnpackOptions{
+	u, err := image.Unpack(ctx, s.blobs.In(namespace), &layers{s, namespace, how.snapshotter, hold}, target, image.UnpackOptions{
 		Platform: how.platform, Gate: s.unpacking, From: how.from, Watch: how.watch,
-		ApplyOptions: image.ApplyOptions{Helpers: s.Helpers, Processors: s.Processors, Limits: s.Limits},
+		ApplyOptions: s.apply,
 	})
 	if err == nil {
 		err = s.keepSnapshot(ctx, namespace, how.snapshotter, u.ConfigDigest, u.Snapshot)
@@ -124,24 +200,27 @@ func (s *Service) unpack(
 
 // letGo ends a call's hold on what it works with. What the call has made, if it came that far, is removed
 // where it failed with err.
-func (s *Service) letGo(ctx context.Context, hold *metadata.Hold, made bool, err error) {
+func (s *Images) letGo(ctx context.Context, hold *metadata.Hold, made bool, err error) {
 	hold.Release()
 	if made && err != nil {
 		s.collectFailed(ctx)
 	}
 }
 
+// leaveGarbage brings on a collection of content that an image no longer refers to.
+func (s *Images) leaveGarbage() { s.collector.Changed(metadata.Changes{Deletions: 1}) }
+
 // collectFailed removes what a failed call made, which nothing keeps.
-func (s *Service) collectFailed(ctx context.Context) {
+func (s *Images) collectFailed(ctx context.Context) {
 	ctx, cancel := undo.Context(ctx)
 	defer cancel()
-	if _, err := s.GC.Collect(ctx); err != nil {
-		s.Log.Warn("cannot remove what a failed request left, left to the next collection", "error", err)
+	if _, err := s.collector.Collect(ctx); err != nil {
+		s.log.Warn("cannot remove what a failed request left, left to the next collection", "error", err)
 	}
 }
 
 // recordImage names an image that was made here, and describes it.
-func (s *Service) recordImage(ctx context.Context, namespace string, img image.Imported) (*cleatapi.Image, error) {
+func (s *Images) recordImage(ctx context.Context, namespace string, img image.Imported) (*cleatapi.Image, error) {
 	recorded, err := s.recordImages(ctx, namespace, []image.Imported{img}, nil, omission{})
 	if err != nil {
 		return nil, err
@@ -149,27 +228,15 @@ func (s *Service) recordImage(ctx context.Context, namespace string, img image.I
 	return s.describe(ctx, namespace, recorded[0])
 }
 
-// saveImages names what a transfer brought, and reports it to the watcher.
-func (s *Service) saveImages(ctx context.Context, namespace string, list []image.Imported, labels map[string]string, omit omission, watch Watcher) error {
-	recorded, err := s.recordImages(ctx, namespace, list, labels, omit)
-	if err != nil {
-		return err
-	}
-	for _, img := range recorded {
-		watch.Named("saved", img.Name, img.Target)
-	}
-	return nil
-}
-
 // recordImages names what is here and labels its content, all in one commit. Labels, where there are
 // any, take the place of those that an image has.
-func (s *Service) recordImages(ctx context.Context, namespace string, list []image.Imported, labels map[string]string, omit omission) ([]metadata.Image, error) {
+func (s *Images) recordImages(ctx context.Context, namespace string, list []image.Imported, labels map[string]string, omit omission) ([]metadata.Image, error) {
 	recorded := make([]metadata.Image, len(list))
 	targets := make([]ocispec.Descriptor, len(list))
 	for i, img := range list {
 		targets[i] = img.Target
 	}
-	refs, err := s.referencesOf(ctx, s.Blobs(namespace), omit, targets...)
+	refs, err := referencesOf(ctx, s.blobs.In(namespace), omit, targets...)
 	if err != nil {
 		return nil, err
 	}
@@ -178,7 +245,7 @@ func (s *Service) recordImages(ctx context.Context, namespace string, list []ima
 		paths = append(paths, "labels")
 	}
 	var replaced bool
-	err = s.DB.Update(ctx, func(tx *metadata.Tx) error {
+	err = s.db.Update(ctx, func(tx *metadata.Tx) error {
 		replaced = false
 		if err := refs.apply(tx, namespace); err != nil {
 			return err
@@ -208,7 +275,7 @@ func (s *Service) recordImages(ctx context.Context, namespace string, list []ima
 		return nil, err
 	}
 	if replaced { // as if the old ones were deleted
-		s.GC.Changed(metadata.Changes{Deletions: 1})
+		s.leaveGarbage()
 	}
 	return recorded, nil
 }

@@ -10,7 +10,7 @@ import (
 )
 
 // LabelImage sets labels of an image's name; an empty value removes one. Without labels it only looks.
-func (s *Service) LabelImage(ctx context.Context, namespace, ref string, labels map[string]string) (*cleatapi.Image, error) {
+func (s *Images) LabelImage(ctx context.Context, namespace, ref string, labels map[string]string) (*cleatapi.Image, error) {
 	img, err := s.resolve(ctx, namespace, ref)
 	if err != nil {
 		return nil, err

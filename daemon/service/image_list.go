@@ -18,9 +18,9 @@ import (
 )
 
 // ListImages returns the images of a namespace.
-func (s *Service) ListImages(ctx context.Context, namespace string, filter []string) ([]*cleatapi.Image, error) {
+func (s *Images) ListImages(ctx context.Context, namespace string, filter []string) ([]*cleatapi.Image, error) {
 	var list []metadata.Image
-	err := s.DB.View(ctx, func(tx *metadata.Tx) (err error) {
+	err := s.db.View(ctx, func(tx *metadata.Tx) (err error) {
 		if _, err := tx.Namespaces().Get(namespace); err != nil {
 			return err
 		}
@@ -41,12 +41,12 @@ func (s *Service) ListImages(ctx context.Context, namespace string, filter []str
 
 // describe adds to a record what its content says. Content that is missing or damaged leaves the
 // fields empty: a list must show such an image, so that it can be removed.
-func (s *Service) describe(ctx context.Context, namespace string, img metadata.Image) (*cleatapi.Image, error) {
+func (s *Images) describe(ctx context.Context, namespace string, img metadata.Image) (*cleatapi.Image, error) {
 	out := &cleatapi.Image{
 		Name: img.Name, Digest: img.Target.Digest.String(), MediaType: img.Target.MediaType,
 		CreatedAt: types.FromTime(img.CreatedAt), Labels: img.Labels,
 	}
-	blobs := s.Blobs(namespace)
+	blobs := s.blobs.In(namespace)
 	err := image.Walk(ctx, blobs, img.Target, func(d ocispec.Descriptor) error {
 		if _, err := blobs.Blob(ctx, d.Digest); errors.Is(err, errdefs.ErrNotFound) {
 			return nil
@@ -65,13 +65,13 @@ func (s *Service) describe(ctx context.Context, namespace string, img metadata.I
 		return nil, ctxErr
 	}
 	if err != nil {
-		s.Log.Warn("an image's content cannot be read", "image", img.Name, "namespace", namespace, "error", err)
+		s.log.Warn("an image's content cannot be read", "image", img.Name, "namespace", namespace, "error", err)
 	}
 	return out, nil
 }
 
 // InspectImage returns an image's documents as they are stored.
-func (s *Service) InspectImage(ctx context.Context, namespace, ref, platform string) (*cleatapi.InspectImageResponse, error) {
+func (s *Images) InspectImage(ctx context.Context, namespace, ref, platform string) (*cleatapi.InspectImageResponse, error) {
 	match, err := parsePlatform(platform)
 	if err != nil {
 		return nil, err
@@ -80,7 +80,7 @@ func (s *Service) InspectImage(ctx context.Context, namespace, ref, platform str
 	if err != nil {
 		return nil, err
 	}
-	blobs := s.Blobs(namespace)
+	blobs := s.blobs.In(namespace)
 	manifest, desc, err := image.Manifest(ctx, blobs, img.Target, match)
 	if err != nil {
 		return nil, err

@@ -1,7 +1,6 @@
 package service
 
 import (
-	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -32,7 +31,7 @@ const mountSource = "cleat:"
 
 // MountImage is called by daemon/api/native/images.go: a snapshot of an image, and how to mount it, which is the
 // client's to do in its own mount namespace. The snapshot stays until UnmountImage.
-func (s *Service) MountImage(ctx context.Context, namespace string, req *cleatapi.MountImageRequest) (_ *cleatapi.MountImageResponse, err error) {
+func (s *Images) MountImage(ctx context.Context, namespace string, req *cleatapi.MountImageRequest) (_ *cleatapi.MountImageResponse, err error) {
 	if !filepath.IsAbs(req.Target) || filepath.Clean(req.Target) != req.Target {
 		return nil, fmt.Errorf("mount image %s: target %q is no clean absolute path: %w", req.Image, req.Target, errdefs.ErrInvalidArgument)
 	}
@@ -45,19 +44,18 @@ func (s *Service) MountImage(ctx context.Context, namespace string, req *cleatap
 		return nil, err
 	}
 	defer unlock()
-	hold := s.DB.Hold(namespace)
+	hold := s.db.Hold(namespace)
 	defer hold.Release()
 	img, err := s.resolve(ctx, namespace, req.Image)
 	if err != nil {
 		return nil, err
 	}
 	hold.Content(img.Target.Digest.String())
-	snapshotter, err := s.defaultSnapshotter(ctx, namespace)
-	if err != nil {
+	if err := s.targetFree(ctx, namespace, req.Target, req.MountNamespace); err != nil {
 		return nil, err
 	}
-	snapshotter = cmp.Or(req.Snapshotter, snapshotter)
-	if err := s.targetFree(ctx, namespace, req.Target, req.MountNamespace); err != nil {
+	snapshotter, err := s.Snapshotter(ctx, namespace, req.Snapshotter)
+	if err != nil {
 		return nil, err
 	}
 	u, err := s.unpack(ctx, hold, namespace, img.Target, unpacking{snapshotter: snapshotter, platform: match})
@@ -71,9 +69,9 @@ func (s *Service) MountImage(ctx context.Context, namespace string, req *cleatap
 	if req.Writable {
 		rec.Kind = snapshot.KindActive
 	}
-	mounts, err := s.Snapshots.Prepare(ctx, namespace, snapshotter, rec)
+	mounts, err := s.snapshots.Prepare(ctx, namespace, snapshotter, rec)
 	if err == nil && ctx.Err() != nil { // the client has left
-		err = errors.Join(ctx.Err(), s.Snapshots.Remove(context.WithoutCancel(ctx), namespace, snapshotter, rec.Key))
+		err = errors.Join(ctx.Err(), s.snapshots.Remove(context.WithoutCancel(ctx), namespace, snapshotter, rec.Key))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("mount image %s: %w", img.Name, err)
@@ -94,7 +92,7 @@ func mountSteps(mounts []mount.Mount, key string) []*cleatapi.ImageMountStep {
 }
 
 // targetFree refuses a directory that an image is mounted on already.
-func (s *Service) targetFree(ctx context.Context, namespace, target, mountNamespace string) error {
+func (s *Images) targetFree(ctx context.Context, namespace, target, mountNamespace string) error {
 	list, err := s.imageMounts(ctx, namespace)
 	if err != nil {
 		return err
@@ -113,8 +111,8 @@ type mountRecord struct {
 	rec         metadata.Snapshot
 }
 
-func (s *Service) imageMounts(ctx context.Context, namespace string) (out []mountRecord, err error) {
-	err = s.DB.View(ctx, func(tx *metadata.Tx) error {
+func (s *Images) imageMounts(ctx context.Context, namespace string) (out []mountRecord, err error) {
+	err = s.db.View(ctx, func(tx *metadata.Tx) error {
 		out = nil
 		for _, name := range tx.Snapshotters(namespace) {
 			list, err := tx.Snapshots(namespace, name).List(`labels."` + labelMount + `"`)
@@ -131,7 +129,7 @@ func (s *Service) imageMounts(ctx context.Context, namespace string) (out []moun
 }
 
 // ImageMounts lists the snapshots that MountImage made.
-func (s *Service) ImageMounts(ctx context.Context, namespace string) ([]*cleatapi.ImageMount, error) {
+func (s *Images) ImageMounts(ctx context.Context, namespace string) ([]*cleatapi.ImageMount, error) {
 	list, err := s.imageMounts(ctx, namespace)
 	if err != nil {
 		return nil, err
@@ -142,7 +140,7 @@ func (s *Service) ImageMounts(ctx context.Context, namespace string) ([]*cleatap
 			Target: m.rec.Labels[labelMount], Image: m.rec.Labels[labelMountImage], Snapshotter: m.snapshotter, Key: m.rec.Key,
 			Writable: m.rec.Kind == snapshot.KindActive, CreatedAt: types.FromTime(m.rec.CreatedAt), MountNamespace: m.rec.Labels[labelMountNamespace],
 		}
-		if mounts, err := s.Snapshots.Mounts(ctx, namespace, m.snapshotter, m.rec.Key); err == nil { // else it is only listed
+		if mounts, err := s.snapshots.Mounts(ctx, namespace, m.snapshotter, m.rec.Key); err == nil { // else it is only listed
 			out[i].Mounts = mountSteps(mounts, m.rec.Key)
 		}
 	}
@@ -151,7 +149,7 @@ func (s *Service) ImageMounts(ctx context.Context, namespace string) ([]*cleatap
 
 // UnmountImage lets go of the snapshot that was made for a directory, which the client has unmounted. The next
 // collection removes it, with all that was written to it, or this call does.
-func (s *Service) UnmountImage(ctx context.Context, namespace string, req *cleatapi.UnmountImageRequest) error {
+func (s *Images) UnmountImage(ctx context.Context, namespace string, req *cleatapi.UnmountImageRequest) error {
 	unlock, err := s.locks.Lock(ctx, "mount\x00"+req.Target)
 	if err != nil {
 		return err
@@ -177,17 +175,17 @@ func (s *Service) UnmountImage(ctx context.Context, namespace string, req *cleat
 	return nil
 }
 
-func (s *Service) dropMount(ctx context.Context, namespace string, m mountRecord, remove bool) error {
+func (s *Images) dropMount(ctx context.Context, namespace string, m mountRecord, remove bool) error {
 	if remove {
-		return s.Snapshots.Remove(ctx, namespace, m.snapshotter, m.rec.Key)
+		return s.snapshots.Remove(ctx, namespace, m.snapshotter, m.rec.Key)
 	}
-	err := s.DB.Update(ctx, func(tx *metadata.Tx) error {
+	err := s.db.Update(ctx, func(tx *metadata.Tx) error {
 		_, err := tx.Snapshots(namespace, m.snapshotter).Update(metadata.Snapshot{Key: m.rec.Key},
 			"labels."+metadata.LabelRoot, "labels."+labelMount)
 		return err
 	})
 	if err == nil { // as if it were deleted
-		s.GC.Changed(metadata.Changes{Deletions: 1})
+		s.leaveGarbage()
 	}
 	return err
 }

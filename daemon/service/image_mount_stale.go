@@ -69,8 +69,8 @@ func mountNamespaceLives(proc, ns string) bool {
 
 // cleanMounts removes snapshots that were made for clients to mount and are mounted no more: the machine
 // or the client went away. Before the first request.
-func (s *Service) cleanMounts(ctx context.Context) error {
-	namespaces, err := s.DB.NamespaceNames(ctx)
+func (s *Images) cleanMounts(ctx context.Context) error {
+	namespaces, err := s.db.NamespaceNames(ctx)
 	if err != nil {
 		return err
 	}
@@ -80,11 +80,11 @@ func (s *Service) cleanMounts(ctx context.Context) error {
 		errs = errors.Join(errs, err)
 		for _, m := range list {
 			why := StaleMount(m.rec, time.Now())
-			if why == "" || s.Snapshots.Drivers[m.snapshotter] == nil {
+			if why == "" || s.snapshots.Drivers[m.snapshotter] == nil {
 				continue
 			}
-			s.Log.Info("removing the snapshot of an image that is mounted no more", "target", m.rec.Labels[labelMount], "key", m.rec.Key, "namespace", ns, "why", why)
-			if err := s.Snapshots.Remove(ctx, ns, m.snapshotter, m.rec.Key); err != nil {
+			s.log.Info("removing the snapshot of an image that is mounted no more", "target", m.rec.Labels[labelMount], "key", m.rec.Key, "namespace", ns, "why", why)
+			if err := s.snapshots.Remove(ctx, ns, m.snapshotter, m.rec.Key); err != nil {
 				errs = errors.Join(errs, fmt.Errorf("remove snapshot of a mount: %w", err))
 			}
 		}

@@ -2,7 +2,6 @@ package service
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -11,14 +10,13 @@ import (
 	"github.com/opencontainers/go-digest"
 
 	"github.com/cleatproject/cleat/daemon/service/announce"
-	"github.com/cleatproject/cleat/image"
 	"github.com/cleatproject/cleat/metadata"
 	"github.com/cleatproject/cleat/proto/reason"
 )
 
 // CreateImage records a name for content.
-func (s *Service) CreateImage(ctx context.Context, namespace string, v metadata.Image, epoch time.Time) (img metadata.Image, err error) {
-	err = s.DB.Update(ctx, func(tx *metadata.Tx) (err error) {
+func (s *Images) CreateImage(ctx context.Context, namespace string, v metadata.Image, epoch time.Time) (img metadata.Image, err error) {
+	err = s.db.Update(ctx, func(tx *metadata.Tx) (err error) {
 		if img, err = tx.Images(namespace).At(epoch).Create(v); err != nil {
 			return err
 		}
@@ -28,8 +26,8 @@ func (s *Service) CreateImage(ctx context.Context, namespace string, v metadata.
 }
 
 // UpdateImage changes the fields that paths name.
-func (s *Service) UpdateImage(ctx context.Context, namespace string, v metadata.Image, paths []string, epoch time.Time) (img metadata.Image, err error) {
-	err = s.DB.Update(ctx, func(tx *metadata.Tx) (err error) {
+func (s *Images) UpdateImage(ctx context.Context, namespace string, v metadata.Image, paths []string, epoch time.Time) (img metadata.Image, err error) {
+	err = s.db.Update(ctx, func(tx *metadata.Tx) (err error) {
 		if img, err = tx.Images(namespace).At(epoch).Update(v, paths...); err != nil {
 			return err
 		}
@@ -40,8 +38,8 @@ func (s *Service) UpdateImage(ctx context.Context, namespace string, v metadata.
 
 // DeleteImage deletes a name while it means target, where that is given: otherwise not found, as if
 // the name the caller speaks of were gone. Its content stays until it is collected.
-func (s *Service) DeleteImage(ctx context.Context, namespace, name string, target digest.Digest) error {
-	return s.DB.Update(ctx, func(tx *metadata.Tx) error {
+func (s *Images) DeleteImage(ctx context.Context, namespace, name string, target digest.Digest) error {
+	return s.db.Update(ctx, func(tx *metadata.Tx) error {
 		if target != "" {
 			img, err := tx.Images(namespace).Get(name)
 			if err != nil {
@@ -60,7 +58,7 @@ func (s *Service) DeleteImage(ctx context.Context, namespace, name string, targe
 
 // RemoveImage deletes a name as people write it; what only it referred to goes with it. A digest that several
 // names have is a failed precondition: it does not say which one is meant.
-func (s *Service) RemoveImage(ctx context.Context, namespace, ref string) error {
+func (s *Images) RemoveImage(ctx context.Context, namespace, ref string) error {
 	found, err := s.resolveAll(ctx, namespace, ref)
 	if err != nil {
 		return err
@@ -76,37 +74,15 @@ func (s *Service) RemoveImage(ctx context.Context, namespace, ref string) error 
 	if err := s.DeleteImage(ctx, namespace, img.Name, ""); err != nil {
 		return err
 	}
-	if _, err := s.GC.Collect(ctx); err != nil {
+	if _, err := s.collector.Collect(ctx); err != nil {
 		return fmt.Errorf("image %s is removed, its content is not: %w", img.Name, err)
 	}
 	return nil
 }
 
-// TagImages gives an image further names. A name that exists is moved.
-func (s *Service) TagImages(ctx context.Context, namespace string, from, to Store, watch Watcher) error {
-	if err := to.complete(""); err != nil {
-		return err
-	}
-	if err := errors.Join(from.single(), to.checkTarget()); err != nil {
-		return err
-	}
-	img, err := s.resolve(ctx, namespace, from.Name)
-	if err != nil {
-		return err
-	}
-	var list []image.Imported
-	for _, name := range to.named(img.Target.Digest) {
-		list = append(list, image.Imported{Name: name, Target: img.Target})
-	}
-	if err := s.saveImages(ctx, namespace, list, to.Labels, omission{}, watch); err != nil {
-		return fmt.Errorf("tag image %s: %w", img.Name, err)
-	}
-	return nil
-}
-
 // imageRecords returns the namespace's images; none of a namespace that is not there.
-func (s *Service) imageRecords(ctx context.Context, namespace string) (list []metadata.Image, err error) {
-	err = s.DB.View(ctx, func(tx *metadata.Tx) (err error) {
+func (s *Images) imageRecords(ctx context.Context, namespace string) (list []metadata.Image, err error) {
+	err = s.db.View(ctx, func(tx *metadata.Tx) (err error) {
 		list, err = tx.Images(namespace).List()
 		return err
 	})

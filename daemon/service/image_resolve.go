@@ -12,6 +12,7 @@ import (
 
 	"github.com/cleatproject/cleat/image"
 	"github.com/cleatproject/cleat/image/registry"
+	"github.com/cleatproject/cleat/internal/undo"
 	"github.com/cleatproject/cleat/metadata"
 	"github.com/cleatproject/cleat/proto/reason"
 )
@@ -22,7 +23,7 @@ const shortestID = 3
 // resolve finds an image by any reference that users see: its name as stored or as they shorten it, NAME@DIGEST
 // and NAME:TAG@DIGEST, a digest or an id of its manifest or configuration, in full or the beginning. Not found
 // if there is none; invalid argument if the beginning of an id fits several images.
-func (s *Service) resolve(ctx context.Context, namespace, ref string) (metadata.Image, error) {
+func (s *Images) resolve(ctx context.Context, namespace, ref string) (metadata.Image, error) {
 	found, err := s.resolveAll(ctx, namespace, ref)
 	if err != nil {
 		return metadata.Image{}, err
@@ -30,9 +31,19 @@ func (s *Service) resolve(ctx context.Context, namespace, ref string) (metadata.
 	return found[0], nil
 }
 
+// FullName returns the name under which the image that a reference stands for is stored, "" if there is none. A
+// whole digest stands for a blob here, not for the image.
+func (s *Images) FullName(ctx context.Context, namespace, ref string) (string, error) {
+	if _, err := digest.Parse(ref); err == nil {
+		return "", nil
+	}
+	img, err := s.resolve(ctx, namespace, ref)
+	return img.Name, undo.Ignore(err, errdefs.ErrNotFound)
+}
+
 // resolveAll returns every name that a reference means: one, or several of one image that is meant by its
 // digest.
-func (s *Service) resolveAll(ctx context.Context, namespace, ref string) ([]metadata.Image, error) {
+func (s *Images) resolveAll(ctx context.Context, namespace, ref string) ([]metadata.Image, error) {
 	named, list, err := s.resolveName(ctx, namespace, ref)
 	if err != nil || named != nil {
 		return named, err
@@ -60,9 +71,9 @@ func (s *Service) resolveAll(ctx context.Context, namespace, ref string) ([]meta
 func noImage(ref string) error { return fmt.Errorf("image %s: %w", ref, reason.ImageNotFound) }
 
 // resolveName finds an image by name alone; nil if there is none, with all images then.
-func (s *Service) resolveName(ctx context.Context, namespace, ref string) (found, all []metadata.Image, err error) {
+func (s *Images) resolveName(ctx context.Context, namespace, ref string) (found, all []metadata.Image, err error) {
 	full, nameErr := image.NormalizeName(ref)
-	err = s.DB.View(ctx, func(tx *metadata.Tx) (err error) {
+	err = s.db.View(ctx, func(tx *metadata.Tx) (err error) {
 		images := tx.Images(namespace)
 		names := []string{ref}
 		if nameErr == nil {
@@ -157,7 +168,7 @@ func (id imageID) inRepository(stored string) bool {
 // matchID returns the images that an id stands for, and the digests that it is the beginning of: by their own
 // digests or, if there are none, by those of their manifests and configurations, which other engines show as
 // an image's id.
-func (s *Service) matchID(ctx context.Context, namespace string, list []metadata.Image, id imageID) (found []metadata.Image, ids map[digest.Digest]bool, err error) {
+func (s *Images) matchID(ctx context.Context, namespace string, list []metadata.Image, id imageID) (found []metadata.Image, ids map[digest.Digest]bool, err error) {
 	ids = make(map[digest.Digest]bool)
 	for _, img := range list {
 		if id.inRepository(img.Name) && id.matches(img.Target.Digest) {
@@ -168,7 +179,7 @@ func (s *Service) matchID(ctx context.Context, namespace string, list []metadata
 	if len(found) > 0 {
 		return found, ids, nil
 	}
-	blobs := s.Blobs(namespace)
+	blobs := s.blobs.In(namespace)
 	for _, img := range list {
 		if !id.inRepository(img.Name) {
 			continue

@@ -24,9 +24,9 @@ type footprint struct {
 
 // ImageUsage returns what images, all of the namespace if none is named, take on disk, and how much of it
 // others share.
-func (s *Service) ImageUsage(ctx context.Context, namespace string, refs []string) ([]*cleatapi.ImageUsage, error) {
+func (s *Images) ImageUsage(ctx context.Context, namespace string, refs []string) ([]*cleatapi.ImageUsage, error) {
 	var all []metadata.Image
-	err := s.DB.View(ctx, func(tx *metadata.Tx) (err error) {
+	err := s.db.View(ctx, func(tx *metadata.Tx) (err error) {
 		if _, err := tx.Namespaces().Get(namespace); err != nil {
 			return err
 		}
@@ -96,7 +96,7 @@ func usersOf(prints map[digest.Digest]*footprint) (blobs map[digest.Digest]int, 
 }
 
 // footprints measures images, each digest once. One whose content is damaged has what could be read of it.
-func (s *Service) footprints(ctx context.Context, namespace string, list []metadata.Image) (map[digest.Digest]*footprint, error) {
+func (s *Images) footprints(ctx context.Context, namespace string, list []metadata.Image) (map[digest.Digest]*footprint, error) {
 	out := make(map[digest.Digest]*footprint)
 	for _, img := range list {
 		if out[img.Target.Digest] != nil {
@@ -109,7 +109,7 @@ func (s *Service) footprints(ctx context.Context, namespace string, list []metad
 			return nil, ctx.Err()
 		}
 		if err != nil {
-			s.Log.Warn("an image's content cannot be read", "image", img.Name, "namespace", namespace, "error", err)
+			s.log.Warn("an image's content cannot be read", "image", img.Name, "namespace", namespace, "error", err)
 		}
 		if err := s.measureSnapshots(ctx, namespace, chains, f); err != nil {
 			return nil, fmt.Errorf("usage of image %s: %w", img.Name, err)
@@ -119,9 +119,9 @@ func (s *Service) footprints(ctx context.Context, namespace string, list []metad
 }
 
 // measureBlobs adds an image's blobs and returns the names that its snapshots would have.
-func (s *Service) measureBlobs(ctx context.Context, namespace string, target ocispec.Descriptor, f *footprint) ([]digest.Digest, error) {
+func (s *Images) measureBlobs(ctx context.Context, namespace string, target ocispec.Descriptor, f *footprint) ([]digest.Digest, error) {
 	var chains []digest.Digest
-	blobs := s.Blobs(namespace)
+	blobs := s.blobs.In(namespace)
 	err := image.Walk(ctx, blobs, target, func(d ocispec.Descriptor) error {
 		blob, err := blobs.Blob(ctx, d.Digest)
 		if err != nil {
@@ -140,8 +140,8 @@ func (s *Service) measureBlobs(ctx context.Context, namespace string, target oci
 }
 
 // measureSnapshots adds those of the snapshots that there are.
-func (s *Service) measureSnapshots(ctx context.Context, namespace string, chains []digest.Digest, f *footprint) error {
-	return s.DB.View(ctx, func(tx *metadata.Tx) error {
+func (s *Images) measureSnapshots(ctx context.Context, namespace string, chains []digest.Digest, f *footprint) error {
+	return s.db.View(ctx, func(tx *metadata.Tx) error {
 		for _, name := range tx.Snapshotters(namespace) {
 			snaps := tx.Snapshots(namespace, name)
 			for _, c := range chains {

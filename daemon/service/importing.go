@@ -17,7 +17,7 @@ import (
 
 // importing is one import of an archive.
 type importing struct {
-	s         *Service
+	s         *Transfers
 	namespace string
 	options   image.ImportOptions
 	to        Store
@@ -28,7 +28,7 @@ type importing struct {
 // ImportImages reads an archive of images, records them under the names that to gives them and
 // unpacks them. Names that exist are moved to what the archive holds. What a failed import made is
 // removed. Called by daemon/api/transfer/service.go.
-func (s *Service) ImportImages(ctx context.Context, namespace string, from Archive, to Store, watch Watcher) (err error) {
+func (s *Transfers) ImportImages(ctx context.Context, namespace string, from Archive, to Store, watch Watcher) (err error) {
 	im := &importing{s: s, namespace: namespace, to: to, watch: watch, options: image.ImportOptions{Compress: from.Compress}}
 	if to.Loose { // it takes the place of the archive's own name
 		im.options.Name, im.to.Name = to.Name, ""
@@ -54,16 +54,16 @@ func (s *Service) ImportImages(ctx context.Context, namespace string, from Archi
 // run stores what the archive holds, unpacks it and records the names.
 func (im *importing) run(ctx context.Context, r io.Reader) (err error) {
 	s := im.s
-	hold := s.DB.Hold(im.namespace)
+	hold := s.db.Hold(im.namespace)
 	var omit omission
 	defer func() {
-		s.letGo(ctx, hold, true, err)
+		s.images.letGo(ctx, hold, true, err)
 		if err == nil && len(omit.manifests) > 0 {
-			s.GC.Changed(metadata.Changes{Deletions: 1}) // what is left out was stored, and is garbage
+			s.images.leaveGarbage() // what is left out was stored, and is garbage
 		}
 	}()
 	im.watch.Event("Importing", "")
-	held, err := image.Import(ctx, ingester{s.Blobs(im.namespace), hold}, r, im.options)
+	held, err := image.Import(ctx, ingester{s.blobs.In(im.namespace), hold}, r, im.options)
 	if err != nil {
 		return err
 	}
@@ -71,7 +71,7 @@ func (im *importing) run(ctx context.Context, r io.Reader) (err error) {
 		if !im.to.Whole {
 			break
 		}
-		if err := image.CheckComplete(ctx, s.Blobs(im.namespace), img.Target); err != nil {
+		if err := image.CheckComplete(ctx, s.blobs.In(im.namespace), img.Target); err != nil {
 			return fmt.Errorf("import image %s: %w: %w", img.Name, err, errdefs.ErrInvalidArgument)
 		}
 	}
@@ -97,7 +97,7 @@ func (im *importing) omission(ctx context.Context, held []image.Imported) (omiss
 	if im.to.Loose { // keeps all of an archive
 		return omission{}, nil
 	}
-	blobs := im.s.Blobs(im.namespace)
+	blobs := im.s.blobs.In(im.namespace)
 	all, err := image.Children(ctx, blobs, held[len(held)-1].Target) // with what it says of each image
 	if err != nil {
 		return omission{}, fmt.Errorf("import archive: %w", err)
@@ -122,7 +122,7 @@ func (im *importing) unpack(ctx context.Context, list []image.Imported, hold *me
 		done[img.Target.Digest] = true
 		if len(im.unpacks) > 0 {
 			im.watch.Named("unpacking", img.Name, img.Target)
-			if err := foundBelow(ctx, im.s.Blobs(im.namespace), img.Target, im.watch); err != nil {
+			if err := foundBelow(ctx, im.s.blobs.In(im.namespace), img.Target, im.watch); err != nil {
 				return err
 			}
 		}

@@ -68,7 +68,7 @@ const labelUnpacking = "cleat.io/unpacking"
 // layers are the snapshots of a namespace as package image makes them. Those that are looked for or
 // made are held.
 type layers struct {
-	s                      *Service
+	s                      *Images
 	namespace, snapshotter string
 	hold                   *metadata.Hold
 }
@@ -79,7 +79,7 @@ var _ image.Stacker = (*layers)(nil)
 func (l *layers) Exists(ctx context.Context, name string) (bool, error) {
 	l.hold.Snapshot(l.snapshotter, name)
 	var rec metadata.Snapshot
-	err := l.s.DB.View(ctx, func(tx *metadata.Tx) (err error) {
+	err := l.s.db.View(ctx, func(tx *metadata.Tx) (err error) {
 		rec, err = tx.Snapshots(l.namespace, l.snapshotter).Stat(name)
 		return err
 	})
@@ -92,7 +92,7 @@ func (l *layers) Exists(ctx context.Context, name string) (bool, error) {
 // Prepare implements image.Snapshots.
 func (l *layers) Prepare(ctx context.Context, key, parent string) ([]mount.Mount, error) {
 	l.hold.Snapshot(l.snapshotter, key)
-	return l.s.Snapshots.Prepare(ctx, l.namespace, l.snapshotter, metadata.Snapshot{
+	return l.s.snapshots.Prepare(ctx, l.namespace, l.snapshotter, metadata.Snapshot{
 		Key: key, Parent: parent, Kind: snapshot.KindActive, Labels: map[string]string{labelUnpacking: "true"},
 	})
 }
@@ -100,18 +100,18 @@ func (l *layers) Prepare(ctx context.Context, key, parent string) ([]mount.Mount
 // Commit implements image.Snapshots.
 func (l *layers) Commit(ctx context.Context, name, key string) error {
 	l.hold.Snapshot(l.snapshotter, name)
-	return l.s.Snapshots.Commit(ctx, l.namespace, l.snapshotter, name, key, nil)
+	return l.s.snapshots.Commit(ctx, l.namespace, l.snapshotter, name, key, nil)
 }
 
 // Layered implements image.Stacker.
 func (l *layers) Layered() (userXattr, ok bool) {
-	d, ok := l.s.Snapshots.Drivers[l.snapshotter].(snapshot.Layered)
+	d, ok := l.s.snapshots.Drivers[l.snapshotter].(snapshot.Layered)
 	return ok && d.UserXattr(), ok
 }
 
 // CommitOn implements image.Stacker.
 func (l *layers) CommitOn(ctx context.Context, name, key, parent string) error {
-	return l.s.Snapshots.CommitWith(ctx, l.namespace, l.snapshotter, name, key, func(snaps metadata.Snapshots, usage snapshot.Usage) error {
+	return l.s.snapshots.CommitWith(ctx, l.namespace, l.snapshotter, name, key, func(snaps metadata.Snapshots, usage snapshot.Usage) error {
 		_, err := snaps.CommitOn(name, key, parent, usage, nil)
 		return err
 	})
@@ -119,26 +119,26 @@ func (l *layers) CommitOn(ctx context.Context, name, key, parent string) error {
 
 // Remove implements image.Snapshots.
 func (l *layers) Remove(ctx context.Context, key string) error {
-	return l.s.Snapshots.Remove(ctx, l.namespace, l.snapshotter, key)
+	return l.s.snapshots.Remove(ctx, l.namespace, l.snapshotter, key)
 }
 
 // cleanUnpacks removes the snapshots of unpacks that a crash interrupted. Before the first request.
-func (s *Service) cleanUnpacks(ctx context.Context) error {
-	namespaces, err := s.DB.NamespaceNames(ctx)
+func (s *Images) cleanUnpacks(ctx context.Context) error {
+	namespaces, err := s.db.NamespaceNames(ctx)
 	if err != nil {
 		return err
 	}
 	var errs error
 	for _, ns := range namespaces {
-		for name := range s.Snapshots.Drivers {
+		for name := range s.snapshots.Drivers {
 			var list []metadata.Snapshot
-			err := s.DB.View(ctx, func(tx *metadata.Tx) (err error) {
+			err := s.db.View(ctx, func(tx *metadata.Tx) (err error) {
 				list, err = tx.Snapshots(ns, name).List(`labels."` + labelUnpacking + `"==true`)
 				return err
 			})
 			errs = errors.Join(errs, err)
 			for _, v := range list {
-				errs = errors.Join(errs, s.Snapshots.Remove(ctx, ns, name, v.Key))
+				errs = errors.Join(errs, s.snapshots.Remove(ctx, ns, name, v.Key))
 			}
 		}
 	}

@@ -24,13 +24,13 @@ func StatusWord(i runtime.Info) string {
 
 // List returns containers and their tasks, from records and from what the runtime knows; no shim
 // is asked. Filters are as metadata takes them, and "status".
-func (s *Service) List(ctx context.Context, namespace string, all bool, filter []string) ([]*cleatapi.Container, error) {
+func (s *Containers) List(ctx context.Context, namespace string, all bool, filter []string) ([]*cleatapi.Container, error) {
 	match, err := filters.ParseAll(filter...)
 	if err != nil {
 		return nil, err
 	}
 	var list []metadata.Container
-	err = s.DB.View(ctx, func(tx *metadata.Tx) (err error) {
+	err = s.db.View(ctx, func(tx *metadata.Tx) (err error) {
 		if _, err := tx.Namespaces().Get(namespace); err != nil {
 			return err
 		}
@@ -41,7 +41,7 @@ func (s *Service) List(ctx context.Context, namespace string, all bool, filter [
 		return nil, err
 	}
 	tasks := make(map[string]runtime.Info)
-	for _, t := range s.Runtime.List(namespace) {
+	for _, t := range s.tasks.List(namespace) {
 		tasks[t.ID()] = t.Info()
 	}
 	out := make([]*cleatapi.Container, 0, len(list))
@@ -131,9 +131,9 @@ func (f containerFields) Field(path []string) (string, bool) {
 }
 
 // Shims lists the shims of a namespace, or of all for "".
-func (s *Service) Shims(namespace string) []*cleatapi.Shim {
+func (s *Containers) Shims(namespace string) []*cleatapi.Shim {
 	var out []*cleatapi.Shim
-	for _, t := range s.Runtime.List(namespace) {
+	for _, t := range s.tasks.List(namespace) {
 		i := t.Info()
 		if i.Link == runtime.Dead {
 			continue
@@ -148,11 +148,11 @@ func (s *Service) Shims(namespace string) []*cleatapi.Shim {
 
 // addStorageSizes gives containers the limit of their storage as it is now. Only those are looked up that
 // were made with one.
-func (s *Service) addStorageSizes(ctx context.Context, list []*cleatapi.Container) error {
+func (s *Containers) addStorageSizes(ctx context.Context, list []*cleatapi.Container) error {
 	if !slices.ContainsFunc(list, func(v *cleatapi.Container) bool { return v.StorageSize != 0 }) {
 		return nil
 	}
-	return s.DB.View(ctx, func(tx *metadata.Tx) error {
+	return s.db.View(ctx, func(tx *metadata.Tx) error {
 		for _, v := range list {
 			if v.StorageSize == 0 {
 				continue

@@ -27,10 +27,10 @@ const metricsLimit = time.Second
 // Metrics asks the shims of a namespace's running tasks for statistics, all at once. One that does
 // not answer is left out: statistics are a sample, and one stuck shim must not hide the others.
 // Filters see "id".
-func (s *Service) Metrics(ctx context.Context, namespace string, match filters.Filter) []Metric {
+func (s *Containers) Metrics(ctx context.Context, namespace string, match filters.Filter) []Metric {
 	ctx, cancel := context.WithTimeout(ctx, metricsLimit)
 	defer cancel()
-	list := s.Runtime.List(namespace)
+	list := s.tasks.List(namespace)
 	out := make([]Metric, len(list))
 	var wg sync.WaitGroup
 	for i, t := range list {
@@ -44,7 +44,7 @@ func (s *Service) Metrics(ctx context.Context, namespace string, match filters.F
 		wg.Go(func() {
 			stats, err := t.Stats(ctx)
 			if err != nil {
-				s.Log.Debug("no statistics of a task", "id", t.ID(), "namespace", namespace, "error", err)
+				s.log.Debug("no statistics of a task", "id", t.ID(), "namespace", namespace, "error", err)
 				return
 			}
 			out[i] = Metric{ID: t.ID(), Stats: stats}
@@ -64,7 +64,7 @@ func (s *Service) Metrics(ctx context.Context, namespace string, match filters.F
 const windowsResources = "/WindowsResources"
 
 // UpdateTask changes a task's resources, which are of the runtime's type.
-func (s *Service) UpdateTask(ctx context.Context, t *runtime.Task, resources *types.Any, annotations map[string]string) error {
+func (s *Containers) UpdateTask(ctx context.Context, t *runtime.Task, resources *types.Any, annotations map[string]string) error {
 	switch {
 	case resources == nil:
 		return fmt.Errorf("update %s: no resources: %w", t.ID(), errdefs.ErrInvalidArgument)

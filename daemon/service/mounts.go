@@ -9,6 +9,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 
+	"github.com/cleatproject/cleat/internal/keylock"
 	"github.com/cleatproject/cleat/internal/undo"
 	"github.com/cleatproject/cleat/metadata"
 	"github.com/cleatproject/cleat/mount"
@@ -29,13 +30,28 @@ func ofTask(a activation.Activation, id string) bool {
 	return a.Labels[labelBackReference+"container"] == id && (a.Name == id || a.Name == "task/"+id)
 }
 
-// ActivateMounts is called by daemon/api/mounts.go and performs mounts under the request's lease.
-func (s *Service) ActivateMounts(ctx context.Context, namespace, name string, mounts []mount.Mount, o activation.Options) (activation.Activation, error) {
+// Activations is the mounts that the daemon performs because the kernel cannot mount them by itself: those of
+// clients, and those of the root file systems of containers. Its methods may be called concurrently.
+type Activations struct {
+	*activation.Manager
+	db    *metadata.DB
+	tasks *runtime.Manager
+	locks *keylock.Locks[string] // of containers, by namespace and id
+}
+
+// NewActivations returns the mounts that manager performs for the containers in db. locks are those under which
+// containers are changed, by "namespace/id".
+func NewActivations(manager *activation.Manager, db *metadata.DB, tasks *runtime.Manager, locks *keylock.Locks[string]) *Activations {
+	return &Activations{Manager: manager, db: db, tasks: tasks, locks: locks}
+}
+
+// Activate is called by daemon/api/mounts.go and performs mounts under the request's lease.
+func (s *Activations) Activate(ctx context.Context, namespace, name string, mounts []mount.Mount, o activation.Options) (activation.Activation, error) {
 	if err := metadata.ValidateLabels(o.Labels); err != nil {
 		return activation.Activation{}, fmt.Errorf("activate %s: %w", name, err)
 	}
 	if o.Lease = metadata.LeaseOf(ctx); o.Lease != "" {
-		err := s.DB.View(ctx, func(tx *metadata.Tx) error {
+		err := s.db.View(ctx, func(tx *metadata.Tx) error {
 			_, err := tx.Leases(namespace).Get(o.Lease)
 			return err
 		})
@@ -43,35 +59,35 @@ func (s *Service) ActivateMounts(ctx context.Context, namespace, name string, mo
 			return activation.Activation{}, fmt.Errorf("activate %s: %w", name, err)
 		}
 	}
-	return s.Config.Mounts.Activate(ctx, namespace, name, mounts, o)
+	return s.Manager.Activate(ctx, namespace, name, mounts, o)
 }
 
 // taskMounts performs what the kernel cannot mount of a task's root file system, under the container's
 // lock. It is undone when the container is gone, see releaseMounts.
-func (s *Service) taskMounts(ctx context.Context, u *undo.Stack, namespace, id string, mounts []mount.Mount) ([]mount.Mount, error) {
+func (s *Activations) taskMounts(ctx context.Context, u *undo.Stack, namespace, id string, mounts []mount.Mount) ([]mount.Mount, error) {
 	if !activation.Handles(mounts) {
 		return mounts, nil
 	}
-	if _, err := s.Runtime.Get(namespace, id); err == nil {
+	if _, err := s.tasks.Get(namespace, id); err == nil {
 		return nil, fmt.Errorf("task %s: %w", id, errdefs.ErrAlreadyExists)
 	}
 	if err := s.releaseTaskMounts(ctx, namespace, id); err != nil { // those of an earlier task
 		return nil, err
 	}
-	a, err := s.Config.Mounts.Activate(ctx, namespace, id, mounts, activation.Options{
+	a, err := s.Manager.Activate(ctx, namespace, id, mounts, activation.Options{
 		Labels: map[string]string{labelBackReference + "container": id},
 	})
 	if err != nil {
 		return nil, err
 	}
-	u.Push("deactivate mounts", func() error { return s.Config.Mounts.Deactivate(context.WithoutCancel(ctx), namespace, id) })
+	u.Push("deactivate mounts", func() error { return s.Deactivate(context.WithoutCancel(ctx), namespace, id) })
 	return a.System, nil
 }
 
 // taskActivations returns those of a container's root file system: one, or none.
-func (s *Service) taskActivations(namespace, id string) (out []activation.Activation) {
+func (s *Activations) taskActivations(namespace, id string) (out []activation.Activation) {
 	for _, name := range []string{id, "task/" + id} {
-		if a, err := s.Config.Mounts.Info(namespace, name); err == nil && ofTask(a, id) {
+		if a, err := s.Info(namespace, name); err == nil && ofTask(a, id) {
 			out = append(out, a)
 		}
 	}
@@ -79,51 +95,22 @@ func (s *Service) taskActivations(namespace, id string) (out []activation.Activa
 }
 
 // releaseTaskMounts undoes taskMounts, under the container's lock.
-func (s *Service) releaseTaskMounts(ctx context.Context, namespace, id string) (err error) {
+func (s *Activations) releaseTaskMounts(ctx context.Context, namespace, id string) (err error) {
 	for _, a := range s.taskActivations(namespace, id) {
-		err = errors.Join(err, undo.Ignore(s.Config.Mounts.Deactivate(ctx, namespace, a.Name), errdefs.ErrNotFound))
+		err = errors.Join(err, undo.Ignore(s.Deactivate(ctx, namespace, a.Name), errdefs.ErrNotFound))
 	}
 	return err
 }
 
-// DeleteTask is called by daemon/api/tasks.go and deletes a stopped task with what was mounted for it.
-func (s *Service) DeleteTask(ctx context.Context, t *runtime.Task) (runtime.Exit, error) {
-	if len(s.taskActivations(t.Namespace(), t.ID())) == 0 {
-		return t.Delete(ctx)
-	}
-	unlock, err := s.locks.Lock(ctx, t.Namespace()+"/"+t.ID()) // so that no new task has mounts of that name
-	if err != nil {
-		return runtime.Exit{}, err
-	}
-	defer unlock()
-	return s.deleteTaskLocked(ctx, t)
-}
-
-// deleteTaskLocked is DeleteTask under the container's lock. A failed unmount is not an error of the
-// request: it is tried again with the next task, and when the container is gone.
-func (s *Service) deleteTaskLocked(ctx context.Context, t *runtime.Task) (runtime.Exit, error) {
-	exit, err := t.Delete(ctx)
-	if err == nil {
-		s.releaseDeleted(ctx, t)
-	}
-	return exit, err
-}
-
-func (s *Service) releaseDeleted(ctx context.Context, t *runtime.Task) {
-	if err := s.releaseTaskMounts(context.WithoutCancel(ctx), t.Namespace(), t.ID()); err != nil {
-		s.Log.Warn("cannot unmount the root file system of a deleted task, left to the next collection", "id", t.ID(), "namespace", t.Namespace(), "error", err)
-	}
-}
-
 // releaseMounts deactivates what nothing refers to any more: a part of each garbage collection.
-func (s *Service) releaseMounts(ctx context.Context) (err error) {
-	for _, a := range s.Config.Mounts.List("") {
+func (s *Activations) releaseMounts(ctx context.Context) (err error) {
+	for _, a := range s.List("") {
 		err = errors.Join(err, s.releaseMount(ctx, a))
 	}
 	return err
 }
 
-func (s *Service) releaseMount(ctx context.Context, a activation.Activation) error {
+func (s *Activations) releaseMount(ctx context.Context, a activation.Activation) error {
 	if id := a.Labels[labelBackReference+"container"]; ofTask(a, id) {
 		unlock, err := s.locks.Lock(ctx, a.Namespace+"/"+id) // whose record may be about to be made
 		if err != nil {
@@ -135,13 +122,13 @@ func (s *Service) releaseMount(ctx context.Context, a activation.Activation) err
 	if err != nil || wanted {
 		return err
 	}
-	return undo.Ignore(s.Config.Mounts.Deactivate(ctx, a.Namespace, a.Name), errdefs.ErrNotFound)
+	return undo.Ignore(s.Deactivate(ctx, a.Namespace, a.Name), errdefs.ErrNotFound)
 }
 
 // mountWanted reports whether an object that an activation is for exists, or it is for none.
-func (s *Service) mountWanted(ctx context.Context, a activation.Activation) (wanted bool, err error) {
+func (s *Activations) mountWanted(ctx context.Context, a activation.Activation) (wanted bool, err error) {
 	refers := a.Lease != ""
-	err = s.DB.View(ctx, func(tx *metadata.Tx) error {
+	err = s.db.View(ctx, func(tx *metadata.Tx) error {
 		there := func(err error) error {
 			if err == nil {
 				wanted = true

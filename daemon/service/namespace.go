@@ -4,17 +4,34 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 
 	apievents "github.com/containerd/containerd/api/events"
 	"github.com/containerd/errdefs"
 
 	"github.com/cleatproject/cleat/daemon/service/announce"
+	"github.com/cleatproject/cleat/daemon/service/blobs"
 	"github.com/cleatproject/cleat/metadata"
+	"github.com/cleatproject/cleat/runtime"
 )
 
+// Namespaces holds the use cases of namespaces. Its methods may be called concurrently.
+type Namespaces struct {
+	db      *metadata.DB
+	blobs   *blobs.Store
+	tasks   *runtime.Manager
+	cgroups *Cgroups
+	log     *slog.Logger
+}
+
+// NewNamespaces returns the use cases of the namespaces in db, with the content, the tasks and the cgroups in them.
+func NewNamespaces(db *metadata.DB, b *blobs.Store, tasks *runtime.Manager, cgroups *Cgroups, log *slog.Logger) *Namespaces {
+	return &Namespaces{db: db, blobs: b, tasks: tasks, cgroups: cgroups, log: log}
+}
+
 // CreateNamespace makes a namespace.
-func (s *Service) CreateNamespace(ctx context.Context, name string, labels map[string]string) error {
-	return s.DB.Update(ctx, func(tx *metadata.Tx) error {
+func (s *Namespaces) CreateNamespace(ctx context.Context, name string, labels map[string]string) error {
+	return s.db.Update(ctx, func(tx *metadata.Tx) error {
 		if err := tx.Namespaces().Create(name, labels); err != nil {
 			return err
 		}
@@ -23,8 +40,8 @@ func (s *Service) CreateNamespace(ctx context.Context, name string, labels map[s
 }
 
 // UpdateNamespace changes labels, all of them or those that paths name.
-func (s *Service) UpdateNamespace(ctx context.Context, v metadata.Namespace, paths []string) (ns metadata.Namespace, err error) {
-	err = s.DB.Update(ctx, func(tx *metadata.Tx) (err error) {
+func (s *Namespaces) UpdateNamespace(ctx context.Context, v metadata.Namespace, paths []string) (ns metadata.Namespace, err error) {
+	err = s.db.Update(ctx, func(tx *metadata.Tx) (err error) {
 		if ns, err = tx.Namespaces().Update(v, paths...); err != nil {
 			return err
 		}
@@ -34,11 +51,11 @@ func (s *Service) UpdateNamespace(ctx context.Context, v metadata.Namespace, pat
 }
 
 // DeleteNamespace deletes an empty namespace; tasks count as well as records.
-func (s *Service) DeleteNamespace(ctx context.Context, name string) error {
-	if n := len(s.Runtime.List(name)); n > 0 {
+func (s *Namespaces) DeleteNamespace(ctx context.Context, name string) error {
+	if n := len(s.tasks.List(name)); n > 0 {
 		return fmt.Errorf("namespace %s still has %d tasks: %w", name, n, errdefs.ErrFailedPrecondition)
 	}
-	err := s.DB.Update(ctx, func(tx *metadata.Tx) error {
+	err := s.db.Update(ctx, func(tx *metadata.Tx) error {
 		if err := tx.Namespaces().Delete(name); err != nil {
 			return err
 		}
@@ -47,16 +64,16 @@ func (s *Service) DeleteNamespace(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	s.removeNamespaceCgroups(name)
+	s.cgroups.removeNamespace(name)
 	if err := s.blobs.DropIngests(context.WithoutCancel(ctx), name); err != nil {
-		s.Log.Warn("cannot drop the uploads of a namespace that is gone", "namespace", name, "error", err)
+		s.log.Warn("cannot drop the uploads of a namespace that is gone", "namespace", name, "error", err)
 	}
 	return nil
 }
 
 // EnsureNamespace makes a namespace unless it is there; for the daemon's own default.
-func (s *Service) EnsureNamespace(ctx context.Context, name string) error {
-	err := s.DB.View(ctx, func(tx *metadata.Tx) error {
+func (s *Namespaces) EnsureNamespace(ctx context.Context, name string) error {
+	err := s.db.View(ctx, func(tx *metadata.Tx) error {
 		_, err := tx.Namespaces().Get(name)
 		return err
 	})

@@ -152,13 +152,13 @@ func (r Reference) isPrefixOf(name string) bool {
 }
 
 // lookup returns the images that a source names.
-func (s *Service) lookup(ctx context.Context, namespace string, src *Store) ([]metadata.Image, error) {
+func (s *Transfers) lookup(ctx context.Context, namespace string, src *Store) ([]metadata.Image, error) {
 	if err := src.check(); err != nil {
 		return nil, err
 	}
 	var out []metadata.Image
 	if src.Name != "" {
-		img, err := s.resolve(ctx, namespace, src.Name)
+		img, err := s.images.resolve(ctx, namespace, src.Name)
 		if err != nil {
 			return nil, err
 		}
@@ -166,7 +166,7 @@ func (s *Service) lookup(ctx context.Context, namespace string, src *Store) ([]m
 	}
 	for _, r := range src.References {
 		if !r.Prefix {
-			img, err := s.resolve(ctx, namespace, r.Name)
+			img, err := s.images.resolve(ctx, namespace, r.Name)
 			if err != nil {
 				return nil, err
 			}
@@ -183,8 +183,8 @@ func (s *Service) lookup(ctx context.Context, namespace string, src *Store) ([]m
 }
 
 // lookupPrefix returns the images of a repository, by tag and, where that is asked for, by digest.
-func (s *Service) lookupPrefix(ctx context.Context, namespace string, r Reference) ([]metadata.Image, error) {
-	all, err := s.imageRecords(ctx, namespace)
+func (s *Transfers) lookupPrefix(ctx context.Context, namespace string, r Reference) ([]metadata.Image, error) {
+	all, err := s.images.imageRecords(ctx, namespace)
 	if err != nil {
 		return nil, err
 	}

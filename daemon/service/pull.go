@@ -17,7 +17,7 @@ import (
 
 // pull is one pull.
 type pull struct {
-	s         *Service
+	s         *Transfers
 	namespace string
 	ref       registry.Reference
 	access    registry.Access
@@ -38,7 +38,7 @@ type pull struct {
 // A lease holds what is fetched until the name does. Of a pull that fails the ingests of layers stay, for the
 // next one to resume, unless the disk is full; where it was interrupted, by the client or the network, what
 // is whole stays as well, by a lease of an hour, and where the daemon died, by the pull's own of a day.
-func (s *Service) PullImage(ctx context.Context, namespace string, from Remote, to Store, watch Watcher) (err error) {
+func (s *Transfers) PullImage(ctx context.Context, namespace string, from Remote, to Store, watch Watcher) (err error) {
 	p := &pull{s: s, namespace: namespace, access: from.Access, to: to, watch: watch}
 	if p.ref, err = registry.Parse(from.Reference); err != nil {
 		return err
@@ -70,7 +70,7 @@ func (p *pull) run(ctx context.Context) (err error) {
 		}
 	}()
 	s := p.s
-	repo, err := s.Registries.Repository(p.ref, p.access)
+	repo, err := s.registries.Repository(p.ref, p.access)
 	if err != nil {
 		return err
 	}
@@ -84,7 +84,7 @@ func (p *pull) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	p.hold = s.DB.Hold(p.namespace)
+	p.hold = s.db.Hold(p.namespace)
 	defer func() { err = errors.Join(err, s.endPull(ctx, p, lease, err)) }()
 	ctx = metadata.WithLease(ctx, lease)
 	p.watch.Event("Pulling from "+registryText(p.ref), "")
@@ -109,7 +109,7 @@ func registryText(ref registry.Reference) string { return "OCI Registry (" + ref
 // fetch fetches the image and unpacks each layer once that and those below it are there.
 func (p *pull) fetch(ctx context.Context, repo *registry.Repository) error {
 	store := &pulling{
-		View: p.s.Blobs(p.namespace), locks: &p.s.locks, hold: p.hold,
+		View: p.s.blobs.In(p.namespace), locks: &p.s.locks, hold: p.hold,
 		labels: map[string]string{labelSource + p.ref.Host: p.ref.Repository},
 	}
 	p.options.Watch, p.options.Found = p.watch.Part, p.watch.Found
@@ -129,11 +129,11 @@ func (p *pull) fetch(ctx context.Context, repo *registry.Repository) error {
 
 // endPull ends what kept the content. It is the image's from now on; or garbage; or, where the pull was
 // broken off, the next try's.
-func (s *Service) endPull(ctx context.Context, p *pull, lease string, failure error) error {
+func (s *Transfers) endPull(ctx context.Context, p *pull, lease string, failure error) error {
 	err := s.endLease(ctx, p.namespace, lease, p.ref.String(), failure)
 	p.hold.Release()
 	if err == nil && failure != nil && !interrupted(failure) {
-		s.collectFailed(ctx)
+		s.images.collectFailed(ctx)
 	}
 	return err
 }

@@ -57,8 +57,8 @@ func createPullLease(leases metadata.Leases, ref string, lasts time.Duration) (s
 }
 
 // leasePull makes the lease of a pull.
-func (s *Service) leasePull(ctx context.Context, namespace, ref string) (id string, err error) {
-	err = s.DB.Update(ctx, func(tx *metadata.Tx) error {
+func (s *Transfers) leasePull(ctx context.Context, namespace, ref string) (id string, err error) {
+	err = s.db.Update(ctx, func(tx *metadata.Tx) error {
 		s.pulls.set(id, false) // of a transaction that was begun anew
 		if id, err = createPullLease(tx.Leases(namespace), ref, pullLease); err == nil {
 			s.pulls.set(id, true) // before it is visible
@@ -74,11 +74,11 @@ func (s *Service) leasePull(ctx context.Context, namespace, ref string) (id stri
 // endLease deletes the lease of a pull, even if ctx has ended. With it, when the image is there,
 // go those that broken pulls of the same reference left behind. Of one that was broken off itself, a lease
 // stays for a while, with what theirs held.
-func (s *Service) endLease(ctx context.Context, namespace, lease, ref string, failure error) error {
+func (s *Transfers) endLease(ctx context.Context, namespace, lease, ref string, failure error) error {
 	ctx, cancel := undo.Context(ctx)
 	defer cancel()
 	defer s.pulls.set(lease, false)
-	return s.DB.Update(ctx, func(tx *metadata.Tx) error {
+	return s.db.Update(ctx, func(tx *metadata.Tx) error {
 		leases := tx.Leases(namespace)
 		ended := []string{lease}
 		if failure == nil || interrupted(failure) {

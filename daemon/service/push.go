@@ -18,7 +18,7 @@ import (
 
 // push is one push.
 type push struct {
-	s         *Service
+	s         *Transfers
 	namespace string
 	ref       registry.Reference
 	access    registry.Access
@@ -28,7 +28,7 @@ type push struct {
 
 // PushImage brings an image to a registry: what that lacks, and what another repository there has is taken
 // from it. Called by daemon/api/transfer/service.go; the work is image/push.go's and image/registry's.
-func (s *Service) PushImage(ctx context.Context, namespace string, from Store, to Remote, watch Watcher) (err error) {
+func (s *Transfers) PushImage(ctx context.Context, namespace string, from Store, to Remote, watch Watcher) (err error) {
 	p := &push{s: s, namespace: namespace, access: to.Access}
 	if p.ref, err = registry.Parse(to.Reference); err != nil {
 		return err
@@ -44,7 +44,7 @@ func (s *Service) PushImage(ctx context.Context, namespace string, from Store, t
 	}
 	p.options.Parallel = to.Parallel
 	if from.Referrers {
-		all, err := s.imageRecords(ctx, namespace)
+		all, err := s.images.imageRecords(ctx, namespace)
 		if err != nil {
 			return err
 		}
@@ -60,9 +60,9 @@ func (s *Service) PushImage(ctx context.Context, namespace string, from Store, t
 
 // pushed returns the image to push: of the name or, if there is none, of the reference. That is a name as well,
 // and not an id, under which nothing can be pushed.
-func (s *Service) pushed(ctx context.Context, namespace, name, reference string) (metadata.Image, error) {
+func (s *Transfers) pushed(ctx context.Context, namespace, name, reference string) (metadata.Image, error) {
 	if id, ok := parseImageID(reference); name == "" && ok && id.repository == "" {
-		found, _, err := s.resolveName(ctx, namespace, reference)
+		found, _, err := s.images.resolveName(ctx, namespace, reference)
 		if err == nil && len(found) == 0 {
 			err = noImage(reference)
 		}
@@ -71,22 +71,22 @@ func (s *Service) pushed(ctx context.Context, namespace, name, reference string)
 		}
 		return found[0], nil
 	}
-	return s.resolve(ctx, namespace, cmp.Or(name, reference))
+	return s.images.resolve(ctx, namespace, cmp.Or(name, reference))
 }
 
 // pushPlatform returns the platform to push a manifest of, or nil for the whole image: a registry takes an
 // index with everything it names only.
-func (s *Service) pushPlatform(ctx context.Context, namespace string, img metadata.Image, c image.Choice) (platforms.MatchComparer, error) {
+func (s *Transfers) pushPlatform(ctx context.Context, namespace string, img metadata.Image, c image.Choice) (platforms.MatchComparer, error) {
 	if len(c.Platforms) == 0 {
 		return nil, nil //nolint:nilnil // nil is all, as package image takes it
 	}
 	if len(c.Platforms) == 1 {
 		return platforms.Only(c.Platforms[0]), nil
 	}
-	hold := s.DB.Hold(namespace)
+	hold := s.db.Hold(namespace)
 	defer hold.Release()
 	hold.Content(img.Target.Digest.String())
-	_, all, err := image.Chosen(ctx, s.Blobs(namespace), img.Target, image.Choice{Platforms: c.Platforms})
+	_, all, err := image.Chosen(ctx, s.blobs.In(namespace), img.Target, image.Choice{Platforms: c.Platforms})
 	if err == nil && !all {
 		err = fmt.Errorf("push image %s: it has more platforms than those given, and registries take an index as a whole: push one platform, or all: %w",
 			img.Name, errdefs.ErrInvalidArgument)
@@ -95,13 +95,13 @@ func (s *Service) pushPlatform(ctx context.Context, namespace string, img metada
 }
 
 func (p *push) run(ctx context.Context, watch Watcher) error {
-	repo, err := p.s.Registries.Repository(p.ref, p.access)
+	repo, err := p.s.registries.Repository(p.ref, p.access)
 	if err != nil {
 		return err
 	}
 	defer repo.Close()
 	// What it reads is not removed concurrently.
-	hold := p.s.DB.Hold(p.namespace)
+	hold := p.s.db.Hold(p.namespace)
 	defer hold.Release()
 	hold.Content(p.img.Target.Digest.String())
 	for _, d := range p.options.Referrers {
@@ -109,7 +109,7 @@ func (p *push) run(ctx context.Context, watch Watcher) error {
 	}
 	watch.Event("Pushing to "+registryText(p.ref), "")
 	watch.Named("pushing content", p.img.Name, p.img.Target)
-	blobs := p.s.Blobs(p.namespace)
+	blobs := p.s.blobs.In(p.namespace)
 	p.options.Watch, p.options.Found = watch.Part, watch.Found
 	p.options.From = func(d digest.Digest) string { return p.s.sourceOf(ctx, blobs, d, p.ref) }
 	target, err := image.Push(ctx, blobs, repo, p.img.Target, p.options)
@@ -122,7 +122,7 @@ func (p *push) run(ctx context.Context, watch Watcher) error {
 }
 
 // sourceOf returns another repository of the reference's registry that a blob was pulled from, or "".
-func (s *Service) sourceOf(ctx context.Context, blobs *blobs.View, d digest.Digest, ref registry.Reference) string {
+func (s *Transfers) sourceOf(ctx context.Context, blobs *blobs.View, d digest.Digest, ref registry.Reference) string {
 	b, err := blobs.Blob(ctx, d)
 	if err != nil {
 		return "" // reading it says why

@@ -30,7 +30,7 @@ type LogRange struct {
 
 // ReadLog returns a part of the log of a container, where it begins and the length of the log. Called by
 // daemon/api/native/native.go. A container without a log is errdefs.ErrFailedPrecondition.
-func (s *Service) ReadLog(ctx context.Context, namespace, id string, r LogRange) (data []byte, offset, size int64, err error) {
+func (s *Containers) ReadLog(ctx context.Context, namespace, id string, r LogRange) (data []byte, offset, size int64, err error) {
 	c, err := s.Container(ctx, namespace, id)
 	if err != nil {
 		return nil, 0, 0, err
@@ -68,7 +68,7 @@ func (s *Service) ReadLog(ctx context.Context, namespace, id string, r LogRange)
 }
 
 // logOf returns the file that a container's output goes to: the daemon's own, or one that its creator named.
-func (s *Service) logOf(namespace string, c metadata.Container, ownOnly bool) (string, error) {
+func (s *Containers) logOf(namespace string, c metadata.Container, ownOnly bool) (string, error) {
 	r, err := record(c)
 	if err != nil {
 		return "", err
@@ -85,8 +85,8 @@ func (s *Service) logOf(namespace string, c metadata.Container, ownOnly bool) (s
 }
 
 // LookupUser returns the ids of USER[:GROUP] in the passwd and group files of a running container; see userdb.Lookup.
-func (s *Service) LookupUser(ctx context.Context, namespace, id, user string) (userdb.Identity, error) {
-	t, err := s.Runtime.Get(namespace, id)
+func (s *Containers) LookupUser(ctx context.Context, namespace, id, user string) (userdb.Identity, error) {
+	t, err := s.tasks.Get(namespace, id)
 	if err != nil {
 		return userdb.Identity{}, err
 	}

@@ -8,12 +8,12 @@ import (
 )
 
 // Referrers is called by daemon/api/native/images.go: what a registry has that refers to an image.
-func (s *Service) Referrers(ctx context.Context, req *cleatapi.ReferrersRequest) (*cleatapi.ReferrersResponse, error) {
+func (s *Transfers) Referrers(ctx context.Context, req *cleatapi.ReferrersRequest) (*cleatapi.ReferrersResponse, error) {
 	ref, err := registry.Parse(req.Reference)
 	if err != nil {
 		return nil, err
 	}
-	repo, err := s.Registries.Repository(ref, registry.Access{Credential: credential(req.Credential)})
+	repo, err := s.registries.Repository(ref, registry.Access{Credential: credential(req.Credential)})
 	if err != nil {
 		return nil, err
 	}

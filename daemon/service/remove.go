@@ -22,7 +22,7 @@ import (
 // a running task is killed, also one whose container is not on record any more; without, that is
 // errdefs.ErrFailedPrecondition and nothing changes. With a token, a container that another Run made is
 // errdefs.ErrNotFound.
-func (s *Service) Remove(ctx context.Context, namespace, id string, force bool, token string) error {
+func (s *Containers) Remove(ctx context.Context, namespace, id string, force bool, token string) error {
 	unlock, err := s.locks.Lock(ctx, namespace+"/"+id)
 	if err != nil {
 		return err
@@ -49,8 +49,8 @@ func (s *Service) Remove(ctx context.Context, namespace, id string, force bool, 
 
 // removeStray removes a task without a record of its container, which no other request can name. Where
 // there is none either it returns missing.
-func (s *Service) removeStray(ctx context.Context, namespace, id string, missing error) error {
-	t, err := s.Runtime.Get(namespace, id)
+func (s *Containers) removeStray(ctx context.Context, namespace, id string, missing error) error {
+	t, err := s.tasks.Get(namespace, id)
 	if errors.Is(err, errdefs.ErrNotFound) {
 		return missing
 	}
@@ -61,8 +61,8 @@ func (s *Service) removeStray(ctx context.Context, namespace, id string, missing
 }
 
 // removeLocked is Remove under the container's lock.
-func (s *Service) removeLocked(ctx context.Context, namespace string, c metadata.Container, force bool) error {
-	t, err := s.Runtime.Get(namespace, c.ID)
+func (s *Containers) removeLocked(ctx context.Context, namespace string, c metadata.Container, force bool) error {
+	t, err := s.tasks.Get(namespace, c.ID)
 	switch {
 	case err == nil:
 		if err := s.removeTask(ctx, t, force); err != nil {
@@ -79,7 +79,7 @@ func (s *Service) removeLocked(ctx context.Context, namespace string, c metadata
 const killLimit = 10 * time.Second
 
 // removeTask deletes a task, killing it first where force allows.
-func (s *Service) removeTask(ctx context.Context, t *runtime.Task, force bool) error {
+func (s *Containers) removeTask(ctx context.Context, t *runtime.Task, force bool) error {
 	info := t.Info()
 	if info.Status != types.Status_STOPPED {
 		if !force {
@@ -92,7 +92,7 @@ func (s *Service) removeTask(ctx context.Context, t *runtime.Task, force bool) e
 }
 
 // DeleteStopped deletes a stopped task; its exit remains known to clients that wait for it.
-func (s *Service) DeleteStopped(ctx context.Context, t *runtime.Task) error {
+func (s *Containers) DeleteStopped(ctx context.Context, t *runtime.Task) error {
 	s.exits.put(t.Namespace()+"/"+t.ID(), t.Info().Exit)
 	_, err := s.deleteTaskLocked(ctx, t)
 	return err
@@ -101,7 +101,7 @@ func (s *Service) DeleteStopped(ctx context.Context, t *runtime.Task) error {
 // KillAndDelete ends a task by force and deletes it, the orderly way where its shim answers. A bounded number of tasks is
 // removed so at the same time: each takes several calls, and the exits of all that are killed at once would hold up
 // the deletions of the first.
-func (s *Service) KillAndDelete(ctx context.Context, t *runtime.Task) error {
+func (s *Containers) KillAndDelete(ctx context.Context, t *runtime.Task) error {
 	leave, err := s.removals.Enter(ctx)
 	if err != nil {
 		return fmt.Errorf("remove container %s: %w", t.ID(), err)
@@ -115,7 +115,7 @@ func (s *Service) KillAndDelete(ctx context.Context, t *runtime.Task) error {
 	if err == nil || errors.Is(err, errdefs.ErrNotFound) {
 		return nil
 	}
-	s.Log.Warn("shim did not delete a killed container; removing it with its shim", "id", t.ID(), "namespace", t.Namespace(), "error", err)
+	s.log.Warn("shim did not delete a killed container; removing it with its shim", "id", t.ID(), "namespace", t.Namespace(), "error", err)
 	if err := t.Abandon(context.WithoutCancel(ctx)); err != nil {
 		return err
 	}
@@ -124,9 +124,9 @@ func (s *Service) KillAndDelete(ctx context.Context, t *runtime.Task) error {
 }
 
 // removeRecords deletes what is on record, then what is on disk.
-func (s *Service) removeRecords(ctx context.Context, namespace string, c metadata.Container) error {
+func (s *Containers) removeRecords(ctx context.Context, namespace string, c metadata.Container) error {
 	var snap *metadata.Snapshot
-	err := s.DB.Update(ctx, func(tx *metadata.Tx) error {
+	err := s.db.Update(ctx, func(tx *metadata.Tx) error {
 		snap = nil
 		if err := dropContainer(tx, namespace, c.ID); err != nil {
 			return err
@@ -144,8 +144,8 @@ func (s *Service) removeRecords(ctx context.Context, namespace string, c metadat
 		return err
 	}
 	if snap != nil {
-		if d, err := s.Snapshots.Driver(c.Snapshotter); err == nil {
-			s.Snapshots.RemoveDirectory(ctx, d, snap.ID)
+		if d, err := s.snapshots.Driver(c.Snapshotter); err == nil {
+			s.snapshots.RemoveDirectory(ctx, d, snap.ID)
 		}
 	}
 	s.removeLog(namespace, c.ID)
@@ -154,15 +154,15 @@ func (s *Service) removeRecords(ctx context.Context, namespace string, c metadat
 
 // removeLog removes the log of a container that is not on record any more, under its lock. What stays goes at
 // the next start.
-func (s *Service) removeLog(namespace, id string) {
+func (s *Containers) removeLog(namespace, id string) {
 	if err := os.RemoveAll(s.logDir(namespace, id)); err != nil {
-		s.Log.Warn("cannot remove a container's log", "id", id, "namespace", namespace, "error", err)
+		s.log.Warn("cannot remove a container's log", "id", id, "namespace", namespace, "error", err)
 	}
 }
 
 // CleanLogs removes the logs of containers that are not on record; at start, after crashes.
-func (s *Service) CleanLogs(ctx context.Context) error {
-	dirs, err := filepath.Glob(filepath.Join(s.Root, "logs", "*", "*"))
+func (s *Containers) CleanLogs(ctx context.Context) error {
+	dirs, err := filepath.Glob(filepath.Join(s.logs, "*", "*"))
 	if err != nil {
 		return err
 	}

@@ -71,28 +71,28 @@ type RunResult struct {
 // one invocation of the OCI runtime and one commit. Until the commit there is nothing on record,
 // and whatever a crash leaves is found by its missing record: the task by its uncommitted state, the
 // snapshot by CleanSnapshots, the log by CleanLogs.
-func (s *Service) Run(ctx context.Context, namespace string, req RunRequest) (_ RunResult, err error) {
+func (s *Containers) Run(ctx context.Context, namespace string, req RunRequest) (_ RunResult, err error) {
 	req.ID = cmp.Or(req.ID, identifier.New())
 	if err := req.check(); err != nil {
 		return RunResult{}, err
 	}
-	defer s.Runtime.Creating(namespace, req.ID)()
+	defer s.tasks.Creating(namespace, req.ID)()
 	unlock, err := s.locks.Lock(ctx, namespace+"/"+req.ID)
 	if err != nil {
 		return RunResult{}, err
 	}
 	defer unlock()
-	cursor := s.Events.Cursor()
-	r := &run{s: s, namespace: namespace, req: req, hold: s.DB.Hold(namespace), release: func() {}}
+	cursor := s.events.Cursor()
+	r := &run{s: s, namespace: namespace, req: req, hold: s.db.Hold(namespace), release: func() {}}
 	defer r.hold.Release()
 	defer func() { err = errors.Join(err, r.undo.Run()) }()
 	if err := r.plan(ctx); err != nil {
 		return RunResult{}, err
 	}
 	s.exits.drop(namespace + "/" + req.ID)
-	defer s.cgroups.enter(namespace)()
+	defer s.cgroups.Enter(namespace)()
 
-	l, err := s.Runtime.Launch(ctx, namespace, runtime.LaunchOptions{ID: req.ID, Runtime: r.container.Runtime.Name, Options: req.Options})
+	l, err := s.tasks.Launch(ctx, namespace, runtime.LaunchOptions{ID: req.ID, Runtime: r.container.Runtime.Name, Options: req.Options})
 	if err != nil {
 		return RunResult{}, err
 	}
@@ -114,7 +114,7 @@ func (s *Service) Run(ctx context.Context, namespace string, req RunRequest) (_ 
 
 // run is one call of Run. It has one user.
 type run struct {
-	s         *Service
+	s         *Containers
 	namespace string
 	req       RunRequest
 	hold      *metadata.Hold
@@ -133,14 +133,14 @@ func (r *run) plan(ctx context.Context) error {
 	req := &r.req
 	r.container = metadata.Container{ID: req.ID, Labels: req.Labels, CreatedAt: time.Now().UTC()}
 	r.record = runRecord{Token: req.Token, AutoRemove: req.AutoRemove, StorageSize: req.StorageSize, Terminal: req.Terminal}
-	err := r.s.DB.View(ctx, func(tx *metadata.Tx) error {
-		snapshotter, runtimeName, err := r.s.defaults(tx, r.namespace)
+	err := r.s.db.View(ctx, func(tx *metadata.Tx) error {
+		d, err := r.s.defaults.In(tx, r.namespace)
 		if err != nil {
 			return err
 		}
-		r.container.Runtime = metadata.Runtime{Name: cmp.Or(req.Runtime, runtimeName), Options: recordAny(req.Options)}
+		r.container.Runtime = metadata.Runtime{Name: cmp.Or(req.Runtime, d.Runtime), Options: recordAny(req.Options)}
 		if req.Image != "" {
-			r.container.Snapshotter = cmp.Or(req.Snapshotter, snapshotter)
+			r.container.Snapshotter = cmp.Or(req.Snapshotter, d.Snapshotter)
 		}
 		if _, err := tx.Containers(r.namespace).Get(req.ID); err == nil {
 			return fmt.Errorf("container %s: %w", req.ID, reason.ContainerExists)
@@ -150,7 +150,7 @@ func (r *run) plan(ctx context.Context) error {
 	if err != nil || req.Image == "" {
 		return err
 	}
-	r.image, err = r.s.unpacked(ctx, r.hold, r.namespace, req.Image, req.Platform, r.container.Snapshotter)
+	r.image, err = r.s.images.unpacked(ctx, r.hold, r.namespace, req.Image, req.Platform, r.container.Snapshotter)
 	if err != nil {
 		return err
 	}
@@ -177,7 +177,7 @@ func (r *run) prepare(ctx context.Context) error {
 
 // prepareRootfs prepares the container's snapshot.
 func (r *run) prepareRootfs(ctx context.Context, spec parsedSpec) error {
-	d, err := r.s.Snapshots.Driver(r.container.Snapshotter)
+	d, err := r.s.snapshots.Driver(r.container.Snapshotter)
 	if err != nil {
 		return err
 	}
@@ -191,14 +191,14 @@ func (r *run) prepareRootfs(ctx context.Context, spec parsedSpec) error {
 	if size := r.req.StorageSize; size != 0 {
 		labels[snapshots.LabelStorageSize] = strconv.FormatInt(size, 10)
 	}
-	p, err := r.s.Snapshots.PrepareHeld(ctx, r.hold, &r.undo, d, r.namespace, metadata.Snapshot{
+	p, err := r.s.snapshots.PrepareHeld(ctx, r.hold, &r.undo, d, r.namespace, metadata.Snapshot{
 		Key: r.container.SnapshotKey, Parent: r.image.chainID, Kind: snapshot.KindActive, Labels: labels,
 	})
 	if err != nil {
 		return err
 	}
 	r.snapshot, r.release = &p.Record, p.Release
-	r.create.Rootfs, err = r.s.taskMounts(ctx, &r.undo, r.namespace, r.req.ID, p.Mounts)
+	r.create.Rootfs, err = r.s.activations.taskMounts(ctx, &r.undo, r.namespace, r.req.ID, p.Mounts)
 	return err
 }
 
@@ -218,7 +218,7 @@ func (r *run) prepareSpec(ctx context.Context, spec parsedSpec) error {
 		}
 	}
 	var err error
-	if r.create.Spec, err = r.s.completeSpec(spec, r.namespace, r.req.ID, r.req.Rootfs); err != nil {
+	if r.create.Spec, err = spec.complete(r.s.process, r.s.cgroups.Of(r.namespace, r.req.ID), r.req.Rootfs); err != nil {
 		return err
 	}
 	r.container.Spec = &metadata.Any{TypeURL: specType, Value: r.create.Spec}
@@ -262,13 +262,13 @@ func (r *run) commit(ctx context.Context, t *runtime.Task) error {
 	if err := setRecord(&r.container, &r.record); err != nil {
 		return err
 	}
-	if err := r.s.DB.Update(ctx, r.createRecords); err != nil {
+	if err := r.s.db.Update(ctx, r.createRecords); err != nil {
 		return err
 	}
 	r.undo.Push("delete container", func() error {
 		ctx, cancel := undo.Context(ctx)
 		defer cancel()
-		return r.s.DB.Update(ctx, func(tx *metadata.Tx) error { return r.s.dropRecords(tx, r.namespace, r.container) })
+		return r.s.db.Update(ctx, func(tx *metadata.Tx) error { return r.s.dropRecords(tx, r.namespace, r.container) })
 	})
 	if err := t.Commit(); err != nil {
 		return err
@@ -324,12 +324,12 @@ func (req *RunRequest) check() error {
 const logName = "container.log"
 
 // logDir is where the daemon keeps the log of a container.
-func (s *Service) logDir(namespace, id string) string {
-	return filepath.Join(s.Root, "logs", namespace, id)
+func (s *Containers) logDir(namespace, id string) string {
+	return filepath.Join(s.logs, namespace, id)
 }
 
 // dropRecords deletes a container and its snapshot from the database.
-func (s *Service) dropRecords(tx *metadata.Tx, namespace string, c metadata.Container) error {
+func (s *Containers) dropRecords(tx *metadata.Tx, namespace string, c metadata.Container) error {
 	if err := dropContainer(tx, namespace, c.ID); err != nil {
 		return err
 	}

@@ -21,11 +21,11 @@ import (
 const sandboxer = "shim"
 
 // SandboxOf returns a running sandbox, or one that was, for the controller that a client names.
-func (s *Service) SandboxOf(namespace, controller, id string) (*runtime.Sandbox, error) {
+func (s *Sandboxes) SandboxOf(namespace, controller, id string) (*runtime.Sandbox, error) {
 	if err := checkSandboxer(controller); err != nil {
 		return nil, err
 	}
-	return s.Runtime.Sandbox(namespace, id)
+	return s.tasks.Sandbox(namespace, id)
 }
 
 func checkSandboxer(name string) error {
@@ -38,14 +38,14 @@ func checkSandboxer(name string) error {
 // LaunchSandbox is called by daemon/api/sandbox_controller.go and starts the shim of a sandbox, by
 // runtime/sandbox.go. v is the sandbox as the client describes it with the call; where that has no
 // id, the recorded one is taken. o lacks what stands in the record.
-func (s *Service) LaunchSandbox(ctx context.Context, namespace, controller string, v metadata.Sandbox, o runtime.SandboxOptions) error {
-	unlock, err := s.locks.Lock(ctx, namespace+"/sandbox/"+o.ID)
+func (s *Sandboxes) LaunchSandbox(ctx context.Context, namespace, controller string, v metadata.Sandbox, o runtime.SandboxOptions) error {
+	unlock, err := s.locks.Lock(ctx, namespace+"/"+o.ID)
 	if err != nil {
 		return err
 	}
 	defer unlock()
 	if v.ID == "" {
-		err = s.DB.View(ctx, func(tx *metadata.Tx) (err error) {
+		err = s.db.View(ctx, func(tx *metadata.Tx) (err error) {
 			v, err = tx.Sandboxes(namespace).Get(o.ID)
 			return err
 		})
@@ -60,8 +60,9 @@ func (s *Service) LaunchSandbox(ctx context.Context, namespace, controller strin
 		return err
 	}
 	if o.Runtime = v.Runtime.Name; o.Runtime == "" {
-		err = s.DB.View(ctx, func(tx *metadata.Tx) (err error) {
-			_, o.Runtime, err = s.defaults(tx, namespace)
+		err = s.db.View(ctx, func(tx *metadata.Tx) error {
+			d, err := s.defaults.In(tx, namespace)
+			o.Runtime = d.Runtime
 			return err
 		})
 		if err != nil {
@@ -74,12 +75,12 @@ func (s *Service) LaunchSandbox(ctx context.Context, namespace, controller strin
 	if v.Spec != nil {
 		o.Spec = v.Spec.Value
 	}
-	_, err = s.Runtime.CreateSandbox(ctx, namespace, o)
+	_, err = s.tasks.CreateSandbox(ctx, namespace, o)
 	return err
 }
 
 // StartSandbox makes a launched sandbox ready and announces that.
-func (s *Service) StartSandbox(ctx context.Context, namespace, controller, id string) (*sandbox.StartSandboxResponse, *runtime.Sandbox, error) {
+func (s *Sandboxes) StartSandbox(ctx context.Context, namespace, controller, id string) (*sandbox.StartSandboxResponse, *runtime.Sandbox, error) {
 	b, err := s.SandboxOf(namespace, controller, id)
 	if err != nil {
 		return nil, nil, err
@@ -88,13 +89,13 @@ func (s *Service) StartSandbox(ctx context.Context, namespace, controller, id st
 	if err != nil {
 		return nil, nil, err
 	}
-	return resp, b, s.DB.Update(ctx, func(tx *metadata.Tx) error {
+	return resp, b, s.db.Update(ctx, func(tx *metadata.Tx) error {
 		return announce.Add(tx, namespace, "/sandboxes/start", &apievents.SandboxStart{SandboxID: id})
 	})
 }
 
 // StopSandbox ends a sandbox and announces that. Idempotent.
-func (s *Service) StopSandbox(ctx context.Context, namespace, controller, id string, timeout time.Duration) error {
+func (s *Sandboxes) StopSandbox(ctx context.Context, namespace, controller, id string, timeout time.Duration) error {
 	b, err := s.SandboxOf(namespace, controller, id)
 	if err != nil {
 		return err
@@ -110,7 +111,7 @@ func (s *Service) StopSandbox(ctx context.Context, namespace, controller, id str
 	if err != nil {
 		return err
 	}
-	return s.DB.Update(ctx, func(tx *metadata.Tx) error {
+	return s.db.Update(ctx, func(tx *metadata.Tx) error {
 		return announce.Add(tx, namespace, "/sandboxes/exit", &apievents.SandboxExit{
 			SandboxID: id, ExitStatus: exit.Status, ExitedAt: timestamppb.New(exit.At),
 		})
@@ -119,8 +120,8 @@ func (s *Service) StopSandbox(ctx context.Context, namespace, controller, id str
 
 // ShutdownSandbox takes a sandbox away with its shim; its record stays. It is refused while a container
 // of it has a task. Idempotent.
-func (s *Service) ShutdownSandbox(ctx context.Context, namespace, controller, id string) error {
-	unlock, err := s.locks.Lock(ctx, namespace+"/sandbox/"+id)
+func (s *Sandboxes) ShutdownSandbox(ctx context.Context, namespace, controller, id string) error {
+	unlock, err := s.locks.Lock(ctx, namespace+"/"+id)
 	if err != nil {
 		return err
 	}
@@ -133,7 +134,7 @@ func (s *Service) ShutdownSandbox(ctx context.Context, namespace, controller, id
 		return err
 	}
 	var containers []metadata.Container
-	err = s.DB.View(ctx, func(tx *metadata.Tx) (err error) {
+	err = s.db.View(ctx, func(tx *metadata.Tx) (err error) {
 		containers, err = tx.Containers(namespace).List()
 		return err
 	})
@@ -144,7 +145,7 @@ func (s *Service) ShutdownSandbox(ctx context.Context, namespace, controller, id
 		if c.SandboxID != id {
 			continue
 		}
-		if _, err := s.Runtime.Get(namespace, c.ID); err == nil {
+		if _, err := s.tasks.Get(namespace, c.ID); err == nil {
 			return fmt.Errorf("shut sandbox %s down: container %s has a task; delete it first: %w", id, c.ID, errdefs.ErrFailedPrecondition)
 		}
 	}
@@ -152,8 +153,8 @@ func (s *Service) ShutdownSandbox(ctx context.Context, namespace, controller, id
 }
 
 // joinSandbox returns the shim that is to hold a task of a sandbox's container; none for a shim of its own.
-func (s *Service) joinSandbox(namespace, id string) (*runtime.Join, error) {
-	b, err := s.Runtime.Sandbox(namespace, id)
+func joinSandbox(tasks *runtime.Manager, namespace, id string) (*runtime.Join, error) {
+	b, err := tasks.Sandbox(namespace, id)
 	if err != nil {
 		return nil, fmt.Errorf("%w; its sandbox is not running: %w", err, errdefs.ErrFailedPrecondition)
 	}

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"strings"
 
 	"github.com/cleatproject/cleat/daemon/service/snapshots"
@@ -64,19 +63,20 @@ func (p parsedSpec) args() (args []string) {
 	return args
 }
 
-// completeSpec fills in what only the daemon knows, root directory and cgroup, and encodes the spec.
-func (s *Service) completeSpec(p parsedSpec, namespace, id, rootfs string) ([]byte, error) {
+// complete fills in what only the daemon knows, process attributes, cgroup and root directory, where the spec
+// leaves them open, and encodes the spec.
+func (p parsedSpec) complete(process ProcessDefaults, ownCgroup, rootfs string) ([]byte, error) {
 	var cgroup string
 	if err := p.linux.Get("cgroupsPath", &cgroup); err != nil {
 		return nil, specError(err)
 	}
 	if cgroup == "" {
-		cgroup = filepath.Join(s.CgroupParent, namespace, id)
+		cgroup = ownCgroup
 	}
 	err := errors.Join(
 		p.root.Set("path", cmp.Or(rootfs, "rootfs")), p.all.Set("root", p.root),
 		p.linux.Set("cgroupsPath", cgroup), p.all.Set("linux", p.linux),
-		s.ProcessDefaults.fill(p.process), p.all.Set("process", p.process),
+		process.fill(p.process), p.all.Set("process", p.process),
 	)
 	if err != nil {
 		return nil, err

@@ -19,7 +19,7 @@ func decode(t *testing.T, data []byte) map[string]any {
 }
 
 // complete parses a spec, sets a user where one is given, and completes it.
-func complete(s *Service, in, rootfs string, who *userdb.Identity) ([]byte, error) {
+func complete(in, rootfs string, who *userdb.Identity) ([]byte, error) {
 	p, err := parseSpec([]byte(in))
 	if err != nil {
 		return nil, err
@@ -29,13 +29,12 @@ func complete(s *Service, in, rootfs string, who *userdb.Identity) ([]byte, erro
 			return nil, err
 		}
 	}
-	return s.completeSpec(p, "ns", "id", rootfs)
+	return p.complete(ProcessDefaults{}, "/cleat/ns/id", rootfs)
 }
 
 func TestCompleteSpecFillsInAndKeepsTheRest(t *testing.T) {
-	s := &Service{Config: Config{CgroupParent: "/cleat"}}
 	in := `{"ociVersion":"1.9","future":{"x":1},"process":{"args":["sh"],"user":{"umask":18}},"linux":{"seccomp":{"y":2}},"root":{"readonly":true}}`
-	got, err := complete(s, in, "", &userdb.Identity{UID: 3, GID: 4, Groups: []uint32{5}})
+	got, err := complete(in, "", &userdb.Identity{UID: 3, GID: 4, Groups: []uint32{5}})
 	must(t, err)
 	want := `{"ociVersion":"1.9","future":{"x":1},
 		"process":{"args":["sh"],"user":{"umask":18,"uid":3,"gid":4,"additionalGids":[5]}},
@@ -46,8 +45,7 @@ func TestCompleteSpecFillsInAndKeepsTheRest(t *testing.T) {
 }
 
 func TestCompleteSpecKeepsAChosenCgroup(t *testing.T) {
-	s := &Service{Config: Config{CgroupParent: "/cleat"}}
-	got, err := complete(s, `{"linux":{"cgroupsPath":"/mine"}}`, "/dir", nil)
+	got, err := complete(`{"linux":{"cgroupsPath":"/mine"}}`, "/dir", nil)
 	must(t, err)
 	v := decode(t, got)
 	if v["linux"].(map[string]any)["cgroupsPath"] != "/mine" || v["root"].(map[string]any)["path"] != "/dir" {
@@ -56,9 +54,8 @@ func TestCompleteSpecKeepsAChosenCgroup(t *testing.T) {
 }
 
 func TestSpecsThatAreNone(t *testing.T) {
-	s := &Service{Config: Config{CgroupParent: "/cleat"}}
 	for _, in := range []string{"", "null", "[]", "7", `{"linux":7}`, `{"process":[]}`, `{"linux":{"cgroupsPath":{}}}`, `{"root":"x"}`} {
-		if got, err := complete(s, in, "", nil); !errdefs.IsInvalidArgument(err) {
+		if got, err := complete(in, "", nil); !errdefs.IsInvalidArgument(err) {
 			t.Errorf("%q: %s, %v", in, got, err)
 		}
 	}
@@ -67,8 +64,7 @@ func TestSpecsThatAreNone(t *testing.T) {
 func FuzzCompleteSpec(f *testing.F) {
 	f.Add([]byte(`{"process":{"user":{"uid":1}},"linux":{}}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		s := &Service{Config: Config{CgroupParent: "/cleat"}}
-		got, err := complete(s, string(data), "", &userdb.Identity{})
+		got, err := complete(string(data), "", &userdb.Identity{})
 		if err == nil && !json.Valid(got) {
 			t.Fatalf("%s", got)
 		}

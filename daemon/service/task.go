@@ -27,9 +27,9 @@ type TaskRequest struct {
 }
 
 // CreateTask is called by daemon/api/tasks.go and creates the task of a recorded container.
-func (s *Service) CreateTask(ctx context.Context, namespace string, req TaskRequest) (_ *runtime.Task, err error) {
+func (s *Containers) CreateTask(ctx context.Context, namespace string, req TaskRequest) (_ *runtime.Task, err error) {
 	id := req.Launch.ID
-	defer s.Runtime.Creating(namespace, id)()
+	defer s.tasks.Creating(namespace, id)()
 	unlock, err := s.locks.Lock(ctx, namespace+"/"+id)
 	if err != nil {
 		return nil, err
@@ -45,12 +45,12 @@ func (s *Service) CreateTask(ctx context.Context, namespace string, req TaskRequ
 	defer restore.close()
 	var u undo.Stack
 	defer func() { err = errors.Join(err, u.Run()) }()
-	if req.Create.Rootfs, err = s.taskMounts(ctx, &u, namespace, id, req.Create.Rootfs); err != nil {
+	if req.Create.Rootfs, err = s.activations.taskMounts(ctx, &u, namespace, id, req.Create.Rootfs); err != nil {
 		return nil, fmt.Errorf("create task %s: %w", id, err)
 	}
-	defer s.cgroups.enter(namespace)()
+	defer s.cgroups.Enter(namespace)()
 
-	l, err := s.Runtime.Launch(ctx, namespace, req.Launch)
+	l, err := s.tasks.Launch(ctx, namespace, req.Launch)
 	if err != nil {
 		return nil, err
 	}
@@ -71,7 +71,7 @@ func (s *Service) CreateTask(ctx context.Context, namespace string, req TaskRequ
 }
 
 // planTask completes a request by the container's record.
-func (s *Service) planTask(ctx context.Context, namespace string, req *TaskRequest) error {
+func (s *Containers) planTask(ctx context.Context, namespace string, req *TaskRequest) error {
 	l, o := &req.Launch, &req.Create
 	c, err := s.Container(ctx, namespace, l.ID)
 	if err != nil {
@@ -80,12 +80,12 @@ func (s *Service) planTask(ctx context.Context, namespace string, req *TaskReque
 	if c.Spec == nil {
 		return fmt.Errorf("container %s has no spec: %w", l.ID, errdefs.ErrFailedPrecondition)
 	}
-	if o.Spec, err = s.ProcessDefaults.complete(c.Spec.Value); err != nil {
+	if o.Spec, err = s.process.complete(c.Spec.Value); err != nil {
 		return fmt.Errorf("spec of container %s: %w", l.ID, err)
 	}
 	l.Runtime = cmp.Or(l.Runtime, c.Runtime.Name)
 	if l.Join == nil && c.SandboxID != "" {
-		if l.Join, err = s.joinSandbox(namespace, c.SandboxID); err != nil {
+		if l.Join, err = joinSandbox(s.tasks, namespace, c.SandboxID); err != nil {
 			return fmt.Errorf("create task %s: %w", l.ID, err)
 		}
 	}
@@ -93,7 +93,7 @@ func (s *Service) planTask(ctx context.Context, namespace string, req *TaskReque
 		l.Options = wireAny(c.Runtime.Options)
 	}
 	if len(o.Rootfs) == 0 && c.SnapshotKey != "" {
-		if o.Rootfs, err = s.Snapshots.Mounts(ctx, namespace, c.Snapshotter, c.SnapshotKey); err != nil {
+		if o.Rootfs, err = s.snapshots.Mounts(ctx, namespace, c.Snapshotter, c.SnapshotKey); err != nil {
 			return err
 		}
 	}
@@ -112,4 +112,33 @@ func recordAny(a *types.Any) *metadata.Any {
 		return nil
 	}
 	return &metadata.Any{TypeURL: a.TypeUrl, Value: a.Value}
+}
+
+// DeleteTask is called by daemon/api/tasks.go and deletes a stopped task with what was mounted for it.
+func (s *Containers) DeleteTask(ctx context.Context, t *runtime.Task) (runtime.Exit, error) {
+	if len(s.activations.taskActivations(t.Namespace(), t.ID())) == 0 {
+		return t.Delete(ctx)
+	}
+	unlock, err := s.locks.Lock(ctx, t.Namespace()+"/"+t.ID()) // so that no new task has mounts of that name
+	if err != nil {
+		return runtime.Exit{}, err
+	}
+	defer unlock()
+	return s.deleteTaskLocked(ctx, t)
+}
+
+// deleteTaskLocked is DeleteTask under the container's lock. A failed unmount is not an error of the
+// request: it is tried again with the next task, and when the container is gone.
+func (s *Containers) deleteTaskLocked(ctx context.Context, t *runtime.Task) (runtime.Exit, error) {
+	exit, err := t.Delete(ctx)
+	if err == nil {
+		s.releaseDeleted(ctx, t)
+	}
+	return exit, err
+}
+
+func (s *Containers) releaseDeleted(ctx context.Context, t *runtime.Task) {
+	if err := s.activations.releaseTaskMounts(context.WithoutCancel(ctx), t.Namespace(), t.ID()); err != nil {
+		s.log.Warn("cannot unmount the root file system of a deleted task, left to the next collection", "id", t.ID(), "namespace", t.Namespace(), "error", err)
+	}
 }

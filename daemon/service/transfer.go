@@ -1,7 +1,6 @@
 package service
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -10,12 +9,30 @@ import (
 	"github.com/containerd/platforms"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/cleatproject/cleat/daemon/service/blobs"
 	"github.com/cleatproject/cleat/image"
 	"github.com/cleatproject/cleat/image/registry"
+	"github.com/cleatproject/cleat/internal/keylock"
 	"github.com/cleatproject/cleat/metadata"
 )
 
 // What a transfer is between: the ends that containerd's API publishes and cleat's own become these.
+
+// Transfers moves images between registries, archives and the store. Its methods may be called concurrently.
+type Transfers struct {
+	db         *metadata.DB
+	blobs      *blobs.Store
+	images     *Images
+	registries *registry.Client
+
+	locks keylock.Locks[string] // of blobs that are fetched
+	pulls pullLeases
+}
+
+// NewTransfers returns the transfers between the images in db and blobs, and the registries.
+func NewTransfers(db *metadata.DB, b *blobs.Store, images *Images, registries *registry.Client) *Transfers {
+	return &Transfers{db: db, blobs: b, images: images, registries: registries}
+}
 
 // Watcher follows a transfer. Its methods may be called by several at the same time, and do not wait.
 type Watcher interface {
@@ -95,15 +112,11 @@ type unpackTo struct {
 }
 
 // unpacks fills in defaults and checks the names.
-func (s *Service) unpacks(ctx context.Context, namespace string, list []Unpack) ([]unpackTo, error) {
-	def, err := s.defaultSnapshotter(ctx, namespace)
-	if err != nil {
-		return nil, err
-	}
+func (s *Transfers) unpacks(ctx context.Context, namespace string, list []Unpack) (_ []unpackTo, err error) {
 	out := make([]unpackTo, len(list))
 	for i, u := range list {
-		out[i].snapshotter, out[i].required = cmp.Or(u.Snapshotter, def), u.Required
-		if _, err := s.Snapshots.Driver(out[i].snapshotter); err != nil {
+		out[i].required = u.Required
+		if out[i].snapshotter, err = s.images.Snapshotter(ctx, namespace, u.Snapshotter); err != nil {
 			return nil, err
 		}
 		if u.Platform != nil {
@@ -115,12 +128,12 @@ func (s *Service) unpacks(ctx context.Context, namespace string, list []Unpack) 
 
 // unpackFor is unpack as a transfer asks for it. If it is not required, an image without a manifest for the
 // platform is skipped.
-func (s *Service) unpackFor(
+func (s *Transfers) unpackFor(
 	ctx context.Context, hold *metadata.Hold, namespace string, target ocispec.Descriptor, u unpackTo, required bool,
 	from *image.Fetching, watch Watcher,
 ) error {
 	if !required {
-		_, _, err := image.Manifest(ctx, s.Blobs(namespace), target, u.match)
+		_, _, err := image.Manifest(ctx, s.blobs.In(namespace), target, u.match)
 		if errdefs.IsNotFound(err) {
 			return nil
 		}
@@ -128,7 +141,7 @@ func (s *Service) unpackFor(
 			return err
 		}
 	}
-	_, err := s.unpack(ctx, hold, namespace, target, unpacking{
+	_, err := s.images.unpack(ctx, hold, namespace, target, unpacking{
 		snapshotter: u.snapshotter, platform: u.match, from: from,
 		watch: func(desc ocispec.Descriptor, state image.State) { watch.Part(desc, state, desc.Size) },
 	})
@@ -167,6 +180,18 @@ func (d *Store) checkReferences() error {
 		if r.Name == "" {
 			return fmt.Errorf("image store: an extra reference has no name: %w", errdefs.ErrInvalidArgument)
 		}
+	}
+	return nil
+}
+
+// saveImages names what a transfer brought, and reports it to the watcher.
+func (s *Transfers) saveImages(ctx context.Context, namespace string, list []image.Imported, labels map[string]string, omit omission, watch Watcher) error {
+	recorded, err := s.images.recordImages(ctx, namespace, list, labels, omit)
+	if err != nil {
+		return err
+	}
+	for _, img := range recorded {
+		watch.Named("saved", img.Name, img.Target)
 	}
 	return nil
 }

@@ -1,6 +1,8 @@
 package transfer
 
 import (
+	"log/slog"
+
 	streamingapi "github.com/containerd/containerd/api/services/streaming/v1"
 	transferapi "github.com/containerd/containerd/api/services/transfer/v1"
 	"github.com/containerd/ttrpc"
@@ -12,13 +14,13 @@ import (
 
 // RegisterGRPC registers the services transfer and streaming. open has the streams that
 // clients open, on either transport.
-func RegisterGRPC(srv *grpc.Server, svc *service.Service, open *streams.Manager) {
+func RegisterGRPC(srv *grpc.Server, move *service.Transfers, open *streams.Manager, log *slog.Logger) {
 	streamingapi.RegisterStreamingServer(srv, streamingGRPC{streaming: streaming{open}})
-	transferapi.RegisterTransferServer(srv, transfers{svc: svc, streams: open})
+	transferapi.RegisterTransferServer(srv, transfers{move: move, streams: open, log: log})
 }
 
-// RegisterTTRPC is registerTransferGRPC for ttrpc.
-func RegisterTTRPC(srv *ttrpc.Server, svc *service.Service, open *streams.Manager) {
+// RegisterTTRPC is RegisterGRPC for ttrpc.
+func RegisterTTRPC(srv *ttrpc.Server, move *service.Transfers, open *streams.Manager, log *slog.Logger) {
 	streamingapi.RegisterTTRPCStreamingService(srv, streamingTTRPC{streaming{open}})
-	transferapi.RegisterTTRPCTransferService(srv, transfers{svc: svc, streams: open})
+	transferapi.RegisterTTRPCTransferService(srv, transfers{move: move, streams: open, log: log})
 }

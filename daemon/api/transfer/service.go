@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"slices"
 
 	api "github.com/containerd/containerd/api/services/transfer/v1"
@@ -22,7 +23,8 @@ import (
 // transfers is containerd.services.transfer.v1, by which cleat's own client moves images as well. What it
 // does is daemon/service's; here are the streams that a call names, and in ends.go its ends.
 type transfers struct {
-	svc     *service.Service
+	move    *service.Transfers
+	log     *slog.Logger
 	streams *streams.Manager
 	api.UnsafeTransferServer
 }
@@ -40,7 +42,7 @@ func (s transfers) Transfer(ctx context.Context, req *api.TransferRequest) (_ *e
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	t := &transfer{svc: s.svc, namespace: ns, streams: s.streams, scopes: []string{namespaceScope(ns)}}
+	t := &transfer{move: s.move, log: s.log, namespace: ns, streams: s.streams, scopes: []string{namespaceScope(ns)}}
 	if p := peerScope(ctx); p != "" {
 		t.scopes = append(t.scopes, p)
 	}
@@ -64,7 +66,8 @@ func (s transfers) Transfer(ctx context.Context, req *api.TransferRequest) (_ *e
 
 // transfer is one call.
 type transfer struct {
-	svc       *service.Service
+	move      *service.Transfers
+	log       *slog.Logger
 	namespace string
 	streams   *streams.Manager
 	scopes    []string
@@ -114,7 +117,7 @@ func (t *transfer) pull(ctx context.Context, from remoteEnd, to storeEnd, watch 
 	if err != nil {
 		return err
 	}
-	return t.svc.PullImage(ctx, t.namespace, remote, store, watch)
+	return t.move.PullImage(ctx, t.namespace, remote, store, watch)
 }
 
 func (t *transfer) push(ctx context.Context, from service.Store, to remoteEnd, watch service.Watcher) error {
@@ -122,7 +125,7 @@ func (t *transfer) push(ctx context.Context, from service.Store, to remoteEnd, w
 	if err != nil {
 		return err
 	}
-	return t.svc.PushImage(ctx, t.namespace, from, remote, watch)
+	return t.move.PushImage(ctx, t.namespace, from, remote, watch)
 }
 
 func (t *transfer) importImages(ctx context.Context, from readEnd, to storeEnd, watch service.Watcher) error {
@@ -134,7 +137,7 @@ func (t *transfer) importImages(ctx context.Context, from readEnd, to storeEnd, 
 	if err != nil {
 		return err
 	}
-	return t.svc.ImportImages(ctx, t.namespace, archive, store, watch)
+	return t.move.ImportImages(ctx, t.namespace, archive, store, watch)
 }
 
 // echo sends the bytes of one stream on another, whatever they are.
@@ -161,7 +164,7 @@ func (t *transfer) export(ctx context.Context, from service.Store, to writeEnd, 
 	if err != nil {
 		return err
 	}
-	return t.svc.ExportImages(ctx, t.namespace, from, archive, watch)
+	return t.move.ExportImages(ctx, t.namespace, from, archive, watch)
 }
 
 func (t *transfer) tag(ctx context.Context, from service.Store, to storeEnd, watch service.Watcher) error {
@@ -169,7 +172,7 @@ func (t *transfer) tag(ctx context.Context, from service.Store, to storeEnd, wat
 	if err != nil {
 		return err
 	}
-	return t.svc.TagImages(ctx, t.namespace, from, store, watch)
+	return t.move.TagImages(ctx, t.namespace, from, store, watch)
 }
 
 // take takes a stream for the length of the call: it ends with the call, or when the call is cancelled.

@@ -34,7 +34,7 @@ func (t *transfer) trace(ctx context.Context, resolver *transfertypes.RegistryRe
 			return nil, nil
 		}
 		out.Log = func(text string) {
-			t.svc.Log.Info("request to a registry", "namespace", t.namespace, "request", strings.TrimSuffix(text, "\n"))
+			t.log.Info("request to a registry", "namespace", t.namespace, "request", strings.TrimSuffix(text, "\n"))
 		}
 		return &out, nil
 	}

@@ -1,4 +1,4 @@
-package service
+package gc
 
 import (
 	"context"
@@ -12,16 +12,16 @@ import (
 	"github.com/cleatproject/cleat/proto/cleatapi"
 )
 
-// Why returns what keeps the objects of a namespace that have a name: an image, a blob, or a snapshot
-// of any snapshotter; of several kinds, each.
-func (s *Service) Why(ctx context.Context, namespace, name string) ([]*cleatapi.Kept, error) {
-	objects, err := s.named(ctx, namespace, name)
+// Why returns what keeps the objects of a namespace that have a name: a blob, or a snapshot of any snapshotter; of
+// several kinds, each. image is the full name of the image that name stands for, "" for none.
+func (c *Collector) Why(ctx context.Context, namespace, name, image string) ([]*cleatapi.Kept, error) {
+	objects, err := c.named(ctx, namespace, name, image)
 	if err != nil {
 		return nil, err
 	}
 	var out []*cleatapi.Kept
 	for _, o := range objects {
-		chain, err := s.DB.Why(ctx, o)
+		chain, err := c.DB.Why(ctx, o)
 		if errors.Is(err, errdefs.ErrNotFound) {
 			continue
 		}
@@ -44,20 +44,14 @@ func (s *Service) Why(ctx context.Context, namespace, name string) ([]*cleatapi.
 }
 
 // named returns what a name may stand for.
-func (s *Service) named(ctx context.Context, namespace, name string) ([]metadata.Object, error) {
+func (c *Collector) named(ctx context.Context, namespace, name, image string) ([]metadata.Object, error) {
 	var out []metadata.Object
-	d, notDigest := digest.Parse(name)
-	if notDigest == nil {
+	if d, err := digest.Parse(name); err == nil {
 		out = append(out, metadata.Object{Namespace: namespace, Kind: metadata.KindContent, Name: d.String()})
-	} else {
-		img, err := s.resolve(ctx, namespace, name)
-		if err == nil {
-			out = append(out, metadata.Object{Namespace: namespace, Kind: metadata.KindImage, Name: img.Name})
-		} else if !errors.Is(err, errdefs.ErrNotFound) {
-			return nil, err
-		}
+	} else if image != "" {
+		out = append(out, metadata.Object{Namespace: namespace, Kind: metadata.KindImage, Name: image})
 	}
-	err := s.DB.View(ctx, func(tx *metadata.Tx) error {
+	err := c.DB.View(ctx, func(tx *metadata.Tx) error {
 		if _, err := tx.Namespaces().Get(namespace); err != nil {
 			return err
 		}

@@ -1,8 +1,9 @@
-package service
+package snapshots
 
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"maps"
 	"path/filepath"
 	"strings"
@@ -10,7 +11,7 @@ import (
 
 	"github.com/containerd/errdefs"
 
-	"github.com/cleatproject/cleat/daemon/service/snapshots"
+	"github.com/cleatproject/cleat/daemon/service/servicetest"
 	"github.com/cleatproject/cleat/metadata"
 	"github.com/cleatproject/cleat/snapshot"
 	"github.com/cleatproject/cleat/snapshot/btrfs"
@@ -53,22 +54,35 @@ func (r *remembering) only(t *testing.T) int64 {
 	return 0
 }
 
-func remembered(t *testing.T) (*Service, *remembering) {
+// stored is the snapshots in real stores.
+type stored struct {
+	*servicetest.Stores
+	*Store
+}
+
+// open opens the stores below root.
+func open(t *testing.T, root string) *stored {
 	t.Helper()
-	s, end := stored(t, t.TempDir(), metadata.CollectOptions{})
-	t.Cleanup(end)
-	d := &remembering{Driver: s.Snapshotters[overlay.Name].(*overlay.Driver), limits: make(map[uint64]int64)}
-	s.Snapshotters[overlay.Name] = d
+	stores := servicetest.Open(t, root)
+	t.Cleanup(func() { stores.Close(t) })
+	return &stored{stores, &Store{DB: stores.DB, Drivers: stores.Drivers, Log: slog.New(slog.DiscardHandler)}}
+}
+
+func remembered(t *testing.T) (*stored, *remembering) {
+	t.Helper()
+	s := open(t, t.TempDir())
+	d := &remembering{Driver: s.Store.Drivers[overlay.Name].(*overlay.Driver), limits: make(map[uint64]int64)}
+	s.Store.Drivers[overlay.Name] = d
 	return s, d
 }
 
 func sized(key, size string) metadata.Snapshot {
-	return metadata.Snapshot{Key: key, Kind: snapshot.KindActive, Labels: map[string]string{snapshots.LabelStorageSize: size, "other": "1"}}
+	return metadata.Snapshot{Key: key, Kind: snapshot.KindActive, Labels: map[string]string{LabelStorageSize: size, "other": "1"}}
 }
 
-func (s *Service) labels(t *testing.T, key string) (labels map[string]string) {
+func (s *stored) labels(t *testing.T, key string) (labels map[string]string) {
 	t.Helper()
-	must(t, s.DB.View(t.Context(), func(tx *metadata.Tx) error {
+	must(t, s.Store.DB.View(t.Context(), func(tx *metadata.Tx) error {
 		rec, err := tx.Snapshots("one", overlay.Name).Stat(key)
 		labels = rec.Labels
 		return err
@@ -79,25 +93,25 @@ func (s *Service) labels(t *testing.T, key string) (labels map[string]string) {
 func TestStorageSizeOfNewSnapshots(t *testing.T) {
 	s, d := remembered(t)
 	for _, bad := range []string{"0", "-1", "1023k", "garbage", "9223372036854775808", "1e9"} {
-		_, err := s.Snapshots.Prepare(t.Context(), "one", overlay.Name, sized("key", bad))
-		if !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), snapshots.LabelStorageSize) {
+		_, err := s.Prepare(t.Context(), "one", overlay.Name, sized("key", bad))
+		if !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), LabelStorageSize) {
 			t.Errorf("%q: %v", bad, err)
 		}
 	}
 	view := sized("key", "10GiB")
 	view.Kind = snapshot.KindView
-	if _, err := s.Snapshots.Prepare(t.Context(), "one", overlay.Name, view); !errdefs.IsInvalidArgument(err) {
+	if _, err := s.Prepare(t.Context(), "one", overlay.Name, view); !errdefs.IsInvalidArgument(err) {
 		t.Errorf("a view: %v", err)
 	}
-	if _, n := s.disk(t); n != 0 || len(d.limits) != 0 {
+	if _, n := s.Disk(t); n != 0 || len(d.limits) != 0 {
 		t.Errorf("%d snapshots, limits %v are left", n, d.limits)
 	}
-	_, err := s.Snapshots.Prepare(t.Context(), "one", overlay.Name, sized("none", ""))
+	_, err := s.Prepare(t.Context(), "one", overlay.Name, sized("none", ""))
 	must(t, err)
 	if len(d.limits) != 0 {
 		t.Errorf("an empty label limited it: %v", d.limits)
 	}
-	_, err = s.Snapshots.Prepare(t.Context(), "one", overlay.Name, sized("key", "10GiB"))
+	_, err = s.Prepare(t.Context(), "one", overlay.Name, sized("key", "10GiB"))
 	must(t, err)
 	if got := d.only(t); got != 10<<30 {
 		t.Errorf("the limit is %d", got)
@@ -107,14 +121,14 @@ func TestStorageSizeOfNewSnapshots(t *testing.T) {
 func TestStorageSizeChanges(t *testing.T) {
 	s, d := remembered(t)
 	for key, size := range map[string]string{"key": "10m", "free": ""} {
-		_, err := s.Snapshots.Prepare(t.Context(), "one", overlay.Name, sized(key, size))
+		_, err := s.Prepare(t.Context(), "one", overlay.Name, sized(key, size))
 		must(t, err)
 	}
 	update := func(key, size string, paths ...string) error {
-		_, err := s.Snapshots.Update(t.Context(), "one", overlay.Name, sized(key, size), paths)
+		_, err := s.Update(t.Context(), "one", overlay.Name, sized(key, size), paths)
 		return err
 	}
-	path := "labels." + snapshots.LabelStorageSize
+	path := "labels." + LabelStorageSize
 	crash := errors.New("crash")
 	for _, step := range []struct {
 		what, key, size string
@@ -142,14 +156,14 @@ func TestStorageSizeChanges(t *testing.T) {
 			t.Errorf("%s: %v", step.what, err)
 		}
 		d.fails = nil
-		if got := d.only(t); got != step.limit || s.labels(t, "key")[snapshots.LabelStorageSize] != step.label {
+		if got := d.only(t); got != step.limit || s.labels(t, "key")[LabelStorageSize] != step.label {
 			t.Errorf("%s: the limit is %d, labels are %v", step.what, got, s.labels(t, "key"))
 		}
 	}
-	if s.labels(t, "free")[snapshots.LabelStorageSize] != "" {
+	if s.labels(t, "free")[LabelStorageSize] != "" {
 		t.Errorf("labels say that there is a limit: %v", s.labels(t, "free"))
 	}
-	must(t, s.Snapshots.Commit(t.Context(), "one", overlay.Name, "layer", "key", nil))
+	must(t, s.Commit(t.Context(), "one", overlay.Name, "layer", "key", nil))
 	if err := update("layer", "60m", path); !errdefs.IsInvalidArgument(err) {
 		t.Errorf("a committed one: %v", err)
 	}
@@ -159,33 +173,32 @@ func TestStorageSizeChanges(t *testing.T) {
 func TestLimitsAreRestored(t *testing.T) {
 	s, d := remembered(t)
 	for key, size := range map[string]string{"key": "10m", "free": ""} {
-		_, err := s.Snapshots.Prepare(t.Context(), "one", overlay.Name, sized(key, size))
+		_, err := s.Prepare(t.Context(), "one", overlay.Name, sized(key, size))
 		must(t, err)
 	}
 	want := maps.Clone(d.limits)
 	for id := range d.limits {
 		d.limits[id] = 77 << 20
 	}
-	must(t, s.Snapshots.RestoreLimits(t.Context()))
+	must(t, s.RestoreLimits(t.Context()))
 	if !maps.Equal(d.limits, want) {
 		t.Errorf("limits are %v, want %v", d.limits, want)
 	}
 	d.fails = errdefs.ErrFailedPrecondition
-	if err := s.Snapshots.RestoreLimits(t.Context()); !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), "key") {
+	if err := s.RestoreLimits(t.Context()); !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), "key") {
 		t.Errorf("where there are no quotas any more: %v", err)
 	}
 }
 
 // TestStorageSizeWhereThereIsNone leaves nothing, and says what to do.
 func TestStorageSizeWhereThereIsNone(t *testing.T) {
-	s, end := stored(t, snapshottest.On(t, "ext4")(t), metadata.CollectOptions{})
-	defer end()
-	_, err := s.Snapshots.Prepare(t.Context(), "one", overlay.Name, sized("key", "10m"))
+	s := open(t, snapshottest.On(t, "ext4")(t))
+	_, err := s.Prepare(t.Context(), "one", overlay.Name, sized("key", "10m"))
 	if !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), "project quotas") {
 		t.Errorf("got %v", err)
 	}
-	s.Snapshotters[btrfs.Name] = cannotLimit{s.Snapshotters[overlay.Name]}
-	_, err = s.Snapshots.Prepare(t.Context(), "one", btrfs.Name, sized("key", "10m"))
+	s.Store.Drivers[btrfs.Name] = cannotLimit{s.Store.Drivers[overlay.Name]}
+	_, err = s.Prepare(t.Context(), "one", btrfs.Name, sized("key", "10m"))
 	if !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), "cannot limit storage") {
 		t.Errorf("got %v", err)
 	}
@@ -198,16 +211,3 @@ func TestStorageSizeWhereThereIsNone(t *testing.T) {
 
 // cannotLimit hides that a driver can limit.
 type cannotLimit struct{ snapshot.Driver }
-
-func TestRunRefusesStorageSizes(t *testing.T) {
-	for _, req := range []RunRequest{
-		{ID: "a", Image: "a", StorageSize: -1}, {ID: "a", Image: "a", StorageSize: snapshot.MinLimit - 1}, {ID: "a", Rootfs: "/a", StorageSize: 1 << 30},
-	} {
-		if err := req.check(); !errdefs.IsInvalidArgument(err) {
-			t.Errorf("%+v: %v", req, err)
-		}
-	}
-	if err := (&RunRequest{ID: "a", Image: "a", StorageSize: snapshot.MinLimit}).check(); err != nil {
-		t.Error(err)
-	}
-}

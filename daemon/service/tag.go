@@ -1,0 +1,31 @@
+package service
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/cleatproject/cleat/image"
+)
+
+// TagImages gives an image further names. A name that exists is moved.
+func (s *Transfers) TagImages(ctx context.Context, namespace string, from, to Store, watch Watcher) error {
+	if err := to.complete(""); err != nil {
+		return err
+	}
+	if err := errors.Join(from.single(), to.checkTarget()); err != nil {
+		return err
+	}
+	img, err := s.images.resolve(ctx, namespace, from.Name)
+	if err != nil {
+		return err
+	}
+	var list []image.Imported
+	for _, name := range to.named(img.Target.Digest) {
+		list = append(list, image.Imported{Name: name, Target: img.Target})
+	}
+	if err := s.saveImages(ctx, namespace, list, to.Labels, omission{}, watch); err != nil {
+		return fmt.Errorf("tag image %s: %w", img.Name, err)
+	}
+	return nil
+}
