@@ -59,7 +59,7 @@ func (s *Containers) CommitImage(ctx context.Context, namespace string, req *cle
 	if err != nil {
 		return nil, err
 	}
-	target, err := image.AddLayer(ctx, ingester{s.blobs.In(namespace), hold}, base, layer.Descriptor, layer.plain, image.LayerOptions{
+	target, err := image.AddLayer(ctx, s.images.Content(namespace, hold), base, layer.Descriptor, layer.plain, image.LayerOptions{
 		Author: req.Author, Comment: req.Message, CreatedBy: commandOf(c), Created: p.created, Changes: p.changes,
 	})
 	if err != nil {

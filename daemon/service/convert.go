@@ -37,7 +37,7 @@ func (s *Images) ConvertImage(ctx context.Context, namespace string, req *cleata
 	hold.Content(img.Target.Digest.String())
 	began = true
 	opts.Watch = watch
-	target, err := image.Convert(ctx, ingester{s.blobs.In(namespace), hold}, img.Target, opts)
+	target, err := image.Convert(ctx, s.Content(namespace, hold), img.Target, opts)
 	if err != nil {
 		return nil, fmt.Errorf("image %s: %w", img.Name, err)
 	}

@@ -151,6 +151,12 @@ func parseImageID(ref string) (id imageID, ok bool) {
 	return id, true
 }
 
+// IsID reports whether a reference may be an id, or the beginning of one, without a name.
+func IsID(ref string) bool {
+	id, ok := parseImageID(ref)
+	return ok && id.repository == ""
+}
+
 // matches reports whether the id is a digest or its beginning.
 func (id imageID) matches(d digest.Digest) bool {
 	return d.Validate() == nil && (id.algorithm == "" || id.algorithm == d.Algorithm()) && strings.HasPrefix(d.Encoded(), id.hex)

@@ -63,7 +63,7 @@ func (im *importing) run(ctx context.Context, r io.Reader) (err error) {
 		}
 	}()
 	im.watch.Event("Importing", "")
-	held, err := image.Import(ctx, ingester{s.blobs.In(im.namespace), hold}, r, im.options)
+	held, err := image.Import(ctx, s.images.Content(im.namespace, hold), r, im.options)
 	if err != nil {
 		return err
 	}

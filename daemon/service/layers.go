@@ -25,6 +25,12 @@ type ingester struct {
 
 var _ image.Content = ingester{}
 
+// Content returns the content of a namespace as package image writes it: what is written, or found, is held. A
+// commit that has begun is finished even if its context ends.
+func (s *Images) Content(namespace string, hold *metadata.Hold) image.Content {
+	return ingester{s.blobs.In(namespace), hold}
+}
+
 // Writer implements image.Ingester.
 func (i ingester) Writer(ctx context.Context, ref string, opts content.WriterOptions) (image.BlobWriter, error) {
 	i.hold.Content(opts.Expected.String())

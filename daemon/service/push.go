@@ -61,7 +61,7 @@ func (s *Transfers) PushImage(ctx context.Context, namespace string, from Store,
 // pushed returns the image to push: of the name or, if there is none, of the reference. That is a name as well,
 // and not an id, under which nothing can be pushed.
 func (s *Transfers) pushed(ctx context.Context, namespace, name, reference string) (metadata.Image, error) {
-	if id, ok := parseImageID(reference); name == "" && ok && id.repository == "" {
+	if name == "" && IsID(reference) {
 		found, _, err := s.images.resolveName(ctx, namespace, reference)
 		if err == nil && len(found) == 0 {
 			err = noImage(reference)
