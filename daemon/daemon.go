@@ -133,7 +133,7 @@ func assemble(ctx context.Context, cfg config.Config, log *slog.Logger) (_ *daem
 	})
 	d.close.Push("close service", func() error { d.svc.Close(); return nil })
 	if d.stores.db.Broken() == nil {
-		if err := d.svc.Namespaces.EnsureNamespace(ctx, config.DefaultNamespace); err != nil {
+		if err := d.svc.Namespaces.Ensure(ctx, config.DefaultNamespace); err != nil {
 			return nil, err
 		}
 	}

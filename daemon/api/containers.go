@@ -3,12 +3,13 @@ package api
 import (
 	"context"
 
+	"github.com/cleatproject/cleat/daemon/service/containers"
+
 	api "github.com/containerd/containerd/api/services/containers/v1"
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/cleatproject/cleat/daemon/api/access"
 	"github.com/cleatproject/cleat/daemon/api/wire"
-	"github.com/cleatproject/cleat/daemon/service"
 	"github.com/cleatproject/cleat/metadata"
 	"github.com/cleatproject/cleat/proto/rpc"
 )
@@ -16,7 +17,7 @@ import (
 // containersService is containerd.services.containers.v1.
 type containersService struct {
 	db         *metadata.DB
-	containers *service.Containers
+	containers *containers.Service
 }
 
 func (s containersService) Get(ctx context.Context, req *api.GetContainerRequest) (*api.GetContainerResponse, error) {
@@ -81,7 +82,7 @@ func (s containersService) Create(ctx context.Context, req *api.CreateContainerR
 	if err != nil {
 		return nil, err
 	}
-	c, err := s.containers.CreateContainer(ctx, ns, recordContainer(req.GetContainer()))
+	c, err := s.containers.Create(ctx, ns, recordContainer(req.GetContainer()))
 	if err != nil {
 		return nil, err
 	}
@@ -93,7 +94,7 @@ func (s containersService) Update(ctx context.Context, req *api.UpdateContainerR
 	if err != nil {
 		return nil, err
 	}
-	c, err := s.containers.UpdateContainer(ctx, ns, recordContainer(req.GetContainer()), req.GetUpdateMask().GetPaths())
+	c, err := s.containers.Update(ctx, ns, recordContainer(req.GetContainer()), req.GetUpdateMask().GetPaths())
 	if err != nil {
 		return nil, err
 	}
@@ -105,7 +106,7 @@ func (s containersService) Delete(ctx context.Context, req *api.DeleteContainerR
 	if err != nil {
 		return nil, err
 	}
-	return &emptypb.Empty{}, s.containers.DeleteContainer(ctx, ns, req.GetID())
+	return &emptypb.Empty{}, s.containers.Delete(ctx, ns, req.GetID())
 }
 
 // containersGRPC and containersTTRPC add what differs between the transports: streams.

@@ -4,17 +4,18 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/cleatproject/cleat/daemon/service/images"
+
 	api "github.com/containerd/containerd/api/services/diff/v1"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/cleatproject/cleat/daemon/api/access"
 	"github.com/cleatproject/cleat/daemon/api/wire"
-	"github.com/cleatproject/cleat/daemon/service"
 )
 
 // diffService is containerd.services.diff.v1.
 type diffService struct {
-	images *service.Images
+	images *images.Store
 	api.UnsafeDiffServer
 }
 
@@ -52,7 +53,7 @@ func (s diffService) Diff(ctx context.Context, req *api.DiffRequest) (*api.DiffR
 	if err != nil {
 		return nil, err
 	}
-	r := service.DiffRequest{
+	r := images.DiffRequest{
 		Left: wire.FromMounts(req.GetLeft()), Right: wire.FromMounts(req.GetRight()),
 		MediaType: req.GetMediaType(), Ref: req.GetRef(), Labels: req.GetLabels(),
 	}

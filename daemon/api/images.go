@@ -3,13 +3,14 @@ package api
 import (
 	"context"
 
+	"github.com/cleatproject/cleat/daemon/service/images"
+
 	api "github.com/containerd/containerd/api/services/images/v1"
 	"github.com/opencontainers/go-digest"
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/cleatproject/cleat/daemon/api/access"
 	"github.com/cleatproject/cleat/daemon/api/wire"
-	"github.com/cleatproject/cleat/daemon/service"
 	"github.com/cleatproject/cleat/daemon/service/gc"
 	"github.com/cleatproject/cleat/metadata"
 )
@@ -17,7 +18,7 @@ import (
 // imagesService is containerd.services.images.v1.
 type imagesService struct {
 	db     *metadata.DB
-	images *service.Images
+	images *images.Store
 	gc     *gc.Collector
 	api.UnsafeImagesServer
 }
@@ -68,7 +69,7 @@ func (s imagesService) Create(ctx context.Context, req *api.CreateImageRequest) 
 	if err != nil {
 		return nil, err
 	}
-	img, err := s.images.CreateImage(ctx, ns, recordImage(req.GetImage()), wire.Time(req.GetSourceDateEpoch()))
+	img, err := s.images.Create(ctx, ns, recordImage(req.GetImage()), wire.Time(req.GetSourceDateEpoch()))
 	if err != nil {
 		return nil, err
 	}
@@ -80,7 +81,7 @@ func (s imagesService) Update(ctx context.Context, req *api.UpdateImageRequest) 
 	if err != nil {
 		return nil, err
 	}
-	img, err := s.images.UpdateImage(ctx, ns, recordImage(req.GetImage()), req.GetUpdateMask().GetPaths(), wire.Time(req.GetSourceDateEpoch()))
+	img, err := s.images.Update(ctx, ns, recordImage(req.GetImage()), req.GetUpdateMask().GetPaths(), wire.Time(req.GetSourceDateEpoch()))
 	if err != nil {
 		return nil, err
 	}
@@ -98,7 +99,7 @@ func (s imagesService) Delete(ctx context.Context, req *api.DeleteImageRequest) 
 			return nil, err
 		}
 	}
-	if err := s.images.DeleteImage(ctx, ns, req.GetName(), target); err != nil || !req.GetSync() {
+	if err := s.images.Delete(ctx, ns, req.GetName(), target); err != nil || !req.GetSync() {
 		return &emptypb.Empty{}, err
 	}
 	_, err = s.gc.Collect(ctx)

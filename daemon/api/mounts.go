@@ -5,13 +5,14 @@ import (
 	"fmt"
 	"maps"
 
+	"github.com/cleatproject/cleat/daemon/service/activations"
+
 	api "github.com/containerd/containerd/api/services/mounts/v1"
 	apitypes "github.com/containerd/containerd/api/types"
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/cleatproject/cleat/daemon/api/access"
 	"github.com/cleatproject/cleat/daemon/api/wire"
-	"github.com/cleatproject/cleat/daemon/service"
 	"github.com/cleatproject/cleat/internal/filters"
 	"github.com/cleatproject/cleat/metadata"
 	"github.com/cleatproject/cleat/mount"
@@ -19,9 +20,9 @@ import (
 	"github.com/cleatproject/cleat/proto/rpc"
 )
 
-// mountsService is containerd.services.mounts.v1, by mount/activation. Activate goes by daemon/service/mounts.go.
+// mountsService is containerd.services.mounts.v1, by mount/activation. Activate goes by daemon/service/activations/store.go.
 type mountsService struct {
-	activations *service.Activations
+	activations *activations.Store
 }
 
 func (s mountsService) Activate(ctx context.Context, req *api.ActivateRequest) (*api.ActivateResponse, error) {

@@ -4,12 +4,13 @@ import (
 	"context"
 	"errors"
 
+	"github.com/cleatproject/cleat/daemon/service/namespaces"
+
 	api "github.com/containerd/containerd/api/services/namespaces/v1"
 	"github.com/containerd/errdefs"
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/cleatproject/cleat/daemon/api/access"
-	"github.com/cleatproject/cleat/daemon/service"
 	"github.com/cleatproject/cleat/internal/identifier"
 	"github.com/cleatproject/cleat/metadata"
 )
@@ -17,7 +18,7 @@ import (
 // namespacesService is containerd.services.namespaces.v1.
 type namespacesService struct {
 	db         *metadata.DB
-	namespaces *service.Namespaces
+	namespaces *namespaces.Store
 	api.UnsafeNamespacesServer
 }
 
@@ -73,7 +74,7 @@ func (s namespacesService) Create(ctx context.Context, req *api.CreateNamespaceR
 	if err := access.Allow(ctx, ns.GetName()); err != nil {
 		return nil, err
 	}
-	if err := s.namespaces.CreateNamespace(ctx, ns.GetName(), ns.GetLabels()); err != nil {
+	if err := s.namespaces.Create(ctx, ns.GetName(), ns.GetLabels()); err != nil {
 		return nil, err
 	}
 	return &api.CreateNamespaceResponse{Namespace: ns}, nil
@@ -84,7 +85,7 @@ func (s namespacesService) Update(ctx context.Context, req *api.UpdateNamespaceR
 	if err := access.Allow(ctx, v.Name); err != nil {
 		return nil, err
 	}
-	ns, err := s.namespaces.UpdateNamespace(ctx, v, req.GetUpdateMask().GetPaths())
+	ns, err := s.namespaces.Update(ctx, v, req.GetUpdateMask().GetPaths())
 	if err != nil {
 		return nil, err
 	}
@@ -95,7 +96,7 @@ func (s namespacesService) Delete(ctx context.Context, req *api.DeleteNamespaceR
 	if err := access.Allow(ctx, req.GetName()); err != nil {
 		return nil, err
 	}
-	return &emptypb.Empty{}, s.namespaces.DeleteNamespace(ctx, req.GetName())
+	return &emptypb.Empty{}, s.namespaces.Delete(ctx, req.GetName())
 }
 
 func apiNamespace(ns metadata.Namespace) *api.Namespace {

@@ -4,6 +4,12 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/cleatproject/cleat/daemon/service/activations"
+	"github.com/cleatproject/cleat/daemon/service/containers"
+	"github.com/cleatproject/cleat/daemon/service/images"
+	"github.com/cleatproject/cleat/daemon/service/namespaces"
+	"github.com/cleatproject/cleat/daemon/service/transfer"
+
 	containersapi "github.com/containerd/containerd/api/services/containers/v1"
 	diffapi "github.com/containerd/containerd/api/services/diff/v1"
 	eventsapi "github.com/containerd/containerd/api/services/events/v1"
@@ -26,9 +32,8 @@ import (
 	"github.com/cleatproject/cleat/daemon/api/access"
 	"github.com/cleatproject/cleat/daemon/api/content"
 	"github.com/cleatproject/cleat/daemon/api/native"
-	"github.com/cleatproject/cleat/daemon/api/transfer"
+	transferservice "github.com/cleatproject/cleat/daemon/api/transfer"
 	"github.com/cleatproject/cleat/daemon/api/wire"
-	"github.com/cleatproject/cleat/daemon/service"
 	"github.com/cleatproject/cleat/daemon/service/blobs"
 	"github.com/cleatproject/cleat/daemon/service/gc"
 	"github.com/cleatproject/cleat/daemon/service/snapshots"
@@ -49,12 +54,12 @@ type Parts struct {
 	Tasks       *runtime.Manager
 	Blobs       *blobs.Store
 	Snapshots   *snapshots.Store
-	Namespaces  *service.Namespaces
-	Activations *service.Activations
-	Images      *service.Images
-	Transfers   *service.Transfers
-	Containers  *service.Containers
-	Sandboxes   *service.Sandboxes
+	Namespaces  *namespaces.Store
+	Activations *activations.Store
+	Images      *images.Store
+	Transfers   *transfer.Service
+	Containers  *containers.Service
+	Sandboxes   *containers.Sandboxes
 	GC          *gc.Collector
 	Hub         *subscribe.Hub
 	// Streams has the streams that clients open, on either transport.
@@ -124,7 +129,7 @@ func NewGRPC(p Parts, users access.Users) *grpc.Server {
 	sandboxapi.RegisterStoreServer(srv, all.sandboxes)
 	sandboxapi.RegisterControllerServer(srv, all.controller)
 	snapshotsapi.RegisterSnapshotsServer(srv, snapshotsGRPC{snapshotsService: all.snapshots})
-	transfer.RegisterGRPC(srv, p.Transfers, p.Streams, p.Log)
+	transferservice.RegisterGRPC(srv, p.Transfers, p.Streams, p.Log)
 	tasksapi.RegisterTasksServer(srv, all.tasks)
 	versionapi.RegisterVersionServer(srv, all.version)
 	healthapi.RegisterHealthServer(srv, health.NewServer())
@@ -152,7 +157,7 @@ func NewTTRPC(p Parts) (*ttrpc.Server, error) {
 	sandboxapi.RegisterTTRPCStoreService(srv, all.sandboxes)
 	sandboxapi.RegisterTTRPCControllerService(srv, all.controller)
 	snapshotsapi.RegisterTTRPCSnapshotsService(srv, snapshotsTTRPC{all.snapshots})
-	transfer.RegisterTTRPC(srv, p.Transfers, p.Streams, p.Log)
+	transferservice.RegisterTTRPC(srv, p.Transfers, p.Streams, p.Log)
 	tasksapi.RegisterTTRPCTasksService(srv, all.tasks)
 	versionapi.RegisterTTRPCVersionService(srv, all.version)
 	native.Register(srv, native.Parts{

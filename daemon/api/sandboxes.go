@@ -3,13 +3,14 @@ package api
 import (
 	"context"
 
+	"github.com/cleatproject/cleat/daemon/service/containers"
+
 	api "github.com/containerd/containerd/api/services/sandbox/v1"
 	apitypes "github.com/containerd/containerd/api/types"
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/cleatproject/cleat/daemon/api/access"
 	"github.com/cleatproject/cleat/daemon/api/wire"
-	"github.com/cleatproject/cleat/daemon/service"
 	"github.com/cleatproject/cleat/metadata"
 )
 
@@ -17,7 +18,7 @@ import (
 // the Controller's, see sandbox_controller.go.
 type sandboxesService struct {
 	db        *metadata.DB
-	sandboxes *service.Sandboxes
+	sandboxes *containers.Sandboxes
 	api.UnsafeStoreServer
 }
 
@@ -31,7 +32,7 @@ func (s sandboxesService) Create(ctx context.Context, req *api.StoreCreateReques
 	if err != nil {
 		return nil, err
 	}
-	v, err := s.sandboxes.CreateSandbox(ctx, ns, recordSandbox(req.GetSandbox()))
+	v, err := s.sandboxes.Create(ctx, ns, recordSandbox(req.GetSandbox()))
 	if err != nil {
 		return nil, err
 	}

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"time"
 
+	"github.com/cleatproject/cleat/daemon/service/containers"
+
 	api "github.com/containerd/containerd/api/services/tasks/v1"
 	apitypes "github.com/containerd/containerd/api/types"
 	apitask "github.com/containerd/containerd/api/types/task"
@@ -15,18 +17,17 @@ import (
 
 	"github.com/cleatproject/cleat/daemon/api/access"
 	"github.com/cleatproject/cleat/daemon/api/wire"
-	"github.com/cleatproject/cleat/daemon/service"
 	"github.com/cleatproject/cleat/internal/filters"
 	"github.com/cleatproject/cleat/proto/task"
 	"github.com/cleatproject/cleat/proto/types"
 	"github.com/cleatproject/cleat/runtime"
 )
 
-// tasksService is containerd.services.tasks.v1. Create goes to daemon/service/task.go, everything else
+// tasksService is containerd.services.tasks.v1. Create goes to daemon/service/containers/task.go, everything else
 // straight to the runtime.
 type tasksService struct {
 	tasks      *runtime.Manager
-	containers *service.Containers
+	containers *containers.Service
 	api.UnsafeTasksServer
 }
 
@@ -53,7 +54,7 @@ func (s tasksService) Create(ctx context.Context, req *api.CreateTaskRequest) (*
 	if err != nil {
 		return nil, err
 	}
-	want := service.TaskRequest{
+	want := containers.TaskRequest{
 		Launch: runtime.LaunchOptions{
 			ID: req.GetContainerID(), Runtime: req.GetRuntimePath(), Options: wire.ShimAny(req.GetOptions()), Join: join,
 		},

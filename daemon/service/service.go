@@ -1,6 +1,8 @@
-// Package service holds the use cases of cleatd that touch two or more nouns. daemon/api decodes a
-// request and calls here; here the stores, the snapshot drivers and the runtime are called in the
-// order that keeps them in accord, with an undo stack until the one commit.
+// Package service assembles the use cases of cleatd, which touch two or more nouns; each noun is a package below.
+// daemon/api decodes a request and calls a use case, which calls the stores, the snapshot drivers and the runtime in
+// the order that keeps them consistent, with an undo stack until the one commit. The packages' floors:
+// announce < blobs, snapshots < namespaces, activations < images < transfer; containers > images; restart >
+// containers; gc > blobs, snapshots.
 //
 // Rules that all of it follows: directories are made before the record that speaks of them and
 // removed after it; no transaction is open while a driver, a shim or a file is waited for; events
@@ -13,6 +15,12 @@ import (
 	"log/slog"
 	"path/filepath"
 	"sync"
+
+	"github.com/cleatproject/cleat/daemon/service/activations"
+	"github.com/cleatproject/cleat/daemon/service/containers"
+	"github.com/cleatproject/cleat/daemon/service/images"
+	"github.com/cleatproject/cleat/daemon/service/namespaces"
+	"github.com/cleatproject/cleat/daemon/service/transfer"
 
 	"github.com/cleatproject/cleat/archive"
 	"github.com/cleatproject/cleat/content"
@@ -50,7 +58,7 @@ type Config struct {
 	// CgroupParent is the cgroup below which containers that choose none are put.
 	CgroupParent string
 	// ProcessDefaults are for containers whose spec leaves them open.
-	ProcessDefaults ProcessDefaults
+	ProcessDefaults containers.ProcessDefaults
 	Log             *slog.Logger
 	// Registries is what images are pulled from and pushed to.
 	Registries *registry.Client
@@ -65,17 +73,17 @@ type Config struct {
 	Limits image.Limits
 }
 
-// Service is the use cases, one field for each noun; they share the stores of the Config.
+// Service holds the use cases, one field for each noun; they share the stores of the Config.
 type Service struct {
-	Namespaces  *Namespaces
-	Cgroups     *Cgroups
+	Namespaces  *namespaces.Store
+	Cgroups     *namespaces.Cgroups
 	Blobs       *blobs.Store
 	Snapshots   *snapshots.Store
-	Activations *Activations
-	Images      *Images
-	Transfers   *Transfers
-	Containers  *Containers
-	Sandboxes   *Sandboxes
+	Activations *activations.Store
+	Images      *images.Store
+	Transfers   *transfer.Service
+	Containers  *containers.Service
+	Sandboxes   *containers.Sandboxes
 	GC          *gc.Collector
 	// Hub receives events and has the subscribers.
 	Hub *subscribe.Hub
@@ -91,28 +99,28 @@ func New(cfg Config) *Service {
 	s := &Service{log: cfg.Log, Hub: subscribe.New(cfg.Events, cfg.Runtime)}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	locks := new(keylock.Locks[string]) // of containers
-	defaults := Defaults{Snapshotter: cfg.DefaultSnapshotter, Runtime: cfg.DefaultRuntime}
+	defaults := namespaces.Defaults{Snapshotter: cfg.DefaultSnapshotter, Runtime: cfg.DefaultRuntime}
 	s.Blobs = blobs.New(cfg.DB, cfg.Content)
 	s.Snapshots = &snapshots.Store{DB: cfg.DB, Drivers: cfg.Snapshotters, Unavailable: cfg.Unavailable, Log: cfg.Log}
-	s.Cgroups = NewCgroups(cfg.CgroupParent, cfg.Runtime)
-	s.Namespaces = NewNamespaces(cfg.DB, s.Blobs, cfg.Runtime, s.Cgroups, cfg.Log)
-	s.Activations = NewActivations(cfg.Mounts, cfg.DB, cfg.Runtime, locks)
+	s.Cgroups = namespaces.NewCgroups(cfg.CgroupParent, cfg.Runtime)
+	s.Namespaces = namespaces.New(cfg.DB, s.Blobs, cfg.Runtime, s.Cgroups, cfg.Log)
+	s.Activations = activations.New(cfg.Mounts, cfg.DB, cfg.Runtime, locks)
 	s.GC = gc.New(gc.Config{
 		DB: cfg.DB, Content: cfg.Content, Blobs: s.Blobs, Snapshots: s.Snapshots, Log: cfg.Log,
-		Schedule: cfg.Schedule, Options: cfg.Collecting, Release: s.Activations.releaseMounts,
-		Prepare: func(ctx context.Context) error { return LabelOld(ctx, cfg.DB, s.Blobs, s.Snapshots) },
+		Schedule: cfg.Schedule, Options: cfg.Collecting, Release: s.Activations.Release,
+		Prepare: func(ctx context.Context) error { return images.LabelOld(ctx, cfg.DB, s.Blobs, s.Snapshots) },
 	})
-	s.Images = NewImages(ImagesConfig{
+	s.Images = images.New(images.Config{
 		DB: cfg.DB, Blobs: s.Blobs, Snapshots: s.Snapshots, Collector: s.GC, Defaults: defaults, Log: cfg.Log,
 		Apply: image.ApplyOptions{Helpers: cfg.Helpers, Processors: cfg.Processors, Limits: cfg.Limits},
 	})
-	s.Transfers = NewTransfers(cfg.DB, s.Blobs, s.Images, cfg.Registries)
-	s.Containers = NewContainers(ContainersConfig{
+	s.Transfers = transfer.New(cfg.DB, s.Blobs, s.Images, cfg.Registries)
+	s.Containers = containers.New(containers.Config{
 		DB: cfg.DB, Tasks: cfg.Runtime, Images: s.Images, Snapshots: s.Snapshots, Blobs: s.Blobs, Activations: s.Activations,
 		Cgroups: s.Cgroups, Events: cfg.Events, Defaults: defaults, Process: cfg.ProcessDefaults,
 		Logs: filepath.Join(cfg.Root, "logs"), Locks: locks, Log: cfg.Log,
 	})
-	s.Sandboxes = NewSandboxes(cfg.DB, cfg.Runtime, defaults)
+	s.Sandboxes = containers.NewSandboxes(cfg.DB, cfg.Runtime, defaults)
 	return s
 }
 
@@ -128,7 +136,7 @@ func (s *Service) Close() {
 // the first request.
 func (s *Service) Tidy(ctx context.Context) error {
 	s.Cgroups.RemoveEmpty()
-	return errors.Join(s.Containers.CleanLogs(ctx), s.Images.cleanUnpacks(ctx), s.Blobs.CleanImports(ctx), s.Images.cleanMounts(ctx))
+	return errors.Join(s.Containers.CleanLogs(ctx), s.Images.CleanUnpacks(ctx), s.Blobs.CleanImports(ctx), s.Images.CleanMounts(ctx))
 }
 
 // Begin resumes what an earlier daemon left, in the background: containers made by Run, and
@@ -155,7 +163,7 @@ type recovery struct {
 // space last. None depends on another's success.
 func (s *Service) recoveries() []recovery {
 	return []recovery{
-		{"resume frozen containers", s.Containers.thawLeft},
+		{"resume frozen containers", s.Containers.ThawLeft},
 		{"resume containers", s.Containers.Resume},
 		{"restore storage limits", s.Snapshots.RestoreLimits},
 		{"clean up snapshots", s.Snapshots.Clean},

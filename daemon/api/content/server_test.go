@@ -54,7 +54,7 @@ func serve(t testing.TB, namespaces ...string) *server {
 	s.restart()
 	t.Cleanup(func() { s.stop() })
 	for _, ns := range namespaces {
-		must(t, s.svc.Namespaces.CreateNamespace(t.Context(), ns, nil))
+		must(t, s.svc.Namespaces.Create(t.Context(), ns, nil))
 	}
 	return s
 }

@@ -14,7 +14,7 @@ func (s native) commitImage(ctx context.Context, req *cleatapi.CommitRequest) (*
 	if err != nil {
 		return nil, err
 	}
-	img, err := s.Containers.CommitImage(ctx, ns, req)
+	img, err := s.Containers.Commit(ctx, ns, req)
 	return &cleatapi.CommitResponse{Image: img}, err
 }
 
@@ -24,7 +24,7 @@ func (s native) convertImage(ctx context.Context, req *cleatapi.ConvertRequest, 
 		return err
 	}
 	return transferring(ctx, send, func(ctx context.Context, p *progress) (*cleatapi.Image, error) {
-		return s.Images.ConvertImage(ctx, ns, req, p.Part)
+		return s.Images.Convert(ctx, ns, req, p.Part)
 	})
 }
 
@@ -33,7 +33,7 @@ func (s native) mountImage(ctx context.Context, req *cleatapi.MountImageRequest)
 	if err != nil {
 		return nil, err
 	}
-	return s.Images.MountImage(ctx, ns, req)
+	return s.Images.Mount(ctx, ns, req)
 }
 
 func (s native) unmountImage(ctx context.Context, req *cleatapi.UnmountImageRequest) (*cleatapi.UnmountImageResponse, error) {
@@ -41,7 +41,7 @@ func (s native) unmountImage(ctx context.Context, req *cleatapi.UnmountImageRequ
 	if err != nil {
 		return nil, err
 	}
-	return &cleatapi.UnmountImageResponse{}, s.Images.UnmountImage(ctx, ns, req)
+	return &cleatapi.UnmountImageResponse{}, s.Images.Unmount(ctx, ns, req)
 }
 
 func (s native) listImageMounts(ctx context.Context, _ *cleatapi.ListImageMountsRequest) (*cleatapi.ListImageMountsResponse, error) {
@@ -49,7 +49,7 @@ func (s native) listImageMounts(ctx context.Context, _ *cleatapi.ListImageMounts
 	if err != nil {
 		return nil, err
 	}
-	list, err := s.Images.ImageMounts(ctx, ns)
+	list, err := s.Images.Mounts(ctx, ns)
 	return &cleatapi.ListImageMountsResponse{Mounts: list}, err
 }
 
@@ -58,7 +58,7 @@ func (s native) imageUsage(ctx context.Context, req *cleatapi.ImageUsageRequest)
 	if err != nil {
 		return nil, err
 	}
-	list, err := s.Images.ImageUsage(ctx, ns, req.Images)
+	list, err := s.Images.Usage(ctx, ns, req.Images)
 	return &cleatapi.ImageUsageResponse{Images: list}, err
 }
 
@@ -67,7 +67,7 @@ func (s native) labelImage(ctx context.Context, req *cleatapi.LabelImageRequest)
 	if err != nil {
 		return nil, err
 	}
-	img, err := s.Images.LabelImage(ctx, ns, req.Name, req.Labels)
+	img, err := s.Images.Label(ctx, ns, req.Name, req.Labels)
 	return &cleatapi.LabelImageResponse{Image: img}, err
 }
 

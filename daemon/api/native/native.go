@@ -4,10 +4,13 @@ package native
 import (
 	"context"
 
+	"github.com/cleatproject/cleat/daemon/service/containers"
+	"github.com/cleatproject/cleat/daemon/service/images"
+	"github.com/cleatproject/cleat/daemon/service/transfer"
+
 	"github.com/containerd/ttrpc"
 
 	"github.com/cleatproject/cleat/daemon/api/access"
-	"github.com/cleatproject/cleat/daemon/service"
 	"github.com/cleatproject/cleat/daemon/service/gc"
 	"github.com/cleatproject/cleat/daemon/service/subscribe"
 	"github.com/cleatproject/cleat/events"
@@ -18,9 +21,9 @@ import (
 
 // Parts are the use cases that the services call. All fields are required.
 type Parts struct {
-	Containers *service.Containers
-	Images     *service.Images
-	Transfers  *service.Transfers
+	Containers *containers.Service
+	Images     *images.Store
+	Transfers  *transfer.Service
 	GC         *gc.Collector
 	Hub        *subscribe.Hub
 	Events     *events.Log
@@ -75,7 +78,7 @@ func (s native) run(ctx context.Context, req *cleatapi.RunRequest) (*cleatapi.Ru
 	if err != nil {
 		return nil, err
 	}
-	r, err := s.Containers.Run(ctx, ns, service.RunRequest{
+	r, err := s.Containers.Run(ctx, ns, containers.RunRequest{
 		ID: req.Id, Image: req.Image, Rootfs: req.Rootfs, Platform: req.Platform, Spec: req.Spec, User: req.User,
 		Snapshotter: req.Snapshotter, Runtime: req.Runtime, Options: req.Options, Labels: req.Labels,
 		Stdin: req.Stdin, Stdout: req.Stdout, Stderr: req.Stderr, Terminal: req.Terminal,
@@ -120,7 +123,7 @@ func (s native) readLog(ctx context.Context, req *cleatapi.ReadLogRequest) (*cle
 	if err != nil {
 		return nil, err
 	}
-	data, offset, size, err := s.Containers.ReadLog(ctx, ns, req.Id, service.LogRange{
+	data, offset, size, err := s.Containers.ReadLog(ctx, ns, req.Id, containers.LogRange{
 		Offset: req.Offset, Length: req.Length, OwnOnly: access.HasPolicy(ctx),
 	})
 	return &cleatapi.ReadLogResponse{Data: data, Offset: offset, Size_: size}, err
@@ -140,7 +143,7 @@ func (s native) listImages(ctx context.Context, req *cleatapi.ListImagesRequest)
 	if err != nil {
 		return nil, err
 	}
-	list, err := s.Images.ListImages(ctx, ns, req.Filters)
+	list, err := s.Images.List(ctx, ns, req.Filters)
 	return &cleatapi.ListImagesResponse{Images: list}, err
 }
 
@@ -149,7 +152,7 @@ func (s native) inspectImage(ctx context.Context, req *cleatapi.InspectImageRequ
 	if err != nil {
 		return nil, err
 	}
-	return s.Images.InspectImage(ctx, ns, req.Name, req.Platform)
+	return s.Images.Inspect(ctx, ns, req.Name, req.Platform)
 }
 
 func (s native) removeImage(ctx context.Context, req *cleatapi.RemoveImageRequest) (*cleatapi.RemoveImageResponse, error) {
@@ -157,7 +160,7 @@ func (s native) removeImage(ctx context.Context, req *cleatapi.RemoveImageReques
 	if err != nil {
 		return nil, err
 	}
-	return &cleatapi.RemoveImageResponse{}, s.Images.RemoveImage(ctx, ns, req.Name)
+	return &cleatapi.RemoveImageResponse{}, s.Images.Remove(ctx, ns, req.Name)
 }
 
 func (s native) subscribe(ctx context.Context, req *cleatapi.SubscribeRequest, send func(*cleatapi.Event) error) error {

@@ -11,11 +11,12 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cleatproject/cleat/daemon/service/containers"
+
 	apievents "github.com/containerd/containerd/api/events"
 	"github.com/containerd/errdefs"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/cleatproject/cleat/daemon/service"
 	"github.com/cleatproject/cleat/daemon/service/subscribe"
 	"github.com/cleatproject/cleat/events"
 	"github.com/cleatproject/cleat/internal/undo"
@@ -61,7 +62,7 @@ type Config struct {
 	Events     *events.Log
 	Tasks      *runtime.Manager
 	Hub        *subscribe.Hub
-	Containers *service.Containers
+	Containers *containers.Service
 	Log        *slog.Logger
 }
 
@@ -263,20 +264,20 @@ func (m *Monitor) next(now time.Time) time.Duration {
 
 // restart looks at a container and does what its labels ask for; it reports whether it was started.
 // failed says that the last attempt took its task away and could not make another, which counts as an
-// end of the container. Containers of Run have a life of their own (daemon/service/finish.go) and are left alone.
+// end of the container. Containers of Run have a life of their own (daemon/service/containers/finish.go) and are left alone.
 func (m *Monitor) restart(ctx context.Context, namespace, id string, failed bool) (bool, error) {
-	c, err := m.cfg.Containers.Container(ctx, namespace, id)
+	c, err := m.cfg.Containers.Get(ctx, namespace, id)
 	if err != nil {
 		return false, undo.Ignore(err, errdefs.ErrNotFound)
 	}
-	if service.Managed(c) {
+	if containers.Managed(c) {
 		return false, nil
 	}
 	t, err := m.cfg.Tasks.Get(namespace, id)
 	if err != nil && !errors.Is(err, errdefs.ErrNotFound) {
 		return false, err
 	}
-	now := taskNow{ended: failed, status: service.UnknownExit}
+	now := taskNow{ended: failed, status: containers.UnknownExit}
 	if t != nil {
 		info := t.Info()
 		now = taskNow{exists: true, ended: info.Status == types.Status_STOPPED, status: info.Exit.Status}
@@ -307,7 +308,7 @@ func (m *Monitor) startAgain(ctx context.Context, namespace string, c metadata.C
 		return err
 	}
 	update := metadata.Container{ID: c.ID, Labels: map[string]string{labelRestartCount: strconv.Itoa(count + 1)}}
-	if _, err := m.cfg.Containers.UpdateContainer(ctx, namespace, update, []string{"labels." + labelRestartCount}); err != nil {
+	if _, err := m.cfg.Containers.Update(ctx, namespace, update, []string{"labels." + labelRestartCount}); err != nil {
 		return err
 	}
 	log := c.Labels[labelRestartLog]
@@ -315,7 +316,7 @@ func (m *Monitor) startAgain(ctx context.Context, namespace string, c metadata.C
 	if err != nil {
 		return err
 	}
-	req := service.TaskRequest{Launch: runtime.LaunchOptions{ID: c.ID}, Create: runtime.CreateOptions{Stdout: log, Terminal: terminal}}
+	req := containers.TaskRequest{Launch: runtime.LaunchOptions{ID: c.ID}, Create: runtime.CreateOptions{Stdout: log, Terminal: terminal}}
 	if !terminal {
 		req.Create.Stderr = log
 	}
