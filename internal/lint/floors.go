@@ -20,7 +20,7 @@ type floor struct {
 
 // The floors of the design, ground floor first. The longest folder that matches a package rules.
 func design() []floor {
-	ground := []string{"proto", "fifo", "reaper", "mount", "internal/durable", "internal/undo", "internal/inject", "internal/exitrecord", "internal/version", "internal/treecmp", "internal/keylock", "internal/filelock", "internal/inroot", "internal/xattr", "internal/hostproc", "internal/gate", "internal/userdb", "internal/filters", "internal/identifier", "internal/bytesize", "internal/rawjson"}
+	ground := []string{"proto", "fifo", "reaper", "mount", "internal/durable", "internal/undo", "internal/inject", "internal/exitrecord", "internal/version", "internal/treecmp", "internal/keylock", "internal/filelock", "internal/inroot", "internal/xattr", "internal/hostproc", "internal/gate", "internal/userdb", "internal/filters", "internal/identifier", "internal/bytesize", "internal/rawjson", "internal/ctxio"}
 	leaves := []string{"internal/durable", "internal/undo", "internal/inject", "internal/keylock"}
 	first := append(slices.Clone(ground), "content", "archive", "snapshot", "events")
 	stores := append(slices.Clone(first), "metadata")
