@@ -10,9 +10,10 @@ import (
 	"syscall"
 	"unsafe"
 
+	"github.com/cleatproject/cleat/daemon/service/containers"
+
 	"golang.org/x/sys/unix"
 
-	"github.com/cleatproject/cleat/daemon/service"
 	"github.com/cleatproject/cleat/internal/hostproc"
 )
 
@@ -23,13 +24,13 @@ const umask = 0o022
 // detach resets process attributes that the daemon inherited from its parent, for the daemon and
 // its child processes. It returns what shims must not inherit from the daemon, and the process
 // attributes of containers whose spec sets none. Failures are logged.
-func detach(log *slog.Logger) (hostproc.Attributes, service.ProcessDefaults) {
+func detach(log *slog.Logger) (hostproc.Attributes, containers.ProcessDefaults) {
 	unix.Umask(umask)
 	attributes, warnings := hostproc.New()
 	for _, err := range warnings {
 		log.Warn("shims and containers inherit an attribute of the daemon", "error", err)
 	}
-	var defaults service.ProcessDefaults
+	var defaults containers.ProcessDefaults
 	hard, err := hostproc.RaiseNoFile()
 	if err != nil {
 		log.Warn("containers get a lower limit of open files than the host has", "limit", hard, "error", err)

@@ -18,6 +18,7 @@ import (
 	"github.com/cleatproject/cleat/daemon/config"
 	"github.com/cleatproject/cleat/daemon/service"
 	"github.com/cleatproject/cleat/daemon/service/restart"
+	"github.com/cleatproject/cleat/daemon/streams"
 	"github.com/cleatproject/cleat/events"
 	"github.com/cleatproject/cleat/image/registry"
 	"github.com/cleatproject/cleat/internal/hostproc"
@@ -30,6 +31,8 @@ import (
 
 // daemon holds everything that was assembled, in the order in which it must be closed.
 type daemon struct {
+	stores  stores
+	tasks   *runtime.Manager
 	svc     *service.Service
 	servers *servers
 	close   undo.Stack
@@ -60,7 +63,7 @@ func Run(ctx context.Context, cfg config.Config, ready func()) (err error) {
 		return err
 	}
 	// The sockets accept connections from now on; adoption continues in the background.
-	if err := d.svc.Runtime.Recover(d.svc.Ran); err != nil {
+	if err := d.tasks.Recover(d.svc.Containers.Ran); err != nil {
 		return err
 	}
 	serving := d.servers.serve()
@@ -69,7 +72,7 @@ func Run(ctx context.Context, cfg config.Config, ready func()) (err error) {
 		ready()
 	}
 	d.svc.Begin()
-	monitor := restart.Start(d.svc, log)
+	monitor := restart.Start(restart.Config{DB: d.stores.db, Events: d.stores.events, Tasks: d.tasks, Hub: d.svc.Hub, Containers: d.svc.Containers, Log: log})
 	d.close.Push("close restart monitor", func() error { monitor.Close(); return nil })
 	select {
 	case <-ctx.Done():
@@ -97,8 +100,7 @@ func assemble(ctx context.Context, cfg config.Config, log *slog.Logger) (_ *daem
 	}
 	d.close.Push("unlock state directory", unlock)
 
-	kept, err := openStores(cfg, log, &d.close)
-	if err != nil {
+	if d.stores, err = openStores(cfg, log, &d.close); err != nil {
 		return nil, err
 	}
 	uuid, err := loadUUID(cfg.Root)
@@ -111,9 +113,8 @@ func assemble(ctx context.Context, cfg config.Config, log *slog.Logger) (_ *daem
 		return nil, err
 	}
 	attributes, defaults := detach(log)
-	gone := func() { d.svc.TaskGone() } // tasks exist only once the service does
-	tasks, err := openRuntime(ctx, cfg, kept.events, attributes, gone, log, &d.close)
-	if err != nil {
+	gone := func() { d.svc.Cgroups.TaskGone() } // tasks exist only once the service does
+	if d.tasks, err = openRuntime(ctx, cfg, d.stores.events, attributes, gone, log, &d.close); err != nil {
 		return nil, err
 	}
 	mounts, err := activation.Open(filepath.Join(cfg.State, "m"), cfg.Root)
@@ -122,8 +123,8 @@ func assemble(ctx context.Context, cfg config.Config, log *slog.Logger) (_ *daem
 	}
 	d.svc = service.New(service.Config{
 		Mounts: mounts,
-		DB:     kept.db, Content: kept.content, Snapshotters: drivers.Working, Unavailable: drivers.Failed, DefaultSnapshotter: cfg.Snapshotter,
-		DefaultRuntime: cfg.Runtime, Runtime: tasks, Events: kept.events, Root: cfg.Root,
+		DB:     d.stores.db, Content: d.stores.content, Snapshotters: drivers.Working, Unavailable: drivers.Failed, DefaultSnapshotter: cfg.Snapshotter,
+		DefaultRuntime: cfg.Runtime, Runtime: d.tasks, Events: d.stores.events, Root: cfg.Root,
 		CgroupParent: cfg.CgroupParent, ProcessDefaults: defaults, Schedule: cfg.GC.Service(), Log: log, Helpers: helpers(cfg), Processors: cfg.Processors(), Limits: cfg.Unpack.Limits(),
 		Registries: registry.New(registry.Options{
 			ConfigPath: cfg.RegistryConfigPath, UserAgent: "cleat/" + version.Version(), Chunk: cfg.RegistryUploadChunk,
@@ -131,24 +132,29 @@ func assemble(ctx context.Context, cfg config.Config, log *slog.Logger) (_ *daem
 		}),
 	})
 	d.close.Push("close service", func() error { d.svc.Close(); return nil })
-	if kept.db.Broken() == nil {
-		if err := d.svc.EnsureNamespace(ctx, config.DefaultNamespace); err != nil {
+	if d.stores.db.Broken() == nil {
+		if err := d.svc.Namespaces.Ensure(ctx, config.DefaultNamespace); err != nil {
 			return nil, err
 		}
 	}
-	d.servers, err = serversOf(cfg, d.svc, uuid, drivers, log)
+	d.servers, err = d.newServers(cfg, uuid, drivers, log)
 	return d, err
 }
 
-// serversOf makes the servers of the API, with the identity that they report.
-func serversOf(cfg config.Config, svc *service.Service, uuid string, drivers Snapshotters, log *slog.Logger) (*servers, error) {
+// newServers creates the servers of the API, with the identity that they report.
+func (d *daemon) newServers(cfg config.Config, uuid string, drivers Snapshotters, log *slog.Logger) (*servers, error) {
 	users, err := cfg.Access()
 	if err != nil {
 		return nil, err
 	}
-	return newServers(svc, api.Identity{
-		Version: version.API(), Revision: version.Revision(), UUID: uuid,
-		Snapshotters: slices.Sorted(maps.Keys(drivers.Working)), Unavailable: drivers.Failed, Root: cfg.Root,
+	return newServers(api.Parts{
+		DB: d.stores.db, Events: d.stores.events, Tasks: d.tasks, Blobs: d.svc.Blobs, Snapshots: d.svc.Snapshots, Namespaces: d.svc.Namespaces,
+		Activations: d.svc.Activations, Images: d.svc.Images, Transfers: d.svc.Transfers, Containers: d.svc.Containers, Sandboxes: d.svc.Sandboxes,
+		GC: d.svc.GC, Hub: d.svc.Hub, Streams: streams.New(streams.Options{}), CgroupParent: cfg.CgroupParent, Log: log,
+		Identity: api.Identity{
+			Version: version.API(), Revision: version.Revision(), UUID: uuid,
+			Snapshotters: slices.Sorted(maps.Keys(drivers.Working)), Unavailable: drivers.Failed, Root: cfg.Root,
+		},
 	}, users, log)
 }
 

@@ -17,8 +17,6 @@ import (
 	"github.com/cleatproject/cleat/daemon/api"
 	"github.com/cleatproject/cleat/daemon/api/access"
 	"github.com/cleatproject/cleat/daemon/config"
-	"github.com/cleatproject/cleat/daemon/service"
-	"github.com/cleatproject/cleat/daemon/streams"
 	"github.com/cleatproject/cleat/proto/rpc"
 )
 
@@ -39,13 +37,12 @@ type servers struct {
 	wg                          sync.WaitGroup
 }
 
-func newServers(svc *service.Service, id api.Identity, access access.Users, log *slog.Logger) (*servers, error) {
-	open := streams.New(streams.Options{})
-	t, err := api.NewTTRPC(svc, open, id)
+func newServers(parts api.Parts, access access.Users, log *slog.Logger) (*servers, error) {
+	t, err := api.NewTTRPC(parts)
 	if err != nil {
 		return nil, fmt.Errorf("create ttrpc server: %w", err)
 	}
-	return &servers{stopping: make(chan struct{}), grpc: api.NewGRPC(svc, open, id, access, log), ttrpc: t, access: access, log: log}, nil
+	return &servers{stopping: make(chan struct{}), grpc: api.NewGRPC(parts, access), ttrpc: t, access: access, log: log}, nil
 }
 
 // listen binds both sockets. It replaces those of a dead daemon; the lock on the state directory

@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/cleatproject/cleat/internal/ctxio"
+
 	"github.com/containerd/errdefs"
 	digest "github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
@@ -67,7 +69,7 @@ func (im *importer) packed(ctx context.Context, f savedFile) (_ savedFile, err e
 
 func (im *importer) pack(ctx context.Context, w BlobWriter, plain Blob, out *savedFile) error {
 	zw := gzip.NewWriter(w)
-	if _, err := io.CopyBuffer(struct{ io.Writer }{zw}, checked(ctx, io.NewSectionReader(plain, 0, plain.Size())), im.buf); err != nil {
+	if _, err := io.CopyBuffer(struct{ io.Writer }{zw}, ctxio.Reader(ctx, io.NewSectionReader(plain, 0, plain.Size())), im.buf); err != nil {
 		return err
 	}
 	if err := zw.Close(); err != nil {

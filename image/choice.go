@@ -182,3 +182,36 @@ func (f *Fetching) documentsOf(ctx context.Context, desc ocispec.Descriptor) err
 	f.found(m.Config, desc)
 	return f.document(ctx, m.Config)
 }
+
+// Filter returns the selected manifests of an image, as Chosen does, and the content without the other manifests
+// that the image names.
+func Filter(ctx context.Context, p Provider, target ocispec.Descriptor, c Choice) (Provider, []ocispec.Descriptor, error) {
+	chosen, _, err := Chosen(ctx, p, target, c)
+	if err != nil {
+		return nil, nil, err
+	}
+	f := filtered{Provider: p, hidden: make(map[digest.Digest]bool)}
+	if err := namedBy(ctx, p, target, 0, f.hidden); err != nil {
+		return nil, nil, err
+	}
+	for _, d := range chosen {
+		delete(f.hidden, d.Digest)
+	}
+	return f, chosen, nil
+}
+
+// filtered is a Provider without some blobs.
+type filtered struct {
+	Provider
+	hidden map[digest.Digest]bool
+}
+
+var _ Provider = filtered{}
+
+// ReaderAt implements Provider.
+func (h filtered) ReaderAt(ctx context.Context, d digest.Digest) (Blob, error) {
+	if h.hidden[d] {
+		return nil, fmt.Errorf("blob %s is not selected: %w", d, errdefs.ErrNotFound)
+	}
+	return h.Provider.ReaderAt(ctx, d)
+}

@@ -36,7 +36,7 @@ func FindBase(ctx context.Context, p Provider, target ocispec.Descriptor, snapsh
 		if err != nil || b == nil || b.snapshot() != snapshot {
 			return err
 		}
-		ok, err := complete(ctx, p, d, 0)
+		ok, err := Usable(ctx, p, d)
 		if err == nil && ok {
 			found, err = b, errFound
 		}
@@ -57,7 +57,7 @@ func readBase(ctx context.Context, p Provider, desc ocispec.Descriptor) (*Base, 
 	if err != nil {
 		return nil, err
 	}
-	if !isConfig(m.Config.MediaType) {
+	if !IsConfig(m.Config.MediaType) {
 		return nil, nil // not an image
 	}
 	raw, err := readDocument(ctx, p, m.Config)
@@ -69,10 +69,6 @@ func readBase(ctx context.Context, p Provider, desc ocispec.Descriptor) (*Base, 
 	}
 	config, err := readConfig(ctx, p, m.Config)
 	return &Base{Manifest: m, config: raw, diffIDs: config.RootFS.DiffIDs}, err
-}
-
-func isConfig(mediaType string) bool {
-	return mediaType == ocispec.MediaTypeImageConfig || mediaType == dockerConfig
 }
 
 // snapshot returns the name of the topmost snapshot.

@@ -46,7 +46,7 @@ func missingPlatforms(ctx context.Context, p Provider, desc ocispec.Descriptor, 
 		return err
 	}
 	for _, d := range index.Manifests {
-		if !IsManifest(d.MediaType) && !IsIndex(d.MediaType) || d.Annotations[annotationReference] != "" {
+		if !IsManifest(d.MediaType) && !IsIndex(d.MediaType) || d.Annotations[AnnotationReference] != "" {
 			continue
 		}
 		if err := missingPlatforms(ctx, p, d, depth+1, missing); err != nil {
@@ -61,4 +61,53 @@ func platformOf(d ocispec.Descriptor) string {
 		return d.Digest.String()
 	}
 	return fmt.Sprintf("%.40s", platforms.Format(*d.Platform))
+}
+
+// Usable reports whether the image at desc can be used: a manifest whose content is all present, or an index with at
+// least one such; archives often hold one platform of many. A document that cannot be trusted is an error.
+func Usable(ctx context.Context, p Provider, desc ocispec.Descriptor) (bool, error) {
+	return complete(ctx, p, desc, 0)
+}
+
+// complete is Usable for a document at a depth of indexes.
+func complete(ctx context.Context, p Provider, desc ocispec.Descriptor, depth int) (bool, error) {
+	if depth > maxNesting {
+		return false, invalidf("indexes are nested more than %d deep", maxNesting)
+	}
+	children, err := Children(ctx, p, desc)
+	if errdefs.IsNotFound(err) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	if IsIndex(desc.MediaType) {
+		found := false
+		for _, c := range children {
+			if !IsIndex(c.MediaType) && !IsManifest(c.MediaType) {
+				continue
+			}
+			ok, err := complete(ctx, p, c, depth+1)
+			if err != nil {
+				return false, err
+			}
+			found = found || ok
+		}
+		return found, nil
+	}
+	for _, c := range children {
+		b, err := p.ReaderAt(ctx, c.Digest)
+		if errdefs.IsNotFound(err) {
+			return false, nil
+		}
+		if err != nil {
+			return false, err
+		}
+		size := b.Size()
+		_ = b.Close()
+		if size != c.Size {
+			return false, invalidf("blob %s: %d bytes, in the manifest %s %d", c.Digest, size, desc.Digest, c.Size)
+		}
+	}
+	return true, nil
 }

@@ -104,7 +104,7 @@ func (v *conversion) gather(ctx context.Context, desc ocispec.Descriptor, depth 
 		return err
 	}
 	for _, d := range index.Manifests {
-		if !IsManifest(d.MediaType) && !IsIndex(d.MediaType) || d.Annotations[annotationReference] != "" {
+		if !IsManifest(d.MediaType) && !IsIndex(d.MediaType) || d.Annotations[AnnotationReference] != "" {
 			continue
 		}
 		err := v.gather(ctx, d, depth+1)
@@ -119,12 +119,8 @@ func (v *conversion) gather(ctx context.Context, desc ocispec.Descriptor, depth 
 	return nil
 }
 
-// annotationReference marks a manifest about another one in the same index, which
-// annotationReferenceOf names.
-const (
-	annotationReference   = "vnd.docker.reference.type"
-	annotationReferenceOf = "vnd.docker.reference.digest"
-)
+// annotationReferenceOf names the manifest that AnnotationReference marks another one as being about.
+const annotationReferenceOf = "vnd.docker.reference.digest"
 
 // gatherManifest records the layers of a manifest. One that is not an image is left out; one that is
 // incomplete is not found.
@@ -133,7 +129,7 @@ func (v *conversion) gatherManifest(ctx context.Context, desc ocispec.Descriptor
 	if err != nil {
 		return err
 	}
-	if !isConfig(m.Config.MediaType) || len(m.Layers) > 0 && !hasLayer(m.Layers) {
+	if !IsConfig(m.Config.MediaType) || len(m.Layers) > 0 && !hasLayer(m.Layers) {
 		return nil
 	}
 	config, err := readConfig(ctx, v.content, m.Config)

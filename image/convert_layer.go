@@ -6,6 +6,9 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/cleatproject/cleat/internal/ctxio"
+	"github.com/cleatproject/cleat/internal/undo"
+
 	"github.com/containerd/errdefs"
 	digest "github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -76,7 +79,7 @@ func (v *conversion) convertLayer(ctx context.Context, l *convertedLayer) (err e
 		return err
 	}
 	if err := v.recompress(ctx, w, blob, l); err != nil {
-		return errors.Join(err, w.Close(), ignoreNotFound(v.content.Abort(context.WithoutCancel(ctx), ref)))
+		return errors.Join(err, w.Close(), undo.Ignore(v.content.Abort(context.WithoutCancel(ctx), ref), errdefs.ErrNotFound))
 	}
 	return w.Close()
 }
@@ -94,7 +97,7 @@ func (v *conversion) found(ctx context.Context, l *convertedLayer) error {
 // recompress writes a layer's blob in its other form, and verifies its unpacked bytes.
 func (v *conversion) recompress(ctx context.Context, w BlobWriter, blob Blob, l *convertedLayer) (err error) {
 	var read int64
-	in := readerFunc(func(p []byte) (int, error) {
+	in := ctxio.ReaderFunc(func(p []byte) (int, error) {
 		n, err := blob.ReadAt(p, read)
 		read += int64(n)
 		v.opts.Watch(l.from, StateConverting, read)
@@ -110,7 +113,7 @@ func (v *conversion) recompress(ctx context.Context, w BlobWriter, blob Blob, l 
 		return err
 	}
 	sum := l.diffID.Algorithm().Digester()
-	_, err = io.CopyBuffer(struct{ io.Writer }{io.MultiWriter(zw, sum.Hash())}, checked(ctx, plain), make([]byte, copyBuffer))
+	_, err = io.CopyBuffer(struct{ io.Writer }{io.MultiWriter(zw, sum.Hash())}, ctxio.Reader(ctx, plain), make([]byte, ctxio.BufferSize))
 	// Closed in either case: it has goroutines.
 	if err = errors.Join(err, zw.Close()); err != nil {
 		return err

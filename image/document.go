@@ -32,6 +32,9 @@ const (
 	ociLayerForeign = "application/vnd.oci.image.layer.nondistributable.v1.tar"
 )
 
+// AnnotationReference marks a manifest about another one in the same index, such as an attestation.
+const AnnotationReference = "vnd.docker.reference.type"
+
 // IsIndex reports whether a media type is that of an index.
 func IsIndex(mediaType string) bool {
 	return mediaType == ocispec.MediaTypeImageIndex || mediaType == dockerIndex
@@ -40,6 +43,11 @@ func IsIndex(mediaType string) bool {
 // IsManifest reports whether a media type is that of a manifest.
 func IsManifest(mediaType string) bool {
 	return mediaType == ocispec.MediaTypeImageManifest || mediaType == dockerManifest
+}
+
+// IsConfig reports whether a media type is that of an image's configuration.
+func IsConfig(mediaType string) bool {
+	return mediaType == ocispec.MediaTypeImageConfig || mediaType == dockerConfig
 }
 
 // IsLayer reports whether a media type is that of a layer that can be applied.
@@ -209,4 +217,9 @@ func TopSnapshot(ctx context.Context, p Provider, config digest.Digest) (string,
 // below it.
 func ChainIDs(diffIDs []digest.Digest) []digest.Digest {
 	return identity.ChainIDs(append([]digest.Digest(nil), diffIDs...))
+}
+
+// plainTarget returns a descriptor without the members that an index may add to it.
+func plainTarget(d ocispec.Descriptor) ocispec.Descriptor {
+	return ocispec.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size}
 }

@@ -9,6 +9,8 @@ import (
 	"io"
 	"path"
 
+	"github.com/cleatproject/cleat/internal/ctxio"
+
 	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
 	"github.com/distribution/reference"
@@ -145,7 +147,7 @@ func (e *export) write(ctx context.Context, w io.Writer) error {
 			return err
 		}
 	}
-	buf := make([]byte, copyBuffer)
+	buf := make([]byte, ctxio.BufferSize)
 	made := make(map[string]bool)
 	for _, d := range e.blobs {
 		if err := e.writeDirectories(tw, d, made); err != nil {
@@ -185,6 +187,6 @@ func (e *export) writeBlob(ctx context.Context, tw *tar.Writer, d ocispec.Descri
 	if err := tw.WriteHeader(entry(blobPath(d.Digest), b.Size())); err != nil {
 		return err
 	}
-	_, err = io.CopyBuffer(struct{ io.Writer }{tw}, checked(ctx, io.NewSectionReader(b, 0, b.Size())), buf)
+	_, err = io.CopyBuffer(struct{ io.Writer }{tw}, ctxio.Reader(ctx, io.NewSectionReader(b, 0, b.Size())), buf)
 	return err
 }

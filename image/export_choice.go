@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/containerd/errdefs"
-	digest "github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/cleatproject/cleat/proto/reason"
@@ -22,16 +20,11 @@ func (e *export) choose(ctx context.Context, target ocispec.Descriptor) (Provide
 		}
 		target = plainTarget(desc)
 	case e.opts.Some != nil && IsIndex(target.MediaType):
-		chosen, _, err := Chosen(ctx, content, target, *e.opts.Some)
+		h, chosen, err := Filter(ctx, content, target, *e.opts.Some)
 		if err != nil {
 			return nil, target, err
 		}
-		h := filtered{Provider: content, hidden: make(map[digest.Digest]bool)}
-		if err := namedBy(ctx, content, target, 0, h.hidden); err != nil {
-			return nil, target, err
-		}
 		for _, d := range chosen {
-			delete(h.hidden, d.Digest)
 			if err := e.checkComplete(ctx, h, d); err != nil {
 				return nil, target, err
 			}
@@ -42,25 +35,9 @@ func (e *export) choose(ctx context.Context, target ocispec.Descriptor) (Provide
 }
 
 func (e *export) checkComplete(ctx context.Context, p Provider, target ocispec.Descriptor) error {
-	ok, err := complete(ctx, p, target, 0)
+	ok, err := Usable(ctx, p, target)
 	if err == nil && !ok {
 		err = fmt.Errorf("a part is missing for every platform: %w", reason.ImageIncomplete)
 	}
 	return err
-}
-
-// filtered is a Provider without some blobs.
-type filtered struct {
-	Provider
-	hidden map[digest.Digest]bool
-}
-
-var _ Provider = filtered{}
-
-// ReaderAt implements Provider.
-func (h filtered) ReaderAt(ctx context.Context, d digest.Digest) (Blob, error) {
-	if h.hidden[d] {
-		return nil, fmt.Errorf("blob %s is not selected: %w", d, errdefs.ErrNotFound)
-	}
-	return h.Provider.ReaderAt(ctx, d)
 }

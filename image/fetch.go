@@ -208,7 +208,7 @@ func (f *Fetching) platformOf(ctx context.Context, desc ocispec.Descriptor) (*oc
 	if err != nil {
 		return nil, err
 	}
-	if m.Config.MediaType != ocispec.MediaTypeImageConfig && m.Config.MediaType != dockerConfig {
+	if !IsConfig(m.Config.MediaType) {
 		return nil, nil // no platform is not an error
 	}
 	if err := f.document(ctx, m.Config); err != nil {

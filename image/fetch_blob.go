@@ -7,6 +7,9 @@ import (
 	"io"
 	"syscall"
 
+	"github.com/cleatproject/cleat/internal/ctxio"
+	"github.com/cleatproject/cleat/internal/undo"
+
 	"github.com/containerd/errdefs"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -35,7 +38,7 @@ func (f *Fetching) blob(ctx context.Context, desc ocispec.Descriptor, a *arrival
 	err = f.fill(ctx, w, desc)
 	drop := err != nil && (a == nil || errors.Is(err, errCut) || w.Status().Offset == 0 || full(err) || full(context.Cause(ctx)))
 	if drop {
-		err = errors.Join(err, ignoreNotFound(f.content.Abort(context.WithoutCancel(ctx), ref)))
+		err = errors.Join(err, undo.Ignore(f.content.Abort(context.WithoutCancel(ctx), ref), errdefs.ErrNotFound))
 	}
 	err = errors.Join(err, w.Close())
 	if err == nil {
@@ -47,13 +50,6 @@ func (f *Fetching) blob(ctx context.Context, desc ocispec.Descriptor, a *arrival
 // full reports whether a disk, or a limit of one, has no space left.
 func full(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
-}
-
-func ignoreNotFound(err error) error {
-	if errdefs.IsNotFound(err) {
-		return nil
-	}
-	return err
 }
 
 // exists checks the present blob against the descriptor.
@@ -94,8 +90,8 @@ func (f *Fetching) transfer(ctx context.Context, w BlobWriter, desc ocispec.Desc
 		return err
 	}
 	defer func() { err = errors.Join(err, rc.Close()) }()
-	buf := make([]byte, copyBuffer)
-	counted := readerFunc(func(p []byte) (int, error) {
+	buf := make([]byte, ctxio.BufferSize)
+	counted := ctxio.ReaderFunc(func(p []byte) (int, error) {
 		if err := ctx.Err(); err != nil {
 			return 0, err
 		}

@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/cleatproject/cleat/internal/ctxio"
+
 	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
 	digest "github.com/opencontainers/go-digest"
@@ -233,7 +235,7 @@ func (s stuckSource) Fetch(ctx context.Context, desc ocispec.Descriptor, offset 
 		return rc, err
 	}
 	first := true
-	return io.NopCloser(readerFunc(func(p []byte) (int, error) {
+	return io.NopCloser(ctxio.ReaderFunc(func(p []byte) (int, error) {
 		if first {
 			first = false
 			return rc.Read(p[:1])

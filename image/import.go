@@ -11,6 +11,8 @@ import (
 	"path"
 	"strings"
 
+	"github.com/cleatproject/cleat/internal/ctxio"
+
 	"github.com/containerd/errdefs"
 	digest "github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -19,11 +21,8 @@ import (
 	"github.com/cleatproject/cleat/content"
 )
 
-const (
-	// maxFiles bounds the files of an archive.
-	maxFiles   = 100_000
-	copyBuffer = 256 << 10
-)
+// maxFiles bounds the files of an archive.
+const maxFiles = 100_000
 
 // ImportOptions change how an archive is imported. The zero value uses the names of
 // the archive.
@@ -74,7 +73,7 @@ func importArchive(ctx context.Context, c Content, r io.Reader, opts ImportOptio
 		}
 		opts.Name = name
 	}
-	im := &importer{content: c, compress: opts.Compress, buf: make([]byte, copyBuffer), refPrefix: "import-" + rand.Text() + "-", files: make(map[string]savedFile), links: make(map[string]string)}
+	im := &importer{content: c, compress: opts.Compress, buf: make([]byte, ctxio.BufferSize), refPrefix: "import-" + rand.Text() + "-", files: make(map[string]savedFile), links: make(map[string]string)}
 	if err := im.read(ctx, r); err != nil {
 		return nil, err
 	}
@@ -245,7 +244,7 @@ func (im *importer) store(ctx context.Context, name string, expected digest.Dige
 func (im *importer) fill(ctx context.Context, w BlobWriter, expected digest.Digest, size int64, data io.Reader) (savedFile, error) {
 	magic := peek(data)
 	f := savedFile{digest: expected, size: size, magic: magic}
-	_, err := io.CopyBuffer(struct{ io.Writer }{w}, io.MultiReader(bytes.NewReader(magic), checked(ctx, data)), im.buf)
+	_, err := io.CopyBuffer(struct{ io.Writer }{w}, io.MultiReader(bytes.NewReader(magic), ctxio.Reader(ctx, data)), im.buf)
 	if err != nil {
 		return f, err
 	}
@@ -266,18 +265,4 @@ func peek(data io.Reader) []byte {
 	magic := make([]byte, 4)
 	n, _ := io.ReadFull(data, magic) // an error comes again with the next read
 	return magic[:n]
-}
-
-type readerFunc func([]byte) (int, error)
-
-func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
-
-// checked returns a reader that ends with the context.
-func checked(ctx context.Context, r io.Reader) io.Reader {
-	return readerFunc(func(p []byte) (int, error) {
-		if err := ctx.Err(); err != nil {
-			return 0, err
-		}
-		return r.Read(p)
-	})
 }

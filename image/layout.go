@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/containerd/errdefs"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 )
 
@@ -19,7 +18,7 @@ func (im *importer) fromLayout(ctx context.Context, opts ImportOptions) ([]Impor
 		if !IsIndex(d.MediaType) && !IsManifest(d.MediaType) {
 			continue // an artifact that is not an image
 		}
-		ok, err := complete(ctx, im.content, d, 0)
+		ok, err := Usable(ctx, im.content, d)
 		if err != nil {
 			return nil, err
 		}
@@ -36,54 +35,4 @@ func (im *importer) fromLayout(ctx context.Context, opts ImportOptions) ([]Impor
 		images = append(images, img)
 	}
 	return images, nil
-}
-
-// plainTarget returns a descriptor without the members that the archive's index adds to it.
-func plainTarget(d ocispec.Descriptor) ocispec.Descriptor {
-	return ocispec.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size}
-}
-
-// complete reports whether the image at desc can be used: a manifest whose content is all
-// present, or an index with at least one such (archives often hold one platform of many). A
-// document that cannot be trusted is an error.
-func complete(ctx context.Context, p Provider, desc ocispec.Descriptor, depth int) (bool, error) {
-	if depth > maxNesting {
-		return false, invalidf("indexes are nested more than %d deep", maxNesting)
-	}
-	children, err := Children(ctx, p, desc)
-	if errdefs.IsNotFound(err) {
-		return false, nil
-	}
-	if err != nil {
-		return false, err
-	}
-	if IsIndex(desc.MediaType) {
-		found := false
-		for _, c := range children {
-			if !IsIndex(c.MediaType) && !IsManifest(c.MediaType) {
-				continue
-			}
-			ok, err := complete(ctx, p, c, depth+1)
-			if err != nil {
-				return false, err
-			}
-			found = found || ok
-		}
-		return found, nil
-	}
-	for _, c := range children {
-		b, err := p.ReaderAt(ctx, c.Digest)
-		if errdefs.IsNotFound(err) {
-			return false, nil
-		}
-		if err != nil {
-			return false, err
-		}
-		size := b.Size()
-		_ = b.Close()
-		if size != c.Size {
-			return false, invalidf("blob %s: %d bytes, in the manifest %s %d", c.Digest, size, desc.Digest, c.Size)
-		}
-	}
-	return true, nil
 }

@@ -102,7 +102,7 @@ func matching(ctx context.Context, p Provider, desc ocispec.Descriptor, match pl
 		c.platform = *desc.Platform
 		return c, match.Match(c.platform), nil
 	}
-	if manifest.Config.MediaType != ocispec.MediaTypeImageConfig && manifest.Config.MediaType != dockerConfig {
+	if !IsConfig(manifest.Config.MediaType) {
 		return c, false, nil
 	}
 	config, err := readConfig(ctx, p, manifest.Config)

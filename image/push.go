@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/cleatproject/cleat/internal/ctxio"
+
 	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
 	digest "github.com/opencontainers/go-digest"
@@ -253,7 +255,7 @@ func (w *pushing) open(ctx context.Context, desc ocispec.Descriptor, offset int6
 	}
 	section := io.NewSectionReader(b, offset, b.Size()-offset)
 	done := offset
-	return sent{readerFunc(func(p []byte) (int, error) {
+	return sent{ctxio.ReaderFunc(func(p []byte) (int, error) {
 		n, err := section.Read(p)
 		done += int64(n)
 		w.opts.Watch(desc, StatePushing, done)

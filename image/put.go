@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/cleatproject/cleat/internal/undo"
+
 	"github.com/containerd/errdefs"
 	digest "github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
@@ -35,7 +37,7 @@ func putDocument(ctx context.Context, c Content, mediaType string, raw []byte) (
 		err = w.Commit(ctx, d.Size, d.Digest)
 	}
 	if err != nil && !errdefs.IsAlreadyExists(err) {
-		return d, errors.Join(fmt.Errorf("make %s: %w", mediaType, err), w.Close(), ignoreNotFound(c.Abort(context.WithoutCancel(ctx), ref)))
+		return d, errors.Join(fmt.Errorf("make %s: %w", mediaType, err), w.Close(), undo.Ignore(c.Abort(context.WithoutCancel(ctx), ref), errdefs.ErrNotFound))
 	}
 	return d, w.Close()
 }

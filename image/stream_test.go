@@ -50,7 +50,7 @@ func pullTo(ctx context.Context, c image.Content, src image.Source, s image.Snap
 	g.Go(func() error { return fetching.Layers(ctx) })
 	g.Go(func() (err error) {
 		u, err = image.Unpack(ctx, c, s, target, image.UnpackOptions{
-			Platform: match, Wait: fetching.Wait, Stream: fetching.Stream, ApplyOptions: image.ApplyOptions{Helpers: helpers},
+			Platform: match, From: fetching, ApplyOptions: image.ApplyOptions{Helpers: helpers},
 		})
 		return err
 	})

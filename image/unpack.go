@@ -8,7 +8,6 @@ import (
 	digest "github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/cleatproject/cleat/content"
 	"github.com/cleatproject/cleat/internal/gate"
 )
 
@@ -23,12 +22,8 @@ type UnpackOptions struct {
 	AtOnce int
 	// Gate bounds the layers that several unpacks fill in parallel; nil for no common bound.
 	Gate *gate.Gate
-	// Wait returns once a layer's content is present, for an image that is being fetched; nil if all
-	// is present.
-	Wait func(ctx context.Context, desc ocispec.Descriptor) error
-	// Stream returns a reader of a layer that is being fetched, to be unpacked in parallel; nil if it is
-	// present. Wait then reports whether the bytes read were the layer's. nil if Wait is.
-	Stream func(ctx context.Context, desc ocispec.Descriptor) (*content.Follower, error)
+	// From fetches the image's layers: each is unpacked as its bytes arrive. nil if all content is present.
+	From *Fetching
 	// Watch, if not nil, is called when a layer is started and when it is done. It may be called
 	// concurrently.
 	Watch func(desc ocispec.Descriptor, state State)

@@ -150,13 +150,11 @@ func (f *filling) fill(ctx context.Context, p Provider, opts UnpackOptions) erro
 		}
 		defer leave()
 	}
-	if opts.Stream != nil {
+	if opts.From != nil {
 		if done, err := f.fillFromStream(ctx, opts); done || err != nil {
 			return err
 		}
-	}
-	if opts.Wait != nil {
-		if err := opts.Wait(ctx, f.desc); err != nil {
+		if err := opts.From.Wait(ctx, f.desc); err != nil {
 			return err
 		}
 	}
@@ -171,7 +169,7 @@ func (f *filling) fill(ctx context.Context, p Provider, opts UnpackOptions) erro
 // fillFromStream fills the snapshot from the bytes of the layer as they arrive. Not done, with nothing left
 // of it, if the layer is local, or its bytes were wrong and are fetched again.
 func (f *filling) fillFromStream(ctx context.Context, opts UnpackOptions) (done bool, err error) {
-	stream, err := opts.Stream(ctx, f.desc)
+	stream, err := opts.From.Stream(ctx, f.desc)
 	if stream == nil || err != nil {
 		return false, err
 	}
@@ -180,7 +178,7 @@ func (f *filling) fillFromStream(ctx context.Context, opts UnpackOptions) (done 
 	defer stop()
 	unpacked := f.fillFrom(ctx, stream, opts)
 	// Prefer the fetch error: it caused the unpack error.
-	if err := opts.Wait(ctx, f.desc); err != nil {
+	if err := opts.From.Wait(ctx, f.desc); err != nil {
 		return true, err
 	}
 	if unpacked != nil && !stream.Valid() {

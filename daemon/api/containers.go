@@ -3,26 +3,30 @@ package api
 import (
 	"context"
 
+	"github.com/cleatproject/cleat/daemon/service/containers"
+
 	api "github.com/containerd/containerd/api/services/containers/v1"
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/cleatproject/cleat/daemon/api/access"
 	"github.com/cleatproject/cleat/daemon/api/wire"
-	"github.com/cleatproject/cleat/daemon/service"
 	"github.com/cleatproject/cleat/metadata"
 	"github.com/cleatproject/cleat/proto/rpc"
 )
 
-// containers is containerd.services.containers.v1.
-type containers struct{ svc *service.Service }
+// containersService is containerd.services.containers.v1.
+type containersService struct {
+	db         *metadata.DB
+	containers *containers.Service
+}
 
-func (s containers) Get(ctx context.Context, req *api.GetContainerRequest) (*api.GetContainerResponse, error) {
+func (s containersService) Get(ctx context.Context, req *api.GetContainerRequest) (*api.GetContainerResponse, error) {
 	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
 	}
 	var c metadata.Container
-	err = s.svc.DB.View(ctx, func(tx *metadata.Tx) (err error) {
+	err = s.db.View(ctx, func(tx *metadata.Tx) (err error) {
 		c, err = tx.Containers(ns).Get(req.GetID())
 		return err
 	})
@@ -32,13 +36,13 @@ func (s containers) Get(ctx context.Context, req *api.GetContainerRequest) (*api
 	return &api.GetContainerResponse{Container: apiContainer(c)}, nil
 }
 
-func (s containers) list(ctx context.Context, filters []string) ([]*api.Container, error) {
+func (s containersService) list(ctx context.Context, filters []string) ([]*api.Container, error) {
 	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
 	}
 	var list []metadata.Container
-	err = s.svc.DB.View(ctx, func(tx *metadata.Tx) (err error) {
+	err = s.db.View(ctx, func(tx *metadata.Tx) (err error) {
 		list, err = tx.Containers(ns).List(filters...)
 		return err
 	})
@@ -52,7 +56,7 @@ func (s containers) list(ctx context.Context, filters []string) ([]*api.Containe
 	return out, nil
 }
 
-func (s containers) List(ctx context.Context, req *api.ListContainersRequest) (*api.ListContainersResponse, error) {
+func (s containersService) List(ctx context.Context, req *api.ListContainersRequest) (*api.ListContainersResponse, error) {
 	list, err := s.list(ctx, req.GetFilters())
 	if err != nil {
 		return nil, err
@@ -60,7 +64,7 @@ func (s containers) List(ctx context.Context, req *api.ListContainersRequest) (*
 	return &api.ListContainersResponse{Containers: list}, nil
 }
 
-func (s containers) listStream(ctx context.Context, req *api.ListContainersRequest, send func(*api.ListContainerMessage) error) error {
+func (s containersService) listStream(ctx context.Context, req *api.ListContainersRequest, send func(*api.ListContainerMessage) error) error {
 	list, err := s.list(ctx, req.GetFilters())
 	if err != nil {
 		return rpc.ToWire(err)
@@ -73,41 +77,41 @@ func (s containers) listStream(ctx context.Context, req *api.ListContainersReque
 	return nil
 }
 
-func (s containers) Create(ctx context.Context, req *api.CreateContainerRequest) (*api.CreateContainerResponse, error) {
+func (s containersService) Create(ctx context.Context, req *api.CreateContainerRequest) (*api.CreateContainerResponse, error) {
 	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
 	}
-	c, err := s.svc.CreateContainer(ctx, ns, recordContainer(req.GetContainer()))
+	c, err := s.containers.Create(ctx, ns, recordContainer(req.GetContainer()))
 	if err != nil {
 		return nil, err
 	}
 	return &api.CreateContainerResponse{Container: apiContainer(c)}, nil
 }
 
-func (s containers) Update(ctx context.Context, req *api.UpdateContainerRequest) (*api.UpdateContainerResponse, error) {
+func (s containersService) Update(ctx context.Context, req *api.UpdateContainerRequest) (*api.UpdateContainerResponse, error) {
 	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
 	}
-	c, err := s.svc.UpdateContainer(ctx, ns, recordContainer(req.GetContainer()), req.GetUpdateMask().GetPaths())
+	c, err := s.containers.Update(ctx, ns, recordContainer(req.GetContainer()), req.GetUpdateMask().GetPaths())
 	if err != nil {
 		return nil, err
 	}
 	return &api.UpdateContainerResponse{Container: apiContainer(c)}, nil
 }
 
-func (s containers) Delete(ctx context.Context, req *api.DeleteContainerRequest) (*emptypb.Empty, error) {
+func (s containersService) Delete(ctx context.Context, req *api.DeleteContainerRequest) (*emptypb.Empty, error) {
 	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return &emptypb.Empty{}, s.svc.DeleteContainer(ctx, ns, req.GetID())
+	return &emptypb.Empty{}, s.containers.Delete(ctx, ns, req.GetID())
 }
 
 // containersGRPC and containersTTRPC add what differs between the transports: streams.
 type containersGRPC struct {
-	containers
+	containersService
 	api.UnsafeContainersServer
 }
 
@@ -117,7 +121,7 @@ func (s containersGRPC) ListStream(req *api.ListContainersRequest, stream api.Co
 	return s.listStream(stream.Context(), req, stream.Send)
 }
 
-type containersTTRPC struct{ containers }
+type containersTTRPC struct{ containersService }
 
 var _ api.TTRPCContainersService = containersTTRPC{}
 

@@ -4,27 +4,28 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/cleatproject/cleat/daemon/service/images"
+
 	api "github.com/containerd/containerd/api/services/diff/v1"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/cleatproject/cleat/daemon/api/access"
 	"github.com/cleatproject/cleat/daemon/api/wire"
-	"github.com/cleatproject/cleat/daemon/service"
 )
 
-// diff is containerd.services.diff.v1.
-type diff struct {
-	svc *service.Service
+// diffService is containerd.services.diff.v1.
+type diffService struct {
+	images *images.Store
 	api.UnsafeDiffServer
 }
 
 var (
-	_ api.DiffServer       = diff{}
-	_ api.TTRPCDiffService = diff{}
+	_ api.DiffServer       = diffService{}
+	_ api.TTRPCDiffService = diffService{}
 )
 
 // Apply applies a layer to mounts.
-func (s diff) Apply(ctx context.Context, req *api.ApplyRequest) (*api.ApplyResponse, error) {
+func (s diffService) Apply(ctx context.Context, req *api.ApplyRequest) (*api.ApplyResponse, error) {
 	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
@@ -39,7 +40,7 @@ func (s diff) Apply(ctx context.Context, req *api.ApplyRequest) (*api.ApplyRespo
 			return nil, fmt.Errorf("encode payload for %s: %w", id, err)
 		}
 	}
-	plain, err := s.svc.Apply(ctx, ns, layer, wire.FromMounts(req.GetMounts()), payloads, req.GetSyncFs())
+	plain, err := s.images.Apply(ctx, ns, layer, wire.FromMounts(req.GetMounts()), payloads, req.GetSyncFs())
 	if err != nil {
 		return nil, err
 	}
@@ -47,19 +48,19 @@ func (s diff) Apply(ctx context.Context, req *api.ApplyRequest) (*api.ApplyRespo
 }
 
 // Diff writes the difference of two sets of mounts into the content store.
-func (s diff) Diff(ctx context.Context, req *api.DiffRequest) (*api.DiffResponse, error) {
+func (s diffService) Diff(ctx context.Context, req *api.DiffRequest) (*api.DiffResponse, error) {
 	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
 	}
-	r := service.DiffRequest{
+	r := images.DiffRequest{
 		Left: wire.FromMounts(req.GetLeft()), Right: wire.FromMounts(req.GetRight()),
 		MediaType: req.GetMediaType(), Ref: req.GetRef(), Labels: req.GetLabels(),
 	}
 	if t := req.GetSourceDateEpoch(); t != nil {
 		r.Latest = t.AsTime()
 	}
-	d, err := s.svc.Diff(ctx, ns, r)
+	d, err := s.images.Diff(ctx, ns, r)
 	if err != nil {
 		return nil, err
 	}

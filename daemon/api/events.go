@@ -14,7 +14,6 @@ import (
 
 	"github.com/cleatproject/cleat/daemon/api/access"
 	"github.com/cleatproject/cleat/daemon/api/wire"
-	"github.com/cleatproject/cleat/daemon/service"
 	"github.com/cleatproject/cleat/daemon/service/subscribe"
 	"github.com/cleatproject/cleat/events"
 	"github.com/cleatproject/cleat/proto/rpc"
@@ -22,14 +21,16 @@ import (
 
 // eventsService is containerd.services.events.v1, and the part of it that shims call over ttrpc,
 // containerd.services.events.ttrpc.v1.
-type eventsService struct{ svc *service.Service }
+type eventsService struct {
+	hub *subscribe.Hub
+}
 
 func (s eventsService) Publish(ctx context.Context, req *api.PublishRequest) (*emptypb.Empty, error) {
 	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return &emptypb.Empty{}, s.svc.Hub.Publish(events.Event{
+	return &emptypb.Empty{}, s.hub.Publish(events.Event{
 		Timestamp: time.Now().UTC(), Namespace: ns, Topic: req.GetTopic(),
 		TypeURL: req.GetEvent().GetTypeUrl(), Value: req.GetEvent().GetValue(),
 	})
@@ -42,7 +43,7 @@ func (s eventsService) forward(ctx context.Context, e *apitypes.Envelope) error 
 	if e.GetEvent() == nil {
 		return fmt.Errorf("forward %s: envelope without an event: %w", e.GetTopic(), errdefs.ErrInvalidArgument)
 	}
-	return s.svc.Hub.Forward(events.Event{
+	return s.hub.Forward(events.Event{
 		Timestamp: e.GetTimestamp().AsTime(), Namespace: e.GetNamespace(), Topic: e.GetTopic(),
 		TypeURL: e.GetEvent().GetTypeUrl(), Value: e.GetEvent().GetValue(),
 	})
@@ -53,7 +54,7 @@ func (s eventsService) Forward(ctx context.Context, req *api.ForwardRequest) (*e
 }
 
 func (s eventsService) subscribe(ctx context.Context, req *api.SubscribeRequest, send func(*apitypes.Envelope) error) error {
-	err := s.svc.Hub.Subscribe(ctx, subscribe.Subscription{Within: access.Within(ctx), Live: true, Filters: req.GetFilters()}, func(e events.Event) error {
+	err := s.hub.Subscribe(ctx, subscribe.Subscription{Within: access.Within(ctx), Live: true, Filters: req.GetFilters()}, func(e events.Event) error {
 		return send(&apitypes.Envelope{
 			Timestamp: wire.Timestamp(e.Timestamp), Namespace: e.Namespace, Topic: e.Topic,
 			Event: &anypb.Any{TypeUrl: e.TypeURL, Value: e.Value},

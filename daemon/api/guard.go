@@ -9,7 +9,8 @@ import (
 
 	"github.com/cleatproject/cleat/daemon/api/access"
 	"github.com/cleatproject/cleat/daemon/policy"
-	"github.com/cleatproject/cleat/daemon/service"
+	"github.com/cleatproject/cleat/daemon/service/snapshots"
+	"github.com/cleatproject/cleat/metadata"
 	"github.com/cleatproject/cleat/proto/rpc"
 	"github.com/cleatproject/cleat/runtime"
 )
@@ -17,11 +18,15 @@ import (
 // guard enforces the policies of users on both transports, before a request reaches its service. A method without
 // a rule is refused.
 type guard struct {
-	svc   *service.Service
-	rules map[string]rule
+	db        *metadata.DB
+	snapshots *snapshots.Store
+	cgroups   string // the parent of containers that choose none
+	rules     map[string]rule
 }
 
-func newGuard(svc *service.Service) guard { return guard{svc: svc, rules: rules()} }
+func newGuard(p Parts) guard {
+	return guard{db: p.DB, snapshots: p.Snapshots, cgroups: p.CgroupParent, rules: rules()}
+}
 
 // rule is what a method asks of a user with a policy. It may replace parts of the request by their canonical form.
 type rule func(ctx context.Context, g guard, p *policy.Policy, req any) error

@@ -83,11 +83,11 @@ func anyOptions(p *policy.Policy, a *anypb.Any) error {
 
 // specOptions are those for a namespace. fill adds the default seccomp profile.
 func (g guard) specOptions(ns string, fill bool) policy.SpecOptions {
-	return policy.SpecOptions{Cgroups: []string{"/" + ns, g.svc.CgroupParent + "/" + ns}, Fill: fill}
+	return policy.SpecOptions{Cgroups: []string{"/" + ns, g.cgroups + "/" + ns}, Fill: fill}
 }
 
 func storedContainer(ctx context.Context, g guard, ns, id string) (c metadata.Container, err error) {
-	err = g.svc.DB.View(ctx, func(tx *metadata.Tx) (err error) {
+	err = g.db.View(ctx, func(tx *metadata.Tx) (err error) {
 		c, err = tx.Containers(ns).Get(id)
 		return err
 	})
@@ -150,7 +150,7 @@ func (g guard) ownRootfs(ctx context.Context, p *policy.Policy, ns string, c met
 	if c.SnapshotKey == "" {
 		return p.Refuse("rootfs", "the container has no snapshot")
 	}
-	own, err := g.svc.Snapshots.Mounts(ctx, ns, c.Snapshotter, c.SnapshotKey)
+	own, err := g.snapshots.Mounts(ctx, ns, c.Snapshotter, c.SnapshotKey)
 	if err != nil {
 		return err
 	}

@@ -29,7 +29,7 @@ func same(a, b rule) bool { return reflect.ValueOf(a).Pointer() == reflect.Value
 // Streams over ttrpc are not checked, so that a stream must be allowed or refused on no condition. None is refused:
 // over ttrpc it would not be.
 func TestStreamsHaveNoConditions(t *testing.T) {
-	srv := NewGRPC(nil, streams.New(streams.Options{}), Identity{}, nil, slog.New(slog.DiscardHandler))
+	srv := NewGRPC(Parts{Streams: streams.New(streams.Options{}), Log: slog.New(slog.DiscardHandler)}, nil)
 	defer srv.Stop()
 	table := rules()
 	seen := 0

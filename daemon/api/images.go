@@ -3,34 +3,38 @@ package api
 import (
 	"context"
 
+	"github.com/cleatproject/cleat/daemon/service/images"
+
 	api "github.com/containerd/containerd/api/services/images/v1"
 	"github.com/opencontainers/go-digest"
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/cleatproject/cleat/daemon/api/access"
 	"github.com/cleatproject/cleat/daemon/api/wire"
-	"github.com/cleatproject/cleat/daemon/service"
+	"github.com/cleatproject/cleat/daemon/service/gc"
 	"github.com/cleatproject/cleat/metadata"
 )
 
-// images is containerd.services.images.v1.
-type images struct {
-	svc *service.Service
+// imagesService is containerd.services.images.v1.
+type imagesService struct {
+	db     *metadata.DB
+	images *images.Store
+	gc     *gc.Collector
 	api.UnsafeImagesServer
 }
 
 var (
-	_ api.ImagesServer       = images{}
-	_ api.TTRPCImagesService = images{}
+	_ api.ImagesServer       = imagesService{}
+	_ api.TTRPCImagesService = imagesService{}
 )
 
-func (s images) Get(ctx context.Context, req *api.GetImageRequest) (*api.GetImageResponse, error) {
+func (s imagesService) Get(ctx context.Context, req *api.GetImageRequest) (*api.GetImageResponse, error) {
 	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
 	}
 	var img metadata.Image
-	err = s.svc.DB.View(ctx, func(tx *metadata.Tx) (err error) {
+	err = s.db.View(ctx, func(tx *metadata.Tx) (err error) {
 		img, err = tx.Images(ns).Get(req.GetName())
 		return err
 	})
@@ -40,13 +44,13 @@ func (s images) Get(ctx context.Context, req *api.GetImageRequest) (*api.GetImag
 	return &api.GetImageResponse{Image: apiImage(img)}, nil
 }
 
-func (s images) List(ctx context.Context, req *api.ListImagesRequest) (*api.ListImagesResponse, error) {
+func (s imagesService) List(ctx context.Context, req *api.ListImagesRequest) (*api.ListImagesResponse, error) {
 	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
 	}
 	var list []metadata.Image
-	err = s.svc.DB.View(ctx, func(tx *metadata.Tx) (err error) {
+	err = s.db.View(ctx, func(tx *metadata.Tx) (err error) {
 		list, err = tx.Images(ns).List(req.GetFilters()...)
 		return err
 	})
@@ -60,31 +64,31 @@ func (s images) List(ctx context.Context, req *api.ListImagesRequest) (*api.List
 	return resp, nil
 }
 
-func (s images) Create(ctx context.Context, req *api.CreateImageRequest) (*api.CreateImageResponse, error) {
+func (s imagesService) Create(ctx context.Context, req *api.CreateImageRequest) (*api.CreateImageResponse, error) {
 	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
 	}
-	img, err := s.svc.CreateImage(ctx, ns, recordImage(req.GetImage()), wire.Time(req.GetSourceDateEpoch()))
+	img, err := s.images.Create(ctx, ns, recordImage(req.GetImage()), wire.Time(req.GetSourceDateEpoch()))
 	if err != nil {
 		return nil, err
 	}
 	return &api.CreateImageResponse{Image: apiImage(img)}, nil
 }
 
-func (s images) Update(ctx context.Context, req *api.UpdateImageRequest) (*api.UpdateImageResponse, error) {
+func (s imagesService) Update(ctx context.Context, req *api.UpdateImageRequest) (*api.UpdateImageResponse, error) {
 	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
 	}
-	img, err := s.svc.UpdateImage(ctx, ns, recordImage(req.GetImage()), req.GetUpdateMask().GetPaths(), wire.Time(req.GetSourceDateEpoch()))
+	img, err := s.images.Update(ctx, ns, recordImage(req.GetImage()), req.GetUpdateMask().GetPaths(), wire.Time(req.GetSourceDateEpoch()))
 	if err != nil {
 		return nil, err
 	}
 	return &api.UpdateImageResponse{Image: apiImage(img)}, nil
 }
 
-func (s images) Delete(ctx context.Context, req *api.DeleteImageRequest) (*emptypb.Empty, error) {
+func (s imagesService) Delete(ctx context.Context, req *api.DeleteImageRequest) (*emptypb.Empty, error) {
 	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
@@ -95,10 +99,10 @@ func (s images) Delete(ctx context.Context, req *api.DeleteImageRequest) (*empty
 			return nil, err
 		}
 	}
-	if err := s.svc.DeleteImage(ctx, ns, req.GetName(), target); err != nil || !req.GetSync() {
+	if err := s.images.Delete(ctx, ns, req.GetName(), target); err != nil || !req.GetSync() {
 		return &emptypb.Empty{}, err
 	}
-	_, err = s.svc.GC.Collect(ctx)
+	_, err = s.gc.Collect(ctx)
 	return &emptypb.Empty{}, err
 }
 

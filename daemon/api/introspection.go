@@ -15,8 +15,8 @@ import (
 
 	"github.com/cleatproject/cleat/daemon/api/access"
 	"github.com/cleatproject/cleat/daemon/api/wire"
-	"github.com/cleatproject/cleat/daemon/service"
 	"github.com/cleatproject/cleat/internal/filters"
+	"github.com/cleatproject/cleat/runtime"
 )
 
 // Identity is what the daemon says of itself.
@@ -32,8 +32,8 @@ type Identity struct {
 
 // introspection is containerd.services.introspection.v1; plugins.go has what it lists.
 type introspection struct {
-	svc *service.Service
-	id  Identity
+	tasks *runtime.Manager
+	id    Identity
 	api.UnsafeIntrospectionServer
 }
 
@@ -100,7 +100,7 @@ func (s introspection) runtimeInfo(ctx context.Context, options *anypb.Any) (*an
 			return nil, fmt.Errorf("options of the runtime plugin: %w: %w", err, errdefs.ErrInvalidArgument)
 		}
 	}
-	info, err := s.svc.Runtime.Describe(ctx, req.GetRuntimePath(), wire.ShimAny(req.GetOptions()))
+	info, err := s.tasks.Describe(ctx, req.GetRuntimePath(), wire.ShimAny(req.GetOptions()))
 	if err != nil {
 		return nil, err
 	}

@@ -11,40 +11,41 @@ import (
 
 	"github.com/cleatproject/cleat/daemon/api/access"
 	"github.com/cleatproject/cleat/daemon/api/wire"
-	"github.com/cleatproject/cleat/daemon/service"
+	"github.com/cleatproject/cleat/daemon/service/gc"
 	"github.com/cleatproject/cleat/metadata"
 )
 
-// leases is containerd.services.leases.v1.
-type leases struct {
-	svc *service.Service
+// leasesService is containerd.services.leases.v1.
+type leasesService struct {
+	db *metadata.DB
+	gc *gc.Collector
 	api.UnsafeLeasesServer
 }
 
 var (
-	_ api.LeasesServer       = leases{}
-	_ api.TTRPCLeasesService = leases{}
+	_ api.LeasesServer       = leasesService{}
+	_ api.TTRPCLeasesService = leasesService{}
 )
 
 // update runs one change of a namespace's leases.
-func (s leases) update(ctx context.Context, f func(metadata.Leases) error) error {
+func (s leasesService) update(ctx context.Context, f func(metadata.Leases) error) error {
 	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return err
 	}
-	return s.svc.DB.Update(ctx, func(tx *metadata.Tx) error { return f(tx.Leases(ns)) })
+	return s.db.Update(ctx, func(tx *metadata.Tx) error { return f(tx.Leases(ns)) })
 }
 
 // view reads a namespace's leases.
-func (s leases) view(ctx context.Context, f func(metadata.Leases) error) error {
+func (s leasesService) view(ctx context.Context, f func(metadata.Leases) error) error {
 	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return err
 	}
-	return s.svc.DB.View(ctx, func(tx *metadata.Tx) error { return f(tx.Leases(ns)) })
+	return s.db.View(ctx, func(tx *metadata.Tx) error { return f(tx.Leases(ns)) })
 }
 
-func (s leases) Create(ctx context.Context, req *api.CreateRequest) (*api.CreateResponse, error) {
+func (s leasesService) Create(ctx context.Context, req *api.CreateRequest) (*api.CreateResponse, error) {
 	v := metadata.Lease{ID: cmp.Or(req.GetID(), strings.ToLower(rand.Text())), Labels: req.GetLabels()}
 	err := s.update(ctx, func(l metadata.Leases) error {
 		created, err := l.Create(v)
@@ -59,16 +60,16 @@ func (s leases) Create(ctx context.Context, req *api.CreateRequest) (*api.Create
 	return &api.CreateResponse{Lease: apiLease(v)}, nil
 }
 
-func (s leases) Delete(ctx context.Context, req *api.DeleteRequest) (*emptypb.Empty, error) {
+func (s leasesService) Delete(ctx context.Context, req *api.DeleteRequest) (*emptypb.Empty, error) {
 	err := s.update(ctx, func(l metadata.Leases) error { return l.Delete(req.GetID()) })
 	if err != nil || !req.GetSync() {
 		return &emptypb.Empty{}, err
 	}
-	_, err = s.svc.GC.Collect(ctx)
+	_, err = s.gc.Collect(ctx)
 	return &emptypb.Empty{}, err
 }
 
-func (s leases) List(ctx context.Context, req *api.ListRequest) (*api.ListResponse, error) {
+func (s leasesService) List(ctx context.Context, req *api.ListRequest) (*api.ListResponse, error) {
 	resp := &api.ListResponse{}
 	err := s.view(ctx, func(l metadata.Leases) error {
 		list, err := l.List(req.GetFilters()...)
@@ -80,19 +81,19 @@ func (s leases) List(ctx context.Context, req *api.ListRequest) (*api.ListRespon
 	return resp, err
 }
 
-func (s leases) AddResource(ctx context.Context, req *api.AddResourceRequest) (*emptypb.Empty, error) {
+func (s leasesService) AddResource(ctx context.Context, req *api.AddResourceRequest) (*emptypb.Empty, error) {
 	return &emptypb.Empty{}, s.update(ctx, func(l metadata.Leases) error {
 		return l.AddResource(req.GetID(), recordResource(req.GetResource()))
 	})
 }
 
-func (s leases) DeleteResource(ctx context.Context, req *api.DeleteResourceRequest) (*emptypb.Empty, error) {
+func (s leasesService) DeleteResource(ctx context.Context, req *api.DeleteResourceRequest) (*emptypb.Empty, error) {
 	return &emptypb.Empty{}, s.update(ctx, func(l metadata.Leases) error {
 		return l.DeleteResource(req.GetID(), recordResource(req.GetResource()))
 	})
 }
 
-func (s leases) ListResources(ctx context.Context, req *api.ListResourcesRequest) (*api.ListResourcesResponse, error) {
+func (s leasesService) ListResources(ctx context.Context, req *api.ListResourcesRequest) (*api.ListResourcesResponse, error) {
 	resp := &api.ListResourcesResponse{}
 	err := s.view(ctx, func(l metadata.Leases) error {
 		list, err := l.Resources(req.GetID())

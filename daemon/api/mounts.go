@@ -5,13 +5,14 @@ import (
 	"fmt"
 	"maps"
 
+	"github.com/cleatproject/cleat/daemon/service/activations"
+
 	api "github.com/containerd/containerd/api/services/mounts/v1"
 	apitypes "github.com/containerd/containerd/api/types"
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/cleatproject/cleat/daemon/api/access"
 	"github.com/cleatproject/cleat/daemon/api/wire"
-	"github.com/cleatproject/cleat/daemon/service"
 	"github.com/cleatproject/cleat/internal/filters"
 	"github.com/cleatproject/cleat/metadata"
 	"github.com/cleatproject/cleat/mount"
@@ -19,17 +20,17 @@ import (
 	"github.com/cleatproject/cleat/proto/rpc"
 )
 
-// mounts is containerd.services.mounts.v1, by mount/activation. Activate goes by daemon/service/mounts.go.
-type mounts struct {
-	svc *service.Service
+// mountsService is containerd.services.mounts.v1, by mount/activation. Activate goes by daemon/service/activations/store.go.
+type mountsService struct {
+	activations *activations.Store
 }
 
-func (s mounts) Activate(ctx context.Context, req *api.ActivateRequest) (*api.ActivateResponse, error) {
+func (s mountsService) Activate(ctx context.Context, req *api.ActivateRequest) (*api.ActivateResponse, error) {
 	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
 	}
-	a, err := s.svc.ActivateMounts(ctx, ns, req.GetName(), wire.FromMounts(req.GetMounts()), activation.Options{
+	a, err := s.activations.Activate(ctx, ns, req.GetName(), wire.FromMounts(req.GetMounts()), activation.Options{
 		Labels: req.GetLabels(), Temporary: req.GetTemporary(),
 	})
 	if err != nil {
@@ -38,20 +39,20 @@ func (s mounts) Activate(ctx context.Context, req *api.ActivateRequest) (*api.Ac
 	return &api.ActivateResponse{Info: apiActivation(a)}, nil
 }
 
-func (s mounts) Deactivate(ctx context.Context, req *api.DeactivateRequest) (*emptypb.Empty, error) {
+func (s mountsService) Deactivate(ctx context.Context, req *api.DeactivateRequest) (*emptypb.Empty, error) {
 	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return &emptypb.Empty{}, s.svc.Config.Mounts.Deactivate(ctx, ns, req.GetName())
+	return &emptypb.Empty{}, s.activations.Deactivate(ctx, ns, req.GetName())
 }
 
-func (s mounts) Info(ctx context.Context, req *api.InfoRequest) (*api.InfoResponse, error) {
+func (s mountsService) Info(ctx context.Context, req *api.InfoRequest) (*api.InfoResponse, error) {
 	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
 	}
-	a, err := s.svc.Config.Mounts.Info(ns, req.GetName())
+	a, err := s.activations.Info(ns, req.GetName())
 	if err != nil {
 		return nil, err
 	}
@@ -59,7 +60,7 @@ func (s mounts) Info(ctx context.Context, req *api.InfoRequest) (*api.InfoRespon
 }
 
 // Update changes labels; nothing else of an activation can be changed.
-func (s mounts) Update(ctx context.Context, req *api.UpdateRequest) (*api.UpdateResponse, error) {
+func (s mountsService) Update(ctx context.Context, req *api.UpdateRequest) (*api.UpdateResponse, error) {
 	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
@@ -69,7 +70,7 @@ func (s mounts) Update(ctx context.Context, req *api.UpdateRequest) (*api.Update
 		return nil, fmt.Errorf("update activation %s: %w", name, err)
 	}
 	var bad error
-	a, err := s.svc.Config.Mounts.SetLabels(ctx, ns, name, func(labels map[string]string) map[string]string {
+	a, err := s.activations.SetLabels(ctx, ns, name, func(labels map[string]string) map[string]string {
 		if labels == nil {
 			labels = make(map[string]string)
 		}
@@ -88,7 +89,7 @@ func (s mounts) Update(ctx context.Context, req *api.UpdateRequest) (*api.Update
 	return &api.UpdateResponse{Info: apiActivation(a)}, nil
 }
 
-func (s mounts) list(ctx context.Context, req *api.ListRequest, send func(*api.ListMessage) error) error {
+func (s mountsService) list(ctx context.Context, req *api.ListRequest, send func(*api.ListMessage) error) error {
 	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return rpc.ToWire(err)
@@ -97,7 +98,7 @@ func (s mounts) list(ctx context.Context, req *api.ListRequest, send func(*api.L
 	if err != nil {
 		return rpc.ToWire(err)
 	}
-	for _, a := range s.svc.Config.Mounts.List(ns) {
+	for _, a := range s.activations.List(ns) {
 		if !filter.Match(activationFields(a)) {
 			continue
 		}
@@ -134,11 +135,11 @@ func apiActivation(a activation.Activation) *apitypes.ActivationInfo {
 
 // mountsGRPC and mountsTTRPC are mounts on the two transports, which differ in how a list is sent.
 type mountsGRPC struct {
-	mounts
+	mountsService
 	api.UnsafeMountsServer
 }
 
-type mountsTTRPC struct{ mounts }
+type mountsTTRPC struct{ mountsService }
 
 var (
 	_ api.MountsServer       = mountsGRPC{}

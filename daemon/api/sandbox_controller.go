@@ -5,21 +5,22 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/cleatproject/cleat/daemon/service/containers"
+
 	api "github.com/containerd/containerd/api/services/sandbox/v1"
 	apitypes "github.com/containerd/containerd/api/types"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/cleatproject/cleat/daemon/api/access"
 	"github.com/cleatproject/cleat/daemon/api/wire"
-	"github.com/cleatproject/cleat/daemon/service"
 	"github.com/cleatproject/cleat/metadata"
 	"github.com/cleatproject/cleat/runtime"
 )
 
 // sandboxController is the Controller of containerd.services.sandbox.v1. What changes something goes
-// to daemon/service/sandbox_run.go, the rest to the runtime's sandbox.
+// to daemon/service/containers/sandbox_run.go, the rest to the runtime's sandbox.
 type sandboxController struct {
-	svc *service.Service
+	sandboxes *containers.Sandboxes
 	api.UnsafeControllerServer
 }
 
@@ -39,7 +40,7 @@ func (s sandboxController) get(ctx context.Context, req named) (*runtime.Sandbox
 	if err != nil {
 		return nil, err
 	}
-	return s.svc.SandboxOf(ns, req.GetSandboxer(), req.GetSandboxID())
+	return s.sandboxes.Get(ns, req.GetSandboxer(), req.GetSandboxID())
 }
 
 func (s sandboxController) Create(ctx context.Context, req *api.ControllerCreateRequest) (*api.ControllerCreateResponse, error) {
@@ -51,7 +52,7 @@ func (s sandboxController) Create(ctx context.Context, req *api.ControllerCreate
 	if req.GetSandbox() != nil {
 		described = recordSandbox(req.GetSandbox())
 	}
-	err = s.svc.LaunchSandbox(ctx, ns, req.GetSandboxer(), described, runtime.SandboxOptions{
+	err = s.sandboxes.Launch(ctx, ns, req.GetSandboxer(), described, runtime.SandboxOptions{
 		ID: req.GetSandboxID(), Rootfs: wire.FromMounts(req.GetRootfs()), Options: wire.ShimAny(req.GetOptions()),
 		NetNS: req.GetNetnsPath(), Annotations: req.GetAnnotations(),
 	})
@@ -66,7 +67,7 @@ func (s sandboxController) Start(ctx context.Context, req *api.ControllerStartRe
 	if err != nil {
 		return nil, err
 	}
-	started, b, err := s.svc.StartSandbox(ctx, ns, req.GetSandboxer(), req.GetSandboxID())
+	started, b, err := s.sandboxes.Start(ctx, ns, req.GetSandboxer(), req.GetSandboxID())
 	if err != nil {
 		return nil, err
 	}
@@ -100,7 +101,7 @@ func (s sandboxController) Stop(ctx context.Context, req *api.ControllerStopRequ
 		return nil, err
 	}
 	timeout := time.Duration(req.GetTimeoutSecs()) * time.Second
-	return &api.ControllerStopResponse{}, s.svc.StopSandbox(ctx, ns, req.GetSandboxer(), req.GetSandboxID(), timeout)
+	return &api.ControllerStopResponse{}, s.sandboxes.Stop(ctx, ns, req.GetSandboxer(), req.GetSandboxID(), timeout)
 }
 
 func (s sandboxController) Wait(ctx context.Context, req *api.ControllerWaitRequest) (*api.ControllerWaitResponse, error) {
@@ -139,7 +140,7 @@ func (s sandboxController) Shutdown(ctx context.Context, req *api.ControllerShut
 	if err != nil {
 		return nil, err
 	}
-	return &api.ControllerShutdownResponse{}, s.svc.ShutdownSandbox(ctx, ns, req.GetSandboxer(), req.GetSandboxID())
+	return &api.ControllerShutdownResponse{}, s.sandboxes.Shutdown(ctx, ns, req.GetSandboxer(), req.GetSandboxID())
 }
 
 func (s sandboxController) Metrics(ctx context.Context, req *api.ControllerMetricsRequest) (*api.ControllerMetricsResponse, error) {

@@ -3,47 +3,49 @@ package api
 import (
 	"context"
 
+	"github.com/cleatproject/cleat/daemon/service/containers"
+
 	api "github.com/containerd/containerd/api/services/sandbox/v1"
 	apitypes "github.com/containerd/containerd/api/types"
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/cleatproject/cleat/daemon/api/access"
 	"github.com/cleatproject/cleat/daemon/api/wire"
-	"github.com/cleatproject/cleat/daemon/service"
 	"github.com/cleatproject/cleat/metadata"
 )
 
-// sandboxes is the Store of containerd.services.sandbox.v1: records of sandboxes. Running them is
+// sandboxesService is the Store of containerd.services.sandbox.v1: records of sandboxes. Running them is
 // the Controller's, see sandbox_controller.go.
-type sandboxes struct {
-	svc *service.Service
+type sandboxesService struct {
+	db        *metadata.DB
+	sandboxes *containers.Sandboxes
 	api.UnsafeStoreServer
 }
 
 var (
-	_ api.StoreServer       = sandboxes{}
-	_ api.TTRPCStoreService = sandboxes{}
+	_ api.StoreServer       = sandboxesService{}
+	_ api.TTRPCStoreService = sandboxesService{}
 )
 
-func (s sandboxes) Create(ctx context.Context, req *api.StoreCreateRequest) (*api.StoreCreateResponse, error) {
+func (s sandboxesService) Create(ctx context.Context, req *api.StoreCreateRequest) (*api.StoreCreateResponse, error) {
 	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
 	}
-	v, err := s.svc.CreateSandbox(ctx, ns, recordSandbox(req.GetSandbox()))
+	v, err := s.sandboxes.Create(ctx, ns, recordSandbox(req.GetSandbox()))
 	if err != nil {
 		return nil, err
 	}
 	return &api.StoreCreateResponse{Sandbox: apiSandbox(v)}, nil
 }
 
-func (s sandboxes) Update(ctx context.Context, req *api.StoreUpdateRequest) (*api.StoreUpdateResponse, error) {
+func (s sandboxesService) Update(ctx context.Context, req *api.StoreUpdateRequest) (*api.StoreUpdateResponse, error) {
 	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
 	}
 	var v metadata.Sandbox
-	err = s.svc.DB.Update(ctx, func(tx *metadata.Tx) (err error) {
+	err = s.db.Update(ctx, func(tx *metadata.Tx) (err error) {
 		v, err = tx.Sandboxes(ns).Update(recordSandbox(req.GetSandbox()), req.GetFields()...)
 		return err
 	})
@@ -53,23 +55,23 @@ func (s sandboxes) Update(ctx context.Context, req *api.StoreUpdateRequest) (*ap
 	return &api.StoreUpdateResponse{Sandbox: apiSandbox(v)}, nil
 }
 
-func (s sandboxes) Delete(ctx context.Context, req *api.StoreDeleteRequest) (*api.StoreDeleteResponse, error) {
+func (s sandboxesService) Delete(ctx context.Context, req *api.StoreDeleteRequest) (*api.StoreDeleteResponse, error) {
 	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return &api.StoreDeleteResponse{}, s.svc.DB.Update(ctx, func(tx *metadata.Tx) error {
+	return &api.StoreDeleteResponse{}, s.db.Update(ctx, func(tx *metadata.Tx) error {
 		return tx.Sandboxes(ns).Delete(req.GetSandboxID())
 	})
 }
 
-func (s sandboxes) List(ctx context.Context, req *api.StoreListRequest) (*api.StoreListResponse, error) {
+func (s sandboxesService) List(ctx context.Context, req *api.StoreListRequest) (*api.StoreListResponse, error) {
 	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
 	}
 	var list []metadata.Sandbox
-	err = s.svc.DB.View(ctx, func(tx *metadata.Tx) (err error) {
+	err = s.db.View(ctx, func(tx *metadata.Tx) (err error) {
 		list, err = tx.Sandboxes(ns).List(req.GetFilters()...)
 		return err
 	})
@@ -83,13 +85,13 @@ func (s sandboxes) List(ctx context.Context, req *api.StoreListRequest) (*api.St
 	return resp, nil
 }
 
-func (s sandboxes) Get(ctx context.Context, req *api.StoreGetRequest) (*api.StoreGetResponse, error) {
+func (s sandboxesService) Get(ctx context.Context, req *api.StoreGetRequest) (*api.StoreGetResponse, error) {
 	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
 	}
 	var v metadata.Sandbox
-	err = s.svc.DB.View(ctx, func(tx *metadata.Tx) (err error) {
+	err = s.db.View(ctx, func(tx *metadata.Tx) (err error) {
 		v, err = tx.Sandboxes(ns).Get(req.GetSandboxID())
 		return err
 	})

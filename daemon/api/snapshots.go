@@ -9,57 +9,60 @@ import (
 
 	"github.com/cleatproject/cleat/daemon/api/access"
 	"github.com/cleatproject/cleat/daemon/api/wire"
-	"github.com/cleatproject/cleat/daemon/service"
+	"github.com/cleatproject/cleat/daemon/service/snapshots"
 	"github.com/cleatproject/cleat/metadata"
 	"github.com/cleatproject/cleat/proto/rpc"
 	"github.com/cleatproject/cleat/snapshot"
 )
 
-// snapshots is containerd.services.snapshots.v1.
-type snapshots struct{ svc *service.Service }
+// snapshotsService is containerd.services.snapshots.v1.
+type snapshotsService struct {
+	db        *metadata.DB
+	snapshots *snapshots.Store
+}
 
-func (s snapshots) Prepare(ctx context.Context, req *api.PrepareSnapshotRequest) (*api.PrepareSnapshotResponse, error) {
+func (s snapshotsService) Prepare(ctx context.Context, req *api.PrepareSnapshotRequest) (*api.PrepareSnapshotResponse, error) {
 	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
 	}
-	mounts, err := s.svc.Snapshots.PrepareLayer(ctx, ns, req.GetSnapshotter(), metadata.Snapshot{
+	mounts, err := s.snapshots.PrepareLayer(ctx, ns, req.GetSnapshotter(), metadata.Snapshot{
 		Key: req.GetKey(), Parent: req.GetParent(), Kind: snapshot.KindActive, Labels: req.GetLabels(),
 	})
 	return &api.PrepareSnapshotResponse{Mounts: wire.ToMounts(mounts)}, err
 }
 
-func (s snapshots) View(ctx context.Context, req *api.ViewSnapshotRequest) (*api.ViewSnapshotResponse, error) {
+func (s snapshotsService) View(ctx context.Context, req *api.ViewSnapshotRequest) (*api.ViewSnapshotResponse, error) {
 	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
 	}
-	mounts, err := s.svc.Snapshots.Prepare(ctx, ns, req.GetSnapshotter(), metadata.Snapshot{
+	mounts, err := s.snapshots.Prepare(ctx, ns, req.GetSnapshotter(), metadata.Snapshot{
 		Key: req.GetKey(), Parent: req.GetParent(), Kind: snapshot.KindView, Labels: req.GetLabels(),
 	})
 	return &api.ViewSnapshotResponse{Mounts: wire.ToMounts(mounts)}, err
 }
 
-func (s snapshots) Mounts(ctx context.Context, req *api.MountsRequest) (*api.MountsResponse, error) {
+func (s snapshotsService) Mounts(ctx context.Context, req *api.MountsRequest) (*api.MountsResponse, error) {
 	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
 	}
-	mounts, err := s.svc.Snapshots.Mounts(ctx, ns, req.GetSnapshotter(), req.GetKey())
+	mounts, err := s.snapshots.Mounts(ctx, ns, req.GetSnapshotter(), req.GetKey())
 	if err != nil {
 		return nil, err
 	}
 	return &api.MountsResponse{Mounts: wire.ToMounts(mounts)}, nil
 }
 
-func (s snapshots) Commit(ctx context.Context, req *api.CommitSnapshotRequest) (*emptypb.Empty, error) {
+func (s snapshotsService) Commit(ctx context.Context, req *api.CommitSnapshotRequest) (*emptypb.Empty, error) {
 	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
 	}
 	if p := req.GetParent(); p != "" { // to rebase a snapshot, which the drivers do not say that they can
 		var rec metadata.Snapshot
-		err := s.svc.DB.View(ctx, func(tx *metadata.Tx) (err error) {
+		err := s.db.View(ctx, func(tx *metadata.Tx) (err error) {
 			rec, err = tx.Snapshots(ns, req.GetSnapshotter()).Stat(req.GetKey())
 			return err
 		})
@@ -70,24 +73,24 @@ func (s snapshots) Commit(ctx context.Context, req *api.CommitSnapshotRequest) (
 			return nil, wire.Unsupported("commit snapshot "+req.GetKey(), "parent")
 		}
 	}
-	return &emptypb.Empty{}, s.svc.Snapshots.Commit(ctx, ns, req.GetSnapshotter(), req.GetName(), req.GetKey(), req.GetLabels())
+	return &emptypb.Empty{}, s.snapshots.Commit(ctx, ns, req.GetSnapshotter(), req.GetName(), req.GetKey(), req.GetLabels())
 }
 
-func (s snapshots) Remove(ctx context.Context, req *api.RemoveSnapshotRequest) (*emptypb.Empty, error) {
+func (s snapshotsService) Remove(ctx context.Context, req *api.RemoveSnapshotRequest) (*emptypb.Empty, error) {
 	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return &emptypb.Empty{}, s.svc.Snapshots.Remove(ctx, ns, req.GetSnapshotter(), req.GetKey())
+	return &emptypb.Empty{}, s.snapshots.Remove(ctx, ns, req.GetSnapshotter(), req.GetKey())
 }
 
-func (s snapshots) Stat(ctx context.Context, req *api.StatSnapshotRequest) (*api.StatSnapshotResponse, error) {
+func (s snapshotsService) Stat(ctx context.Context, req *api.StatSnapshotRequest) (*api.StatSnapshotResponse, error) {
 	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
 	}
 	var rec metadata.Snapshot
-	err = s.svc.DB.View(ctx, func(tx *metadata.Tx) (err error) {
+	err = s.db.View(ctx, func(tx *metadata.Tx) (err error) {
 		rec, err = tx.Snapshots(ns, req.GetSnapshotter()).Stat(req.GetKey())
 		return err
 	})
@@ -97,29 +100,29 @@ func (s snapshots) Stat(ctx context.Context, req *api.StatSnapshotRequest) (*api
 	return &api.StatSnapshotResponse{Info: apiSnapshot(rec)}, nil
 }
 
-func (s snapshots) Update(ctx context.Context, req *api.UpdateSnapshotRequest) (*api.UpdateSnapshotResponse, error) {
+func (s snapshotsService) Update(ctx context.Context, req *api.UpdateSnapshotRequest) (*api.UpdateSnapshotResponse, error) {
 	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
 	}
 	v := metadata.Snapshot{Key: req.GetInfo().GetName(), Labels: req.GetInfo().GetLabels()}
-	rec, err := s.svc.Snapshots.Update(ctx, ns, req.GetSnapshotter(), v, req.GetUpdateMask().GetPaths())
+	rec, err := s.snapshots.Update(ctx, ns, req.GetSnapshotter(), v, req.GetUpdateMask().GetPaths())
 	if err != nil {
 		return nil, err
 	}
 	return &api.UpdateSnapshotResponse{Info: apiSnapshot(rec)}, nil
 }
 
-func (s snapshots) list(ctx context.Context, req *api.ListSnapshotsRequest, send func(*api.ListSnapshotsResponse) error) error {
+func (s snapshotsService) list(ctx context.Context, req *api.ListSnapshotsRequest, send func(*api.ListSnapshotsResponse) error) error {
 	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return rpc.ToWire(err)
 	}
-	if err := s.svc.Snapshots.Known(req.GetSnapshotter()); err != nil {
+	if err := s.snapshots.Known(req.GetSnapshotter()); err != nil {
 		return rpc.ToWire(err)
 	}
 	var list []metadata.Snapshot
-	err = s.svc.DB.View(ctx, func(tx *metadata.Tx) (err error) {
+	err = s.db.View(ctx, func(tx *metadata.Tx) (err error) {
 		list, err = tx.Snapshots(ns, req.GetSnapshotter()).List(req.GetFilters()...)
 		return err
 	})
@@ -140,24 +143,24 @@ func (s snapshots) list(ctx context.Context, req *api.ListSnapshotsRequest, send
 	return nil
 }
 
-func (s snapshots) Usage(ctx context.Context, req *api.UsageRequest) (*api.UsageResponse, error) {
+func (s snapshotsService) Usage(ctx context.Context, req *api.UsageRequest) (*api.UsageResponse, error) {
 	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
 	}
-	u, err := s.svc.Snapshots.Usage(ctx, ns, req.GetSnapshotter(), req.GetKey())
+	u, err := s.snapshots.Usage(ctx, ns, req.GetSnapshotter(), req.GetKey())
 	if err != nil {
 		return nil, err
 	}
 	return &api.UsageResponse{Size: u.Size, Inodes: u.Inodes}, nil
 }
 
-func (s snapshots) Cleanup(ctx context.Context, req *api.CleanupRequest) (*emptypb.Empty, error) {
-	return &emptypb.Empty{}, s.svc.Snapshots.CleanDriver(ctx, req.GetSnapshotter())
+func (s snapshotsService) Cleanup(ctx context.Context, req *api.CleanupRequest) (*emptypb.Empty, error) {
+	return &emptypb.Empty{}, s.snapshots.CleanDriver(ctx, req.GetSnapshotter())
 }
 
 type snapshotsGRPC struct {
-	snapshots
+	snapshotsService
 	api.UnsafeSnapshotsServer
 }
 
@@ -167,7 +170,7 @@ func (s snapshotsGRPC) List(req *api.ListSnapshotsRequest, stream api.Snapshots_
 	return s.list(stream.Context(), req, stream.Send)
 }
 
-type snapshotsTTRPC struct{ snapshots }
+type snapshotsTTRPC struct{ snapshotsService }
 
 var _ api.TTRPCSnapshotsService = snapshotsTTRPC{}
 

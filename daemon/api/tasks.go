@@ -6,6 +6,8 @@ import (
 	"errors"
 	"time"
 
+	"github.com/cleatproject/cleat/daemon/service/containers"
+
 	api "github.com/containerd/containerd/api/services/tasks/v1"
 	apitypes "github.com/containerd/containerd/api/types"
 	apitask "github.com/containerd/containerd/api/types/task"
@@ -15,35 +17,35 @@ import (
 
 	"github.com/cleatproject/cleat/daemon/api/access"
 	"github.com/cleatproject/cleat/daemon/api/wire"
-	"github.com/cleatproject/cleat/daemon/service"
 	"github.com/cleatproject/cleat/internal/filters"
 	"github.com/cleatproject/cleat/proto/task"
 	"github.com/cleatproject/cleat/proto/types"
 	"github.com/cleatproject/cleat/runtime"
 )
 
-// tasks is containerd.services.tasks.v1. Create goes to daemon/service/task.go, everything else
+// tasksService is containerd.services.tasks.v1. Create goes to daemon/service/containers/task.go, everything else
 // straight to the runtime.
-type tasks struct {
-	svc *service.Service
+type tasksService struct {
+	tasks      *runtime.Manager
+	containers *containers.Service
 	api.UnsafeTasksServer
 }
 
 var (
-	_ api.TasksServer       = tasks{}
-	_ api.TTRPCTasksService = tasks{}
+	_ api.TasksServer       = tasksService{}
+	_ api.TTRPCTasksService = tasksService{}
 )
 
 // get returns the task of a request's namespace, waiting for one that is being created.
-func (s tasks) get(ctx context.Context, id string) (*runtime.Task, error) {
+func (s tasksService) get(ctx context.Context, id string) (*runtime.Task, error) {
 	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return s.svc.Runtime.Await(ctx, ns, id)
+	return s.tasks.Await(ctx, ns, id)
 }
 
-func (s tasks) Create(ctx context.Context, req *api.CreateTaskRequest) (*api.CreateTaskResponse, error) {
+func (s tasksService) Create(ctx context.Context, req *api.CreateTaskRequest) (*api.CreateTaskResponse, error) {
 	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
@@ -52,7 +54,7 @@ func (s tasks) Create(ctx context.Context, req *api.CreateTaskRequest) (*api.Cre
 	if err != nil {
 		return nil, err
 	}
-	want := service.TaskRequest{
+	want := containers.TaskRequest{
 		Launch: runtime.LaunchOptions{
 			ID: req.GetContainerID(), Runtime: req.GetRuntimePath(), Options: wire.ShimAny(req.GetOptions()), Join: join,
 		},
@@ -65,14 +67,14 @@ func (s tasks) Create(ctx context.Context, req *api.CreateTaskRequest) (*api.Cre
 		d := wire.FromDescriptor(from)
 		want.Checkpoint = &d
 	}
-	t, err := s.svc.CreateTask(ctx, ns, want)
+	t, err := s.containers.CreateTask(ctx, ns, want)
 	if err != nil {
 		return nil, err
 	}
 	return &api.CreateTaskResponse{ContainerID: t.ID(), Pid: t.Info().Pid}, nil
 }
 
-func (s tasks) Start(ctx context.Context, req *api.StartRequest) (*api.StartResponse, error) {
+func (s tasksService) Start(ctx context.Context, req *api.StartRequest) (*api.StartResponse, error) {
 	t, err := s.get(ctx, req.GetContainerID())
 	if err != nil {
 		return nil, err
@@ -88,19 +90,19 @@ func (s tasks) Start(ctx context.Context, req *api.StartRequest) (*api.StartResp
 	return &api.StartResponse{Pid: pid}, nil
 }
 
-func (s tasks) Delete(ctx context.Context, req *api.DeleteTaskRequest) (*api.DeleteResponse, error) {
+func (s tasksService) Delete(ctx context.Context, req *api.DeleteTaskRequest) (*api.DeleteResponse, error) {
 	t, err := s.get(ctx, req.GetContainerID())
 	if err != nil {
 		return nil, err
 	}
-	e, err := s.svc.DeleteTask(ctx, t)
+	e, err := s.containers.DeleteTask(ctx, t)
 	if err != nil {
 		return nil, err
 	}
 	return &api.DeleteResponse{ID: t.ID(), Pid: e.Pid, ExitStatus: e.Status, ExitedAt: wire.Timestamp(e.At)}, nil
 }
 
-func (s tasks) DeleteProcess(ctx context.Context, req *api.DeleteProcessRequest) (*api.DeleteResponse, error) {
+func (s tasksService) DeleteProcess(ctx context.Context, req *api.DeleteProcessRequest) (*api.DeleteResponse, error) {
 	t, err := s.get(ctx, req.GetContainerID())
 	if err != nil {
 		return nil, err
@@ -112,7 +114,7 @@ func (s tasks) DeleteProcess(ctx context.Context, req *api.DeleteProcessRequest)
 	return &api.DeleteResponse{ID: req.GetExecID(), Pid: e.Pid, ExitStatus: e.Status, ExitedAt: wire.Timestamp(e.At)}, nil
 }
 
-func (s tasks) Get(ctx context.Context, req *api.GetRequest) (*api.GetResponse, error) {
+func (s tasksService) Get(ctx context.Context, req *api.GetRequest) (*api.GetResponse, error) {
 	t, err := s.get(ctx, req.GetContainerID())
 	if err != nil {
 		return nil, err
@@ -136,7 +138,7 @@ func (s tasks) Get(ctx context.Context, req *api.GetRequest) (*api.GetResponse, 
 func exitStamp(t time.Time) *timestamppb.Timestamp { return timestamppb.New(t) }
 
 // List lists the tasks that match the filter, whose fields are id, container, pid, status and runtime.
-func (s tasks) List(ctx context.Context, req *api.ListTasksRequest) (*api.ListTasksResponse, error) {
+func (s tasksService) List(ctx context.Context, req *api.ListTasksRequest) (*api.ListTasksResponse, error) {
 	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
@@ -146,7 +148,7 @@ func (s tasks) List(ctx context.Context, req *api.ListTasksRequest) (*api.ListTa
 		return nil, err
 	}
 	resp := &api.ListTasksResponse{}
-	for _, t := range s.svc.Runtime.List(ns) {
+	for _, t := range s.tasks.List(ns) {
 		i := t.Info()
 		if !match.Match(taskFields(i)) {
 			continue
@@ -160,7 +162,7 @@ func (s tasks) List(ctx context.Context, req *api.ListTasksRequest) (*api.ListTa
 	return resp, nil
 }
 
-func (s tasks) Kill(ctx context.Context, req *api.KillRequest) (*emptypb.Empty, error) {
+func (s tasksService) Kill(ctx context.Context, req *api.KillRequest) (*emptypb.Empty, error) {
 	t, err := s.get(ctx, req.GetContainerID())
 	if err != nil {
 		return nil, err
@@ -168,7 +170,7 @@ func (s tasks) Kill(ctx context.Context, req *api.KillRequest) (*emptypb.Empty, 
 	return &emptypb.Empty{}, t.Kill(ctx, req.GetExecID(), req.GetSignal(), req.GetAll())
 }
 
-func (s tasks) Exec(ctx context.Context, req *api.ExecProcessRequest) (*emptypb.Empty, error) {
+func (s tasksService) Exec(ctx context.Context, req *api.ExecProcessRequest) (*emptypb.Empty, error) {
 	t, err := s.get(ctx, req.GetContainerID())
 	if err != nil {
 		return nil, err
@@ -179,7 +181,7 @@ func (s tasks) Exec(ctx context.Context, req *api.ExecProcessRequest) (*emptypb.
 	})
 }
 
-func (s tasks) ResizePty(ctx context.Context, req *api.ResizePtyRequest) (*emptypb.Empty, error) {
+func (s tasksService) ResizePty(ctx context.Context, req *api.ResizePtyRequest) (*emptypb.Empty, error) {
 	t, err := s.get(ctx, req.GetContainerID())
 	if err != nil {
 		return nil, err
@@ -187,7 +189,7 @@ func (s tasks) ResizePty(ctx context.Context, req *api.ResizePtyRequest) (*empty
 	return &emptypb.Empty{}, t.ResizePty(ctx, req.GetExecID(), req.GetWidth(), req.GetHeight())
 }
 
-func (s tasks) CloseIO(ctx context.Context, req *api.CloseIORequest) (*emptypb.Empty, error) {
+func (s tasksService) CloseIO(ctx context.Context, req *api.CloseIORequest) (*emptypb.Empty, error) {
 	t, err := s.get(ctx, req.GetContainerID())
 	if err != nil {
 		return nil, err
@@ -199,7 +201,7 @@ func (s tasks) CloseIO(ctx context.Context, req *api.CloseIORequest) (*emptypb.E
 	return &emptypb.Empty{}, t.CloseIO(ctx, req.GetExecID())
 }
 
-func (s tasks) Pause(ctx context.Context, req *api.PauseTaskRequest) (*emptypb.Empty, error) {
+func (s tasksService) Pause(ctx context.Context, req *api.PauseTaskRequest) (*emptypb.Empty, error) {
 	t, err := s.get(ctx, req.GetContainerID())
 	if err != nil {
 		return nil, err
@@ -207,7 +209,7 @@ func (s tasks) Pause(ctx context.Context, req *api.PauseTaskRequest) (*emptypb.E
 	return &emptypb.Empty{}, t.Pause(ctx)
 }
 
-func (s tasks) Resume(ctx context.Context, req *api.ResumeTaskRequest) (*emptypb.Empty, error) {
+func (s tasksService) Resume(ctx context.Context, req *api.ResumeTaskRequest) (*emptypb.Empty, error) {
 	t, err := s.get(ctx, req.GetContainerID())
 	if err != nil {
 		return nil, err
@@ -215,7 +217,7 @@ func (s tasks) Resume(ctx context.Context, req *api.ResumeTaskRequest) (*emptypb
 	return &emptypb.Empty{}, t.Resume(ctx)
 }
 
-func (s tasks) ListPids(ctx context.Context, req *api.ListPidsRequest) (*api.ListPidsResponse, error) {
+func (s tasksService) ListPids(ctx context.Context, req *api.ListPidsRequest) (*api.ListPidsResponse, error) {
 	t, err := s.get(ctx, req.GetContainerID())
 	if err != nil {
 		return nil, err
@@ -231,7 +233,7 @@ func (s tasks) ListPids(ctx context.Context, req *api.ListPidsRequest) (*api.Lis
 	return resp, nil
 }
 
-func (s tasks) Checkpoint(ctx context.Context, req *api.CheckpointTaskRequest) (*api.CheckpointTaskResponse, error) {
+func (s tasksService) Checkpoint(ctx context.Context, req *api.CheckpointTaskRequest) (*api.CheckpointTaskResponse, error) {
 	if req.GetParentCheckpoint() != "" {
 		return nil, wire.Unsupported("checkpoint task", "parent_checkpoint")
 	}
@@ -239,7 +241,7 @@ func (s tasks) Checkpoint(ctx context.Context, req *api.CheckpointTaskRequest) (
 	if err != nil {
 		return nil, err
 	}
-	written, err := s.svc.Checkpoint(ctx, t, wire.ShimAny(req.GetOptions()))
+	written, err := s.containers.Checkpoint(ctx, t, wire.ShimAny(req.GetOptions()))
 	if err != nil {
 		return nil, err
 	}
@@ -250,16 +252,16 @@ func (s tasks) Checkpoint(ctx context.Context, req *api.CheckpointTaskRequest) (
 	return resp, nil
 }
 
-func (s tasks) Update(ctx context.Context, req *api.UpdateTaskRequest) (*emptypb.Empty, error) {
+func (s tasksService) Update(ctx context.Context, req *api.UpdateTaskRequest) (*emptypb.Empty, error) {
 	t, err := s.get(ctx, req.GetContainerID())
 	if err != nil {
 		return nil, err
 	}
-	return &emptypb.Empty{}, s.svc.UpdateTask(ctx, t, wire.ShimAny(req.GetResources()), req.GetAnnotations())
+	return &emptypb.Empty{}, s.containers.UpdateTask(ctx, t, wire.ShimAny(req.GetResources()), req.GetAnnotations())
 }
 
 // Metrics asks the shims side by side; one that does not answer in time is left out.
-func (s tasks) Metrics(ctx context.Context, req *api.MetricsRequest) (*api.MetricsResponse, error) {
+func (s tasksService) Metrics(ctx context.Context, req *api.MetricsRequest) (*api.MetricsResponse, error) {
 	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
@@ -269,13 +271,13 @@ func (s tasks) Metrics(ctx context.Context, req *api.MetricsRequest) (*api.Metri
 		return nil, err
 	}
 	resp := &api.MetricsResponse{}
-	for _, m := range s.svc.Metrics(ctx, ns, match) {
+	for _, m := range s.containers.Metrics(ctx, ns, match) {
 		resp.Metrics = append(resp.Metrics, &apitypes.Metric{Timestamp: wire.Timestamp(time.Now()), ID: m.ID, Data: wire.FromShimAny(m.Stats)})
 	}
 	return resp, nil
 }
 
-func (s tasks) Wait(ctx context.Context, req *api.WaitRequest) (*api.WaitResponse, error) {
+func (s tasksService) Wait(ctx context.Context, req *api.WaitRequest) (*api.WaitResponse, error) {
 	t, err := s.get(ctx, req.GetContainerID())
 	if err != nil {
 		return nil, err

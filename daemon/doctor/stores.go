@@ -9,13 +9,14 @@ import (
 	"slices"
 	"time"
 
+	"github.com/cleatproject/cleat/daemon/service/images"
+
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/cleatproject/cleat/content"
 	"github.com/cleatproject/cleat/daemon/config"
-	"github.com/cleatproject/cleat/daemon/service"
 	"github.com/cleatproject/cleat/image"
 	"github.com/cleatproject/cleat/metadata"
 )
@@ -214,8 +215,8 @@ func (d *doctor) snapshotDirectory(ns, snapshotter string, v metadata.Snapshot) 
 
 // staleMount finds snapshots that a client created to mount an image and left behind.
 func (d *doctor) staleMount(ns, snapshotter string, v metadata.Snapshot) {
-	if why := service.StaleMount(v, time.Now()); why != "" {
+	if why := images.StaleMount(v, time.Now()); why != "" {
 		d.finding(fmt.Sprintf("snapshot %q of %s in namespace %s was made to be mounted, and %s", v.Key, snapshotter, ns, why),
-			"it takes space for nothing", "start cleatd, which removes it, or: cleat --namespace "+ns+" image unmount --rm "+service.MountTarget(v))
+			"it takes space for nothing", "start cleatd, which removes it, or: cleat --namespace "+ns+" image unmount --rm "+images.MountTarget(v))
 	}
 }

@@ -1,6 +1,8 @@
-// Package service holds the use cases of cleatd that touch two or more nouns. daemon/api decodes a
-// request and calls here; here the stores, the snapshot drivers and the runtime are called in the
-// order that keeps them in accord, with an undo stack until the one commit.
+// Package service assembles the use cases of cleatd, which touch two or more nouns; each noun is a package below.
+// daemon/api decodes a request and calls a use case, which calls the stores, the snapshot drivers and the runtime in
+// the order that keeps them consistent, with an undo stack until the one commit. The packages' floors:
+// announce < blobs, snapshots < namespaces, activations < images < transfer; containers > images; restart >
+// containers; gc > blobs, snapshots.
 //
 // Rules that all of it follows: directories are made before the record that speaks of them and
 // removed after it; no transaction is open while a driver, a shim or a file is waited for; events
@@ -8,15 +10,17 @@
 package service
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"log/slog"
-	goruntime "runtime"
+	"path/filepath"
 	"sync"
-	"time"
 
-	"github.com/containerd/errdefs"
+	"github.com/cleatproject/cleat/daemon/service/activations"
+	"github.com/cleatproject/cleat/daemon/service/containers"
+	"github.com/cleatproject/cleat/daemon/service/images"
+	"github.com/cleatproject/cleat/daemon/service/namespaces"
+	"github.com/cleatproject/cleat/daemon/service/transfer"
 
 	"github.com/cleatproject/cleat/archive"
 	"github.com/cleatproject/cleat/content"
@@ -27,7 +31,6 @@ import (
 	"github.com/cleatproject/cleat/events"
 	"github.com/cleatproject/cleat/image"
 	"github.com/cleatproject/cleat/image/registry"
-	"github.com/cleatproject/cleat/internal/gate"
 	"github.com/cleatproject/cleat/internal/keylock"
 	"github.com/cleatproject/cleat/metadata"
 	"github.com/cleatproject/cleat/mount/activation"
@@ -55,7 +58,7 @@ type Config struct {
 	// CgroupParent is the cgroup below which containers that choose none are put.
 	CgroupParent string
 	// ProcessDefaults are for containers whose spec leaves them open.
-	ProcessDefaults ProcessDefaults
+	ProcessDefaults containers.ProcessDefaults
 	Log             *slog.Logger
 	// Registries is what images are pulled from and pushed to.
 	Registries *registry.Client
@@ -70,55 +73,54 @@ type Config struct {
 	Limits image.Limits
 }
 
-// removalsAtOnce is how many running containers are removed by force at the same time, for each processor.
-const removalsAtOnce = 4
-
-// unpacksAtOnce is how many layers are unpacked at the same time, for each processor. One that takes longer than
-// unpackLease waits for its download or for the disk, and no longer counts.
-const (
-	unpacksAtOnce = 2
-	unpackLease   = 20 * time.Second
-)
-
-// Service is the use cases. Its methods may be called concurrently.
+// Service holds the use cases, one field for each noun; they share the stores of the Config.
 type Service struct {
-	Config
-	locks  keylock.Locks[string]
-	images imageCache
-	exits  recentExits
-	pulls  pullLeases
-	// removals bounds how many running containers are removed by force at the same time.
-	removals *gate.Gate
-	// unpacking bounds the layers that all pulls and imports unpack at the same time.
-	unpacking *gate.Gate
-	blobs     *blobs.Store
+	Namespaces  *namespaces.Store
+	Cgroups     *namespaces.Cgroups
+	Blobs       *blobs.Store
+	Snapshots   *snapshots.Store
+	Activations *activations.Store
+	Images      *images.Store
+	Transfers   *transfer.Service
+	Containers  *containers.Service
+	Sandboxes   *containers.Sandboxes
+	GC          *gc.Collector
 	// Hub receives events and has the subscribers.
 	Hub *subscribe.Hub
-	// Snapshots are the snapshots of all namespaces.
-	Snapshots *snapshots.Store
-	// GC collects garbage.
-	GC *gc.Collector
 
+	log    *slog.Logger
 	ctx    context.Context //nolint:containedctx // the life of the Service's own goroutines
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
-
-	cgroups cgroups
 }
 
-// New returns a Service; Close it.
+// New assembles the use cases, lower floors first. Close them.
 func New(cfg Config) *Service {
-	ctx, cancel := context.WithCancel(context.Background())
-	s := &Service{Config: cfg, ctx: ctx, cancel: cancel, Hub: subscribe.New(cfg.Events, cfg.Runtime)}
-	s.removals = gate.New("remove a container", removalsAtOnce*goruntime.GOMAXPROCS(0), killLimit)
-	s.cgroups.gone = make(chan struct{}, 1)
-	s.unpacking = gate.New("unpack a layer", unpacksAtOnce*goruntime.GOMAXPROCS(0), unpackLease)
-	s.blobs = blobs.New(cfg.DB, cfg.Content)
+	s := &Service{log: cfg.Log, Hub: subscribe.New(cfg.Events, cfg.Runtime)}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	locks := new(keylock.Locks[string]) // of containers
+	defaults := namespaces.Defaults{Snapshotter: cfg.DefaultSnapshotter, Runtime: cfg.DefaultRuntime}
+	s.Blobs = blobs.New(cfg.DB, cfg.Content)
 	s.Snapshots = &snapshots.Store{DB: cfg.DB, Drivers: cfg.Snapshotters, Unavailable: cfg.Unavailable, Log: cfg.Log}
+	s.Cgroups = namespaces.NewCgroups(cfg.CgroupParent, cfg.Runtime)
+	s.Namespaces = namespaces.New(cfg.DB, s.Blobs, cfg.Runtime, s.Cgroups, cfg.Log)
+	s.Activations = activations.New(cfg.Mounts, cfg.DB, cfg.Runtime, locks)
 	s.GC = gc.New(gc.Config{
-		DB: cfg.DB, Content: cfg.Content, Blobs: s.blobs, Snapshots: s.Snapshots, Log: cfg.Log,
-		Schedule: cfg.Schedule, Options: cfg.Collecting, Prepare: s.labelOldImages, Release: s.releaseMounts,
+		DB: cfg.DB, Content: cfg.Content, Blobs: s.Blobs, Snapshots: s.Snapshots, Log: cfg.Log,
+		Schedule: cfg.Schedule, Options: cfg.Collecting, Release: s.Activations.Release,
+		Prepare: func(ctx context.Context) error { return images.LabelOld(ctx, cfg.DB, s.Blobs, s.Snapshots) },
 	})
+	s.Images = images.New(images.Config{
+		DB: cfg.DB, Blobs: s.Blobs, Snapshots: s.Snapshots, Collector: s.GC, Defaults: defaults, Log: cfg.Log,
+		Apply: image.ApplyOptions{Helpers: cfg.Helpers, Processors: cfg.Processors, Limits: cfg.Limits},
+	})
+	s.Transfers = transfer.New(cfg.DB, s.Blobs, s.Images, cfg.Registries)
+	s.Containers = containers.New(containers.Config{
+		DB: cfg.DB, Tasks: cfg.Runtime, Images: s.Images, Snapshots: s.Snapshots, Blobs: s.Blobs, Activations: s.Activations,
+		Cgroups: s.Cgroups, Events: cfg.Events, Defaults: defaults, Process: cfg.ProcessDefaults,
+		Logs: filepath.Join(cfg.Root, "logs"), Locks: locks, Log: cfg.Log,
+	})
+	s.Sandboxes = containers.NewSandboxes(cfg.DB, cfg.Runtime, defaults)
 	return s
 }
 
@@ -126,33 +128,44 @@ func New(cfg Config) *Service {
 func (s *Service) Close() {
 	s.cancel()
 	s.wg.Wait()
-	s.removeEmptyCgroups()
+	s.Containers.Close()
+	s.Cgroups.RemoveEmpty()
 }
 
-// Labels by which a namespace sets its own defaults, as published.
-const (
-	labelDefaultSnapshotter = "containerd.io/defaults/snapshotter"
-	labelDefaultRuntime     = "containerd.io/defaults/runtime"
-)
-
-// defaults returns the snapshotter and runtime for a namespace, which need not exist yet.
-func (s *Service) defaults(tx *metadata.Tx, namespace string) (snapshotter, runtimeName string, err error) {
-	ns, err := tx.Namespaces().Get(namespace)
-	if err != nil && !errors.Is(err, errdefs.ErrNotFound) {
-		return "", "", err
-	}
-	return cmp.Or(ns.Labels[labelDefaultSnapshotter], s.DefaultSnapshotter),
-		cmp.Or(ns.Labels[labelDefaultRuntime], s.DefaultRuntime), nil
+// Tidy removes what crashes left of logs, cgroups, imports, unpacked layers and mounted images. It is called before
+// the first request.
+func (s *Service) Tidy(ctx context.Context) error {
+	s.Cgroups.RemoveEmpty()
+	return errors.Join(s.Containers.CleanLogs(ctx), s.Images.CleanUnpacks(ctx), s.Blobs.CleanImports(ctx), s.Images.CleanMounts(ctx))
 }
 
-// defaultSnapshotter is the one for requests in the namespace that name none.
-func (s *Service) defaultSnapshotter(ctx context.Context, namespace string) (name string, err error) {
-	err = s.DB.View(ctx, func(tx *metadata.Tx) (err error) {
-		name, _, err = s.defaults(tx, namespace)
-		return err
+// Begin resumes what an earlier daemon left, in the background: containers made by Run, and
+// directories of snapshots that have no record. From now on garbage is collected.
+func (s *Service) Begin() {
+	s.wg.Go(func() { s.GC.Run(s.ctx) })
+	s.wg.Go(func() { s.Cgroups.Tend(s.ctx) })
+	s.wg.Go(func() {
+		for _, step := range s.recoveries() {
+			if err := step.run(s.ctx); err != nil && s.ctx.Err() == nil {
+				s.log.Error("cannot "+step.what, "error", err)
+			}
+		}
 	})
-	return name, err
 }
 
-// Blobs returns the content store as a namespace sees it.
-func (s *Service) Blobs(namespace string) *blobs.View { return s.blobs.In(namespace) }
+// recovery is a step of taking up what an earlier daemon left.
+type recovery struct {
+	what string
+	run  func(context.Context) error
+}
+
+// recoveries returns the steps in the order of their urgency: what keeps users waiting comes first, what only frees
+// space last. None depends on another's success.
+func (s *Service) recoveries() []recovery {
+	return []recovery{
+		{"resume frozen containers", s.Containers.ThawLeft},
+		{"resume containers", s.Containers.Resume},
+		{"restore storage limits", s.Snapshots.RestoreLimits},
+		{"clean up snapshots", s.Snapshots.Clean},
+	}
+}

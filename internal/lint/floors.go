@@ -21,12 +21,12 @@ type floor struct {
 
 // The floors of the design, ground floor first. The longest folder that matches a package rules.
 func design() []floor {
-	ground := []string{"proto", "fifo", "reaper", "mount", "internal/durable", "internal/undo", "internal/inject", "internal/exitrecord", "internal/version", "internal/treecmp", "internal/keylock", "internal/filelock", "internal/inroot", "internal/xattr", "internal/hostproc", "internal/gate", "internal/userdb", "internal/filters", "internal/identifier", "internal/bytesize", "internal/rawjson"}
+	ground := []string{"proto", "fifo", "reaper", "mount", "internal/durable", "internal/undo", "internal/inject", "internal/exitrecord", "internal/version", "internal/treecmp", "internal/keylock", "internal/filelock", "internal/inroot", "internal/xattr", "internal/hostproc", "internal/gate", "internal/userdb", "internal/filters", "internal/identifier", "internal/bytesize", "internal/rawjson", "internal/ctxio"}
 	leaves := []string{"internal/durable", "internal/undo", "internal/inject", "internal/keylock"}
 	first := append(slices.Clone(ground), "content", "archive", "snapshot", "events")
 	stores := append(slices.Clone(first), "metadata")
 	second := append(slices.Clone(stores), "runtime", "image")
-	return []floor{
+	return append(services(second), []floor{
 		{"proto", nil},
 		{"fifo", leaves},
 		{"reaper", leaves},
@@ -56,6 +56,31 @@ func design() []floor {
 		{"cmd/cleatd", []string{"daemon"}},
 		{"cmd/containerd-shim-cleat-v2", []string{"shim", "internal/version"}},
 		{"bench", []string{""}},
+	}...)
+}
+
+// services are the floors inside daemon/service, whose own package assembles the others.
+func services(below []string) []floor {
+	on := func(names ...string) []string {
+		may := slices.Clone(below)
+		for _, n := range names {
+			may = append(may, "daemon/service/"+n)
+		}
+		return may
+	}
+	return []floor{
+		{"daemon/service/announce", below},
+		{"daemon/service/subscribe", on("announce")},
+		{"daemon/service/servicetest", below},
+		{"daemon/service/blobs", on("announce")},
+		{"daemon/service/snapshots", on("announce")},
+		{"daemon/service/gc", on("announce", "blobs", "snapshots")},
+		{"daemon/service/namespaces", on("announce", "blobs")},
+		{"daemon/service/activations", on("announce")},
+		{"daemon/service/images", on("announce", "blobs", "snapshots", "namespaces")},
+		{"daemon/service/transfer", on("blobs", "images")},
+		{"daemon/service/containers", on("announce", "blobs", "snapshots", "namespaces", "activations", "images")},
+		{"daemon/service/restart", on("subscribe", "containers")},
 	}
 }
 

@@ -53,7 +53,7 @@ func TestNamespacesShareOnlyWhatTheyProve(t *testing.T) {
 	}
 	// A namespace that shares gives it away without the bytes.
 	c := s.content("c")
-	must(t, s.svc.DB.Update(t.Context(), func(tx *meta.Tx) error {
+	must(t, s.db.Update(t.Context(), func(tx *meta.Tx) error {
 		return tx.Namespaces().SetLabels("b", map[string]string{"containerd.io/namespace.shareable": "true"})
 	}))
 	_, err = c.Writer(c.ctx, "r", opts)
@@ -68,7 +68,7 @@ func TestNamespacesShareOnlyWhatTheyProve(t *testing.T) {
 	must(t, b.Delete(b.ctx, d))
 	must(t, c.read(&api.ReadContentRequest{Digest: d.String()}, func(*api.ReadContentResponse) {}))
 	must(t, c.Delete(c.ctx, d))
-	must(t, s.svc.Content.Walk(t.Context(), func(i content.Info) error { return fmt.Errorf("%+v is left", i) }))
+	must(t, s.disk.Walk(t.Context(), func(i content.Info) error { return fmt.Errorf("%+v is left", i) }))
 }
 
 func TestContentIsPutUnderTheLease(t *testing.T) {
@@ -115,7 +115,7 @@ func TestContentIsPutUnderTheLease(t *testing.T) {
 		}
 	}
 	// And what is taken up from another namespace.
-	must(t, s.svc.DB.Update(t.Context(), func(tx *meta.Tx) error {
+	must(t, s.db.Update(t.Context(), func(tx *meta.Tx) error {
 		return tx.Namespaces().SetLabels("shares", map[string]string{"containerd.io/namespace.shareable": "true"})
 	}))
 	d := s.content("shares").put(t, "shared", nil)
@@ -137,7 +137,7 @@ func TestContentIsPutUnderTheLease(t *testing.T) {
 	check(t, "lease gone", w.Commit(leased.ctx, 0, ""), errdefs.IsNotFound)
 	_, err = c.Info(c.ctx, digest.FromString("orphan"))
 	check(t, "not recorded", err, errdefs.IsNotFound)
-	_, err = s.svc.Content.Info(t.Context(), digest.FromString("orphan"))
+	_, err = s.disk.Info(t.Context(), digest.FromString("orphan"))
 	check(t, "not stored", err, errdefs.IsNotFound)
 }
 
@@ -146,7 +146,7 @@ func TestDamagedContentCanBeWrittenAgain(t *testing.T) {
 	s := serve(t, "ns")
 	c := s.content("ns")
 	d := c.put(t, "hello", map[string]string{"kept": "yes"})
-	must(t, s.svc.Content.Delete(t.Context(), d))
+	must(t, s.disk.Delete(t.Context(), d))
 	w, err := c.Writer(c.ctx, "r", content.WriterOptions{Expected: d})
 	must(t, err)
 	_, err = io.WriteString(w, "hello")

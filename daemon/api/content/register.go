@@ -5,15 +5,16 @@ import (
 	"github.com/containerd/ttrpc"
 	"google.golang.org/grpc"
 
-	"github.com/cleatproject/cleat/daemon/service"
+	"github.com/cleatproject/cleat/daemon/service/blobs"
+	"github.com/cleatproject/cleat/metadata"
 )
 
 // RegisterGRPC registers the service content.
-func RegisterGRPC(srv *grpc.Server, svc *service.Service) {
-	contentapi.RegisterContentServer(srv, contentGRPC{contentService: contentService{svc}})
+func RegisterGRPC(srv *grpc.Server, db *metadata.DB, store *blobs.Store) {
+	contentapi.RegisterContentServer(srv, contentGRPC{contentService: contentService{db, store}})
 }
 
-// RegisterTTRPC is registerContentGRPC for ttrpc.
-func RegisterTTRPC(srv *ttrpc.Server, svc *service.Service) {
-	contentapi.RegisterTTRPCContentService(srv, contentTTRPC{contentService{svc}})
+// RegisterTTRPC is RegisterGRPC for ttrpc.
+func RegisterTTRPC(srv *ttrpc.Server, db *metadata.DB, store *blobs.Store) {
+	contentapi.RegisterTTRPCContentService(srv, contentTTRPC{contentService{db, store}})
 }

@@ -41,6 +41,8 @@ type server struct {
 	t    testing.TB
 	root string
 	svc  *service.Service
+	db   *meta.DB
+	disk *content.Store
 	conn *grpc.ClientConn
 	stop func()
 }
@@ -52,7 +54,7 @@ func serve(t testing.TB, namespaces ...string) *server {
 	s.restart()
 	t.Cleanup(func() { s.stop() })
 	for _, ns := range namespaces {
-		must(t, s.svc.CreateNamespace(t.Context(), ns, nil))
+		must(t, s.svc.Namespaces.Create(t.Context(), ns, nil))
 	}
 	return s
 }
@@ -62,9 +64,10 @@ func (s *server) restart() {
 	t := s.t
 	t.Helper()
 	s.stop()
-	db, err := meta.Open(filepath.Join(s.root, "meta.db"))
+	var err error
+	s.db, err = meta.Open(filepath.Join(s.root, "meta.db"))
 	must(t, err)
-	blobs, err := content.Open(filepath.Join(s.root, "content"))
+	s.disk, err = content.Open(filepath.Join(s.root, "content"))
 	must(t, err)
 	log, err := events.Open(filepath.Join(s.root, "events"), events.Options{})
 	must(t, err)
@@ -77,12 +80,14 @@ func (s *server) restart() {
 	mounts, err := activation.Open(filepath.Join(s.root, "state", "m"), s.root)
 	must(t, err)
 	s.svc = service.New(service.Config{
-		Mounts: mounts, Runtime: tasks, DB: db, Content: blobs, Events: log, Root: s.root,
+		Mounts: mounts, Runtime: tasks, DB: s.db, Content: s.disk, Events: log, Root: s.root,
 		CgroupParent: "/cleat-test-of-the-api", Log: slog.New(slog.DiscardHandler),
 	})
 	l, err := net.Listen("unix", filepath.Join(t.TempDir(), "s"))
 	must(t, err)
-	srv := daemonapi.NewGRPC(s.svc, nil, daemonapi.Identity{}, nil, slog.New(slog.DiscardHandler))
+	srv := daemonapi.NewGRPC(daemonapi.Parts{
+		DB: s.db, Blobs: s.svc.Blobs, Namespaces: s.svc.Namespaces, GC: s.svc.GC, Log: slog.New(slog.DiscardHandler),
+	}, nil)
 	ended := make(chan error, 1)
 	go func() { ended <- srv.Serve(l) }()
 	s.conn, err = grpc.NewClient("unix://"+l.Addr().String(), grpc.WithTransportCredentials(insecure.NewCredentials()))
@@ -92,7 +97,7 @@ func (s *server) restart() {
 		srv.GracefulStop() // which waits for what the calls do at their end
 		must(t, <-ended)
 		s.svc.Close()
-		must(t, errors.Join(tasks.Close(), children.Close(), log.Close(), db.Close()))
+		must(t, errors.Join(tasks.Close(), children.Close(), log.Close(), s.db.Close()))
 	}
 }
 

@@ -10,21 +10,23 @@ import (
 	"github.com/cleatproject/cleat/content"
 	"github.com/cleatproject/cleat/daemon/api/access"
 	"github.com/cleatproject/cleat/daemon/api/wire"
-	"github.com/cleatproject/cleat/daemon/service"
 	"github.com/cleatproject/cleat/daemon/service/blobs"
 	"github.com/cleatproject/cleat/metadata"
 	"github.com/cleatproject/cleat/proto/rpc"
 )
 
 // contentService is containerd.services.content.v1.
-type contentService struct{ svc *service.Service }
+type contentService struct {
+	db    *metadata.DB
+	store *blobs.Store
+}
 
 func (s contentService) blobs(ctx context.Context) (*blobs.View, string, error) {
 	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, "", err
 	}
-	return s.svc.Blobs(ns), ns, nil
+	return s.store.In(ns), ns, nil
 }
 
 func (s contentService) Info(ctx context.Context, req *api.InfoRequest) (*api.InfoResponse, error) {
@@ -54,7 +56,7 @@ func (s contentService) Update(ctx context.Context, req *api.UpdateRequest) (*ap
 	}
 	v := metadata.Blob{Digest: d, Labels: req.GetInfo().GetLabels()}
 	var blob metadata.Blob
-	err = s.svc.DB.Update(ctx, func(tx *metadata.Tx) (err error) {
+	err = s.db.Update(ctx, func(tx *metadata.Tx) (err error) {
 		blob, err = tx.Content(ns).Update(v, req.GetUpdateMask().GetPaths()...)
 		return err
 	})
@@ -70,7 +72,7 @@ func (s contentService) list(ctx context.Context, req *api.ListContentRequest, s
 		return rpc.ToWire(err)
 	}
 	var list []metadata.Blob
-	err = s.svc.DB.View(ctx, func(tx *metadata.Tx) (err error) {
+	err = s.db.View(ctx, func(tx *metadata.Tx) (err error) {
 		list, err = tx.Content(ns).List(req.GetFilters()...)
 		return err
 	})

@@ -233,7 +233,7 @@ func TestContentWriteIsRefused(t *testing.T) {
 	check(t, "no ref", err, errdefs.IsInvalidArgument)
 	must(t, c.Walk(c.ctx, func(i content.Info) error { return fmt.Errorf("%+v is visible", i) }))
 	// Nor is anything in the store that no record names.
-	must(t, s.svc.Content.Walk(t.Context(), func(i content.Info) error { return fmt.Errorf("%+v is there", i) }))
+	must(t, s.disk.Walk(t.Context(), func(i content.Info) error { return fmt.Errorf("%+v is there", i) }))
 }
 
 // What a message says last of total and digest counts; no data and offset 0 change nothing; data at

@@ -14,9 +14,9 @@ func (s native) collect(ctx context.Context, req *cleatapi.CollectRequest) (*cle
 		return nil, err
 	}
 	if req.DryRun {
-		return s.svc.GC.Garbage(ctx)
+		return s.GC.Garbage(ctx)
 	}
-	return s.svc.GC.Collect(ctx)
+	return s.GC.Collect(ctx)
 }
 
 func (s native) why(ctx context.Context, req *cleatapi.WhyRequest) (*cleatapi.WhyResponse, error) {
@@ -26,7 +26,11 @@ func (s native) why(ctx context.Context, req *cleatapi.WhyRequest) (*cleatapi.Wh
 	}
 	resp := &cleatapi.WhyResponse{}
 	for _, name := range req.Names {
-		kept, err := s.svc.Why(ctx, ns, name)
+		img, err := s.Images.FullName(ctx, ns, name)
+		if err != nil {
+			return nil, err
+		}
+		kept, err := s.GC.Why(ctx, ns, name, img)
 		if err != nil {
 			return nil, err
 		}
@@ -36,5 +40,5 @@ func (s native) why(ctx context.Context, req *cleatapi.WhyRequest) (*cleatapi.Wh
 }
 
 func (s native) stats(context.Context, *cleatapi.GCStatsRequest) (*cleatapi.GCStatsResponse, error) {
-	return s.svc.GC.Stats(), nil
+	return s.GC.Stats(), nil
 }

@@ -14,7 +14,7 @@ func (s native) commitImage(ctx context.Context, req *cleatapi.CommitRequest) (*
 	if err != nil {
 		return nil, err
 	}
-	img, err := s.svc.CommitImage(ctx, ns, req)
+	img, err := s.Containers.Commit(ctx, ns, req)
 	return &cleatapi.CommitResponse{Image: img}, err
 }
 
@@ -23,7 +23,9 @@ func (s native) convertImage(ctx context.Context, req *cleatapi.ConvertRequest, 
 	if err != nil {
 		return err
 	}
-	return s.svc.ConvertImage(ctx, ns, req, send)
+	return transferring(ctx, send, func(ctx context.Context, p *progress) (*cleatapi.Image, error) {
+		return s.Images.Convert(ctx, ns, req, p.Part)
+	})
 }
 
 func (s native) mountImage(ctx context.Context, req *cleatapi.MountImageRequest) (*cleatapi.MountImageResponse, error) {
@@ -31,7 +33,7 @@ func (s native) mountImage(ctx context.Context, req *cleatapi.MountImageRequest)
 	if err != nil {
 		return nil, err
 	}
-	return s.svc.MountImage(ctx, ns, req)
+	return s.Images.Mount(ctx, ns, req)
 }
 
 func (s native) unmountImage(ctx context.Context, req *cleatapi.UnmountImageRequest) (*cleatapi.UnmountImageResponse, error) {
@@ -39,7 +41,7 @@ func (s native) unmountImage(ctx context.Context, req *cleatapi.UnmountImageRequ
 	if err != nil {
 		return nil, err
 	}
-	return &cleatapi.UnmountImageResponse{}, s.svc.UnmountImage(ctx, ns, req)
+	return &cleatapi.UnmountImageResponse{}, s.Images.Unmount(ctx, ns, req)
 }
 
 func (s native) listImageMounts(ctx context.Context, _ *cleatapi.ListImageMountsRequest) (*cleatapi.ListImageMountsResponse, error) {
@@ -47,7 +49,7 @@ func (s native) listImageMounts(ctx context.Context, _ *cleatapi.ListImageMounts
 	if err != nil {
 		return nil, err
 	}
-	list, err := s.svc.ImageMounts(ctx, ns)
+	list, err := s.Images.Mounts(ctx, ns)
 	return &cleatapi.ListImageMountsResponse{Mounts: list}, err
 }
 
@@ -56,7 +58,7 @@ func (s native) imageUsage(ctx context.Context, req *cleatapi.ImageUsageRequest)
 	if err != nil {
 		return nil, err
 	}
-	list, err := s.svc.ImageUsage(ctx, ns, req.Images)
+	list, err := s.Images.Usage(ctx, ns, req.Images)
 	return &cleatapi.ImageUsageResponse{Images: list}, err
 }
 
@@ -65,7 +67,7 @@ func (s native) labelImage(ctx context.Context, req *cleatapi.LabelImageRequest)
 	if err != nil {
 		return nil, err
 	}
-	img, err := s.svc.LabelImage(ctx, ns, req.Name, req.Labels)
+	img, err := s.Images.Label(ctx, ns, req.Name, req.Labels)
 	return &cleatapi.LabelImageResponse{Image: img}, err
 }
 
@@ -73,5 +75,5 @@ func (s native) referrers(ctx context.Context, req *cleatapi.ReferrersRequest) (
 	if _, err := access.NamespaceOf(ctx); err != nil {
 		return nil, err
 	}
-	return s.svc.Referrers(ctx, req)
+	return s.Transfers.Referrers(ctx, req)
 }

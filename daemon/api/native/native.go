@@ -4,10 +4,14 @@ package native
 import (
 	"context"
 
+	"github.com/cleatproject/cleat/daemon/service/containers"
+	"github.com/cleatproject/cleat/daemon/service/images"
+	"github.com/cleatproject/cleat/daemon/service/transfer"
+
 	"github.com/containerd/ttrpc"
 
 	"github.com/cleatproject/cleat/daemon/api/access"
-	"github.com/cleatproject/cleat/daemon/service"
+	"github.com/cleatproject/cleat/daemon/service/gc"
 	"github.com/cleatproject/cleat/daemon/service/subscribe"
 	"github.com/cleatproject/cleat/events"
 	"github.com/cleatproject/cleat/proto/cleatapi"
@@ -15,8 +19,18 @@ import (
 	"github.com/cleatproject/cleat/proto/types"
 )
 
+// Parts are the use cases that the services call. All fields are required.
+type Parts struct {
+	Containers *containers.Service
+	Images     *images.Store
+	Transfers  *transfer.Service
+	GC         *gc.Collector
+	Hub        *subscribe.Hub
+	Events     *events.Log
+}
+
 // native is the cleat.v1 services, on ttrpc only; see proto/cleatapi/cleat.proto.
-type native struct{ svc *service.Service }
+type native struct{ Parts }
 
 func (s native) register(srv *ttrpc.Server) {
 	srv.RegisterService(cleatapi.ContainersService, &ttrpc.ServiceDesc{Methods: map[string]ttrpc.Method{
@@ -64,7 +78,7 @@ func (s native) run(ctx context.Context, req *cleatapi.RunRequest) (*cleatapi.Ru
 	if err != nil {
 		return nil, err
 	}
-	r, err := s.svc.Run(ctx, ns, service.RunRequest{
+	r, err := s.Containers.Run(ctx, ns, containers.RunRequest{
 		ID: req.Id, Image: req.Image, Rootfs: req.Rootfs, Platform: req.Platform, Spec: req.Spec, User: req.User,
 		Snapshotter: req.Snapshotter, Runtime: req.Runtime, Options: req.Options, Labels: req.Labels,
 		Stdin: req.Stdin, Stdout: req.Stdout, Stderr: req.Stderr, Terminal: req.Terminal,
@@ -83,7 +97,7 @@ func (s native) list(ctx context.Context, req *cleatapi.ListRequest) (*cleatapi.
 	if err != nil {
 		return nil, err
 	}
-	list, err := s.svc.List(ctx, ns, req.All, req.Filters)
+	list, err := s.Containers.List(ctx, ns, req.All, req.Filters)
 	return &cleatapi.ListResponse{Containers: list}, err
 }
 
@@ -92,7 +106,7 @@ func (s native) wait(ctx context.Context, req *cleatapi.WaitRequest) (*cleatapi.
 	if err != nil {
 		return nil, err
 	}
-	e, err := s.svc.Wait(ctx, ns, req.Id)
+	e, err := s.Containers.Wait(ctx, ns, req.Id)
 	return &cleatapi.WaitResponse{ExitStatus: e.Status, ExitedAt: types.FromTime(e.At)}, err
 }
 
@@ -101,7 +115,7 @@ func (s native) remove(ctx context.Context, req *cleatapi.RemoveRequest) (*cleat
 	if err != nil {
 		return nil, err
 	}
-	return &cleatapi.RemoveResponse{}, s.svc.Remove(ctx, ns, req.Id, req.Force, req.Token)
+	return &cleatapi.RemoveResponse{}, s.Containers.Remove(ctx, ns, req.Id, req.Force, req.Token)
 }
 
 func (s native) readLog(ctx context.Context, req *cleatapi.ReadLogRequest) (*cleatapi.ReadLogResponse, error) {
@@ -109,7 +123,7 @@ func (s native) readLog(ctx context.Context, req *cleatapi.ReadLogRequest) (*cle
 	if err != nil {
 		return nil, err
 	}
-	data, offset, size, err := s.svc.ReadLog(ctx, ns, req.Id, service.LogRange{
+	data, offset, size, err := s.Containers.ReadLog(ctx, ns, req.Id, containers.LogRange{
 		Offset: req.Offset, Length: req.Length, OwnOnly: access.HasPolicy(ctx),
 	})
 	return &cleatapi.ReadLogResponse{Data: data, Offset: offset, Size_: size}, err
@@ -120,7 +134,7 @@ func (s native) lookupUser(ctx context.Context, req *cleatapi.LookupUserRequest)
 	if err != nil {
 		return nil, err
 	}
-	u, err := s.svc.LookupUser(ctx, ns, req.Id, req.User)
+	u, err := s.Containers.LookupUser(ctx, ns, req.Id, req.User)
 	return &cleatapi.LookupUserResponse{Uid: u.UID, Gid: u.GID, AdditionalGids: u.Groups}, err
 }
 
@@ -129,7 +143,7 @@ func (s native) listImages(ctx context.Context, req *cleatapi.ListImagesRequest)
 	if err != nil {
 		return nil, err
 	}
-	list, err := s.svc.ListImages(ctx, ns, req.Filters)
+	list, err := s.Images.List(ctx, ns, req.Filters)
 	return &cleatapi.ListImagesResponse{Images: list}, err
 }
 
@@ -138,7 +152,7 @@ func (s native) inspectImage(ctx context.Context, req *cleatapi.InspectImageRequ
 	if err != nil {
 		return nil, err
 	}
-	return s.svc.InspectImage(ctx, ns, req.Name, req.Platform)
+	return s.Images.Inspect(ctx, ns, req.Name, req.Platform)
 }
 
 func (s native) removeImage(ctx context.Context, req *cleatapi.RemoveImageRequest) (*cleatapi.RemoveImageResponse, error) {
@@ -146,13 +160,13 @@ func (s native) removeImage(ctx context.Context, req *cleatapi.RemoveImageReques
 	if err != nil {
 		return nil, err
 	}
-	return &cleatapi.RemoveImageResponse{}, s.svc.RemoveImage(ctx, ns, req.Name)
+	return &cleatapi.RemoveImageResponse{}, s.Images.Remove(ctx, ns, req.Name)
 }
 
 func (s native) subscribe(ctx context.Context, req *cleatapi.SubscribeRequest, send func(*cleatapi.Event) error) error {
 	sub := subscribe.Subscription{Within: access.Within(ctx), Cursor: req.Cursor, FromStart: req.FromStart, Filters: req.Filters}
 	if req.Cursor == 0 && !req.FromStart {
-		sub.Cursor = s.svc.Events.Cursor()
+		sub.Cursor = s.Events.Cursor()
 	}
 	if !req.AllNamespaces {
 		ns, err := access.CheckNamespace(ctx, req.Namespace)
@@ -161,7 +175,7 @@ func (s native) subscribe(ctx context.Context, req *cleatapi.SubscribeRequest, s
 		}
 		sub.Namespace = ns
 	}
-	return s.svc.Hub.Subscribe(ctx, sub, func(e events.Event) error {
+	return s.Hub.Subscribe(ctx, sub, func(e events.Event) error {
 		return send(&cleatapi.Event{
 			Cursor: e.Cursor, Timestamp: types.FromTime(e.Timestamp), Namespace: e.Namespace, Topic: e.Topic,
 			Event: &types.Any{TypeUrl: e.TypeURL, Value: e.Value},
@@ -174,11 +188,11 @@ func (s native) listShims(ctx context.Context, req *cleatapi.ListShimsRequest) (
 		if err := access.AllowAll(ctx, "list the shims of all namespaces"); err != nil {
 			return nil, err
 		}
-		return &cleatapi.ListShimsResponse{Shims: s.svc.Shims("")}, nil
+		return &cleatapi.ListShimsResponse{Shims: s.Containers.Shims("")}, nil
 	}
 	ns, err := access.NamespaceOf(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return &cleatapi.ListShimsResponse{Shims: s.svc.Shims(ns)}, nil
+	return &cleatapi.ListShimsResponse{Shims: s.Containers.Shims(ns)}, nil
 }

@@ -7,21 +7,22 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/cleatproject/cleat/daemon/service/transfer"
+
 	transfertypes "github.com/containerd/containerd/api/types/transfer"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/cleatproject/cleat/daemon/api/wire"
-	"github.com/cleatproject/cleat/daemon/service"
 	"github.com/cleatproject/cleat/daemon/streams"
 	"github.com/cleatproject/cleat/image"
 	"github.com/cleatproject/cleat/image/registry"
 )
 
 // remote takes a registry off the wire, with its stream for credentials.
-func (r ociRegistry) remote(ctx context.Context, t *transfer) (service.Remote, error) {
-	remote := service.Remote{Reference: r.GetReference()}
+func (r ociRegistry) remote(ctx context.Context, t *call) (transfer.Remote, error) {
+	remote := transfer.Remote{Reference: r.GetReference()}
 	resolver := r.GetResolver()
 	switch scheme := resolver.GetDefaultScheme(); scheme {
 	case "", "http", "https":
@@ -85,21 +86,21 @@ func asker(s *streams.Stream) func(context.Context, string, string, []string) (r
 }
 
 // recordStore takes a source or destination in the image store off the wire.
-func recordStore(m *transfertypes.ImageStore) service.Store {
-	s := service.Store{
+func recordStore(m *transfertypes.ImageStore) transfer.Store {
+	s := transfer.Store{
 		Name: m.GetName(), Labels: m.GetLabels(),
 		Choice: image.Choice{
 			Platforms: wire.FromPlatforms(m.GetPlatforms()), Limit: int(min(m.GetManifestLimit(), 1<<20)), Documents: m.GetAllMetadata(),
 		},
 	}
 	for _, r := range m.GetExtraReferences() {
-		s.References = append(s.References, service.Reference{
+		s.References = append(s.References, transfer.Reference{
 			Name: r.GetName(), Prefix: r.GetIsPrefix(), Overwrite: r.GetAllowOverwrite(),
 			Digest: r.GetAddDigest(), SkipNamed: r.GetSkipNamedDigest(),
 		})
 	}
 	for _, u := range m.GetUnpacks() {
-		out := service.Unpack{Snapshotter: u.GetSnapshotter()}
+		out := transfer.Unpack{Snapshotter: u.GetSnapshotter()}
 		if p := u.GetPlatform(); p.GetOS() != "" || p.GetArchitecture() != "" {
 			one := wire.FromPlatform(p)
 			out.Platform = &one

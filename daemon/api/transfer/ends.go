@@ -4,13 +4,14 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/cleatproject/cleat/daemon/service/transfer"
+
 	transfertypes "github.com/containerd/containerd/api/types/transfer"
 	"github.com/containerd/errdefs"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/cleatproject/cleat/daemon/api/wire"
-	"github.com/cleatproject/cleat/daemon/service"
 	"github.com/cleatproject/cleat/daemon/streams"
 	"github.com/cleatproject/cleat/proto/cleatapi"
 	"github.com/cleatproject/cleat/proto/rpc"
@@ -25,20 +26,20 @@ type end interface {
 }
 
 type remoteEnd interface {
-	remote(ctx context.Context, t *transfer) (service.Remote, error)
+	remote(ctx context.Context, t *call) (transfer.Remote, error)
 }
 
 type storeEnd interface {
-	source() (service.Store, error)
-	destination() (service.Store, error)
+	source() (transfer.Store, error)
+	destination() (transfer.Store, error)
 }
 
 type readEnd interface {
-	read(ctx context.Context, t *transfer) (service.Archive, error)
+	read(ctx context.Context, t *call) (transfer.Archive, error)
 }
 
 type writeEnd interface {
-	write(ctx context.Context, t *transfer, from service.Store) (service.Archive, error)
+	write(ctx context.Context, t *call, from transfer.Store) (transfer.Archive, error)
 }
 
 // The published ends.
@@ -72,27 +73,27 @@ func (imageStore) streams() []string     { return nil }
 func (e importStream) streams() []string { return []string{e.GetStream()} }
 func (e exportStream) streams() []string { return []string{e.GetStream()} }
 
-func (e imageStore) source() (service.Store, error)      { return recordStore(e.ImageStore), nil }
-func (e imageStore) destination() (service.Store, error) { return recordStore(e.ImageStore), nil }
+func (e imageStore) source() (transfer.Store, error)      { return recordStore(e.ImageStore), nil }
+func (e imageStore) destination() (transfer.Store, error) { return recordStore(e.ImageStore), nil }
 
-func (e importStream) read(ctx context.Context, t *transfer) (service.Archive, error) {
+func (e importStream) read(ctx context.Context, t *call) (transfer.Archive, error) {
 	if err := checkArchiveType(e.GetMediaType()); err != nil {
-		return service.Archive{}, err
+		return transfer.Archive{}, err
 	}
 	s, err := t.take(ctx, e.GetStream())
 	if err != nil {
-		return service.Archive{}, err
+		return transfer.Archive{}, err
 	}
-	return service.Archive{In: streams.NewReader(s), Compress: e.GetForceCompress()}, nil
+	return transfer.Archive{In: streams.NewReader(s), Compress: e.GetForceCompress()}, nil
 }
 
-func (e exportStream) write(ctx context.Context, t *transfer, from service.Store) (service.Archive, error) {
+func (e exportStream) write(ctx context.Context, t *call, from transfer.Store) (transfer.Archive, error) {
 	if err := checkArchiveType(e.GetMediaType()); err != nil {
-		return service.Archive{}, err
+		return transfer.Archive{}, err
 	}
 	s, err := t.take(ctx, e.GetStream())
 	if err != nil {
-		return service.Archive{}, err
+		return transfer.Archive{}, err
 	}
 	wanted := from.Choice.Platforms
 	if list := wire.FromPlatforms(e.GetPlatforms()); len(list) > 0 {
@@ -101,13 +102,13 @@ func (e exportStream) write(ctx context.Context, t *transfer, from service.Store
 	if e.GetAllPlatforms() {
 		wanted = nil
 	}
-	out := service.Archive{Out: streams.NewWriter(s), Export: exportOptions(wanted)}
+	out := transfer.Archive{Out: streams.NewWriter(s), Export: exportOptions(wanted)}
 	out.Export.Plain, out.Export.NoForeign = e.GetSkipCompatibilityManifest(), e.GetSkipNonDistributable()
 	return out, nil
 }
 
 // decodeEnd decodes a source or destination, and notes the streams that it names.
-func (t *transfer) decodeEnd(what string, a *anypb.Any) (end, error) {
+func (t *call) decodeEnd(what string, a *anypb.Any) (end, error) {
 	if a == nil {
 		return nil, fmt.Errorf("transfer: it names no %s: %w", what, errdefs.ErrInvalidArgument)
 	}

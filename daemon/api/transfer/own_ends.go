@@ -4,11 +4,13 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/cleatproject/cleat/daemon/service/images"
+	"github.com/cleatproject/cleat/daemon/service/transfer"
+
 	"github.com/containerd/errdefs"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/cleatproject/cleat/daemon/api/access"
-	"github.com/cleatproject/cleat/daemon/service"
 	"github.com/cleatproject/cleat/proto/cleatapi"
 )
 
@@ -37,8 +39,8 @@ func (e ownRegistry) streams() []string { return []string{e.AuthStream} }
 func (ownStore) streams() []string      { return nil }
 func (archiveFile) streams() []string   { return nil }
 
-func (e ownRegistry) remote(ctx context.Context, t *transfer) (service.Remote, error) {
-	out := service.Remote{Reference: e.Reference, Parallel: int(min(e.MaxConcurrent, mostParallel))}
+func (e ownRegistry) remote(ctx context.Context, t *call) (transfer.Remote, error) {
+	out := transfer.Remote{Reference: e.Reference, Parallel: int(min(e.MaxConcurrent, mostParallel))}
 	if e.AuthStream != "" {
 		s, err := t.take(ctx, e.AuthStream)
 		if err != nil {
@@ -50,13 +52,13 @@ func (e ownRegistry) remote(ctx context.Context, t *transfer) (service.Remote, e
 }
 
 // common is what source and destination have in common.
-func (e ownStore) common() (out service.Store, on *ocispec.Platform, err error) {
-	out = service.Store{Loose: true, Whole: e.AllPlatforms}
+func (e ownStore) common() (out transfer.Store, on *ocispec.Platform, err error) {
+	out = transfer.Store{Loose: true, Whole: e.AllPlatforms}
 	if len(e.Names) > 0 {
 		out.Name = e.Names[0]
 	}
 	if e.Platform != "" {
-		p, err := service.ParsePlatform(e.Platform)
+		p, err := images.ParsePlatform(e.Platform)
 		if err != nil {
 			return out, nil, err
 		}
@@ -66,7 +68,7 @@ func (e ownStore) common() (out service.Store, on *ocispec.Platform, err error) 
 	return out, on, nil
 }
 
-func (e ownStore) source() (service.Store, error) {
+func (e ownStore) source() (transfer.Store, error) {
 	out, _, err := e.common()
 	if err != nil {
 		return out, err
@@ -76,12 +78,12 @@ func (e ownStore) source() (service.Store, error) {
 	}
 	out.Referrers = e.Referrers
 	for _, name := range e.Names[min(1, len(e.Names)):] {
-		out.References = append(out.References, service.Reference{Name: name})
+		out.References = append(out.References, transfer.Reference{Name: name})
 	}
 	return out, nil
 }
 
-func (e ownStore) destination() (service.Store, error) {
+func (e ownStore) destination() (transfer.Store, error) {
 	out, on, err := e.common()
 	if err != nil {
 		return out, err
@@ -95,23 +97,23 @@ func (e ownStore) destination() (service.Store, error) {
 	if !e.NoUnpack {
 		// What is there for all its platforms need not have this machine's.
 		required := on != nil || !e.AllPlatforms
-		out.Unpacks = []service.Unpack{{Platform: on, Snapshotter: e.Snapshotter, Required: required}}
+		out.Unpacks = []transfer.Unpack{{Platform: on, Snapshotter: e.Snapshotter, Required: required}}
 	}
 	return out, nil
 }
 
-func (e archiveFile) path(ctx context.Context) (service.Archive, error) {
+func (e archiveFile) path(ctx context.Context) (transfer.Archive, error) {
 	if e.Path == "" {
-		return service.Archive{}, fmt.Errorf("archive file: it has no path: %w", errdefs.ErrInvalidArgument)
+		return transfer.Archive{}, fmt.Errorf("archive file: it has no path: %w", errdefs.ErrInvalidArgument)
 	}
-	return service.Archive{Path: e.Path, Owner: access.ArchiveOwner(ctx)}, nil
+	return transfer.Archive{Path: e.Path, Owner: access.ArchiveOwner(ctx)}, nil
 }
 
-func (e archiveFile) read(ctx context.Context, _ *transfer) (service.Archive, error) {
+func (e archiveFile) read(ctx context.Context, _ *call) (transfer.Archive, error) {
 	return e.path(ctx)
 }
 
-func (e archiveFile) write(ctx context.Context, _ *transfer, from service.Store) (service.Archive, error) {
+func (e archiveFile) write(ctx context.Context, _ *call, from transfer.Store) (transfer.Archive, error) {
 	out, err := e.path(ctx)
 	out.Export = exportOptions(from.Choice.Platforms)
 	return out, err

@@ -7,12 +7,13 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cleatproject/cleat/daemon/service/transfer"
+
 	transfertypes "github.com/containerd/containerd/api/types/transfer"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/cleatproject/cleat/daemon/api/wire"
-	"github.com/cleatproject/cleat/daemon/service"
 	"github.com/cleatproject/cleat/daemon/streams"
 	"github.com/cleatproject/cleat/image"
 	"github.com/cleatproject/cleat/proto/cleatapi"
@@ -86,7 +87,7 @@ type queued struct {
 	part    *part
 }
 
-var _ service.Watcher = (*watcher)(nil)
+var _ transfer.Watcher = (*watcher)(nil)
 
 func (w *watcher) eventName(s image.State) string {
 	if w.own {
@@ -96,7 +97,7 @@ func (w *watcher) eventName(s image.State) string {
 }
 
 // progress takes the stream for progress, "" for none. Close what it returns.
-func (t *transfer) progress(ctx context.Context, id string) (*watcher, error) {
+func (t *call) progress(ctx context.Context, id string) (*watcher, error) {
 	w := &watcher{parts: make(map[digest.Digest]*part), more: make(chan struct{}, 1)}
 	if id == "" {
 		w.gone = true

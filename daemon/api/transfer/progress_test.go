@@ -51,7 +51,7 @@ func watched(t *testing.T) (*watcher, slow, chan error) {
 		ended <- err
 	}()
 	<-wire.sent // the acknowledgement
-	w, err := (&transfer{streams: open, scopes: []string{"s"}}).progress(t.Context(), "progress")
+	w, err := (&call{streams: open, scopes: []string{"s"}}).progress(t.Context(), "progress")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -131,7 +131,7 @@ func TestProgressOfAClientThatLeaves(t *testing.T) {
 	wire, ended := slow{ctx, make(chan *anypb.Any)}, make(chan error, 1)
 	go func() { ended <- open.Serve(ctx, "s", "progress", wire) }()
 	<-wire.sent
-	w, err := (&transfer{streams: open, scopes: []string{"s"}}).progress(t.Context(), "progress")
+	w, err := (&call{streams: open, scopes: []string{"s"}}).progress(t.Context(), "progress")
 	if err != nil {
 		t.Fatal(err)
 	}

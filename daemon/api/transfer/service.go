@@ -6,7 +6,10 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"slices"
+
+	"github.com/cleatproject/cleat/daemon/service/transfer"
 
 	api "github.com/containerd/containerd/api/services/transfer/v1"
 	"github.com/containerd/errdefs"
@@ -15,14 +18,14 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/cleatproject/cleat/daemon/api/access"
-	"github.com/cleatproject/cleat/daemon/service"
 	"github.com/cleatproject/cleat/daemon/streams"
 )
 
 // transfers is containerd.services.transfer.v1, by which cleat's own client moves images as well. What it
 // does is daemon/service's; here are the streams that a call names, and in ends.go its ends.
 type transfers struct {
-	svc     *service.Service
+	move    *transfer.Service
+	log     *slog.Logger
 	streams *streams.Manager
 	api.UnsafeTransferServer
 }
@@ -40,7 +43,7 @@ func (s transfers) Transfer(ctx context.Context, req *api.TransferRequest) (_ *e
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	t := &transfer{svc: s.svc, namespace: ns, streams: s.streams, scopes: []string{namespaceScope(ns)}}
+	t := &call{move: s.move, log: s.log, namespace: ns, streams: s.streams, scopes: []string{namespaceScope(ns)}}
 	if p := peerScope(ctx); p != "" {
 		t.scopes = append(t.scopes, p)
 	}
@@ -62,9 +65,10 @@ func (s transfers) Transfer(ctx context.Context, req *api.TransferRequest) (_ *e
 	return &emptypb.Empty{}, t.run(ctx, source, destination, watch)
 }
 
-// transfer is one call.
-type transfer struct {
-	svc       *service.Service
+// call is one call.
+type call struct {
+	move      *transfer.Service
+	log       *slog.Logger
 	namespace string
 	streams   *streams.Manager
 	scopes    []string
@@ -75,7 +79,7 @@ type transfer struct {
 }
 
 // run does what source and destination ask for.
-func (t *transfer) run(ctx context.Context, source, destination end, watch service.Watcher) error {
+func (t *call) run(ctx context.Context, source, destination end, watch transfer.Watcher) error {
 	switch from := source.(type) {
 	case remoteEnd:
 		if to, ok := destination.(storeEnd); ok {
@@ -105,7 +109,7 @@ func (t *transfer) run(ctx context.Context, source, destination end, watch servi
 	return fmt.Errorf("transfer from %s to %s: %w", source.name(), destination.name(), errdefs.ErrNotImplemented)
 }
 
-func (t *transfer) pull(ctx context.Context, from remoteEnd, to storeEnd, watch service.Watcher) error {
+func (t *call) pull(ctx context.Context, from remoteEnd, to storeEnd, watch transfer.Watcher) error {
 	remote, err := from.remote(ctx, t)
 	if err != nil {
 		return err
@@ -114,18 +118,18 @@ func (t *transfer) pull(ctx context.Context, from remoteEnd, to storeEnd, watch 
 	if err != nil {
 		return err
 	}
-	return t.svc.PullImage(ctx, t.namespace, remote, store, watch)
+	return t.move.Pull(ctx, t.namespace, remote, store, watch)
 }
 
-func (t *transfer) push(ctx context.Context, from service.Store, to remoteEnd, watch service.Watcher) error {
+func (t *call) push(ctx context.Context, from transfer.Store, to remoteEnd, watch transfer.Watcher) error {
 	remote, err := to.remote(ctx, t)
 	if err != nil {
 		return err
 	}
-	return t.svc.PushImage(ctx, t.namespace, from, remote, watch)
+	return t.move.Push(ctx, t.namespace, from, remote, watch)
 }
 
-func (t *transfer) importImages(ctx context.Context, from readEnd, to storeEnd, watch service.Watcher) error {
+func (t *call) importImages(ctx context.Context, from readEnd, to storeEnd, watch transfer.Watcher) error {
 	store, err := to.destination()
 	if err != nil {
 		return err
@@ -134,16 +138,16 @@ func (t *transfer) importImages(ctx context.Context, from readEnd, to storeEnd, 
 	if err != nil {
 		return err
 	}
-	return t.svc.ImportImages(ctx, t.namespace, archive, store, watch)
+	return t.move.Import(ctx, t.namespace, archive, store, watch)
 }
 
 // echo sends the bytes of one stream on another, whatever they are.
-func (t *transfer) echo(ctx context.Context, from readEnd, to writeEnd) error {
+func (t *call) echo(ctx context.Context, from readEnd, to writeEnd) error {
 	in, err := from.read(ctx, t)
 	if err != nil {
 		return err
 	}
-	out, err := to.write(ctx, t, service.Store{})
+	out, err := to.write(ctx, t, transfer.Store{})
 	if err != nil {
 		return err
 	}
@@ -156,24 +160,24 @@ func (t *transfer) echo(ctx context.Context, from readEnd, to writeEnd) error {
 	return nil
 }
 
-func (t *transfer) export(ctx context.Context, from service.Store, to writeEnd, watch service.Watcher) error {
+func (t *call) export(ctx context.Context, from transfer.Store, to writeEnd, watch transfer.Watcher) error {
 	archive, err := to.write(ctx, t, from)
 	if err != nil {
 		return err
 	}
-	return t.svc.ExportImages(ctx, t.namespace, from, archive, watch)
+	return t.move.Export(ctx, t.namespace, from, archive, watch)
 }
 
-func (t *transfer) tag(ctx context.Context, from service.Store, to storeEnd, watch service.Watcher) error {
+func (t *call) tag(ctx context.Context, from transfer.Store, to storeEnd, watch transfer.Watcher) error {
 	store, err := to.destination()
 	if err != nil {
 		return err
 	}
-	return t.svc.TagImages(ctx, t.namespace, from, store, watch)
+	return t.move.Tag(ctx, t.namespace, from, store, watch)
 }
 
 // take takes a stream for the length of the call: it ends with the call, or when the call is cancelled.
-func (t *transfer) take(ctx context.Context, id string) (*streams.Stream, error) {
+func (t *call) take(ctx context.Context, id string) (*streams.Stream, error) {
 	s, err := t.streams.Take(id, t.scopes...)
 	if err != nil {
 		return nil, err
@@ -185,7 +189,7 @@ func (t *transfer) take(ctx context.Context, id string) (*streams.Stream, error)
 
 // close ends the streams. Those of bytes report to their clients whether all was well; so do those that a failed
 // call did not reach, as no other call will.
-func (t *transfer) close(ctx context.Context, err error) {
+func (t *call) close(ctx context.Context, err error) {
 	for _, id := range t.named {
 		if err != nil && id != "" && !slices.ContainsFunc(t.taken, func(s *streams.Stream) bool { return s.ID() == id }) {
 			_, _ = t.take(ctx, id) // one that is not there needs no end

@@ -15,7 +15,7 @@ import (
 
 // trace returns what a client wants to see of its requests to a registry: on a stream of its own, or,
 // as published, in the daemon's log. nil if it wants nothing.
-func (t *transfer) trace(ctx context.Context, resolver *transfertypes.RegistryResolver) (*registry.Trace, error) {
+func (t *call) trace(ctx context.Context, resolver *transfertypes.RegistryResolver) (*registry.Trace, error) {
 	var out registry.Trace
 	switch mode := resolver.GetHttpDebug(); mode {
 	case transfertypes.HTTPDebug_DISABLED:
@@ -34,7 +34,7 @@ func (t *transfer) trace(ctx context.Context, resolver *transfertypes.RegistryRe
 			return nil, nil
 		}
 		out.Log = func(text string) {
-			t.svc.Log.Info("request to a registry", "namespace", t.namespace, "request", strings.TrimSuffix(text, "\n"))
+			t.log.Info("request to a registry", "namespace", t.namespace, "request", strings.TrimSuffix(text, "\n"))
 		}
 		return &out, nil
 	}

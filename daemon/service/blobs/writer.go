@@ -181,6 +181,15 @@ func (w *BlobWriter) CommitLabelled(ctx context.Context, size int64, expected di
 	return blob, err
 }
 
+// CommitWhole is CommitLabelled, except that a commit that has begun is finished even if ctx ends: half of one is
+// a blob in the store that no record names, and that only a later collection removes.
+func (w *BlobWriter) CommitWhole(ctx context.Context, size int64, expected digest.Digest, labels map[string]string) (metadata.Blob, error) {
+	if err := ctx.Err(); err != nil {
+		return metadata.Blob{}, err
+	}
+	return w.CommitLabelled(context.WithoutCancel(ctx), size, expected, labels)
+}
+
 // longSync is how many bytes are synced before the lock that deletions wait for.
 const longSync = 4 << 20
 

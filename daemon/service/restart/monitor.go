@@ -11,11 +11,12 @@ import (
 	"sync"
 	"time"
 
+	"github.com/cleatproject/cleat/daemon/service/containers"
+
 	apievents "github.com/containerd/containerd/api/events"
 	"github.com/containerd/errdefs"
 	"google.golang.org/protobuf/proto"
 
-	"github.com/cleatproject/cleat/daemon/service"
 	"github.com/cleatproject/cleat/daemon/service/subscribe"
 	"github.com/cleatproject/cleat/events"
 	"github.com/cleatproject/cleat/internal/undo"
@@ -45,8 +46,7 @@ type restartState struct {
 // Monitor starts and stops containers as their labels ask (policy.go). It acts on events, and at the
 // daemon's start on the containers it finds. The states belong to one goroutine.
 type Monitor struct {
-	svc    *service.Service
-	log    *slog.Logger
+	cfg    Config
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 
@@ -56,14 +56,23 @@ type Monitor struct {
 	done   chan restartDone
 }
 
-// Start begins to monitor the containers of every namespace. Close the monitor before the
-// service.
+// Config is what a Monitor works with; all fields are required.
+type Config struct {
+	DB         *metadata.DB
+	Events     *events.Log
+	Tasks      *runtime.Manager
+	Hub        *subscribe.Hub
+	Containers *containers.Service
+	Log        *slog.Logger
+}
+
+// Start begins to monitor the containers of every namespace. Close the monitor before what it works with.
 //
 //nolint:contextcheck // Close ends the goroutines
-func Start(svc *service.Service, log *slog.Logger) *Monitor {
+func Start(cfg Config) *Monitor {
 	ctx, cancel := context.WithCancel(context.Background())
 	m := &Monitor{
-		svc: svc, log: log, cancel: cancel, states: make(map[restartKey]*restartState),
+		cfg: cfg, cancel: cancel, states: make(map[restartKey]*restartState),
 		news: make(chan events.Event), found: make(chan restartKey), done: make(chan restartDone),
 	}
 	m.wg.Go(func() { m.run(ctx) })
@@ -81,7 +90,7 @@ func (m *Monitor) run(ctx context.Context) {
 	m.wg.Go(func() { m.listen(ctx) })
 	m.wg.Go(func() {
 		if err := m.find(ctx); err != nil && ctx.Err() == nil {
-			m.log.Error("cannot list containers to restart", "error", err)
+			m.cfg.Log.Error("cannot list containers to restart", "error", err)
 		}
 	})
 	timer := time.NewTimer(0)
@@ -107,7 +116,7 @@ func (m *Monitor) run(ctx context.Context) {
 func (m *Monitor) listen(ctx context.Context) {
 	filters := []string{"topic==/tasks/exit", "topic==/containers/create", "topic==/containers/update", "topic==/containers/delete"}
 	for ctx.Err() == nil {
-		err := m.svc.Hub.Subscribe(ctx, subscribe.Subscription{Cursor: m.svc.Events.Cursor(), Filters: filters}, func(e events.Event) error {
+		err := m.cfg.Hub.Subscribe(ctx, subscribe.Subscription{Cursor: m.cfg.Events.Cursor(), Filters: filters}, func(e events.Event) error {
 			select {
 			case m.news <- e:
 				return nil
@@ -119,20 +128,20 @@ func (m *Monitor) listen(ctx context.Context) {
 			return // the service or the monitor closes
 		}
 		if err := m.find(ctx); err != nil && ctx.Err() == nil {
-			m.log.Error("cannot list containers to restart", "error", err)
+			m.cfg.Log.Error("cannot list containers to restart", "error", err)
 		}
 	}
 }
 
 // find looks at every container that asks for something.
 func (m *Monitor) find(ctx context.Context) error {
-	namespaces, err := m.svc.DB.NamespaceNames(ctx)
+	namespaces, err := m.cfg.DB.NamespaceNames(ctx)
 	if err != nil {
 		return err
 	}
 	for _, ns := range namespaces {
 		var list []metadata.Container
-		err := m.svc.DB.View(ctx, func(tx *metadata.Tx) (err error) {
+		err := m.cfg.DB.View(ctx, func(tx *metadata.Tx) (err error) {
 			list, err = tx.Containers(ns).List(fmt.Sprintf("labels.%q", labelRestartStatus))
 			return err
 		})
@@ -148,7 +157,7 @@ func (m *Monitor) find(ctx context.Context) error {
 
 // await reports a container once it is known not to run: its shim may not have reported it yet.
 func (m *Monitor) await(ctx context.Context, k restartKey) {
-	if t, err := m.svc.Runtime.Get(k.namespace, k.id); err == nil && t.Info().Status == types.Status_UNKNOWN {
+	if t, err := m.cfg.Tasks.Get(k.namespace, k.id); err == nil && t.Info().Status == types.Status_UNKNOWN {
 		select {
 		case <-t.Exited():
 		case <-ctx.Done():
@@ -218,7 +227,7 @@ func (m *Monitor) begin(ctx context.Context, now time.Time) {
 		m.wg.Go(func() {
 			started, err := m.restart(ctx, k.namespace, k.id, failed)
 			if err != nil && ctx.Err() == nil {
-				m.log.Error("cannot do what a container's restart labels ask for", "id", k.id, "namespace", k.namespace, "error", err)
+				m.cfg.Log.Error("cannot do what a container's restart labels ask for", "id", k.id, "namespace", k.namespace, "error", err)
 			}
 			select {
 			case m.done <- restartDone{key: k, started: started, retry: err != nil && !errors.Is(err, errdefs.ErrInvalidArgument)}:
@@ -257,20 +266,20 @@ func (m *Monitor) next(now time.Time) time.Duration {
 
 // restart looks at a container and does what its labels ask for; it reports whether it was started.
 // failed says that the last attempt took its task away and could not make another, which counts as an
-// end of the container. Containers of Run have a life of their own (daemon/service/finish.go) and are left alone.
+// end of the container. Containers of Run have a life of their own (daemon/service/containers/finish.go) and are left alone.
 func (m *Monitor) restart(ctx context.Context, namespace, id string, failed bool) (bool, error) {
-	c, err := m.svc.Container(ctx, namespace, id)
+	c, err := m.cfg.Containers.Get(ctx, namespace, id)
 	if err != nil {
 		return false, undo.Ignore(err, errdefs.ErrNotFound)
 	}
-	if service.Managed(c) {
+	if containers.Managed(c) {
 		return false, nil
 	}
-	t, err := m.svc.Runtime.Get(namespace, id)
+	t, err := m.cfg.Tasks.Get(namespace, id)
 	if err != nil && !errors.Is(err, errdefs.ErrNotFound) {
 		return false, err
 	}
-	now := taskNow{ended: failed, status: service.UnknownExit}
+	now := taskNow{ended: failed, status: containers.UnknownExit}
 	if t != nil {
 		info := t.Info()
 		now = taskNow{exists: true, ended: info.Status == types.Status_STOPPED, status: info.Exit.Status}
@@ -280,10 +289,10 @@ func (m *Monitor) restart(ctx context.Context, namespace, id string, failed bool
 	case err != nil || action == restartNothing:
 		return false, err
 	case action == restartStop:
-		return false, m.svc.KillAndDelete(ctx, t)
+		return false, m.cfg.Containers.KillAndDelete(ctx, t)
 	}
 	if t != nil {
-		if err := undo.Ignore(m.svc.DeleteStopped(ctx, t), errdefs.ErrNotFound); err != nil {
+		if err := undo.Ignore(m.cfg.Containers.DeleteStopped(ctx, t), errdefs.ErrNotFound); err != nil {
 			return false, err
 		}
 	}
@@ -301,7 +310,7 @@ func (m *Monitor) startAgain(ctx context.Context, namespace string, c metadata.C
 		return err
 	}
 	update := metadata.Container{ID: c.ID, Labels: map[string]string{labelRestartCount: strconv.Itoa(count + 1)}}
-	if _, err := m.svc.UpdateContainer(ctx, namespace, update, []string{"labels." + labelRestartCount}); err != nil {
+	if _, err := m.cfg.Containers.Update(ctx, namespace, update, []string{"labels." + labelRestartCount}); err != nil {
 		return err
 	}
 	log := c.Labels[labelRestartLog]
@@ -309,18 +318,18 @@ func (m *Monitor) startAgain(ctx context.Context, namespace string, c metadata.C
 	if err != nil {
 		return err
 	}
-	req := service.TaskRequest{Launch: runtime.LaunchOptions{ID: c.ID}, Create: runtime.CreateOptions{Stdout: log, Terminal: terminal}}
+	req := containers.TaskRequest{Launch: runtime.LaunchOptions{ID: c.ID}, Create: runtime.CreateOptions{Stdout: log, Terminal: terminal}}
 	if !terminal {
 		req.Create.Stderr = log
 	}
-	t, err := m.svc.CreateTask(ctx, namespace, req)
+	t, err := m.cfg.Containers.CreateTask(ctx, namespace, req)
 	if err != nil {
 		return err
 	}
 	if _, err := t.Start(ctx); err != nil {
 		return errors.Join(fmt.Errorf("restart %s: %w", c.ID, err), t.Abandon(context.WithoutCancel(ctx)))
 	}
-	m.log.Info("restarted a container", "id", c.ID, "namespace", namespace, "count", count+1)
+	m.cfg.Log.Info("restarted a container", "id", c.ID, "namespace", namespace, "count", count+1)
 	return nil
 }
 
