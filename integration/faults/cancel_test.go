@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"golang.org/x/sys/unix"
 
 	"github.com/cleatproject/cleat/client"
 	"github.com/cleatproject/cleat/integration/fixture"
@@ -22,13 +23,23 @@ import (
 // mortal is a command that ends on the signals that CLIs forward.
 var mortal = []string{"busybox", "sh", "-c", `trap "exit 7" TERM INT; while :; do sleep 0.05; done`}
 
+// oneRuns returns an error unless a container runs.
+func oneRuns(d *harness.Daemon) error {
+	for _, c := range d.All() {
+		if c.Status == "running" {
+			return nil
+		}
+	}
+	return errors.New("no container runs")
+}
+
 func TestRun_InterruptedAtAnyMoment(t *testing.T) {
 	t.Parallel()
 	for _, sig := range []syscall.Signal{syscall.SIGINT, syscall.SIGTERM} {
 		t.Run(sig.String(), func(t *testing.T) {
 			d := harness.Start(t)
 			d.Busybox()
-			harness.Sweep(t, harness.Moments(), harness.RunSpan, func(i int, delay time.Duration) (began bool) {
+			d.Sweep(harness.Moments(), d.Watched(), func(i int, at *harness.Interruption) (began bool) {
 				args := append([]string{"run", "--rm"}, mortal...)
 				if i%2 == 1 {
 					args = append([]string{"run", "--name", fmt.Sprintf("c%d", i)}, mortal...)
@@ -36,11 +47,10 @@ func TestRun_InterruptedAtAnyMoment(t *testing.T) {
 				cmd := d.Command(args...)
 				var stderr strings.Builder
 				cmd.Stderr = &stderr
-				harness.Must(t, cmd.Start())
-				harness.Pause(delay)
+				at.Wait(func() { harness.Must(t, cmd.Start()) }, func() error { return oneRuns(d) })
 				err := d.Ended(cmd, sig)
 				if exit := new(exec.ExitError); !errors.As(err, &exit) {
-					t.Fatalf("after %s: %v, %s", delay, err, stderr.String())
+					t.Fatalf("%s: %v, %s", at, err, stderr.String())
 				}
 				d.Eventually("only the running container is left", func() error {
 					for id, c := range d.All() {
@@ -68,21 +78,20 @@ func TestRun_CLIKilledAtAnyMoment(t *testing.T) {
 	t.Parallel()
 	d := harness.Start(t)
 	d.Busybox()
-	harness.Sweep(t, harness.Moments(), harness.RunSpan, func(i int, delay time.Duration) (began bool) {
+	d.Sweep(harness.Moments(), d.Watched(), func(i int, at *harness.Interruption) (began bool) {
 		args := append([]string{"run"}, mortal...)
 		if i%2 == 0 {
 			args = append([]string{"run", "--rm"}, mortal...)
 		}
 		cmd := d.Command(args...)
-		harness.Must(t, cmd.Start())
-		harness.Pause(delay)
+		at.Wait(func() { harness.Must(t, cmd.Start()) }, func() error { return oneRuns(d) })
 		_ = d.Ended(cmd, syscall.SIGKILL) // it was killed
 		// A run without a response is undone; an answered one continues.
 		d.Eventually("containers are complete or absent", func() error { return consistent(d) })
 		for id, c := range d.All() {
 			began = true
 			if c.Status != "running" {
-				t.Errorf("after %s: %s is %s", delay, id, c.Status)
+				t.Errorf("%s: %s is %s", at, id, c.Status)
 			}
 			if i%2 == 1 {
 				d.Cleat("rm", "--force", id)
@@ -108,21 +117,33 @@ func TestRun_ContextEndsAtAnyMoment(t *testing.T) {
 	d := harness.Start(t)
 	d.Busybox()
 	c := fixture.Client(d)
-	harness.Sweep(t, harness.Moments(), harness.RunSpan/2, func(i int, delay time.Duration) (began bool) {
+	d.Sweep(harness.Moments(), d.Watched(), func(i int, at *harness.Interruption) (began bool) {
 		id := fmt.Sprintf("c%d", i)
-		ctx, cancel := context.WithTimeout(t.Context(), delay)
-		_, err := c.Run(ctx, client.RunRequest{ID: id, Image: "busybox", Spec: fixture.BusyboxSpec(t, "sleep", "1000"), Log: true})
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		at.Wait(func() {
+			go func() {
+				_, err := c.Run(ctx, client.RunRequest{ID: id, Image: "busybox", Spec: fixture.BusyboxSpec(t, "sleep", "1000"), Log: true})
+				ended <- err
+			}()
+		}, func() error {
+			if len(ended) == 0 {
+				return errors.New("run has not returned")
+			}
+			return nil
+		})
 		cancel()
-		if err != nil && !errors.Is(err, context.DeadlineExceeded) {
-			t.Errorf("after %s: %v", delay, err)
+		err := <-ended
+		if err != nil && !errors.Is(err, context.Canceled) {
+			t.Errorf("%s: %v", at, err)
 		}
 		d.Eventually("containers are complete or absent", func() error { return consistent(d) })
 		_, there := d.All()[id]
 		switch {
 		case err == nil && !there:
-			t.Errorf("after %s: run succeeded without a container", delay)
+			t.Errorf("%s: run succeeded without a container", at)
 		case err != nil && there:
-			t.Errorf("after %s: run failed with a container left: %v", delay, err)
+			t.Errorf("%s: run failed with a container left: %v", at, err)
 		}
 		if there {
 			d.Cleat("rm", "--force", id)
@@ -138,15 +159,16 @@ func TestRun_Cancelled_KeepsContainerOfSameName(t *testing.T) {
 	d.Busybox()
 	d.Cleat("run", "-d", "--name", "c", "busybox", "sleep", "1000")
 	c := fixture.Client(d)
-	harness.Sweep(t, harness.Moments(), harness.RunSpan/16, func(_ int, delay time.Duration) (refused bool) {
+	// The refusal leaves no change to watch: contexts end at times from before the request to after its response.
+	refused := false
+	for delay := time.Duration(0); !refused; delay += 500 * time.Microsecond {
 		ctx, cancel := context.WithTimeout(t.Context(), delay)
 		_, err := c.Run(ctx, client.RunRequest{ID: "c", Image: "busybox", Spec: fixture.BusyboxSpec(t, "sleep", "1000")})
 		cancel()
-		if !errors.Is(err, context.DeadlineExceeded) && !errdefs.IsAlreadyExists(err) {
-			t.Errorf("after %s: %v", delay, err)
+		if refused = errdefs.IsAlreadyExists(err); !refused && !errors.Is(err, context.DeadlineExceeded) {
+			t.Fatalf("after %s: %v", delay, err)
 		}
-		return errdefs.IsAlreadyExists(err)
-	})
+	}
 	if out := d.Cleat("exec", "c", "echo", "well"); out != "well" {
 		t.Errorf("exec: %q", out)
 	}
@@ -159,12 +181,17 @@ func TestExec_CLIKilled_ContainerKeepsRunning(t *testing.T) {
 	d.Cleat("run", "-d", "--name", "c", "busybox", "sleep", "1000")
 	c := fixture.Client(d)
 	running := 1
-	harness.Sweep(t, harness.Moments(), harness.RunSpan, func(_ int, delay time.Duration) (began bool) {
+	d.Sweep(harness.Moments(), []string{d.State}, func(_ int, at *harness.Interruption) (began bool) {
 		cmd := d.Command("exec", "-i", "c", "cat")
 		_, err := cmd.StdinPipe() // open until Wait
 		harness.Must(t, err)
-		harness.Must(t, cmd.Start())
-		harness.Pause(delay)
+		at.Wait(func() { harness.Must(t, cmd.Start()) }, func() error {
+			pids, err := c.Pids(t.Context(), "c")
+			if err == nil && len(pids) == running {
+				err = errors.New("the process has not started")
+			}
+			return err
+		})
 		_ = d.Ended(cmd, syscall.SIGKILL) // it was killed
 		// A process that has started keeps running, as a container does.
 		pids, err := c.Pids(t.Context(), "c")
@@ -193,7 +220,13 @@ func TestImport_Interrupted_LeavesNothing(t *testing.T) {
 		harness.Must(t, cmd.Start())
 		_, err = in.Write(data[:part])
 		harness.Must(t, err)
-		harness.Pause(20 * time.Millisecond)
+		d.Eventually("the client has read the part", func() error {
+			unread, err := unix.IoctlGetInt(int(in.(*os.File).Fd()), unix.TIOCINQ)
+			if err == nil && unread > 0 {
+				err = fmt.Errorf("%d bytes are unread", unread)
+			}
+			return err
+		})
 		_ = d.Ended(cmd, syscall.SIGKILL) // it was killed
 		d.NothingMade("a killed import")
 		for _, dir := range []string{"content/blobs/sha256", "snapshots/overlayfs"} {

@@ -63,6 +63,7 @@ func TestDaemonKilled_AtEveryStepOfCreate(t *testing.T) {
 			t.Fatalf("step %d: run succeeded: %t; containers: %v", n, ok, all)
 		}
 		for id := range all {
+			d.Status(id, "running")
 			d.Cleat("rm", "--force", id)
 		}
 		d.Eventually("nothing is left", d.Leaks)

@@ -2,6 +2,7 @@ package faults
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -193,13 +194,19 @@ func TestClientKilled_AtFIFO_LeavesNothing(t *testing.T) {
 		return nil
 	})
 
-	// The same for clients that are killed at many moments of a run.
+	// The same for clients that are killed at many steps of a run.
 	for i := range 10 {
 		cmd := d.Command("run", "-i", "--rm", "busybox", "cat")
 		_, err := cmd.StdinPipe() // open until Wait
 		harness.Must(t, err)
-		harness.Must(t, cmd.Start())
-		harness.Pause(time.Duration(i) * 10 * time.Millisecond)
+		d.AtStep(1+2*i, d.Watched()).Wait(func() { harness.Must(t, cmd.Start()) }, func() error {
+			for id, c := range d.All() {
+				if id != "c" && c.Status == "running" {
+					return nil
+				}
+			}
+			return errors.New("no other container runs")
+		})
 		harness.Must(t, cmd.Process.Kill())
 		_ = cmd.Wait() // it was killed
 	}

@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"testing"
 	"time"
 
@@ -102,63 +101,6 @@ const (
 	bundleState = "cleat-state.json" // in a bundle
 	committed   = `"committed":true,`
 )
-
-// TestDaemonKilled_DuringCreate kills the daemon at many moments of a run. After each restart the container is either
-// complete or absent.
-func TestDaemonKilled_DuringCreate(t *testing.T) {
-	t.Parallel()
-	d := harness.Start(t)
-	d.Busybox()
-	harness.Sweep(t, 12, 96*time.Millisecond, func(i int, delay time.Duration) (ran bool) {
-		name := fmt.Sprintf("c%d", i)
-		cmd := d.Command("run", "-d", "--name", name, "busybox", "sleep", "1000")
-		harness.Must(t, cmd.Start())
-		harness.Pause(delay)
-		d.Restart()
-		ran = cmd.Wait() == nil
-		d.Eventually("the bundle is committed or removed", func() error {
-			states, err := filepath.Glob(filepath.Join(d.State, "io.containerd.runtime.v2.task/*/*", bundleState))
-			harness.Must(t, err)
-			for _, path := range states {
-				if data, err := os.ReadFile(path); err == nil && !bytes.Contains(data, []byte(committed)) {
-					return fmt.Errorf("%s: %s", path, data)
-				}
-			}
-			return nil
-		})
-		ids := strings.Fields(d.Cleat("ps", "--all", "--quiet"))
-		switch {
-		case ran && len(ids) != 1:
-			t.Fatalf("round %d: run succeeded, ps shows %q", i, ids)
-		case len(ids) == 1:
-			d.Status(name, "running")
-			d.Cleat("rm", "--force", name)
-		}
-		d.Eventually("shims equal live tasks", d.Leaks)
-		return ran
-	})
-}
-
-// TestDaemonKilled_DuringDelete does the same for removal, which must be repeatable afterwards.
-func TestDaemonKilled_DuringDelete(t *testing.T) {
-	t.Parallel()
-	d := harness.Start(t)
-	d.Busybox()
-	harness.Sweep(t, 12, 60*time.Millisecond, func(i int, delay time.Duration) (removed bool) {
-		name := fmt.Sprintf("c%d", i)
-		d.Cleat("run", "-d", "--name", name, "busybox", "sleep", "1000")
-		cmd := d.Command("rm", "--force", name)
-		harness.Must(t, cmd.Start())
-		harness.Pause(delay)
-		d.Restart()
-		removed = cmd.Wait() == nil
-		if _, stderr, code := d.Try("rm", "--force", name); code != 0 && !strings.Contains(stderr, "not found") {
-			t.Fatalf("round %d: second removal: %s", i, stderr)
-		}
-		d.Eventually("nothing is left", d.Leaks)
-		return removed
-	})
-}
 
 func TestExit_DaemonDown_IsPublishedOnce(t *testing.T) {
 	t.Parallel()

@@ -18,6 +18,7 @@ import (
 // their steps.
 type Steps struct {
 	f       *os.File
+	mask    uint32
 	stopped sync.WaitGroup
 
 	mu    sync.Mutex
@@ -30,9 +31,14 @@ const changes = unix.IN_CREATE | unix.IN_DELETE | unix.IN_MOVED_TO | unix.IN_MOV
 // WatchSteps starts a watch; nth counts from 1, and 0 never acts.
 func WatchSteps(t *testing.T, nth int, act func(), dirs ...string) *Steps {
 	t.Helper()
+	return watch(t, changes, nth, act, dirs...)
+}
+
+func watch(t *testing.T, mask uint32, nth int, act func(), dirs ...string) *Steps {
+	t.Helper()
 	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
 	Must(t, err)
-	s := &Steps{f: os.NewFile(uintptr(fd), "inotify"), names: make(map[int32]string)}
+	s := &Steps{mask: mask, f: os.NewFile(uintptr(fd), "inotify"), names: make(map[int32]string)}
 	for _, dir := range dirs {
 		Must(t, filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
 			if err != nil || !e.IsDir() {
@@ -62,7 +68,7 @@ func (s *Steps) add(dir string) {
 		return
 	}
 	_ = raw.Control(func(fd uintptr) {
-		wd, err := unix.InotifyAddWatch(int(fd), dir, changes|unix.IN_ONLYDIR|unix.IN_DONT_FOLLOW)
+		wd, err := unix.InotifyAddWatch(int(fd), dir, s.mask|unix.IN_ONLYDIR|unix.IN_DONT_FOLLOW)
 		if err == nil {
 			s.mu.Lock()
 			s.names[int32(wd)] = dir
@@ -79,7 +85,7 @@ func (s *Steps) take(buf []byte, nth int, act func()) {
 		size := unix.SizeofInotifyEvent + int(binary.NativeEndian.Uint32(buf[12:]))
 		name := strings.TrimRight(string(buf[unix.SizeofInotifyEvent:size]), "\x00")
 		buf = buf[size:]
-		if mask&changes == 0 {
+		if mask&s.mask == 0 {
 			continue
 		}
 		s.mu.Lock()

@@ -206,11 +206,10 @@ func TestCommit_CancelledAtAnyMoment(t *testing.T) {
 			d := harness.Start(t)
 			heavy(d)
 			before := objects(d)
-			harness.Sweep(t, harness.Size(10, 60), 700*time.Millisecond, func(_ int, delay time.Duration) (done bool) {
+			d.SweepWrites(harness.Size(10, 60), []string{d.Root}, func(_ int, at *harness.Interruption) (done bool) {
 				made := 0
 				cmd := d.Command("commit", "c", "made")
-				harness.Must(t, cmd.Start())
-				harness.Pause(delay)
+				at.Run(cmd)
 				_ = d.Ended(cmd, sig) // cancelled, or complete
 				// The daemon may see the cancellation a moment later, after it froze the container.
 				d.Eventually("the container runs", func() error {

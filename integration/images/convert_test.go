@@ -8,7 +8,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
@@ -172,11 +171,10 @@ func TestConvert_CancelledAtAnyMoment_LeavesNothing(t *testing.T) {
 	d := harness.Start(t)
 	d.Cleat("image", "import", "--no-unpack", "--name", "box", harness.OCIArchive(t, harness.LayersOf(t, 4, 12<<20), harness.BusyboxConfig(), nil))
 	before := objects(d)
-	harness.Sweep(t, harness.Size(10, 60), 900*time.Millisecond, func(i int, delay time.Duration) (done bool) {
+	d.SweepWrites(harness.Size(10, 60), []string{d.Root}, func(i int, at *harness.Interruption) (done bool) {
 		made := 0
 		cmd := d.Command("image", "convert", "--gzip", "box", "to")
-		harness.Must(t, cmd.Start())
-		harness.Pause(delay)
+		at.Run(cmd)
 		_ = d.Ended(cmd, []syscall.Signal{syscall.SIGINT, syscall.SIGKILL}[i%2]) // cancelled, or complete
 		d.Eventually("nothing is left", func() error {
 			made += removed(d, "to") // the last step may have been in progress

@@ -150,10 +150,9 @@ func TestImport_ClientKilled_LeavesNothing(t *testing.T) {
 		d.NothingMade(name)
 	}
 	// The daemon reads the file itself, and must stop as well.
-	harness.Sweep(t, harness.Moments(), harness.RunSpan, func(_ int, delay time.Duration) (done bool) {
+	d.SweepWrites(harness.Moments(), []string{d.Root}, func(_ int, at *harness.Interruption) (done bool) {
 		cmd := d.Command("image", "import", "--name", "big", path)
-		harness.Must(t, cmd.Start())
-		harness.Pause(delay)
+		at.Run(cmd)
 		_ = d.Ended(cmd, syscall.SIGKILL)
 		d.Eventually("nothing is stored", func() error {
 			done = removed(d, "big") > 0 || done // it completed before the signal
