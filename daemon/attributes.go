@@ -10,10 +10,9 @@ import (
 	"syscall"
 	"unsafe"
 
-	"github.com/cleatproject/cleat/daemon/service/containers"
-
 	"golang.org/x/sys/unix"
 
+	"github.com/cleatproject/cleat/daemon/service/containers"
 	"github.com/cleatproject/cleat/internal/hostproc"
 )
 

@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/cleatproject/cleat/image"
+	"github.com/cleatproject/cleat/image/imagetest"
+	"github.com/cleatproject/cleat/image/layout"
 	"github.com/cleatproject/cleat/mount"
 )
 
@@ -32,13 +34,13 @@ func (c *cancelAfter) Read(p []byte) (int, error) {
 }
 
 func TestImport_Cancelled_LeavesNoIngest(t *testing.T) {
-	f := files{}
-	f.setIndex(t, f.addImage(t, "amd64", files{"a": strings.Repeat("0123456789", 10_000)}.tar(t)))
-	data := f.tar(t)
+	f := imagetest.Files{}
+	f.SetIndex(t, f.AddImage(t, "amd64", imagetest.Files{"a": strings.Repeat("0123456789", 10_000)}.Tar(t)))
+	data := f.Tar(t)
 	for at := 0; at < len(data)-2048; at += 997 {
-		c, s := newContent(t)
+		c, s := imagetest.NewContent(t)
 		ctx, cancel := context.WithCancel(context.Background())
-		_, err := image.Import(ctx, c, &cancelAfter{Reader: bytes.NewReader(data), n: at, cancel: cancel}, image.ImportOptions{})
+		_, err := layout.Import(ctx, c, &cancelAfter{Reader: bytes.NewReader(data), n: at, cancel: cancel}, layout.ImportOptions{})
 		cancel()
 		if !errors.Is(err, context.Canceled) {
 			t.Errorf("cancelled after %d bytes: %v", at, err)
@@ -62,9 +64,9 @@ func (c *cutSnapshots) Prepare(ctx context.Context, key, parent string) ([]mount
 }
 
 func TestUnpack_Cancelled_LeavesNothing(t *testing.T) {
-	f := files{}
-	f.setIndex(t, f.addImage(t, "amd64", files{"a": strings.Repeat("x", 1<<20), "b": "y"}.tar(t)))
-	got, c, err := importBytes(t, f.tar(t), image.ImportOptions{})
+	f := imagetest.Files{}
+	f.SetIndex(t, f.AddImage(t, "amd64", imagetest.Files{"a": strings.Repeat("x", 1<<20), "b": "y"}.Tar(t)))
+	got, c, err := imagetest.ImportBytes(t, f.Tar(t), layout.ImportOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -109,8 +109,8 @@ func Chosen(ctx context.Context, p Provider, target ocispec.Descriptor, c Choice
 
 // namedBy adds the manifests at and below desc, present or not.
 func namedBy(ctx context.Context, p Provider, desc ocispec.Descriptor, depth int, named map[digest.Digest]bool) error {
-	if depth > maxNesting {
-		return invalidf("indexes are nested more than %d deep", maxNesting)
+	if depth > MaxNesting {
+		return invalidf("indexes are nested more than %d deep", MaxNesting)
 	}
 	if !IsIndex(desc.MediaType) {
 		named[desc.Digest] = true

@@ -34,8 +34,8 @@ func missingPlatforms(ctx context.Context, p Provider, desc ocispec.Descriptor, 
 		}
 		return err
 	}
-	if depth > maxNesting {
-		return invalidf("indexes are nested more than %d deep", maxNesting)
+	if depth > MaxNesting {
+		return invalidf("indexes are nested more than %d deep", MaxNesting)
 	}
 	index, err := ReadIndex(ctx, p, desc)
 	if errdefs.IsNotFound(err) {
@@ -71,8 +71,8 @@ func Usable(ctx context.Context, p Provider, desc ocispec.Descriptor) (bool, err
 
 // complete is Usable for a document at a depth of indexes.
 func complete(ctx context.Context, p Provider, desc ocispec.Descriptor, depth int) (bool, error) {
-	if depth > maxNesting {
-		return false, invalidf("indexes are nested more than %d deep", maxNesting)
+	if depth > MaxNesting {
+		return false, invalidf("indexes are nested more than %d deep", MaxNesting)
 	}
 	children, err := Children(ctx, p, desc)
 	if errdefs.IsNotFound(err) {

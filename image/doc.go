@@ -1,8 +1,7 @@
-// Package image turns archives into images in a content store, and images into snapshots.
+// Package image fetches and pushes images, and turns them into snapshots. Package layout below it reads and writes
+// archives of images; package edit makes images of images.
 //
-// Import reads an OCI image layout or a `docker save` archive, as a tar stream, compressed or
-// not. Fetch and Layers fetch an image from a registry, or any other Source, and Push pushes one
-// there. Unpack creates one committed snapshot per layer, named by the layer's chain ID, so that
+// Fetch and Layers fetch an image from a registry, or any other Source, and Push pushes one there. Unpack creates one committed snapshot per layer, named by the layer's chain ID, so that
 // images share common layers. ReadConfig, RootFS, Walk and the like read images.
 //
 // Guarantees: an image's documents are bounded in size, read only if they have the digest

@@ -14,12 +14,12 @@ import (
 )
 
 const (
-	// maxDocument bounds an index, a manifest or a configuration, in bytes.
-	maxDocument = 8 << 20
-	// maxNesting bounds indexes within indexes.
-	maxNesting = 8
-	// maxLayers bounds the layers of an image; overlay cannot mount more.
-	maxLayers = 500
+	// MaxDocument bounds an index, a manifest or a configuration, in bytes.
+	MaxDocument = 8 << 20
+	// MaxNesting bounds indexes within indexes.
+	MaxNesting = 8
+	// MaxLayers bounds the layers of an image; overlay cannot mount more.
+	MaxLayers = 500
 )
 
 // The media types of Docker that mean the same as OCI's.
@@ -61,15 +61,15 @@ func IsLayer(mediaType string) bool {
 	return false
 }
 
-// isForeign reports whether a media type is that of a layer that registries do not store.
-func isForeign(mediaType string) bool {
+// IsForeign reports whether a media type is that of a layer that registries do not store.
+func IsForeign(mediaType string) bool {
 	return strings.HasPrefix(mediaType, dockerForeign) || strings.HasPrefix(mediaType, ociLayerForeign)
 }
 
-// readDocument returns a blob of bounded size, verified against the descriptor.
-func readDocument(ctx context.Context, p Provider, desc ocispec.Descriptor) ([]byte, error) {
-	if desc.Size < 0 || desc.Size > maxDocument {
-		return nil, invalidf("read %s %s: size %d exceeds the maximum of %d", desc.MediaType, desc.Digest, desc.Size, maxDocument)
+// ReadDocument returns a blob of bounded size, verified against the descriptor.
+func ReadDocument(ctx context.Context, p Provider, desc ocispec.Descriptor) ([]byte, error) {
+	if desc.Size < 0 || desc.Size > MaxDocument {
+		return nil, invalidf("read %s %s: size %d exceeds the maximum of %d", desc.MediaType, desc.Digest, desc.Size, MaxDocument)
 	}
 	b, err := p.ReaderAt(ctx, desc.Digest)
 	if err != nil {
@@ -120,7 +120,8 @@ func checkShape(raw []byte, mediaType string) error {
 	return nil
 }
 
-func parseIndex(raw []byte, mediaType string) (ocispec.Index, error) {
+// ParseIndex parses an index of a media type. One that is ambiguous is errdefs.ErrInvalidArgument.
+func ParseIndex(raw []byte, mediaType string) (ocispec.Index, error) {
 	var index ocispec.Index
 	if err := checkShape(raw, mediaType); err != nil {
 		return index, err
@@ -136,7 +137,9 @@ func parseIndex(raw []byte, mediaType string) (ocispec.Index, error) {
 	return index, nil
 }
 
-func parseManifest(raw []byte, mediaType string) (ocispec.Manifest, error) {
+// ParseManifest parses a manifest of a media type. One that is ambiguous, or has more than MaxLayers layers, is
+// errdefs.ErrInvalidArgument.
+func ParseManifest(raw []byte, mediaType string) (ocispec.Manifest, error) {
 	var m ocispec.Manifest
 	if err := checkShape(raw, mediaType); err != nil {
 		return m, err
@@ -144,8 +147,8 @@ func parseManifest(raw []byte, mediaType string) (ocispec.Manifest, error) {
 	if err := json.Unmarshal(raw, &m); err != nil {
 		return m, invalidf("read manifest: %w", err)
 	}
-	if len(m.Layers) > maxLayers {
-		return m, invalidf("manifest has %d layers, at most %d can be mounted", len(m.Layers), maxLayers)
+	if len(m.Layers) > MaxLayers {
+		return m, invalidf("manifest has %d layers, at most %d can be mounted", len(m.Layers), MaxLayers)
 	}
 	for _, d := range append([]ocispec.Descriptor{m.Config}, m.Layers...) {
 		if err := checkDescriptor(d); err != nil {
@@ -167,25 +170,25 @@ func checkDescriptor(d ocispec.Descriptor) error {
 
 // ReadIndex returns the index that desc names.
 func ReadIndex(ctx context.Context, p Provider, desc ocispec.Descriptor) (ocispec.Index, error) {
-	raw, err := readDocument(ctx, p, desc)
+	raw, err := ReadDocument(ctx, p, desc)
 	if err != nil {
 		return ocispec.Index{}, err
 	}
-	return parseIndex(raw, desc.MediaType)
+	return ParseIndex(raw, desc.MediaType)
 }
 
 // ReadManifest returns the manifest that desc names.
 func ReadManifest(ctx context.Context, p Provider, desc ocispec.Descriptor) (ocispec.Manifest, error) {
-	raw, err := readDocument(ctx, p, desc)
+	raw, err := ReadDocument(ctx, p, desc)
 	if err != nil {
 		return ocispec.Manifest{}, err
 	}
-	return parseManifest(raw, desc.MediaType)
+	return ParseManifest(raw, desc.MediaType)
 }
 
-// readConfig returns the configuration that desc names.
-func readConfig(ctx context.Context, p Provider, desc ocispec.Descriptor) (ocispec.Image, error) {
-	raw, err := readDocument(ctx, p, desc)
+// ReadConfigOf returns the configuration that desc names.
+func ReadConfigOf(ctx context.Context, p Provider, desc ocispec.Descriptor) (ocispec.Image, error) {
+	raw, err := ReadDocument(ctx, p, desc)
 	if err != nil {
 		return ocispec.Image{}, err
 	}
@@ -205,7 +208,7 @@ func TopSnapshot(ctx context.Context, p Provider, config digest.Digest) (string,
 	}
 	size := b.Size()
 	_ = b.Close() // only read
-	c, err := readConfig(ctx, p, ocispec.Descriptor{MediaType: ocispec.MediaTypeImageConfig, Digest: config, Size: size})
+	c, err := ReadConfigOf(ctx, p, ocispec.Descriptor{MediaType: ocispec.MediaTypeImageConfig, Digest: config, Size: size})
 	if err != nil || len(c.RootFS.DiffIDs) == 0 {
 		return "", err
 	}
@@ -219,7 +222,7 @@ func ChainIDs(diffIDs []digest.Digest) []digest.Digest {
 	return identity.ChainIDs(append([]digest.Digest(nil), diffIDs...))
 }
 
-// plainTarget returns a descriptor without the members that an index may add to it.
-func plainTarget(d ocispec.Descriptor) ocispec.Descriptor {
+// PlainTarget returns a descriptor without the members that an index may add to it.
+func PlainTarget(d ocispec.Descriptor) ocispec.Descriptor {
 	return ocispec.Descriptor{MediaType: d.MediaType, Digest: d.Digest, Size: d.Size}
 }

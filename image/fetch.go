@@ -37,8 +37,8 @@ const (
 const (
 	defaultParallel = 3
 	maxParallel     = 64
-	// maxManifests bounds the documents of one image, maxParts the layers of all its manifests.
-	maxManifests = 1000
+	// MaxManifests bounds the documents of one image, maxParts the layers of all its manifests.
+	MaxManifests = 1000
 	maxParts     = 10_000
 )
 
@@ -109,9 +109,9 @@ func (f *Fetching) everything(ctx context.Context, desc ocispec.Descriptor, dept
 		err := f.manifest(ctx, desc)
 		return err
 	case !IsIndex(desc.MediaType):
-		return notAnImage(desc)
-	case depth >= maxNesting:
-		return invalidf("indexes are nested more than %d deep", maxNesting)
+		return NotAnImage(desc)
+	case depth >= MaxNesting:
+		return invalidf("indexes are nested more than %d deep", MaxNesting)
 	}
 	if err := f.document(ctx, desc); err != nil {
 		return err
@@ -164,9 +164,9 @@ func (f *Fetching) best(ctx context.Context, target ocispec.Descriptor) error {
 func (f *Fetching) candidates(ctx context.Context, desc ocispec.Descriptor, depth int, found, others *[]ocispec.Descriptor) error {
 	switch {
 	case !IsIndex(desc.MediaType):
-		return notAnImage(desc)
-	case depth >= maxNesting:
-		return invalidf("indexes are nested more than %d deep", maxNesting)
+		return NotAnImage(desc)
+	case depth >= MaxNesting:
+		return invalidf("indexes are nested more than %d deep", MaxNesting)
 	}
 	if err := f.document(ctx, desc); err != nil {
 		return err
@@ -214,7 +214,7 @@ func (f *Fetching) platformOf(ctx context.Context, desc ocispec.Descriptor) (*oc
 	if err := f.document(ctx, m.Config); err != nil {
 		return nil, err
 	}
-	config, err := readConfig(ctx, f.content, m.Config)
+	config, err := ReadConfigOf(ctx, f.content, m.Config)
 	if err != nil {
 		return nil, err
 	}
@@ -251,11 +251,11 @@ func (f *Fetching) manifest(ctx context.Context, desc ocispec.Descriptor) error 
 
 // document fetches an index, manifest or configuration.
 func (f *Fetching) document(ctx context.Context, desc ocispec.Descriptor) error {
-	if f.documents++; f.documents > maxManifests {
-		return invalidf("image has more than %d documents", maxManifests)
+	if f.documents++; f.documents > MaxManifests {
+		return invalidf("image has more than %d documents", MaxManifests)
 	}
-	if desc.Size < 0 || desc.Size > maxDocument {
-		return invalidf("%s %s: size %d exceeds the maximum of %d", desc.MediaType, desc.Digest, desc.Size, maxDocument)
+	if desc.Size < 0 || desc.Size > MaxDocument {
+		return invalidf("%s %s: size %d exceeds the maximum of %d", desc.MediaType, desc.Digest, desc.Size, MaxDocument)
 	}
 	return f.blob(ctx, desc, nil)
 }
@@ -272,7 +272,8 @@ func (f *Fetching) found(desc, parent ocispec.Descriptor) {
 	}
 }
 
-func notAnImage(desc ocispec.Descriptor) error {
+// NotAnImage returns the error for a document that is neither an index nor a manifest.
+func NotAnImage(desc ocispec.Descriptor) error {
 	return fmt.Errorf("content %s of type %.100q is not an image: %w", desc.Digest, desc.MediaType, errdefs.ErrNotImplemented)
 }
 

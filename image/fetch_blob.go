@@ -7,13 +7,12 @@ import (
 	"io"
 	"syscall"
 
-	"github.com/cleatproject/cleat/internal/ctxio"
-	"github.com/cleatproject/cleat/internal/undo"
-
 	"github.com/containerd/errdefs"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/cleatproject/cleat/content"
+	"github.com/cleatproject/cleat/internal/ctxio"
+	"github.com/cleatproject/cleat/internal/undo"
 )
 
 // errCut marks that the bytes of an ingest did not match its digest.

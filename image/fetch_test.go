@@ -1,4 +1,4 @@
-package image
+package image_test
 
 import (
 	"bytes"
@@ -13,14 +13,15 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/cleatproject/cleat/internal/ctxio"
-
 	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
 	digest "github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/cleatproject/cleat/content"
+	"github.com/cleatproject/cleat/image"
+	"github.com/cleatproject/cleat/image/imagetest"
+	"github.com/cleatproject/cleat/internal/ctxio"
 )
 
 // source has blobs in memory. lie, if set, changes its answers.
@@ -93,19 +94,19 @@ func (s *source) Fetch(_ context.Context, desc ocispec.Descriptor, offset int64)
 	return io.NopCloser(r), nil
 }
 
-func openStore(t *testing.T) (*content.Store, Content) {
+func openStore(t *testing.T) (*content.Store, image.Content) {
 	t.Helper()
 	s, err := content.Open(filepath.Join(t.TempDir(), "content"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return s, FromStore(s)
+	return s, imagetest.FromStore(s)
 }
 
 // fetchAll fetches an image with its layers.
-func fetchAll(t *testing.T, c Content, s Source, target ocispec.Descriptor, opts FetchOptions) error {
+func fetchAll(t *testing.T, c image.Content, s image.Source, target ocispec.Descriptor, opts image.FetchOptions) error {
 	t.Helper()
-	f, err := Fetch(t.Context(), c, s, target, opts)
+	f, err := image.Fetch(t.Context(), c, s, target, opts)
 	if err != nil {
 		return err
 	}
@@ -141,10 +142,10 @@ func TestFetch_FetchesSelectedPlatformOnly(t *testing.T) {
 	for _, arch := range []string{"amd64", "s390x"} {
 		_, c := openStore(t)
 		match := platforms.Only(ocispec.Platform{OS: "linux", Architecture: arch})
-		if err := fetchAll(t, c, src, target, FetchOptions{Platform: match}); err != nil {
+		if err := fetchAll(t, c, src, target, image.FetchOptions{Platform: match}); err != nil {
 			t.Fatal(err)
 		}
-		if _, desc, err := Manifest(t.Context(), c, target, match); err != nil || desc.Digest != want[arch].Digest {
+		if _, desc, err := image.Manifest(t.Context(), c, target, match); err != nil || desc.Digest != want[arch].Digest {
 			t.Errorf("%s: %v, %v", arch, desc.Digest, err)
 		}
 		if _, err := c.ReaderAt(t.Context(), digest.FromString("layer of arm64")); !errdefs.IsNotFound(err) {
@@ -152,15 +153,15 @@ func TestFetch_FetchesSelectedPlatformOnly(t *testing.T) {
 		}
 	}
 	_, c := openStore(t)
-	err := fetchAll(t, c, src, target, FetchOptions{Platform: platforms.Only(platforms.MustParse("linux/riscv64"))})
+	err := fetchAll(t, c, src, target, image.FetchOptions{Platform: platforms.Only(platforms.MustParse("linux/riscv64"))})
 	if !errdefs.IsNotFound(err) || !strings.Contains(err.Error(), "linux/arm64") {
 		t.Error(err)
 	}
-	if err := fetchAll(t, c, src, target, FetchOptions{Some: &Choice{}}); err != nil {
+	if err := fetchAll(t, c, src, target, image.FetchOptions{Some: &image.Choice{}}); err != nil {
 		t.Fatal(err)
 	}
 	before := src.sent[digest.FromString("shared")]
-	if err := fetchAll(t, c, src, target, FetchOptions{Some: &Choice{}}); err != nil || src.sent[digest.FromString("shared")] != before {
+	if err := fetchAll(t, c, src, target, image.FetchOptions{Some: &image.Choice{}}); err != nil || src.sent[digest.FromString("shared")] != before {
 		t.Errorf("present blobs were fetched again: %v", err)
 	}
 }
@@ -179,15 +180,15 @@ func TestFetch_AfterCut_Resumes(t *testing.T) {
 			}
 			return -1
 		}
-		if err := fetchAll(t, c, src, target, FetchOptions{Platform: amd64()}); !errdefs.IsUnavailable(err) {
+		if err := fetchAll(t, c, src, target, image.FetchOptions{Platform: amd64()}); !errdefs.IsUnavailable(err) {
 			t.Fatalf("cut at %d: %v", cut, err)
 		}
 		left := ingests(t, s)
-		if cut == 0 && len(left) != 0 || cut > 0 && (len(left) != 1 || left[0].Offset != int64(cut) || left[0].Ref != FetchRef(layer)) {
+		if cut == 0 && len(left) != 0 || cut > 0 && (len(left) != 1 || left[0].Offset != int64(cut) || left[0].Ref != image.FetchRef(layer)) {
 			t.Fatalf("cut at %d leaves %+v", cut, left)
 		}
 		src.cut = nil
-		if err := fetchAll(t, c, src, target, FetchOptions{Platform: amd64()}); err != nil {
+		if err := fetchAll(t, c, src, target, image.FetchOptions{Platform: amd64()}); err != nil {
 			t.Fatalf("after a cut at %d: %v", cut, err)
 		}
 		if src.sent[layer] != int64(len(data)) || len(ingests(t, s)) != 0 {
@@ -198,12 +199,12 @@ func TestFetch_AfterCut_Resumes(t *testing.T) {
 
 // fullDisk is a store with space for only one byte of a blob; the other blobs are started before.
 type fullDisk struct {
-	Content
+	image.Content
 	blob  digest.Digest
 	begun <-chan struct{}
 }
 
-func (c fullDisk) Writer(ctx context.Context, ref string, opts content.WriterOptions) (BlobWriter, error) {
+func (c fullDisk) Writer(ctx context.Context, ref string, opts content.WriterOptions) (image.BlobWriter, error) {
 	w, err := c.Content.Writer(ctx, ref, opts)
 	if err != nil || opts.Expected != c.blob {
 		return w, err
@@ -212,7 +213,7 @@ func (c fullDisk) Writer(ctx context.Context, ref string, opts content.WriterOpt
 }
 
 type fullWriter struct {
-	BlobWriter
+	image.BlobWriter
 	begun <-chan struct{}
 }
 
@@ -252,7 +253,7 @@ func TestFetch_FullDisk_LeavesNothing(t *testing.T) {
 	s, c := openStore(t)
 	begun := make(chan struct{})
 	err := fetchAll(t, fullDisk{c, digest.FromString("the one that does not fit"), begun},
-		stuckSource{src, digest.FromString("another one"), begun}, target, FetchOptions{Platform: amd64()})
+		stuckSource{src, digest.FromString("another one"), begun}, target, image.FetchOptions{Platform: amd64()})
 	if !errdefs.IsResourceExhausted(err) {
 		t.Error(err)
 	}
@@ -282,7 +283,7 @@ func TestFetch_WrongContent_IsRefused(t *testing.T) {
 				return lie(d, data)
 			}
 			s, c := openStore(t)
-			err := fetchAll(t, c, src, target, FetchOptions{Platform: amd64()})
+			err := fetchAll(t, c, src, target, image.FetchOptions{Platform: amd64()})
 			if !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), "registry") {
 				t.Errorf("%s: %v", name, err)
 			}
@@ -295,7 +296,7 @@ func TestFetch_WrongContent_IsRefused(t *testing.T) {
 	src := newSource()
 	target := src.image("linux", "amd64", "the layer")
 	_, c := openStore(t)
-	w, err := c.Writer(t.Context(), FetchRef(digest.FromString("the layer")), content.WriterOptions{})
+	w, err := c.Writer(t.Context(), image.FetchRef(digest.FromString("the layer")), content.WriterOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -305,7 +306,7 @@ func TestFetch_WrongContent_IsRefused(t *testing.T) {
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if err := fetchAll(t, c, src, target, FetchOptions{Platform: amd64()}); err != nil {
+	if err := fetchAll(t, c, src, target, image.FetchOptions{Platform: amd64()}); err != nil {
 		t.Error(err)
 	}
 }
@@ -314,7 +315,7 @@ func TestFetch_RefusesBadDocuments(t *testing.T) {
 	src := newSource()
 	manifest := src.image("linux", "amd64", "x")
 	deep := src.put(ocispec.MediaTypeImageIndex, ocispec.Index{Manifests: []ocispec.Descriptor{manifest}})
-	for range maxNesting {
+	for range image.MaxNesting {
 		deep = src.put(ocispec.MediaTypeImageIndex, ocispec.Index{Manifests: []ocispec.Descriptor{deep}})
 	}
 	layer := src.put(ocispec.MediaTypeImageLayer, []byte("y"))
@@ -332,7 +333,7 @@ func TestFetch_RefusesBadDocuments(t *testing.T) {
 	raw, _ := json.Marshal(ocispec.Index{Manifests: []ocispec.Descriptor{self}})
 	src.blobs[self.Digest], self.Size = raw, int64(len(raw))
 	wide := ocispec.Index{}
-	for i := range maxManifests + 1 {
+	for i := range image.MaxManifests + 1 {
 		wide.Manifests = append(wide.Manifests, src.image("linux", "amd64", fmt.Sprint(i)))
 	}
 	huge := manifest
@@ -353,8 +354,8 @@ func TestFetch_RefusesBadDocuments(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, c := openStore(t)
-			for _, some := range []*Choice{{}, nil} {
-				err := fetchAll(t, c, src, tt.target, FetchOptions{Platform: amd64(), Some: some})
+			for _, some := range []*image.Choice{{}, nil} {
+				err := fetchAll(t, c, src, tt.target, image.FetchOptions{Platform: amd64(), Some: some})
 				if !tt.is(err) {
 					t.Errorf("all %t: %v", some != nil, err)
 				}

@@ -16,8 +16,8 @@ func IDs(ctx context.Context, p Provider, target ocispec.Descriptor) ([]digest.D
 }
 
 func appendIDs(ctx context.Context, p Provider, desc ocispec.Descriptor, depth int, out *[]digest.Digest) error {
-	if depth > maxNesting {
-		return invalidf("indexes are nested more than %d deep", maxNesting)
+	if depth > MaxNesting {
+		return invalidf("indexes are nested more than %d deep", MaxNesting)
 	}
 	if IsManifest(desc.MediaType) {
 		m, err := ReadManifest(ctx, p, desc)

@@ -16,6 +16,8 @@ import (
 
 	"github.com/cleatproject/cleat/archive"
 	"github.com/cleatproject/cleat/image"
+	"github.com/cleatproject/cleat/image/imagetest"
+	"github.com/cleatproject/cleat/image/layout"
 	"github.com/cleatproject/cleat/snapshot/overlay"
 )
 
@@ -23,7 +25,7 @@ const mib = 1 << 20
 
 // gzipZeros returns a gzip stream of mibs MiB of zeros, in members of 16 MiB, after some data.
 func gzipZeros(t *testing.T, data []byte, mibs int) []byte {
-	return append(gz(t, data), bytes.Repeat(gz(t, make([]byte, 16*mib)), mibs/16)...)
+	return append(imagetest.GZ(t, data), bytes.Repeat(imagetest.GZ(t, make([]byte, 16*mib)), mibs/16)...)
 }
 
 // zstdZeros returns the same in zstd: a block of 128 KiB takes 4 bytes.
@@ -61,14 +63,14 @@ func fileHeader(t *testing.T, mibs int64) []byte {
 // unpackBomb unpacks an image of two layers, the second of which is a bomb.
 func unpackBomb(ctx context.Context, t *testing.T, s image.Snapshots, mediaType string, bomb []byte, opts image.UnpackOptions) error {
 	t.Helper()
-	good := files{"a": "1"}.tar(t)
-	f := files{}
-	config := testConfig("amd64", good)
+	good := imagetest.Files{"a": "1"}.Tar(t)
+	f := imagetest.Files{}
+	config := imagetest.Config("amd64", good)
 	config.RootFS.DiffIDs = append(config.RootFS.DiffIDs, digest.FromString("whatever it may be"))
-	m := ocispec.Manifest{Config: f.addJSON(t, ocispec.MediaTypeImageConfig, config)}
-	m.Layers = []ocispec.Descriptor{f.add(ocispec.MediaTypeImageLayerGzip, gz(t, good)), f.add(mediaType, bomb)}
-	f.setIndex(t, f.addJSON(t, ocispec.MediaTypeImageManifest, m))
-	got, c, err := importBytes(t, f.tar(t), image.ImportOptions{})
+	m := ocispec.Manifest{Config: f.AddJSON(t, ocispec.MediaTypeImageConfig, config)}
+	m.Layers = []ocispec.Descriptor{f.Add(ocispec.MediaTypeImageLayerGzip, imagetest.GZ(t, good)), f.Add(mediaType, bomb)}
+	f.SetIndex(t, f.AddJSON(t, ocispec.MediaTypeImageManifest, m))
+	got, c, err := imagetest.ImportBytes(t, f.Tar(t), layout.ImportOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,10 +87,10 @@ func TestUnpack_Bomb_IsRefusedAndLeavesNothing(t *testing.T) {
 		limits    image.Limits
 	}{
 		"gzip, a file":              {gzipped, gzipZeros(t, fileHeader(t, 120), 256), limited},
-		"gzip, after the archive":   {gzipped, gzipZeros(t, files{"f": "x"}.tar(t), 256), limited},
-		"gzip, by the default":      {gzipped, gzipZeros(t, files{"f": "x"}.tar(t), 4<<10+16), image.Limits{}},
+		"gzip, after the archive":   {gzipped, gzipZeros(t, imagetest.Files{"f": "x"}.Tar(t), 256), limited},
+		"gzip, by the default":      {gzipped, gzipZeros(t, imagetest.Files{"f": "x"}.Tar(t), 4<<10+16), image.Limits{}},
 		"zstd, a file":              {zipped, zstdZeros(t, fileHeader(t, 120), 1<<20), limited},
-		"zstd, after the archive":   {zipped, zstdZeros(t, files{"f": "x"}.tar(t), 1<<20), limited},
+		"zstd, after the archive":   {zipped, zstdZeros(t, imagetest.Files{"f": "x"}.Tar(t), 1<<20), limited},
 		"a terabyte by its header":  {zipped, zstdZeros(t, fileHeader(t, 1<<20), 1<<20), image.Limits{}},
 		"a terabyte, whatever size": {zipped, zstdZeros(t, fileHeader(t, 1<<20), 16), image.Limits{Ratio: 1 << 40}},
 	} {
@@ -150,8 +152,8 @@ func TestUnpack_Bomb_EndsWithContext(t *testing.T) {
 		mediaType string
 		bomb      []byte
 	}{
-		"zstd": {ocispec.MediaTypeImageLayerZstd, zstdZeros(t, files{"f": "x"}.tar(t), 1<<20)},
-		"gzip": {ocispec.MediaTypeImageLayerGzip, gzipZeros(t, files{"f": "x"}.tar(t), 64<<10)},
+		"zstd": {ocispec.MediaTypeImageLayerZstd, zstdZeros(t, imagetest.Files{"f": "x"}.Tar(t), 1<<20)},
+		"gzip": {ocispec.MediaTypeImageLayerGzip, gzipZeros(t, imagetest.Files{"f": "x"}.Tar(t), 64<<10)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newSnapshots(t)

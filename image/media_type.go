@@ -22,9 +22,9 @@ func layerBases() [][2]string {
 	return [][2]string{{ocispec.MediaTypeImageLayer, dockerLayer}, {ociLayerForeign, dockerForeign}}
 }
 
-// splitLayer parses the media type of a layer: whether registries do not store it, and its
+// SplitLayer parses the media type of a layer: whether registries do not store it, and its
 // compression.
-func splitLayer(mediaType string) (format Format, foreign bool, c archive.Compression, ok bool) {
+func SplitLayer(mediaType string) (format Format, foreign bool, c archive.Compression, ok bool) {
 	if !IsLayer(mediaType) {
 		return "", false, "", false
 	}
@@ -38,8 +38,8 @@ func splitLayer(mediaType string) (format Format, foreign bool, c archive.Compre
 	return "", false, "", false
 }
 
-// layerType returns the media type of a layer.
-func layerType(format Format, foreign bool, c archive.Compression) string {
+// JoinLayer returns the media type of a layer.
+func JoinLayer(format Format, foreign bool, c archive.Compression) string {
 	pair := layerBases()[0]
 	if foreign {
 		pair = layerBases()[1]
@@ -54,10 +54,10 @@ func layerType(format Format, foreign bool, c archive.Compression) string {
 	return base + between + string(c)
 }
 
-// formatted returns the equivalent media type of a format; unknown ones are unchanged.
-func formatted(mediaType string, format Format) string {
-	if _, foreign, c, ok := splitLayer(mediaType); ok && format != "" {
-		return layerType(format, foreign, c)
+// Formatted returns the equivalent media type of a format; unknown ones are unchanged.
+func Formatted(mediaType string, format Format) string {
+	if _, foreign, c, ok := SplitLayer(mediaType); ok && format != "" {
+		return JoinLayer(format, foreign, c)
 	}
 	for _, pair := range [][2]string{
 		{ocispec.MediaTypeImageIndex, dockerIndex}, {ocispec.MediaTypeImageManifest, dockerManifest}, {ocispec.MediaTypeImageConfig, dockerConfig},
@@ -75,4 +75,4 @@ func formatted(mediaType string, format Format) string {
 }
 
 // LayerType returns OCI's media type of a layer with this compression.
-func LayerType(c archive.Compression) string { return layerType(FormatOCI, false, c) }
+func LayerType(c archive.Compression) string { return JoinLayer(FormatOCI, false, c) }

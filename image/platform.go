@@ -73,8 +73,8 @@ func gather(ctx context.Context, p Provider, desc ocispec.Descriptor, match plat
 		return err
 	case !IsIndex(desc.MediaType):
 		return fmt.Errorf("content %s of type %q is not an image: %w", desc.Digest, desc.MediaType, errdefs.ErrNotImplemented)
-	case depth >= maxNesting:
-		return invalidf("indexes are nested more than %d deep", maxNesting)
+	case depth >= MaxNesting:
+		return invalidf("indexes are nested more than %d deep", MaxNesting)
 	}
 	index, err := ReadIndex(ctx, p, desc)
 	if err != nil {
@@ -105,7 +105,7 @@ func matching(ctx context.Context, p Provider, desc ocispec.Descriptor, match pl
 	if !IsConfig(manifest.Config.MediaType) {
 		return c, false, nil
 	}
-	config, err := readConfig(ctx, p, manifest.Config)
+	config, err := ReadConfigOf(ctx, p, manifest.Config)
 	if err != nil {
 		return c, false, err
 	}
@@ -131,7 +131,7 @@ func ReadConfig(ctx context.Context, p Provider, target ocispec.Descriptor, matc
 	if err != nil {
 		return ocispec.Image{}, err
 	}
-	return readConfig(ctx, p, manifest.Config)
+	return ReadConfigOf(ctx, p, manifest.Config)
 }
 
 // RootFS returns the digests of the image's unpacked layers, the lowest first.
@@ -171,8 +171,8 @@ func walk(ctx context.Context, p Provider, desc ocispec.Descriptor, fn func(ocis
 	if _, ok := seen[desc.Digest]; ok {
 		return nil
 	}
-	if depth > maxNesting {
-		return invalidf("indexes are nested more than %d deep", maxNesting)
+	if depth > MaxNesting {
+		return invalidf("indexes are nested more than %d deep", MaxNesting)
 	}
 	b, err := p.ReaderAt(ctx, desc.Digest)
 	if errdefs.IsNotFound(err) {

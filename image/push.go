@@ -7,14 +7,13 @@ import (
 	"fmt"
 	"io"
 
-	"github.com/cleatproject/cleat/internal/ctxio"
-
 	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
 	digest "github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/cleatproject/cleat/internal/ctxio"
 	"github.com/cleatproject/cleat/proto/reason"
 )
 
@@ -73,7 +72,7 @@ func Push(ctx context.Context, p Provider, to Destination, target ocispec.Descri
 		if err != nil {
 			return target, err
 		}
-		target = plainTarget(desc)
+		target = PlainTarget(desc)
 	}
 	if opts.Parallel <= 0 {
 		opts.Parallel = defaultParallel
@@ -104,8 +103,8 @@ func Push(ctx context.Context, p Provider, to Destination, target ocispec.Descri
 
 // gather lists the content of the image at desc, all of which has to be present.
 func (w *pushing) gather(ctx context.Context, desc ocispec.Descriptor, depth int) error {
-	if depth > maxNesting {
-		return invalidf("indexes are nested more than %d deep", maxNesting)
+	if depth > MaxNesting {
+		return invalidf("indexes are nested more than %d deep", MaxNesting)
 	}
 	if w.seen[desc.Digest] {
 		return nil
@@ -166,7 +165,7 @@ func subjectOf(ctx context.Context, p Provider, desc ocispec.Descriptor) (digest
 	if !IsIndex(desc.MediaType) && !IsManifest(desc.MediaType) {
 		return "", nil
 	}
-	raw, err := readDocument(ctx, p, desc)
+	raw, err := ReadDocument(ctx, p, desc)
 	if err != nil {
 		return "", err
 	}
@@ -275,7 +274,7 @@ func (w *pushing) sendDocument(ctx context.Context, desc ocispec.Descriptor, tag
 			return nil
 		}
 	}
-	raw, err := readDocument(ctx, w.content, desc)
+	raw, err := ReadDocument(ctx, w.content, desc)
 	if err != nil {
 		return err
 	}

@@ -21,16 +21,17 @@ import (
 	"github.com/cleatproject/cleat/archive"
 	"github.com/cleatproject/cleat/content"
 	"github.com/cleatproject/cleat/image"
+	"github.com/cleatproject/cleat/image/imagetest"
 )
 
-// layout is a Source of the blobs of a layout. of, if not nil, replaces a blob's bytes.
-type layout struct {
-	files
+// layoutSource is a Source of the blobs of a layout. of, if not nil, replaces a blob's bytes.
+type layoutSource struct {
+	imagetest.Files
 	of func(d digest.Digest, data string) io.Reader
 }
 
-func (l layout) Fetch(_ context.Context, desc ocispec.Descriptor, offset int64) (io.ReadCloser, error) {
-	data := l.files["blobs/sha256/"+desc.Digest.Encoded()][offset:]
+func (l layoutSource) Fetch(_ context.Context, desc ocispec.Descriptor, offset int64) (io.ReadCloser, error) {
+	data := l.Files["blobs/sha256/"+desc.Digest.Encoded()][offset:]
 	if l.of != nil {
 		if r := l.of(desc.Digest, data); r != nil {
 			return io.NopCloser(r), nil
@@ -80,10 +81,10 @@ func TestUnpack_StartsBeforeDownloadEnds(t *testing.T) {
 	for name, helpers := range map[string][]archive.Helper{"by this process": nil, "by a helper": archive.Helpers()} {
 		for _, stacked := range []bool{false, true} {
 			t.Run(fmt.Sprint(name, " stacked ", stacked), func(t *testing.T) {
-				tar := files{"a-first": "1", "b-long": random(8 << 20)}.tar(t)
-				f := files{}
-				target := f.addImage(t, "amd64", tar, files{"other": "2"}.tar(t))
-				layer := digest.FromBytes(gz(t, tar))
+				tar := imagetest.Files{"a-first": "1", "b-long": random(8 << 20)}.Tar(t)
+				f := imagetest.Files{}
+				target := f.AddImage(t, "amd64", tar, imagetest.Files{"other": "2"}.Tar(t))
+				layer := digest.FromBytes(imagetest.GZ(t, tar))
 				snaps := newSnapshots(t)
 				dir := t.TempDir()
 				snaps.driver = overlayIn(t, dir)
@@ -102,12 +103,12 @@ func TestUnpack_StartsBeforeDownloadEnds(t *testing.T) {
 					})
 					return io.MultiReader(strings.NewReader(data[:n]), wait, strings.NewReader(data[n:]))
 				}
-				c, _ := newContent(t)
+				c, _ := imagetest.NewContent(t)
 				var s image.Snapshots = snaps
 				if stacked {
 					s = stacks{snaps}
 				}
-				if _, err := pullTo(t.Context(), c, layout{f, half}, s, target, helpers...); err != nil {
+				if _, err := pullTo(t.Context(), c, layoutSource{f, half}, s, target, helpers...); err != nil {
 					t.Fatal(err)
 				}
 				if n := snaps.count(t); n != 2 {
@@ -121,10 +122,10 @@ func TestUnpack_StartsBeforeDownloadEnds(t *testing.T) {
 // A layer with wrong bytes, anywhere, leaves nothing, and the error blames the registry;
 // a layer that is cut leaves nothing either.
 func TestUnpack_WrongStream_LeavesNothing(t *testing.T) {
-	tar := files{"a": "1", "b": random(1 << 20), "c": strings.Repeat("c", 1<<20)}.tar(t)
-	packed := gz(t, tar)
-	f := files{}
-	target := f.addImage(t, "amd64", tar)
+	tar := imagetest.Files{"a": "1", "b": random(1 << 20), "c": strings.Repeat("c", 1<<20)}.Tar(t)
+	packed := imagetest.GZ(t, tar)
+	f := imagetest.Files{}
+	target := f.AddImage(t, "amd64", tar)
 	layer := digest.FromBytes(packed)
 	for _, at := range []int{0, 5, 100, len(packed) / 2, len(packed) - 5} {
 		lie := func(d digest.Digest, data string) io.Reader {
@@ -147,8 +148,8 @@ func TestUnpack_WrongStream_LeavesNothing(t *testing.T) {
 			is func(error) bool
 		}{"lie": {lie, errdefs.IsFailedPrecondition}, "cut": {cut, errdefs.IsUnavailable}} {
 			snaps := newSnapshots(t)
-			c, store := newContent(t)
-			_, err := pullTo(t.Context(), c, layout{f, tt.of}, stacks{snaps}, target)
+			c, store := imagetest.NewContent(t)
+			_, err := pullTo(t.Context(), c, layoutSource{f, tt.of}, stacks{snaps}, target)
 			if !tt.is(err) {
 				t.Errorf("%s at %d: %v", name, at, err)
 			}
@@ -159,7 +160,7 @@ func TestUnpack_WrongStream_LeavesNothing(t *testing.T) {
 				t.Errorf("%s at %d: %v", name, at, err)
 			}
 			// The next attempt succeeds, and resumes after the valid bytes.
-			if _, err := pullTo(t.Context(), c, layout{f, nil}, stacks{snaps}, target); err != nil {
+			if _, err := pullTo(t.Context(), c, layoutSource{f, nil}, stacks{snaps}, target); err != nil {
 				t.Errorf("after %s at %d: %v", name, at, err)
 			}
 		}
@@ -168,16 +169,16 @@ func TestUnpack_WrongStream_LeavesNothing(t *testing.T) {
 
 // Wrong bytes of an old ingest are unpacked first, and then discarded.
 func TestUnpack_RestartedStream_DiscardsOldBytes(t *testing.T) {
-	tar := files{"a": "1", "b": random(1 << 20)}.tar(t)
-	packed := gz(t, tar)
-	f := files{}
-	target := f.addImage(t, "amd64", tar)
+	tar := imagetest.Files{"a": "1", "b": random(1 << 20)}.Tar(t)
+	packed := imagetest.GZ(t, tar)
+	f := imagetest.Files{}
+	target := f.AddImage(t, "amd64", tar)
 	layer := digest.FromBytes(packed)
 	for name, left := range map[string][]byte{
 		"no archive":      []byte(strings.Repeat("x", 1000)),
-		"another archive": gz(t, files{"evil": random(1 << 20)}.tar(t))[:1<<19],
+		"another archive": imagetest.GZ(t, imagetest.Files{"evil": random(1 << 20)}.Tar(t))[:1<<19],
 	} {
-		c, store := newContent(t)
+		c, store := imagetest.NewContent(t)
 		w, err := store.Writer(t.Context(), image.FetchRef(layer), content.WriterOptions{Expected: layer, Total: int64(len(packed))})
 		if err != nil {
 			t.Fatal(err)
@@ -191,7 +192,7 @@ func TestUnpack_RestartedStream_DiscardsOldBytes(t *testing.T) {
 		snaps := newSnapshots(t)
 		dir := t.TempDir()
 		snaps.driver = overlayIn(t, dir)
-		u, err := pullTo(t.Context(), c, layout{f, nil}, snaps, target)
+		u, err := pullTo(t.Context(), c, layoutSource{f, nil}, snaps, target)
 		if err != nil || u.Snapshot != digest.FromBytes(tar).String() {
 			t.Errorf("%s: %q, %v", name, u.Snapshot, err)
 		}

@@ -56,7 +56,7 @@ func unpack(ctx context.Context, p Provider, s Snapshots, target ocispec.Descrip
 	if err != nil {
 		return Unpacked{}, err
 	}
-	config, err := readConfig(ctx, p, manifest.Config)
+	config, err := ReadConfigOf(ctx, p, manifest.Config)
 	if err != nil {
 		return Unpacked{}, err
 	}

@@ -14,6 +14,8 @@ import (
 
 	"github.com/cleatproject/cleat/archive"
 	"github.com/cleatproject/cleat/image"
+	"github.com/cleatproject/cleat/image/imagetest"
+	"github.com/cleatproject/cleat/image/layout"
 	"github.com/cleatproject/cleat/internal/treecmp"
 	"github.com/cleatproject/cleat/metadata"
 	"github.com/cleatproject/cleat/mount"
@@ -112,9 +114,9 @@ func TestUnpack_ParallelAndSequential_GiveSameResult(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			f := files{}
-			f.setIndex(t, f.addImage(t, "amd64", layers...))
-			got, c, err := importBytes(t, f.tar(t), image.ImportOptions{})
+			f := imagetest.Files{}
+			f.SetIndex(t, f.AddImage(t, "amd64", layers...))
+			got, c, err := imagetest.ImportBytes(t, f.Tar(t), layout.ImportOptions{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -139,16 +141,16 @@ func TestUnpack_ParallelAndSequential_GiveSameResult(t *testing.T) {
 
 func TestUnpack_FailedParallelLayer_KeepsLowerOnes(t *testing.T) {
 	good := [][]byte{layerTar(t, 0o644, "a"), layerTar(t, 0o644, "b"), layerTar(t, 0o644, "c"), layerTar(t, 0o644, "d")}
-	f := files{}
-	m := ocispec.Manifest{Config: f.addJSON(t, ocispec.MediaTypeImageConfig, testConfig("amd64", good...))}
+	f := imagetest.Files{}
+	m := ocispec.Manifest{Config: f.AddJSON(t, ocispec.MediaTypeImageConfig, imagetest.Config("amd64", good...))}
 	for i, l := range good {
 		if i == 2 {
 			l = layerTar(t, 0o644, "another")
 		}
-		m.Layers = append(m.Layers, f.add(ocispec.MediaTypeImageLayerGzip, gz(t, l)))
+		m.Layers = append(m.Layers, f.Add(ocispec.MediaTypeImageLayerGzip, imagetest.GZ(t, l)))
 	}
-	f.setIndex(t, f.addJSON(t, ocispec.MediaTypeImageManifest, m))
-	got, c, err := importBytes(t, f.tar(t), image.ImportOptions{})
+	f.SetIndex(t, f.AddJSON(t, ocispec.MediaTypeImageManifest, m))
+	got, c, err := imagetest.ImportBytes(t, f.Tar(t), layout.ImportOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,6 +11,8 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/cleatproject/cleat/image"
+	"github.com/cleatproject/cleat/image/imagetest"
+	"github.com/cleatproject/cleat/image/layout"
 	"github.com/cleatproject/cleat/metadata"
 	"github.com/cleatproject/cleat/mount"
 	"github.com/cleatproject/cleat/snapshot"
@@ -117,12 +119,12 @@ func (s *snapshots) count(t *testing.T) int {
 
 func TestUnpack(t *testing.T) {
 	ctx := context.Background()
-	f := files{}
-	f.setIndex(t, f.addImage(t, "amd64",
-		files{"usr/bin/tool": "1", "bin": "->usr/bin", "gone": "x", "dir/old": "x"}.tar(t),
-		files{"bin/tool2": "2", ".wh.gone": "", "dir/.wh..wh..opq": "", "dir/new": "y"}.tar(t),
-		files{"bin/tool3": "3"}.tar(t)))
-	got, c, err := importBytes(t, f.tar(t), image.ImportOptions{})
+	f := imagetest.Files{}
+	f.SetIndex(t, f.AddImage(t, "amd64",
+		imagetest.Files{"usr/bin/tool": "1", "bin": "->usr/bin", "gone": "x", "dir/old": "x"}.Tar(t),
+		imagetest.Files{"bin/tool2": "2", ".wh.gone": "", "dir/.wh..wh..opq": "", "dir/new": "y"}.Tar(t),
+		imagetest.Files{"bin/tool3": "3"}.Tar(t)))
+	got, c, err := imagetest.ImportBytes(t, f.Tar(t), layout.ImportOptions{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -167,34 +169,34 @@ func TestUnpack(t *testing.T) {
 
 func TestUnpack_RefusesBadImages(t *testing.T) {
 	ctx := context.Background()
-	good, other := files{"a": "1"}.tar(t), files{"b": "2"}.tar(t)
-	make1 := func(config ocispec.Image, layers ...[]byte) func(f files) ocispec.Descriptor {
-		return func(f files) ocispec.Descriptor {
-			m := ocispec.Manifest{Config: f.addJSON(t, ocispec.MediaTypeImageConfig, config)}
+	good, other := imagetest.Files{"a": "1"}.Tar(t), imagetest.Files{"b": "2"}.Tar(t)
+	make1 := func(config ocispec.Image, layers ...[]byte) func(f imagetest.Files) ocispec.Descriptor {
+		return func(f imagetest.Files) ocispec.Descriptor {
+			m := ocispec.Manifest{Config: f.AddJSON(t, ocispec.MediaTypeImageConfig, config)}
 			for _, l := range layers {
-				m.Layers = append(m.Layers, f.add(ocispec.MediaTypeImageLayerGzip, l))
+				m.Layers = append(m.Layers, f.Add(ocispec.MediaTypeImageLayerGzip, l))
 			}
-			return f.addJSON(t, ocispec.MediaTypeImageManifest, m)
+			return f.AddJSON(t, ocispec.MediaTypeImageManifest, m)
 		}
 	}
-	hostile := files{"../evil": "x"}.tar(t)
+	hostile := imagetest.Files{"../evil": "x"}.Tar(t)
 	for name, tc := range map[string]struct {
-		build func(files) ocispec.Descriptor
+		build func(imagetest.Files) ocispec.Descriptor
 		class func(error) bool
 	}{
-		"diff id lies":     {make1(testConfig("amd64", other), gz(t, good)), errdefs.IsInvalidArgument},
-		"count differs":    {make1(testConfig("amd64", good, other), gz(t, good)), errdefs.IsInvalidArgument},
-		"hostile layer":    {make1(testConfig("amd64", hostile), gz(t, hostile)), errdefs.IsInvalidArgument},
-		"damaged layer":    {make1(testConfig("amd64", good), gz(t, good)[:40]), errdefs.IsInvalidArgument},
-		"another platform": {make1(testConfig("s390x", good), gz(t, good)), errdefs.IsNotFound},
-		"unknown layer": {func(f files) ocispec.Descriptor {
-			m := ocispec.Manifest{Config: f.addJSON(t, ocispec.MediaTypeImageConfig, testConfig("amd64", good)), Layers: []ocispec.Descriptor{f.add("application/x-encrypted", good)}}
-			return f.addJSON(t, ocispec.MediaTypeImageManifest, m)
+		"diff id lies":     {make1(imagetest.Config("amd64", other), imagetest.GZ(t, good)), errdefs.IsInvalidArgument},
+		"count differs":    {make1(imagetest.Config("amd64", good, other), imagetest.GZ(t, good)), errdefs.IsInvalidArgument},
+		"hostile layer":    {make1(imagetest.Config("amd64", hostile), imagetest.GZ(t, hostile)), errdefs.IsInvalidArgument},
+		"damaged layer":    {make1(imagetest.Config("amd64", good), imagetest.GZ(t, good)[:40]), errdefs.IsInvalidArgument},
+		"another platform": {make1(imagetest.Config("s390x", good), imagetest.GZ(t, good)), errdefs.IsNotFound},
+		"unknown layer": {func(f imagetest.Files) ocispec.Descriptor {
+			m := ocispec.Manifest{Config: f.AddJSON(t, ocispec.MediaTypeImageConfig, imagetest.Config("amd64", good)), Layers: []ocispec.Descriptor{f.Add("application/x-encrypted", good)}}
+			return f.AddJSON(t, ocispec.MediaTypeImageManifest, m)
 		}, errdefs.IsNotImplemented},
 	} {
-		f := files{}
-		f.setIndex(t, tc.build(f))
-		got, c, err := importBytes(t, f.tar(t), image.ImportOptions{})
+		f := imagetest.Files{}
+		f.SetIndex(t, tc.build(f))
+		got, c, err := imagetest.ImportBytes(t, f.Tar(t), layout.ImportOptions{})
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 			continue

@@ -55,7 +55,7 @@ func withPlatform(ctx context.Context, p Provider, target ocispec.Descriptor, ma
 	err := gather(ctx, p, target, match, 0, &present)
 	list := make([]ocispec.Descriptor, len(present))
 	for i, c := range present {
-		list[i] = plainTarget(c.desc)
+		list[i] = PlainTarget(c.desc)
 		list[i].Platform = &c.platform
 	}
 	return list, err

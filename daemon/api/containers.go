@@ -3,13 +3,12 @@ package api
 import (
 	"context"
 
-	"github.com/cleatproject/cleat/daemon/service/containers"
-
 	api "github.com/containerd/containerd/api/services/containers/v1"
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/cleatproject/cleat/daemon/api/access"
 	"github.com/cleatproject/cleat/daemon/api/wire"
+	"github.com/cleatproject/cleat/daemon/service/containers"
 	"github.com/cleatproject/cleat/metadata"
 	"github.com/cleatproject/cleat/proto/rpc"
 )

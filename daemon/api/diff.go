@@ -4,13 +4,12 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/cleatproject/cleat/daemon/service/images"
-
 	api "github.com/containerd/containerd/api/services/diff/v1"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/cleatproject/cleat/daemon/api/access"
 	"github.com/cleatproject/cleat/daemon/api/wire"
+	"github.com/cleatproject/cleat/daemon/service/images"
 )
 
 // diffService is containerd.services.diff.v1.

@@ -3,8 +3,6 @@ package api
 import (
 	"context"
 
-	"github.com/cleatproject/cleat/daemon/service/images"
-
 	api "github.com/containerd/containerd/api/services/images/v1"
 	"github.com/opencontainers/go-digest"
 	"google.golang.org/protobuf/types/known/emptypb"
@@ -12,6 +10,7 @@ import (
 	"github.com/cleatproject/cleat/daemon/api/access"
 	"github.com/cleatproject/cleat/daemon/api/wire"
 	"github.com/cleatproject/cleat/daemon/service/gc"
+	"github.com/cleatproject/cleat/daemon/service/images"
 	"github.com/cleatproject/cleat/metadata"
 )
 

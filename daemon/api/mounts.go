@@ -5,14 +5,13 @@ import (
 	"fmt"
 	"maps"
 
-	"github.com/cleatproject/cleat/daemon/service/activations"
-
 	api "github.com/containerd/containerd/api/services/mounts/v1"
 	apitypes "github.com/containerd/containerd/api/types"
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/cleatproject/cleat/daemon/api/access"
 	"github.com/cleatproject/cleat/daemon/api/wire"
+	"github.com/cleatproject/cleat/daemon/service/activations"
 	"github.com/cleatproject/cleat/internal/filters"
 	"github.com/cleatproject/cleat/metadata"
 	"github.com/cleatproject/cleat/mount"

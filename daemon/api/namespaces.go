@@ -4,13 +4,12 @@ import (
 	"context"
 	"errors"
 
-	"github.com/cleatproject/cleat/daemon/service/namespaces"
-
 	api "github.com/containerd/containerd/api/services/namespaces/v1"
 	"github.com/containerd/errdefs"
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/cleatproject/cleat/daemon/api/access"
+	"github.com/cleatproject/cleat/daemon/service/namespaces"
 	"github.com/cleatproject/cleat/internal/identifier"
 	"github.com/cleatproject/cleat/metadata"
 )

@@ -5,14 +5,13 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/cleatproject/cleat/daemon/service/containers"
-
 	api "github.com/containerd/containerd/api/services/sandbox/v1"
 	apitypes "github.com/containerd/containerd/api/types"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/cleatproject/cleat/daemon/api/access"
 	"github.com/cleatproject/cleat/daemon/api/wire"
+	"github.com/cleatproject/cleat/daemon/service/containers"
 	"github.com/cleatproject/cleat/metadata"
 	"github.com/cleatproject/cleat/runtime"
 )

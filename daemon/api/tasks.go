@@ -6,8 +6,6 @@ import (
 	"errors"
 	"time"
 
-	"github.com/cleatproject/cleat/daemon/service/containers"
-
 	api "github.com/containerd/containerd/api/services/tasks/v1"
 	apitypes "github.com/containerd/containerd/api/types"
 	apitask "github.com/containerd/containerd/api/types/task"
@@ -17,6 +15,7 @@ import (
 
 	"github.com/cleatproject/cleat/daemon/api/access"
 	"github.com/cleatproject/cleat/daemon/api/wire"
+	"github.com/cleatproject/cleat/daemon/service/containers"
 	"github.com/cleatproject/cleat/internal/filters"
 	"github.com/cleatproject/cleat/proto/task"
 	"github.com/cleatproject/cleat/proto/types"

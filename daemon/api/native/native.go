@@ -4,15 +4,14 @@ package native
 import (
 	"context"
 
-	"github.com/cleatproject/cleat/daemon/service/containers"
-	"github.com/cleatproject/cleat/daemon/service/images"
-	"github.com/cleatproject/cleat/daemon/service/transfer"
-
 	"github.com/containerd/ttrpc"
 
 	"github.com/cleatproject/cleat/daemon/api/access"
+	"github.com/cleatproject/cleat/daemon/service/containers"
 	"github.com/cleatproject/cleat/daemon/service/gc"
+	"github.com/cleatproject/cleat/daemon/service/images"
 	"github.com/cleatproject/cleat/daemon/service/subscribe"
+	"github.com/cleatproject/cleat/daemon/service/transfer"
 	"github.com/cleatproject/cleat/events"
 	"github.com/cleatproject/cleat/proto/cleatapi"
 	"github.com/cleatproject/cleat/proto/rpc"

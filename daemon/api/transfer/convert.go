@@ -7,16 +7,16 @@ import (
 	"path/filepath"
 	"strings"
 
-	"github.com/cleatproject/cleat/daemon/service/transfer"
-
 	transfertypes "github.com/containerd/containerd/api/types/transfer"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/cleatproject/cleat/daemon/api/wire"
+	"github.com/cleatproject/cleat/daemon/service/transfer"
 	"github.com/cleatproject/cleat/daemon/streams"
 	"github.com/cleatproject/cleat/image"
+	"github.com/cleatproject/cleat/image/layout"
 	"github.com/cleatproject/cleat/image/registry"
 )
 
@@ -112,13 +112,13 @@ func recordStore(m *transfertypes.ImageStore) transfer.Store {
 
 // exportOptions says what goes into an archive: with one platform its manifest, with several the index
 // as well, with none what is here.
-func exportOptions(wanted []ocispec.Platform) image.ExportOptions {
+func exportOptions(wanted []ocispec.Platform) layout.ExportOptions {
 	switch len(wanted) {
 	case 0:
-		return image.ExportOptions{}
+		return layout.ExportOptions{}
 	case 1:
-		return image.ExportOptions{Platform: platforms.Only(wanted[0])}
+		return layout.ExportOptions{Platform: platforms.Only(wanted[0])}
 	default:
-		return image.ExportOptions{Some: &image.Choice{Platforms: wanted}}
+		return layout.ExportOptions{Some: &image.Choice{Platforms: wanted}}
 	}
 }

@@ -4,14 +4,13 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/cleatproject/cleat/daemon/service/transfer"
-
 	transfertypes "github.com/containerd/containerd/api/types/transfer"
 	"github.com/containerd/errdefs"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/cleatproject/cleat/daemon/api/wire"
+	"github.com/cleatproject/cleat/daemon/service/transfer"
 	"github.com/cleatproject/cleat/daemon/streams"
 	"github.com/cleatproject/cleat/proto/cleatapi"
 	"github.com/cleatproject/cleat/proto/rpc"

@@ -4,13 +4,12 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/cleatproject/cleat/daemon/service/images"
-	"github.com/cleatproject/cleat/daemon/service/transfer"
-
 	"github.com/containerd/errdefs"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/cleatproject/cleat/daemon/api/access"
+	"github.com/cleatproject/cleat/daemon/service/images"
+	"github.com/cleatproject/cleat/daemon/service/transfer"
 	"github.com/cleatproject/cleat/proto/cleatapi"
 )
 

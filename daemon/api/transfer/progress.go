@@ -7,13 +7,12 @@ import (
 	"sync"
 	"time"
 
-	"github.com/cleatproject/cleat/daemon/service/transfer"
-
 	transfertypes "github.com/containerd/containerd/api/types/transfer"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/cleatproject/cleat/daemon/api/wire"
+	"github.com/cleatproject/cleat/daemon/service/transfer"
 	"github.com/cleatproject/cleat/daemon/streams"
 	"github.com/cleatproject/cleat/image"
 	"github.com/cleatproject/cleat/proto/cleatapi"

@@ -3,13 +3,12 @@ package transfer
 import (
 	"log/slog"
 
-	"github.com/cleatproject/cleat/daemon/service/transfer"
-
 	streamingapi "github.com/containerd/containerd/api/services/streaming/v1"
 	transferapi "github.com/containerd/containerd/api/services/transfer/v1"
 	"github.com/containerd/ttrpc"
 	"google.golang.org/grpc"
 
+	"github.com/cleatproject/cleat/daemon/service/transfer"
 	"github.com/cleatproject/cleat/daemon/streams"
 )
 

@@ -9,8 +9,6 @@ import (
 	"log/slog"
 	"slices"
 
-	"github.com/cleatproject/cleat/daemon/service/transfer"
-
 	api "github.com/containerd/containerd/api/services/transfer/v1"
 	"github.com/containerd/errdefs"
 	"google.golang.org/protobuf/proto"
@@ -18,6 +16,7 @@ import (
 	"google.golang.org/protobuf/types/known/emptypb"
 
 	"github.com/cleatproject/cleat/daemon/api/access"
+	"github.com/cleatproject/cleat/daemon/service/transfer"
 	"github.com/cleatproject/cleat/daemon/streams"
 )
 

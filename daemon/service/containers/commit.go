@@ -8,13 +8,14 @@ import (
 	"strings"
 	"time"
 
-	"github.com/cleatproject/cleat/daemon/service/images"
-
 	"github.com/containerd/errdefs"
 
 	"github.com/cleatproject/cleat/archive"
+	"github.com/cleatproject/cleat/daemon/service/images"
 	"github.com/cleatproject/cleat/daemon/service/snapshots"
 	"github.com/cleatproject/cleat/image"
+	"github.com/cleatproject/cleat/image/edit"
+	"github.com/cleatproject/cleat/image/layout"
 	"github.com/cleatproject/cleat/internal/undo"
 	"github.com/cleatproject/cleat/metadata"
 	"github.com/cleatproject/cleat/proto/cleatapi"
@@ -25,7 +26,7 @@ import (
 // commitPlan is what a Commit was asked for, once it was checked.
 type commitPlan struct {
 	name        string
-	changes     []image.Change
+	changes     []edit.Change
 	compression archive.Compression
 	level       int
 	created     time.Time
@@ -34,7 +35,7 @@ type commitPlan struct {
 
 // Commit is called by daemon/api/native/images.go: an image of what a container changed. Its snapshot is
 // compared to the one below it (image/diff.go), while its processes are frozen, and the layer put on top of
-// those of its image (image/commit.go), which are shared. What a failed one made is removed.
+// those of its image (image/edit/commit.go), which are shared. What a failed one made is removed.
 func (s *Service) Commit(ctx context.Context, namespace string, req *cleatapi.CommitRequest) (_ *cleatapi.Image, err error) {
 	p, err := planCommit(req)
 	if err != nil {
@@ -61,13 +62,13 @@ func (s *Service) Commit(ctx context.Context, namespace string, req *cleatapi.Co
 	if err != nil {
 		return nil, err
 	}
-	target, err := image.AddLayer(ctx, s.images.Content(namespace, hold), base, layer.Descriptor, layer.Plain, image.LayerOptions{
+	target, err := edit.AddLayer(ctx, s.images.Content(namespace, hold), base, layer.Descriptor, layer.Plain, edit.LayerOptions{
 		Author: req.Author, Comment: req.Message, CreatedBy: commandOf(c), Created: p.created, Changes: p.changes,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("commit container %s: %w", c.ID, err)
 	}
-	out, err := s.images.Record(ctx, namespace, image.Imported{Name: p.name, Target: target})
+	out, err := s.images.Record(ctx, namespace, layout.Imported{Name: p.name, Target: target})
 	if err != nil {
 		return nil, fmt.Errorf("commit container %s: %w", c.ID, err)
 	}
@@ -89,7 +90,7 @@ func planCommit(req *cleatapi.CommitRequest) (*commitPlan, error) {
 		p.latest = p.created
 	}
 	for _, text := range req.Changes {
-		change, err := image.ParseChange(text)
+		change, err := edit.ParseChange(text)
 		if err != nil {
 			return nil, fmt.Errorf("commit container %s: %w", req.Container, err)
 		}
@@ -115,7 +116,7 @@ func (s *Service) commitSource(ctx context.Context, namespace, id string) (c met
 
 // commitBase finds the image that a container's snapshot was made of: under the container's own name for
 // it or, where that means another by now, any.
-func (s *Service) commitBase(ctx context.Context, hold *metadata.Hold, namespace string, c metadata.Container, rec metadata.Snapshot) (*image.Base, error) {
+func (s *Service) commitBase(ctx context.Context, hold *metadata.Hold, namespace string, c metadata.Container, rec metadata.Snapshot) (*edit.Base, error) {
 	list, err := s.images.Records(ctx, namespace)
 	if err != nil {
 		return nil, err
@@ -128,7 +129,7 @@ func (s *Service) commitBase(ctx context.Context, hold *metadata.Hold, namespace
 	blobs := s.blobs.In(namespace)
 	for _, img := range list {
 		hold.Content(img.Target.Digest.String())
-		base, err := image.FindBase(ctx, blobs, img.Target, rec.Parent)
+		base, err := edit.FindBase(ctx, blobs, img.Target, rec.Parent)
 		if err == nil {
 			return base, nil
 		}
@@ -166,7 +167,7 @@ func (s *Service) commitLayer(
 	if err != nil {
 		return layer, err
 	}
-	key := image.MakeRef()
+	key := edit.MakeRef()
 	hold.Snapshot(c.Snapshotter, key)
 	left, err := s.snapshots.Prepare(ctx, namespace, c.Snapshotter, metadata.Snapshot{
 		Key: key, Parent: rec.Parent, Kind: snapshot.KindView, Labels: map[string]string{images.LabelUnpacking: "true"},
@@ -192,7 +193,7 @@ func (s *Service) commitLayer(
 		return layer, fmt.Errorf("commit container %s: the snapshotter %s cannot distinguish what its user namespace changed: %w", c.ID, c.Snapshotter, errdefs.ErrNotImplemented)
 	}
 	return s.images.DiffHeld(ctx, hold, namespace, images.DiffRequest{
-		Owners: owners, Left: left, Right: right, MediaType: image.LayerType(p.compression), Level: p.level, Ref: image.MakeRef(), Latest: p.latest,
+		Owners: owners, Left: left, Right: right, MediaType: image.LayerType(p.compression), Level: p.level, Ref: edit.MakeRef(), Latest: p.latest,
 		Live: noPause,
 	})
 }

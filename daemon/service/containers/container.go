@@ -15,21 +15,19 @@ import (
 	goruntime "runtime"
 	"sync"
 
+	apievents "github.com/containerd/containerd/api/events"
+
 	"github.com/cleatproject/cleat/daemon/service/activations"
+	"github.com/cleatproject/cleat/daemon/service/announce"
+	"github.com/cleatproject/cleat/daemon/service/blobs"
 	"github.com/cleatproject/cleat/daemon/service/images"
 	"github.com/cleatproject/cleat/daemon/service/namespaces"
-
-	"github.com/cleatproject/cleat/daemon/service/blobs"
 	"github.com/cleatproject/cleat/daemon/service/snapshots"
 	"github.com/cleatproject/cleat/events"
 	"github.com/cleatproject/cleat/internal/gate"
 	"github.com/cleatproject/cleat/internal/keylock"
-	"github.com/cleatproject/cleat/runtime"
-
-	apievents "github.com/containerd/containerd/api/events"
-
-	"github.com/cleatproject/cleat/daemon/service/announce"
 	"github.com/cleatproject/cleat/metadata"
+	"github.com/cleatproject/cleat/runtime"
 )
 
 // Config is what a Service works with; all fields are required, but Process.

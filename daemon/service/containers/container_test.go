@@ -9,7 +9,6 @@ import (
 	"testing"
 
 	"github.com/cleatproject/cleat/daemon/service/activations"
-
 	"github.com/cleatproject/cleat/daemon/service/servicetest"
 	"github.com/cleatproject/cleat/internal/keylock"
 	"github.com/cleatproject/cleat/metadata"

@@ -10,11 +10,10 @@ import (
 	"strconv"
 	"time"
 
-	"github.com/cleatproject/cleat/daemon/service/images"
-
 	"github.com/containerd/errdefs"
 
 	"github.com/cleatproject/cleat/daemon/service/announce"
+	"github.com/cleatproject/cleat/daemon/service/images"
 	"github.com/cleatproject/cleat/daemon/service/snapshots"
 	"github.com/cleatproject/cleat/internal/identifier"
 	"github.com/cleatproject/cleat/internal/undo"

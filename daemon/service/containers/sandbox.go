@@ -4,11 +4,10 @@ import (
 	"cmp"
 	"context"
 
-	"github.com/cleatproject/cleat/daemon/service/namespaces"
-
 	apievents "github.com/containerd/containerd/api/events"
 
 	"github.com/cleatproject/cleat/daemon/service/announce"
+	"github.com/cleatproject/cleat/daemon/service/namespaces"
 	"github.com/cleatproject/cleat/internal/keylock"
 	"github.com/cleatproject/cleat/metadata"
 	"github.com/cleatproject/cleat/runtime"

@@ -9,6 +9,8 @@ import (
 
 	"github.com/cleatproject/cleat/archive"
 	"github.com/cleatproject/cleat/image"
+	"github.com/cleatproject/cleat/image/edit"
+	"github.com/cleatproject/cleat/image/layout"
 	"github.com/cleatproject/cleat/image/registry"
 	"github.com/cleatproject/cleat/proto/cleatapi"
 )
@@ -17,7 +19,7 @@ import (
 type ConvertWatch = func(desc ocispec.Descriptor, state image.State, done int64)
 
 // Convert is called by daemon/api/native/images.go: an image with the same files in another form. The work
-// is image/convert.go's; what a failed one made is removed.
+// is image/edit/convert.go's; what a failed one made is removed.
 func (s *Store) Convert(ctx context.Context, namespace string, req *cleatapi.ConvertRequest, watch ConvertWatch) (_ *cleatapi.Image, err error) {
 	name, err := NewName(req.Target)
 	if err != nil {
@@ -37,11 +39,11 @@ func (s *Store) Convert(ctx context.Context, namespace string, req *cleatapi.Con
 	hold.Content(img.Target.Digest.String())
 	began = true
 	opts.Watch = watch
-	target, err := image.Convert(ctx, s.Content(namespace, hold), img.Target, opts)
+	target, err := edit.Convert(ctx, s.Content(namespace, hold), img.Target, opts)
 	if err != nil {
 		return nil, fmt.Errorf("image %s: %w", img.Name, err)
 	}
-	out, err := s.Record(ctx, namespace, image.Imported{Name: name, Target: target})
+	out, err := s.Record(ctx, namespace, layout.Imported{Name: name, Target: target})
 	if err != nil {
 		return nil, fmt.Errorf("convert image %s: %w", img.Name, err)
 	}
@@ -49,8 +51,8 @@ func (s *Store) Convert(ctx context.Context, namespace string, req *cleatapi.Con
 }
 
 // planConvert checks the request itself.
-func (s *Store) planConvert(req *cleatapi.ConvertRequest) (opts image.ConvertOptions, err error) {
-	opts = image.ConvertOptions{
+func (s *Store) planConvert(req *cleatapi.ConvertRequest) (opts edit.ConvertOptions, err error) {
+	opts = edit.ConvertOptions{
 		Level: int(req.CompressionLevel), All: req.AllPlatforms, Parallel: int(min(req.MaxConcurrent, 1<<10)),
 		Helpers: s.apply.Helpers, Format: image.Format(req.Format),
 	}

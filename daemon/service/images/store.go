@@ -18,13 +18,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/cleatproject/cleat/daemon/service/namespaces"
-
-	"github.com/cleatproject/cleat/daemon/service/blobs"
-	"github.com/cleatproject/cleat/daemon/service/snapshots"
-	"github.com/cleatproject/cleat/internal/gate"
-	"github.com/cleatproject/cleat/internal/keylock"
-
 	apievents "github.com/containerd/containerd/api/events"
 	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
@@ -32,7 +25,13 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/cleatproject/cleat/daemon/service/announce"
+	"github.com/cleatproject/cleat/daemon/service/blobs"
+	"github.com/cleatproject/cleat/daemon/service/namespaces"
+	"github.com/cleatproject/cleat/daemon/service/snapshots"
 	"github.com/cleatproject/cleat/image"
+	"github.com/cleatproject/cleat/image/layout"
+	"github.com/cleatproject/cleat/internal/gate"
+	"github.com/cleatproject/cleat/internal/keylock"
 	"github.com/cleatproject/cleat/internal/undo"
 	"github.com/cleatproject/cleat/metadata"
 	"github.com/cleatproject/cleat/proto/cleatapi"
@@ -231,8 +230,8 @@ func (s *Store) CollectFailed(ctx context.Context) {
 }
 
 // Record names an image that was made here, and describes it.
-func (s *Store) Record(ctx context.Context, namespace string, img image.Imported) (*cleatapi.Image, error) {
-	recorded, err := s.RecordAll(ctx, namespace, []image.Imported{img}, nil, Omission{})
+func (s *Store) Record(ctx context.Context, namespace string, img layout.Imported) (*cleatapi.Image, error) {
+	recorded, err := s.RecordAll(ctx, namespace, []layout.Imported{img}, nil, Omission{})
 	if err != nil {
 		return nil, err
 	}
@@ -241,7 +240,7 @@ func (s *Store) Record(ctx context.Context, namespace string, img image.Imported
 
 // RecordAll names what is here and labels its content, all in one commit. Labels, where there are
 // any, take the place of those that an image has.
-func (s *Store) RecordAll(ctx context.Context, namespace string, list []image.Imported, labels map[string]string, omit Omission) ([]metadata.Image, error) {
+func (s *Store) RecordAll(ctx context.Context, namespace string, list []layout.Imported, labels map[string]string, omit Omission) ([]metadata.Image, error) {
 	recorded := make([]metadata.Image, len(list))
 	targets := make([]ocispec.Descriptor, len(list))
 	for i, img := range list {

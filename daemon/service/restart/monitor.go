@@ -11,12 +11,11 @@ import (
 	"sync"
 	"time"
 
-	"github.com/cleatproject/cleat/daemon/service/containers"
-
 	apievents "github.com/containerd/containerd/api/events"
 	"github.com/containerd/errdefs"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/cleatproject/cleat/daemon/service/containers"
 	"github.com/cleatproject/cleat/daemon/service/subscribe"
 	"github.com/cleatproject/cleat/events"
 	"github.com/cleatproject/cleat/internal/undo"

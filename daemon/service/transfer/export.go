@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cleatproject/cleat/image"
+	"github.com/cleatproject/cleat/image/layout"
 )
 
 // exportBuffer joins the small writes of an archive.
@@ -30,7 +31,7 @@ func (s *Service) Export(ctx context.Context, namespace string, from Store, to A
 	if err != nil {
 		return err
 	}
-	var list []image.Imported
+	var list []layout.Imported
 	for _, img := range found {
 		hold.Content(img.Target.Digest.String())
 		if from.Whole {
@@ -38,7 +39,7 @@ func (s *Service) Export(ctx context.Context, namespace string, from Store, to A
 				return fmt.Errorf("export image %s: %w", img.Name, err)
 			}
 		}
-		list = append(list, image.Imported{Name: img.Name, Target: img.Target})
+		list = append(list, layout.Imported{Name: img.Name, Target: img.Target})
 	}
 	if to.Path != "" {
 		f, err := createArchive(ctx, to.Path, to.Owner)
@@ -60,9 +61,9 @@ func (s *Service) Export(ctx context.Context, namespace string, from Store, to A
 }
 
 // writeArchive writes an archive in large pieces.
-func (s *Service) writeArchive(ctx context.Context, namespace string, to io.Writer, list []image.Imported, opts image.ExportOptions) error {
+func (s *Service) writeArchive(ctx context.Context, namespace string, to io.Writer, list []layout.Imported, opts layout.ExportOptions) error {
 	w := bufio.NewWriterSize(to, exportBuffer)
-	err := image.Export(ctx, s.blobs.In(namespace), w, list, opts)
+	err := layout.Export(ctx, s.blobs.In(namespace), w, list, opts)
 	if err == nil {
 		err = w.Flush()
 	}

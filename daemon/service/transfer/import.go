@@ -6,14 +6,14 @@ import (
 	"io"
 	"slices"
 
-	"github.com/cleatproject/cleat/daemon/service/images"
-
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/cleatproject/cleat/daemon/service/blobs"
+	"github.com/cleatproject/cleat/daemon/service/images"
 	"github.com/cleatproject/cleat/image"
+	"github.com/cleatproject/cleat/image/layout"
 	"github.com/cleatproject/cleat/metadata"
 )
 
@@ -21,7 +21,7 @@ import (
 type importing struct {
 	s         *Service
 	namespace string
-	options   image.ImportOptions
+	options   layout.ImportOptions
 	to        Store
 	unpacks   []unpackTo
 	watch     Watcher
@@ -31,7 +31,7 @@ type importing struct {
 // unpacks them. Names that exist are moved to what the archive holds. What a failed import made is
 // removed. Called by daemon/api/transfer/service.go.
 func (s *Service) Import(ctx context.Context, namespace string, from Archive, to Store, watch Watcher) (err error) {
-	im := &importing{s: s, namespace: namespace, to: to, watch: watch, options: image.ImportOptions{Compress: from.Compress}}
+	im := &importing{s: s, namespace: namespace, to: to, watch: watch, options: layout.ImportOptions{Compress: from.Compress}}
 	if to.Loose { // it takes the place of the archive's own name
 		im.options.Name, im.to.Name = to.Name, ""
 	}
@@ -65,7 +65,7 @@ func (im *importing) run(ctx context.Context, r io.Reader) (err error) {
 		}
 	}()
 	im.watch.Event("Importing", "")
-	held, err := image.Import(ctx, s.images.Content(im.namespace, hold), r, im.options)
+	held, err := layout.Import(ctx, s.images.Content(im.namespace, hold), r, im.options)
 	if err != nil {
 		return err
 	}
@@ -81,7 +81,7 @@ func (im *importing) run(ctx context.Context, r io.Reader) (err error) {
 	if err != nil {
 		return err
 	}
-	kept := slices.DeleteFunc(held, func(img image.Imported) bool { return omit.Manifests[img.Target.Digest] })
+	kept := slices.DeleteFunc(held, func(img layout.Imported) bool { return omit.Manifests[img.Target.Digest] })
 	list := im.to.imported(kept)
 	if err := im.unpack(ctx, list, hold); err != nil {
 		return err
@@ -95,7 +95,7 @@ func (im *importing) run(ctx context.Context, r io.Reader) (err error) {
 
 // omission returns what the images do not keep because the platforms and the limit of the destination
 // leave it out. The archive is read to its end all the same: what is left out is garbage afterwards.
-func (im *importing) omission(ctx context.Context, held []image.Imported) (images.Omission, error) {
+func (im *importing) omission(ctx context.Context, held []layout.Imported) (images.Omission, error) {
 	if im.to.Loose { // keeps all of an archive
 		return images.Omission{}, nil
 	}
@@ -115,7 +115,7 @@ func (im *importing) omission(ctx context.Context, held []image.Imported) (image
 }
 
 // unpack unpacks each image once for each that wants it.
-func (im *importing) unpack(ctx context.Context, list []image.Imported, hold *metadata.Hold) error {
+func (im *importing) unpack(ctx context.Context, list []layout.Imported, hold *metadata.Hold) error {
 	done := make(map[digest.Digest]bool)
 	for _, img := range list {
 		if done[img.Target.Digest] {

@@ -10,7 +10,7 @@ import (
 	"github.com/containerd/errdefs"
 	"github.com/opencontainers/go-digest"
 
-	"github.com/cleatproject/cleat/image"
+	"github.com/cleatproject/cleat/image/layout"
 	"github.com/cleatproject/cleat/image/registry"
 	"github.com/cleatproject/cleat/metadata"
 	"github.com/cleatproject/cleat/proto/reason"
@@ -79,8 +79,8 @@ func unique(names []string) []string {
 // imported returns what an archive held under the names it gets here. A store that completes names takes the
 // archive's own; of any other, the whole gets the names and the images those that the prefixes make, which may
 // be none.
-func (d *Store) imported(list []image.Imported) []image.Imported {
-	var out []image.Imported
+func (d *Store) imported(list []layout.Imported) []layout.Imported {
+	var out []layout.Imported
 	for _, img := range list {
 		var names []string
 		switch {
@@ -92,7 +92,7 @@ func (d *Store) imported(list []image.Imported) []image.Imported {
 			names = d.prefixed(img)
 		}
 		for _, n := range unique(names) {
-			out = append(out, image.Imported{Name: n, Target: img.Target})
+			out = append(out, layout.Imported{Name: n, Target: img.Target})
 		}
 	}
 	return out
@@ -116,7 +116,7 @@ func (d *Store) ofWhole(target digest.Digest) []string {
 }
 
 // prefixed returns the names that the prefixes make for an image of an archive.
-func (d *Store) prefixed(img image.Imported) []string {
+func (d *Store) prefixed(img layout.Imported) []string {
 	var names []string
 	for _, r := range d.References {
 		if !r.Prefix {
@@ -135,7 +135,7 @@ func (d *Store) prefixed(img image.Imported) []string {
 
 // nameFor returns the name that a prefix makes for an image, or "": of a tag, or the image's own as it is
 // written if that is one of the prefix or any is allowed.
-func (r Reference) nameFor(img image.Imported) string {
+func (r Reference) nameFor(img layout.Imported) string {
 	switch {
 	case img.Tag != "":
 		return r.Name + ":" + img.Tag

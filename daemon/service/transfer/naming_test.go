@@ -7,17 +7,17 @@ import (
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
-	"github.com/cleatproject/cleat/image"
+	"github.com/cleatproject/cleat/image/layout"
 )
 
 func TestNamesForWhatWasImported(t *testing.T) {
 	of := func(text string) ocispec.Descriptor { return ocispec.Descriptor{Digest: digest.FromString(text)} }
-	full := image.Imported{Name: "example.com/box:1", Stated: "example.com/box:1", Target: of("full")}
-	short := image.Imported{Name: "docker.io/library/box:1", Stated: "box:1", Target: of("short")}
-	tag := image.Imported{Tag: "2", Target: of("tag")}
-	none := image.Imported{Target: of("none")}
-	whole := image.Imported{Target: of("whole"), Whole: true}
-	at := func(prefix string, img image.Imported) string { return prefix + "@" + img.Target.Digest.String() }
+	full := layout.Imported{Name: "example.com/box:1", Stated: "example.com/box:1", Target: of("full")}
+	short := layout.Imported{Name: "docker.io/library/box:1", Stated: "box:1", Target: of("short")}
+	tag := layout.Imported{Tag: "2", Target: of("tag")}
+	none := layout.Imported{Target: of("none")}
+	whole := layout.Imported{Target: of("whole"), Whole: true}
+	at := func(prefix string, img layout.Imported) string { return prefix + "@" + img.Target.Digest.String() }
 	for what, c := range map[string]struct {
 		to   Store
 		want []string
@@ -36,7 +36,7 @@ func TestNamesForWhatWasImported(t *testing.T) {
 			at("x", full), at("x", short), "x:2", at("x", none), at("x", whole),
 		}},
 	} {
-		list := []image.Imported{full, short, tag, none}
+		list := []layout.Imported{full, short, tag, none}
 		if !c.to.Loose {
 			list = append(list, whole)
 		}

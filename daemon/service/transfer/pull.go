@@ -5,14 +5,14 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/cleatproject/cleat/daemon/service/images"
-
 	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/cleatproject/cleat/daemon/service/images"
 	"github.com/cleatproject/cleat/image"
+	"github.com/cleatproject/cleat/image/layout"
 	"github.com/cleatproject/cleat/image/registry"
 	"github.com/cleatproject/cleat/metadata"
 )
@@ -94,9 +94,9 @@ func (p *pull) run(ctx context.Context) (err error) {
 	if err := p.fetch(ctx, repo); err != nil {
 		return err
 	}
-	var list []image.Imported
+	var list []layout.Imported
 	for _, name := range p.to.named(p.target.Digest) {
-		list = append(list, image.Imported{Name: name, Target: p.target})
+		list = append(list, layout.Imported{Name: name, Target: p.target})
 	}
 	if err := s.saveImages(ctx, p.namespace, list, p.to.Labels, images.Omission{}, p.watch); err != nil {
 		return err

@@ -6,8 +6,7 @@ import (
 	"fmt"
 
 	"github.com/cleatproject/cleat/daemon/service/images"
-
-	"github.com/cleatproject/cleat/image"
+	"github.com/cleatproject/cleat/image/layout"
 )
 
 // Tag gives an image further names. A name that exists is moved.
@@ -22,9 +21,9 @@ func (s *Service) Tag(ctx context.Context, namespace string, from, to Store, wat
 	if err != nil {
 		return err
 	}
-	var list []image.Imported
+	var list []layout.Imported
 	for _, name := range to.named(img.Target.Digest) {
-		list = append(list, image.Imported{Name: name, Target: img.Target})
+		list = append(list, layout.Imported{Name: name, Target: img.Target})
 	}
 	if err := s.saveImages(ctx, namespace, list, to.Labels, images.Omission{}, watch); err != nil {
 		return fmt.Errorf("tag image %s: %w", img.Name, err)

@@ -12,14 +12,14 @@ import (
 	"fmt"
 	"io"
 
-	"github.com/cleatproject/cleat/daemon/service/images"
-
 	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/cleatproject/cleat/daemon/service/blobs"
+	"github.com/cleatproject/cleat/daemon/service/images"
 	"github.com/cleatproject/cleat/image"
+	"github.com/cleatproject/cleat/image/layout"
 	"github.com/cleatproject/cleat/image/registry"
 	"github.com/cleatproject/cleat/internal/keylock"
 	"github.com/cleatproject/cleat/metadata"
@@ -108,7 +108,7 @@ type Archive struct {
 	// Compress packs the plain layers of an archive that says nothing of their digests.
 	Compress bool
 	// Export says what goes into it.
-	Export image.ExportOptions
+	Export layout.ExportOptions
 }
 
 // unpackTo is an Unpack with its defaults.
@@ -192,7 +192,7 @@ func (d *Store) checkReferences() error {
 }
 
 // saveImages names what a transfer brought, and reports it to the watcher.
-func (s *Service) saveImages(ctx context.Context, namespace string, list []image.Imported, labels map[string]string, omit images.Omission, watch Watcher) error {
+func (s *Service) saveImages(ctx context.Context, namespace string, list []layout.Imported, labels map[string]string, omit images.Omission, watch Watcher) error {
 	recorded, err := s.images.RecordAll(ctx, namespace, list, labels, omit)
 	if err != nil {
 		return err

@@ -1,4 +1,4 @@
-package image
+package edit
 
 import (
 	"encoding/json"

@@ -1,4 +1,4 @@
-package image
+package edit
 
 import (
 	"context"
@@ -11,6 +11,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/cleatproject/cleat/archive"
+	"github.com/cleatproject/cleat/image"
 	"github.com/cleatproject/cleat/proto/reason"
 )
 
@@ -22,7 +23,7 @@ type ConvertOptions struct {
 	// are compressed again.
 	Level int
 	// Format of the documents; "" keeps it.
-	Format Format
+	Format image.Format
 	// Platform, if not nil, converts only the manifest that matches it best.
 	Platform platforms.MatchComparer
 	// All makes the conversion fail if a platform of the image is incomplete.
@@ -31,32 +32,32 @@ type ConvertOptions struct {
 	Parallel int
 	Helpers  []archive.Helper
 	// Watch, if not nil, is called with the progress of a layer, in bytes of its old form.
-	Watch func(desc ocispec.Descriptor, state State, done int64)
+	Watch func(desc ocispec.Descriptor, state image.State, done int64)
 }
 
 // The states of a layer that is converted.
 const (
-	StateConverting State = "converting"
-	StateConverted  State = "converted"
+	StateConverting image.State = "converting"
+	StateConverted  image.State = "converted"
 )
 
 // Convert stores an image with the same files, but with layers or documents in another form, and returns
 // its descriptor. Parts that need no change keep their digest; a layer's unpacked bytes, and so the
 // configuration, never change. Entries of an index that are not images or not present are kept, as are unknown
 // members of documents. The same arguments make the same image. Not found if no part to convert is present.
-func Convert(ctx context.Context, c Content, target ocispec.Descriptor, o ConvertOptions) (ocispec.Descriptor, error) {
-	if o.Format == FormatDocker && o.Compression != nil && *o.Compression == archive.Zstd {
+func Convert(ctx context.Context, c image.Content, target ocispec.Descriptor, o ConvertOptions) (ocispec.Descriptor, error) {
+	if o.Format == image.FormatDocker && o.Compression != nil && *o.Compression == archive.Zstd {
 		return target, invalidf("convert image: Docker's documents do not support zstd layers: want gzip, or OCI's documents")
 	}
 	if o.Platform != nil {
-		_, desc, err := Manifest(ctx, c, target, o.Platform)
+		_, desc, err := image.Manifest(ctx, c, target, o.Platform)
 		if err != nil {
 			return target, fmt.Errorf("convert image: %w", err)
 		}
-		target = plainTarget(desc)
+		target = image.PlainTarget(desc)
 	}
 	if o.Watch == nil {
-		o.Watch = func(ocispec.Descriptor, State, int64) {}
+		o.Watch = func(ocispec.Descriptor, image.State, int64) {}
 	}
 	v := &conversion{content: c, opts: o, layers: make(map[digest.Digest]*convertedLayer), made: make(map[digest.Digest]ocispec.Descriptor)}
 	if err := v.gather(ctx, target, 0); err != nil {
@@ -77,7 +78,7 @@ func Convert(ctx context.Context, c Content, target ocispec.Descriptor, o Conver
 
 // conversion is one call of Convert.
 type conversion struct {
-	content Content
+	content image.Content
 	opts    ConvertOptions
 	images  int // manifests that are converted
 	layers  map[digest.Digest]*convertedLayer
@@ -92,19 +93,19 @@ func (v *conversion) gather(ctx context.Context, desc ocispec.Descriptor, depth 
 		return nil
 	}
 	switch {
-	case depth > maxNesting:
-		return invalidf("indexes are nested more than %d deep", maxNesting)
-	case IsManifest(desc.MediaType):
+	case depth > image.MaxNesting:
+		return invalidf("indexes are nested more than %d deep", image.MaxNesting)
+	case image.IsManifest(desc.MediaType):
 		return v.gatherManifest(ctx, desc)
-	case !IsIndex(desc.MediaType):
-		return notAnImage(desc)
+	case !image.IsIndex(desc.MediaType):
+		return image.NotAnImage(desc)
 	}
-	index, err := ReadIndex(ctx, v.content, desc)
+	index, err := image.ReadIndex(ctx, v.content, desc)
 	if err != nil {
 		return err
 	}
 	for _, d := range index.Manifests {
-		if !IsManifest(d.MediaType) && !IsIndex(d.MediaType) || d.Annotations[AnnotationReference] != "" {
+		if !image.IsManifest(d.MediaType) && !image.IsIndex(d.MediaType) || d.Annotations[image.AnnotationReference] != "" {
 			continue
 		}
 		err := v.gather(ctx, d, depth+1)
@@ -125,14 +126,14 @@ const annotationReferenceOf = "vnd.docker.reference.digest"
 // gatherManifest records the layers of a manifest. One that is not an image is left out; one that is
 // incomplete is not found.
 func (v *conversion) gatherManifest(ctx context.Context, desc ocispec.Descriptor) error {
-	m, err := ReadManifest(ctx, v.content, desc)
+	m, err := image.ReadManifest(ctx, v.content, desc)
 	if err != nil {
 		return err
 	}
-	if !IsConfig(m.Config.MediaType) || len(m.Layers) > 0 && !hasLayer(m.Layers) {
+	if !image.IsConfig(m.Config.MediaType) || len(m.Layers) > 0 && !hasLayer(m.Layers) {
 		return nil
 	}
-	config, err := readConfig(ctx, v.content, m.Config)
+	config, err := image.ReadConfigOf(ctx, v.content, m.Config)
 	if err != nil {
 		return err
 	}
@@ -158,7 +159,7 @@ func (v *conversion) gatherManifest(ctx context.Context, desc ocispec.Descriptor
 
 func hasLayer(layers []ocispec.Descriptor) bool {
 	for _, l := range layers {
-		if IsLayer(l.MediaType) {
+		if image.IsLayer(l.MediaType) {
 			return true
 		}
 	}
@@ -167,7 +168,7 @@ func hasLayer(layers []ocispec.Descriptor) bool {
 
 // plan returns the target form of a layer; nil for one that is kept.
 func (v *conversion) plan(ctx context.Context, l ocispec.Descriptor, diffID digest.Digest) (*convertedLayer, error) {
-	_, foreign, is, ok := splitLayer(l.MediaType)
+	_, foreign, is, ok := image.SplitLayer(l.MediaType)
 	if !ok || foreign {
 		return nil, nil // kept
 	}
@@ -180,7 +181,7 @@ func (v *conversion) plan(ctx context.Context, l ocispec.Descriptor, diffID dige
 	if v.opts.Compression != nil {
 		to = *v.opts.Compression
 	}
-	if to == archive.Zstd && v.opts.Format == FormatDocker {
+	if to == archive.Zstd && v.opts.Format == image.FormatDocker {
 		return nil, invalidf("layer %s: zstd is not supported by Docker's documents: want gzip", l.Digest)
 	}
 	if to == is && (v.opts.Compression == nil || v.opts.Level == 0) {

@@ -1,4 +1,4 @@
-package image_test
+package edit_test
 
 import (
 	"context"
@@ -15,6 +15,9 @@ import (
 
 	"github.com/cleatproject/cleat/archive"
 	"github.com/cleatproject/cleat/image"
+	"github.com/cleatproject/cleat/image/edit"
+	"github.com/cleatproject/cleat/image/imagetest"
+	"github.com/cleatproject/cleat/image/layout"
 )
 
 // read returns a blob as text.
@@ -35,15 +38,15 @@ func read(t *testing.T, p image.Provider, d digest.Digest) string {
 // annotations, and an annotation about a layer's compressed bytes.
 func odd(t *testing.T, diffIDs func([]digest.Digest)) (image.Content, ocispec.Descriptor) {
 	t.Helper()
-	f := files{}
-	layer := files{"a": "1"}.tar(t)
-	zipped := f.add(ocispec.MediaTypeImageLayerGzip, gz(t, layer))
-	secret := f.add(ocispec.MediaTypeImageLayerGzip+"+encrypted", []byte("secret"))
-	cfg := testConfig("amd64", []byte("foreign"), layer, []byte("secret"))
+	f := imagetest.Files{}
+	layer := imagetest.Files{"a": "1"}.Tar(t)
+	zipped := f.Add(ocispec.MediaTypeImageLayerGzip, imagetest.GZ(t, layer))
+	secret := f.Add(ocispec.MediaTypeImageLayerGzip+"+encrypted", []byte("secret"))
+	cfg := imagetest.Config("amd64", []byte("foreign"), layer, []byte("secret"))
 	if diffIDs != nil {
 		diffIDs(cfg.RootFS.DiffIDs)
 	}
-	config := f.addJSON(t, ocispec.MediaTypeImageConfig, cfg)
+	config := f.AddJSON(t, ocispec.MediaTypeImageConfig, cfg)
 	desc := func(d ocispec.Descriptor, more string) string {
 		raw, err := json.Marshal(d)
 		if err != nil {
@@ -53,14 +56,14 @@ func odd(t *testing.T, diffIDs func([]digest.Digest)) (image.Content, ocispec.De
 	}
 	foreign := ocispec.Descriptor{MediaType: "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip", Digest: digest.FromString("far"), Size: 3}
 	// The foreign layer need not be present: it has its URL.
-	f.add(foreign.MediaType, []byte("far"))
-	m := f.add(ocispec.MediaTypeImageManifest, []byte(`{"schemaVersion":2,"theirs":{"b":1,"a":2},"config":`+desc(config, "")+`,"layers":[`+
+	f.Add(foreign.MediaType, []byte("far"))
+	m := f.Add(ocispec.MediaTypeImageManifest, []byte(`{"schemaVersion":2,"theirs":{"b":1,"a":2},"config":`+desc(config, "")+`,"layers":[`+
 		desc(foreign, `,"urls":["https://far.example/x"]`)+`,`+
 		desc(zipped, `,"theirs":1,"annotations":{"io.containers.zstd-chunked.manifest-position":"1","mine":"2"}`)+`,`+desc(secret, "")+`]}`))
-	index := f.add(ocispec.MediaTypeImageIndex, []byte(`{"schemaVersion":2,"theirs":true,"manifests":[`+desc(m, `,"theirs":"x"`)+`]}`))
+	index := f.Add(ocispec.MediaTypeImageIndex, []byte(`{"schemaVersion":2,"theirs":true,"manifests":[`+desc(m, `,"theirs":"x"`)+`]}`))
 	// An archive has to be complete, so that the store is filled by one of this image's parts.
-	f.setIndex(t, index)
-	got, c, err := importBytes(t, f.tar(t), image.ImportOptions{Name: "x"})
+	f.SetIndex(t, index)
+	got, c, err := imagetest.ImportBytes(t, f.Tar(t), layout.ImportOptions{Name: "x"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,7 +73,7 @@ func odd(t *testing.T, diffIDs func([]digest.Digest)) (image.Content, ocispec.De
 func TestConvert_KeepsUnknownMembers(t *testing.T) {
 	c, target := odd(t, nil)
 	zstd := archive.Zstd
-	got, err := image.Convert(t.Context(), c, target, image.ConvertOptions{Compression: &zstd})
+	got, err := edit.Convert(t.Context(), c, target, edit.ConvertOptions{Compression: &zstd})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -97,7 +100,7 @@ func TestConvert_KeepsUnknownMembers(t *testing.T) {
 		t.Errorf("unknown: %+v", m.Layers[2])
 	}
 	// Layers in the requested form are unchanged, to the byte.
-	again, err := image.Convert(t.Context(), c, got, image.ConvertOptions{Compression: &zstd})
+	again, err := edit.Convert(t.Context(), c, got, edit.ConvertOptions{Compression: &zstd})
 	if err != nil || again.Digest != got.Digest {
 		t.Errorf("%v, %v", again, err)
 	}
@@ -106,7 +109,7 @@ func TestConvert_KeepsUnknownMembers(t *testing.T) {
 func TestConvert_VerifiesLayers(t *testing.T) {
 	c, target := odd(t, func(ids []digest.Digest) { ids[1] = digest.FromString("else") })
 	plain := archive.Uncompressed
-	_, err := image.Convert(t.Context(), c, target, image.ConvertOptions{Compression: &plain})
+	_, err := edit.Convert(t.Context(), c, target, edit.ConvertOptions{Compression: &plain})
 	if !errdefs.IsInvalidArgument(err) || !strings.Contains(err.Error(), "unpacked digest") {
 		t.Errorf("%v", err)
 	}
@@ -116,7 +119,7 @@ func TestConvert_EndsWithContext(t *testing.T) {
 	c, target := odd(t, nil)
 	ctx, cancel := context.WithCancel(t.Context())
 	zstd := archive.Zstd
-	_, err := image.Convert(ctx, c, target, image.ConvertOptions{Compression: &zstd, Watch: func(ocispec.Descriptor, image.State, int64) { cancel() }})
+	_, err := edit.Convert(ctx, c, target, edit.ConvertOptions{Compression: &zstd, Watch: func(ocispec.Descriptor, image.State, int64) { cancel() }})
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("%v", err)
 	}
@@ -126,15 +129,15 @@ func TestConvert_ReportsProgress(t *testing.T) {
 	c, target := odd(t, nil)
 	plain := archive.Uncompressed
 	var states []image.State
-	_, err := image.Convert(t.Context(), c, target, image.ConvertOptions{Compression: &plain, Parallel: 1, Watch: func(d ocispec.Descriptor, s image.State, done int64) {
+	_, err := edit.Convert(t.Context(), c, target, edit.ConvertOptions{Compression: &plain, Parallel: 1, Watch: func(d ocispec.Descriptor, s image.State, done int64) {
 		if !slices.Contains(states, s) {
 			states = append(states, s)
 		}
-		if s == image.StateConverted && done != d.Size {
+		if s == edit.StateConverted && done != d.Size {
 			t.Errorf("%d of %d", done, d.Size)
 		}
 	}})
-	if want := []image.State{image.StateWaiting, image.StateConverting, image.StateConverted}; err != nil || !slices.Equal(states, want) {
+	if want := []image.State{image.StateWaiting, edit.StateConverting, edit.StateConverted}; err != nil || !slices.Equal(states, want) {
 		t.Errorf("%v, %v", states, err)
 	}
 }

@@ -1,13 +1,10 @@
-package image
+package edit
 
 import (
 	"context"
 	"errors"
 	"fmt"
 	"io"
-
-	"github.com/cleatproject/cleat/internal/ctxio"
-	"github.com/cleatproject/cleat/internal/undo"
 
 	"github.com/containerd/errdefs"
 	digest "github.com/opencontainers/go-digest"
@@ -16,6 +13,9 @@ import (
 
 	"github.com/cleatproject/cleat/archive"
 	"github.com/cleatproject/cleat/content"
+	"github.com/cleatproject/cleat/image"
+	"github.com/cleatproject/cleat/internal/ctxio"
+	"github.com/cleatproject/cleat/internal/undo"
 )
 
 // defaultConverting is how many layers are converted at the same time; each uses several processors.
@@ -40,7 +40,7 @@ func (v *conversion) convertLayers(ctx context.Context) error {
 	g, working := errgroup.WithContext(ctx)
 	g.SetLimit(atOnce)
 	for _, l := range v.order {
-		v.opts.Watch(l.from, StateWaiting, 0)
+		v.opts.Watch(l.from, image.StateWaiting, 0)
 	}
 	for _, l := range v.order {
 		if working.Err() != nil {
@@ -95,7 +95,7 @@ func (v *conversion) found(ctx context.Context, l *convertedLayer) error {
 }
 
 // recompress writes a layer's blob in its other form, and verifies its unpacked bytes.
-func (v *conversion) recompress(ctx context.Context, w BlobWriter, blob Blob, l *convertedLayer) (err error) {
+func (v *conversion) recompress(ctx context.Context, w image.BlobWriter, blob image.Blob, l *convertedLayer) (err error) {
 	var read int64
 	in := ctxio.ReaderFunc(func(p []byte) (int, error) {
 		n, err := blob.ReadAt(p, read)

@@ -1,4 +1,4 @@
-package image
+package edit
 
 import (
 	"context"
@@ -6,23 +6,23 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/cleatproject/cleat/internal/undo"
-
 	"github.com/containerd/errdefs"
 	digest "github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/cleatproject/cleat/content"
+	"github.com/cleatproject/cleat/image"
+	"github.com/cleatproject/cleat/internal/undo"
 )
 
 // MakeRef returns a reference for the ingest of a locally created blob, which is never resumed.
 func MakeRef() string { return "make-" + rand.Text() + "-1" }
 
 // putDocument stores a document of a size that can be read again, and returns its descriptor.
-func putDocument(ctx context.Context, c Content, mediaType string, raw []byte) (ocispec.Descriptor, error) {
+func putDocument(ctx context.Context, c image.Content, mediaType string, raw []byte) (ocispec.Descriptor, error) {
 	d := ocispec.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(raw), Size: int64(len(raw))}
-	if len(raw) > maxDocument {
-		return d, invalidf("make %s: size %d exceeds the maximum of %d", mediaType, len(raw), maxDocument)
+	if len(raw) > image.MaxDocument {
+		return d, invalidf("make %s: size %d exceeds the maximum of %d", mediaType, len(raw), image.MaxDocument)
 	}
 	ref := MakeRef()
 	w, err := c.Writer(ctx, ref, content.WriterOptions{Expected: d.Digest, Total: d.Size})

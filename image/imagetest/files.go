@@ -1,4 +1,5 @@
-package image_test
+// Package imagetest builds images and archives for the tests of image and the packages below it.
+package imagetest
 
 import (
 	"archive/tar"
@@ -18,13 +19,15 @@ import (
 
 	"github.com/cleatproject/cleat/content"
 	"github.com/cleatproject/cleat/image"
+	"github.com/cleatproject/cleat/image/layout"
 )
 
-// files are the contents of an archive by path. A value that starts with "->" is a
+// Files are the contents of an archive by path. A value that starts with "->" is a
 // symbolic link.
-type files map[string]string
+type Files map[string]string
 
-func (f files) tar(t testing.TB) []byte {
+// Tar returns the files as a tar archive, in the order of their paths.
+func (f Files) Tar(t testing.TB) []byte {
 	t.Helper()
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
@@ -49,7 +52,8 @@ func (f files) tar(t testing.TB) []byte {
 	return b.Bytes()
 }
 
-func gz(t testing.TB, data []byte) []byte {
+// GZ returns data compressed with gzip.
+func GZ(t testing.TB, data []byte) []byte {
 	t.Helper()
 	var b bytes.Buffer
 	w := gzip.NewWriter(&b)
@@ -62,23 +66,25 @@ func gz(t testing.TB, data []byte) []byte {
 	return b.Bytes()
 }
 
-// add puts a blob into a layout and returns its descriptor.
-func (f files) add(mediaType string, data []byte) ocispec.Descriptor {
+// Add puts a blob into a layout and returns its descriptor.
+func (f Files) Add(mediaType string, data []byte) ocispec.Descriptor {
 	d := digest.FromBytes(data)
 	f["blobs/sha256/"+d.Encoded()] = string(data)
 	return ocispec.Descriptor{MediaType: mediaType, Digest: d, Size: int64(len(data))}
 }
 
-func (f files) addJSON(t testing.TB, mediaType string, v any) ocispec.Descriptor {
+// AddJSON puts a document into a layout and returns its descriptor.
+func (f Files) AddJSON(t testing.TB, mediaType string, v any) ocispec.Descriptor {
 	t.Helper()
 	raw, err := json.Marshal(v)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return f.add(mediaType, raw)
+	return f.Add(mediaType, raw)
 }
 
-func (f files) setIndex(t testing.TB, manifests ...ocispec.Descriptor) {
+// SetIndex makes the files an OCI image layout of these manifests.
+func (f Files) SetIndex(t testing.TB, manifests ...ocispec.Descriptor) {
 	t.Helper()
 	raw, err := json.Marshal(ocispec.Index{Versioned: specs.Versioned{SchemaVersion: 2}, Manifests: manifests})
 	if err != nil {
@@ -88,8 +94,8 @@ func (f files) setIndex(t testing.TB, manifests ...ocispec.Descriptor) {
 	f["oci-layout"] = `{"imageLayoutVersion":"1.0.0"}`
 }
 
-// testConfig is a configuration for layers; the platform is the tests' machine.
-func testConfig(arch string, layers ...[]byte) ocispec.Image {
+// Config returns a configuration for layers; the platform is the tests' machine.
+func Config(arch string, layers ...[]byte) ocispec.Image {
 	c := ocispec.Image{Platform: ocispec.Platform{OS: "linux", Architecture: arch}, Config: ocispec.ImageConfig{Cmd: []string{"/bin/" + arch}}}
 	c.RootFS.Type = "layers"
 	for _, l := range layers {
@@ -98,35 +104,38 @@ func testConfig(arch string, layers ...[]byte) ocispec.Image {
 	return c
 }
 
-// addImage puts an image of gzip layers into a layout.
-func (f files) addImage(t testing.TB, arch string, layers ...[]byte) ocispec.Descriptor {
+// AddImage puts an image of gzip layers into a layout.
+func (f Files) AddImage(t testing.TB, arch string, layers ...[]byte) ocispec.Descriptor {
 	t.Helper()
 	m := ocispec.Manifest{Versioned: specs.Versioned{SchemaVersion: 2}, MediaType: ocispec.MediaTypeImageManifest}
-	m.Config = f.addJSON(t, ocispec.MediaTypeImageConfig, testConfig(arch, layers...))
+	m.Config = f.AddJSON(t, ocispec.MediaTypeImageConfig, Config(arch, layers...))
 	for _, l := range layers {
-		m.Layers = append(m.Layers, f.add(ocispec.MediaTypeImageLayerGzip, gz(t, l)))
+		m.Layers = append(m.Layers, f.Add(ocispec.MediaTypeImageLayerGzip, GZ(t, l)))
 	}
-	return f.addJSON(t, ocispec.MediaTypeImageManifest, m)
+	return f.AddJSON(t, ocispec.MediaTypeImageManifest, m)
 }
 
-func named(d ocispec.Descriptor, key, name string) ocispec.Descriptor {
+// Named returns a descriptor with a name as its one annotation.
+func Named(d ocispec.Descriptor, key, name string) ocispec.Descriptor {
 	d.Annotations = map[string]string{key: name}
 	return d
 }
 
-func newContent(t testing.TB) (image.Content, *content.Store) {
+// NewContent returns an empty content store.
+func NewContent(t testing.TB) (image.Content, *content.Store) {
 	t.Helper()
 	s, err := content.Open(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
-	return image.FromStore(s), s
+	return FromStore(s), s
 }
 
-func importBytes(t testing.TB, data []byte, opts image.ImportOptions) ([]image.Imported, image.Content, error) {
+// ImportBytes imports an archive into a content store of its own, and checks that no ingest is left.
+func ImportBytes(t testing.TB, data []byte, opts layout.ImportOptions) ([]layout.Imported, image.Content, error) {
 	t.Helper()
-	c, s := newContent(t)
-	got, err := image.Import(context.Background(), c, bytes.NewReader(data), opts)
+	c, s := NewContent(t)
+	got, err := layout.Import(context.Background(), c, bytes.NewReader(data), opts)
 	ingests, lerr := s.ListStatuses(context.Background(), "")
 	if lerr != nil || len(ingests) != 0 {
 		t.Errorf("ingests left behind: %v, %v", ingests, lerr)
@@ -134,7 +143,8 @@ func importBytes(t testing.TB, data []byte, opts image.ImportOptions) ([]image.I
 	return got, c, err
 }
 
-func names(images []image.Imported) []string {
+// Names returns the names of images.
+func Names(images []layout.Imported) []string {
 	var out []string
 	for _, i := range images {
 		out = append(out, i.Name)

@@ -1,4 +1,4 @@
-package image
+package layout
 
 import (
 	"archive/tar"
@@ -11,14 +11,14 @@ import (
 	"path"
 	"strings"
 
-	"github.com/cleatproject/cleat/internal/ctxio"
-
 	"github.com/containerd/errdefs"
 	digest "github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/cleatproject/cleat/archive"
 	"github.com/cleatproject/cleat/content"
+	"github.com/cleatproject/cleat/image"
+	"github.com/cleatproject/cleat/internal/ctxio"
 )
 
 // maxFiles bounds the files of an archive.
@@ -57,7 +57,7 @@ type Imported struct {
 // Every image returned is complete for at least one platform. Errors of the class invalid
 // argument blame the archive. Blobs stored before an error remain, for the caller's garbage
 // collection; ingests do not.
-func Import(ctx context.Context, c Content, r io.Reader, opts ImportOptions) ([]Imported, error) {
+func Import(ctx context.Context, c image.Content, r io.Reader, opts ImportOptions) ([]Imported, error) {
 	images, err := importArchive(ctx, c, r, opts)
 	if err != nil {
 		return nil, fmt.Errorf("import image: %w", err)
@@ -65,9 +65,9 @@ func Import(ctx context.Context, c Content, r io.Reader, opts ImportOptions) ([]
 	return images, nil
 }
 
-func importArchive(ctx context.Context, c Content, r io.Reader, opts ImportOptions) ([]Imported, error) {
+func importArchive(ctx context.Context, c image.Content, r io.Reader, opts ImportOptions) ([]Imported, error) {
 	if opts.Name != "" {
-		name, err := NormalizeName(opts.Name)
+		name, err := image.NormalizeName(opts.Name)
 		if err != nil {
 			return nil, err
 		}
@@ -117,7 +117,7 @@ func rename(images []Imported, name string) ([]Imported, error) {
 
 // importer is one call of Import.
 type importer struct {
-	content   Content
+	content   image.Content
 	buf       []byte
 	refPrefix string
 	refs      int
@@ -215,8 +215,8 @@ func (im *importer) file(ctx context.Context, hdr *tar.Header, data io.Reader) (
 }
 
 func readBounded(hdr *tar.Header, data io.Reader) ([]byte, error) {
-	if hdr.Size > maxDocument {
-		return nil, invalidf("size %d exceeds the maximum of %d", hdr.Size, maxDocument)
+	if hdr.Size > image.MaxDocument {
+		return nil, invalidf("size %d exceeds the maximum of %d", hdr.Size, image.MaxDocument)
 	}
 	return io.ReadAll(data)
 }
@@ -241,7 +241,7 @@ func (im *importer) store(ctx context.Context, name string, expected digest.Dige
 	return w.Close()
 }
 
-func (im *importer) fill(ctx context.Context, w BlobWriter, expected digest.Digest, size int64, data io.Reader) (savedFile, error) {
+func (im *importer) fill(ctx context.Context, w image.BlobWriter, expected digest.Digest, size int64, data io.Reader) (savedFile, error) {
 	magic := peek(data)
 	f := savedFile{digest: expected, size: size, magic: magic}
 	_, err := io.CopyBuffer(struct{ io.Writer }{w}, io.MultiReader(bytes.NewReader(magic), ctxio.Reader(ctx, data)), im.buf)

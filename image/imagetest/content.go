@@ -1,4 +1,4 @@
-package image
+package imagetest
 
 import (
 	"context"
@@ -6,14 +6,16 @@ import (
 	digest "github.com/opencontainers/go-digest"
 
 	"github.com/cleatproject/cleat/content"
+	"github.com/cleatproject/cleat/image"
 )
 
 // FromStore returns the Content of a store, with all its blobs.
-func FromStore(s *content.Store) Content { return storeContent{s} }
+func FromStore(s *content.Store) image.Content { return storeContent{s} }
 
 type storeContent struct{ store *content.Store }
 
-func (s storeContent) ReaderAt(ctx context.Context, d digest.Digest) (Blob, error) {
+// ReaderAt implements image.Provider.
+func (s storeContent) ReaderAt(ctx context.Context, d digest.Digest) (image.Blob, error) {
 	r, err := s.store.ReaderAt(ctx, d)
 	if err != nil {
 		return nil, err
@@ -21,7 +23,8 @@ func (s storeContent) ReaderAt(ctx context.Context, d digest.Digest) (Blob, erro
 	return r, nil
 }
 
-func (s storeContent) Writer(ctx context.Context, ref string, opts content.WriterOptions) (BlobWriter, error) {
+// Writer implements image.Ingester.
+func (s storeContent) Writer(ctx context.Context, ref string, opts content.WriterOptions) (image.BlobWriter, error) {
 	w, err := s.store.Writer(ctx, ref, opts)
 	if err != nil {
 		return nil, err
@@ -29,4 +32,5 @@ func (s storeContent) Writer(ctx context.Context, ref string, opts content.Write
 	return w, nil
 }
 
+// Abort implements image.Ingester.
 func (s storeContent) Abort(ctx context.Context, ref string) error { return s.store.Abort(ctx, ref) }

@@ -1,4 +1,4 @@
-package image
+package edit
 
 import (
 	"context"
@@ -11,6 +11,7 @@ import (
 	digest "github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/cleatproject/cleat/image"
 	"github.com/cleatproject/cleat/internal/rawjson"
 )
 
@@ -26,17 +27,17 @@ var errFound = errors.New("found")
 
 // FindBase searches target for the manifest whose layers make the snapshot of that name, ""
 // for none, and all of whose content is present. Not found if there is none.
-func FindBase(ctx context.Context, p Provider, target ocispec.Descriptor, snapshot string) (*Base, error) {
+func FindBase(ctx context.Context, p image.Provider, target ocispec.Descriptor, snapshot string) (*Base, error) {
 	var found *Base
-	err := Walk(ctx, p, target, func(d ocispec.Descriptor) error {
-		if !IsManifest(d.MediaType) {
+	err := image.Walk(ctx, p, target, func(d ocispec.Descriptor) error {
+		if !image.IsManifest(d.MediaType) {
 			return nil
 		}
 		b, err := readBase(ctx, p, d)
 		if err != nil || b == nil || b.snapshot() != snapshot {
 			return err
 		}
-		ok, err := Usable(ctx, p, d)
+		ok, err := image.Usable(ctx, p, d)
 		if err == nil && ok {
 			found, err = b, errFound
 		}
@@ -52,22 +53,22 @@ func FindBase(ctx context.Context, p Provider, target ocispec.Descriptor, snapsh
 }
 
 // readBase reads a manifest with its configuration; nil if it is not an image or not present.
-func readBase(ctx context.Context, p Provider, desc ocispec.Descriptor) (*Base, error) {
-	m, err := ReadManifest(ctx, p, desc)
+func readBase(ctx context.Context, p image.Provider, desc ocispec.Descriptor) (*Base, error) {
+	m, err := image.ReadManifest(ctx, p, desc)
 	if err != nil {
 		return nil, err
 	}
-	if !IsConfig(m.Config.MediaType) {
+	if !image.IsConfig(m.Config.MediaType) {
 		return nil, nil // not an image
 	}
-	raw, err := readDocument(ctx, p, m.Config)
+	raw, err := image.ReadDocument(ctx, p, m.Config)
 	if errdefs.IsNotFound(err) {
 		return nil, nil // not present
 	}
 	if err != nil {
 		return nil, err
 	}
-	config, err := readConfig(ctx, p, m.Config)
+	config, err := image.ReadConfigOf(ctx, p, m.Config)
 	return &Base{Manifest: m, config: raw, diffIDs: config.RootFS.DiffIDs}, err
 }
 
@@ -76,7 +77,7 @@ func (b *Base) snapshot() string {
 	if len(b.diffIDs) == 0 {
 		return ""
 	}
-	chain := ChainIDs(b.diffIDs)
+	chain := image.ChainIDs(b.diffIDs)
 	return chain[len(chain)-1].String()
 }
 
@@ -90,9 +91,9 @@ type LayerOptions struct {
 // AddLayer stores an image of base and one more layer, and returns its manifest. The documents are
 // OCI's, whatever the format of base; unknown members of base's configuration are kept.
 // The same arguments make the same image.
-func AddLayer(ctx context.Context, c Content, base *Base, layer ocispec.Descriptor, diffID digest.Digest, o LayerOptions) (ocispec.Descriptor, error) {
-	if len(base.Manifest.Layers) >= maxLayers {
-		return ocispec.Descriptor{}, fmt.Errorf("add layer: image already has the maximum of %d layers: %w", maxLayers, errdefs.ErrFailedPrecondition)
+func AddLayer(ctx context.Context, c image.Content, base *Base, layer ocispec.Descriptor, diffID digest.Digest, o LayerOptions) (ocispec.Descriptor, error) {
+	if len(base.Manifest.Layers) >= image.MaxLayers {
+		return ocispec.Descriptor{}, fmt.Errorf("add layer: image already has the maximum of %d layers: %w", image.MaxLayers, errdefs.ErrFailedPrecondition)
 	}
 	raw, err := base.addTo(diffID, o)
 	if err != nil {
@@ -104,7 +105,7 @@ func AddLayer(ctx context.Context, c Content, base *Base, layer ocispec.Descript
 		return ocispec.Descriptor{}, err
 	}
 	for _, l := range base.Manifest.Layers {
-		l.MediaType = formatted(l.MediaType, FormatOCI)
+		l.MediaType = image.Formatted(l.MediaType, image.FormatOCI)
 		m.Layers = append(m.Layers, l)
 	}
 	m.Layers = append(m.Layers, layer)

@@ -1,9 +1,11 @@
-package image
+package layout
 
 import (
 	"strings"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/cleatproject/cleat/image"
 )
 
 // annotationName holds an image's full name, as containerd and docker write it.
@@ -40,13 +42,13 @@ func statedName(d ocispec.Descriptor) stated {
 // is one of the repository, and ignored if that is "": it is not the name of a repository.
 func nameOf(d ocispec.Descriptor, repository string) (name string, err error) {
 	if name := d.Annotations[annotationName]; name != "" {
-		return NormalizeName(name)
+		return image.NormalizeName(name)
 	}
 	switch s := statedName(d); {
 	case s.name != "":
-		return NormalizeName(s.name)
+		return image.NormalizeName(s.name)
 	case s.tag != "" && repository != "":
-		return NormalizeName(repository + ":" + s.tag)
+		return image.NormalizeName(repository + ":" + s.tag)
 	}
 	return "", nil
 }

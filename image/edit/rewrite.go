@@ -1,4 +1,4 @@
-package image
+package edit
 
 import (
 	"context"
@@ -9,6 +9,7 @@ import (
 	digest "github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/cleatproject/cleat/image"
 	"github.com/cleatproject/cleat/internal/rawjson"
 )
 
@@ -16,13 +17,13 @@ import (
 // descriptor. One that is not converted is returned unchanged.
 func (v *conversion) rewrite(ctx context.Context, desc ocispec.Descriptor, depth int) (ocispec.Descriptor, error) {
 	made, ok := v.made[desc.Digest]
-	if !ok || depth > maxNesting {
+	if !ok || depth > image.MaxNesting {
 		return desc, nil
 	}
 	if made.Digest != "" {
 		return made, nil
 	}
-	raw, err := readDocument(ctx, v.content, desc)
+	raw, err := image.ReadDocument(ctx, v.content, desc)
 	if err != nil {
 		return desc, err
 	}
@@ -30,9 +31,9 @@ func (v *conversion) rewrite(ctx context.Context, desc ocispec.Descriptor, depth
 	if err != nil {
 		return desc, err
 	}
-	out := ocispec.Descriptor{MediaType: formatted(desc.MediaType, v.opts.Format), Digest: desc.Digest, Size: desc.Size}
+	out := ocispec.Descriptor{MediaType: image.Formatted(desc.MediaType, v.opts.Format), Digest: desc.Digest, Size: desc.Size}
 	changed := out.MediaType != desc.MediaType
-	if IsIndex(desc.MediaType) {
+	if image.IsIndex(desc.MediaType) {
 		err = v.rewriteIndex(ctx, doc, depth, &changed)
 	} else {
 		err = v.rewriteManifest(ctx, doc, desc, &changed)
@@ -55,21 +56,21 @@ func (v *conversion) finish(doc rawjson.Object, mediaType string) ([]byte, error
 		return nil, err
 	}
 	raw, err := doc.Encode()
-	if err == nil && IsIndex(mediaType) {
-		_, err = parseIndex(raw, mediaType)
+	if err == nil && image.IsIndex(mediaType) {
+		_, err = image.ParseIndex(raw, mediaType)
 	} else if err == nil {
-		_, err = parseManifest(raw, mediaType)
+		_, err = image.ParseManifest(raw, mediaType)
 	}
 	return raw, err
 }
 
 // rewriteManifest changes the descriptors of the configuration and the layers.
 func (v *conversion) rewriteManifest(ctx context.Context, doc rawjson.Object, desc ocispec.Descriptor, changed *bool) error {
-	m, err := ReadManifest(ctx, v.content, desc)
+	m, err := image.ReadManifest(ctx, v.content, desc)
 	if err != nil {
 		return err
 	}
-	config, err := readConfig(ctx, v.content, m.Config)
+	config, err := image.ReadConfigOf(ctx, v.content, m.Config)
 	if err != nil {
 		return err
 	}
@@ -81,17 +82,17 @@ func (v *conversion) rewriteManifest(ctx context.Context, doc rawjson.Object, de
 	if err := doc.Get("layers", &layers); err != nil {
 		return err
 	}
-	if err := setDescriptor(configDoc, formatted(m.Config.MediaType, v.opts.Format), m.Config.Digest, m.Config.Size, changed); err != nil {
+	if err := setDescriptor(configDoc, image.Formatted(m.Config.MediaType, v.opts.Format), m.Config.Digest, m.Config.Size, changed); err != nil {
 		return err
 	}
 	for i, l := range m.Layers {
-		mediaType, d, size := formatted(l.MediaType, v.opts.Format), l.Digest, l.Size
+		mediaType, d, size := image.Formatted(l.MediaType, v.opts.Format), l.Digest, l.Size
 		if to := v.layers[l.Digest]; to != nil {
 			if to.diffID != config.RootFS.DiffIDs[i] {
 				return invalidf("layer %s: unpacked digest %s, expected %s by this image's configuration", l.Digest, to.diffID, config.RootFS.DiffIDs[i])
 			}
-			format, foreign, _, _ := splitLayer(mediaType)
-			mediaType, d, size = layerType(format, foreign, to.to), to.digest, to.size
+			format, foreign, _, _ := image.SplitLayer(mediaType)
+			mediaType, d, size = image.JoinLayer(format, foreign, to.to), to.digest, to.size
 		}
 		if err := setDescriptor(layers[i], mediaType, d, size, changed); err != nil {
 			return err

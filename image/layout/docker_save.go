@@ -1,4 +1,4 @@
-package image
+package layout
 
 import (
 	"bytes"
@@ -11,6 +11,8 @@ import (
 	digest "github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/cleatproject/cleat/image"
 )
 
 // savedImage is an entry of docker save's manifest.json.
@@ -36,7 +38,7 @@ func (im *importer) fromDockerSave(ctx context.Context) ([]Imported, error) {
 			images = append(images, Imported{Target: target})
 		}
 		for _, tag := range s.RepoTags {
-			name, err := NormalizeName(tag)
+			name, err := image.NormalizeName(tag)
 			if err != nil {
 				return nil, err
 			}
@@ -67,10 +69,10 @@ func (im *importer) makeManifest(ctx context.Context, s savedImage) (ocispec.Des
 		}
 		m.Layers = append(m.Layers, ocispec.Descriptor{MediaType: f.layerType(), Digest: f.digest, Size: f.size})
 	}
-	if len(m.Layers) > maxLayers {
-		return ocispec.Descriptor{}, invalidf("image has %d layers, at most %d can be mounted", len(m.Layers), maxLayers)
+	if len(m.Layers) > image.MaxLayers {
+		return ocispec.Descriptor{}, invalidf("image has %d layers, at most %d can be mounted", len(m.Layers), image.MaxLayers)
 	}
-	c, err := readConfig(ctx, im.content, m.Config)
+	c, err := image.ReadConfigOf(ctx, im.content, m.Config)
 	if err != nil {
 		return ocispec.Descriptor{}, err
 	}
@@ -106,7 +108,7 @@ func (im *importer) find(name string) (savedFile, error) {
 	return savedFile{}, invalidf("archive has no file %.256q", name)
 }
 
-// layerType returns a layer's media type by its first bytes.
+// JoinLayer returns a layer's media type by its first bytes.
 func (f savedFile) layerType() string {
 	switch {
 	case bytes.HasPrefix(f.magic, []byte{0x1f, 0x8b}):

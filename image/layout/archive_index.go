@@ -1,4 +1,4 @@
-package image
+package layout
 
 import (
 	"bytes"
@@ -9,14 +9,14 @@ import (
 	"fmt"
 	"io"
 
-	"github.com/cleatproject/cleat/internal/ctxio"
-
 	"github.com/containerd/errdefs"
 	digest "github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/cleatproject/cleat/content"
+	"github.com/cleatproject/cleat/image"
+	"github.com/cleatproject/cleat/internal/ctxio"
 )
 
 // archiveIndex returns the index of the whole archive: an OCI layout's own, or a new one.
@@ -67,7 +67,7 @@ func (im *importer) packed(ctx context.Context, f savedFile) (_ savedFile, err e
 	return out, w.Close()
 }
 
-func (im *importer) pack(ctx context.Context, w BlobWriter, plain Blob, out *savedFile) error {
+func (im *importer) pack(ctx context.Context, w image.BlobWriter, plain image.Blob, out *savedFile) error {
 	zw := gzip.NewWriter(w)
 	if _, err := io.CopyBuffer(struct{ io.Writer }{zw}, ctxio.Reader(ctx, io.NewSectionReader(plain, 0, plain.Size())), im.buf); err != nil {
 		return err

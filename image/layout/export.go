@@ -1,4 +1,4 @@
-package image
+package layout
 
 import (
 	"archive/tar"
@@ -9,14 +9,15 @@ import (
 	"io"
 	"path"
 
-	"github.com/cleatproject/cleat/internal/ctxio"
-
 	"github.com/containerd/errdefs"
 	"github.com/containerd/platforms"
 	"github.com/distribution/reference"
 	digest "github.com/opencontainers/go-digest"
 	"github.com/opencontainers/image-spec/specs-go"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/cleatproject/cleat/image"
+	"github.com/cleatproject/cleat/internal/ctxio"
 )
 
 // ExportOptions change what is exported. The zero value exports all that is present.
@@ -24,7 +25,7 @@ type ExportOptions struct {
 	// Platform, if not nil, exports only the manifest that matches it best, without the index.
 	Platform platforms.MatchComparer
 	// Some, if not nil, exports only the selected manifests, with the index.
-	Some *Choice
+	Some *image.Choice
 	// Plain leaves out the files that docker load needs in addition to an OCI layout.
 	Plain bool
 	// NoForeign leaves out layers that registries do not store.
@@ -35,7 +36,7 @@ type ExportOptions struct {
 // the additional manifest.json. It holds all that is present of an image, byte for byte, for every
 // platform that is complete, unless the options say otherwise. Import returns the same digests.
 // Not found if an image is complete for no platform; nothing was written then.
-func Export(ctx context.Context, p Provider, w io.Writer, images []Imported, opts ExportOptions) error {
+func Export(ctx context.Context, p image.Provider, w io.Writer, images []Imported, opts ExportOptions) error {
 	e := &export{content: p, opts: opts, seen: make(map[digest.Digest]bool)}
 	for _, img := range images {
 		if err := e.add(ctx, img); err != nil {
@@ -50,7 +51,7 @@ func Export(ctx context.Context, p Provider, w io.Writer, images []Imported, opt
 
 // export is one call of Export.
 type export struct {
-	content Provider
+	content image.Provider
 	opts    ExportOptions
 	index   []ocispec.Descriptor
 	saved   []savedImage
@@ -60,13 +61,13 @@ type export struct {
 
 // add records the content of an image.
 func (e *export) add(ctx context.Context, img Imported) error {
-	target := plainTarget(img.Target)
+	target := image.PlainTarget(img.Target)
 	content, target, err := e.choose(ctx, target)
 	if err != nil {
 		return err
 	}
-	err = Walk(ctx, content, target, func(d ocispec.Descriptor) error {
-		if !e.seen[d.Digest] && (!e.opts.NoForeign || !isForeign(d.MediaType)) {
+	err = image.Walk(ctx, content, target, func(d ocispec.Descriptor) error {
+		if !e.seen[d.Digest] && (!e.opts.NoForeign || !image.IsForeign(d.MediaType)) {
 			e.seen[d.Digest] = true
 			e.blobs = append(e.blobs, d)
 		}
@@ -91,10 +92,10 @@ func (e *export) add(ctx context.Context, img Imported) error {
 
 // save records the image in docker load's form, which has one platform: this machine's, or the first
 // that is present.
-func (e *export) save(ctx context.Context, content Provider, name string, target ocispec.Descriptor) error {
-	m, _, err := Manifest(ctx, content, target, platforms.Default())
+func (e *export) save(ctx context.Context, content image.Provider, name string, target ocispec.Descriptor) error {
+	m, _, err := image.Manifest(ctx, content, target, platforms.Default())
 	if errdefs.IsNotFound(err) {
-		m, _, err = Manifest(ctx, content, target, platforms.All)
+		m, _, err = image.Manifest(ctx, content, target, platforms.All)
 	}
 	if errdefs.IsNotFound(err) {
 		return nil // an artifact, which docker load does not support
