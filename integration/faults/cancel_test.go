@@ -47,7 +47,7 @@ func TestRun_InterruptedAtAnyMoment(t *testing.T) {
 				cmd := d.Command(args...)
 				var stderr strings.Builder
 				cmd.Stderr = &stderr
-				at.Wait(func() { harness.Must(t, cmd.Start()) }, func() error { return oneRuns(d) })
+				at.Wait(func() { harness.Must(t, cmd.Start()) }, func() error { return oneRuns(d) }, harness.Signal(cmd, sig))
 				err := d.Ended(cmd, sig)
 				if exit := new(exec.ExitError); !errors.As(err, &exit) {
 					t.Fatalf("%s: %v, %s", at, err, stderr.String())
@@ -84,7 +84,7 @@ func TestRun_CLIKilledAtAnyMoment(t *testing.T) {
 			args = append([]string{"run", "--rm"}, mortal...)
 		}
 		cmd := d.Command(args...)
-		at.Wait(func() { harness.Must(t, cmd.Start()) }, func() error { return oneRuns(d) })
+		at.Wait(func() { harness.Must(t, cmd.Start()) }, func() error { return oneRuns(d) }, harness.Signal(cmd, syscall.SIGKILL))
 		_ = d.Ended(cmd, syscall.SIGKILL) // it was killed
 		// A run without a response is undone; an answered one continues.
 		d.Eventually("containers are complete or absent", func() error { return consistent(d) })
@@ -131,7 +131,7 @@ func TestRun_ContextEndsAtAnyMoment(t *testing.T) {
 				return errors.New("run has not returned")
 			}
 			return nil
-		})
+		}, cancel)
 		cancel()
 		err := <-ended
 		if err != nil && !errors.Is(err, context.Canceled) {
@@ -191,7 +191,7 @@ func TestExec_CLIKilled_ContainerKeepsRunning(t *testing.T) {
 				err = errors.New("the process has not started")
 			}
 			return err
-		})
+		}, harness.Signal(cmd, syscall.SIGKILL))
 		_ = d.Ended(cmd, syscall.SIGKILL) // it was killed
 		// A process that has started keeps running, as a container does.
 		pids, err := c.Pids(t.Context(), "c")

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
 
@@ -159,7 +160,8 @@ func TestDaemonKilled_DuringCollection(t *testing.T) {
 	d.Sweep(harness.Size(8, 60), []string{d.Root}, func(i int, at *harness.Interruption) (collected bool) {
 		d.Layered("gone", fmt.Sprint(i))
 		cmd := d.Command("image", "rm", "gone")
-		at.Run(cmd)
+		daemon := d.Cmd
+		at.Run(cmd, harness.Signal(daemon, syscall.SIGKILL))
 		d.Kill9()
 		_ = cmd.Wait() // the command may have lost its daemon
 		collected = d.Holds(4, 2) == nil

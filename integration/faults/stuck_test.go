@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 	"testing"
 	"time"
 
@@ -206,7 +207,7 @@ func TestClientKilled_AtFIFO_LeavesNothing(t *testing.T) {
 				}
 			}
 			return errors.New("no other container runs")
-		})
+		}, harness.Signal(cmd, syscall.SIGKILL))
 		harness.Must(t, cmd.Process.Kill())
 		_ = cmd.Wait() // it was killed
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"syscall"
 	"testing"
 	"time"
 
@@ -68,12 +69,18 @@ func (a *Interruption) String() string {
 	return fmt.Sprintf("interrupted at step %d", a.step)
 }
 
-// Wait calls start, which begins the operation, and returns at the step, or once complete returns nil.
-func (a *Interruption) Wait(start func(), complete func() error) {
+// Wait calls start, which begins the operation, and interrupt at the step. It returns after that, or once complete
+// returns nil. Interrupt runs in another goroutine.
+func (a *Interruption) Wait(start func(), complete func() error, interrupt func()) {
 	a.t.Helper()
-	reached := make(chan struct{})
-	s := watch(a.t, a.mask, a.step, func() { close(reached) }, a.dirs...)
+	started, reached := make(chan struct{}), make(chan struct{})
+	s := watch(a.t, a.mask, a.step, func() {
+		<-started
+		interrupt()
+		close(reached)
+	}, a.dirs...)
 	start()
+	close(started)
 	Eventually(a.t, "the operation reaches its step or completes", func() error {
 		select {
 		case <-reached:
@@ -85,15 +92,21 @@ func (a *Interruption) Wait(start func(), complete func() error) {
 	a.count = len(s.Stop(a.t))
 }
 
-// Run starts a command and waits for the step, or for the command's end. The caller waits for the command.
-func (a *Interruption) Run(cmd *exec.Cmd) {
+// Run starts a command and calls interrupt at the step. It returns after that, or at the command's end. The caller
+// waits for the command.
+func (a *Interruption) Run(cmd *exec.Cmd, interrupt func()) {
 	a.t.Helper()
 	a.Wait(func() { Must(a.t, cmd.Start()) }, func() error {
 		if Alive(cmd.Process.Pid) {
 			return errors.New("the command runs")
 		}
 		return nil
-	})
+	}, interrupt)
+}
+
+// Signal returns a function that sends a command a signal.
+func Signal(cmd *exec.Cmd, sig syscall.Signal) func() {
+	return func() { _ = cmd.Process.Signal(sig) } // the command may have ended
 }
 
 // Pause waits for a time that is itself what a test varies. It is not for waiting until something has happened: see

@@ -209,7 +209,7 @@ func TestCommit_CancelledAtAnyMoment(t *testing.T) {
 			d.SweepWrites(harness.Size(10, 60), []string{d.Root}, func(_ int, at *harness.Interruption) (done bool) {
 				made := 0
 				cmd := d.Command("commit", "c", "made")
-				at.Run(cmd)
+				at.Run(cmd, harness.Signal(cmd, sig))
 				_ = d.Ended(cmd, sig) // cancelled, or complete
 				// The daemon may see the cancellation a moment later, after it froze the container.
 				d.Eventually("the container runs", func() error {

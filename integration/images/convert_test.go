@@ -174,8 +174,9 @@ func TestConvert_CancelledAtAnyMoment_LeavesNothing(t *testing.T) {
 	d.SweepWrites(harness.Size(10, 60), []string{d.Root}, func(i int, at *harness.Interruption) (done bool) {
 		made := 0
 		cmd := d.Command("image", "convert", "--gzip", "box", "to")
-		at.Run(cmd)
-		_ = d.Ended(cmd, []syscall.Signal{syscall.SIGINT, syscall.SIGKILL}[i%2]) // cancelled, or complete
+		sig := []syscall.Signal{syscall.SIGINT, syscall.SIGKILL}[i%2]
+		at.Run(cmd, harness.Signal(cmd, sig))
+		_ = d.Ended(cmd, sig) // cancelled, or complete
 		d.Eventually("nothing is left", func() error {
 			made += removed(d, "to") // the last step may have been in progress
 			if got := objects(d); got != before {

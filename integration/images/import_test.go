@@ -152,7 +152,7 @@ func TestImport_ClientKilled_LeavesNothing(t *testing.T) {
 	// The daemon reads the file itself, and must stop as well.
 	d.SweepWrites(harness.Moments(), []string{d.Root}, func(_ int, at *harness.Interruption) (done bool) {
 		cmd := d.Command("image", "import", "--name", "big", path)
-		at.Run(cmd)
+		at.Run(cmd, harness.Signal(cmd, syscall.SIGKILL))
 		_ = d.Ended(cmd, syscall.SIGKILL)
 		d.Eventually("nothing is stored", func() error {
 			done = removed(d, "big") > 0 || done // it completed before the signal
