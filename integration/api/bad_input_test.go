@@ -35,7 +35,7 @@ func TestRun_BadInput(t *testing.T) {
 		"not executable":      {[]string{"busybox", "/bin/plain"}, 126, []string{"/bin/plain", "permission denied", "hint:"}},
 		"a directory":         {[]string{"busybox", "/bin"}, 126, []string{"/bin", "hint:"}},
 		"not a program":       {[]string{"-v", "/etc/passwd:/bin/x", "busybox", "/bin/x"}, 126, []string{"/bin/x"}},
-		"unknown user":        {[]string{"-u", "nobody-here", "busybox", "true"}, 125, []string{"nobody-here"}},
+		"unknown user":        {[]string{"-u", "nosuchuser", "busybox", "true"}, 125, []string{"nosuchuser"}},
 		"unknown group":       {[]string{"-u", "root:none-here", "busybox", "true"}, 125, []string{"none-here"}},
 		"missing bind source": {[]string{"-v", "/no/such/dir:/x", "busybox", "true"}, 125, []string{"/no/such/dir"}},
 		"missing namespace":   {[]string{"--net", "ns:/no/such/ns", "busybox", "true"}, 125, []string{"/no/such/ns"}},
@@ -43,15 +43,15 @@ func TestRun_BadInput(t *testing.T) {
 		"bad memory":          {[]string{"-m", "lots", "busybox", "true"}, 125, []string{"lots"}},
 		"unknown runtime":     {[]string{"--runtime", "io.nosuch.v1", "busybox", "true"}, 125, []string{"containerd-shim-nosuch-v1"}},
 		"runtime by path":     {[]string{"--runtime", "/no/such/shim", "busybox", "true"}, 125, []string{"/no/such/shim"}},
-		"a shim that is none": {[]string{"--runtime", "/bin/false", "busybox", "true"}, 125, []string{"false"}},
+		"an invalid shim":     {[]string{"--runtime", "/bin/false", "busybox", "true"}, 125, []string{"false"}},
 		"empty id":            {[]string{"--name", " ", "busybox", "true"}, 125, []string{"identifier"}},
 		"a space":             {[]string{"--name", "a b", "busybox", "true"}, 125, []string{"a b"}},
 		"a leading dot":       {[]string{"--name", ".a", "busybox", "true"}, 125, []string{".a"}},
 		"a leading dash":      {[]string{"--name", "-a", "busybox", "true"}, 125, []string{"-a"}},
 		"too long":            {[]string{"--name", strings.Repeat("a", 77), "busybox", "true"}, 125, []string{"76"}},
-		"a way out":           {[]string{"--name", "../../../../../etc", "busybox", "true"}, 125, []string{"../../../../../etc"}},
-		"a way inside":        {[]string{"--name", "a/../b", "busybox", "true"}, 125, []string{"a/../b"}},
-		"a line":              {[]string{"--name", "a\nb", "busybox", "true"}, 125, []string{"identifier"}},
+		"path as id":          {[]string{"--name", "../../../../../etc", "busybox", "true"}, 125, []string{"../../../../../etc"}},
+		"path below":          {[]string{"--name", "a/../b", "busybox", "true"}, 125, []string{"a/../b"}},
+		"a line break":        {[]string{"--name", "a\nb", "busybox", "true"}, 125, []string{"identifier"}},
 	} {
 		for _, mode := range []string{"--rm", "-d", "-i"} {
 			stdout, stderr, code := d.Try(append([]string{"run", mode}, c.args...)...)
@@ -67,7 +67,7 @@ func TestRun_BadInput(t *testing.T) {
 				t.Errorf("%s, %s: %d lines instead of a message and a hint:\n%s", name, mode, lines, stderr)
 			}
 		}
-		d.NothingMade(name)
+		d.NoRemains(name)
 	}
 	d.Eventually("the snapshots are as before", func() error {
 		if now := d.Tree(filepath.Join(d.Root, "snapshots")); now != snapshots {
@@ -89,9 +89,9 @@ func TestExec_BadInput(t *testing.T) {
 		"missing program":   {[]string{"c", "nosuchprogram"}, 127},
 		"missing directory": {[]string{"-w", "/nosuch", "c", "true"}, 126},
 		"not executable":    {[]string{"c", "/bin/plain"}, 126},
-		"unknown user":      {[]string{"-u", "nobody-here", "c", "true"}, 125},
+		"unknown user":      {[]string{"-u", "nosuchuser", "c", "true"}, 125},
 		"unknown container": {[]string{"nosuch", "true"}, 125},
-		"a way out":         {[]string{"../c", "true"}, 125},
+		"path as id":        {[]string{"../c", "true"}, 125},
 	} {
 		if stdout, stderr, code := d.Try(append([]string{"exec"}, c.args...)...); code != c.code || stdout != "" || stderr == "" {
 			t.Errorf("%s: code %d, want %d; %q, %q", name, code, c.code, stdout, stderr)
@@ -166,11 +166,11 @@ func TestBadInput_ErrorClasses(t *testing.T) {
 		"run, relative stdio":          {run(client.RunRequest{Image: "busybox", Stdio: client.Stdio{Stdout: "fifo"}}), errdefs.IsInvalidArgument},
 		"run, unknown stdio":           {run(client.RunRequest{Image: "busybox", Stdio: client.Stdio{Stdout: "http://x/"}}), errdefs.IsInvalidArgument},
 		"remove, unknown":              {c.Remove(ctx, "nosuch", true), errdefs.IsNotFound},
-		"remove, path as id":           {c.Remove(ctx, "../../sentinel", true), notThere},
+		"remove, path as id":           {c.Remove(ctx, "../../sentinel", true), notFoundOrInvalid},
 		"kill, unknown":                {c.Kill(ctx, "nosuch", client.KillRequest{Signal: unix.SIGKILL}), errdefs.IsNotFound},
-		"kill, path as id":             {c.Kill(ctx, "../x", client.KillRequest{Signal: unix.SIGKILL}), notThere},
+		"kill, path as id":             {c.Kill(ctx, "../x", client.KillRequest{Signal: unix.SIGKILL}), notFoundOrInvalid},
 		"wait, unknown":                {harness.Second(c.Wait(ctx, "nosuch", 0)), errdefs.IsNotFound},
-		"state, path as id":            {harness.Second(c.State(ctx, "../../x", "")), notThere},
+		"state, path as id":            {harness.Second(c.State(ctx, "../../x", "")), notFoundOrInvalid},
 		"spec, unknown":                {harness.Second(c.Spec(ctx, "nosuch")), errdefs.IsNotFound},
 		"image, unknown":               {c.RemoveImage(ctx, "nosuch"), errdefs.IsNotFound},
 		"namespace, path as name":      {c.CreateNamespace(ctx, "../x"), errdefs.IsInvalidArgument},
@@ -186,11 +186,13 @@ func TestBadInput_ErrorClasses(t *testing.T) {
 		}
 	}
 	harness.Must(t, harness.Exists(sentinel)())
-	d.NothingMade("bad input")
+	d.NoRemains("bad input")
 }
 
-// notThere lists the accepted classes for an id that is a path to another place.
-func notThere(err error) bool { return errdefs.IsNotFound(err) || errdefs.IsInvalidArgument(err) }
+// notFoundOrInvalid lists the accepted classes for an id that is a path to another place.
+func notFoundOrInvalid(err error) bool {
+	return errdefs.IsNotFound(err) || errdefs.IsInvalidArgument(err)
+}
 
 // inNamespace runs a container in a namespace.
 func inNamespace(d *harness.Daemon, name string) error {
@@ -211,19 +213,19 @@ func TestCreate_SpecRefusedByRunc(t *testing.T) {
 		"unknown file system": func(s *specs.Spec) {
 			s.Mounts = append(s.Mounts, specs.Mount{Destination: "/x", Type: "nosuchfs", Source: "x"})
 		},
-		"a limit twice": func(s *specs.Spec) {
+		"a repeated limit": func(s *specs.Spec) {
 			r := specs.POSIXRlimit{Type: "RLIMIT_NOFILE", Hard: 10, Soft: 10}
 			s.Process.Rlimits = []specs.POSIXRlimit{r, r}
 		},
-		"unknown limit":        func(s *specs.Spec) { s.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NONSENSE"}} },
-		"host name of nobody":  func(s *specs.Spec) { s.Linux.Namespaces = without(s.Linux.Namespaces, specs.UTSNamespace) },
-		"no root":              func(s *specs.Spec) { s.Process.Cwd = "" },
-		"relative working":     func(s *specs.Spec) { s.Process.Cwd = "tmp" },
-		"namespace of nobody":  func(s *specs.Spec) { s.Linux.Namespaces[0].Path = "/no/such/namespace" },
-		"propagation":          func(s *specs.Spec) { s.Linux.RootfsPropagation = "nonsense" },
-		"a hook that fails":    func(s *specs.Spec) { s.Hooks = &specs.Hooks{CreateRuntime: []specs.Hook{{Path: "/bin/false"}}} },
-		"a late hook fails":    func(s *specs.Spec) { s.Hooks = &specs.Hooks{Poststart: []specs.Hook{{Path: "/bin/false"}}} },
-		"more than its limits": func(s *specs.Spec) { s.Linux.Sysctl = map[string]string{"kernel.nonsense": "1"} },
+		"unknown limit":               func(s *specs.Spec) { s.Process.Rlimits = []specs.POSIXRlimit{{Type: "RLIMIT_NONSENSE"}} },
+		"host name without namespace": func(s *specs.Spec) { s.Linux.Namespaces = without(s.Linux.Namespaces, specs.UTSNamespace) },
+		"no root":                     func(s *specs.Spec) { s.Process.Cwd = "" },
+		"relative working":            func(s *specs.Spec) { s.Process.Cwd = "tmp" },
+		"missing namespace path":      func(s *specs.Spec) { s.Linux.Namespaces[0].Path = "/no/such/namespace" },
+		"propagation":                 func(s *specs.Spec) { s.Linux.RootfsPropagation = "nonsense" },
+		"a failing hook":              func(s *specs.Spec) { s.Hooks = &specs.Hooks{CreateRuntime: []specs.Hook{{Path: "/bin/false"}}} },
+		"a failing late hook":         func(s *specs.Spec) { s.Hooks = &specs.Hooks{Poststart: []specs.Hook{{Path: "/bin/false"}}} },
+		"limits above the maximum":    func(s *specs.Spec) { s.Linux.Sysctl = map[string]string{"kernel.nonsense": "1"} },
 	} {
 		s := fixture.BusyboxSpec(t, "sleep", "1000")
 		s.Hostname = "x"
@@ -236,7 +238,7 @@ func TestCreate_SpecRefusedByRunc(t *testing.T) {
 		if errdefs.IsUnavailable(err) || errdefs.IsAlreadyExists(err) || errdefs.IsNotImplemented(err) {
 			t.Errorf("%s: class of %v", name, err)
 		}
-		d.NothingMade(name)
+		d.NoRemains(name)
 	}
 }
 
@@ -264,18 +266,18 @@ func TestImport_BadArchives(t *testing.T) {
 	noLayer, err := os.ReadFile(harness.OCIArchive(t, [][]byte{layer, bytes.Repeat([]byte("nonsense"), 1000)}, harness.BusyboxConfig(), nil))
 	harness.Must(t, err)
 	for name, data := range map[string][]byte{
-		"a layer that is no archive": noLayer,
-		"empty":                      {},
-		"no archive":                 []byte(strings.Repeat("nonsense", 1000)),
-		"cut in a layer":             whole[:len(whole)/2],
-		"cut early":                  whole[:700],
-		"an archive of else":         layer,
-		"a digest that lies": altered(func(blobs map[digest.Digest][]byte) {
+		"a layer of garbage":   noLayer,
+		"empty":                {},
+		"no archive":           []byte(strings.Repeat("nonsense", 1000)),
+		"cut in a layer":       whole[:len(whole)/2],
+		"cut early":            whole[:700],
+		"an unrelated archive": layer,
+		"a wrong digest": altered(func(blobs map[digest.Digest][]byte) {
 			bad := bytes.Clone(layer)
 			bad[len(bad)/2] ^= 0xff
 			blobs[digest.FromBytes(layer)] = bad
 		}),
-		"a blob that lacks": altered(func(blobs map[digest.Digest][]byte) { delete(blobs, digest.FromBytes(layer)) }),
+		"a missing blob": altered(func(blobs map[digest.Digest][]byte) { delete(blobs, digest.FromBytes(layer)) }),
 		"a short blob": altered(func(blobs map[digest.Digest][]byte) {
 			blobs[digest.FromBytes(layer)] = layer[:len(layer)/2]
 		}),
@@ -292,7 +294,7 @@ func TestImport_BadArchives(t *testing.T) {
 		if list := d.Cleat("image", "ls", "--quiet"); list != "" {
 			t.Errorf("%s: images %q", name, list)
 		}
-		d.NothingMade(name)
+		d.NoRemains(name)
 		for _, dir := range []string{"content/blobs/sha256", "snapshots/overlayfs"} {
 			d.Eventually(name+" leaves nothing", func() error { return harness.Empty(filepath.Join(d.Root, dir), 1) })
 		}

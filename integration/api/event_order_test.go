@@ -263,7 +263,7 @@ func TestEvents_ObjectsMatchEachEvent(t *testing.T) {
 		rounds  int
 	}{"own": {"", 75}, "foreign": {foreign, 15}} {
 		for i := range c.rounds {
-			lifeOfAReadTask(ctx, d, r, driver, fmt.Sprintf("%s-%d", name, i), c.runtime)
+			lifeOfObservedTask(ctx, d, r, driver, fmt.Sprintf("%s-%d", name, i), c.runtime)
 		}
 		for _, topic := range strings.Fields("/tasks/create /tasks/start /tasks/exec-added /tasks/exec-started /tasks/paused /tasks/resumed /tasks/exit /tasks/delete /containers/create /containers/update /containers/delete") {
 			if r.seen[topic] < c.rounds {
@@ -283,9 +283,9 @@ func TestEvents_ObjectsMatchEachEvent(t *testing.T) {
 	}
 }
 
-// lifeOfAReadTask takes a task through its life. It waits for the check of each event whose state the next step would
+// lifeOfObservedTask takes a task through its life. It waits for the check of each event whose state the next step would
 // change.
-func lifeOfAReadTask(ctx context.Context, d *harness.Daemon, r *reader, conn *grpc.ClientConn, id, runtime string) {
+func lifeOfObservedTask(ctx context.Context, d *harness.Daemon, r *reader, conn *grpc.ClientConn, id, runtime string) {
 	t := d.T
 	t.Helper()
 	_, tasks := fixture.CreateTask(d, id, fixture.BusyboxSpec(t, "sleep", "1000"), runtime)

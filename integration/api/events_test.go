@@ -212,7 +212,7 @@ func TestEvents_OfContainers_AreInOrder(t *testing.T) {
 	}
 	const each = 3
 	harness.Parallel(each*len(namespaces), func(i int) {
-		lifeOfATask(d, namespaces[i%2], fmt.Sprintf("c%d", i/2))
+		lifeOfTask(d, namespaces[i%2], fmt.Sprintf("c%d", i/2))
 	})
 	_, err := publisher.Publish(ctx, &eventsapi.PublishRequest{Topic: "/go", Event: &anypb.Any{TypeUrl: "end", Value: []byte{1}}})
 	harness.Must(t, err)
@@ -273,8 +273,8 @@ func tasksSeen(t *testing.T, s subscriber) map[string][]string {
 	}
 }
 
-// lifeOfATask takes a container that exits with 3 through its life in a namespace.
-func lifeOfATask(d *harness.Daemon, ns, id string) {
+// lifeOfTask takes a container that exits with 3 through its life in a namespace.
+func lifeOfTask(d *harness.Daemon, ns, id string) {
 	_, stderr, code := d.Try("--namespace", ns, "run", "--rm", "--name", id, "busybox", "sh", "-c", "exit 3")
 	if code != 3 {
 		d.T.Errorf("run %s in %s: code %d, %s", id, ns, code, stderr)

@@ -147,9 +147,9 @@ func TestDeadline_OCIRuntimeStuck_LeavesNothing(t *testing.T) {
 			ID: how, Spec: fixture.APISpec(t, fixture.BusyboxSpec(t, "sleep", "1000")), Runtime: &containersapi.Container_Runtime{Name: "io.containerd.cleat.v2"},
 		}})
 		harness.Must(t, err)
-		stuck(t, reached, release, "create")
+		block(t, reached, release, "create")
 		if how == "deadline" {
-			pastItsDeadline(d, harness.Exists(reached), func(after time.Duration) error {
+			passDeadline(d, harness.Exists(reached), func(after time.Duration) error {
 				limited, cancel := context.WithTimeout(ctx, after)
 				defer cancel()
 				return create(limited, how)
@@ -166,7 +166,7 @@ func TestDeadline_OCIRuntimeStuck_LeavesNothing(t *testing.T) {
 		}
 		_, err = versionapi.NewVersionClient(conn).Version(ctx, &emptypb.Empty{})
 		harness.Must(t, err)
-		letGo(t, reached, release, "create")
+		unblock(t, reached, release, "create")
 		d.Eventually("the task can be created again", func() error { return create(ctx, how) })
 		fixture.StartTask(ctx, d, tasks, how)
 
@@ -179,8 +179,8 @@ func TestDeadline_OCIRuntimeStuck_LeavesNothing(t *testing.T) {
 	}
 }
 
-// pastItsDeadline makes a call with increasing deadlines, until one passes after the call has reached a point.
-func pastItsDeadline(d *harness.Daemon, reached func() error, call func(after time.Duration) error) {
+// passDeadline makes a call with increasing deadlines, until one passes after the call has reached a point.
+func passDeadline(d *harness.Daemon, reached func() error, call func(after time.Duration) error) {
 	d.T.Helper()
 	after := 500 * time.Millisecond
 	d.Eventually("the deadline passes in the OCI runtime", func() error {
@@ -195,8 +195,8 @@ func pastItsDeadline(d *harness.Daemon, reached func() error, call func(after ti
 	})
 }
 
-// stuck blocks the OCI runtime at a verb, and letGo releases it.
-func stuck(t *testing.T, reached, release, verb string) {
+// block stops the OCI runtime at a verb, and unblock releases it.
+func block(t *testing.T, reached, release, verb string) {
 	t.Helper()
 	for _, f := range []string{reached, release} {
 		if err := os.Remove(f); err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -206,7 +206,7 @@ func stuck(t *testing.T, reached, release, verb string) {
 	harness.Must(t, os.WriteFile(reached+"."+verb, nil, 0o600))
 }
 
-func letGo(t *testing.T, reached, release, verb string) {
+func unblock(t *testing.T, reached, release, verb string) {
 	t.Helper()
 	harness.Must(t, os.Remove(reached+"."+verb))
 	harness.Must(t, os.WriteFile(release, nil, 0o600))

@@ -26,8 +26,8 @@ import (
 	"github.com/cleatproject/cleat/proto/rpc"
 )
 
-// inAFile is a writable root file system on a directory. Its changes are stored in a file system in a file.
-func inAFile(lower, image string) []*types.Mount {
+// fileBacked is a writable root file system on a directory. Its changes are stored in a file system in a file.
+func fileBacked(lower, image string) []*types.Mount {
 	return []*types.Mount{
 		{Type: "mkfs/loop", Source: image, Options: []string{"X-containerd.mkfs.size=32MiB"}},
 		{Type: "format/ext4", Source: "{{ source 0 }}"},
@@ -58,7 +58,7 @@ func TestMountsService(t *testing.T) {
 	image := filepath.Join(t.TempDir(), "disk.img")
 	ctx, conn := fixture.GRPC(d)
 	client := mountsapi.NewMountsClient(conn)
-	made, err := client.Activate(ctx, &mountsapi.ActivateRequest{Name: "m", Mounts: inAFile(harness.Unpacked(t), image), Labels: map[string]string{"a": "1"}})
+	made, err := client.Activate(ctx, &mountsapi.ActivateRequest{Name: "m", Mounts: fileBacked(harness.Unpacked(t), image), Labels: map[string]string{"a": "1"}})
 	harness.Must(t, err)
 	if len(made.Info.Active) != 2 || len(made.Info.System) != 1 || made.Info.System[0].Type != "overlay" || made.Info.Active[0].MountedAt == nil {
 		t.Fatalf("activated %v", made.Info)
@@ -74,7 +74,7 @@ func TestMountsService(t *testing.T) {
 	d.Restart()
 	ctx, conn = fixture.GRPC(d)
 	client = mountsapi.NewMountsClient(conn)
-	if _, err := client.Activate(ctx, &mountsapi.ActivateRequest{Name: "m", Mounts: inAFile("/x", image)}); status.Code(err) != codes.AlreadyExists {
+	if _, err := client.Activate(ctx, &mountsapi.ActivateRequest{Name: "m", Mounts: fileBacked("/x", image)}); status.Code(err) != codes.AlreadyExists {
 		t.Errorf("activated twice: %v", err)
 	}
 	update := func(paths ...string) (*mountsapi.UpdateResponse, error) {
@@ -173,9 +173,9 @@ func TestTask_RootWithActivatedMounts(t *testing.T) {
 	}})
 	harness.Must(t, err)
 	for _, want := range []uint32{1, 2} {
-		_, err := tasks.Create(ctx, &tasksapi.CreateTaskRequest{ContainerID: "c", Rootfs: inAFile(harness.Unpacked(t), image)})
+		_, err := tasks.Create(ctx, &tasksapi.CreateTaskRequest{ContainerID: "c", Rootfs: fileBacked(harness.Unpacked(t), image)})
 		harness.Must(t, err)
-		if _, err := tasks.Create(ctx, &tasksapi.CreateTaskRequest{ContainerID: "c", Rootfs: inAFile(harness.Unpacked(t), image)}); status.Code(err) != codes.AlreadyExists {
+		if _, err := tasks.Create(ctx, &tasksapi.CreateTaskRequest{ContainerID: "c", Rootfs: fileBacked(harness.Unpacked(t), image)}); status.Code(err) != codes.AlreadyExists {
 			t.Errorf("create twice: %v", err)
 		}
 		fixture.StartTask(ctx, d, tasks, "c")

@@ -125,7 +125,7 @@ func TestStream_ClientLeaves_Ends(t *testing.T) {
 	if status.Code(err) != codes.InvalidArgument {
 		t.Errorf("a window from the sender: %v", err)
 	}
-	d.NothingMade("clients that leave")
+	d.NoRemains("disconnected clients")
 }
 
 func TestTransfer_StreamNotRead_Waits(t *testing.T) {
@@ -134,14 +134,14 @@ func TestTransfer_StreamNotRead_Waits(t *testing.T) {
 	d.Busybox()
 	m := fixture.Movers(d, "default")["gRPC"]
 	id, _ := stream(m, "export")
-	told, progress := stream(m, "progress")
+	progressID, progress := stream(m, "progress")
 	ctx, cancel := context.WithCancel(m.Ctx)
 	defer cancel()
 	ended := make(chan error, 1)
 	go func() {
 		ended <- m.Transfer(ctx, &transferapi.TransferRequest{
 			Source: named(&transfertypes.ImageStore{Name: "busybox"}), Destination: named(&transfertypes.ImageExportStream{Stream: id}),
-			Options: &transferapi.TransferOptions{ProgressStream: told},
+			Options: &transferapi.TransferOptions{ProgressStream: progressID},
 		})
 	}()
 	a, err := progress.Recv()
@@ -167,7 +167,7 @@ func TestTransfer_StreamNotRead_Waits(t *testing.T) {
 	}
 	d.Eventually("the stream has ended", func() error { _, err := begin(m.Ctx, m, id); return err })
 	d.Cleat("image", "rm", "busybox")
-	d.NothingMade("a transfer that waited")
+	d.NoRemains("a waiting transfer")
 }
 
 func TestDaemonStop_WithOpenStreams(t *testing.T) {
@@ -179,12 +179,12 @@ func TestDaemonStop_WithOpenStreams(t *testing.T) {
 			m := fixture.Movers(d, "default")[transport]
 			_, waiting := stream(m, "waiting")
 			id, _ := stream(m, "export")
-			told, progress := stream(m, "progress")
+			progressID, progress := stream(m, "progress")
 			ended := make(chan error, 1)
 			go func() {
 				ended <- m.Transfer(m.Ctx, &transferapi.TransferRequest{
 					Source: named(&transfertypes.ImageStore{Name: "busybox"}), Destination: named(&transfertypes.ImageExportStream{Stream: id}),
-					Options: &transferapi.TransferOptions{ProgressStream: told},
+					Options: &transferapi.TransferOptions{ProgressStream: progressID},
 				})
 			}()
 			_, err := progress.Recv()
@@ -198,7 +198,7 @@ func TestDaemonStop_WithOpenStreams(t *testing.T) {
 			}
 			d.Begin()
 			d.Cleat("image", "rm", "busybox")
-			d.NothingMade("a stop with streams open")
+			d.NoRemains("a stop with open streams")
 		})
 	}
 }

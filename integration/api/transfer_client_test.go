@@ -88,8 +88,8 @@ func must(m *fixture.Mover, source, destination proto.Message) []*transfertypes.
 	return events
 }
 
-// give sends data on a stream as far as the window permits, and ends its side.
-func give(s fixture.WireStream, data []byte) error {
+// sendData sends data on a stream as far as the window permits, and ends its side.
+func sendData(s fixture.WireStream, data []byte) error {
 	const chunk = 32 << 10
 	window := 0
 	for len(data) > 0 {
@@ -194,13 +194,13 @@ func export(m *fixture.Mover, name string, how *transfertypes.ImageExportStream)
 // bring imports an archive.
 func bring(m *fixture.Mover, archive []byte, how *transfertypes.ImageImportStream, store *transfertypes.ImageStore) []*transfertypes.Progress {
 	m.T.Helper()
-	events, err := tryBring(m, archive, how, store)
+	events, err := tryImport(m, archive, how, store)
 	harness.Must(m.T, err)
 	return events
 }
 
-// tryBring imports an archive, which may fail.
-func tryBring(m *fixture.Mover,
+// tryImport imports an archive, which may fail.
+func tryImport(m *fixture.Mover,
 	archive []byte, how *transfertypes.ImageImportStream, store *transfertypes.ImageStore,
 ) ([]*transfertypes.Progress, error) {
 	m.T.Helper()
@@ -208,7 +208,7 @@ func tryBring(m *fixture.Mover,
 	how.Stream = id
 	var wg sync.WaitGroup
 	wg.Go(func() {
-		if err := give(s, archive); err != nil {
+		if err := sendData(s, archive); err != nil {
 			m.T.Errorf("send archive: %v", err)
 		}
 	})

@@ -49,7 +49,7 @@ func TestTransfer_ClientLeavesDuringRequest_Ends(t *testing.T) {
 	if status.Code(err) != codes.Unauthenticated || !strings.Contains(err.Error(), "ask the client for a credential") {
 		t.Errorf("without an answer: %v", err)
 	}
-	d.NothingMade("transfers that ask")
+	d.NoRemains("transfers with requests")
 }
 
 func TestTransfer_RequestsCredentials(t *testing.T) {
@@ -67,13 +67,13 @@ func TestTransfer_RequestsCredentials(t *testing.T) {
 				answer *transfertypes.AuthResponse
 				code   codes.Code
 			}{
-				"a user":            {&transfertypes.AuthResponse{AuthType: transfertypes.AuthType_CREDENTIALS, Username: user, Secret: pass}, codes.OK},
-				"a header":          {&transfertypes.AuthResponse{AuthType: transfertypes.AuthType_HEADER, Secret: basic}, codes.OK},
-				"a wrong user":      {&transfertypes.AuthResponse{AuthType: transfertypes.AuthType_CREDENTIALS, Username: user, Secret: "wrong"}, codes.Unauthenticated},
-				"a wrong header":    {&transfertypes.AuthResponse{AuthType: transfertypes.AuthType_HEADER, Secret: "Basic eDp5"}, codes.Unauthenticated},
-				"a token for none":  {&transfertypes.AuthResponse{AuthType: transfertypes.AuthType_REFRESH, Secret: "t"}, codes.Unauthenticated},
-				"nobody":            {&transfertypes.AuthResponse{}, codes.Unauthenticated},
-				"a type of its own": {&transfertypes.AuthResponse{AuthType: 17}, codes.Unauthenticated},
+				"a user":           {&transfertypes.AuthResponse{AuthType: transfertypes.AuthType_CREDENTIALS, Username: user, Secret: pass}, codes.OK},
+				"a header":         {&transfertypes.AuthResponse{AuthType: transfertypes.AuthType_HEADER, Secret: basic}, codes.OK},
+				"a wrong user":     {&transfertypes.AuthResponse{AuthType: transfertypes.AuthType_CREDENTIALS, Username: user, Secret: "wrong"}, codes.Unauthenticated},
+				"a wrong header":   {&transfertypes.AuthResponse{AuthType: transfertypes.AuthType_HEADER, Secret: "Basic eDp5"}, codes.Unauthenticated},
+				"an unknown token": {&transfertypes.AuthResponse{AuthType: transfertypes.AuthType_REFRESH, Secret: "t"}, codes.Unauthenticated},
+				"no credentials":   {&transfertypes.AuthResponse{}, codes.Unauthenticated},
+				"an unknown type":  {&transfertypes.AuthResponse{AuthType: 17}, codes.Unauthenticated},
 			} {
 				id, asked := answer(m, c.answer)
 				_, err := move(m.Ctx, m, &transfertypes.OCIRegistry{Reference: ref, Resolver: &transfertypes.RegistryResolver{AuthStream: id}},
@@ -98,7 +98,7 @@ func TestTransfer_RequestsCredentials(t *testing.T) {
 			must(m, &transfertypes.OCIRegistry{Reference: ref, Resolver: &transfertypes.RegistryResolver{Headers: map[string]string{"authorization": basic}}},
 				&transfertypes.ImageStore{Name: "box:1"})
 			d.Cleat("image", "rm", "box:1")
-			d.NothingMade(transport)
+			d.NoRemains(transport)
 		})
 	}
 	if strings.Contains(d.Log(), pass) || strings.Contains(d.Log(), basic) {
@@ -141,7 +141,7 @@ func TestTransfer_UsesConfigurationOfClient(t *testing.T) {
 		t.Errorf("the requests are not in the daemon's log:\n%s", log)
 	}
 	d.Cleat("image", "rm", "box:1")
-	d.NothingMade("pulls with a configuration")
+	d.NoRemains("pulls with a configuration")
 }
 
 func TestTransfer_InvalidRequest_IsRefused(t *testing.T) {
@@ -154,15 +154,15 @@ func TestTransfer_InvalidRequest_IsRefused(t *testing.T) {
 			code                codes.Code
 			says                string
 		}{
-			"a registry to a registry":  {remote, remote, codes.Unimplemented, "OCIRegistry to OCIRegistry"},
-			"an import to a registry":   {&transfertypes.ImageImportStream{Stream: "x"}, remote, codes.Unimplemented, "ImageImportStream"},
-			"a path":                    {&transfertypes.ContainerPath{}, store, codes.Unimplemented, "ContainerPath"},
-			"a store without a name":    {remote, &transfertypes.ImageStore{}, codes.InvalidArgument, "no name to store"},
-			"a prefix alone":            {remote, &transfertypes.ImageStore{ExtraReferences: []*transfertypes.ImageReference{{Name: "p", IsPrefix: true}}}, codes.InvalidArgument, "no name to store"},
-			"a reference that is none":  {&transfertypes.OCIRegistry{Reference: "A B"}, store, codes.InvalidArgument, "A B"},
-			"an image that is not here": {store, &transfertypes.ImageStore{Name: "b:1"}, codes.NotFound, "a:1"},
-			"an unknown stream":         {&transfertypes.ImageImportStream{Stream: "nosuch"}, store, codes.NotFound, "nosuch"},
-			"an archive of zip":         {&transfertypes.ImageImportStream{Stream: "x", MediaType: "application/zip"}, store, codes.Unimplemented, "application/zip"},
+			"a registry to a registry": {remote, remote, codes.Unimplemented, "OCIRegistry to OCIRegistry"},
+			"an import to a registry":  {&transfertypes.ImageImportStream{Stream: "x"}, remote, codes.Unimplemented, "ImageImportStream"},
+			"a path":                   {&transfertypes.ContainerPath{}, store, codes.Unimplemented, "ContainerPath"},
+			"a store without a name":   {remote, &transfertypes.ImageStore{}, codes.InvalidArgument, "no name to store"},
+			"a prefix alone":           {remote, &transfertypes.ImageStore{ExtraReferences: []*transfertypes.ImageReference{{Name: "p", IsPrefix: true}}}, codes.InvalidArgument, "no name to store"},
+			"an invalid reference":     {&transfertypes.OCIRegistry{Reference: "A B"}, store, codes.InvalidArgument, "A B"},
+			"a missing image":          {store, &transfertypes.ImageStore{Name: "b:1"}, codes.NotFound, "a:1"},
+			"an unknown stream":        {&transfertypes.ImageImportStream{Stream: "nosuch"}, store, codes.NotFound, "nosuch"},
+			"an archive of zip":        {&transfertypes.ImageImportStream{Stream: "x", MediaType: "application/zip"}, store, codes.Unimplemented, "application/zip"},
 			"an unknown snapshotter": {remote, &transfertypes.ImageStore{Name: "a:1", Unpacks: []*transfertypes.UnpackConfiguration{{Snapshotter: "nosuch"}}},
 				codes.InvalidArgument, "nosuch"},
 		} {
@@ -174,14 +174,14 @@ func TestTransfer_InvalidRequest_IsRefused(t *testing.T) {
 		for what, req := range map[string]*transferapi.TransferRequest{
 			"no source":          {Destination: named(store)},
 			"no destination":     {Source: named(store)},
-			"a source of no use": {Source: &unknownAny, Destination: named(store)},
+			"an unusable source": {Source: &unknownAny, Destination: named(store)},
 		} {
 			if err := m.Transfer(m.Ctx, req); status.Code(err) != codes.InvalidArgument && status.Code(err) != codes.Unimplemented {
 				t.Errorf("%s over %s: %v", what, transport, err)
 			}
 		}
 	}
-	d.NothingMade("transfers that were refused")
+	d.NoRemains("refused transfers")
 }
 
 func TestTransfer_Cancelled_KeepsContent(t *testing.T) {
@@ -192,8 +192,8 @@ func TestTransfer_Cancelled_KeepsContent(t *testing.T) {
 	d := harness.Start(t)
 	m := fixture.Movers(d, "default")["gRPC"]
 	ref := r.Host + "/big/box:1"
-	reached, goOn := r.Stall(layers[1], 1<<20)
-	defer goOn()
+	reached, release := r.Stall(layers[1], 1<<20)
+	defer release()
 	ctx, cancel := context.WithCancel(m.Ctx)
 	defer cancel()
 	ended := make(chan error, 1)
@@ -212,14 +212,14 @@ func TestTransfer_Cancelled_KeepsContent(t *testing.T) {
 		t.Error("an image was recorded")
 	}
 	r.Interfere(nil)
-	before := r.Settled()
+	before := r.SentBytes()
 	must(m, &transfertypes.OCIRegistry{Reference: ref}, &transfertypes.ImageStore{Name: "box:1"})
-	if sent, want := r.Settled()-before, int64(len(layers[1])-1<<20); sent != want {
+	if sent, want := r.SentBytes()-before, int64(len(layers[1])-1<<20); sent != want {
 		t.Errorf("%d bytes were sent, missing were %d", sent, want)
 	}
 	harness.Must(t, d.CtrLists(0, "leases", "ls", "-q"))
 	d.Cleat("image", "rm", "box:1")
-	d.NothingMade("a transfer that was cancelled")
+	d.NoRemains("a cancelled transfer")
 }
 
 func TestIntrospection_ListsTransferAndStreaming(t *testing.T) {

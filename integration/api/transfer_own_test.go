@@ -63,20 +63,20 @@ func TestTransfer_CombinesOwnAndPublishedEnds(t *testing.T) {
 		code                codes.Code
 		says                string
 	}{
-		"two names for one":       {remote("multi/box:1"), store(&cleatapi.ImageStore{Names: []string{"a", "b"}}), codes.InvalidArgument, "2 names"},
-		"a name by digest":        {remote("multi/box:1"), store(&cleatapi.ImageStore{Names: []string{"a@" + index}}), codes.InvalidArgument, "is a digest"},
-		"a tag without a name":    {store(&cleatapi.ImageStore{Names: []string{"back:1"}}), store(&cleatapi.ImageStore{}), codes.InvalidArgument, "no name to store"},
-		"a push of two":           {store(&cleatapi.ImageStore{Names: []string{"a", "b"}}), remote("copy/box:2"), codes.InvalidArgument, "several"},
-		"one platform and all":    {store(&cleatapi.ImageStore{Names: []string{"back:1"}, Platform: "linux/arm64", AllPlatforms: true}), archive, codes.InvalidArgument, "exclude each other"},
-		"a platform that is none": {remote("multi/box:1"), store(&cleatapi.ImageStore{Platform: "///"}), codes.InvalidArgument, "os/arch"},
-		"a message of garbage":    {&anypb.Any{TypeUrl: cleatapi.RegistryType, Value: []byte{0xff}}, store(&cleatapi.ImageStore{}), codes.InvalidArgument, "decode"},
-		"a file to a registry":    {archive, remote("copy/box:2"), codes.Unimplemented, cleatapi.ArchiveFileType},
-		"an export of nothing":    {store(&cleatapi.ImageStore{}), archive, codes.InvalidArgument, "names no image"},
+		"two names for one":           {remote("multi/box:1"), store(&cleatapi.ImageStore{Names: []string{"a", "b"}}), codes.InvalidArgument, "2 names"},
+		"a name by digest":            {remote("multi/box:1"), store(&cleatapi.ImageStore{Names: []string{"a@" + index}}), codes.InvalidArgument, "is a digest"},
+		"a tag without a source name": {store(&cleatapi.ImageStore{Names: []string{"back:1"}}), store(&cleatapi.ImageStore{}), codes.InvalidArgument, "no name to store"},
+		"a push of two":               {store(&cleatapi.ImageStore{Names: []string{"a", "b"}}), remote("copy/box:2"), codes.InvalidArgument, "several"},
+		"one platform and all":        {store(&cleatapi.ImageStore{Names: []string{"back:1"}, Platform: "linux/arm64", AllPlatforms: true}), archive, codes.InvalidArgument, "exclude each other"},
+		"an invalid platform":         {remote("multi/box:1"), store(&cleatapi.ImageStore{Platform: "///"}), codes.InvalidArgument, "os/arch"},
+		"an invalid message":          {&anypb.Any{TypeUrl: cleatapi.RegistryType, Value: []byte{0xff}}, store(&cleatapi.ImageStore{}), codes.InvalidArgument, "decode"},
+		"a file to a registry":        {archive, remote("copy/box:2"), codes.Unimplemented, cleatapi.ArchiveFileType},
+		"an export without an image":  {store(&cleatapi.ImageStore{}), archive, codes.InvalidArgument, "names no image"},
 	} {
 		if err := move(c.source, c.destination); status.Code(err) != c.code || !strings.Contains(err.Error(), c.says) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
 	d.Cleat("image", "rm", "back:1")
-	d.NothingMade("transfers between ends of both kinds")
+	d.NoRemains("transfers between own and published ends")
 }

@@ -51,7 +51,7 @@ func TestImport_WithPlatforms_KeepsSelectedOnes(t *testing.T) {
 		})
 	}
 
-	_, err := tryBring(fixture.Movers(d, "none")["gRPC"], archive, &transfertypes.ImageImportStream{}, &transfertypes.ImageStore{Name: "whole", Platforms: onLinux("riscv64")})
+	_, err := tryImport(fixture.Movers(d, "none")["gRPC"], archive, &transfertypes.ImageImportStream{}, &transfertypes.ImageStore{Name: "whole", Platforms: onLinux("riscv64")})
 	if status.Code(err) != codes.NotFound || !strings.Contains(err.Error(), "linux/s390x") {
 		t.Errorf("import for a missing platform: %v", err)
 	}

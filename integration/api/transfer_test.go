@@ -119,7 +119,7 @@ func TestTransfer_PullOfPlatform_ReportsProgress(t *testing.T) {
 			for _, name := range []string{"mine/box:1", "other/name:2", "by@" + index} {
 				d.Cleat("image", "rm", name)
 			}
-			d.NothingMade(transport)
+			d.NoRemains(transport)
 		})
 	}
 }
@@ -155,13 +155,13 @@ func TestTransfer_SelectsManifests(t *testing.T) {
 		store             *transfertypes.ImageStore
 		manifests, layers int
 	}{
-		"all":                  {&transfertypes.ImageStore{}, 4, 5},
-		"one":                  {&transfertypes.ImageStore{Platforms: onLinux("arm64")}, 1, 2},
-		"two":                  {&transfertypes.ImageStore{Platforms: onLinux("amd64", "s390x")}, 2, 3},
-		"two, one at most":     {&transfertypes.ImageStore{Platforms: onLinux("s390x", "amd64"), ManifestLimit: 1}, 1, 2},
-		"what suits best":      {&transfertypes.ImageStore{Platforms: onLinux("arm/v8")}, 1, 2},
-		"two at most":          {&transfertypes.ImageStore{ManifestLimit: 2}, 2, 3},
-		"one, but all of text": {&transfertypes.ImageStore{Platforms: onLinux("amd64"), AllMetadata: true}, 4, 2},
+		"all":               {&transfertypes.ImageStore{}, 4, 5},
+		"one":               {&transfertypes.ImageStore{Platforms: onLinux("arm64")}, 1, 2},
+		"two":               {&transfertypes.ImageStore{Platforms: onLinux("amd64", "s390x")}, 2, 3},
+		"two, limit one":    {&transfertypes.ImageStore{Platforms: onLinux("s390x", "amd64"), ManifestLimit: 1}, 1, 2},
+		"best match":        {&transfertypes.ImageStore{Platforms: onLinux("arm/v8")}, 1, 2},
+		"limit two":         {&transfertypes.ImageStore{ManifestLimit: 2}, 2, 3},
+		"one, all metadata": {&transfertypes.ImageStore{Platforms: onLinux("amd64"), AllMetadata: true}, 4, 2},
 	} {
 		if manifests, layers := parts(c.store); manifests != c.manifests || layers != c.layers {
 			t.Errorf("%s: %d manifests with %d layers, want %d with %d", what, manifests, layers, c.manifests, c.layers)
@@ -171,7 +171,7 @@ func TestTransfer_SelectsManifests(t *testing.T) {
 	if status.Code(err) != codes.NotFound || !strings.Contains(err.Error(), "linux/s390x") {
 		t.Errorf("a missing platform: %v", err)
 	}
-	d.NothingMade("pulls of parts")
+	d.NoRemains("pulls of platforms")
 }
 
 func TestTransfer_SeveralPlatforms(t *testing.T) {
@@ -209,7 +209,7 @@ func TestTransfer_SeveralPlatforms(t *testing.T) {
 		t.Errorf("two platforms imported as %v, exported as %s", img, index)
 	}
 	d.Cleat("image", "rm", "box:1")
-	d.NothingMade("transfers of some platforms")
+	d.NoRemains("transfers of some platforms")
 }
 
 func TestTransfer_PushTagImportExport(t *testing.T) {
@@ -266,7 +266,7 @@ func TestTransfer_PushTagImportExport(t *testing.T) {
 			for _, name := range []string{"first:1", "second:1"} {
 				d.Cleat("image", "rm", name)
 			}
-			d.NothingMade("between")
+			d.NoRemains("a transfer of each kind")
 			path := t.TempDir() + "/back.tar"
 			harness.Must(t, os.WriteFile(path, archive, 0o600))
 			whole := archiveNames()
@@ -306,7 +306,7 @@ func TestTransfer_PushTagImportExport(t *testing.T) {
 			for _, name := range strings.Fields(d.Cleat("image", "ls", "--quiet")) {
 				d.Cleat("image", "rm", name)
 			}
-			d.NothingMade(transport)
+			d.NoRemains(transport)
 		})
 	}
 }

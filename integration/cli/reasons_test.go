@@ -187,9 +187,9 @@ func TestReasons_EveryRuntime(t *testing.T) {
 	ctx, conn := fixture.GRPC(d)
 	containers, tasks := containersapi.NewContainersClient(conn), tasksapi.NewTasksClient(conn)
 	for name, runtime := range map[string]*containersapi.Container_Runtime{
-		"runc":             {Name: "io.containerd.runc.v2"},
-		"runsc":            {Name: "io.containerd.runc.v2", Options: &anypb.Any{TypeUrl: "containerd.runc.v1.Options", Value: gvisor}},
-		"a shim of others": {Name: shim},
+		"runc":         {Name: "io.containerd.runc.v2"},
+		"runsc":        {Name: "io.containerd.runc.v2", Options: &anypb.Any{TypeUrl: "containerd.runc.v1.Options", Value: gvisor}},
+		"foreign shim": {Name: shim},
 	} {
 		for program, want := range map[string]reason.Reason{
 			"nope": reason.CommandNotFound, "/nope": reason.CommandNotFound, "/etc": reason.CommandNotExecutable,

@@ -40,7 +40,7 @@ func tour() []tourStep {
 		blocks  = "the sizes of directories are those of the file systems' blocks"
 	)
 	return []tourStep{
-		{args: "version", differs: "each tells its own version", class: "ctr warns of another revision than its own"},
+		{args: "version", differs: "each prints its own version", class: "ctr warns of another revision than its own"},
 		{args: "namespaces create tour a=b"},
 		{args: "namespaces create tour"},
 		{args: "namespaces label tour a= c=d"},

@@ -205,7 +205,7 @@ func TestExec_CLIKilled_ContainerKeepsRunning(t *testing.T) {
 	}
 	d.Cleat("rm", "--force", "c")
 	d.Cleat("run", "--rm", "busybox", "true") // collects the FIFOs of dead clients
-	d.NothingMade("a killed exec")
+	d.NoRemains("a killed exec")
 }
 
 func TestImport_Interrupted_LeavesNothing(t *testing.T) {
@@ -228,7 +228,7 @@ func TestImport_Interrupted_LeavesNothing(t *testing.T) {
 			return err
 		})
 		_ = d.Ended(cmd, syscall.SIGKILL) // it was killed
-		d.NothingMade("a killed import")
+		d.NoRemains("a killed import")
 		for _, dir := range []string{"content/blobs/sha256", "snapshots/overlayfs"} {
 			d.Eventually("nothing is left", func() error { return harness.Empty(d.Root+"/"+dir, 1) })
 		}
@@ -246,5 +246,5 @@ func TestImport_Interrupted_LeavesNothing(t *testing.T) {
 	}
 	harness.Must(t, r.Close())
 	d.Eventually("nothing is left", func() error { return harness.Empty(d.Root+"/content/blobs/sha256", 1) })
-	d.NothingMade("a cancelled import")
+	d.NoRemains("a cancelled import")
 }

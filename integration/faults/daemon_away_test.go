@@ -49,7 +49,7 @@ func TestExits_DaemonAway_ArePublishedOnce(t *testing.T) {
 			t.Errorf("c%d: exit code %d, want %d", i, c.ExitCode, code(i))
 		}
 	}
-	exits := announced(d, before, n)
+	exits := publishedExits(d, before, n)
 	for i := range n {
 		if got := exits[fmt.Sprintf("c%d", i)]; !slices.Equal(got, []uint32{uint32(code(i))}) {
 			t.Errorf("c%d: published exits %v, want one: %d", i, got, code(i))
@@ -57,9 +57,9 @@ func TestExits_DaemonAway_ArePublishedOnce(t *testing.T) {
 	}
 }
 
-// announced collects the exits of inits after a cursor until n tasks were deleted; the deletion is the last event of
+// publishedExits collects the exits of inits after a cursor until n tasks were deleted; the deletion is the last event of
 // a task.
-func announced(d *harness.Daemon, cursor uint64, n int) map[string][]uint32 {
+func publishedExits(d *harness.Daemon, cursor uint64, n int) map[string][]uint32 {
 	d.T.Helper()
 	found := make(map[string][]uint32)
 	deleted := make(map[string]bool)

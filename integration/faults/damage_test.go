@@ -35,7 +35,7 @@ func TestDamagedDatabase_DaemonKeepsTasks(t *testing.T) {
 		harness.Must(t, damage())
 		harmed, _ := os.ReadFile(db) // missing, in one case
 		d.Begin()
-		lookAfterWithoutRecords(d, name, uint32(before.Pid))
+		checkWithoutRecords(d, name, uint32(before.Pid))
 		d.Stop()
 		if after, _ := os.ReadFile(db); string(after) != string(harmed) {
 			t.Errorf("%s: the daemon changed the damaged database", name)
@@ -62,8 +62,8 @@ func TestDamagedDatabase_DaemonKeepsTasks(t *testing.T) {
 	}
 }
 
-// lookAfterWithoutRecords checks that the daemon has the task c, and that other requests fail with a hint.
-func lookAfterWithoutRecords(d *harness.Daemon, name string, pid uint32) {
+// checkWithoutRecords checks that the daemon has the task c, and that other requests fail with a hint.
+func checkWithoutRecords(d *harness.Daemon, name string, pid uint32) {
 	d.T.Helper()
 	ctx, conn := fixture.GRPC(d)
 	tasks := tasksapi.NewTasksClient(conn)

@@ -1,5 +1,5 @@
 // Package faults interrupts the daemon, shims, clients and the disk at every step, and checks what is left,
-// announced and recovered.
+// published and recovered.
 package faults
 
 import (

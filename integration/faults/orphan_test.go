@@ -95,7 +95,7 @@ func TestShimKilled_DuringOutput_LosesNothing(t *testing.T) {
 				t.Errorf("wait prints %s", code)
 			}
 			d.Eventually("the log is complete", func() error { return counted(d.Cleat("logs", "c")) })
-			if exits := announced(d, cursor, 1); !slices.Equal(exits["c"], []uint32{19}) {
+			if exits := publishedExits(d, cursor, 1); !slices.Equal(exits["c"], []uint32{19}) {
 				t.Errorf("exit events: %v", exits)
 			}
 		})
@@ -168,7 +168,7 @@ func TestShimKilled_WithoutAdoption_EndsContainer(t *testing.T) {
 					t.Errorf("exit code %d", c.ExitCode)
 				}
 				harness.Eventually(t, "the container has ended", harness.Gone(pid), d.Log)
-				if exits := announced(d, cursor, 1); !slices.Equal(exits["c"], []uint32{137}) {
+				if exits := publishedExits(d, cursor, 1); !slices.Equal(exits["c"], []uint32{137}) {
 					t.Errorf("exit events: %v", exits)
 				}
 			})
@@ -213,6 +213,6 @@ func TestShimSocketRemoved_DaemonAway(t *testing.T) {
 	ctr("task", "rm", "ended")
 	ctr("container", "rm", "ended")
 	for id, s := range shims {
-		d.Eventually("the shim of "+id+" is gone", harness.Gone(s.Pid))
+		d.Eventually("the shim of "+id+" has ended", harness.Gone(s.Pid))
 	}
 }

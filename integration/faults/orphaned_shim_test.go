@@ -42,13 +42,13 @@ func TestOrphanedShim_ContainerEnded_Exits(t *testing.T) {
 		serving     bool // the daemon runs
 		afterTheEnd bool // the container has already ended
 	}{
-		"bundle":                      {gone: bundle},
-		"bundle, after the end":       {gone: bundle, afterTheEnd: true},
-		"bundle, daemon lives":        {gone: bundle, serving: true},
-		"bundle, later, daemon lives": {gone: bundle, serving: true, afterTheEnd: true},
-		"socket":                      {gone: sockets},
-		"socket, after the end":       {gone: sockets, afterTheEnd: true},
-		"state directory":             {gone: state},
+		"bundle":                     {gone: bundle},
+		"bundle, after the end":      {gone: bundle, afterTheEnd: true},
+		"bundle, daemon runs":        {gone: bundle, serving: true},
+		"bundle, later, daemon runs": {gone: bundle, serving: true, afterTheEnd: true},
+		"socket":                     {gone: sockets},
+		"socket, after the end":      {gone: sockets, afterTheEnd: true},
+		"state directory":            {gone: state},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -87,7 +87,7 @@ func TestDockerSchema2_PullAndPush(t *testing.T) {
 		d.Cleat("run", "--rm", "made", "test", "-e", "/made")
 		d.Cleat("rm", "c")
 		d.Cleat("image", "prune", "--all")
-		d.NothingMade(name)
+		d.NoRemains(name)
 	}
 }
 
@@ -109,6 +109,6 @@ func TestDockerSchema1_IsRefused(t *testing.T) {
 		if code != 1 || !strings.Contains(stderr, "schema 1") || !strings.Contains(stderr, "old/box:1") || !strings.Contains(stderr, "pushed again") {
 			t.Errorf("%s: %d, %s", mediaType, code, stderr)
 		}
-		d.NothingMade(mediaType)
+		d.NoRemains(mediaType)
 	}
 }

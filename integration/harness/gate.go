@@ -28,7 +28,7 @@ func Gate(t *testing.T, n int) (dir string, open func()) {
 // Away is slightly longer than containerd's shims retry to report an exit.
 const Away = 16 * time.Second
 
-// AtGate is the end of a program that ctr runs: it waits at the gate in a directory bound by gateMount.
+// AtGate is the end of a program that ctr runs: it waits at the gate in a directory bound by GateMount.
 const AtGate = "; read x < /go/gate"
 
 // GateMount returns the flags by which ctr binds the directory of a gate.

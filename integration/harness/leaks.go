@@ -11,8 +11,8 @@ import (
 	"strings"
 )
 
-// NothingMade fails the test if a refused request left containers.
-func (d *Daemon) NothingMade(what string) {
+// NoRemains fails the test if an operation left containers or anything that Leaks finds.
+func (d *Daemon) NoRemains(what string) {
 	d.T.Helper()
 	if ids := d.Cleat("ps", "--all", "--quiet"); ids != "" {
 		d.T.Fatalf("%s: containers are left: %s", what, ids)

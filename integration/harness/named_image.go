@@ -8,7 +8,7 @@ import (
 )
 
 // Image returns the archive of an OCI layout with an image of the given name: the test image, with a second layer
-// that brings /etc/layer.
+// that has /etc/layer.
 func Image(t *testing.T, name string) []byte {
 	t.Helper()
 	layers := [][]byte{

@@ -10,8 +10,8 @@ import (
 const insideEnv = "CLEAT_TEST_PID_NAMESPACE"
 
 // InPIDNamespace returns true in a PID namespace that no other test uses. Outside of it, it runs the test in one,
-// reports the result and returns false: the test then has to return. Tests that choose the next PID need it, because
-// the processes of other tests would get it.
+// reports the result and returns false: the test must then return. Tests that choose the next PID need it, because
+// processes of other tests could get it.
 func InPIDNamespace(t *testing.T) bool {
 	t.Helper()
 	if os.Getenv(insideEnv) != "" {

@@ -11,7 +11,7 @@ import (
 
 // Stall makes the registry stop in the middle of a blob: after n bytes it waits for its client to leave, or for the
 // returned function. reached is closed at that point.
-func (r *Registry) Stall(blob []byte, after int) (reached chan struct{}, goOn func()) {
+func (r *Registry) Stall(blob []byte, after int) (reached chan struct{}, release func()) {
 	reached = make(chan struct{})
 	free := make(chan struct{})
 	var once sync.Once
@@ -41,9 +41,9 @@ func (r *Registry) Interfere(f func(w http.ResponseWriter, req *http.Request) bo
 	r.interfere = f
 }
 
-// Settled waits until no request is in progress and returns how many bytes were sent: the bytes that a client has
+// SentBytes waits until no request is in progress and returns how many bytes were sent: the bytes that a client has
 // received may not be counted yet, and the proxy may still write to a killed one.
-func (r *Registry) Settled() int64 {
+func (r *Registry) SentBytes() int64 {
 	r.t.Helper()
 	Eventually(r.t, "no request is under way", func() error {
 		if n := r.underWay.Load(); n > 0 {

@@ -11,7 +11,7 @@ type Screen struct {
 	Mu     sync.Mutex
 	Grown  *sync.Cond
 	Shown  string
-	Seen   int // expect searches after this offset
+	Seen   int // the next search starts after this offset
 	Ended  bool
 }
 

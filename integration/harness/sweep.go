@@ -109,8 +109,8 @@ func Signal(cmd *exec.Cmd, sig syscall.Signal) func() {
 	return func() { _ = cmd.Process.Signal(sig) } // the command may have ended
 }
 
-// Pause waits for a time that is itself what a test varies. It is not for waiting until something has happened: see
-// Eventually.
+// Pause waits for a moment that the test varies, such as that of an interruption. It must not be used to wait for an
+// event: see Eventually.
 func Pause(moment time.Duration) {
 	timer := time.NewTimer(moment)
 	<-timer.C

@@ -30,7 +30,7 @@ func Parallel(n int, f func(i int)) {
 // Limit is how long anything in a test may take that should be quick. It is a deadline for hangs and not a measure.
 const Limit = 60 * time.Second
 
-// Eventually calls f until it returns nil, and fails the test if that takes longer than limit.
+// Eventually calls f until it returns nil, and fails the test if that takes longer than Limit.
 func (d *Daemon) Eventually(what string, f func() error) {
 	d.T.Helper()
 	Eventually(d.T, what, f, func() string { return d.Log() })

@@ -244,8 +244,8 @@ func removed(d *harness.Daemon, name string) int {
 }
 
 func TestCommit_DaemonKilled_LeavesNothing(t *testing.T) {
-	goOn := filepath.Join(t.TempDir(), "go")
-	harness.OCIWrapper(t, fmt.Sprintf(`if [ "$verb" = resume ]; then while ! [ -e %s ]; do sleep 0.05; done; fi`, goOn))
+	release := filepath.Join(t.TempDir(), "go")
+	harness.OCIWrapper(t, fmt.Sprintf(`if [ "$verb" = resume ]; then while ! [ -e %s ]; do sleep 0.05; done; fi`, release))
 	d := harness.Start(t)
 	heavy(d)
 	cmd := d.Command("commit", "c", "made")
@@ -257,7 +257,7 @@ func TestCommit_DaemonKilled_LeavesNothing(t *testing.T) {
 		return nil
 	})
 	d.Kill9()
-	harness.Must(t, os.WriteFile(goOn, nil, 0o600))
+	harness.Must(t, os.WriteFile(release, nil, 0o600))
 	if err := cmd.Wait(); err == nil {
 		t.Error("the interrupted commit succeeded")
 	}

@@ -147,7 +147,7 @@ func TestConvert_PartOfIndex(t *testing.T) {
 		"all":            {[]string{"--zstd", "--all-platforms", ref, "x"}, "not"},
 		"other platform": {[]string{"--zstd", "--platform", "linux/arm64", ref, "x"}, "platform"},
 		"docker's zstd":  {[]string{"--zstd", "--docker", ref, "x"}, "gzip"},
-		"zstd stays":     {[]string{"--docker", "one", "x"}, "gzip"},
+		"zstd kept":      {[]string{"--docker", "one", "x"}, "gzip"},
 		"two kinds":      {[]string{"--zstd", "--gzip", ref, "x"}, "--gzip and --zstd"},
 		"two formats":    {[]string{"--oci", "--docker", ref, "x"}, "--oci and --docker"},
 		"level alone":    {[]string{"--compression-level", "3", ref, "x"}, "which compression"},

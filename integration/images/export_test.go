@@ -45,7 +45,7 @@ func TestExportImport_KeepsDigests(t *testing.T) {
 		}
 	}
 	d.Cleat("image", "prune", "--all")
-	d.NothingMade("export")
+	d.NoRemains("export")
 	for _, path := range []string{file, piped} {
 		d.Cleat("image", "import", path)
 		images := d.Cleat("image", "ls", "--format", "json")
@@ -74,9 +74,9 @@ func TestExport_Fails(t *testing.T) {
 	d.Busybox()
 	path := filepath.Join(t.TempDir(), "x.tar")
 	for name, args := range map[string][]string{
-		"no such image":    {"--output", path, "nosuch"},
-		"no such platform": {"--output", path, "--platform", "linux/s390x", "busybox"},
-		"no such place":    {"--output", "/no/such/place", "busybox"},
+		"no such image":     {"--output", path, "nosuch"},
+		"no such platform":  {"--output", path, "--platform", "linux/s390x", "busybox"},
+		"no such directory": {"--output", "/no/such/place", "busybox"},
 	} {
 		if _, stderr, code := d.Try(append([]string{"image", "export"}, args...)...); code != 1 || !strings.HasPrefix(stderr, "cleat: ") {
 			t.Errorf("%s: %d, %s", name, code, stderr)
@@ -84,7 +84,7 @@ func TestExport_Fails(t *testing.T) {
 		if _, err := os.Lstat(path); err == nil {
 			t.Errorf("%s: a partial archive is left", name)
 		}
-		d.NothingMade(name)
+		d.NoRemains(name)
 	}
 	// Existing targets: an older, longer archive, and a device that cannot be written.
 	older := strings.Repeat("older", 4<<20)
@@ -118,5 +118,5 @@ func TestExport_Fails(t *testing.T) {
 	if err := cmd.Wait(); err == nil {
 		t.Error("export without a reader succeeded")
 	}
-	d.NothingMade("a reader that leaves")
+	d.NoRemains("an export without a reader")
 }

@@ -157,7 +157,7 @@ func TestLease_KeepsCreatedObjects(t *testing.T) {
 	harness.Must(t, err)
 	_, err = snapshots.Prepare(under, &snapshotsapi.PrepareSnapshotRequest{Snapshotter: "overlayfs", Key: "key"})
 	harness.Must(t, err)
-	_, err = write(ctx, content, "nobody's", nil)
+	_, err = write(ctx, content, "unleased", nil)
 	harness.Must(t, err)
 	if f := d.GC(); kinds(f) != "content" {
 		t.Errorf("collected %+v", f)

@@ -46,7 +46,7 @@ func TestRun_UsersOfImage(t *testing.T) {
 			t.Errorf("user %q: %q, want %q", user, out, want)
 		}
 	}
-	d.NothingMade("users")
+	d.NoRemains("users")
 }
 
 func TestRun_HugeAccountFiles_BoundsMemory(t *testing.T) {
@@ -69,7 +69,7 @@ func TestRun_HugeAccountFiles_BoundsMemory(t *testing.T) {
 			t.Errorf("%s: the daemon grew by %d MiB", name, grown>>20)
 		}
 	}
-	d.NothingMade("gigantic files")
+	d.NoRemains("huge files")
 }
 
 // rss returns the resident memory of a process in bytes.
@@ -108,7 +108,7 @@ func TestRun_LinksOfImage_StayInside(t *testing.T) {
 			t.Errorf("%s: written outside of the root:\n%s", path, got)
 		}
 	}
-	d.NothingMade("links")
+	d.NoRemains("links")
 }
 
 // strayingImage returns the documents of an image by URL suffix. Its layer has foreign URLs only.
@@ -187,7 +187,7 @@ func TestPull_CredentialsStayAtRegistry(t *testing.T) {
 			t.Errorf("%s: the password is in the log", name)
 		}
 	}
-	d.NothingMade("strangers")
+	d.NoRemains("foreign servers")
 }
 
 func TestPull_AmbiguousDocuments_AreRefused(t *testing.T) {
@@ -206,14 +206,14 @@ func TestPull_AmbiguousDocuments_AreRefused(t *testing.T) {
 	good := `{"schemaVersion":2,"mediaType":"` + ocispec.MediaTypeImageManifest + `",` + parts + `}`
 	manifests := `"manifests":[` + desc(ocispec.MediaTypeImageManifest, []byte(good)) + `]`
 	for name, c := range map[string]struct{ mediaType, doc string }{
-		"a manifest with manifests":        {ocispec.MediaTypeImageManifest, `{"schemaVersion":2,` + parts + `,` + manifests + `}`},
-		"an index with layers":             {ocispec.MediaTypeImageIndex, `{"schemaVersion":2,` + manifests + `,` + parts + `}`},
-		"Docker's list with layers":        {harness.DockerList, `{"schemaVersion":2,` + manifests + `,` + parts + `}`},
-		"an index that says manifest":      {ocispec.MediaTypeImageIndex, `{"schemaVersion":2,"mediaType":"` + ocispec.MediaTypeImageManifest + `",` + manifests + `}`},
-		"a manifest that says index":       {ocispec.MediaTypeImageManifest, `{"schemaVersion":2,"mediaType":"` + ocispec.MediaTypeImageIndex + `",` + parts + `}`},
-		"a manifest that says Docker's":    {ocispec.MediaTypeImageManifest, `{"schemaVersion":2,"mediaType":"` + harness.DockerManifest + `",` + parts + `}`},
-		"a manifest with schema 1's parts": {ocispec.MediaTypeImageManifest, `{"schemaVersion":2,` + parts + `,"fsLayers":[],"history":[]}`},
-		"an index in an index's list":      {ocispec.MediaTypeImageIndex, `{"schemaVersion":2,"manifests":[` + desc(ocispec.MediaTypeImageIndex, []byte(good)) + `]}`},
+		"a manifest with manifests":            {ocispec.MediaTypeImageManifest, `{"schemaVersion":2,` + parts + `,` + manifests + `}`},
+		"an index with layers":                 {ocispec.MediaTypeImageIndex, `{"schemaVersion":2,` + manifests + `,` + parts + `}`},
+		"Docker's list with layers":            {harness.DockerList, `{"schemaVersion":2,` + manifests + `,` + parts + `}`},
+		"an index with the type of a manifest": {ocispec.MediaTypeImageIndex, `{"schemaVersion":2,"mediaType":"` + ocispec.MediaTypeImageManifest + `",` + manifests + `}`},
+		"a manifest with the type of an index": {ocispec.MediaTypeImageManifest, `{"schemaVersion":2,"mediaType":"` + ocispec.MediaTypeImageIndex + `",` + parts + `}`},
+		"a manifest with Docker's type":        {ocispec.MediaTypeImageManifest, `{"schemaVersion":2,"mediaType":"` + harness.DockerManifest + `",` + parts + `}`},
+		"a manifest with members of schema 1":  {ocispec.MediaTypeImageManifest, `{"schemaVersion":2,` + parts + `,"fsLayers":[],"history":[]}`},
+		"an index in an index's list":          {ocispec.MediaTypeImageIndex, `{"schemaVersion":2,"manifests":[` + desc(ocispec.MediaTypeImageIndex, []byte(good)) + `]}`},
 	} {
 		docs := map[string][]byte{digest.FromBytes(img).String(): img, digest.FromBytes(layer).String(): layer, digest.FromString(good).String(): []byte(good), "/1": []byte(c.doc), digest.FromString(c.doc).String(): []byte(c.doc)}
 		r.Interfere(func(w http.ResponseWriter, req *http.Request) bool {
@@ -248,7 +248,7 @@ func TestPull_AmbiguousDocuments_AreRefused(t *testing.T) {
 		if list := d.Cleat("image", "ls", "-q"); list != "" {
 			t.Errorf("%s: images %q", name, list)
 		}
-		d.NothingMade(name)
+		d.NoRemains(name)
 	}
 }
 
@@ -280,7 +280,7 @@ func TestPull_EndlessDocuments_BoundsMemory(t *testing.T) {
 		"an endless index":    {ocispec.MediaTypeImageIndex, endless},
 		"a deep manifest":     {ocispec.MediaTypeImageManifest, func(w http.ResponseWriter) { _, _ = w.Write([]byte(deep)) }},
 		"a long index":        {ocispec.MediaTypeImageIndex, func(w http.ResponseWriter) { _, _ = w.Write([]byte(list)) }},
-		"a size that is said": {ocispec.MediaTypeImageManifest, func(w http.ResponseWriter) { w.Header().Set("Content-Length", "1099511627776") }},
+		"a declared size":     {ocispec.MediaTypeImageManifest, func(w http.ResponseWriter) { w.Header().Set("Content-Length", "1099511627776") }},
 	} {
 		r.Interfere(func(w http.ResponseWriter, req *http.Request) bool {
 			if !strings.Contains(req.URL.Path, "/manifests/") {
@@ -298,7 +298,7 @@ func TestPull_EndlessDocuments_BoundsMemory(t *testing.T) {
 		if grown := rss(t, d.Cmd.Process.Pid) - before; grown > 128<<20 {
 			t.Errorf("%s: the daemon grew by %d MiB", name, grown>>20)
 		}
-		d.NothingMade(name)
+		d.NoRemains(name)
 	}
 }
 

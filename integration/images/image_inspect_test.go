@@ -119,7 +119,7 @@ func TestImage_LabelsAndNames(t *testing.T) {
 	}
 	d.Cleat("image", "rm", "other:1")
 	d.Cleat("image", "rm", digest)
-	d.NothingMade("labels")
+	d.NoRemains("labels")
 }
 
 func TestReferrers_RegistryWithoutAPI(t *testing.T) {
@@ -156,7 +156,7 @@ func TestReferrers_RegistryWithoutAPI(t *testing.T) {
 			t.Errorf("%q: %d, %s", args, code, stderr)
 		}
 	}
-	d.NothingMade("referrers")
+	d.NoRemains("referrers")
 }
 
 // A command whose output could not be written fails.

@@ -64,7 +64,7 @@ func TestImport_ArchivesOfPublicTools(t *testing.T) {
 				t.Errorf("%s, %s: %q", kind, way, out)
 			}
 			d.Cleat("image", "rm", "example.com/x:1")
-			d.NothingMade(kind)
+			d.NoRemains(kind)
 		}
 	}
 }
@@ -147,7 +147,7 @@ func TestImport_ClientKilled_LeavesNothing(t *testing.T) {
 		}
 		d.Eventually(name+": nothing is stored", func() error { return imported(d) })
 		harness.Must(t, harness.Empty(filepath.Join(d.State, "fifo"), 1))
-		d.NothingMade(name)
+		d.NoRemains(name)
 	}
 	// The daemon reads the file itself, and must stop as well.
 	d.SweepWrites(harness.Moments(), []string{d.Root}, func(_ int, at *harness.Interruption) (done bool) {
@@ -158,7 +158,7 @@ func TestImport_ClientKilled_LeavesNothing(t *testing.T) {
 			done = removed(d, "big") > 0 || done // it completed before the signal
 			return imported(d)
 		})
-		d.NothingMade("a killed import of a file")
+		d.NoRemains("a killed import of a file")
 		return done
 	})
 }
@@ -191,7 +191,7 @@ func TestImport_DaemonKilled_FailsAtOnce(t *testing.T) {
 	}
 	d.Begin()
 	d.Eventually("nothing is stored", func() error { return imported(d) })
-	d.NothingMade("an import whose daemon was killed")
+	d.NoRemains("an import with a killed daemon")
 }
 
 // An invalid archive is refused before its end, and its writer is released.
@@ -231,7 +231,7 @@ func TestImport_InvalidArchive_IsRefusedEarly(t *testing.T) {
 			t.Fatalf("%s: the client hangs\n%s", name, d.Log())
 		}
 		d.Eventually(name+": nothing is stored", func() error { return imported(d) })
-		d.NothingMade(name)
+		d.NoRemains(name)
 	}
 }
 
@@ -290,6 +290,6 @@ func TestImport_ReaderFails(t *testing.T) {
 			t.Errorf("after %d bytes: %v", part, err)
 		}
 		d.Eventually("nothing is stored", func() error { return imported(d) })
-		d.NothingMade("a broken import")
+		d.NoRemains("a broken import")
 	}
 }

@@ -123,7 +123,7 @@ func TestContainer_HasThreeDescriptorsOnly(t *testing.T) {
 	_, terminal := openTerminal(d, "run", "-it", "--name", "terminal", "busybox", "sleep", "1000")
 	t.Cleanup(func() { _ = terminal.Wait() })
 	for _, id := range []string{"detached", "attached", "interactive", "file", "terminal"} {
-		d.Eventually(id+" is there", func() error {
+		d.Eventually(id+" runs", func() error {
 			c, ok := d.All()[id]
 			if !ok || c.Status != "running" {
 				return errors.New(c.Status)

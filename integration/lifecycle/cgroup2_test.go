@@ -141,22 +141,22 @@ func outOfMemoryV2(ctx context.Context, d *harness.Daemon, tasks tasksapi.TasksC
 	fixture.StartTask(ctx, d, tasks, "greedy")
 	fixture.WaitTask(ctx, d, tasks, "greedy", 137)
 	fixture.DeleteTask(ctx, d, tasks, "greedy")
-	var told []string
+	var received []string
 	fixture.EachEvent(d, fixture.Client(d), client.EventsRequest{FromStart: true}, func(e client.Event) bool {
 		switch e.Topic {
 		case "/tasks/oom":
 			var ev apievents.TaskOOM
 			harness.Must(d.T, ev.Unmarshal(e.Value))
-			told = append(told, "oom "+ev.ContainerId)
+			received = append(received, "oom "+ev.ContainerId)
 		case client.TopicExit:
 			var ev apievents.TaskExit
 			harness.Must(d.T, ev.Unmarshal(e.Value))
-			told = append(told, fmt.Sprintf("exit %s %d", ev.ContainerId, ev.ExitStatus))
+			received = append(received, fmt.Sprintf("exit %s %d", ev.ContainerId, ev.ExitStatus))
 		}
 		return e.Topic != client.TopicDelete
 	})
-	if !slices.Equal(told, []string{"oom greedy", "exit greedy 137"}) {
-		d.T.Errorf("OOM events of %q", told)
+	if !slices.Equal(received, []string{"oom greedy", "exit greedy 137"}) {
+		d.T.Errorf("OOM events of %q", received)
 	}
 }
 

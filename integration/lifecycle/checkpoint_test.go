@@ -297,7 +297,7 @@ func TestCheckpoint_InvalidRequest_LeavesNothing(t *testing.T) {
 		"nothing":      {&types.Descriptor{}, codes.InvalidArgument},
 		"another type": {&types.Descriptor{MediaType: "text/plain", Digest: valid}, codes.InvalidArgument},
 		"no digest":    {&types.Descriptor{MediaType: checkpointType, Digest: "x"}, codes.InvalidArgument},
-		"what is not":  {&types.Descriptor{MediaType: checkpointType, Digest: digest.FromString("not there").String()}, codes.NotFound},
+		"missing blob": {&types.Descriptor{MediaType: checkpointType, Digest: digest.FromString("not there").String()}, codes.NotFound},
 		"another size": {&types.Descriptor{MediaType: checkpointType, Digest: valid, Size: 3}, codes.InvalidArgument},
 		"without CRIU": {&types.Descriptor{MediaType: checkpointType, Digest: valid}, codes.FailedPrecondition},
 	} {
@@ -332,7 +332,7 @@ func TestRestore_HostileCheckpoint_StaysInside(t *testing.T) {
 	outside := filepath.Join(t.TempDir(), "outside")
 	harness.Must(t, os.Mkdir(outside, 0o700))
 	for name, headers := range map[string][]*tar.Header{
-		"a way up":     {{Name: strings.Repeat("../", 20) + outside[1:] + "/file", Typeflag: tar.TypeReg, Size: 1, Mode: 0o644}},
+		"path upwards": {{Name: strings.Repeat("../", 20) + outside[1:] + "/file", Typeflag: tar.TypeReg, Size: 1, Mode: 0o644}},
 		"a link":       {{Name: "l", Typeflag: tar.TypeSymlink, Linkname: outside}, {Name: "l/file", Typeflag: tar.TypeReg, Size: 1, Mode: 0o644}},
 		"torn":         {{Name: "f", Typeflag: tar.TypeReg, Size: 100 << 10, Mode: 0o644}},
 		"another kind": {},

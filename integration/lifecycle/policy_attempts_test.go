@@ -128,7 +128,7 @@ func taskAttempts(t *testing.T, own string) []attempt {
 		create("a shim of its own", "task_api_address", &tasksapi.CreateTaskRequest{TaskApiAddress: "unix:///tmp/x"}),
 		create("a runtime by path", "runtime", &tasksapi.CreateTaskRequest{RuntimePath: "/tmp/evil"}),
 		create("options", "options.root", &tasksapi.CreateTaskRequest{Options: runcOptions(t, &runcopts.Options{Root: "/x"})}),
-		{"a task of root's container", tasksService, "Create", &tasksapi.CreateTaskRequest{ContainerID: "roots"}, &tasksapi.CreateTaskResponse{}, "process.capabilities"},
+		{"a task in root's container", tasksService, "Create", &tasksapi.CreateTaskRequest{ContainerID: "roots"}, &tasksapi.CreateTaskResponse{}, "process.capabilities"},
 		{"a process in root's container", tasksService, "Exec", &tasksapi.ExecProcessRequest{ContainerID: "roots", ExecID: "x"}, &emptypb.Empty{}, "process.capabilities"},
 		run("capabilities", "process.capabilities.effective", &tasksapi.ExecProcessRequest{Spec: process}),
 		run("a log of an exec", "stdout", &tasksapi.ExecProcessRequest{Stdout: "binary:///bin/sh"}),
@@ -169,7 +169,7 @@ func otherAttempts(t *testing.T) []attempt {
 		{"a sandbox", sandboxes, "Create", &sandboxapi.ControllerCreateRequest{SandboxID: "x", Rootfs: host}, &sandboxapi.ControllerCreateResponse{}, "/" + sandboxes},
 		{"events", "containerd.services.events.v1.Events", "Publish", &eventsapi.PublishRequest{Topic: "/tasks/exit"}, &emptypb.Empty{}, "/containerd.services.events"},
 		{"forwarded events", "containerd.services.events.v1.Events", "Forward", &eventsapi.ForwardRequest{}, &emptypb.Empty{}, "/containerd.services.events"},
-		{"a shim to describe", "containerd.services.introspection.v1.Introspection", "PluginInfo", &introspectionapi.PluginInfoRequest{
+		{"the description of a shim", "containerd.services.introspection.v1.Introspection", "PluginInfo", &introspectionapi.PluginInfoRequest{
 			Type: "io.containerd.runtime.v2", ID: "task", Options: &anypb.Any{},
 		}, &introspectionapi.PluginInfoResponse{}, "options"},
 		{"a default runtime", "containerd.services.namespaces.v1.Namespaces", "Update", &namespacesapi.UpdateNamespaceRequest{

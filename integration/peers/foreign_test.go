@@ -16,26 +16,26 @@ import (
 	apievents "github.com/cleatproject/cleat/proto/events"
 )
 
-// exitsTold subscribes as a reconnecting client, over gRPC, and collects the exits of inits until it has one of each
+// exitsReceived subscribes as a reconnecting client, over gRPC, and collects the exits of inits until it has one of each
 // container.
-func exitsTold(d *harness.Daemon, ids ...string) map[string][]uint32 {
+func exitsReceived(d *harness.Daemon, ids ...string) map[string][]uint32 {
 	d.T.Helper()
 	ctx, conn := fixture.GRPC(d)
 	ctx, cancel := context.WithTimeout(ctx, harness.Limit)
 	defer cancel()
 	stream, err := eventsapi.NewEventsClient(conn).Subscribe(ctx, &eventsapi.SubscribeRequest{Filters: []string{"topic==/tasks/exit"}})
 	harness.Must(d.T, err)
-	told := make(map[string][]uint32)
-	for slices.ContainsFunc(ids, func(id string) bool { return told[id] == nil }) {
+	exits := make(map[string][]uint32)
+	for slices.ContainsFunc(ids, func(id string) bool { return exits[id] == nil }) {
 		e, err := stream.Recv()
 		if err != nil {
-			d.T.Fatalf("exits %v only: %v\n%s", told, err, d.Log())
+			d.T.Fatalf("exits %v only: %v\n%s", exits, err, d.Log())
 		}
 		var exit apievents.TaskExit
 		harness.Must(d.T, exit.Unmarshal(e.GetEvent().GetValue()))
-		told[exit.ContainerId] = append(told[exit.ContainerId], exit.ExitStatus)
+		exits[exit.ContainerId] = append(exits[exit.ContainerId], exit.ExitStatus)
 	}
-	return told
+	return exits
 }
 
 // exitsLogged returns every published exit.
@@ -66,10 +66,10 @@ func TestForeignShims_DaemonAway_ExitsArePublishedOnce(t *testing.T) {
 	shimless := fixture.StartTask(ctx, d, tasks, "shimless")
 	fixture.CreateTask(d, "stays", fixture.BusyboxSpec(t, "sleep", "1000"), "")
 	fixture.StartTask(ctx, d, tasks, "stays")
-	fixture.CreateTask(d, "told", fixture.BusyboxSpec(t, "sh", "-c", "exit 5"), "")
-	fixture.StartTask(ctx, d, tasks, "told")
-	fixture.CreateTask(d, "toldshimless", fixture.BusyboxSpec(t, "sh", "-c", "exit 6"), "")
-	fixture.StartTask(ctx, d, tasks, "toldshimless")
+	fixture.CreateTask(d, "reported", fixture.BusyboxSpec(t, "sh", "-c", "exit 5"), "")
+	fixture.StartTask(ctx, d, tasks, "reported")
+	fixture.CreateTask(d, "reportedshimless", fixture.BusyboxSpec(t, "sh", "-c", "exit 6"), "")
+	fixture.StartTask(ctx, d, tasks, "reportedshimless")
 	d.Eventually("exits are published", func() error {
 		if got := exitsLogged(d); len(got) != 2 {
 			return fmt.Errorf("%v", got)
@@ -81,7 +81,7 @@ func TestForeignShims_DaemonAway_ExitsArePublishedOnce(t *testing.T) {
 	d.Kill9()
 	open()
 	d.Eventually("the container has ended", harness.Gone(ends))
-	harness.KillPid(t, shims["toldshimless"].Pid)
+	harness.KillPid(t, shims["reportedshimless"].Pid)
 	// The absence itself is under test.
 	harness.Pause(harness.Away)
 	harness.KillPid(t, shims["shimless"].Pid)
@@ -93,16 +93,16 @@ func TestForeignShims_DaemonAway_ExitsArePublishedOnce(t *testing.T) {
 		return nil
 	})
 
-	told := exitsTold(d, "ends", "shimless")
-	if len(told) != 2 || !slices.Equal(told["ends"], []uint32{7}) || !slices.Equal(told["shimless"], []uint32{137}) {
-		t.Errorf("exits for a reconnecting client: %v", told)
+	exits := exitsReceived(d, "ends", "shimless")
+	if len(exits) != 2 || !slices.Equal(exits["ends"], []uint32{7}) || !slices.Equal(exits["shimless"], []uint32{137}) {
+		t.Errorf("exits for a reconnecting client: %v", exits)
 	}
 	if harness.Alive(shimless) {
 		t.Error("the container of a dead shim is left")
 	}
 	ctx, conn := fixture.GRPC(d)
 	tasks = tasksapi.NewTasksClient(conn)
-	want := map[string]uint32{"ends": 7, "shimless": 137, "told": 5, "toldshimless": 6}
+	want := map[string]uint32{"ends": 7, "shimless": 137, "reported": 5, "reportedshimless": 6}
 	for id, code := range want {
 		fixture.WaitTask(ctx, d, tasks, id, code)
 	}

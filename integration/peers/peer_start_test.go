@@ -41,7 +41,7 @@ func TestCleatd_AcceptsContainerdCommandLine(t *testing.T) {
 
 	// publish, as foreign shims run it.
 	shown := watchEvents(t, d.Address)
-	value, err := proto.Marshal(&apievents.TaskOOM{ContainerID: "told"})
+	value, err := proto.Marshal(&apievents.TaskOOM{ContainerID: "published"})
 	harness.Must(t, err)
 	data, err := proto.Marshal(&anypb.Any{TypeUrl: "containerd.events.TaskOOM", Value: value})
 	harness.Must(t, err)
@@ -49,7 +49,7 @@ func TestCleatd_AcceptsContainerdCommandLine(t *testing.T) {
 		if out, err := cleatd(data, "--address", d.Address, "publish", "--topic", "/tasks/oom", "--namespace", "n"); err != nil {
 			t.Fatalf("publish: %v: %s", err, out)
 		}
-		return harness.InOrder(shown(), " n /tasks/oom", "told")
+		return harness.InOrder(shown(), " n /tasks/oom", "published")
 	})
 	for _, args := range [][]string{
 		{"publish", "--topic", "/x"},
@@ -93,7 +93,7 @@ func TestUnservedMethod_ErrorNamesMethod(t *testing.T) {
 	client, err := rpc.Dial(t.Context(), d.Address+".ttrpc")
 	harness.Must(t, err)
 	defer client.Close()
-	const service, method = "containerd.services.fortunes.v1.Fortunes", "Tell"
+	const service, method = "containerd.services.fortunes.v1.Fortunes", "Predict"
 	for transport, err := range map[string]error{
 		"gRPC":  conn.Invoke(ctx, "/"+service+"/"+method, &emptypb.Empty{}, &emptypb.Empty{}),
 		"ttrpc": client.Call(ctx, service, method, &emptypb.Empty{}, &emptypb.Empty{}),

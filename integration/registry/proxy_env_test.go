@@ -80,8 +80,8 @@ func (f *forward) tunnel(w http.ResponseWriter) {
 	wg.Wait()
 }
 
-// saw returns the number of requests, and fails the test if one does not begin with prefix.
-func (f *forward) saw(t *testing.T, begins string) int {
+// requests returns the number of requests, and fails the test if one does not begin with prefix.
+func (f *forward) requests(t *testing.T, begins string) int {
 	t.Helper()
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -109,7 +109,7 @@ func TestPull_UsesProxyOfEnvironment(t *testing.T) {
 		d.Cleat("image", "tag", ref, name+"/other/box:1")
 		d.Cleat("push", name+"/other/box:1")
 		d.Cleat("image", "prune", "--all")
-		d.NothingMade("pulls through a proxy")
+		d.NoRemains("pulls through a proxy")
 	}
 	t.Run("plain", func(t *testing.T) {
 		r := harness.StartRegistry(t, harness.RegistryOptions{})
@@ -117,7 +117,7 @@ func TestPull_UsesProxyOfEnvironment(t *testing.T) {
 		f := startForward(t, r.Host)
 		t.Setenv("HTTP_PROXY", f.URL)
 		pulls(t, "reg.example", "server = \"http://reg.example\"\n")
-		if n := f.saw(t, ""); n == 0 {
+		if n := f.requests(t, ""); n == 0 {
 			t.Error("no request through the proxy")
 		}
 	})
@@ -127,7 +127,7 @@ func TestPull_UsesProxyOfEnvironment(t *testing.T) {
 		f := startForward(t, r.Host)
 		t.Setenv("HTTPS_PROXY", f.URL)
 		pulls(t, "example.com", fmt.Sprintf("server = \"https://example.com\"\nca = %q\n", r.CA)) // as in its certificate
-		if n := f.saw(t, "CONNECT example.com:443"); n == 0 {
+		if n := f.requests(t, "CONNECT example.com:443"); n == 0 {
 			t.Error("no request through the proxy")
 		}
 	})
@@ -140,7 +140,7 @@ func TestPull_UsesProxyOfEnvironment(t *testing.T) {
 		harness.Must(t, err)
 		name := "0.0.0.0:" + port // this machine, by an address that is not excepted by default
 		pulls(t, name, fmt.Sprintf("server = \"http://%s\"\n", name))
-		if n := f.saw(t, ""); n == 0 {
+		if n := f.requests(t, ""); n == 0 {
 			t.Error("no request through the proxy: the test is void")
 		}
 		f.mu.Lock()
@@ -148,7 +148,7 @@ func TestPull_UsesProxyOfEnvironment(t *testing.T) {
 		f.mu.Unlock()
 		t.Setenv("NO_PROXY", "somewhere.example,0.0.0.0")
 		pulls(t, name, fmt.Sprintf("server = \"http://%s\"\n", name))
-		if n := f.saw(t, "nothing"); n != 0 {
+		if n := f.requests(t, "nothing"); n != 0 {
 			t.Errorf("%d requests through the proxy", n)
 		}
 	})

@@ -34,8 +34,8 @@ func TestPull_DaemonKilled_Resumes(t *testing.T) {
 	ref := r.Host + "/big/box:1"
 	last := layers[len(layers)-1]
 	const after = 3 << 20
-	reached, goOn := r.Stall(last, after)
-	defer goOn()
+	reached, release := r.Stall(last, after)
+	defer release()
 	cmd := d.Command("pull", ref)
 	harness.Must(t, cmd.Start())
 	<-reached
@@ -46,9 +46,9 @@ func TestPull_DaemonKilled_Resumes(t *testing.T) {
 	}
 	r.Interfere(nil)
 	d.Begin()
-	before := r.Settled()
+	before := r.SentBytes()
 	d.Cleat("pull", ref)
-	if sent, want := r.Settled()-before, int64(len(last)-after); sent != want {
+	if sent, want := r.SentBytes()-before, int64(len(last)-after); sent != want {
 		t.Errorf("the resumed pull was sent %d bytes, missing were %d of %d", sent, want, total)
 	}
 	if out := d.Cleat("run", "--rm", ref, "sh", "-c", "ls /noise* | wc -l"); out != "3" {
@@ -57,7 +57,7 @@ func TestPull_DaemonKilled_Resumes(t *testing.T) {
 	harness.Must(t, d.CtrLists(0, "leases", "ls", "-q"))
 	d.Cleat("image", "rm", ref)
 	d.Eventually("the content is removed", func() error { return d.CtrLists(0, "content", "ls", "-q") })
-	d.NothingMade("a pull that was taken up")
+	d.NoRemains("a resumed pull")
 }
 
 func TestPull_ClientLeaves_KeepsContent(t *testing.T) {
@@ -67,8 +67,8 @@ func TestPull_ClientLeaves_KeepsContent(t *testing.T) {
 	r.Image("big/box", "1", harness.Amd64, layers...)
 	d := harness.Start(t)
 	ref := r.Host + "/big/box:1"
-	reached, goOn := r.Stall(layers[1], 1<<20)
-	defer goOn()
+	reached, release := r.Stall(layers[1], 1<<20)
+	defer release()
 	cmd := d.Command("pull", ref)
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr
@@ -103,14 +103,14 @@ func TestPull_ClientLeaves_KeepsContent(t *testing.T) {
 	d.Restart()
 	d.Cleat("gc")
 	r.Interfere(nil)
-	before := r.Settled()
+	before := r.SentBytes()
 	d.Cleat("pull", ref)
 	harness.Must(t, d.CtrLists(0, "leases", "ls", "-q"))
-	if sent, want := r.Settled()-before, int64(len(layers[1])-1<<20); sent != want {
+	if sent, want := r.SentBytes()-before, int64(len(layers[1])-1<<20); sent != want {
 		t.Errorf("%d bytes were sent, missing were %d", sent, want)
 	}
 	d.Cleat("image", "rm", ref)
-	d.NothingMade("a pull that was left")
+	d.NoRemains("an abandoned pull")
 }
 
 func TestPull_DaemonStopped_Resumes(t *testing.T) {
@@ -120,8 +120,8 @@ func TestPull_DaemonStopped_Resumes(t *testing.T) {
 	r.Image("big/box", "1", harness.Amd64, layers...)
 	d := harness.Start(t)
 	ref := r.Host + "/big/box:1"
-	reached, goOn := r.Stall(layers[1], 1<<20)
-	defer goOn()
+	reached, release := r.Stall(layers[1], 1<<20)
+	defer release()
 	cmd := d.Command("pull", ref)
 	harness.Must(t, cmd.Start())
 	<-reached
@@ -136,7 +136,7 @@ func TestPull_DaemonStopped_Resumes(t *testing.T) {
 		t.Errorf("%q", out)
 	}
 	d.Cleat("image", "rm", ref)
-	d.NothingMade("a pull in which the daemon was stopped")
+	d.NoRemains("a pull over a stop of the daemon")
 }
 
 func TestPull_InParallel_FetchesOnce(t *testing.T) {
@@ -164,7 +164,7 @@ func TestPull_InParallel_FetchesOnce(t *testing.T) {
 		t.Errorf("%d files", n)
 	}
 	d.Cleat("image", "rm", ref)
-	d.NothingMade("ten pulls")
+	d.NoRemains("ten pulls")
 }
 
 func TestPull_Fails(t *testing.T) {
@@ -193,13 +193,13 @@ func TestPull_Fails(t *testing.T) {
 		interfere func(w http.ResponseWriter, req *http.Request) bool
 		says      []string
 	}{
-		"no such tag":        {[]string{r.Host + "/bad/box:none"}, nil, []string{r.Host, "bad/box:none", "Not Found", "hint:"}},
-		"no reference":       {[]string{"a//b"}, nil, []string{"a//b", "REGISTRY", "hint:"}},
-		"nobody there":       {[]string{"127.0.0.1:1/x"}, nil, []string{"127.0.0.1:1", "refused", "hint:"}},
-		"other diff":         {[]string{r.Host + "/bad/box:diff"}, nil, []string{"bad/box:diff", "layer 1 of 1", "hint:"}},
-		"no such platform":   {[]string{"--platform", "what", r.Host + "/bad/box:good"}, nil, []string{"platform", "hint:"}},
-		"no such driver":     {[]string{"--snapshotter", "none", r.Host + "/bad/box:good"}, nil, []string{"none", "hint:"}},
-		"no download at all": {[]string{"--max-concurrent-downloads", "0", r.Host + "/bad/box:good"}, nil, []string{"want 1"}},
+		"no such tag":      {[]string{r.Host + "/bad/box:none"}, nil, []string{r.Host, "bad/box:none", "Not Found", "hint:"}},
+		"no reference":     {[]string{"a//b"}, nil, []string{"a//b", "REGISTRY", "hint:"}},
+		"no server":        {[]string{"127.0.0.1:1/x"}, nil, []string{"127.0.0.1:1", "refused", "hint:"}},
+		"other diff":       {[]string{r.Host + "/bad/box:diff"}, nil, []string{"bad/box:diff", "layer 1 of 1", "hint:"}},
+		"no such platform": {[]string{"--platform", "what", r.Host + "/bad/box:good"}, nil, []string{"platform", "hint:"}},
+		"no such driver":   {[]string{"--snapshotter", "none", r.Host + "/bad/box:good"}, nil, []string{"none", "hint:"}},
+		"no manifest":      {[]string{"--max-concurrent-downloads", "0", r.Host + "/bad/box:good"}, nil, []string{"want 1"}},
 		"another digest": {[]string{r.Host + "/bad/box:good"}, func(w http.ResponseWriter, req *http.Request) bool {
 			if !strings.HasSuffix(req.URL.Path, digest.FromBytes(good).String()) {
 				return false
@@ -213,7 +213,7 @@ func TestPull_Fails(t *testing.T) {
 			w.WriteHeader(http.StatusForbidden)
 			return true
 		}, []string{"bad/box:good", "403", "403"}},
-		"a registry that is ill": {[]string{r.Host + "/bad/box:good"}, func(w http.ResponseWriter, _ *http.Request) bool {
+		"a failing registry": {[]string{r.Host + "/bad/box:good"}, func(w http.ResponseWriter, _ *http.Request) bool {
 			w.WriteHeader(http.StatusInternalServerError)
 			return true
 		}, []string{"bad/box:good", "500", "later"}},
@@ -231,7 +231,7 @@ func TestPull_Fails(t *testing.T) {
 		if strings.Contains(stderr+d.Log(), "s3cret-pw") {
 			t.Errorf("%s: the password is in the output", name)
 		}
-		d.NothingMade(name)
+		d.NoRemains(name)
 	}
 	r.Interfere(nil)
 	if _, stderr, code := d.Try("run", r.Host+"/bad/box:good", "true"); code != 125 || !strings.Contains(stderr, "cleat pull") {
@@ -275,5 +275,5 @@ func TestPull_UsesMirrorsAndCredentialsFromFiles(t *testing.T) {
 		t.Errorf("with the password on stdin: %s", out)
 	}
 	d.Cleat("image", "prune", "--all")
-	d.NothingMade("pulls by a mirror's configuration")
+	d.NoRemains("pulls by a mirror's configuration")
 }

@@ -55,9 +55,9 @@ func TestPull_ByRanges(t *testing.T) {
 	}
 	r.Interfere(nil)
 	d.Begin()
-	sent, blobs := r.Settled(), r.Blobs.Load()
+	sent, blobs := r.SentBytes(), r.Blobs.Load()
 	d.Cleat("pull", ref)
-	if sent, want := r.Settled()-sent, int64(len(big)-2*piece); sent != want {
+	if sent, want := r.SentBytes()-sent, int64(len(big)-2*piece); sent != want {
 		t.Errorf("the resumed pull was sent %d bytes, missing were %d", sent, want)
 	}
 	if n := r.Blobs.Load() - blobs; n < 3 {
@@ -67,5 +67,5 @@ func TestPull_ByRanges(t *testing.T) {
 		t.Errorf("%q", out)
 	}
 	d.Cleat("image", "rm", ref)
-	d.NothingMade("a pull by ranges")
+	d.NoRemains("a pull by ranges")
 }

@@ -55,7 +55,7 @@ func TestPull_PushedBySkopeo(t *testing.T) {
 				t.Error("the password is in the daemon's log")
 			}
 			d.Cleat("image", "rm", ref)
-			d.NothingMade(kind)
+			d.NoRemains(kind)
 		})
 	}
 }

@@ -51,7 +51,7 @@ func TestPush_ConnectionBreaks_Resumes(t *testing.T) {
 	d.Cleat("image", "tag", r.Host+"/from/box:1", "local/box:1")
 	to := harness.StartRegistry(t, harness.RegistryOptions{})
 	var mu sync.Mutex
-	var patches, tells []string
+	var patches, states []string
 	to.Interfere(func(w http.ResponseWriter, req *http.Request) bool {
 		mu.Lock()
 		defer mu.Unlock()
@@ -69,15 +69,15 @@ func TestPush_ConnectionBreaks_Resumes(t *testing.T) {
 				}}
 			}
 		case http.MethodGet:
-			tells = append(tells, req.URL.Path)
+			states = append(states, req.URL.Path)
 		}
 		return false
 	})
 	ref := to.Host + "/to/box:1"
 	d.Cleat("push", ref, "local/box:1")
 	mu.Lock()
-	if len(tells) == 0 || len(patches) < 3 || patches[0] != fmt.Sprintf("0-%d", chunk-1) || patches[1] != fmt.Sprintf("%d-%d", chunk, 2*chunk-1) {
-		t.Errorf("chunks %q, %d requests for the state", patches, len(tells))
+	if len(states) == 0 || len(patches) < 3 || patches[0] != fmt.Sprintf("0-%d", chunk-1) || patches[1] != fmt.Sprintf("%d-%d", chunk, 2*chunk-1) {
+		t.Errorf("chunks %q, %d requests for the state", patches, len(states))
 	}
 	if !strings.HasSuffix(patches[len(patches)-1], fmt.Sprintf("-%d", len(big)-1)) {
 		t.Errorf("the last chunk is %s of %d", patches[len(patches)-1], len(big))

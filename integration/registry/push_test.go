@@ -54,7 +54,7 @@ func TestPush_PulledBySkopeo(t *testing.T) {
 			if out := d.Cleat("image", "prune", "--all"); out != r.Host+"/other/box:3\n"+ref {
 				t.Errorf("pruned %q", out)
 			}
-			d.NothingMade(kind)
+			d.NoRemains(kind)
 		})
 	}
 }
@@ -122,5 +122,5 @@ func TestPush_DocumentWithSubject(t *testing.T) {
 		t.Errorf("%+v", index.Manifests)
 	}
 	d.Cleat("image", "prune", "--all")
-	d.NothingMade("a push of what refers to another")
+	d.NoRemains("a push of a referrer")
 }

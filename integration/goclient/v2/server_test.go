@@ -59,11 +59,11 @@ func (f *fixture) subscribe(filter string) (<-chan *events.Envelope, <-chan erro
 func TestEvents_LifeOfContainer(t *testing.T) {
 	f := start(t)
 	got, errs := f.subscribe(`namespace==tests,topic~=^/(tasks|containers)/`)
-	task, exit := f.begin(f.container("told", "sh", "-c", "exit 5"), cio.NullIO)
+	task, exit := f.begin(f.container("life", "sh", "-c", "exit 5"), cio.NullIO)
 	f.code(exit)
 	_, err := task.Delete(f.ctx)
 	f.must(err)
-	c, err := f.client.LoadContainer(f.ctx, "told")
+	c, err := f.client.LoadContainer(f.ctx, "life")
 	f.must(err)
 	f.remove(c)
 
@@ -78,7 +78,7 @@ func TestEvents_LifeOfContainer(t *testing.T) {
 			topics = append(topics, e.Topic)
 			value, err := typeurl.UnmarshalAny(e.Event)
 			f.must(err)
-			if x, ok := value.(*eventsapi.TaskExit); ok && (x.ExitStatus != 5 || x.ContainerID != "told" || x.ID != "told" || x.Pid != task.Pid()) {
+			if x, ok := value.(*eventsapi.TaskExit); ok && (x.ExitStatus != 5 || x.ContainerID != "life" || x.ID != "life" || x.Pid != task.Pid()) {
 				t.Errorf("exit %+v", x)
 			}
 		case err := <-errs:

@@ -247,13 +247,13 @@ func TestSnapshotsAndDiff(t *testing.T) {
 func TestNamespaces_AreIsolated(t *testing.T) {
 	f := start(t)
 	other := namespaces.WithNamespace(f.ctx, "other")
-	f.must(f.client.NamespaceService().Create(other, "other", map[string]string{"owner": "somebody"}))
+	f.must(f.client.NamespaceService().Create(other, "other", map[string]string{"owner": "alice"}))
 	if err := f.client.NamespaceService().Create(other, "other", nil); !errdefs.IsAlreadyExists(err) {
 		t.Errorf("create twice: %v", err)
 	}
 	labels, err := f.client.NamespaceService().Labels(other, "other")
 	f.must(err)
-	if labels["owner"] != "somebody" {
+	if labels["owner"] != "alice" {
 		t.Errorf("labels %v", labels)
 	}
 	f.container("mine", "true")

@@ -19,7 +19,7 @@ import (
 
 func TestSandboxLife(t *testing.T) {
 	f := start(t)
-	told, _ := f.subscribe(`topic~=^/sandboxes/`)
+	envelopes, _ := f.subscribe(`topic~=^/sandboxes/`)
 	sb, err := f.client.NewSandbox(f.ctx, "pod", containerd.WithSandboxRuntime("io.containerd.runc.v2", nil),
 		containerd.WithSandboxSpec(&oci.Spec{}), containerd.WithSandboxLabels(map[string]string{"of": "test"}))
 	f.must(err)
@@ -40,7 +40,7 @@ func TestSandboxLife(t *testing.T) {
 	var topics []string // from before the restart; the daemon need not send them after it
 	for len(topics) < 2 {
 		select {
-		case e := <-told:
+		case e := <-envelopes:
 			topics = append(topics, e.Topic)
 			value, err := typeurl.UnmarshalAny(e.Event)
 			f.must(err)

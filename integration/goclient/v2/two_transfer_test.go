@@ -22,12 +22,12 @@ import (
 )
 
 // progress collects the events of a transfer.
-type told struct {
+type progress struct {
 	mu     sync.Mutex
 	events []string
 }
 
-func (o *told) option() transfer.Opt {
+func (o *progress) option() transfer.Opt {
 	return transfer.WithProgress(func(p transfer.Progress) {
 		o.mu.Lock()
 		defer o.mu.Unlock()
@@ -36,9 +36,9 @@ func (o *told) option() transfer.Opt {
 }
 
 // await waits for one of these events: the client delivers them concurrently with the end of the transfer.
-func (o *told) hear(t *testing.T, of string, events ...string) {
+func (o *progress) await(t *testing.T, of string, events ...string) {
 	t.Helper()
-	harness.Eventually(t, of+" tells of its progress", func() error {
+	harness.Eventually(t, of+" reports its progress", func() error {
 		if !slices.ContainsFunc(events, o.has) {
 			return fmt.Errorf("none of %q", events)
 		}
@@ -46,7 +46,7 @@ func (o *told) hear(t *testing.T, of string, events ...string) {
 	})
 }
 
-func (o *told) has(event string) bool {
+func (o *progress) has(event string) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return slices.ContainsFunc(o.events, func(e string) bool { return strings.HasPrefix(e, event) })
@@ -80,9 +80,9 @@ func TestTransfer(t *testing.T) {
 	if got := digestOf(f.ctx, ref); got != target.String() {
 		t.Errorf("tagged %s", got)
 	}
-	var push, pull, imported, exported told
+	var push, pull, imported, exported progress
 	f.must(f.client.Transfer(f.ctx, image.NewStore(ref), remote(ref), push.option()))
-	push.hear(t, "a push", "complete", "already exists")
+	push.await(t, "a push", "complete", "already exists")
 	other := namespaces.WithNamespace(f.ctx, "other")
 	f.must(f.client.Transfer(other, remote(ref), image.NewStore(ref, image.WithUnpack(platforms.DefaultSpec(), "overlayfs"),
 		image.WithImageLabels(map[string]string{"of": "test"})), pull.option()))
@@ -91,8 +91,8 @@ func TestTransfer(t *testing.T) {
 	if ok, err := pulled.IsUnpacked(other, "overlayfs"); err != nil || !ok || pulled.Labels()["of"] != "test" || pulled.Target().Digest != target {
 		t.Errorf("pulled %+v, unpacked %v, %v", pulled.Metadata(), ok, err)
 	}
-	pull.hear(t, "a pull", "saved")
-	pull.hear(t, "a pull", "complete")
+	pull.await(t, "a pull", "saved")
+	pull.await(t, "a pull", "complete")
 
 	var out collected
 	f.must(f.client.Transfer(f.ctx, image.NewStore(imageName), archive.NewImageExportStream(&out, ""), exported.option()))
