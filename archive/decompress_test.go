@@ -180,7 +180,7 @@ func (o opened) Read(p []byte) (int, error) {
 }
 
 // A helper reads a file itself: this process reads only what it needs to detect the format.
-func TestHelper_ReadsFileItself(t *testing.T) {
+func TestHelper_ReadsFileDirectly(t *testing.T) {
 	want := bytes.Repeat(text(), 3)
 	packed := compress(t, want, "gzip")
 	path := filepath.Join(t.TempDir(), "layer")
@@ -236,7 +236,7 @@ func TestDecompress_ClosedEarly(t *testing.T) {
 	}
 }
 
-func TestZstdWindowIsBounded(t *testing.T) {
+func TestZstdWindow_IsBounded(t *testing.T) {
 	// A frame header that asks for a window of 2 GiB: exponent 21.
 	if _, err := decompress(bytes.NewReader([]byte{0x28, 0xb5, 0x2f, 0xfd, 0x00, 21 << 3, 1, 0, 0})); !errdefs.IsInvalidArgument(err) {
 		t.Errorf("got %v", err)

@@ -92,7 +92,7 @@ func TestRun_Cancelled_RemovesContainer(t *testing.T) {
 	}
 }
 
-func TestErrors_KeepTheirClass(t *testing.T) {
+func TestErrors_KeepClass(t *testing.T) {
 	f := newFake(t, map[string]*ttrpc.ServiceDesc{cleatapi.ContainersService: methods(map[string]ttrpc.Method{
 		"Remove": rpc.Unary(func(context.Context, *cleatapi.RemoveRequest) (*cleatapi.RemoveResponse, error) {
 			return nil, fmt.Errorf("container x is running: %w", errdefs.ErrFailedPrecondition)

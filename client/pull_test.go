@@ -183,7 +183,7 @@ func TestPull_Cancelled_Ends(t *testing.T) {
 }
 
 // A caller that does not return from its progress blocks only itself.
-func TestProgress_SlowCaller_BlocksOnlyItself(t *testing.T) {
+func TestProgress_SlowCaller_DelaysNoOther(t *testing.T) {
 	const many = 1000 // more than a stream of ttrpc holds
 	reported := make(chan struct{})
 	c := transferring(t, func(_ context.Context, a *asked) error {

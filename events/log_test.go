@@ -254,7 +254,7 @@ func TestSequence_AfterReopening(t *testing.T) {
 
 // It appends so many events without a sequence that the segment that recorded
 // the last sequence is dropped.
-func TestSequence_OutlivesItsSegment(t *testing.T) {
+func TestSequence_OutlivesSegment(t *testing.T) {
 	dir := t.TempDir()
 	l := open(t, dir, Options{Segment: 200, Keep: 1000})
 	sequenced(t, l, 7)

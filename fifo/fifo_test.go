@@ -70,7 +70,7 @@ func TestCreateAndRemove(t *testing.T) {
 	}
 }
 
-func TestReaderWaitsForFirstWriter(t *testing.T) {
+func TestReader_WaitsForFirstWriter(t *testing.T) {
 	path := newFIFO(t)
 	for range 2 { // a second reader and writer after the first ones closed
 		r, err := OpenReader(path)
@@ -102,7 +102,7 @@ func TestReaderWaitsForFirstWriter(t *testing.T) {
 	}
 }
 
-func TestCloseEndsRead(t *testing.T) {
+func TestClose_EndsRead(t *testing.T) {
 	r, err := OpenReader(newFIFO(t))
 	if err != nil {
 		t.Fatal(err)
@@ -121,7 +121,7 @@ func TestCloseEndsRead(t *testing.T) {
 }
 
 // A client that cancels its wait leaves nothing behind.
-func TestCancelledWaitsLeakNothing(t *testing.T) {
+func TestCancelledWaits_LeakNothing(t *testing.T) {
 	path := newFIFO(t)
 	goroutines, files := runtime.NumGoroutine(), openFiles(t)
 	for range 50 {
@@ -158,7 +158,7 @@ func awaitGoroutines(t *testing.T, most int) {
 }
 
 // The ends of a pair exist from the beginning, and no other descriptor stays open.
-func TestPairs_OpenOnlyTheirEnds(t *testing.T) {
+func TestPairs_OpenOneEndEach(t *testing.T) {
 	for name, c := range map[string]struct {
 		open        func(string) (hold, child *os.File, err error)
 		hold, child int
@@ -237,7 +237,7 @@ func newTTY(t *testing.T) string {
 }
 
 // The process keeps writing while clients connect and disconnect, loses nothing and is not killed.
-func TestSinkOutlivesClients(t *testing.T) {
+func TestSink_OutlivesClients(t *testing.T) {
 	path := newFIFO(t)
 	hold, child, err := Sink(path)
 	if err != nil {
@@ -302,7 +302,7 @@ func client(t *testing.T, path string, to io.Writer, exited <-chan struct{}) {
 	}
 }
 
-func TestSourceEndsWithHold(t *testing.T) {
+func TestSource_EndsWithHold(t *testing.T) {
 	path := newFIFO(t)
 	hold, child, err := Source(path)
 	if err != nil {
@@ -335,7 +335,7 @@ func TestSourceEndsWithHold(t *testing.T) {
 
 // The process writes with any reader and without one: consecutive readers get everything, and the
 // last one the end of file.
-func TestOutletOutlivesReaders(t *testing.T) {
+func TestOutlet_OutlivesReaders(t *testing.T) {
 	path := newFIFO(t)
 	r, child, err := Outlet(path)
 	if err != nil {

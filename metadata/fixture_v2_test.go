@@ -144,7 +144,7 @@ func TestFixtures_FullRecords(t *testing.T) {
 
 // A record is written as the same bytes as when the fixture was created. The exception is the image: the fixture omits
 // the empty value of an annotation.
-func TestFixtures_WrittenAlike(t *testing.T) {
+func TestFixtures_AreReproduced(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "meta.db")
 	if err := writeV2(path); err != nil {
 		t.Fatal(err)

@@ -286,7 +286,7 @@ func TestWithLease_HoldsCreatedObjects(t *testing.T) {
 	}
 }
 
-func TestWatchCountsChanges(t *testing.T) {
+func TestWatch_CountsChanges(t *testing.T) {
 	y := newYard(t, "ns")
 	var sum Changes
 	y.db.Watch(func(c Changes) {

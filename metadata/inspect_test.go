@@ -86,7 +86,7 @@ func TestInspect_ReportsEveryProblem(t *testing.T) {
 	}
 }
 
-func TestReadOnlyChangesNothing(t *testing.T) {
+func TestInspect_ReadOnly_ChangesNothing(t *testing.T) {
 	missing := filepath.Join(t.TempDir(), "meta.db")
 	if _, err := OpenWith(missing, Options{ReadOnly: true}); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a missing file: %v", err)

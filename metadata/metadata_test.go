@@ -266,7 +266,7 @@ func TestContent(t *testing.T) {
 	refused(t, db, errdefs.IsNotFound, func(tx *Tx) error { return tx.Content("ns").Delete(d) })
 }
 
-func TestUnknownFieldsSurviveUpdate(t *testing.T) {
+func TestUpdate_KeepsUnknownFields(t *testing.T) {
 	db := openTest(t)
 	raw := encodeContainer(&Container{ID: "c", Runtime: Runtime{Name: "r"}})
 	extra := protowire.AppendString(protowire.AppendTag(nil, 900, protowire.BytesType), "from the future")

@@ -49,7 +49,7 @@ func say(topic string) func(*Tx) error {
 	return func(tx *Tx) error { return tx.Publish("ns", topic, Any{"type", []byte("value")}) }
 }
 
-func TestEventsFollowTheirCommit(t *testing.T) {
+func TestEvents_FollowCommit(t *testing.T) {
 	db, log := logged(t, t.TempDir(), nil)
 	defer closeBoth(t, db, log)
 	boom := errors.New("boom")

@@ -10,7 +10,7 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-func TestFailedUpdateChangesNothing(t *testing.T) {
+func TestUpdate_Failed_ChangesNothing(t *testing.T) {
 	db := openTest(t)
 	boom := errors.New("boom")
 	err := db.Update(context.Background(), func(tx *Tx) error {

@@ -151,9 +151,9 @@ func taskPairs() []pair {
 
 const rounds = 50
 
-// TestEveryMessageIsWireEqual fills each published message at random, has ours decode and encode
+// TestEveryMessage_IsWireEqual fills each published message at random, has ours decode and encode
 // it, and compares the result; then the other way round.
-func TestEveryMessageIsWireEqual(t *testing.T) {
+func TestEveryMessage_IsWireEqual(t *testing.T) {
 	for _, p := range pairs() {
 		name := string(p.theirs.ProtoReflect().Descriptor().FullName())
 		t.Run(name, func(t *testing.T) {

@@ -71,8 +71,8 @@ func TestEmptyShim_EndIsPublishedOnce(t *testing.T) {
 	}
 }
 
-// TestRevivedShim_Adopts_ReportsTheEndItself has a new shim come in time: it reports the deletion itself.
-func TestRevivedShim_Adopts_ReportsTheEndItself(t *testing.T) {
+// TestRevivedShim_Adopts_ReportsEnd has a new shim come in time: it reports the deletion itself.
+func TestRevivedShim_Adopts_ReportsEnd(t *testing.T) {
 	s := newScene(t)
 	first := s.manager()
 	b := s.bundle(first, bundleState{Committed: true, Phase: reported, Revived: true})
@@ -94,8 +94,8 @@ func TestRevivedShim_Adopts_ReportsTheEndItself(t *testing.T) {
 	s.published()
 }
 
-// TestDeletedTask_NeverWritesToTheNextBundle uses a deleted task after the next one of its name has its bundle.
-func TestDeletedTask_NeverWritesToTheNextBundle(t *testing.T) {
+// TestDeletedTask_DoesNotWriteToNextBundle uses a deleted task after the next one of its name has its bundle.
+func TestDeletedTask_DoesNotWriteToNextBundle(t *testing.T) {
 	s := newScene(t)
 	m := s.manager()
 	s.ended(s.bundle(m))
@@ -119,8 +119,8 @@ func TestDeletedTask_NeverWritesToTheNextBundle(t *testing.T) {
 	s.published("/tasks/exit", "/tasks/delete")
 }
 
-// TestHalfMadeTask_EndIsPublishedIfTheCreateWas has daemon and shim die before a request is answered.
-func TestHalfMadeTask_EndIsPublishedIfTheCreateWas(t *testing.T) {
+// TestIncompleteTask_CreatePublished_EndIsPublished has daemon and shim die before a request is answered.
+func TestIncompleteTask_CreatePublished_EndIsPublished(t *testing.T) {
 	for name, created := range map[string]bool{"published": true, "not published": false} {
 		t.Run(name, func(t *testing.T) {
 			s := newScene(t)
@@ -146,8 +146,8 @@ func TestHalfMadeTask_EndIsPublishedIfTheCreateWas(t *testing.T) {
 	}
 }
 
-// TestDeleteGoesOnWithoutItsClient has the client leave while the shim deletes.
-func TestDeleteGoesOnWithoutItsClient(t *testing.T) {
+// TestDelete_ClientLeaves_Completes has the client leave while the shim deletes.
+func TestDelete_ClientLeaves_Completes(t *testing.T) {
 	s := newScene(t)
 	m := s.manager()
 	s.bundle(m)
@@ -170,8 +170,8 @@ func TestDeleteGoesOnWithoutItsClient(t *testing.T) {
 	}
 }
 
-// TestDeleteWhoseShimDies has the shim die while it deletes.
-func TestDeleteWhoseShimDies(t *testing.T) {
+// TestDelete_ShimDies has the shim die while it deletes.
+func TestDelete_ShimDies(t *testing.T) {
 	s := newScene(t)
 	m := s.manager()
 	s.ended(s.bundle(m))
@@ -197,9 +197,9 @@ func TestDeleteWhoseShimDies(t *testing.T) {
 	s.published("/tasks/exit", "/tasks/delete")
 }
 
-// TestExitEvent_OfAnEarlierTask_IsIgnored has a shim report an exit when the next container of that name is being
+// TestExitEvent_OfEarlierTask_IsIgnored has a shim report an exit when the next container of that name is being
 // created, and when it runs.
-func TestExitEvent_OfAnEarlierTask_IsIgnored(t *testing.T) {
+func TestExitEvent_OfEarlierTask_IsIgnored(t *testing.T) {
 	for name, pid := range map[string]uint32{"being made": 0, "running": 8} {
 		t.Run(name, func(t *testing.T) {
 			s := newScene(t)

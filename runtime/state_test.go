@@ -33,7 +33,7 @@ func TestState_OfEveryKind_IsReadBack(t *testing.T) {
 	}
 }
 
-func TestState_OfARemovedBundle_IsNotWritten(t *testing.T) {
+func TestState_OfRemovedBundle_IsNotWritten(t *testing.T) {
 	s := newScene(t)
 	b := s.manager().bundleOf("ns", "c")
 	if err := b.writeState(bundleState{}); !errors.Is(err, fs.ErrNotExist) {
@@ -44,9 +44,9 @@ func TestState_OfARemovedBundle_IsNotWritten(t *testing.T) {
 	}
 }
 
-// TestState_OfAnEarlierVersion reads the markers that a cleatd without state files left, and keeps the state in a
+// TestState_OfEarlierVersion reads the markers that a cleatd without state files left, and keeps the state in a
 // file from then on.
-func TestState_OfAnEarlierVersion(t *testing.T) {
+func TestState_OfEarlierVersion(t *testing.T) {
 	for name, tc := range map[string]struct {
 		markers []string
 		want    bundleState
@@ -83,8 +83,8 @@ func TestState_OfAnEarlierVersion(t *testing.T) {
 	}
 }
 
-// TestRecover_StateThatIsDamaged_KeepsTheTask has a daemon find a file that it cannot use.
-func TestRecover_StateThatIsDamaged_KeepsTheTask(t *testing.T) {
+// TestRecover_DamagedState_KeepsTask has a daemon find a file that it cannot use.
+func TestRecover_DamagedState_KeepsTask(t *testing.T) {
 	for name, data := range map[string]string{"empty": "", "cut short": `{"version":1`, "later": `{"version":2}`, "phase": `{"version":1,"phase":"x"}`} {
 		t.Run(name, func(t *testing.T) {
 			s := newScene(t)

@@ -20,7 +20,7 @@ import (
 // than the pipe holds. It writes until the test stops it, after the last adoption: an init that ends
 // without a shim is covered by TestAdopt_DeadInit. It ends by itself after 430 MB, in case the test is
 // killed.
-func TestAdoptLosesNoOutput(t *testing.T) {
+func TestAdopt_LosesNoOutput(t *testing.T) {
 	for _, run := range []bool{false, true} {
 		t.Run(fmt.Sprint("run ", run), func(t *testing.T) {
 			d := newDaemon(t)
@@ -76,7 +76,7 @@ func TestAdoptLosesNoOutput(t *testing.T) {
 }
 
 // FIFOs: the process keeps its ends; those that the shim held are held again.
-func TestAdoptHoldsFIFOs(t *testing.T) {
+func TestAdopt_HoldsFIFOs(t *testing.T) {
 	for _, closed := range []bool{false, true} {
 		t.Run(fmt.Sprint("stdin closed ", closed), func(t *testing.T) {
 			ctx := within(t)

@@ -91,7 +91,7 @@ func TestAdopt_ContainerKeepsRunning(t *testing.T) {
 	}
 }
 
-func TestAdoptPaused(t *testing.T) {
+func TestAdopt_PausedContainer(t *testing.T) {
 	ctx := within(t)
 	d := newDaemon(t)
 	s := launch(t, d, "paused", waiting("exit 4"))
@@ -117,7 +117,7 @@ func TestAdoptPaused(t *testing.T) {
 
 // A created container is started by the shim that adopts it; one whose shim died after the start
 // and before it recorded that is running, and its start is published.
-func TestAdoptCreated(t *testing.T) {
+func TestAdopt_CreatedContainer(t *testing.T) {
 	for _, missed := range []bool{false, true} {
 		t.Run(fmt.Sprint("start missed ", missed), func(t *testing.T) {
 			ctx := within(t)

@@ -330,7 +330,7 @@ func TestPublish_DaemonAway(t *testing.T) {
 	d.await(ctx, t, "exit lonely 9")
 }
 
-func TestSignalsDoNotEndTheShim(t *testing.T) {
+func TestSignals_DoNotEndShim(t *testing.T) {
 	d := newDaemon(t)
 	s := launch(t, d, "signals", args("sleep", "1000"))
 	s.run(s.request())

@@ -23,7 +23,7 @@ func idleServer(t *testing.T) *Server {
 }
 
 // A shim whose daemon died before Create, or after Delete, exits; one in use stays.
-func TestIdleShimLeaves(t *testing.T) {
+func TestIdleShim_Exits(t *testing.T) {
 	s := idleServer(t)
 	s.connected()
 	s.idled()

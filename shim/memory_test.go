@@ -35,7 +35,7 @@ func privateKiB(t *testing.T, pid int) int {
 }
 
 // The budget of the design: the private memory of an idle shim, ten of them.
-func TestMemoryOfIdleShims(t *testing.T) {
+func TestIdleShim_Memory(t *testing.T) {
 	const shims, budget = 10, 1331 // KiB, 1.3 MiB
 	ctx := within(t)
 	d := newDaemon(t)

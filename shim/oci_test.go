@@ -235,7 +235,7 @@ func TestRuntimeErrors(t *testing.T) {
 }
 
 // The runtime may finish after its caller has gone: its outcome counts.
-func TestRuntimeFinishesWithinGrace(t *testing.T) {
+func TestRuntime_FinishesWithinGrace(t *testing.T) {
 	for text, script := range map[string]string{"success": "", "exit status 5": "exit 5"} {
 		t.Run(text, func(t *testing.T) {
 			r := standIn(t, "touch begun; until [ -e go ]; do sleep 0.01; done\n"+script)
@@ -256,7 +256,7 @@ func TestRuntimeFinishesWithinGrace(t *testing.T) {
 	}
 }
 
-func TestRuntimeKilledAfterGrace(t *testing.T) {
+func TestRuntime_KilledAfterGrace(t *testing.T) {
 	r := standIn(t, "echo $$ > pid.tmp; mv pid.tmp pid; exec sleep 1000")
 	r.grace = time.Millisecond
 	ctx, cancel := context.WithCancel(within(t))
@@ -283,7 +283,7 @@ func TestRuntimeKilledAfterGrace(t *testing.T) {
 }
 
 // A process that the runtime leaves behind may keep its output open; no invocation waits for it.
-func TestRuntimeOutputLeftOpenDelaysNothing(t *testing.T) {
+func TestRuntime_OutputLeftOpen_DelaysNothing(t *testing.T) {
 	r := standIn(t, `sleep 1000 & echo $! > left; echo noise >&2; echo '{"id":"c","status":"paused"}'`)
 	c := &container{id: "c", runtime: r}
 	capture := r.monitor.Capture()

@@ -113,7 +113,7 @@ func TestClassOf(t *testing.T) {
 	}
 }
 
-func TestSocketPathsStayShort(t *testing.T) {
+func TestSocketPaths_AreShort(t *testing.T) {
 	long := "/" + strings.Repeat("d", 200)
 	dir := t.TempDir()
 	for _, c := range []struct{ address, dir, want string }{

@@ -37,7 +37,7 @@ func within(t *testing.T) context.Context {
 }
 
 // A daemon that refuses every other event and is restarted in between still gets all events, in order.
-func TestEventsSurviveFailingDaemon(t *testing.T) {
+func TestEvents_FailingDaemon_AreDelivered(t *testing.T) {
 	const n = 60
 	path := filepath.Join(t.TempDir(), "d.sock")
 	p := newTestPublisher(t, path, "")
@@ -107,7 +107,7 @@ func TestEventsSurviveFailingDaemon(t *testing.T) {
 }
 
 // Daemons without ttrpc get events through their binary.
-func TestEventsByBinary(t *testing.T) {
+func TestEvents_ByBinary(t *testing.T) {
 	dir := t.TempDir()
 	script := filepath.Join(dir, "publish")
 	if err := os.WriteFile(script, []byte("#!/bin/busybox sh\n(echo $*; cat) >> "+dir+"/out\n"), 0o755); err != nil {
@@ -125,7 +125,7 @@ func TestEventsByBinary(t *testing.T) {
 	}
 }
 
-func TestDrainIsBounded(t *testing.T) {
+func TestDrain_IsBounded(t *testing.T) {
 	p := newTestPublisher(t, filepath.Join(t.TempDir(), "absent"), "")
 	p.publish("/tasks/start", "x", &events.TaskStart{})
 	ctx, cancel := context.WithCancel(context.Background())

@@ -18,7 +18,7 @@ import (
 	"github.com/cleatproject/cleat/proto/types"
 )
 
-func TestLifeOfAContainer(t *testing.T) {
+func TestContainerLifecycle(t *testing.T) {
 	for _, service := range []string{task.V2Service, task.V3Service} {
 		t.Run(service, func(t *testing.T) {
 			ctx := within(t)
@@ -70,7 +70,7 @@ func TestLifeOfAContainer(t *testing.T) {
 	}
 }
 
-func TestNativeRunAndStatus(t *testing.T) {
+func TestNative_RunAndStatus(t *testing.T) {
 	ctx := within(t)
 	d := newDaemon(t)
 	s := launch(t, d, "native", args("sleep", "1000"))
@@ -202,7 +202,7 @@ func TestResize_ExecBeforeStart(t *testing.T) {
 	}
 }
 
-func TestExecWithTerminal(t *testing.T) {
+func TestExec_WithTerminal(t *testing.T) {
 	ctx := within(t)
 	d := newDaemon(t)
 	s := launch(t, d, "exectty", args("sleep", "1000"))

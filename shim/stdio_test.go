@@ -38,7 +38,7 @@ func (s *shimUnder) remove() {
 }
 
 // The container has exactly the descriptors that it should have.
-func TestDescriptorsInTheContainer(t *testing.T) {
+func TestContainer_Descriptors(t *testing.T) {
 	d := newDaemon(t)
 	s := launch(t, d, "fds", args("ls", "/proc/self/fd"))
 	req := s.request()
@@ -55,7 +55,7 @@ func TestDescriptorsInTheContainer(t *testing.T) {
 }
 
 // Invariant 4: no byte of plain stdio passes through the shim.
-func TestNoByteThroughTheShim(t *testing.T) {
+func TestOutput_BypassesShim(t *testing.T) {
 	const size = 256 << 20
 	d := newDaemon(t)
 	s := launch(t, d, "bytes", args("dd", "if=/dev/zero", "bs=65536", "count="+strconv.Itoa(size/65536)))
@@ -299,7 +299,7 @@ func eventually(t *testing.T, ok func() bool) {
 
 // The exit is reported at once though another process still has the output open, and delete does
 // not wait for that either.
-func TestBackgroundProcessKeepsOutputOpen(t *testing.T) {
+func TestBackgroundProcess_KeepsOutputOpen(t *testing.T) {
 	for _, terminal := range []bool{false, true} {
 		for _, own := range []bool{false, true} {
 			t.Run(fmt.Sprintf("terminal %v own pids %v", terminal, own), func(t *testing.T) {

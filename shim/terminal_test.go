@@ -106,8 +106,8 @@ func TestDrained_BytesInFlight_False(t *testing.T) {
 	}
 }
 
-// TestDrainGivesUp has a client that holds its end of the output and does not read.
-func TestDrainGivesUp(t *testing.T) {
+// TestDrain_BlockedReader_GivesUp has a client that holds its end of the output and does not read.
+func TestDrain_BlockedReader_GivesUp(t *testing.T) {
 	m, slave := newTerminal(t)
 	defer func() { _ = slave.Close() }()
 	r, w := io.Pipe()

@@ -9,7 +9,7 @@ import (
 	"github.com/cleatproject/cleat/client"
 )
 
-func TestEveryReasonHasAdviceOrNeedsNone(t *testing.T) {
+func TestEveryReason_HasAdviceOrNeedsNone(t *testing.T) {
 	table, none := advices(), withoutAdvice()
 	for _, r := range client.Reasons() {
 		hint, needs := table[r].hint, none[r] == ""
@@ -28,7 +28,7 @@ func TestEveryReasonHasAdviceOrNeedsNone(t *testing.T) {
 }
 
 // Causes in the container result in 126 or 127, all others in 125.
-func TestExitCodeOfEveryReason(t *testing.T) {
+func TestEveryReason_HasExitCode(t *testing.T) {
 	codes := map[client.Reason]int{
 		client.ReasonCommandNotFound: 127, client.ReasonCommandNotExecutable: 126, client.ReasonDirectoryNotFound: 126,
 	}

@@ -56,7 +56,7 @@ func invoke(t *testing.T, env map[string]string, stdin string, args ...string) r
 	return result{code, read(a.stdout), read(a.stderr)}
 }
 
-func TestRunShowsOutputAndExitsWithTheCode(t *testing.T) {
+func TestRun_ShowsOutputAndExitsWithCode(t *testing.T) {
 	d := newDaemon(t)
 	d.output, d.status = "all fast\n", 7
 	got := invoke(t, d.env(), "", "run", "--rm", "-e", "A=b", "-m", "64m", "--storage-size", "1.5g", "busybox", "echo", "-n", "x")
@@ -85,7 +85,7 @@ func TestRunShowsOutputAndExitsWithTheCode(t *testing.T) {
 	d.nothingLeft(t)
 }
 
-func TestRunSendsInput(t *testing.T) {
+func TestRun_SendsInput(t *testing.T) {
 	d := newDaemon(t)
 	got := invoke(t, d.env(), "from here\n", "run", "--rm", "-i", "busybox")
 	if got.code != 0 || got.out != "from here\n" {
@@ -94,7 +94,7 @@ func TestRunSendsInput(t *testing.T) {
 	d.nothingLeft(t)
 }
 
-func TestRunDetached(t *testing.T) {
+func TestRun_Detached(t *testing.T) {
 	d := newDaemon(t)
 	for name, tt := range map[string]struct {
 		flags  []string
@@ -123,7 +123,7 @@ func TestRunDetached(t *testing.T) {
 	d.nothingLeft(t)
 }
 
-func TestRunFailures(t *testing.T) {
+func TestRun_Failures(t *testing.T) {
 	d := newDaemon(t)
 	for name, tt := range map[string]struct {
 		err  error
@@ -217,7 +217,7 @@ func TestLists_Formats(t *testing.T) {
 	}
 }
 
-func TestWaitPrintsCodes(t *testing.T) {
+func TestWait_PrintsCodes(t *testing.T) {
 	d := newDaemon(t)
 	d.status = 5
 	if got := invoke(t, d.env(), "", "wait", "one", "aaaa"); got.code != 0 || got.out != "5\n5\n" {
@@ -250,7 +250,7 @@ func TestRun_InParallel(t *testing.T) {
 	d.nothingLeft(t)
 }
 
-func TestCancelledRunLeavesNothing(t *testing.T) {
+func TestRun_Cancelled_LeavesNothing(t *testing.T) {
 	for name, when := range map[string]func(*pretended, *proxy){
 		"before the start":    func(d *pretended, p *proxy) { d.beforeRun = func() { p.take(syscall.SIGTERM) } },
 		"before its response": func(d *pretended, p *proxy) { d.afterRun = func() { p.take(syscall.SIGTERM) } },

@@ -224,7 +224,7 @@ func TestOneLine(t *testing.T) {
 	}
 }
 
-func TestOneLine_DropsTheClassThatAddsNothing(t *testing.T) {
+func TestOneLine_DropsRedundantClass(t *testing.T) {
 	for text, want := range map[string]string{
 		"format \"x\": want json: invalid argument":       "format \"x\": want json",
 		"stop c: not running: failed precondition":        "stop c: not running",

@@ -9,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-func TestATerminalThatHungUpIsGone(t *testing.T) {
+func TestTerminal_HungUp_IsReported(t *testing.T) {
 	for name, connect := range map[string]func(*terminal, console.Console){
 		"input":  func(t *terminal, c console.Console) { t.input = c },
 		"output": func(t *terminal, c console.Console) { t.output = c },

@@ -101,9 +101,9 @@ func goNames(t *testing.T, m protoreflect.MessageDescriptor) map[protoreflect.Na
 	return names
 }
 
-// TestEveryRequestFieldIsHandled compares the table with the descriptors of the API module and with the
+// TestEveryRequestField_IsHandled compares the table with the descriptors of the API module and with the
 // source.
-func TestEveryRequestFieldIsHandled(t *testing.T) {
+func TestEveryRequestField_IsHandled(t *testing.T) {
 	fields := requestFields(t)
 	if len(fields) < 250 {
 		t.Fatalf("only %d fields are known", len(fields))

@@ -86,7 +86,7 @@ func (s guardedStream) RecvMsg(m any) error {
 }
 
 // ttrpcUnary is the interceptor of ttrpc. Its streams have none; rules gives them no conditions, see
-// TestStreamsHaveNoConditions.
+// TestStreams_HaveNoConditions.
 func (g guard) ttrpcUnary(ctx context.Context, decode ttrpc.Unmarshaler, info *ttrpc.UnaryServerInfo, method ttrpc.Method) (any, error) {
 	peer := access.PeerOf(ctx)
 	if peer != nil && peer.Policy != nil {

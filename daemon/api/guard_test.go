@@ -28,7 +28,7 @@ func same(a, b rule) bool { return reflect.ValueOf(a).Pointer() == reflect.Value
 
 // Streams over ttrpc are not checked, so that a stream must be allowed or refused on no condition. None is refused:
 // over ttrpc it would not be.
-func TestStreamsHaveNoConditions(t *testing.T) {
+func TestStreams_HaveNoConditions(t *testing.T) {
 	srv := NewGRPC(Parts{Streams: streams.New(streams.Options{}), Log: slog.New(slog.DiscardHandler)}, nil)
 	defer srv.Stop()
 	table := rules()
@@ -97,7 +97,7 @@ func judgements() []judgement {
 }
 
 // Every field of a request with a condition is judged: a new version of the API must not bring a way out.
-func TestEveryFieldOfConditionalRequestsIsJudged(t *testing.T) {
+func TestEveryField_OfConditionalRequests_IsJudged(t *testing.T) {
 	for _, j := range judgements() {
 		var have []string
 		fields := j.request.ProtoReflect().Descriptor()
@@ -128,7 +128,7 @@ func names(f protoreflect.FieldDescriptor, prefix string) []string {
 }
 
 // The same for cleat's own Run, whose messages have no descriptors.
-func TestEveryFieldOfRunIsJudged(t *testing.T) {
+func TestEveryField_OfRun_IsJudged(t *testing.T) {
 	checked := []string{"Spec", "Labels", "Runtime", "Options", "Stdin", "Stdout", "Stderr", "Rootfs"}
 	harmless := []string{"Id", "Image", "Platform", "User", "Snapshotter", "Terminal", "Log", "AutoRemove", "Token", "StorageSize"}
 	judged := append(checked, harmless...)

@@ -178,9 +178,9 @@ func TestDoctor(t *testing.T) {
 	}
 }
 
-// TestDoctorKeepsWhatItReplaces damages the checksum of one record: the others are kept, and so is
+// TestDoctor_KeepsReplacedFiles damages the checksum of one record: the others are kept, and so is
 // the damaged file.
-func TestDoctorKeepsWhatItReplaces(t *testing.T) {
+func TestDoctor_KeepsReplacedFiles(t *testing.T) {
 	cfg := patient(t)
 	path := filepath.Join(cfg.Root, daemon.DatabaseName)
 	raw, err := os.ReadFile(path)
@@ -225,7 +225,7 @@ func TestDoctorKeepsWhatItReplaces(t *testing.T) {
 	}
 }
 
-func TestDoctorDoesNotRepairBesideADaemon(t *testing.T) {
+func TestDoctor_DaemonRunning_DoesNotRepair(t *testing.T) {
 	cfg := patient(t)
 	unlock, err := daemon.LockDir(t.Context(), cfg.State)
 	if err != nil {

@@ -10,8 +10,8 @@ import (
 	"github.com/cleatproject/cleat/snapshot/snapshottest"
 )
 
-// TestDoctorTellsOfSnapshotters has a root on ext4 that keeps no quotas.
-func TestDoctorTellsOfSnapshotters(t *testing.T) {
+// TestDoctor_ReportsSnapshotters has a root on ext4 that keeps no quotas.
+func TestDoctor_ReportsSnapshotters(t *testing.T) {
 	cfg := patient(t)
 	cfg.Root = filepath.Join(snapshottest.On(t, "ext4")(t), "root")
 	if err := os.Mkdir(cfg.Root, 0o700); err != nil {

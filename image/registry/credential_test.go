@@ -67,7 +67,7 @@ func TestTokens(t *testing.T) {
 	}
 }
 
-func TestCredentials_StayAtTheirRegistry(t *testing.T) {
+func TestCredentials_StayAtRegistry(t *testing.T) {
 	data := []byte("content")
 	cred := Credential{Username: "u", Password: password}
 	other := newLiar(t, func(w http.ResponseWriter, r *http.Request) {

@@ -70,7 +70,7 @@ server = "https://docker.example"
 }
 
 // Files written for peers list the registry itself among the hosts: that is not a mirror.
-func TestParseHosts_RegistryItself_IsNotAMirror(t *testing.T) {
+func TestParseHosts_Registry_IsNotAMirror(t *testing.T) {
 	for name, c := range map[string]struct {
 		text        string
 		own         bool

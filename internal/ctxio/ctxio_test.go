@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-func TestReader_ContextEnded_ReturnsItsError(t *testing.T) {
+func TestReader_ContextEnded_ReturnsContextError(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	r := Reader(ctx, strings.NewReader("text"))
 	buf := make([]byte, 2)

@@ -19,7 +19,7 @@ func enter(t *testing.T, g *Gate) (leave func()) {
 	return leave
 }
 
-func TestEnter_AdmitsAtMostItsNumber(t *testing.T) {
+func TestEnter_AdmitsUpToLimit(t *testing.T) {
 	g := New("work", 3, 0)
 	var now, most atomic.Int32
 	var wg sync.WaitGroup

@@ -125,7 +125,7 @@ func TestFileNames(t *testing.T) {
 	}
 }
 
-func TestGivenModulesAreImportedByTheProduct(t *testing.T) {
+func TestGivenModules_AreImportedByProduct(t *testing.T) {
 	product := []listed{
 		{ImportPath: module + "cmd/cleat", Deps: []string{module + "client", "github.com/containerd/go-runc"}, Imports: []string{module + "client"}},
 		{ImportPath: module + "client", Imports: []string{"fmt"}},

@@ -61,7 +61,7 @@ func sample(t testing.TB) ([]byte, map[string]string) {
 	return raw, want
 }
 
-func TestCheckReadsWhatBboltWrites(t *testing.T) {
+func TestCheck_AcceptsFilesOfBbolt(t *testing.T) {
 	raw, want := sample(t)
 	got := make(map[string]string)
 	buckets := 0
@@ -84,8 +84,8 @@ func TestCheckReadsWhatBboltWrites(t *testing.T) {
 	}
 }
 
-// TestLoopsEnd makes branches point to themselves and to each other.
-func TestLoopsEnd(t *testing.T) {
+// TestCheck_Loops_Ends makes branches point to themselves and to each other.
+func TestCheck_Loops_Ends(t *testing.T) {
 	raw, _ := sample(t)
 	const pageSize = 4096
 	for id := uint64(2); id < uint64(len(raw)/pageSize); id++ {

@@ -11,7 +11,7 @@ import (
 	"github.com/cleatproject/cleat/proto/reason"
 )
 
-func TestReasonHasItsClassAndText(t *testing.T) {
+func TestReason_HasClassAndText(t *testing.T) {
 	seen := map[reason.Reason]bool{}
 	for _, r := range reason.All() {
 		if seen[r] {
@@ -28,7 +28,7 @@ func TestReasonHasItsClassAndText(t *testing.T) {
 	}
 }
 
-func TestWithKeepsTextAndClass(t *testing.T) {
+func TestWith_KeepsTextAndClass(t *testing.T) {
 	inner := fmt.Errorf("write: %w", errdefs.ErrFailedPrecondition)
 	err := fmt.Errorf("outer: %w", reason.With(inner, reason.LoggerFailed))
 	if err.Error() != "outer: write: failed precondition" || !errdefs.IsFailedPrecondition(err) || errdefs.IsUnavailable(err) {
@@ -48,7 +48,7 @@ func TestWithKeepsTextAndClass(t *testing.T) {
 	}
 }
 
-func TestOfRecognisesFullDisk(t *testing.T) {
+func TestOf_RecognisesFullDisk(t *testing.T) {
 	for _, errno := range []error{syscall.ENOSPC, syscall.EDQUOT} {
 		if got := reason.Of(fmt.Errorf("write x: %w", errno)); got != reason.DiskFull {
 			t.Errorf("%v: reason %q", errno, got)
@@ -87,7 +87,7 @@ func TestFromRuntime(t *testing.T) {
 	}
 }
 
-func TestOperation_LeavesTheTextOfRuntimesAlone(t *testing.T) {
+func TestOperation_KeepsTextOfRuntimes(t *testing.T) {
 	own := reason.With(errors.New("OCI runtime create failed: no space"), reason.DiskFull)
 	if err := reason.Operation("create container c", own); err != own { //nolint:errorlint // the very value
 		t.Errorf("got %v", err)

@@ -11,7 +11,7 @@ import (
 	"github.com/cleatproject/cleat/proto/rpc"
 )
 
-func TestEveryReasonTravels(t *testing.T) {
+func TestEveryReason_IsTransmitted(t *testing.T) {
 	for _, r := range reason.All() {
 		sent := fmt.Errorf("do thing: %w", r)
 		wire := rpc.ToWire(sent)
@@ -34,7 +34,7 @@ func TestEveryReasonTravels(t *testing.T) {
 	}
 }
 
-func TestErrorWithoutReasonHasNoDetails(t *testing.T) {
+func TestError_WithoutReason_HasNoDetails(t *testing.T) {
 	wire := rpc.ToWire(fmt.Errorf("do thing"))
 	if d := status.Convert(wire).Details(); len(d) > 0 {
 		t.Errorf("details %v", d)

@@ -49,7 +49,7 @@ func serve(t *testing.T, path string, desc *ttrpc.ServiceDesc) *ttrpc.Client {
 	return c
 }
 
-func TestCallCarriesMessages(t *testing.T) {
+func TestCall_TransmitsMessages(t *testing.T) {
 	c := serve(t, filepath.Join(t.TempDir(), "s"), &ttrpc.ServiceDesc{Methods: map[string]ttrpc.Method{
 		"Exec": rpc.Unary(func(_ context.Context, req *task.ExecProcessRequest) (*task.StateResponse, error) {
 			return &task.StateResponse{Id: req.Id, Stdin: req.Spec.TypeUrl, Bundle: string(req.Spec.Value), Terminal: req.Terminal}, nil
@@ -68,7 +68,7 @@ func TestCallCarriesMessages(t *testing.T) {
 	}
 }
 
-func TestErrors_KeepTheirClass(t *testing.T) {
+func TestErrors_KeepClass(t *testing.T) {
 	var answer error
 	c := serve(t, filepath.Join(t.TempDir(), "s"), &ttrpc.ServiceDesc{Methods: map[string]ttrpc.Method{
 		"Fail": rpc.Unary(func(context.Context, *types.Empty) (*types.Empty, error) { return nil, answer }),
@@ -178,7 +178,7 @@ func TestStreams(t *testing.T) {
 	}
 }
 
-func TestSocketPathsOfAnyLength(t *testing.T) {
+func TestSocketPath_AnyLength(t *testing.T) {
 	for _, n := range []int{10, 120, 250} {
 		dir := filepath.Join(t.TempDir(), strings.Repeat("d", n))
 		for _, sub := range []string{dir, filepath.Join(dir, strings.Repeat("e", 200))} {

@@ -123,7 +123,7 @@ func TestProxyReconnects(t *testing.T) {
 	}
 }
 
-func TestProxyErrors_KeepTheirClass(t *testing.T) {
+func TestProxyErrors_KeepClass(t *testing.T) {
 	d, k, socket, _ := near(t)
 	for _, class := range []error{
 		errdefs.ErrInvalidArgument, errdefs.ErrFailedPrecondition, errdefs.ErrPermissionDenied, errdefs.ErrUnavailable,

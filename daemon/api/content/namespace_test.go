@@ -21,7 +21,7 @@ import (
 	meta "github.com/cleatproject/cleat/metadata"
 )
 
-func TestNamespacesShareOnlyWhatTheyProve(t *testing.T) {
+func TestNamespaces_ShareProvenContentOnly(t *testing.T) {
 	s := serve(t, "a", "b", "c")
 	a, b := s.content("a"), s.content("b")
 	d := a.put(t, "hello", map[string]string{"whose": "a"})
@@ -71,7 +71,7 @@ func TestNamespacesShareOnlyWhatTheyProve(t *testing.T) {
 	must(t, s.disk.Walk(t.Context(), func(i content.Info) error { return fmt.Errorf("%+v is left", i) }))
 }
 
-func TestContentIsPutUnderTheLease(t *testing.T) {
+func TestWrite_AddsContentToLease(t *testing.T) {
 	s := serve(t, "ns", "shares")
 	leases := leasesapi.NewLeasesClient(s.conn)
 	_, err := leases.Create(s.in("ns"), &leasesapi.CreateRequest{ID: "l"})
@@ -142,7 +142,7 @@ func TestContentIsPutUnderTheLease(t *testing.T) {
 }
 
 // A record whose blob was moved aside does not keep its bytes from coming again.
-func TestDamagedContentCanBeWrittenAgain(t *testing.T) {
+func TestDamagedContent_CanBeWrittenAgain(t *testing.T) {
 	s := serve(t, "ns")
 	c := s.content("ns")
 	d := c.put(t, "hello", map[string]string{"kept": "yes"})
@@ -160,7 +160,7 @@ func TestDamagedContentCanBeWrittenAgain(t *testing.T) {
 }
 
 // A namespace takes its uploads with it, and is made by the first blob.
-func TestContentOfANamespaceThatIsGone(t *testing.T) {
+func TestContent_OfRemovedNamespace(t *testing.T) {
 	s := serve(t, "ns", "nsx")
 	for _, ns := range []string{"ns", "nsx"} {
 		c := s.content(ns)

@@ -18,7 +18,7 @@ import (
 	"github.com/cleatproject/cleat/content/contenttest"
 )
 
-func TestContentConformsOverTheAPI(t *testing.T) {
+func TestConformance_OverAPI(t *testing.T) {
 	contenttest.Run(t, func(t *testing.T) (contenttest.Store, func() contenttest.Store) {
 		s := serve(t, "ns")
 		return s.content("ns"), func() contenttest.Store {
@@ -200,7 +200,7 @@ func TestContentStatuses(t *testing.T) {
 	check(t, "another's ingest", err, errdefs.IsNotFound)
 }
 
-func TestContentWriteIsRefused(t *testing.T) {
+func TestContentWrite_InvalidRequest_IsRefused(t *testing.T) {
 	s := serve(t, "ns")
 	c := s.content("ns")
 	for name, m := range map[string]struct {
@@ -265,8 +265,8 @@ func TestContentWriteSession(t *testing.T) {
 	}
 }
 
-// TestContentWrite_EachAnswerIsWhole has every answer carry all that is published of it.
-func TestContentWrite_EachAnswerIsWhole(t *testing.T) {
+// TestContentWrite_EachResponse_IsComplete has every answer carry all that is published of it.
+func TestContentWrite_EachResponse_IsComplete(t *testing.T) {
 	s := serve(t, "ns")
 	c := s.content("ns")
 	var w *remoteWriter

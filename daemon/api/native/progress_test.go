@@ -12,7 +12,7 @@ import (
 	"github.com/cleatproject/cleat/proto/cleatapi"
 )
 
-func TestProgressTellsWhatChanged(t *testing.T) {
+func TestProgress_ReportsChanges(t *testing.T) {
 	a := ocispec.Descriptor{Digest: digest.FromString("a"), Size: 10}
 	b := ocispec.Descriptor{Digest: digest.FromString("b"), Size: 20}
 	p := newProgress()
@@ -32,7 +32,7 @@ func TestProgressTellsWhatChanged(t *testing.T) {
 	}
 }
 
-func TestTransferEndsWithItsClient(t *testing.T) {
+func TestTransfer_ClientLeaves_Ends(t *testing.T) {
 	gone := errors.New("gone")
 	err := transferring(t.Context(), func(*cleatapi.TransferProgress) error { return gone },
 		func(ctx context.Context, p *progress) (*cleatapi.Image, error) {
@@ -45,7 +45,7 @@ func TestTransferEndsWithItsClient(t *testing.T) {
 	}
 }
 
-func TestTransferSendsTheImageLast(t *testing.T) {
+func TestTransfer_SendsImageLast(t *testing.T) {
 	var sent []*cleatapi.TransferProgress
 	err := transferring(t.Context(), func(m *cleatapi.TransferProgress) error {
 		sent = append(sent, m)

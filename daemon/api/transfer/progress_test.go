@@ -58,7 +58,7 @@ func watched(t *testing.T) (*watcher, slow, chan error) {
 	return w, wire, ended
 }
 
-func TestProgressKeepsStatesAndJoinsAmounts(t *testing.T) {
+func TestProgress_KeepsStatesAndJoinsAmounts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w, wire, ended := watched(t)
 		layer := ocispec.Descriptor{MediaType: ocispec.MediaTypeImageLayerGzip, Digest: digest.FromString("layer"), Size: 1000}
@@ -108,7 +108,7 @@ func TestProgressKeepsStatesAndJoinsAmounts(t *testing.T) {
 	})
 }
 
-func TestProgressThatNobodyReadsHoldsNothingUp(t *testing.T) {
+func TestProgress_WithoutReader_DoesNotBlock(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w, _, ended := watched(t)
 		for range 10 {
@@ -125,7 +125,7 @@ func TestProgressThatNobodyReadsHoldsNothingUp(t *testing.T) {
 	})
 }
 
-func TestProgressOfAClientThatLeaves(t *testing.T) {
+func TestProgress_ClientLeaves(t *testing.T) {
 	open := streams.New(streams.Options{})
 	ctx, leave := context.WithCancel(t.Context())
 	wire, ended := slow{ctx, make(chan *anypb.Any)}, make(chan error, 1)

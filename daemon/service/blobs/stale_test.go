@@ -6,7 +6,7 @@ import (
 	"github.com/cleatproject/cleat/content"
 )
 
-func TestInterruptedImportsAreDroppedAndOtherIngestsKept(t *testing.T) {
+func TestInterruptedImports_AreDropped_OthersKept(t *testing.T) {
 	store, err := content.Open(t.TempDir())
 	must(t, err)
 	s := New(nil, store)

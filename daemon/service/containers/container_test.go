@@ -32,8 +32,8 @@ func open(t *testing.T, root string, tasks *runtime.Manager) *Service {
 	return s
 }
 
-// TestDeleteContainerTakesItsLog deletes by the containerd API's call what `cleat run` made.
-func TestDeleteContainerTakesItsLog(t *testing.T) {
+// TestDeleteContainer_DeletesLog deletes by the containerd API's call what `cleat run` made.
+func TestDeleteContainer_DeletesLog(t *testing.T) {
 	s := open(t, t.TempDir(), nil)
 	for _, id := range []string{"gone", "stays"} {
 		_, err := s.Create(t.Context(), "one", metadata.Container{ID: id, Runtime: metadata.Runtime{Name: "r"}})

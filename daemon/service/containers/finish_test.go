@@ -14,9 +14,9 @@ import (
 	"github.com/cleatproject/cleat/runtime"
 )
 
-// TestResumeTakesAwayATaskWhoseExitIsOnRecord has the daemon before die between putting an exit on record and
+// TestResume_RecordedExit_RemovesTask has the daemon before die between putting an exit on record and
 // taking the task away.
-func TestResumeTakesAwayATaskWhoseExitIsOnRecord(t *testing.T) {
+func TestResume_RecordedExit_RemovesTask(t *testing.T) {
 	root := t.TempDir()
 	c := metadata.Container{ID: "c", Runtime: metadata.Runtime{Name: "r"}}
 	must(t, setRecord(&c, &runRecord{Exit: &runExit{Status: 5, At: time.Now(), Pid: 7}}))

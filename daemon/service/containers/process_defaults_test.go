@@ -7,7 +7,7 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-func TestProcessDefaults_FillOnlyWhatTheSpecLeavesOpen(t *testing.T) {
+func TestProcessDefaults_FillMissingMembersOnly(t *testing.T) {
 	all := ProcessDefaults{NoFile: 4096, ResetOOMScore: true}
 	for name, c := range map[string]struct {
 		defaults ProcessDefaults

@@ -8,7 +8,7 @@ import (
 	"github.com/cleatproject/cleat/snapshot"
 )
 
-func TestRunRefusesStorageSizes(t *testing.T) {
+func TestRun_InvalidStorageSize_IsRefused(t *testing.T) {
 	for _, req := range []RunRequest{
 		{ID: "a", Image: "a", StorageSize: -1}, {ID: "a", Image: "a", StorageSize: snapshot.MinLimit - 1}, {ID: "a", Rootfs: "/a", StorageSize: 1 << 30},
 	} {

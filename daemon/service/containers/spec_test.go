@@ -32,7 +32,7 @@ func complete(in, rootfs string, who *userdb.Identity) ([]byte, error) {
 	return p.complete(ProcessDefaults{}, "/cleat/ns/id", rootfs)
 }
 
-func TestCompleteSpecFillsInAndKeepsTheRest(t *testing.T) {
+func TestCompleteSpec_KeepsPresentMembers(t *testing.T) {
 	in := `{"ociVersion":"1.9","future":{"x":1},"process":{"args":["sh"],"user":{"umask":18}},"linux":{"seccomp":{"y":2}},"root":{"readonly":true}}`
 	got, err := complete(in, "", &userdb.Identity{UID: 3, GID: 4, Groups: []uint32{5}})
 	must(t, err)
@@ -44,7 +44,7 @@ func TestCompleteSpecFillsInAndKeepsTheRest(t *testing.T) {
 	}
 }
 
-func TestCompleteSpecKeepsAChosenCgroup(t *testing.T) {
+func TestCompleteSpec_KeepsGivenCgroup(t *testing.T) {
 	got, err := complete(`{"linux":{"cgroupsPath":"/mine"}}`, "/dir", nil)
 	must(t, err)
 	v := decode(t, got)
@@ -53,7 +53,7 @@ func TestCompleteSpecKeepsAChosenCgroup(t *testing.T) {
 	}
 }
 
-func TestSpecsThatAreNone(t *testing.T) {
+func TestCompleteSpec_InvalidSpec_Fails(t *testing.T) {
 	for _, in := range []string{"", "null", "[]", "7", `{"linux":7}`, `{"process":[]}`, `{"linux":{"cgroupsPath":{}}}`, `{"root":"x"}`} {
 		if got, err := complete(in, "", nil); !errdefs.IsInvalidArgument(err) {
 			t.Errorf("%q: %s, %v", in, got, err)

@@ -48,7 +48,7 @@ func (s *stored) put(t *testing.T, namespace, text string, labels map[string]str
 	return blob.Digest
 }
 
-func TestCollectGarbageFreesWhatNobodySees(t *testing.T) {
+func TestCollect_FreesUnreferencedFiles(t *testing.T) {
 	s, end := open(t, t.TempDir(), metadata.CollectOptions{})
 	defer end()
 	shared := s.put(t, "one", "shared", nil)
@@ -76,9 +76,9 @@ func TestCollectGarbageFreesWhatNobodySees(t *testing.T) {
 	}
 }
 
-// TestCollectionThatBreaksOffIsMadeUpFor ends collections at each point, as a crash does, and looks
+// TestCollect_Interrupted_IsCompletedByNext ends collections at each point, as a crash does, and looks
 // at what is left after the next one.
-func TestCollectionThatBreaksOffIsMadeUpFor(t *testing.T) {
+func TestCollect_Interrupted_IsCompletedByNext(t *testing.T) {
 	crash := errors.New("crash")
 	for _, at := range []metadata.SweepStep{metadata.StepMarked, metadata.StepSweeping, metadata.StepSwept, metadata.StepCommit} {
 		t.Run(string(at), func(t *testing.T) {
@@ -111,7 +111,7 @@ func TestCollectionThatBreaksOffIsMadeUpFor(t *testing.T) {
 	}
 }
 
-func TestBlobWhoseCommitIsUnderWayIsNoOrphan(t *testing.T) {
+func TestCollect_CommitInProgress_KeepsBlob(t *testing.T) {
 	s, end := open(t, t.TempDir(), metadata.CollectOptions{})
 	defer end()
 	// What a commit does up to the record.

@@ -14,7 +14,7 @@ import (
 	"github.com/cleatproject/cleat/proto/cleatapi"
 )
 
-func TestWhenACollectionIsDue(t *testing.T) {
+func TestPacing_Due(t *testing.T) {
 	t0 := time.Unix(1000, 0)
 	at := func(d time.Duration) time.Time { return t0.Add(d) }
 	const s = time.Second
@@ -49,7 +49,7 @@ func TestWhenACollectionIsDue(t *testing.T) {
 	}
 }
 
-func TestHowLongToRest(t *testing.T) {
+func TestPacing_Rest(t *testing.T) {
 	const ms = time.Millisecond
 	for _, c := range []struct {
 		threshold    float64
@@ -150,7 +150,7 @@ func (c *collecting) ask(ctx context.Context, t *testing.T, waiting int) <-chan 
 	return out
 }
 
-func TestCallersShareTheNextCollection(t *testing.T) {
+func TestRequests_ShareNextCollection(t *testing.T) {
 	c := startCollector(t, Schedule{})
 	<-c.began // the first, after the start
 	one, two := c.ask(t.Context(), t, 1), c.ask(t.Context(), t, 2)
@@ -179,7 +179,7 @@ func TestCallersShareTheNextCollection(t *testing.T) {
 	}
 }
 
-func TestFailedCollections(t *testing.T) {
+func TestRequests_FailedCollection(t *testing.T) {
 	c := startCollector(t, Schedule{})
 	<-c.began
 	c.end <- nil
@@ -197,7 +197,7 @@ func TestFailedCollections(t *testing.T) {
 	c.end <- nil
 }
 
-func TestWhoWaitsWhenTheCollectorEnds(t *testing.T) {
+func TestRequests_CollectorEnds_Return(t *testing.T) {
 	c := startCollector(t, Schedule{})
 	<-c.began
 	ctx, cancel := context.WithCancel(t.Context())

@@ -13,7 +13,7 @@ import (
 	"github.com/cleatproject/cleat/snapshot/overlay"
 )
 
-func TestWhatHeldCallsWorkWithStays(t *testing.T) {
+func TestCollect_KeepsObjectsOfHeldCalls(t *testing.T) {
 	stores := servicetest.Open(t, t.TempDir())
 	defer stores.Close(t)
 	log := slog.New(slog.DiscardHandler)

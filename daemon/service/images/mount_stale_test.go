@@ -34,7 +34,7 @@ func TestStaleMounts(t *testing.T) {
 	}
 }
 
-func TestMountNamespacesThatLive(t *testing.T) {
+func TestMountNamespaceLives(t *testing.T) {
 	proc := t.TempDir()
 	for pid, ns := range map[string]string{"1": "mnt:[1]", "20": "mnt:[2]"} {
 		must(t, os.MkdirAll(filepath.Join(proc, pid, "ns"), 0o755))

@@ -51,7 +51,7 @@ func TestDecideRestart(t *testing.T) {
 	}
 }
 
-func TestRestartsOfOneThatKeepsEndingGetSlower(t *testing.T) {
+func TestNextRestart_RepeatedExits_BacksOff(t *testing.T) {
 	wait := time.Duration(0)
 	for range 20 {
 		next := nextRestart(wait, time.Second)

@@ -21,7 +21,7 @@ func remapped() map[string]string {
 }
 
 // Files are given to their owners in the namespace once each, with what chown would remove.
-func TestOwnersAreGivenWhereTheyCannotBeMapped(t *testing.T) {
+func TestOwners_WithoutIDMapping_AreChanged(t *testing.T) {
 	root := t.TempDir()
 	at := func(name string) string { return filepath.Join(root, name) }
 	must(t, os.WriteFile(at("f"), []byte("x"), 0o644))
@@ -72,7 +72,7 @@ func TestOwnersAreGivenWhereTheyCannotBeMapped(t *testing.T) {
 	}
 }
 
-func TestOwnersAreMappedBelowAnOverlay(t *testing.T) {
+func TestOwners_BelowOverlay_AreMapped(t *testing.T) {
 	low, up, work := t.TempDir(), t.TempDir(), t.TempDir()
 	m := []mount.Mount{{Type: "overlay", Source: "overlay", Options: []string{"workdir=" + work, "upperdir=" + up, "lowerdir=" + low}}}
 	got, err := fit(t.Context(), m, metadata.Snapshot{Kind: snapshot.KindActive, Labels: remapped()}, true)
@@ -87,7 +87,7 @@ func TestOwnersAreMappedBelowAnOverlay(t *testing.T) {
 	}
 }
 
-func TestBadOwnerLabels(t *testing.T) {
+func TestOwners_BadLabels_AreRefused(t *testing.T) {
 	for _, labels := range []map[string]string{
 		{LabelUIDMapping: "0:1:1"},
 		{LabelUIDMapping: "0:1", LabelGIDMapping: "0:1:1"},
@@ -108,7 +108,7 @@ func TestBadOwnerLabels(t *testing.T) {
 	}
 }
 
-func TestOwnersComeBack(t *testing.T) {
+func TestOwners_AreRestored(t *testing.T) {
 	o, err := OwnersOf(map[string]string{LabelUIDMapping: "0:100000:65536", LabelGIDMapping: "0:200000:65536"})
 	must(t, err)
 	second := make([]byte, 20)
@@ -133,7 +133,7 @@ func TestOwnersComeBack(t *testing.T) {
 	}
 }
 
-func TestOwnersOfSeveralRanges(t *testing.T) {
+func TestOwners_SeveralRanges(t *testing.T) {
 	labels := map[string]string{LabelUIDMapping: "0:100000:10,1000:1000:1,10:100010:90", LabelGIDMapping: "0:200000:5, 5:300000:5"}
 	o, err := OwnersOf(labels)
 	must(t, err)

@@ -90,7 +90,7 @@ func (s *stored) labels(t *testing.T, key string) (labels map[string]string) {
 	return labels
 }
 
-func TestStorageSizeOfNewSnapshots(t *testing.T) {
+func TestStorageSize_OfNewSnapshots(t *testing.T) {
 	s, d := remembered(t)
 	for _, bad := range []string{"0", "-1", "1023k", "garbage", "9223372036854775808", "1e9"} {
 		_, err := s.Prepare(t.Context(), "one", overlay.Name, sized("key", bad))
@@ -118,7 +118,7 @@ func TestStorageSizeOfNewSnapshots(t *testing.T) {
 	}
 }
 
-func TestStorageSizeChanges(t *testing.T) {
+func TestStorageSize_Changes(t *testing.T) {
 	s, d := remembered(t)
 	for key, size := range map[string]string{"key": "10m", "free": ""} {
 		_, err := s.Prepare(t.Context(), "one", overlay.Name, sized(key, size))
@@ -169,8 +169,8 @@ func TestStorageSizeChanges(t *testing.T) {
 	}
 }
 
-// TestLimitsAreRestored plays a crash between the change of a limit and that of its label.
-func TestLimitsAreRestored(t *testing.T) {
+// TestLimits_AreRestored plays a crash between the change of a limit and that of its label.
+func TestLimits_AreRestored(t *testing.T) {
 	s, d := remembered(t)
 	for key, size := range map[string]string{"key": "10m", "free": ""} {
 		_, err := s.Prepare(t.Context(), "one", overlay.Name, sized(key, size))
@@ -190,8 +190,8 @@ func TestLimitsAreRestored(t *testing.T) {
 	}
 }
 
-// TestStorageSizeWhereThereIsNone leaves nothing, and says what to do.
-func TestStorageSizeWhereThereIsNone(t *testing.T) {
+// TestStorageSize_Unsupported_Fails leaves nothing, and says what to do.
+func TestStorageSize_Unsupported_Fails(t *testing.T) {
 	s := open(t, snapshottest.On(t, "ext4")(t))
 	_, err := s.Prepare(t.Context(), "one", overlay.Name, sized("key", "10m"))
 	if !errdefs.IsFailedPrecondition(err) || !strings.Contains(err.Error(), "project quotas") {

@@ -11,7 +11,7 @@ import (
 	"github.com/cleatproject/cleat/snapshot"
 )
 
-func TestThrowAwaySnapshotsAreVolatile(t *testing.T) {
+func TestTemporarySnapshots_AreVolatile(t *testing.T) {
 	low, up, work := t.TempDir(), t.TempDir(), t.TempDir()
 	m := []mount.Mount{{Type: "overlay", Source: "overlay", Options: []string{"index=off", "workdir=" + work, "upperdir=" + up, "lowerdir=" + low}}}
 	for value, want := range map[string]bool{"true": true, "false": false, "": false} {

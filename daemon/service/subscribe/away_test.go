@@ -14,7 +14,7 @@ import (
 	"github.com/cleatproject/cleat/runtime"
 )
 
-func TestWhatWasMissed(t *testing.T) {
+func TestAway_SelectsMissedEvents(t *testing.T) {
 	a := away{started: time.Now()}
 	deleted := func(string, string) (*runtime.Task, error) { return nil, fmt.Errorf("task: %w", errdefs.ErrNotFound) }
 	unknown := func(string, string) (*runtime.Task, error) { return nil, errdefs.ErrUnavailable }

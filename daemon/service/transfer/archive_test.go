@@ -47,7 +47,7 @@ func TestOpenArchive(t *testing.T) {
 }
 
 // A client that leaves ends the reading, whether it wrote, and whatever it has open.
-func TestArchiveOfAClientThatLeft(t *testing.T) {
+func TestOpenArchive_ClientLeft(t *testing.T) {
 	for name, written := range map[string]string{"no writer": "-", "a silent writer": "", "a writer in the middle": "half"} {
 		pipe := filepath.Join(t.TempDir(), name)
 		if err := unix.Mkfifo(pipe, 0o600); err != nil {

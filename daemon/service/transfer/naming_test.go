@@ -10,7 +10,7 @@ import (
 	"github.com/cleatproject/cleat/image/layout"
 )
 
-func TestNamesForWhatWasImported(t *testing.T) {
+func TestNames_OfImportedImages(t *testing.T) {
 	of := func(text string) ocispec.Descriptor { return ocispec.Descriptor{Digest: digest.FromString(text)} }
 	full := layout.Imported{Name: "example.com/box:1", Stated: "example.com/box:1", Target: of("full")}
 	short := layout.Imported{Name: "docker.io/library/box:1", Stated: "box:1", Target: of("short")}
