@@ -41,7 +41,7 @@ func TestRun_InterruptedAtAnyMoment(t *testing.T) {
 			d.Busybox()
 			d.Sweep(harness.Moments(), d.Watched(), func(i int, at *harness.Interruption) (began bool) {
 				args := append([]string{"run", "--rm"}, mortal...)
-				if i%2 == 1 {
+				if i%2 == 0 {
 					args = append([]string{"run", "--name", fmt.Sprintf("c%d", i)}, mortal...)
 				}
 				cmd := d.Command(args...)
@@ -54,7 +54,7 @@ func TestRun_InterruptedAtAnyMoment(t *testing.T) {
 				}
 				d.Eventually("only the running container is left", func() error {
 					for id, c := range d.All() {
-						if i%2 == 0 {
+						if i%2 == 1 {
 							return fmt.Errorf("%s is present, %s", id, c.Status)
 						}
 						if c.Status != "stopped" {
