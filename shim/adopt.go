@@ -9,9 +9,7 @@ import (
 
 	"github.com/containerd/errdefs"
 	runc "github.com/containerd/go-runc"
-	"golang.org/x/sys/unix"
 
-	"github.com/cleatproject/cleat/fifo"
 	"github.com/cleatproject/cleat/internal/exitrecord"
 	"github.com/cleatproject/cleat/internal/undo"
 	"github.com/cleatproject/cleat/reaper"
@@ -167,74 +165,22 @@ func (c *container) runtimeStatus(ctx context.Context) (status string, err error
 	return status, nil
 }
 
-// reopenStdio opens what has to stay open or be moved while the init lives. What cannot be opened
-// is skipped: the container is worth more than its output. Terminals died with the shim that held
+// reopenStdio opens what has to stay open or be moved while the init lives. Terminals died with the shim that held
 // their masters; loggers own their pipes.
 func (s *Server) reopenStdio(c *container) *stdio {
-	io := &stdio{}
 	paths := c.init.stdio
 	if paths.terminal {
 		s.log.warnf("adopt %s: its terminal is lost", c.id)
-		return io
+		return &stdio{}
 	}
-	warn := func(what string, err error) {
-		if err != nil {
-			s.log.warnf("adopt %s: %s: %v", c.id, what, err)
-		}
-	}
-	paths, release, err := paths.pinned()
-	if err != nil {
-		warn("stdio", err)
-		return io
-	}
-	defer release()
-	if !c.handle.StdinClosed {
-		warn("stdin", io.reopenInput(paths.stdin))
+	if c.handle.StdinClosed {
+		paths.stdin = ""
 	}
 	env := s.stdioEnv(c, nil)
 	env.bundle = c.bundle
-	warn("stdout", io.reopenOutput(1, env, paths.stdout))
-	if paths.stderr != paths.stdout {
-		warn("stderr", io.reopenOutput(2, env, paths.stderr))
+	io, err := reopen(env, paths)
+	if err != nil {
+		s.log.warnf("adopt %s: %v", c.id, err)
 	}
 	return io
-}
-
-func (s *stdio) reopenInput(uri string) error {
-	t, err := parseTarget(uri)
-	if err != nil || t.kind != toFIFO {
-		return err
-	}
-	hold, err := fifo.WriteEnd(t.path)
-	if errors.Is(err, unix.ENXIO) {
-		return nil // the process has closed it
-	}
-	if err != nil {
-		return classFIFO("stdin", err)
-	}
-	s.stdin = hold
-	return nil
-}
-
-func (s *stdio) reopenOutput(i int, env stdioEnv, uri string) error {
-	t, err := parseTarget(uri)
-	if err != nil {
-		return err
-	}
-	switch t.kind {
-	case toFIFO:
-		hold, err := fifo.ReadEnd(t.path)
-		if err != nil {
-			return classFIFO("output", err)
-		}
-		s.holds = append(s.holds, hold)
-	case toFile:
-		p, err := resumePump(env, t.path, pipeName(i))
-		if err != nil {
-			return classFIFO("pipe of log", err)
-		}
-		s.pumps = append(s.pumps, p)
-	case toNull, toLogger:
-	}
-	return nil
 }

@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/cleatproject/cleat/proto/rpc"
 )
 
 const cgroupMount = "/sys/fs/cgroup"
@@ -242,4 +244,15 @@ func cgroupDirs(path string) ([]string, error) {
 		}
 	}
 	return dirs, nil
+}
+
+// metrics reads the statistics: a v2.Metrics of a unified host, else a v1.Metrics; nil if the cgroup is unknown.
+func (c cgroup) metrics() rpc.Message {
+	switch {
+	case c.unified != "":
+		return statsV2(cgroupDir(c.unified))
+	case len(c.v1) > 0:
+		return statsV1(c.v1)
+	}
+	return nil
 }

@@ -190,7 +190,7 @@ func (s *Server) prepare(req *task.CreateTaskRequest, owner string) (*container,
 }
 
 func (s *Server) stdioEnv(c *container, opts *runcopts.Options) stdioEnv {
-	env := stdioEnv{monitor: s.monitor, log: s.log, namespace: s.namespace, id: c.id}
+	env := stdioEnv{spawner: s.monitor, environ: s.monitor.env, log: s.log, namespace: s.namespace, id: c.id}
 	if opts != nil {
 		env.bundle = c.bundle
 		env.uid, env.gid = opts.IoUid, opts.IoGid
@@ -312,7 +312,7 @@ func (c *container) invoke(
 		console = socket
 	}
 	err := c.runtime.run(ctx, verb, func(ctx context.Context, rt *runc.Runc) error {
-		return call(ctx, rt, processIO(io.child), console)
+		return call(ctx, rt, processIO(io.files()), console)
 	})
 	if err != nil {
 		return nil, err

@@ -48,9 +48,9 @@ func runLogger(ctx context.Context, env stdioEnv, t target, stdout, stderr *os.F
 	}
 	defer func() { _ = ready.Close() }()
 	cmd := exec.Command(t.path, loggerArgs(t)...) // it outlives the request
-	cmd.Env = append(slices.Clone(env.monitor.env), "CONTAINER_ID="+env.id, "CONTAINER_NAMESPACE="+env.namespace)
+	cmd.Env = append(slices.Clone(env.environ), "CONTAINER_ID="+env.id, "CONTAINER_NAMESPACE="+env.namespace)
 	cmd.ExtraFiles = []*os.File{stdout, stderr, readyW}
-	child, err := env.monitor.Spawn(cmd)
+	child, err := env.spawner.Spawn(cmd)
 	if cerr := readyW.Close(); err == nil && cerr != nil {
 		err = cerr
 	}

@@ -227,3 +227,27 @@ func readPid(path string) (int, error) {
 	}
 	return pid, nil
 }
+
+// forget has the OCI runtime kill and delete a container, and removes the cgroups that remain.
+// Idempotent.
+//
+// runc gives ending threads 150 ms to leave the cgroups, which is too little on a busy machine. Then it fails or,
+// depending on its version, reports nothing; it has deleted its state and will not remove them. Nor does it know
+// the cgroups created by a runc that was killed before it recorded them.
+func (r *ociRuntime) forget(ctx context.Context, id string) error {
+	remove := func(ctx context.Context, rt *runc.Runc) error {
+		return rt.Delete(ctx, id, &runc.DeleteOpts{Force: true})
+	}
+	err := r.run(ctx, "delete", remove)
+	cerr := removeCgroups(ctx, r.bundle)
+	switch {
+	case err == nil, errors.Is(err, errdefs.ErrNotFound):
+		return nil // a remaining cgroup has other processes in it
+	case cerr != nil:
+		return errors.Join(err, cerr)
+	}
+	if again := r.run(ctx, "delete", remove); again != nil && !errors.Is(again, errdefs.ErrNotFound) {
+		return err
+	}
+	return nil
+}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/containerd/errdefs"
+	"github.com/containerd/ttrpc"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
 	"github.com/cleatproject/cleat/proto/shimapi"
@@ -132,4 +133,11 @@ func (p *process) wait(ctx context.Context) (reaper.Exit, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.exit, nil
+}
+
+// stdioOwner returns the user id that a request's FIFOs must belong to, or "" for no condition. The daemon sets it
+// for users whom its configuration limits.
+func stdioOwner(ctx context.Context) string {
+	uid, _ := ttrpc.GetMetadataValue(ctx, shimapi.StdioOwnerKey)
+	return uid
 }

@@ -32,7 +32,7 @@ type pump struct {
 	pipe *os.File
 	conn syscall.RawConn
 	name string // of the FIFO that the pipe is, or ""
-	log  *logger
+	log  stdioLog
 
 	closing chan struct{}
 	stopped chan struct{} // closed when run has ended

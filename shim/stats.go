@@ -23,16 +23,13 @@ func (s *Server) Stats(_ context.Context, req *task.StatsRequest) (*task.StatsRe
 	c.mu.Lock()
 	cg := c.cgroup
 	c.mu.Unlock()
-	var metrics rpc.Message
-	url := "io.containerd.cgroups.v1.Metrics"
-	switch {
-	case cg.unified != "":
-		url = "io.containerd.cgroups.v2.Metrics"
-		metrics = statsV2(cgroupDir(cg.unified))
-	case len(cg.v1) > 0:
-		metrics = statsV1(cg.v1)
-	default:
+	metrics := cg.metrics()
+	if metrics == nil {
 		return nil, fmt.Errorf("stats of %s: cgroup is unknown: %w", c.id, errdefs.ErrUnavailable)
+	}
+	url := "io.containerd.cgroups.v1.Metrics"
+	if cg.unified != "" {
+		url = "io.containerd.cgroups.v2.Metrics"
 	}
 	value, err := rpc.Marshal(metrics)
 	if err != nil {

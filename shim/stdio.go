@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/url"
 	"os"
+	"os/exec"
 	"strings"
 	"sync"
 	"time"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/cleatproject/cleat/fifo"
 	"github.com/cleatproject/cleat/internal/undo"
+	"github.com/cleatproject/cleat/reaper"
 )
 
 // stdioPaths holds the stdio paths of a request.
@@ -39,11 +41,23 @@ type stdio struct {
 
 // stdioEnv holds what opening stdio needs in addition to the paths.
 type stdioEnv struct {
-	monitor       *monitor
-	log           *logger
+	spawner       spawner  // starts loggers
+	environ       []string // of loggers
+	log           stdioLog
 	namespace, id string
 	uid, gid      uint32 // owner of the pipes the shim creates
 	bundle        string // directory for named pipes, for a process that may outlive the shim; or ""
+}
+
+// stdioLog is where failures are reported that no caller waits for.
+type stdioLog interface {
+	warnf(format string, args ...any)
+	debugf(format string, args ...any)
+}
+
+// spawner starts processes and collects them.
+type spawner interface {
+	Spawn(cmd *exec.Cmd) (*reaper.Child, error)
 }
 
 // target is a parsed stdio URI.
@@ -204,6 +218,9 @@ func classFIFO(what string, err error) error {
 		return fmt.Errorf("open %s: %w", what, err)
 	}
 }
+
+// files returns the files for the process to inherit, by descriptor; nil is /dev/null. They are open until handOver.
+func (s *stdio) files() [3]*os.File { return s.child }
 
 // handOver closes the files that were to be inherited: from now on only the process causes ends of
 // file.

@@ -1,7 +1,6 @@
 package shim
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -9,19 +8,10 @@ import (
 	"strings"
 
 	"github.com/containerd/errdefs"
-	"github.com/containerd/ttrpc"
 	"golang.org/x/sys/unix"
 
 	"github.com/cleatproject/cleat/proto/reason"
-	"github.com/cleatproject/cleat/proto/shimapi"
 )
-
-// stdioOwner returns the user id that a request's FIFOs must belong to, or "" for no condition. The daemon sets it
-// for users whom its configuration limits.
-func stdioOwner(ctx context.Context) string {
-	uid, _ := ttrpc.GetMetadataValue(ctx, shimapi.StdioOwnerKey)
-	return uid
-}
 
 // pinned returns the paths of stdio that has an owner as names of descriptors: the FIFO that was checked is the one
 // that is opened, whatever happens to its path. A path that is not a FIFO of the owner is refused. URIs of files and

@@ -23,7 +23,7 @@ import (
 type terminal struct {
 	stdin  *os.File       // nil for none
 	stdout io.WriteCloser // nil for none: output is discarded
-	log    *logger
+	log    stdioLog
 
 	wg     sync.WaitGroup
 	exited chan struct{} // closed by ended

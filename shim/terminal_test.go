@@ -22,6 +22,12 @@ func (c *taken) Write(p []byte) (int, error) {
 
 func (c *taken) Close() error { return nil }
 
+// silent is a log without a reader.
+type silent struct{}
+
+func (silent) warnf(string, ...any)  {}
+func (silent) debugf(string, ...any) {}
+
 // newTerminal opens a pseudo-terminal: the master as the shim has it, and the process's end, in raw mode.
 func newTerminal(t *testing.T) (m *master, slave *os.File) {
 	t.Helper()
@@ -87,7 +93,7 @@ func TestDrained_BytesInFlight_False(t *testing.T) {
 	m, slave := newTerminal(t)
 	defer func() { _ = slave.Close() }()
 	var client taken
-	tty := &terminal{stdout: &client, log: &logger{out: io.Discard}, exited: make(chan struct{}), copied: make(chan struct{})}
+	tty := &terminal{stdout: &client, log: silent{}, exited: make(chan struct{}), copied: make(chan struct{})}
 	s := &stdio{tty: tty}
 	s.attach(m)
 	for i := int64(1); i <= 1000; i++ {
@@ -111,7 +117,7 @@ func TestDrain_BlockedReader_GivesUp(t *testing.T) {
 	m, slave := newTerminal(t)
 	defer func() { _ = slave.Close() }()
 	r, w := io.Pipe()
-	tty := &terminal{stdout: w, log: &logger{out: io.Discard}, exited: make(chan struct{}), copied: make(chan struct{})}
+	tty := &terminal{stdout: w, log: silent{}, exited: make(chan struct{}), copied: make(chan struct{})}
 	s := &stdio{tty: tty}
 	s.attach(m)
 	if _, err := slave.WriteString("x"); err != nil {
