@@ -13,6 +13,8 @@ import (
 	"github.com/cleatproject/cleat/internal/exitrecord"
 	"github.com/cleatproject/cleat/internal/undo"
 	"github.com/cleatproject/cleat/reaper"
+	"github.com/cleatproject/cleat/shim/cgroup"
+	"github.com/cleatproject/cleat/shim/stdio"
 )
 
 const (
@@ -79,7 +81,7 @@ func (s *Server) restore(bundle string, h handle) *container {
 	c.runtime = &ociRuntime{
 		monitor: s.monitor, binary: h.Binary, root: h.Root, systemdCgroup: h.SystemdCgroup, bundle: bundle,
 	}
-	c.init = newProcess(c, "", stdioPaths{h.Stdin, h.Stdout, h.Stderr, h.Terminal, h.StdioOwner}, created)
+	c.init = newProcess(c, "", stdio.Paths{Stdin: h.Stdin, Stdout: h.Stdout, Stderr: h.Stderr, Terminal: h.Terminal, Owner: h.StdioOwner}, created)
 	return c
 }
 
@@ -106,8 +108,8 @@ func lockPatiently(ctx context.Context, c *container) error {
 func (s *Server) resume(ctx context.Context, c *container, child *reaper.Child) {
 	p := c.init
 	if group := c.handle.ShimCgroup; group != "" {
-		if err := joinCgroup(group); err != nil {
-			s.log.warnf("join cgroup %s: %v", group, err)
+		if err := cgroup.Join(group); err != nil {
+			s.log.Warnf("join cgroup %s: %v", group, err)
 		}
 	}
 	io := s.reopenStdio(c)
@@ -116,7 +118,7 @@ func (s *Server) resume(ctx context.Context, c *container, child *reaper.Child) 
 	if missed {
 		at := time.Now()
 		if err := c.note(func(h *handle) { h.Started, h.StartedAt = true, at }); err != nil {
-			s.log.warnf("adopt %s: %v", c.id, err)
+			s.log.Warnf("adopt %s: %v", c.id, err)
 		}
 	}
 	p.mu.Lock()
@@ -128,7 +130,7 @@ func (s *Server) resume(ctx context.Context, c *container, child *reaper.Child) 
 	p.mu.Unlock()
 	s.publishOOM(c) // may repeat what the previous shim published
 	s.watch(p)
-	s.log.infof("adopted container %s, process %d, %s", c.id, child.Pid(), st)
+	s.log.Infof("adopted container %s, process %d, %s", c.id, child.Pid(), st)
 }
 
 // initState returns the state of the init. missed reports that it was started and the previous shim
@@ -137,14 +139,14 @@ func (s *Server) initState(ctx context.Context, c *container) (st state, missed 
 	if !c.handle.Started {
 		status, err := c.runtimeStatus(ctx)
 		if err != nil {
-			s.log.warnf("adopt %s: %v", c.id, err)
+			s.log.Warnf("adopt %s: %v", c.id, err)
 		}
 		if status != "running" && status != "paused" {
 			return created, false
 		}
 		missed = true
 	}
-	if c.cgroup.frozen() {
+	if c.cgroup.Frozen() {
 		return paused, missed
 	}
 	return running, missed
@@ -167,20 +169,20 @@ func (c *container) runtimeStatus(ctx context.Context) (status string, err error
 
 // reopenStdio opens what has to stay open or be moved while the init lives. Terminals died with the shim that held
 // their masters; loggers own their pipes.
-func (s *Server) reopenStdio(c *container) *stdio {
+func (s *Server) reopenStdio(c *container) *stdio.Streams {
 	paths := c.init.stdio
-	if paths.terminal {
-		s.log.warnf("adopt %s: its terminal is lost", c.id)
-		return &stdio{}
+	if paths.Terminal {
+		s.log.Warnf("adopt %s: its terminal is lost", c.id)
+		return &stdio.Streams{}
 	}
 	if c.handle.StdinClosed {
-		paths.stdin = ""
+		paths.Stdin = ""
 	}
 	env := s.stdioEnv(c, nil)
-	env.bundle = c.bundle
-	io, err := reopen(env, paths)
+	env.Bundle = c.bundle
+	io, err := stdio.Reopen(env, paths)
 	if err != nil {
-		s.log.warnf("adopt %s: %v", c.id, err)
+		s.log.Warnf("adopt %s: %v", c.id, err)
 	}
 	return io
 }

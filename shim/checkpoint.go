@@ -153,7 +153,7 @@ func (s *Server) restoreInit(ctx context.Context, p *process) (err error) {
 	u.Release()
 	s.watch(p) // its exit is held until the start is published
 	if err := s.noteInit(p, false); err != nil {
-		s.log.warnf("restore %s: %v", c.id, err) // it runs
+		s.log.Warnf("restore %s: %v", c.id, err) // it runs
 	}
 	return nil
 }

@@ -8,6 +8,8 @@ import (
 
 	"github.com/containerd/errdefs"
 	runc "github.com/containerd/go-runc"
+
+	"github.com/cleatproject/cleat/shim/cgroup"
 )
 
 // container holds the server's data of one container: its init, its exec'd processes, and how to
@@ -31,7 +33,7 @@ type container struct {
 
 	mu     sync.Mutex
 	execs  map[string]*process
-	cgroup cgroup
+	cgroup cgroup.Group
 	oom    *oomWatch
 	ooms   uint64 // kills published so far
 }

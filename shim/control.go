@@ -164,7 +164,7 @@ func (s *Server) Pids(_ context.Context, req *task.PidsRequest) (*task.PidsRespo
 	c.mu.Lock()
 	cg := c.cgroup
 	c.mu.Unlock()
-	pids, err := cg.pids()
+	pids, err := cg.Pids()
 	if err != nil {
 		return nil, fmt.Errorf("processes of %s: %w", c.id, err)
 	}

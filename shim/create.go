@@ -23,6 +23,8 @@ import (
 	"github.com/cleatproject/cleat/proto/task"
 	"github.com/cleatproject/cleat/proto/types"
 	"github.com/cleatproject/cleat/reaper"
+	"github.com/cleatproject/cleat/shim/cgroup"
+	"github.com/cleatproject/cleat/shim/stdio"
 )
 
 // undoLimit bounds the undoing of a failed operation.
@@ -99,8 +101,8 @@ func (s *Server) create(ctx context.Context, req *task.CreateTaskRequest, verb s
 	u.Push("forget container", func() error { s.remove(c); return nil })
 
 	if opts.ShimCgroup != "" {
-		if err := joinCgroup(opts.ShimCgroup); err != nil {
-			s.log.warnf("join cgroup %s: %v", opts.ShimCgroup, err)
+		if err := cgroup.Join(opts.ShimCgroup); err != nil {
+			s.log.Warnf("join cgroup %s: %v", opts.ShimCgroup, err)
 		}
 	}
 	if err := c.lock(); err != nil {
@@ -118,11 +120,11 @@ func (s *Server) create(ctx context.Context, req *task.CreateTaskRequest, verb s
 		u.Push("unmount rootfs", func() error { return mount.UnmountAll(rootfs, unix.UMOUNT_NOFOLLOW) })
 		c.mounted = true
 	}
-	io, err := openStdio(ctx, s.stdioEnv(c, opts), p.stdio)
+	io, err := stdio.Open(ctx, s.stdioEnv(c, opts), p.stdio)
 	if err != nil {
 		return nil, err
 	}
-	u.Push("close stdio", io.close)
+	u.Push("close stdio", io.Close)
 	if c.restore != nil { // Start creates the init
 		p.mu.Lock()
 		p.io = io
@@ -185,18 +187,18 @@ func (s *Server) prepare(req *task.CreateTaskRequest, owner string) (*container,
 	if image != "" {
 		c.restore = restoreOpts(image, c, opts)
 	}
-	c.init = newProcess(c, "", stdioPaths{req.Stdin, req.Stdout, req.Stderr, req.Terminal, owner}, creating)
+	c.init = newProcess(c, "", stdio.Paths{Stdin: req.Stdin, Stdout: req.Stdout, Stderr: req.Stderr, Terminal: req.Terminal, Owner: owner}, creating)
 	return c, opts, nil
 }
 
-func (s *Server) stdioEnv(c *container, opts *runcopts.Options) stdioEnv {
-	env := stdioEnv{spawner: s.monitor, environ: s.monitor.env, log: s.log, namespace: s.namespace, id: c.id}
+func (s *Server) stdioEnv(c *container, opts *runcopts.Options) stdio.Env {
+	env := stdio.Env{Spawner: s.monitor, Environ: s.monitor.env, Log: s.log, Namespace: s.namespace, ID: c.id}
 	if opts != nil {
-		env.bundle = c.bundle
-		env.uid, env.gid = opts.IoUid, opts.IoGid
+		env.Bundle = c.bundle
+		env.UID, env.GID = opts.IoUid, opts.IoGid
 		c.ioUID, c.ioGID = opts.IoUid, opts.IoGid
 	} else {
-		env.uid, env.gid = c.ioUID, c.ioGID
+		env.UID, env.GID = c.ioUID, c.ioGID
 	}
 	return env
 }
@@ -220,7 +222,7 @@ func (c *container) launchCall(verb string, opts *runcopts.Options) launchCall {
 }
 
 // launch invokes the OCI runtime for a new container and takes over its init.
-func (s *Server) launch(ctx context.Context, u *undo.Stack, p *process, io *stdio, verb string, call launchCall) error {
+func (s *Server) launch(ctx context.Context, u *undo.Stack, p *process, io *stdio.Streams, verb string, call launchCall) error {
 	c := p.container
 	if err := os.Remove(c.file(initPidFile)); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("remove old pid: %w", err)
@@ -243,19 +245,19 @@ func (s *Server) launch(ctx context.Context, u *undo.Stack, p *process, io *stdi
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("caller has gone: %w", err)
 	}
-	groups, err := readCgroup(child.Pid())
+	groups, err := cgroup.Read(child.Pid())
 	select {
 	case <-child.Done(): // by `run`: anything read may belong to another process by now
 		groups = ""
 		if child.Exit().Status == killedStatus {
-			groups = memoryCgroup(c.bundle, unifiedHost())
+			groups = cgroup.MemoryOf(c.bundle, cgroup.UnifiedHost())
 		}
 	default:
 		if err != nil {
-			s.log.warnf("cgroup of %s: %v", c.id, err)
+			s.log.Warnf("cgroup of %s: %v", c.id, err)
 		}
-		if exiting(groups) {
-			groups = cmp.Or(memoryCgroup(c.bundle, unifiedHost()), groups)
+		if cgroup.Exiting(groups) {
+			groups = cmp.Or(cgroup.MemoryOf(c.bundle, cgroup.UnifiedHost()), groups)
 		}
 	}
 	c.handle.Cgroup = groups // the container is not registered yet
@@ -266,9 +268,9 @@ func (s *Server) launch(ctx context.Context, u *undo.Stack, p *process, io *stdi
 	return nil
 }
 
-// setCgroup sets the container's cgroups from a result of readCgroup.
+// setCgroup sets the container's cgroups from a result of Read.
 func (s *Server) setCgroup(c *container, groups string) {
-	cg := parseCgroup(groups, unifiedHost())
+	cg := cgroup.Parse(groups, cgroup.UnifiedHost())
 	c.mu.Lock()
 	c.cgroup = cg
 	c.mu.Unlock()
@@ -299,20 +301,20 @@ func (s *Server) noteInit(p *process, started bool) error {
 // invoke runs the OCI runtime for a new process of the container and returns the process. It passes
 // the stdio to the runtime.
 func (c *container) invoke(
-	ctx context.Context, capture *reaper.Capture, p *process, io *stdio, pidFile, verb string, call launchCall,
+	ctx context.Context, capture *reaper.Capture, p *process, io *stdio.Streams, pidFile, verb string, call launchCall,
 ) (*reaper.Child, error) {
-	var socket *consoleSocket
+	var socket *stdio.ConsoleSocket
 	var console runc.ConsoleSocket // nil without a terminal
-	if p.stdio.terminal {
+	if p.stdio.Terminal {
 		var err error
-		if socket, err = listenConsole(c.runtime.temp("tty", ".sock")); err != nil {
+		if socket, err = stdio.ListenConsole(c.runtime.temp("tty", ".sock")); err != nil {
 			return nil, err
 		}
-		defer func() { _ = socket.close() }() // a socket file in the bundle: removed with it at the latest
+		defer func() { _ = socket.Close() }() // a socket file in the bundle: removed with it at the latest
 		console = socket
 	}
 	err := c.runtime.run(ctx, verb, func(ctx context.Context, rt *runc.Runc) error {
-		return call(ctx, rt, processIO(io.files()), console)
+		return call(ctx, rt, processIO(io.Files()), console)
 	})
 	if err != nil {
 		return nil, err
@@ -326,13 +328,11 @@ func (c *container) invoke(
 		return nil, err
 	}
 	if socket != nil {
-		master, err := socket.receive()
-		if err != nil {
+		if err := io.Attach(socket); err != nil {
 			return nil, errors.Join(err, kill(child))
 		}
-		io.attach(master)
 	}
-	if err := io.handOver(); err != nil {
+	if err := io.HandOver(); err != nil {
 		return nil, errors.Join(err, kill(child))
 	}
 	return child, nil

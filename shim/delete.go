@@ -65,7 +65,7 @@ func (s *Server) removeLater(c *container) {
 		ctx, cancel := context.WithTimeout(context.Background(), undoLimit)
 		defer cancel()
 		if err := c.removeFromRuntime(ctx); err != nil {
-			s.log.warnf("remove container %s: %v", c.id, err)
+			s.log.Warnf("remove container %s: %v", c.id, err)
 		}
 		s.countCall()
 	})
@@ -117,7 +117,7 @@ func (s *Server) deleteInit(ctx context.Context, p *process) (*task.DeleteRespon
 	}
 	for _, e := range c.execList() {
 		if _, err := s.deleteExec(e); err != nil {
-			s.log.warnf("delete %s with its container: %v", e.id(), err)
+			s.log.Warnf("delete %s with its container: %v", e.id(), err)
 		}
 	}
 	if c.mounted {
@@ -137,7 +137,7 @@ func (s *Server) deleteInit(ctx context.Context, p *process) (*task.DeleteRespon
 	})
 	s.remove(c)
 	if err := c.unlock(); err != nil {
-		s.log.warnf("delete container %s: %v", c.id, err)
+		s.log.Warnf("delete container %s: %v", c.id, err)
 	}
 	return deleteResponse(pid, exit), nil
 }
@@ -155,9 +155,9 @@ func (s *Server) finish(p *process) (reaper.Exit, int, error) {
 	close(p.gone)
 	p.mu.Unlock()
 	if io != nil {
-		io.drain()
-		if err := io.close(); err != nil {
-			s.log.warnf("close stdio of %s: %v", p.id(), err)
+		io.Drain()
+		if err := io.Close(); err != nil {
+			s.log.Warnf("close stdio of %s: %v", p.id(), err)
 		}
 	}
 	return exit, pid, nil

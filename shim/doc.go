@@ -89,8 +89,9 @@
 //
 // main.go (arguments) -> bootstrap.go (start), serve.go (the process), remove.go (delete). register.go (the services)
 // -> create.go, start.go, control.go, delete.go -> oci.go (the OCI runtime, by go-runc), monitor.go (its process
-// monitor). exit.go: from the reaper to the record to the event. lifecycle.go: the states. publish.go: delivery of
-// events. adopt.go: after another shim's death. Files in the bundle: handle.go.
+// monitor). Packages stdio (the streams of processes) and cgroup have no part in the life cycle. exit.go: from the
+// reaper to the record to the event. lifecycle.go: the states. publish.go: delivery of events. adopt.go: after another
+// shim's death. Files in the bundle: handle.go.
 //
 // # Caveats
 //

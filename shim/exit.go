@@ -49,7 +49,7 @@ func (s *Server) exited(p *process, e reaper.Exit) {
 	}
 	p.mu.Unlock()
 	if io != nil {
-		io.ended()
+		io.Ended()
 	}
 	if p.execID == "" {
 		s.endExecs(p.container)
@@ -61,14 +61,14 @@ func (s *Server) exited(p *process, e reaper.Exit) {
 		})
 		if err != nil {
 			// Publish without a record rather than not at all.
-			s.log.warnf("exit %d of %s: %v", e.Status, p.container.id, err)
+			s.log.Warnf("exit %d of %s: %v", e.Status, p.container.id, err)
 		}
 	}
 	p.mu.Lock()
 	eff, err := p.stepLocked(evExited)
 	switch {
 	case err != nil:
-		s.log.warnf("exit of %s: %v", p.id(), err)
+		s.log.Warnf("exit of %s: %v", p.id(), err)
 	case eff == hold: // a start has begun in between
 		p.held = &e
 	case eff == publishExit:
@@ -108,13 +108,13 @@ func (s *Server) endExecs(c *container) {
 			continue
 		}
 		if err := kill(child); err != nil {
-			s.log.warnf("kill %s after its container ended: %v", p.id(), err)
+			s.log.Warnf("kill %s after its container ended: %v", p.id(), err)
 		}
 		select {
 		case <-p.exited:
 		case <-p.gone:
 		case <-limit.C:
-			s.log.warnf("process %s outlives its container", p.id())
+			s.log.Warnf("process %s outlives its container", p.id())
 			return
 		}
 	}

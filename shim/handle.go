@@ -42,7 +42,7 @@ type handle struct {
 	Stdout      string `json:"stdout,omitempty"`
 	Stderr      string `json:"stderr,omitempty"`
 	Terminal    bool   `json:"terminal,omitempty"`
-	StdioOwner  string `json:"stdio_owner,omitempty"`  // see stdioPaths
+	StdioOwner  string `json:"stdio_owner,omitempty"`  // see Paths
 	StdinClosed bool   `json:"stdin_closed,omitempty"` // CloseIO was called
 	IOUID       uint32 `json:"io_uid,omitempty"`
 	IOGID       uint32 `json:"io_gid,omitempty"`

@@ -17,11 +17,11 @@ type logger struct {
 	debug bool
 }
 
-func (l *logger) warnf(format string, args ...any) { l.write("warning", format, args...) }
+func (l *logger) Warnf(format string, args ...any) { l.write("warning", format, args...) }
 
-func (l *logger) infof(format string, args ...any) { l.write("info", format, args...) }
+func (l *logger) Infof(format string, args ...any) { l.write("info", format, args...) }
 
-func (l *logger) debugf(format string, args ...any) {
+func (l *logger) Debugf(format string, args ...any) {
 	if l.debug {
 		l.write("debug", format, args...)
 	}

@@ -23,6 +23,7 @@ import (
 
 	"github.com/cleatproject/cleat/proto/reason"
 	"github.com/cleatproject/cleat/reaper"
+	"github.com/cleatproject/cleat/shim/cgroup"
 )
 
 // runtimeGrace is how long an invocation of the OCI runtime may continue after its caller has given
@@ -239,7 +240,7 @@ func (r *ociRuntime) forget(ctx context.Context, id string) error {
 		return rt.Delete(ctx, id, &runc.DeleteOpts{Force: true})
 	}
 	err := r.run(ctx, "delete", remove)
-	cerr := removeCgroups(ctx, r.bundle)
+	cerr := cgroup.RemoveOf(ctx, r.bundle)
 	switch {
 	case err == nil, errors.Is(err, errdefs.ErrNotFound):
 		return nil // a remaining cgroup has other processes in it

@@ -21,6 +21,7 @@ import (
 	"github.com/cleatproject/cleat/proto/runcopts"
 	"github.com/cleatproject/cleat/proto/task"
 	"github.com/cleatproject/cleat/reaper"
+	"github.com/cleatproject/cleat/shim/stdio"
 )
 
 // standIn returns an OCI runtime that is a shell script.
@@ -64,7 +65,11 @@ cat > stdin
 `)
 	r.systemdCgroup = true
 	c := &container{id: "c", bundle: r.bundle, runtime: r}
-	console := &consoleSocket{path: "/far/away/tty.sock"}
+	console, err := stdio.ListenConsole(filepath.Join(t.TempDir(), "tty.sock"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = console.Close() }() // its directory is removed
 	opts := &runcopts.Options{NoPivotRoot: true, NoNewKeyring: true}
 	limit := int64(7)
 	with := func(call launchCall) func(context.Context, *runc.Runc) error {

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/cleatproject/cleat/proto/events"
+	"github.com/cleatproject/cleat/shim/cgroup"
 )
 
 // oomWatch is notified by the kernel that a container's memory has run out: through an eventfd on
@@ -29,10 +30,10 @@ type oomWatch struct {
 const killLimit = time.Second
 
 // watchOOM starts watching. A host that does not support it only causes a warning.
-func (s *Server) watchOOM(c *container, cg cgroup) {
+func (s *Server) watchOOM(c *container, cg cgroup.Group) {
 	w, err := openOOM(cg)
 	if err != nil {
-		s.log.warnf("watch memory of %s: %v", c.id, err)
+		s.log.Warnf("watch memory of %s: %v", c.id, err)
 	}
 	if w == nil {
 		return
@@ -77,7 +78,7 @@ func (s *Server) publishOOM(c *container) bool {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	kills, err := c.cgroup.oomKills()
+	kills, err := c.cgroup.OOMKills()
 	if err != nil || kills <= c.ooms {
 		return false
 	}
@@ -112,21 +113,21 @@ func (w *oomWatch) close() {
 	w.wg.Wait()
 }
 
-func openOOM(cg cgroup) (*oomWatch, error) {
+func openOOM(cg cgroup.Group) (*oomWatch, error) {
 	var fd int
 	var err error
 	switch {
-	case cg.unified != "":
-		fd, err = inotifyOOM(filepath.Join(cg.unified, "memory.events"))
-	case cg.v1["memory"] != "":
-		fd, err = eventfdOOM(cg.v1["memory"])
+	case cg.Unified != "":
+		fd, err = inotifyOOM(filepath.Join(cg.Unified, "memory.events"))
+	case cg.V1["memory"] != "":
+		fd, err = eventfdOOM(cg.V1["memory"])
 	default:
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
 	}
-	return &oomWatch{file: os.NewFile(uintptr(fd), "oom"), early: cg.unified == "", done: make(chan struct{})}, nil
+	return &oomWatch{file: os.NewFile(uintptr(fd), "oom"), early: cg.Unified == "", done: make(chan struct{})}, nil
 }
 
 func inotifyOOM(path string) (int, error) {

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/cleatproject/cleat/proto/task"
+	"github.com/cleatproject/cleat/shim/cgroup"
 )
 
 // A shim stays after its container's end, because the exit has to be readable until the container is
@@ -44,9 +45,9 @@ func (s *Server) checkOrphan() {
 	ctx, cancel := context.WithTimeout(context.Background(), undoLimit)
 	defer cancel()
 	for _, c := range ended {
-		s.log.warnf("container %s has ended and its bundle or the shim's socket is gone: leaving", c.id)
+		s.log.Warnf("container %s has ended and its bundle or the shim's socket is gone: leaving", c.id)
 		if err := s.abandon(ctx, c); err != nil {
-			s.log.warnf("clean up after %s: %v", c.id, err)
+			s.log.Warnf("clean up after %s: %v", c.id, err)
 		}
 	}
 	s.mu.Lock()
@@ -97,8 +98,8 @@ func (s *Server) abandon(ctx context.Context, c *container) error {
 			p.io = nil
 			p.mu.Unlock()
 			if io != nil {
-				io.drain()
-				if err := io.close(); err != nil {
+				io.Drain()
+				if err := io.Close(); err != nil {
 					return err
 				}
 			}
@@ -108,9 +109,9 @@ func (s *Server) abandon(ctx context.Context, c *container) error {
 	_, err := s.Delete(ctx, &task.DeleteRequest{Id: c.id})
 	// The spec that names the cgroups is gone, and perhaps the OCI runtime's state.
 	c.mu.Lock()
-	dirs := c.cgroup.dirs()
+	dirs := c.cgroup.Dirs()
 	c.mu.Unlock()
-	err = errors.Join(err, removeCgroupDirs(ctx, dirs))
+	err = errors.Join(err, cgroup.Remove(ctx, dirs))
 	_ = os.Remove(c.file("rootfs")) // which an rm left because something was mounted there
 	_ = os.Remove(c.bundle)
 	return err

@@ -4,13 +4,15 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/cleatproject/cleat/shim/stdio"
 )
 
 // ended is a container of s whose init has ended, with a bundle on disk.
 func endedContainer(t *testing.T, s *Server, id string) *container {
 	t.Helper()
 	c := &container{id: id, bundle: t.TempDir(), execs: make(map[string]*process), removal: newRemoval()}
-	c.init = newProcess(c, "", stdioPaths{}, stopped)
+	c.init = newProcess(c, "", stdio.Paths{}, stopped)
 	if err := os.WriteFile(c.file("config.json"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}

@@ -14,13 +14,14 @@ import (
 	"github.com/cleatproject/cleat/proto/task"
 	"github.com/cleatproject/cleat/proto/types"
 	"github.com/cleatproject/cleat/reaper"
+	"github.com/cleatproject/cleat/shim/stdio"
 )
 
 // process is a container's init or an exec'd process.
 type process struct {
 	container *container
 	execID    string // empty for the init
-	stdio     stdioPaths
+	stdio     stdio.Paths
 
 	// op is held by the caller that works on the process with the OCI runtime, which may take long.
 	op chan struct{}
@@ -34,7 +35,7 @@ type process struct {
 	state     state
 	pid       int
 	child     *reaper.Child
-	io        *stdio
+	io        *stdio.Streams
 	spec      *specs.Process // of an exec'd process
 	startedAt time.Time
 	exit      reaper.Exit
@@ -48,7 +49,7 @@ type process struct {
 // terminalSize is the size of a terminal in cells.
 type terminalSize struct{ width, height uint32 }
 
-func newProcess(c *container, execID string, paths stdioPaths, s state) *process {
+func newProcess(c *container, execID string, paths stdio.Paths, s state) *process {
 	return &process{
 		container: c, execID: execID, stdio: paths, state: s,
 		op:     make(chan struct{}, 1),
@@ -98,7 +99,7 @@ func (p *process) stateResponse() *task.StateResponse {
 	return &task.StateResponse{
 		Id: p.container.id, Bundle: p.container.bundle, ExecId: p.execID,
 		Pid: uint32(p.pid), Status: p.state.status(),
-		Stdin: p.stdio.stdin, Stdout: p.stdio.stdout, Stderr: p.stdio.stderr, Terminal: p.stdio.terminal,
+		Stdin: p.stdio.Stdin, Stdout: p.stdio.Stdout, Stderr: p.stdio.Stderr, Terminal: p.stdio.Terminal,
 		ExitStatus: uint32(p.exit.Status), ExitedAt: types.FromTime(p.exit.At),
 	}
 }
@@ -111,7 +112,7 @@ func (p *process) native() *shimapi.Process {
 	return &shimapi.Process{
 		Id: p.container.id, ExecId: p.execID, Bundle: p.container.bundle,
 		Pid: uint32(p.pid), Status: p.state.status(),
-		Stdin: p.stdio.stdin, Stdout: p.stdio.stdout, Stderr: p.stdio.stderr, Terminal: p.stdio.terminal,
+		Stdin: p.stdio.Stdin, Stdout: p.stdio.Stdout, Stderr: p.stdio.Stderr, Terminal: p.stdio.Terminal,
 		ExitStatus: uint32(p.exit.Status), ExitedAt: types.FromTime(p.exit.At),
 		StartedAt: types.FromTime(p.startedAt), OomKilled: oom,
 	}

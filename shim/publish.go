@@ -69,7 +69,7 @@ func newPublisher(namespace, address, grpcAddress, binary string, m *monitor, lo
 func (p *publisher) publish(topic, typeURL string, event rpc.Message) {
 	value, err := rpc.Marshal(event)
 	if err != nil {
-		p.log.warnf("event %s: %v", topic, err)
+		p.log.Warnf("event %s: %v", topic, err)
 		return
 	}
 	e := &types.Envelope{
@@ -159,7 +159,7 @@ func (p *publisher) work(ctx context.Context) {
 			continue
 		}
 		link.close()
-		p.log.debugf("send event %s: %v", e.Topic, err)
+		p.log.Debugf("send event %s: %v", e.Topic, err)
 		if !p.pause(ctx, retry) {
 			retry = min(2*retry, publishRetryMax)
 		}

@@ -12,6 +12,7 @@ import (
 	"github.com/cleatproject/cleat/proto/shimapi"
 	"github.com/cleatproject/cleat/proto/task"
 	"github.com/cleatproject/cleat/proto/types"
+	"github.com/cleatproject/cleat/shim/stdio"
 )
 
 // register registers the task service under both its names, the sandbox service, and the native one with s as server.
@@ -121,12 +122,12 @@ func (s *Server) ResizePty(_ context.Context, req *task.ResizePtyRequest) (*type
 	if err != nil {
 		return nil, err
 	}
-	if req.Width > maxCells || req.Height > maxCells {
+	if req.Width > stdio.MaxCells || req.Height > stdio.MaxCells {
 		return nil, fmt.Errorf("resize to %dx%d: %w", req.Width, req.Height, errdefs.ErrInvalidArgument)
 	}
 	p.mu.Lock()
 	io := p.io
-	if io == nil && p.execID != "" && p.stdio.terminal && (p.state == created || p.state == starting) {
+	if io == nil && p.execID != "" && p.stdio.Terminal && (p.state == created || p.state == starting) {
 		p.size = terminalSize{req.Width, req.Height}
 		p.mu.Unlock()
 		return &types.Empty{}, nil
@@ -135,7 +136,7 @@ func (s *Server) ResizePty(_ context.Context, req *task.ResizePtyRequest) (*type
 	if io == nil {
 		return nil, fmt.Errorf("resize: process %s is not running: %w", p.id(), errdefs.ErrFailedPrecondition)
 	}
-	if err := io.resize(req.Width, req.Height); err != nil {
+	if err := io.Resize(req.Width, req.Height); err != nil {
 		return nil, err
 	}
 	return &types.Empty{}, nil
@@ -154,12 +155,12 @@ func (s *Server) CloseIO(_ context.Context, req *task.CloseIORequest) (*types.Em
 	}
 	p.mu.Unlock()
 	if io != nil && req.Stdin {
-		if err := io.closeStdin(); err != nil {
+		if err := io.CloseStdin(); err != nil {
 			return nil, fmt.Errorf("close stdin of %s: %w", p.id(), err)
 		}
 		if p.execID == "" {
 			if err := p.container.note(func(h *handle) { h.StdinClosed = true }); err != nil {
-				s.log.warnf("close stdin of %s: %v", p.id(), err)
+				s.log.Warnf("close stdin of %s: %v", p.id(), err)
 			}
 		}
 	}

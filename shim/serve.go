@@ -61,7 +61,7 @@ func serve(cfg Config, env environment) (err error) {
 	register(server, s)
 	if env.adopt {
 		if err := s.adopt(cfg.Bundle, cfg.ID, env.evict); err != nil {
-			log.warnf("adopt container %s: %v", cfg.ID, err)
+			log.Warnf("adopt container %s: %v", cfg.ID, err)
 		}
 	}
 	stopSignals := s.ignoreSignals()
@@ -70,7 +70,7 @@ func serve(cfg Config, env environment) (err error) {
 	defer wg.Wait()
 	wg.Go(func() {
 		if err := server.Serve(context.Background(), listener); err != nil && !errors.Is(err, ttrpc.ErrServerClosed) {
-			log.warnf("serve: %v", err)
+			log.Warnf("serve: %v", err)
 			s.leave()
 		}
 	})
@@ -86,16 +86,16 @@ func (s *Server) shutDown(server *ttrpc.Server) error {
 	ctx, cancel := context.WithTimeout(context.Background(), drainLimit)
 	defer cancel()
 	if err := s.events.drain(ctx); err != nil {
-		s.log.warnf("shut down: %v", err)
+		s.log.Warnf("shut down: %v", err)
 	}
 	s.idle.Stop()
 	s.trim.Stop()
 	s.orphan.Stop()
 	s.awaitDisconnect(ctx)
 	if err := server.Shutdown(ctx); err != nil && !errors.Is(err, net.ErrClosed) {
-		s.log.debugf("shut down: %v", err)
+		s.log.Debugf("shut down: %v", err)
 		if err := server.Close(); err != nil && !errors.Is(err, net.ErrClosed) {
-			s.log.debugf("shut down: %v", err)
+			s.log.Debugf("shut down: %v", err)
 		}
 	}
 	s.wg.Wait()
@@ -173,7 +173,7 @@ func (s *Server) ignoreSignals() (stop func()) {
 			select {
 			case sig := <-signals:
 				if sig != syscall.SIGPIPE {
-					s.log.infof("ignoring %v: stop the container instead", sig)
+					s.log.Infof("ignoring %v: stop the container instead", sig)
 				}
 			case <-done:
 				return

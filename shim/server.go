@@ -111,7 +111,7 @@ func (s *Server) idled() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.conns == 0 && len(s.containers) == 0 && s.pod == nil {
-		s.log.infof("no container and no connection for %v: leaving", idleLimit)
+		s.log.Infof("no container and no connection for %v: leaving", idleLimit)
 		s.leave()
 	}
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/cleatproject/cleat/proto/task"
 	"github.com/cleatproject/cleat/proto/types"
 	"github.com/cleatproject/cleat/reaper"
+	"github.com/cleatproject/cleat/shim/stdio"
 )
 
 // Start runs a created init or a declared exec'd process.
@@ -47,7 +48,7 @@ func (s *Server) Start(ctx context.Context, req *task.StartRequest) (*task.Start
 	at := startTime(child)
 	if p.execID == "" {
 		if err := p.container.note(func(h *handle) { h.Started, h.StartedAt = true, at }); err != nil {
-			s.log.warnf("start %s: %v", p.id(), err) // it runs
+			s.log.Warnf("start %s: %v", p.id(), err) // it runs
 		}
 	}
 	p.mu.Lock()
@@ -119,7 +120,7 @@ func (s *Server) Exec(ctx context.Context, req *task.ExecProcessRequest) (*types
 	if st, _ := c.init.snapshot(); st != running && st != paused && st != pausing && st != created && st != starting {
 		return nil, fmt.Errorf("exec in container %s: task is %s: %w", c.id, st, errdefs.ErrFailedPrecondition)
 	}
-	p := newProcess(c, req.ExecId, stdioPaths{req.Stdin, req.Stdout, req.Stderr, req.Terminal, stdioOwner(ctx)}, created)
+	p := newProcess(c, req.ExecId, stdio.Paths{Stdin: req.Stdin, Stdout: req.Stdout, Stderr: req.Stderr, Terminal: req.Terminal, Owner: stdioOwner(ctx)}, created)
 	p.spec = spec
 	if err := c.addExec(p); err != nil {
 		return nil, err
@@ -136,11 +137,11 @@ func (s *Server) startExec(ctx context.Context, p *process) (err error) {
 	}
 	var u undo.Stack
 	defer func() { err = errors.Join(err, u.Run()) }()
-	io, err := openStdio(ctx, s.stdioEnv(c, nil), p.stdio)
+	io, err := stdio.Open(ctx, s.stdioEnv(c, nil), p.stdio)
 	if err != nil {
 		return err
 	}
-	u.Push("close stdio", io.close)
+	u.Push("close stdio", io.Close)
 	spec, size := p.sizedSpec()
 	pidFile := c.runtime.temp("exec", ".pid")
 	defer func() { _ = os.Remove(pidFile) }() // the runtime may not have created it
@@ -163,13 +164,13 @@ func (s *Server) startExec(ctx context.Context, p *process) (err error) {
 	resized := p.size
 	p.mu.Unlock()
 	if resized != size { // while the OCI runtime was at work
-		if err := io.resize(resized.width, resized.height); err != nil {
-			s.log.warnf("resize terminal of %s: %v", p.id(), err)
+		if err := io.Resize(resized.width, resized.height); err != nil {
+			s.log.Warnf("resize terminal of %s: %v", p.id(), err)
 		}
 	}
 	if closed {
-		if err := io.closeStdin(); err != nil {
-			s.log.warnf("close stdin of %s: %v", p.id(), err)
+		if err := io.CloseStdin(); err != nil {
+			s.log.Warnf("close stdin of %s: %v", p.id(), err)
 		}
 	}
 	s.watch(p)

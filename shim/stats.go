@@ -23,12 +23,12 @@ func (s *Server) Stats(_ context.Context, req *task.StatsRequest) (*task.StatsRe
 	c.mu.Lock()
 	cg := c.cgroup
 	c.mu.Unlock()
-	metrics := cg.metrics()
+	metrics := cg.Metrics()
 	if metrics == nil {
 		return nil, fmt.Errorf("stats of %s: cgroup is unknown: %w", c.id, errdefs.ErrUnavailable)
 	}
 	url := "io.containerd.cgroups.v1.Metrics"
-	if cg.unified != "" {
+	if cg.Unified != "" {
 		url = "io.containerd.cgroups.v2.Metrics"
 	}
 	value, err := rpc.Marshal(metrics)

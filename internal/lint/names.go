@@ -8,7 +8,7 @@ import (
 )
 
 // fileNames reports Go files whose names are not words in lower case with underscores between them. Two words are
-// recognised by a declaration of the package that writes them as two: logProcess belongs to shim/log_process.go.
+// recognised by a declaration of the package that writes them as two: logProcess belongs to shim/stdio/log_process.go.
 func fileNames(p *project) ([]string, error) {
 	form := regexp.MustCompile(`^[a-z0-9]+(_[a-z0-9]+)*\.go$`)
 	declared := make(map[string]map[string]string) // by folder

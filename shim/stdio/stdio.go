@@ -1,4 +1,14 @@
-package shim
+// Package stdio connects a container's process to the streams that its client names: FIFOs, files, loggers, and a
+// terminal.
+//
+// Streams that are not a terminal do not pass through the shim: the process has the FIFO itself, a pipe that the
+// kernel moves to the end of a log file, or the pipe of a logger process. Streams keeps open what must not end while
+// a client is away, until Close. Output for a file that was written before the process ended is in the file once
+// Ended returns, unless the disk does not respond within two seconds. The bytes of a terminal are copied.
+//
+// A process may outlive the shim: the pipes to its log files then have names in the bundle (Env.Bundle), by which
+// Reopen finds them.
+package stdio
 
 import (
 	"context"
@@ -19,17 +29,17 @@ import (
 	"github.com/cleatproject/cleat/reaper"
 )
 
-// stdioPaths holds the stdio paths of a request.
-type stdioPaths struct {
-	stdin, stdout, stderr string
-	terminal              bool
-	// owner, if set, is the only user id whose FIFOs are accepted; see pinned.
-	owner string
+// Paths holds the stdio paths of a request.
+type Paths struct {
+	Stdin, Stdout, Stderr string
+	Terminal              bool
+	// Owner, if set, is the only user id whose FIFOs are accepted; see owner.go.
+	Owner string
 }
 
-// stdio is the shim's part of a process's stdio: the files to be inherited, and what has to stay
+// Streams is the shim's part of a process's stdio: the files to be inherited, and what has to stay
 // open or be moved while the process lives.
-type stdio struct {
+type Streams struct {
 	child [3]*os.File // for the OCI runtime; nil is /dev/null
 
 	mu    sync.Mutex
@@ -39,24 +49,24 @@ type stdio struct {
 	tty   *terminal
 }
 
-// stdioEnv holds what opening stdio needs in addition to the paths.
-type stdioEnv struct {
-	spawner       spawner  // starts loggers
-	environ       []string // of loggers
-	log           stdioLog
-	namespace, id string
-	uid, gid      uint32 // owner of the pipes the shim creates
-	bundle        string // directory for named pipes, for a process that may outlive the shim; or ""
+// Env holds what opening stdio needs in addition to the paths.
+type Env struct {
+	Spawner       Spawner  // starts loggers
+	Environ       []string // of loggers
+	Log           Log
+	Namespace, ID string
+	UID, GID      uint32 // owner of the pipes that are created
+	Bundle        string // directory of named pipes, for a process that may outlive the shim; or ""
 }
 
-// stdioLog is where failures are reported that no caller waits for.
-type stdioLog interface {
-	warnf(format string, args ...any)
-	debugf(format string, args ...any)
+// Log receives failures that no caller waits for.
+type Log interface {
+	Warnf(format string, args ...any)
+	Debugf(format string, args ...any)
 }
 
-// spawner starts processes and collects them.
-type spawner interface {
+// Spawner starts processes and collects them.
+type Spawner interface {
 	Spawn(cmd *exec.Cmd) (*reaper.Child, error)
 }
 
@@ -103,10 +113,10 @@ func parseTarget(s string) (target, error) {
 	return target{kind: kind, path: u.Path, args: u.Query()}, nil
 }
 
-// openStdio opens everything, or nothing. For a terminal, attach follows once the runtime has sent
+// Open opens everything, or nothing. For a terminal, Attach follows once the runtime has sent
 // the console.
-func openStdio(ctx context.Context, env stdioEnv, paths stdioPaths) (_ *stdio, err error) {
-	s := &stdio{}
+func Open(ctx context.Context, env Env, paths Paths) (_ *Streams, err error) {
+	s := &Streams{}
 	paths, release, err := paths.pinned()
 	if err != nil {
 		return nil, err
@@ -114,15 +124,15 @@ func openStdio(ctx context.Context, env stdioEnv, paths stdioPaths) (_ *stdio, e
 	defer release()
 	var u undo.Stack
 	defer func() { err = errors.Join(err, u.Run()) }()
-	u.Push("close stdio", s.close)
-	in, err := parseTarget(paths.stdin)
+	u.Push("close stdio", s.Close)
+	in, err := parseTarget(paths.Stdin)
 	if err != nil {
 		return nil, err
 	}
 	if in.kind != toNull && in.kind != toFIFO {
-		return nil, fmt.Errorf("stdin %q: want a FIFO: %w", paths.stdin, errdefs.ErrInvalidArgument)
+		return nil, fmt.Errorf("stdin %q: want a FIFO: %w", paths.Stdin, errdefs.ErrInvalidArgument)
 	}
-	if paths.terminal {
+	if paths.Terminal {
 		err = s.openTerminal(ctx, env, in, paths)
 	} else {
 		err = s.openPlain(ctx, env, in, paths)
@@ -134,7 +144,7 @@ func openStdio(ctx context.Context, env stdioEnv, paths stdioPaths) (_ *stdio, e
 	return s, nil
 }
 
-func (s *stdio) openPlain(ctx context.Context, env stdioEnv, in target, paths stdioPaths) error {
+func (s *Streams) openPlain(ctx context.Context, env Env, in target, paths Paths) error {
 	if in.kind == toFIFO {
 		hold, child, err := fifo.Source(in.path)
 		if err != nil {
@@ -142,31 +152,31 @@ func (s *stdio) openPlain(ctx context.Context, env stdioEnv, in target, paths st
 		}
 		s.stdin, s.child[0] = hold, child
 	}
-	out, err := parseTarget(paths.stdout)
+	out, err := parseTarget(paths.Stdout)
 	if err != nil {
 		return err
 	}
 	if out.kind == toLogger {
-		return s.openLogger(ctx, env, out, paths.stderr == paths.stdout)
+		return s.openLogger(ctx, env, out, paths.Stderr == paths.Stdout)
 	}
 	if err := s.openOutput(1, env, out); err != nil {
 		return err
 	}
-	if paths.stderr == paths.stdout {
+	if paths.Stderr == paths.Stdout {
 		s.child[2] = s.child[1] // one description, so that the order is kept
 		return nil
 	}
-	errTarget, err := parseTarget(paths.stderr)
+	errTarget, err := parseTarget(paths.Stderr)
 	if err != nil {
 		return err
 	}
 	if errTarget.kind == toLogger {
-		return fmt.Errorf("stderr %q: a logger takes stdout and stderr: %w", paths.stderr, errdefs.ErrInvalidArgument)
+		return fmt.Errorf("stderr %q: a logger takes stdout and stderr: %w", paths.Stderr, errdefs.ErrInvalidArgument)
 	}
 	return s.openOutput(2, env, errTarget)
 }
 
-func (s *stdio) openOutput(i int, env stdioEnv, t target) error {
+func (s *Streams) openOutput(i int, env Env, t target) error {
 	switch t.kind {
 	case toFIFO:
 		hold, child, err := fifo.Sink(t.path)
@@ -195,7 +205,7 @@ func pipeName(i int) string {
 	return "log.err"
 }
 
-func (s *stdio) openLogger(ctx context.Context, env stdioEnv, t target, both bool) error {
+func (s *Streams) openLogger(ctx context.Context, env Env, t target, both bool) error {
 	out, errs, err := startLogger(ctx, env, t)
 	if err != nil {
 		return err
@@ -219,18 +229,18 @@ func classFIFO(what string, err error) error {
 	}
 }
 
-// files returns the files for the process to inherit, by descriptor; nil is /dev/null. They are open until handOver.
-func (s *stdio) files() [3]*os.File { return s.child }
+// Files returns the files for the process to inherit, by descriptor; nil is /dev/null. They are open until HandOver.
+func (s *Streams) Files() [3]*os.File { return s.child }
 
-// handOver closes the files that were to be inherited: from now on only the process causes ends of
+// HandOver closes the files that were to be inherited: from now on only the process causes ends of
 // file.
-func (s *stdio) handOver() error {
+func (s *Streams) HandOver() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.handOverLocked()
 }
 
-func (s *stdio) handOverLocked() error {
+func (s *Streams) handOverLocked() error {
 	var errs []error
 	for i, f := range s.child {
 		if f != nil && (i != 2 || f != s.child[1]) {
@@ -241,8 +251,8 @@ func (s *stdio) handOverLocked() error {
 	return errors.Join(errs...)
 }
 
-// closeStdin lets the process see the end of its stdin once the client has closed it too.
-func (s *stdio) closeStdin() error {
+// CloseStdin lets the process see the end of its stdin once the client has closed it too.
+func (s *Streams) CloseStdin() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.stdin == nil {
@@ -253,8 +263,8 @@ func (s *stdio) closeStdin() error {
 	return err
 }
 
-// ended marks the process as exited: its output is moved as far as possible without waiting.
-func (s *stdio) ended() {
+// Ended marks the process as exited: its output is moved as far as possible without waiting.
+func (s *Streams) Ended() {
 	s.mu.Lock()
 	pumps, tty := s.pumps, s.tty
 	s.mu.Unlock()
@@ -273,9 +283,9 @@ const (
 	drainTicks = 100
 )
 
-// drain waits until all output of the process has been moved; it gives up as soon as nothing has
+// Drain waits until all output of the process has been moved; it gives up as soon as nothing has
 // moved for a while: a process holds the other end and neither reads nor closes it.
-func (s *stdio) drain() {
+func (s *Streams) Drain() {
 	s.mu.Lock()
 	tty := s.tty
 	s.mu.Unlock()
@@ -297,8 +307,8 @@ func (s *stdio) drain() {
 	}
 }
 
-// close releases everything. Idempotent.
-func (s *stdio) close() error {
+// Close releases everything. Idempotent.
+func (s *Streams) Close() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	errs := []error{s.handOverLocked()}

@@ -1,4 +1,4 @@
-package shim
+package cgroup
 
 import (
 	"path/filepath"
@@ -12,7 +12,7 @@ const userHZ = 100
 
 // statsV1 reads one directory per controller.
 func statsV1(dirs map[string]string) *v1.Metrics {
-	dir := func(controller string) cgroupDir { return cgroupDir(dirs[controller]) }
+	dir := func(controller string) files { return files(dirs[controller]) }
 	m := &v1.Metrics{}
 	if d := dir("pids"); d != "" {
 		m.Pids = &v1.PidsStat{Current: d.number("pids.current"), Limit: d.number("pids.max")}
@@ -35,7 +35,7 @@ func statsV1(dirs map[string]string) *v1.Metrics {
 	return m
 }
 
-func cpuV1(acct, cpu cgroupDir) *v1.CPUStat {
+func cpuV1(acct, cpu files) *v1.CPUStat {
 	if acct == "" && cpu == "" {
 		return nil
 	}
@@ -53,7 +53,7 @@ func cpuV1(acct, cpu cgroupDir) *v1.CPUStat {
 	}}
 }
 
-func memoryV1(d cgroupDir) *v1.MemoryStat {
+func memoryV1(d files) *v1.MemoryStat {
 	s := d.keyed("memory.stat")
 	entry := func(module string) *v1.MemoryEntry {
 		prefix := "memory." + module
@@ -82,7 +82,7 @@ func memoryV1(d cgroupDir) *v1.MemoryStat {
 
 // blkioV1 prefers the recursive files of the scheduler and falls back to those of throttling,
 // which every scheduler has.
-func blkioV1(d cgroupDir) *v1.BlkIOStat {
+func blkioV1(d files) *v1.BlkIOStat {
 	first := func(names ...string) []*v1.BlkIOEntry {
 		for _, n := range names {
 			if e := blkioEntries(d.text("blkio." + n)); len(e) > 0 {
@@ -133,7 +133,7 @@ func deviceName(number string) string {
 	return "/dev/" + filepath.Base(target)
 }
 
-func hugetlbV1(d cgroupDir) []*v1.HugetlbStat {
+func hugetlbV1(d files) []*v1.HugetlbStat {
 	var out []*v1.HugetlbStat
 	for _, size := range hugePageSizes(d, ".usage_in_bytes") {
 		prefix := "hugetlb." + size
@@ -146,7 +146,7 @@ func hugetlbV1(d cgroupDir) []*v1.HugetlbStat {
 }
 
 // hugePageSizes lists the sizes for which there is a file hugetlb.SIZE with the suffix.
-func hugePageSizes(d cgroupDir, suffix string) []string {
+func hugePageSizes(d files, suffix string) []string {
 	if d == "" {
 		return nil
 	}

@@ -1,4 +1,4 @@
-package shim
+package stdio
 
 import (
 	"context"
@@ -22,7 +22,7 @@ const loggerLimit = 10 * time.Second
 // startLogger starts the logger process of a binary:// URI and waits until it is ready. It returns
 // the writing ends of its two pipes. The logger ends by itself when the container's processes have
 // closed them; the shim neither waits for it nor stops it.
-func startLogger(ctx context.Context, env stdioEnv, t target) (out, errs *os.File, err error) {
+func startLogger(ctx context.Context, env Env, t target) (out, errs *os.File, err error) {
 	outR, out, err := newPipe(env)
 	if err != nil {
 		return nil, nil, err
@@ -41,16 +41,16 @@ func startLogger(ctx context.Context, env stdioEnv, t target) (out, errs *os.Fil
 	return out, errs, nil
 }
 
-func runLogger(ctx context.Context, env stdioEnv, t target, stdout, stderr *os.File) error {
+func runLogger(ctx context.Context, env Env, t target, stdout, stderr *os.File) error {
 	ready, readyW, err := os.Pipe()
 	if err != nil {
 		return fmt.Errorf("make pipe: %w", err)
 	}
 	defer func() { _ = ready.Close() }()
 	cmd := exec.Command(t.path, loggerArgs(t)...) // it outlives the request
-	cmd.Env = append(slices.Clone(env.environ), "CONTAINER_ID="+env.id, "CONTAINER_NAMESPACE="+env.namespace)
+	cmd.Env = append(slices.Clone(env.Environ), "CONTAINER_ID="+env.ID, "CONTAINER_NAMESPACE="+env.Namespace)
 	cmd.ExtraFiles = []*os.File{stdout, stderr, readyW}
-	child, err := env.spawner.Spawn(cmd)
+	child, err := env.Spawner.Spawn(cmd)
 	if cerr := readyW.Close(); err == nil && cerr != nil {
 		err = cerr
 	}

@@ -1,4 +1,10 @@
-package shim
+// Package cgroup finds, reads and removes the cgroups of a container, on cgroup v2 and v1.
+//
+// A container's cgroups are those of its init, read while that lives (Read, Parse). A process that is about to end is
+// shown in the roots on v1 (Exiting); then only the spec determines them. Files that the kernel does not have read as empty, so
+// that statistics are complete as far as the kernel has them. Removal waits a moment for ending threads, and refuses a
+// cgroup with processes in it.
+package cgroup
 
 import (
 	"encoding/json"
@@ -15,18 +21,18 @@ import (
 	"github.com/cleatproject/cleat/proto/rpc"
 )
 
-const cgroupMount = "/sys/fs/cgroup"
+const mountPoint = "/sys/fs/cgroup"
 
-// cgroup holds the directories of a container's cgroups: one on a unified host (v2), one per
+// Group holds the directories of a container's cgroups: one on a unified host (v2), one per
 // controller otherwise (v1).
-type cgroup struct {
-	unified string
-	v1      map[string]string // controller -> directory
+type Group struct {
+	Unified string
+	V1      map[string]string // controller -> directory
 }
 
-// readCgroup looks up the cgroups of a process. The process must be alive: a dead one is shown
+// Read looks up the cgroups of a process. The process must be alive: a dead one is shown
 // elsewhere.
-func readCgroup(pid int) (string, error) {
+func Read(pid int) (string, error) {
 	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/cgroup")
 	if err != nil {
 		return "", fmt.Errorf("find cgroup: %w", err)
@@ -34,9 +40,9 @@ func readCgroup(pid int) (string, error) {
 	return string(data), nil
 }
 
-// exiting reports whether groups, a result of readCgroup, is that of a process that is about to end or not in a
+// Exiting reports whether groups, a result of Read, is that of a process that is about to end or not in a
 // container: cgroup v1 shows it in the roots only as soon as it begins to end, before it can be collected.
-func exiting(groups string) bool {
+func Exiting(groups string) bool {
 	for line := range strings.Lines(groups) {
 		if !strings.HasSuffix(line, ":/\n") {
 			return false
@@ -45,11 +51,11 @@ func exiting(groups string) bool {
 	return groups != ""
 }
 
-// memoryCgroup returns, in the form of readCgroup, the memory cgroup that the spec gives the container.
+// MemoryOf returns, in the form of Read, the memory cgroup that the spec gives the container.
 // It serves an init that was killed before it could be looked up. It is empty if the spec alone does
 // not determine it.
-func memoryCgroup(bundle string, unified bool) string {
-	path := specCgroup(bundle)
+func MemoryOf(bundle string, unified bool) string {
+	path := specified(bundle)
 	switch {
 	case path == "":
 		return ""
@@ -60,8 +66,8 @@ func memoryCgroup(bundle string, unified bool) string {
 	}
 }
 
-// specCgroup returns the cgroup in a bundle's spec if that is a path: systemd has names of another form.
-func specCgroup(bundle string) string {
+// specified returns the cgroup in a bundle's spec if that is a path: systemd has names of another form.
+func specified(bundle string) string {
 	data, err := os.ReadFile(filepath.Join(bundle, "config.json"))
 	if err != nil {
 		return ""
@@ -77,14 +83,15 @@ func specCgroup(bundle string) string {
 	return filepath.Clean(spec.Linux.CgroupsPath) // nothing above the root
 }
 
-func unifiedHost() bool {
+// UnifiedHost reports whether the host has cgroup v2 alone.
+func UnifiedHost() bool {
 	var st unix.Statfs_t
-	return unix.Statfs(cgroupMount, &st) == nil && st.Type == unix.CGROUP2_SUPER_MAGIC
+	return unix.Statfs(mountPoint, &st) == nil && st.Type == unix.CGROUP2_SUPER_MAGIC
 }
 
-// parseCgroup reads /proc/PID/cgroup, by the conventional mount points: lines of ID:CONTROLLERS:PATH.
-func parseCgroup(text string, unified bool) cgroup {
-	cg := cgroup{}
+// Parse reads /proc/PID/cgroup, by the conventional mount points: lines of ID:CONTROLLERS:PATH.
+func Parse(text string, unified bool) Group {
+	cg := Group{}
 	for line := range strings.Lines(text) {
 		parts := strings.SplitN(strings.TrimSuffix(line, "\n"), ":", 3)
 		if len(parts) != 3 || !strings.HasPrefix(parts[2], "/") {
@@ -92,28 +99,28 @@ func parseCgroup(text string, unified bool) cgroup {
 		}
 		switch {
 		case unified && parts[0] == "0":
-			cg.unified = filepath.Join(cgroupMount, parts[2])
+			cg.Unified = filepath.Join(mountPoint, parts[2])
 		case !unified && parts[1] != "":
 			for _, c := range strings.Split(parts[1], ",") {
-				if cg.v1 == nil {
-					cg.v1 = make(map[string]string)
+				if cg.V1 == nil {
+					cg.V1 = make(map[string]string)
 				}
-				cg.v1[c] = filepath.Join(cgroupMount, strings.TrimPrefix(c, "name="), parts[2])
+				cg.V1[c] = filepath.Join(mountPoint, strings.TrimPrefix(c, "name="), parts[2])
 			}
 		}
 	}
 	return cg
 }
 
-// joinCgroup moves the shim into a cgroup and creates it if it is missing.
-func joinCgroup(path string) error {
-	dirs, err := cgroupDirs(path)
+// Join moves the shim into a cgroup and creates it if it is missing.
+func Join(path string) error {
+	dirs, err := directories(path)
 	if err != nil {
 		return err
 	}
 	var errs []error
 	for _, d := range dirs {
-		if d == filepath.Join(cgroupMount, "cpuset", path) {
+		if d == filepath.Join(mountPoint, "cpuset", path) {
 			continue // which needs its cpus set first
 		}
 		err := os.MkdirAll(d, 0o755)
@@ -125,35 +132,35 @@ func joinCgroup(path string) error {
 	return errors.Join(errs...)
 }
 
-// dir returns the directory that represents the container as a whole, or "".
-func (c cgroup) dir() string {
-	if c.unified != "" {
-		return c.unified
+// main returns the directory that represents the container as a whole, or "".
+func (c Group) main() string {
+	if c.Unified != "" {
+		return c.Unified
 	}
 	for _, name := range []string{"pids", "memory", "devices", "cpu", "freezer"} {
-		if d, ok := c.v1[name]; ok {
+		if d, ok := c.V1[name]; ok {
 			return d
 		}
 	}
 	return ""
 }
 
-// dirs returns all directories of the container, without those that are roots of their hierarchies.
-func (c cgroup) dirs() (dirs []string) {
-	if c.unified != "" && c.unified != cgroupMount {
-		dirs = append(dirs, c.unified)
+// Dirs returns all directories of the container, without those that are roots of their hierarchies.
+func (c Group) Dirs() (dirs []string) {
+	if c.Unified != "" && c.Unified != mountPoint {
+		dirs = append(dirs, c.Unified)
 	}
-	for controller, dir := range c.v1 {
-		if dir != filepath.Join(cgroupMount, strings.TrimPrefix(controller, "name=")) {
+	for controller, dir := range c.V1 {
+		if dir != filepath.Join(mountPoint, strings.TrimPrefix(controller, "name=")) {
 			dirs = append(dirs, dir)
 		}
 	}
 	return dirs
 }
 
-// pids lists the processes in the cgroup and below it, in ascending order.
-func (c cgroup) pids() ([]int, error) {
-	root := c.dir()
+// Pids lists the processes in the cgroup and below it, in ascending order.
+func (c Group) Pids() ([]int, error) {
+	root := c.main()
 	if root == "" {
 		return nil, fmt.Errorf("cgroup: %w", os.ErrNotExist)
 	}
@@ -183,26 +190,26 @@ func (c cgroup) pids() ([]int, error) {
 	return pids, nil
 }
 
-// frozen reports whether the cgroup is frozen or about to be.
-func (c cgroup) frozen() bool {
-	if c.unified != "" {
-		return cgroupDir(c.unified).number("cgroup.freeze") == 1
+// Frozen reports whether the cgroup is frozen or about to be.
+func (c Group) Frozen() bool {
+	if c.Unified != "" {
+		return files(c.Unified).number("cgroup.freeze") == 1
 	}
-	d, ok := c.v1["freezer"]
+	d, ok := c.V1["freezer"]
 	if !ok {
 		return false
 	}
-	text := strings.TrimSpace(cgroupDir(d).text("freezer.state"))
+	text := strings.TrimSpace(files(d).text("freezer.state"))
 	return text == "FROZEN" || text == "FREEZING"
 }
 
-// oomKills returns the number of processes of the cgroup that the kernel has killed for lack of
+// OOMKills returns the number of processes of the cgroup that the kernel has killed for lack of
 // memory.
-func (c cgroup) oomKills() (uint64, error) {
-	if c.unified != "" {
-		return keyedValue(filepath.Join(c.unified, "memory.events"), "oom_kill")
+func (c Group) OOMKills() (uint64, error) {
+	if c.Unified != "" {
+		return keyedValue(filepath.Join(c.Unified, "memory.events"), "oom_kill")
 	}
-	d, ok := c.v1["memory"]
+	d, ok := c.V1["memory"]
 	if !ok {
 		return 0, nil
 	}
@@ -228,31 +235,31 @@ func keyedValue(path, key string) (uint64, error) {
 	return 0, nil
 }
 
-// cgroupDirs returns the directory of a cgroup of that path, present or not, in each hierarchy.
-func cgroupDirs(path string) ([]string, error) {
-	if unifiedHost() {
-		return []string{filepath.Join(cgroupMount, path)}, nil
+// directories returns the directory of a cgroup of that path, present or not, in each hierarchy.
+func directories(path string) ([]string, error) {
+	if UnifiedHost() {
+		return []string{filepath.Join(mountPoint, path)}, nil
 	}
-	entries, err := os.ReadDir(cgroupMount)
+	entries, err := os.ReadDir(mountPoint)
 	if err != nil {
 		return nil, err
 	}
 	var dirs []string
 	for _, e := range entries {
 		if e.IsDir() {
-			dirs = append(dirs, filepath.Join(cgroupMount, e.Name(), path))
+			dirs = append(dirs, filepath.Join(mountPoint, e.Name(), path))
 		}
 	}
 	return dirs, nil
 }
 
-// metrics reads the statistics: a v2.Metrics of a unified host, else a v1.Metrics; nil if the cgroup is unknown.
-func (c cgroup) metrics() rpc.Message {
+// Metrics reads the statistics: a v2.Metrics of a unified host, else a v1.Metrics; nil if the cgroup is unknown.
+func (c Group) Metrics() rpc.Message {
 	switch {
-	case c.unified != "":
-		return statsV2(cgroupDir(c.unified))
-	case len(c.v1) > 0:
-		return statsV1(c.v1)
+	case c.Unified != "":
+		return statsV2(files(c.Unified))
+	case len(c.V1) > 0:
+		return statsV1(c.V1)
 	}
 	return nil
 }

@@ -1,4 +1,4 @@
-package shim
+package stdio
 
 import (
 	"context"
@@ -23,7 +23,7 @@ import (
 type terminal struct {
 	stdin  *os.File       // nil for none
 	stdout io.WriteCloser // nil for none: output is discarded
-	log    stdioLog
+	log    Log
 
 	wg     sync.WaitGroup
 	exited chan struct{} // closed by ended
@@ -43,8 +43,8 @@ const ttyChunk = 4096
 // ttyRetry is how long to wait for a terminal that no process has open at the moment.
 const ttyRetry = 50 * time.Millisecond
 
-func (s *stdio) openTerminal(ctx context.Context, env stdioEnv, in target, paths stdioPaths) error {
-	t := &terminal{log: env.log, exited: make(chan struct{}), copied: make(chan struct{})}
+func (s *Streams) openTerminal(ctx context.Context, env Env, in target, paths Paths) error {
+	t := &terminal{log: env.Log, exited: make(chan struct{}), copied: make(chan struct{})}
 	s.tty = t
 	if in.kind == toFIFO {
 		f, err := fifo.OpenBoth(in.path)
@@ -53,7 +53,7 @@ func (s *stdio) openTerminal(ctx context.Context, env stdioEnv, in target, paths
 		}
 		t.stdin = f
 	}
-	out, err := parseTarget(paths.stdout)
+	out, err := parseTarget(paths.Stdout)
 	if err != nil {
 		return err
 	}
@@ -87,8 +87,17 @@ func (s *stdio) openTerminal(ctx context.Context, env stdioEnv, in target, paths
 	return nil
 }
 
+// Attach receives the terminal's master from the OCI runtime, which has succeeded, and starts copying.
+func (s *Streams) Attach(c *ConsoleSocket) error {
+	m, err := c.receive()
+	if err == nil {
+		s.attach(m)
+	}
+	return err
+}
+
 // attach starts copying with the terminal's master, which it takes over.
-func (s *stdio) attach(m *master) {
+func (s *Streams) attach(m *master) {
 	t := s.tty
 	t.mu.Lock()
 	t.console = m
@@ -99,11 +108,11 @@ func (s *stdio) attach(m *master) {
 	}
 }
 
-// maxCells bounds the width and height of a terminal, see TIOCSWINSZ in ioctl_tty(2).
-const maxCells = 0xffff
+// MaxCells bounds the width and height of a terminal, see TIOCSWINSZ in ioctl_tty(2).
+const MaxCells = 0xffff
 
-// resize sets the terminal's size in cells, at most maxCells each.
-func (s *stdio) resize(width, height uint32) error {
+// Resize sets the terminal's size in cells, at most MaxCells each.
+func (s *Streams) Resize(width, height uint32) error {
 	s.mu.Lock()
 	tty := s.tty
 	s.mu.Unlock()
@@ -135,7 +144,7 @@ func (t *terminal) copyOut() {
 			if t.stdout != nil {
 				if _, werr := t.stdout.Write(buf[:n]); werr != nil {
 					if !errors.Is(werr, os.ErrClosed) {
-						t.log.warnf("copy terminal: %v", werr)
+						t.log.Warnf("copy terminal: %v", werr)
 					}
 					return
 				}

@@ -1,4 +1,4 @@
-package shim
+package stdio
 
 import (
 	"errors"
@@ -19,26 +19,27 @@ import (
 // consoleLimit is how long the runtime may take to send the console after it has succeeded.
 const consoleLimit = 5 * time.Second
 
-// consoleSocket receives the master of the terminal from the OCI runtime.
-type consoleSocket struct {
+// ConsoleSocket receives the master of the terminal from the OCI runtime.
+type ConsoleSocket struct {
 	listener *net.UnixListener
 	path     string
 }
 
-func listenConsole(path string) (*consoleSocket, error) {
+// ListenConsole creates the socket at path, for root only. Close it.
+func ListenConsole(path string) (*ConsoleSocket, error) {
 	l, err := rpc.Listen(path, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("console socket: %w", err)
 	}
-	return &consoleSocket{listener: l, path: path}, nil
+	return &ConsoleSocket{listener: l, path: path}, nil
 }
 
 // Path implements runc.ConsoleSocket. It returns the path relative to the bundle, the runtime's working directory: a
 // socket address cannot hold a long path.
-func (c *consoleSocket) Path() string { return filepath.Base(c.path) }
+func (c *ConsoleSocket) Path() string { return filepath.Base(c.path) }
 
 // receive returns the console. The runtime sends it before it exits, so it is available already.
-func (c *consoleSocket) receive() (_ *master, err error) {
+func (c *ConsoleSocket) receive() (_ *master, err error) {
 	if err := c.listener.SetDeadline(time.Now().Add(consoleLimit)); err != nil {
 		return nil, fmt.Errorf("receive console: %w", err)
 	}
@@ -146,7 +147,8 @@ func (f *masterFile) empty() bool {
 	return cerr != nil || (empty && !f.pending.Load())
 }
 
-func (c *consoleSocket) close() error {
+// Close stops listening and removes the socket.
+func (c *ConsoleSocket) Close() error {
 	err := c.listener.Close()
 	if rerr := os.Remove(c.path); rerr != nil && !errors.Is(rerr, os.ErrNotExist) {
 		err = errors.Join(err, rerr)

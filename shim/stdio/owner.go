@@ -1,4 +1,4 @@
-package shim
+package stdio
 
 import (
 	"errors"
@@ -17,8 +17,8 @@ import (
 // that is opened, whatever happens to its path. A path that is not a FIFO of the owner is refused. URIs of files and
 // loggers are reserved to the daemon: it refuses them from users with a policy. release closes the descriptors once
 // the FIFOs are open. Without an owner the paths are unchanged.
-func (p stdioPaths) pinned() (_ stdioPaths, release func(), err error) {
-	if p.owner == "" {
+func (p Paths) pinned() (_ Paths, release func(), err error) {
+	if p.Owner == "" {
 		return p, func() {}, nil
 	}
 	var pins []*os.File
@@ -28,12 +28,12 @@ func (p stdioPaths) pinned() (_ stdioPaths, release func(), err error) {
 		}
 	}
 	names := make(map[string]string)
-	for _, path := range []*string{&p.stdin, &p.stdout, &p.stderr} {
+	for _, path := range []*string{&p.Stdin, &p.Stdout, &p.Stderr} {
 		if *path == "" || strings.HasPrefix(*path, "file://") || strings.HasPrefix(*path, "binary://") {
 			continue
 		}
 		if names[*path] == "" {
-			f, err := openOwned(strings.TrimPrefix(*path, "fifo://"), p.owner)
+			f, err := openOwned(strings.TrimPrefix(*path, "fifo://"), p.Owner)
 			if err != nil {
 				release()
 				return p, nil, err

@@ -1,4 +1,4 @@
-package shim
+package stdio
 
 import (
 	"errors"
@@ -24,7 +24,7 @@ import (
 // two containers logging to one file may overwrite each other.
 //
 // The pipe of an init is a FIFO in the bundle, which the process has open for reading too: it outlives
-// its shim, and waits for the next one when the pipe is full (see adopt.go).
+// its shim, and waits for the next one when the pipe is full (see Reopen).
 //
 // While the file cannot be written (a full disk), nothing is dropped: the pump tries again each
 // second, and the process waits when its pipe is full.
@@ -32,7 +32,7 @@ type pump struct {
 	pipe *os.File
 	conn syscall.RawConn
 	name string // of the FIFO that the pipe is, or ""
-	log  stdioLog
+	log  Log
 
 	closing chan struct{}
 	stopped chan struct{} // closed when run has ended
@@ -50,17 +50,17 @@ const (
 
 // startPump opens the log and a pipe to it, and returns the pipe's writing end. If the process
 // may outlive the shim the pipe has a name in the bundle, by which the next shim finds it.
-func startPump(env stdioEnv, path, name string) (_ *pump, child *os.File, err error) {
+func startPump(env Env, path, name string) (_ *pump, child *os.File, err error) {
 	out, err := openLogFile(path)
 	if err != nil {
 		return nil, nil, err
 	}
 	var r *os.File
-	if env.bundle == "" {
+	if env.Bundle == "" {
 		name = ""
 		r, child, err = anonymousPipe(env)
 	} else {
-		name = filepath.Join(env.bundle, name)
+		name = filepath.Join(env.Bundle, name)
 		r, child, err = namedPipe(env, name)
 	}
 	if err != nil {
@@ -74,8 +74,8 @@ func startPump(env stdioEnv, path, name string) (_ *pump, child *os.File, err er
 }
 
 // resumePump continues with the named pipe of a dead shim.
-func resumePump(env stdioEnv, path, name string) (*pump, error) {
-	name = filepath.Join(env.bundle, name)
+func resumePump(env Env, path, name string) (*pump, error) {
+	name = filepath.Join(env.Bundle, name)
 	r, err := fifo.ReadEnd(name)
 	if err != nil {
 		return nil, err
@@ -88,8 +88,8 @@ func resumePump(env stdioEnv, path, name string) (*pump, error) {
 }
 
 // newPump takes over both files, even if it fails.
-func newPump(env stdioEnv, pipe, out *os.File, name string) (_ *pump, err error) {
-	p := &pump{pipe: pipe, name: name, log: env.log, out: out, closing: make(chan struct{}), stopped: make(chan struct{})}
+func newPump(env Env, pipe, out *os.File, name string) (_ *pump, err error) {
+	p := &pump{pipe: pipe, name: name, log: env.Log, out: out, closing: make(chan struct{}), stopped: make(chan struct{})}
 	if p.conn, err = pipe.SyscallConn(); err != nil {
 		return nil, errors.Join(fmt.Errorf("make pipe: %w", err), out.Close(), pipe.Close())
 	}
@@ -125,7 +125,7 @@ func (p *pump) run() {
 			continue
 		}
 		if !warned {
-			p.log.warnf("write log %s: %v; trying again each second", p.out.Name(), merr)
+			p.log.Warnf("write log %s: %v; trying again each second", p.out.Name(), merr)
 			warned = true
 		}
 		if !p.waitClosed() {
@@ -185,11 +185,11 @@ func (p *pump) flush() {
 			}
 		}
 		if err != nil && !errors.Is(err, unix.EAGAIN) && !errors.Is(err, io.EOF) {
-			p.log.warnf("flush log %s: %v", p.out.Name(), err)
+			p.log.Warnf("flush log %s: %v", p.out.Name(), err)
 		}
 	})
 	if err != nil {
-		p.log.debugf("flush log %s: %v", p.out.Name(), err)
+		p.log.Debugf("flush log %s: %v", p.out.Name(), err)
 	}
 }
 
@@ -224,6 +224,6 @@ func (p *pump) flushWithin(limit time.Duration) {
 	select {
 	case <-flushed:
 	case <-timer.C:
-		p.log.warnf("flush log %s: the disk takes longer than %v", p.out.Name(), limit)
+		p.log.Warnf("flush log %s: the disk takes longer than %v", p.out.Name(), limit)
 	}
 }

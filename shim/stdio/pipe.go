@@ -1,4 +1,4 @@
-package shim
+package stdio
 
 import (
 	"errors"
@@ -11,7 +11,7 @@ import (
 )
 
 // namedPipe creates the pipe of a process that may outlive the shim.
-func namedPipe(env stdioEnv, path string) (r, w *os.File, err error) {
+func namedPipe(env Env, path string) (r, w *os.File, err error) {
 	if err := fifo.Remove(path); err != nil { // of an attempt that failed
 		return nil, nil, fmt.Errorf("make pipe: %w", err)
 	}
@@ -30,7 +30,7 @@ func namedPipe(env stdioEnv, path string) (r, w *os.File, err error) {
 }
 
 // anonymousPipe creates the pipe of a process that no later shim adopts.
-func anonymousPipe(env stdioEnv) (r, w *os.File, err error) {
+func anonymousPipe(env Env) (r, w *os.File, err error) {
 	fd, w, err := newPipe(env)
 	if err != nil {
 		return nil, nil, err
@@ -42,7 +42,7 @@ func anonymousPipe(env stdioEnv) (r, w *os.File, err error) {
 }
 
 // newPipe creates a pipe whose writing end is blocking and belongs to the container's user.
-func newPipe(env stdioEnv) (r int, w *os.File, err error) {
+func newPipe(env Env) (r int, w *os.File, err error) {
 	var fds [2]int
 	if err := unix.Pipe2(fds[:], unix.O_CLOEXEC); err != nil {
 		return -1, nil, fmt.Errorf("make pipe: %w", err)
@@ -54,11 +54,11 @@ func newPipe(env stdioEnv) (r int, w *os.File, err error) {
 }
 
 // chownPipe makes the container's user the owner of a pipe.
-func chownPipe(env stdioEnv, fd int) error {
-	if env.uid == 0 && env.gid == 0 {
+func chownPipe(env Env, fd int) error {
+	if env.UID == 0 && env.GID == 0 {
 		return nil
 	}
-	if err := unix.Fchown(fd, int(env.uid), int(env.gid)); err != nil {
+	if err := unix.Fchown(fd, int(env.UID), int(env.GID)); err != nil {
 		return fmt.Errorf("change owner of pipe: %w", err)
 	}
 	return nil

@@ -1,4 +1,4 @@
-package shim
+package cgroup
 
 import (
 	"context"
@@ -12,35 +12,35 @@ import (
 )
 
 const (
-	// cgroupGrace is how long the threads of a killed container may take to leave its cgroups.
-	cgroupGrace = 3 * time.Second
-	// cgroupRetry is the interval between attempts during that time.
-	cgroupRetry = 20 * time.Millisecond
+	// grace is how long the threads of a killed container may take to leave its cgroups.
+	grace = 3 * time.Second
+	// retry is the interval between attempts during that time.
+	retry = 20 * time.Millisecond
 )
 
-// removeCgroups waits until the cgroups in a bundle's spec are empty and removes them. Those of systemd are
+// RemoveOf waits until the cgroups in a bundle's spec are empty and removes them. Those of systemd are
 // left to systemd.
-func removeCgroups(ctx context.Context, bundle string) error {
-	path := specCgroup(bundle)
+func RemoveOf(ctx context.Context, bundle string) error {
+	path := specified(bundle)
 	if path == "" || path == "/" {
 		return nil
 	}
-	dirs, err := cgroupDirs(path)
+	dirs, err := directories(path)
 	if err != nil {
 		return fmt.Errorf("find cgroup %s: %w", path, err)
 	}
-	return removeCgroupDirs(ctx, dirs)
+	return Remove(ctx, dirs)
 }
 
-// removeCgroupDirs waits until the cgroups at dirs are empty and removes them.
-func removeCgroupDirs(ctx context.Context, dirs []string) error {
-	ctx, cancel := context.WithTimeout(ctx, cgroupGrace)
+// Remove waits until the cgroups at dirs are empty and removes them.
+func Remove(ctx context.Context, dirs []string) error {
+	ctx, cancel := context.WithTimeout(ctx, grace)
 	defer cancel()
-	tick := time.NewTicker(cgroupRetry)
+	tick := time.NewTicker(retry)
 	defer tick.Stop()
 	for _, dir := range dirs {
 		for {
-			err := removeCgroup(dir)
+			err := removeTree(dir)
 			if err == nil {
 				break
 			}
@@ -54,13 +54,13 @@ func removeCgroupDirs(ctx context.Context, dirs []string) error {
 	return nil
 }
 
-// removeCgroup removes a cgroup with those below it. A missing one counts as removed.
-func removeCgroup(dir string) error {
+// removeTree removes a cgroup with those below it. A missing one counts as removed.
+func removeTree(dir string) error {
 	err := unix.Rmdir(dir)
 	if errors.Is(err, unix.EBUSY) || errors.Is(err, unix.ENOTEMPTY) {
 		// Those below belong to the container while it lives.
 		if procs, rerr := os.ReadFile(filepath.Join(dir, "cgroup.procs")); rerr == nil && len(procs) == 0 {
-			if err := removeCgroupsBelow(dir); err != nil {
+			if err := removeBelow(dir); err != nil {
 				return err
 			}
 			err = unix.Rmdir(dir)
@@ -72,7 +72,7 @@ func removeCgroup(dir string) error {
 	return &os.PathError{Op: "rmdir", Path: dir, Err: err}
 }
 
-func removeCgroupsBelow(dir string) error {
+func removeBelow(dir string) error {
 	below, err := os.ReadDir(dir)
 	if err != nil {
 		return fmt.Errorf("remove cgroup: %w", err)
@@ -81,7 +81,7 @@ func removeCgroupsBelow(dir string) error {
 		if !e.IsDir() {
 			continue
 		}
-		if err := removeCgroup(filepath.Join(dir, e.Name())); err != nil {
+		if err := removeTree(filepath.Join(dir, e.Name())); err != nil {
 			return err
 		}
 	}

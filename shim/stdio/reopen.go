@@ -1,4 +1,4 @@
-package shim
+package stdio
 
 import (
 	"errors"
@@ -9,11 +9,11 @@ import (
 	"github.com/cleatproject/cleat/fifo"
 )
 
-// reopen opens what has to stay open or be moved while a process lives whose shim has died. What cannot be opened is
+// Reopen opens what has to stay open or be moved while a process lives whose shim has died. What cannot be opened is
 // skipped and part of the error: a container is worth more than its output. It does not open terminals, whose masters
 // died with the shim, nor loggers, which own their pipes.
-func reopen(env stdioEnv, paths stdioPaths) (*stdio, error) {
-	s := &stdio{}
+func Reopen(env Env, paths Paths) (*Streams, error) {
+	s := &Streams{}
 	paths, release, err := paths.pinned()
 	if err != nil {
 		return s, fmt.Errorf("stdio: %w", err)
@@ -25,15 +25,15 @@ func reopen(env stdioEnv, paths stdioPaths) (*stdio, error) {
 			errs = append(errs, fmt.Errorf("%s: %w", what, err))
 		}
 	}
-	failed("stdin", s.reopenInput(paths.stdin))
-	failed("stdout", s.reopenOutput(1, env, paths.stdout))
-	if paths.stderr != paths.stdout {
-		failed("stderr", s.reopenOutput(2, env, paths.stderr))
+	failed("stdin", s.reopenInput(paths.Stdin))
+	failed("stdout", s.reopenOutput(1, env, paths.Stdout))
+	if paths.Stderr != paths.Stdout {
+		failed("stderr", s.reopenOutput(2, env, paths.Stderr))
 	}
 	return s, errors.Join(errs...)
 }
 
-func (s *stdio) reopenInput(uri string) error {
+func (s *Streams) reopenInput(uri string) error {
 	t, err := parseTarget(uri)
 	if err != nil || t.kind != toFIFO {
 		return err
@@ -49,7 +49,7 @@ func (s *stdio) reopenInput(uri string) error {
 	return nil
 }
 
-func (s *stdio) reopenOutput(i int, env stdioEnv, uri string) error {
+func (s *Streams) reopenOutput(i int, env Env, uri string) error {
 	t, err := parseTarget(uri)
 	if err != nil {
 		return err

@@ -1,4 +1,4 @@
-package shim
+package cgroup
 
 import (
 	"os"
@@ -7,11 +7,11 @@ import (
 	"strings"
 )
 
-// cgroupDir reads the small files of one cgroup. What is missing reads as empty: which files there
+// files reads the small files of one cgroup. What is missing reads as empty: which files there
 // are depends on the kernel and its configuration.
-type cgroupDir string
+type files string
 
-func (d cgroupDir) text(name string) string {
+func (d files) text(name string) string {
 	if d == "" {
 		return ""
 	}
@@ -23,10 +23,10 @@ func (d cgroupDir) text(name string) string {
 }
 
 // number reads a file of one number; "max", the absence of a limit, is 0 as is a missing file.
-func (d cgroupDir) number(name string) uint64 { return number(d.text(name)) }
+func (d files) number(name string) uint64 { return number(d.text(name)) }
 
 // limit is number, with "max" as the largest number.
-func (d cgroupDir) limit(name string) uint64 {
+func (d files) limit(name string) uint64 {
 	text := strings.TrimSpace(d.text(name))
 	if text == "max" {
 		return ^uint64(0)
@@ -43,7 +43,7 @@ func number(text string) uint64 {
 }
 
 // keyed reads a file of lines "key value".
-func (d cgroupDir) keyed(name string) map[string]uint64 {
+func (d files) keyed(name string) map[string]uint64 {
 	out := make(map[string]uint64)
 	for line := range strings.Lines(d.text(name)) {
 		if key, value, ok := strings.Cut(strings.TrimSpace(line), " "); ok {

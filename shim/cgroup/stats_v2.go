@@ -1,4 +1,4 @@
-package shim
+package cgroup
 
 import (
 	"strconv"
@@ -8,7 +8,7 @@ import (
 )
 
 // statsV2 reads the single directory of a unified host.
-func statsV2(d cgroupDir) *v2.Metrics {
+func statsV2(d files) *v2.Metrics {
 	events := d.keyed("memory.events")
 	m := &v2.Metrics{
 		Pids:   &v2.PidsStat{Current: d.number("pids.current"), Limit: d.number("pids.max")},
@@ -31,7 +31,7 @@ func statsV2(d cgroupDir) *v2.Metrics {
 	return m
 }
 
-func cpuV2(d cgroupDir) *v2.CPUStat {
+func cpuV2(d files) *v2.CPUStat {
 	s := d.keyed("cpu.stat")
 	return &v2.CPUStat{
 		UsageUsec: s["usage_usec"], UserUsec: s["user_usec"], SystemUsec: s["system_usec"],
@@ -40,7 +40,7 @@ func cpuV2(d cgroupDir) *v2.CPUStat {
 	}
 }
 
-func memoryV2(d cgroupDir) *v2.MemoryStat {
+func memoryV2(d files) *v2.MemoryStat {
 	s := d.keyed("memory.stat")
 	return &v2.MemoryStat{
 		Anon: s["anon"], File: s["file"], KernelStack: s["kernel_stack"], Slab: s["slab"], Sock: s["sock"],
@@ -63,7 +63,7 @@ func memoryV2(d cgroupDir) *v2.MemoryStat {
 }
 
 // ioV2 reads lines "MAJOR:MINOR key=value ...".
-func ioV2(d cgroupDir) *v2.IOStat {
+func ioV2(d files) *v2.IOStat {
 	out := &v2.IOStat{Psi: pressure(d.text("io.pressure"))}
 	for line := range strings.Lines(d.text("io.stat")) {
 		f := strings.Fields(line)

@@ -1,4 +1,4 @@
-package shim
+package cgroup
 
 import (
 	"os"
@@ -9,13 +9,13 @@ import (
 
 func TestParseCgroup(t *testing.T) {
 	text := "9:memory:/a/b\n4:cpu,cpuacct:/c\n1:name=systemd:/d\n0::/e\nrubbish\n"
-	if got, want := parseCgroup(text, false).v1, map[string]string{
+	if got, want := Parse(text, false).V1, map[string]string{
 		"memory": "/sys/fs/cgroup/memory/a/b", "cpu": "/sys/fs/cgroup/cpu/c", "cpuacct": "/sys/fs/cgroup/cpuacct/c",
 		"name=systemd": "/sys/fs/cgroup/systemd/d",
 	}; !reflect.DeepEqual(got, want) {
 		t.Errorf("v1: %v", got)
 	}
-	if got := parseCgroup(text, true); got.unified != "/sys/fs/cgroup/e" || got.v1 != nil {
+	if got := Parse(text, true); got.Unified != "/sys/fs/cgroup/e" || got.V1 != nil {
 		t.Errorf("v2: %+v", got)
 	}
 }
@@ -31,7 +31,7 @@ func TestSpecCgroup(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(bundle, "config.json"), []byte(spec), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if got := specCgroup(bundle); got != want {
+		if got := specified(bundle); got != want {
 			t.Errorf("%s: %q", spec, got)
 		}
 	}
@@ -41,7 +41,7 @@ func TestExiting_ProcessInRootCgroup(t *testing.T) {
 	for text, want := range map[string]bool{
 		"9:memory:/\n8:pids:/\n0::/\n": true, "9:memory:/a\n8:pids:/\n0::/\n": false, "0::/a\n": false, "": false,
 	} {
-		if got := exiting(text); got != want {
+		if got := Exiting(text); got != want {
 			t.Errorf("%q: %v", text, got)
 		}
 	}
@@ -50,8 +50,8 @@ func TestExiting_ProcessInRootCgroup(t *testing.T) {
 func FuzzFiles(f *testing.F) {
 	f.Add("9:memory:/a\n", "some avg10=0.00 total=1\n", "8:0 rbytes=1\n")
 	f.Fuzz(func(_ *testing.T, a, b, c string) {
-		parseCgroup(a, true)
-		parseCgroup(a, false)
+		Parse(a, true)
+		Parse(a, false)
 		pressure(b)
 		blkioEntries(c)
 		rdmaV1(c)

@@ -1,4 +1,4 @@
-package shim
+package stdio
 
 import (
 	"errors"
@@ -25,8 +25,8 @@ func (c *taken) Close() error { return nil }
 // silent is a log without a reader.
 type silent struct{}
 
-func (silent) warnf(string, ...any)  {}
-func (silent) debugf(string, ...any) {}
+func (silent) Warnf(string, ...any)  {}
+func (silent) Debugf(string, ...any) {}
 
 // newTerminal opens a pseudo-terminal: the master as the shim has it, and the process's end, in raw mode.
 func newTerminal(t *testing.T) (m *master, slave *os.File) {
@@ -94,7 +94,7 @@ func TestDrained_BytesInFlight_False(t *testing.T) {
 	defer func() { _ = slave.Close() }()
 	var client taken
 	tty := &terminal{stdout: &client, log: silent{}, exited: make(chan struct{}), copied: make(chan struct{})}
-	s := &stdio{tty: tty}
+	s := &Streams{tty: tty}
 	s.attach(m)
 	for i := int64(1); i <= 1000; i++ {
 		if _, err := slave.WriteString("x"); err != nil {
@@ -107,7 +107,7 @@ func TestDrained_BytesInFlight_False(t *testing.T) {
 			t.Fatalf("drained, but the client has %d bytes of %d", n, i)
 		}
 	}
-	if err := s.close(); err != nil {
+	if err := s.Close(); err != nil {
 		t.Error(err)
 	}
 }
@@ -118,19 +118,19 @@ func TestDrain_BlockedReader_GivesUp(t *testing.T) {
 	defer func() { _ = slave.Close() }()
 	r, w := io.Pipe()
 	tty := &terminal{stdout: w, log: silent{}, exited: make(chan struct{}), copied: make(chan struct{})}
-	s := &stdio{tty: tty}
+	s := &Streams{tty: tty}
 	s.attach(m)
 	if _, err := slave.WriteString("x"); err != nil {
 		t.Fatal(err)
 	}
-	s.drain() // returns
+	s.Drain() // returns
 	if tty.drained() {
 		t.Error("drained, before the client has read")
 	}
 	if err := r.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.close(); err != nil {
+	if err := s.Close(); err != nil {
 		t.Error(err)
 	}
 }
