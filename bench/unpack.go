@@ -34,7 +34,7 @@ func unpackScenario() scenario {
 			{variant: "cleat image import", base: "ctr images import", limit: 0.3},
 			{variant: "cleat image import", base: "igzip | tar", limit: 1.5},
 		},
-		prepare: func(ctx context.Context, e *environment) ([]variant, func() error, error) {
+		prepare: func(_ context.Context, e *environment) ([]variant, func() error, error) {
 			dir, err := os.MkdirTemp(e.dir, "big-")
 			if err != nil {
 				return nil, nil, err

@@ -162,7 +162,7 @@ func TestWait_SurvivesRestart(t *testing.T) {
 	var calls atomic.Int32
 	entered := make(chan struct{}, 10)
 	f := newFake(t, map[string]*ttrpc.ServiceDesc{cleatapi.ContainersService: methods(map[string]ttrpc.Method{
-		"Wait": rpc.Unary(func(ctx context.Context, r *cleatapi.WaitRequest) (*cleatapi.WaitResponse, error) {
+		"Wait": rpc.Unary(func(ctx context.Context, _ *cleatapi.WaitRequest) (*cleatapi.WaitResponse, error) {
 			entered <- struct{}{}
 			if calls.Add(1) == 1 {
 				<-ctx.Done()

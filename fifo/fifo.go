@@ -161,7 +161,7 @@ func OpenWriter(ctx context.Context, path string) (*os.File, error) {
 		}
 		if tick == nil {
 			tick = time.NewTicker(5 * time.Millisecond)
-			defer tick.Stop()
+			defer tick.Stop() //nolint:revive // reached once
 		}
 		select {
 		case <-tick.C:

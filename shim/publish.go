@@ -22,8 +22,8 @@ const (
 	// busy daemon accepts the event nevertheless. A daemon that died ends the connection.
 	publishLimit = 30 * time.Second
 	// Between attempts the publisher waits, doubling from the first to the last of these.
-	publishRetryMin = 50 * time.Millisecond
-	publishRetryMax = 5 * time.Second
+	firstPublishRetry = 50 * time.Millisecond
+	lastPublishRetry  = 5 * time.Second
 	// publishLinger is how long the connection is kept after the last event.
 	publishLinger = time.Second
 )
@@ -140,7 +140,7 @@ func (p *publisher) close() {
 func (p *publisher) work(ctx context.Context) {
 	var link link
 	defer link.close()
-	retry := publishRetryMin
+	retry := firstPublishRetry
 	for {
 		e, address := p.next()
 		if e == nil {
@@ -155,13 +155,13 @@ func (p *publisher) work(ctx context.Context) {
 		err := p.send(ctx, &link, address, e)
 		if err == nil {
 			p.sent()
-			retry = publishRetryMin
+			retry = firstPublishRetry
 			continue
 		}
 		link.close()
 		p.log.Debugf("send event %s: %v", e.Topic, err)
 		if !p.pause(ctx, retry) {
-			retry = min(2*retry, publishRetryMax)
+			retry = min(2*retry, lastPublishRetry)
 		}
 	}
 }

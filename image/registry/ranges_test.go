@@ -127,8 +127,8 @@ func TestFetch_WrongRanges(t *testing.T) {
 		lie func(w http.ResponseWriter, r *http.Request, n int64) bool
 		is  func(error) bool // nil: fetched nevertheless
 	}{
-		"no ranges":          {func(w http.ResponseWriter, r *http.Request, _ int64) bool { return all(r) }, nil},
-		"none after a while": {func(w http.ResponseWriter, r *http.Request, n int64) bool { return n > 2 && all(r) }, nil},
+		"no ranges":          {func(_ http.ResponseWriter, r *http.Request, _ int64) bool { return all(r) }, nil},
+		"none after a while": {func(_ http.ResponseWriter, r *http.Request, n int64) bool { return n > 2 && all(r) }, nil},
 		"connections that break": {func(w http.ResponseWriter, r *http.Request, n int64) bool {
 			if n%2 == 0 {
 				w.Header().Set("Content-Length", fmt.Sprint(pieceSize))

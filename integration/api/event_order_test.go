@@ -175,7 +175,7 @@ func (r *reader) exited(ctx context.Context, e *apievents.TaskExit) error {
 // gone returns nil if err is "not found", and an error otherwise.
 func (r *reader) gone(err error) error {
 	if status.Code(err) != codes.NotFound {
-		return fmt.Errorf("object is still present: %v", err)
+		return fmt.Errorf("object is still present: %s", status.Code(err))
 	}
 	return nil
 }

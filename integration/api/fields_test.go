@@ -169,8 +169,7 @@ func TestTaskFields_AreHonoured(t *testing.T) {
 		t.Errorf("close of a missing task: %v", err)
 	}
 	_, conn := fixture.GRPC(d)
-	//lint:ignore SA1019 deprecated, and sent by older clients
-	options, err := anypb.New(&runcoptions.Options{TaskApiAddress: "ttrpc+unix:///nonexistent", TaskApiVersion: 3})
+	options, err := anypb.New(&runcoptions.Options{TaskApiAddress: "ttrpc+unix:///nonexistent", TaskApiVersion: 3}) //nolint:staticcheck // deprecated, and sent by older clients
 	harness.Must(t, err)
 	_, err = containersapi.NewContainersClient(conn).Create(ctx, &containersapi.CreateContainerRequest{Container: &containersapi.Container{
 		ID: "two", Runtime: &containersapi.Container_Runtime{Name: "io.containerd.runc.v2"},

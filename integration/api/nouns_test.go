@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 	"io"
 	"testing"
 
@@ -184,7 +185,7 @@ func subscribed(ctx context.Context, d *harness.Daemon, c eventsapi.EventsClient
 	harness.Must(d.T, err)
 	for {
 		e, err := sub.Recv()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			d.T.Fatal("the subscription ended")
 		}
 		harness.Must(d.T, err)

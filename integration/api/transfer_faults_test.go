@@ -163,8 +163,10 @@ func TestTransfer_InvalidRequest_IsRefused(t *testing.T) {
 			"a missing image":          {store, &transfertypes.ImageStore{Name: "b:1"}, codes.NotFound, "a:1"},
 			"an unknown stream":        {&transfertypes.ImageImportStream{Stream: "nosuch"}, store, codes.NotFound, "nosuch"},
 			"an archive of zip":        {&transfertypes.ImageImportStream{Stream: "x", MediaType: "application/zip"}, store, codes.Unimplemented, "application/zip"},
-			"an unknown snapshotter": {remote, &transfertypes.ImageStore{Name: "a:1", Unpacks: []*transfertypes.UnpackConfiguration{{Snapshotter: "nosuch"}}},
-				codes.InvalidArgument, "nosuch"},
+			"an unknown snapshotter": {
+				remote, &transfertypes.ImageStore{Name: "a:1", Unpacks: []*transfertypes.UnpackConfiguration{{Snapshotter: "nosuch"}}},
+				codes.InvalidArgument, "nosuch",
+			},
 		} {
 			_, err := move(m.Ctx, m, c.source, c.destination)
 			if status.Code(err) != c.code || !strings.Contains(err.Error(), c.says) {

@@ -20,11 +20,13 @@ func (d *Daemon) Busybox() {
 	d.Cleat("image", "import", "--name", "busybox", BusyboxArchive(d.T))
 }
 
-// applets are the busybox commands of the test image.
-var applets = []string{
-	"sh", "ash", "cat", "cp", "date", "dd", "echo", "env", "expr", "false", "head", "hostname", "id", "kill", "ln", "ls",
-	"md5sum", "mkdir", "mknod", "mount", "nc", "nproc", "od", "printf", "ps", "pwd", "readlink", "rm", "seq", "setsid",
-	"sha256sum", "sleep", "stat", "stty", "sync", "tail", "test", "touch", "true", "tr", "tty", "uname", "wc", "yes",
+// applets returns the busybox commands of the test image.
+func applets() []string {
+	return []string{
+		"sh", "ash", "cat", "cp", "date", "dd", "echo", "env", "expr", "false", "head", "hostname", "id", "kill", "ln", "ls",
+		"md5sum", "mkdir", "mknod", "mount", "nc", "nproc", "od", "printf", "ps", "pwd", "readlink", "rm", "seq", "setsid",
+		"sha256sum", "sleep", "stat", "stty", "sync", "tail", "test", "touch", "true", "tr", "tty", "uname", "wc", "yes",
+	}
 }
 
 // File is an entry of a layer.
@@ -40,16 +42,20 @@ func BusyboxFiles(t *testing.T) []File {
 	bin, err := os.ReadFile("/bin/busybox")
 	Must(t, err)
 	files := []File{
-		{Name: "bin", Dir: true, Mode: 0o755}, {Name: "etc", Dir: true, Mode: 0o755},
-		{Name: "proc", Dir: true, Mode: 0o755}, {Name: "sys", Dir: true, Mode: 0o755},
-		{Name: "dev", Dir: true, Mode: 0o755}, {Name: "tmp", Dir: true, Mode: 0o1777},
-		{Name: "root", Dir: true, Mode: 0o700}, {Name: "data", Dir: true, Mode: 0o755},
+		{Name: "bin", Dir: true, Mode: 0o755},
+		{Name: "etc", Dir: true, Mode: 0o755},
+		{Name: "proc", Dir: true, Mode: 0o755},
+		{Name: "sys", Dir: true, Mode: 0o755},
+		{Name: "dev", Dir: true, Mode: 0o755},
+		{Name: "tmp", Dir: true, Mode: 0o1777},
+		{Name: "root", Dir: true, Mode: 0o700},
+		{Name: "data", Dir: true, Mode: 0o755},
 		{Name: "bin/busybox", Body: string(bin), Mode: 0o755},
 		{Name: "etc/passwd", Mode: 0o644, Body: "root:x:0:0:root:/root:/bin/sh\nweb:x:1000:1001::/:/bin/sh\n"},
 		{Name: "etc/group", Mode: 0o644, Body: "root:x:0:\nweb:x:1001:\nstaff:x:50:web\n"},
 		{Name: "bin/plain", Body: "not a program", Mode: 0o644},
 	}
-	for _, a := range applets {
+	for _, a := range applets() {
 		files = append(files, File{Name: "bin/" + a, Link: "busybox"})
 	}
 	return files
@@ -140,7 +146,7 @@ func BigArchive(t *testing.T, size int) []byte {
 }
 
 // Amd64 is the platform of the test images.
-var Amd64 = ocispec.Platform{OS: "linux", Architecture: "amd64"}
+var Amd64 = ocispec.Platform{OS: "linux", Architecture: "amd64"} //nolint:gochecknoglobals // a constant
 
 // LayersOf returns layers of these sizes on top of those of the test image.
 func LayersOf(t *testing.T, n, size int) [][]byte {

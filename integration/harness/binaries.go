@@ -15,7 +15,7 @@ import (
 const BinariesEnv = "CLEAT_BINARIES"
 
 // built is the directory of the binaries if Main built them.
-var built string
+var built string //nolint:gochecknoglobals // set once, before the tests run
 
 // Binaries returns the directory of the binaries under test.
 func Binaries() string {
@@ -39,7 +39,7 @@ func Main(m *testing.M) int {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	if err := build(dir); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1

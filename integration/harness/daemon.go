@@ -177,12 +177,12 @@ func (d *Daemon) Cleanup() {
 // StartForeign starts a daemon whose containers get containerd's shim, with a delay in its verb delete.
 func StartForeign(t *testing.T) *Daemon {
 	t.Helper()
-	real, err := exec.LookPath("containerd-shim-runc-v2")
+	shim, err := exec.LookPath("containerd-shim-runc-v2")
 	Must(t, err)
 	base, err := os.MkdirTemp("", "cleat-it")
 	Must(t, err)
 	foreign := filepath.Join(base, "containerd-shim-slow-v2")
-	Must(t, os.WriteFile(foreign, []byte("#!/bin/sh\nfor last; do :; done\n[ \"$last\" != delete ] || sleep 3\nexec "+real+" \"$@\"\n"), 0o755))
+	Must(t, os.WriteFile(foreign, []byte("#!/bin/sh\nfor last; do :; done\n[ \"$last\" != delete ] || sleep 3\nexec "+shim+" \"$@\"\n"), 0o755))
 	config := filepath.Join(base, "config.toml")
 	Must(t, os.WriteFile(config, fmt.Appendf(nil, "version = 1\n[runtimes]\n\"io.containerd.runc.v2\" = %q\n", foreign), 0o600))
 	return StartAt(t, base, "--config", config)

@@ -23,7 +23,7 @@ type Dockerd struct {
 	containerd string
 	base, Sock string
 	cmd        *exec.Cmd
-	Http       http.Client
+	HTTP       http.Client
 }
 
 // StartDockerd starts a dockerd, which is stopped at the end of the test.
@@ -32,7 +32,7 @@ func StartDockerd(t *testing.T, containerd string) *Dockerd {
 	base, err := os.MkdirTemp("", "cleat-dockerd")
 	Must(t, err)
 	d := &Dockerd{T: t, containerd: containerd, base: base, Sock: filepath.Join(base, "docker.sock")}
-	d.Http.Transport = &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+	d.HTTP.Transport = &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		var dialer net.Dialer
 		return dialer.DialContext(ctx, "unix", d.Sock)
 	}}
@@ -65,7 +65,7 @@ func (d *Dockerd) Begin() {
 	d.cmd.Stdout, d.cmd.Stderr = log, log
 	Must(d.T, d.cmd.Start())
 	Eventually(d.T, "dockerd answers", func() error {
-		resp, err := d.Http.Get("http://docker/_ping")
+		resp, err := d.HTTP.Get("http://docker/_ping")
 		if err != nil {
 			return err
 		}
@@ -78,7 +78,7 @@ func (d *Dockerd) End(sig os.Signal) {
 	d.T.Helper()
 	Must(d.T, d.cmd.Process.Signal(sig))
 	_ = d.cmd.Wait() // the status does not matter
-	d.Http.CloseIdleConnections()
+	d.HTTP.CloseIdleConnections()
 }
 
 // Log returns what dockerd logged.
@@ -109,7 +109,7 @@ func (d *Dockerd) Call(method, path string, body any) []byte {
 	req, err := http.NewRequestWithContext(ctx, method, "http://docker/v1.41"+path, r)
 	Must(d.T, err)
 	req.Header.Set("Content-Type", kind)
-	resp, err := d.Http.Do(req)
+	resp, err := d.HTTP.Do(req)
 	Must(d.T, err)
 	defer resp.Body.Close()
 	data, err := io.ReadAll(resp.Body)

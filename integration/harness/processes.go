@@ -98,12 +98,12 @@ func (d *Daemon) Processes(prefixes ...string) (pids []int) {
 // and then runc. Tests call it before they start the daemon.
 func OCIWrapper(t *testing.T, body string) {
 	t.Helper()
-	real, err := exec.LookPath("runc")
+	runc, err := exec.LookPath("runc")
 	Must(t, err)
 	dir := t.TempDir()
 	script := "#!/bin/sh\nverb=\nfor a in \"$@\"; do case $a in\n" +
 		"create|run|start|exec|kill|delete|pause|resume|state|ps|update) verb=$a; break;;\nesac; done\n" +
-		body + "\nexec " + real + " \"$@\"\n"
+		body + "\nexec " + runc + " \"$@\"\n"
 	Must(t, os.WriteFile(filepath.Join(dir, "runc"), []byte(script), 0o755))
 	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
 }

@@ -98,7 +98,9 @@ func StartRegistry(t *testing.T, o RegistryOptions) *Registry {
 	go func() { ended <- cmd.Wait() }()
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill()
-		<-ended
+		if err := <-ended; err == nil {
+			t.Error("a killed registry exited with 0")
+		}
 	})
 	Eventually(t, "the registry answers", func() error {
 		resp, err := r.Direct.Get("http://registry/v2/")

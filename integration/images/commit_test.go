@@ -30,8 +30,11 @@ func TestCommit_RunningAndStopped(t *testing.T) {
 	d.Cleat("run", "--name", "ended", "busybox", "sh", "-c", changing)
 	d.Ready("runs")
 	for i, args := range [][]string{
-		{"runs", "made"}, {"ended", "made"}, {"--pause=false", "runs", "made"},
-		{"--compression", "zstd", "ended", "made"}, {"--compression", "uncompressed", "ended", "made"},
+		{"runs", "made"},
+		{"ended", "made"},
+		{"--pause=false", "runs", "made"},
+		{"--compression", "zstd", "ended", "made"},
+		{"--compression", "uncompressed", "ended", "made"},
 		{"--compression", "gzip", "--compression-level", "9", "ended", "made"},
 	} {
 		args = append([]string{"commit", "--author", "A. Uthor", "-m", "why", "-c", "ENV A=B PATH=$PATH:/x", "-c", `CMD ["sh","-c","` + changed + `; echo $A $PATH"]`}, args...)

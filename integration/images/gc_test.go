@@ -203,13 +203,12 @@ func must2[T any](v T, err error) func(*testing.T) T {
 func TestCollect_ObjectsOfCtr_FollowsPublishedRules(t *testing.T) {
 	t.Parallel()
 	d := harness.Start(t)
-	ok := func(args ...string) string {
+	ok := func(args ...string) {
 		t.Helper()
 		stdout, stderr, code := harness.Ctr(t, d.Address, args...)
 		if code != 0 {
 			t.Fatalf("ctr %q: code %d, %q, %q\n%s", args, code, stdout, stderr, d.Log())
 		}
-		return strings.TrimSpace(stdout)
 	}
 	const name = "docker.io/library/busybox:latest"
 	ok("images", "import", "--no-unpack", "--index-name", name, harness.BusyboxArchive(t))

@@ -2,6 +2,7 @@ package lifecycle
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -106,7 +107,7 @@ func TestCgroupV2(t *testing.T) {
 	d.Eventually("both programs are listed and counted", func() error { // see above: until the threads of runc have ended
 		pids, err := tasks.ListPids(ctx, &tasksapi.ListPidsRequest{ContainerID: "c"})
 		if err != nil || len(pids.Processes) != 2 {
-			return fmt.Errorf("pids: %v, %v", pids, err)
+			return errors.Join(err, fmt.Errorf("pids: %v", pids))
 		}
 		if m := metricsV2(ctx, t, tasks, "c"); m.Pids.GetCurrent() != 2 {
 			return fmt.Errorf("metrics with an exec'd process: %v", m.Pids)

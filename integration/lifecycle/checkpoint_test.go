@@ -42,7 +42,7 @@ const (
 // exists. The returned file lists the arguments of each call.
 func criuStandIn(t *testing.T) (calls string) {
 	t.Helper()
-	real, err := exec.LookPath("runc")
+	runc, err := exec.LookPath("runc")
 	harness.Must(t, err)
 	dir := t.TempDir()
 	calls = filepath.Join(dir, "calls")
@@ -64,13 +64,13 @@ case $verb in
 checkpoint)
 	[ -d "$work" ] || exit 8
 	mkdir -p "$image/sub" && echo "$id" >"$image/pages-1.img" && echo more >"$image/sub/file" || exit 8
-	[ -n "$leave" ] || exec ` + real + ` --root "$root" kill "$id" KILL
+	[ -n "$leave" ] || exec ` + runc + ` --root "$root" kill "$id" KILL
 	exit 0;;
 restore)
 	[ -d "$work" ] && [ -f "$image/pages-1.img" ] && [ -f "$image/sub/file" ] || exit 9
-	exec ` + real + ` --root "$root" run --detach --bundle "$bundle" --pid-file "$pid" "$id";;
+	exec ` + runc + ` --root "$root" run --detach --bundle "$bundle" --pid-file "$pid" "$id";;
 esac
-exec ` + real + ` "$@"
+exec ` + runc + ` "$@"
 `
 	harness.Must(t, os.WriteFile(filepath.Join(dir, "runc"), []byte(script), 0o755))
 	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))

@@ -30,18 +30,16 @@ exec nice -n 5 "$@"
 // cannot ignore.
 const ignoringEnv = "CLEAT_TEST_IGNORING"
 
-// becomeIgnoring returns an exit code, and only if it fails.
-func becomeIgnoring(args []string) int {
+// becomeIgnoring returns only if it fails.
+func becomeIgnoring(args []string) error {
 	for _, s := range []uintptr{32, 34} {
 		action := [4]uint64{1} // SIG_IGN
 		if _, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, s, uintptr(unsafe.Pointer(&action)), 0, 8, 0, 0); errno != 0 {
-			fmt.Fprintf(os.Stderr, "ignore signal %d: %v\n", s, errno)
-			return 1
+			return fmt.Errorf("ignore signal %d: %w", s, errno)
 		}
 	}
 	env := slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, ignoringEnv) })
-	fmt.Fprintln(os.Stderr, unix.Exec(args[0], args, env))
-	return 1
+	return unix.Exec(args[0], args, env)
 }
 
 // attributes are those that a process could inherit from the daemon.

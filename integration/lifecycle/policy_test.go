@@ -76,7 +76,7 @@ func as(d *harness.Daemon, uid uint32, own, name string, args ...string) (stdout
 }
 
 // dialAs connects to a socket as policyUser: the kernel notes the effective ids of the connecting thread.
-func dialAs(ctx context.Context, path string) (net.Conn, error) {
+func dialAs(_ context.Context, path string) (net.Conn, error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	const keep = ^uintptr(0)

@@ -14,7 +14,7 @@ func openTerminal(d *harness.Daemon, args ...string) (console.Console, *exec.Cmd
 	d.T.Helper()
 	master, path, err := console.NewPty()
 	harness.Must(d.T, err)
-	d.T.Cleanup(func() { master.Close() })
+	d.T.Cleanup(func() { _ = master.Close() })
 	harness.Must(d.T, master.Resize(console.WinSize{Width: 91, Height: 33}))
 	tty, err := os.OpenFile(path, os.O_RDWR, 0)
 	harness.Must(d.T, err)

@@ -1,6 +1,7 @@
 package lifecycle
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -55,7 +56,7 @@ func TestUserNamespace_Containers(t *testing.T) {
 	d.Eventually("the file belongs to the mapped user of the host", func() error {
 		found, err := filepath.Glob(filepath.Join(d.Root, "snapshots", "overlayfs", "*", "fs", "new"))
 		if err != nil || len(found) != 1 {
-			return fmt.Errorf("found %q, %v", found, err)
+			return errors.Join(err, fmt.Errorf("found %q", found))
 		}
 		info, err := os.Stat(found[0])
 		if err != nil {

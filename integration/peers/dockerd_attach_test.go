@@ -72,14 +72,14 @@ func TestDockerd_Attach(t *testing.T) {
 	d := harness.Start(t)
 	k := harness.StartDockerd(t, d.Address)
 	busybox(k)
-	make := func(name string, tty bool, script string) {
+	create := func(name string, tty bool, script string) {
 		t.Helper()
 		k.Call("POST", "/containers/create?name="+name, map[string]any{
 			"Image": "bb", "Cmd": []string{"/bin/sh", "-c", script}, "OpenStdin": true, "StdinOnce": true, "Tty": tty,
 			"AttachStdin": true, "AttachStdout": true, "AttachStderr": true, "HostConfig": map[string]any{"NetworkMode": "none"},
 		})
 	}
-	make("plain", false, `while read x; do case $x in e*) echo "err $x" >&2;; *) echo "out $x";; esac; done; exit 6`)
+	create("plain", false, `while read x; do case $x in e*) echo "err $x" >&2;; *) echo "out $x";; esac; done; exit 6`)
 	a := attach(k, "plain", "stream=1&stdin=1&stdout=1&stderr=1")
 	k.Call("POST", "/containers/plain/start", nil)
 	a.send("one\n")
@@ -94,7 +94,7 @@ func TestDockerd_Attach(t *testing.T) {
 	a.expect(2, "err e2\n")
 	d.Begin()
 	harness.Eventually(t, "dockerd is connected again", func() error { // it reports the end of stdin to cleatd once only
-		resp, err := k.Http.Get("http://docker/v1.41/containers/plain/top")
+		resp, err := k.HTTP.Get("http://docker/v1.41/containers/plain/top")
 		if err != nil {
 			return err
 		}
@@ -122,7 +122,7 @@ func TestDockerd_Attach(t *testing.T) {
 	}
 	k.Call("DELETE", "/containers/plain", nil)
 
-	make("tty", true, "stty size; read x; stty size; exit 4")
+	create("tty", true, "stty size; read x; stty size; exit 4")
 	a = attach(k, "tty", "stream=1&stdin=1&stdout=1&stderr=1")
 	k.Call("POST", "/containers/tty/start", nil)
 	_, err := a.r.ReadString('\n')
@@ -138,7 +138,7 @@ func TestDockerd_Attach(t *testing.T) {
 	}
 	k.Call("DELETE", "/containers/tty", nil)
 
-	make("detached", true, "read x; exit 8")
+	create("detached", true, "read x; exit 8")
 	a = attach(k, "detached", "stream=1&stdin=1&stdout=1&detachKeys=ctrl-p,ctrl-q")
 	k.Call("POST", "/containers/detached/start", nil)
 	a.send("\x10\x11")

@@ -55,7 +55,9 @@ func TestCleatd_AcceptsContainerdCommandLine(t *testing.T) {
 		{"publish", "--topic", "/x"},
 		{"publish", "--topic", "/x", "--namespace", "n", "more"},
 		{"-a", "/nowhere.sock", "publish", "--topic", "/x", "--namespace", "n"},
-		{"config"}, {"config", "else"}, {"nonsense"},
+		{"config"},
+		{"config", "else"},
+		{"nonsense"},
 	} {
 		if out, err := cleatd(data, args...); err == nil {
 			t.Errorf("cleatd %q: %s", args, out)

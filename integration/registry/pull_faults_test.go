@@ -84,7 +84,7 @@ func TestPull_ClientLeaves_KeepsContent(t *testing.T) {
 	cmd = d.Command("pull", ref)
 	reached = make(chan struct{})
 	var once sync.Once
-	r.Interfere(func(w http.ResponseWriter, req *http.Request) bool { // the second attempt is abandoned as well
+	r.Interfere(func(_ http.ResponseWriter, req *http.Request) bool { // the second attempt is abandoned as well
 		if !strings.HasSuffix(req.URL.Path, digest.FromBytes(layers[1]).String()) {
 			return false
 		}

@@ -106,7 +106,7 @@ func FuzzWalk(f *testing.F) {
 	raw, _ := sample(f)
 	f.Add(uint32(8192), []byte{1, 2, 3}, uint32(len(raw)))
 	f.Add(uint32(4096+32), []byte{0xff}, uint32(5000))
-	f.Fuzz(func(t *testing.T, at uint32, b []byte, size uint32) {
+	f.Fuzz(func(_ *testing.T, at uint32, b []byte, size uint32) {
 		broken := bytes.Clone(raw)
 		copy(broken[int(at)%len(broken):], b)
 		broken = broken[:min(len(broken), int(size))]

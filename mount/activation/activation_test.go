@@ -291,7 +291,7 @@ func TestOpen_UndoesIncompleteActivations(t *testing.T) {
 func FuzzTransform(f *testing.F) {
 	f.Add("format/mkdir/bind", "{{ mount 0 }}", "X-containerd.mkdir.path=/x:700")
 	f.Add("mkfs/loop", "/x", "X-containerd.mkfs.size=1")
-	f.Fuzz(func(t *testing.T, kind, source, option string) {
+	f.Fuzz(func(_ *testing.T, kind, source, option string) {
 		activation.TryTransform(mount.Mount{Type: kind, Source: source, Options: []string{option}})
 	})
 }

@@ -225,7 +225,7 @@ func limitsSurviveReopen(l *limits) {
 func removalReleases(l *limits) {
 	l.prepareLimited(1, nil, 4<<20)
 	id := l.project(1)
-	l.mounted(1, nil, snapshot.KindActive, func(dir string) { // it may still be in use
+	l.mounted(1, nil, snapshot.KindActive, func(string) { // it may still be in use
 		if err := l.d.Remove(context.Background(), 1); err != nil {
 			l.t.Error(err)
 		}

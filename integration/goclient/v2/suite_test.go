@@ -140,7 +140,7 @@ func newInput(text string) *input { return &input{strings.NewReader(text), make(
 
 func (i *input) Read(p []byte) (int, error) {
 	n, err := i.Reader.Read(p)
-	if err == io.EOF { //nolint:errorlint // returned by a reader of strings
+	if err == io.EOF {
 		close(i.ended)
 	}
 	return n, err

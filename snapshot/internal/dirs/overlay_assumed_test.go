@@ -26,7 +26,7 @@ func TestOverlayOptions_DiskTakesNoWrites_EqualProbedOnes(t *testing.T) {
 				_, err = f.Write(make([]byte, 4096))
 			}
 		}},
-		"no inodes": {"nr_inodes=20", func(t *testing.T, dir string) {
+		"no inodes": {"nr_inodes=20", func(_ *testing.T, dir string) {
 			for err := error(nil); err == nil; {
 				_, err = os.MkdirTemp(dir, "x")
 			}
