@@ -21,9 +21,6 @@ func directives(p *project) ([]string, error) {
 	running := enabled(string(config))
 	form := regexp.MustCompile(`^//\s*(?:nolint:([\w,]+)|lint:(?:file-)?ignore)`)
 	return eachFile(func(c *checker) {
-		if within(c.folder, unfinished) {
-			return
-		}
 		for _, g := range c.file.Comments {
 			for _, comment := range g.List {
 				m := form.FindStringSubmatch(comment.Text)

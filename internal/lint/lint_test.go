@@ -140,7 +140,7 @@ func TestGivenModules_AreImportedByProduct(t *testing.T) {
 	product[1].Imports = slices.DeleteFunc(product[1].Imports, func(i string) bool { return strings.HasPrefix(i, missing) })
 	for name, where := range map[string]listed{
 		"nowhere":           {},
-		"in a test":         {ImportPath: module + "client", GoFiles: nil, TestGoFiles: []string{"x_test.go"}},
+		"in a test":         {ImportPath: module + "client"},
 		"outside a binary":  {ImportPath: module + "bench", Imports: []string{missing}},
 		"by another module": {ImportPath: "example.org/other", Imports: []string{missing}},
 		"a namesake":        {ImportPath: module + "client", Imports: []string{missing + "2"}},

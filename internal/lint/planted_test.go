@@ -18,11 +18,11 @@ func planted() map[string]map[string]string {
 		"generators":   {"cmd/cleat/pages.go": "package main\n\nimport _ \"github.com/spf13/cobra/doc\"\n"},
 		"given":        {"client/given.go": "package client\n"},
 		"advice":       {"client/error.go": "package client\n\nvar errBusy = errors.New(\"image is locked; try again\")\n"},
-		"wait":         {"client/wait_test.go": "package client\n\nfunc wait() { <-time.After(1) }\n"},
+		"wait":         {"integration/wait_test.go": "package integration\n\nfunc wait() { <-time.After(1) }\n"},
 		"todo":         {"client/todo.go": "package client\n\n// " + "TODO: later\n"},
 		"length":       {"client/long.go": "package client\n" + long},
-		"names":        {"client/logwriter.go": "package client\n\ntype logWriter struct{}\n"},
-		"directives":   {"client/directive.go": "package client\n\nvar names []string //nolint:gochecknoglobal // misspelt\n"},
+		"names":        {"integration/logwriter_test.go": "package integration\n\ntype logWriter struct{}\n"},
+		"directives":   {"integration/directive_test.go": "package integration\n\nvar names []string //nolint:gochecknoglobal // misspelt\n"},
 		"words":        {"docs/README.md": "# Index\nThe daemon tel" + "ls the client.\n"},
 		"references":   {"docs/README.md": "# Index\n`client/gone.go`\n"},
 	}
@@ -60,6 +60,7 @@ func plant(t *testing.T, files map[string]string) string {
 		"cmd/cleat/main.go":                    "package main\n\nimport _ \"" + module + "client\"\n\nfunc main() {}\n",
 		"shim/shim.go":                         "// Package shim is a shim.\npackage shim\n",
 		shimList:                               "\n",
+		"integration/go.mod":                   "module " + module + "integration\n",
 		"docs/README.md":                       "# Index\n`client/given.go`\n",
 		"cmd/containerd-shim-cleat-v2/main.go": "package main\n\nfunc main() {}\n",
 	}

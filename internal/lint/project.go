@@ -11,7 +11,8 @@ import (
 	"io/fs"
 	"os"
 	"os/exec"
-	"path/filepath"
+	"path"
+	"slices"
 	"strings"
 )
 
@@ -20,48 +21,68 @@ type project struct {
 	root  string
 	tree  fs.FS
 	pkgs  []listed
-	files []*checker // Go files of the packages of the main module, those that are generated excepted
+	files []*checker // Go files of every module, those that are generated excepted
 }
 
 // listed is what `go list -json` prints for a package.
 type listed struct {
-	ImportPath   string
-	Dir          string
-	GoFiles      []string
-	TestGoFiles  []string
-	XTestGoFiles []string
-	Imports      []string
-	Deps         []string
+	ImportPath string
+	Imports    []string
+	Deps       []string
 }
 
-// load lists the packages below root and parses their files.
+// load lists the packages of the main module at root, and parses the files of every module.
 func load(root string) (*project, error) {
 	pkgs, err := list(root)
 	if err != nil {
 		return nil, err
 	}
 	p := &project{root: root, tree: os.DirFS(root), pkgs: pkgs}
-	for _, l := range pkgs {
-		names := append(append(append([]string{}, l.GoFiles...), l.TestGoFiles...), l.XTestGoFiles...)
-		for _, name := range names {
-			c := &checker{
-				fset: token.NewFileSet(), folder: strings.TrimPrefix(l.ImportPath, module), name: name,
-				test: strings.HasSuffix(name, "_test.go"),
-			}
-			c.file, err = parser.ParseFile(c.fset, filepath.Join(l.Dir, name), nil, parser.ParseComments)
-			if err != nil {
-				return nil, fmt.Errorf("parse %s: %w", name, err)
-			}
-			if !ast.IsGenerated(c.file) {
-				p.files = append(p.files, c)
-			}
+	return p, walk(p.tree, func(name string) error {
+		if path.Ext(name) != ".go" {
+			return nil
 		}
+		c, err := parseFile(p.tree, name)
+		if err != nil {
+			return err
+		}
+		if !ast.IsGenerated(c.file) {
+			p.files = append(p.files, c)
+		}
+		return nil
+	})
+}
+
+// walk calls visit for each file of the repository, those that are not committed excepted.
+func walk(tree fs.FS, visit func(name string) error) error {
+	return fs.WalkDir(tree, ".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() {
+			if slices.Contains([]string{".git", "bin", "bench/results"}, name) {
+				return fs.SkipDir
+			}
+			return nil
+		}
+		return visit(name)
+	})
+}
+
+func parseFile(tree fs.FS, name string) (*checker, error) {
+	src, err := fs.ReadFile(tree, name)
+	if err != nil {
+		return nil, err
 	}
-	return p, nil
+	c := &checker{fset: token.NewFileSet(), folder: path.Dir(name), name: path.Base(name), test: strings.HasSuffix(name, "_test.go")}
+	if c.file, err = parser.ParseFile(c.fset, name, src, parser.ParseComments|parser.SkipObjectResolution); err != nil {
+		return nil, fmt.Errorf("parse %s: %w", name, err)
+	}
+	return c, nil
 }
 
 func list(root string) ([]listed, error) {
-	cmd := exec.Command("go", "list", "-json=ImportPath,Dir,GoFiles,TestGoFiles,XTestGoFiles,Imports,Deps", "./...")
+	cmd := exec.Command("go", "list", "-json=ImportPath,Imports,Deps", "./...")
 	cmd.Dir = root
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()

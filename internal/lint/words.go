@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"go/ast"
-	"go/parser"
 	"go/token"
 	"io/fs"
 	"path"
@@ -12,9 +11,6 @@ import (
 	"strconv"
 	"strings"
 )
-
-// unfinished is the folder whose texts, file names and directives are not checked until its language pass is done.
-const unfinished = "integration"
 
 // phrase is what a text must not contain, with the terms to use instead.
 type phrase struct{ pattern, prefer string }
@@ -56,26 +52,17 @@ func allowed() map[string]string {
 func words(p *project) ([]string, error) {
 	v := newVocabulary()
 	var findings []string
-	err := fs.WalkDir(p.tree, ".", func(name string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return err
+	for _, c := range p.files {
+		if c.folder != "internal/lint" || !strings.HasPrefix(c.name, "words") {
+			findings = append(findings, v.source(c)...)
 		}
-		if d.IsDir() && slices.Contains([]string{".git", "bin", "bench/results", unfinished}, name) {
-			return fs.SkipDir
-		}
-		if d.IsDir() || name == "internal/lint/words.go" || name == "internal/lint/words_test.go" {
+	}
+	err := walk(p.tree, func(name string) error {
+		if !slices.Contains([]string{".md", ".sh", ".proto"}, path.Ext(name)) {
 			return nil
 		}
-		var found []string
-		switch path.Ext(name) {
-		case ".go":
-			found, err = v.source(p.tree, name)
-		case ".md", ".sh", ".proto":
-			var text []byte
-			text, err = fs.ReadFile(p.tree, name)
-			found = v.text(name, 1, string(text))
-		}
-		findings = append(findings, found...)
+		text, err := fs.ReadFile(p.tree, name)
+		findings = append(findings, v.text(name, 1, string(text))...)
 		return err
 	})
 	return findings, err
@@ -118,35 +105,23 @@ func (v *vocabulary) text(name string, first int, text string) []string {
 // blank returns a text of the same lines without words.
 func blank(text string) string { return strings.Repeat("\n", strings.Count(text, "\n")) }
 
-// source checks the comments and strings of a Go file that is not generated.
-func (v *vocabulary) source(tree fs.FS, name string) ([]string, error) {
-	src, err := fs.ReadFile(tree, name)
-	if err != nil {
-		return nil, err
-	}
-	fset := token.NewFileSet()
-	file, err := parser.ParseFile(fset, name, src, parser.ParseComments|parser.SkipObjectResolution)
-	if err != nil {
-		return nil, fmt.Errorf("parse %s: %w", name, err)
-	}
-	if ast.IsGenerated(file) {
-		return nil, nil
-	}
+// source checks the comments and strings of a Go file.
+func (v *vocabulary) source(c *checker) []string {
 	var findings []string
-	for _, g := range file.Comments {
+	for _, g := range c.file.Comments {
 		var lines []string
-		for _, c := range g.List {
-			lines = append(lines, strings.TrimPrefix(c.Text, "//"))
+		for _, line := range g.List {
+			lines = append(lines, strings.TrimPrefix(line.Text, "//"))
 		}
-		findings = append(findings, v.text(name, fset.Position(g.Pos()).Line, strings.Join(lines, "\n"))...)
+		findings = append(findings, v.text(c.path(), c.fset.Position(g.Pos()).Line, strings.Join(lines, "\n"))...)
 	}
-	ast.Inspect(file, func(n ast.Node) bool {
+	ast.Inspect(c.file, func(n ast.Node) bool {
 		if lit, ok := n.(*ast.BasicLit); ok && lit.Kind == token.STRING {
-			findings = append(findings, v.text(name, fset.Position(lit.Pos()).Line, spoken(lit.Value))...)
+			findings = append(findings, v.text(c.path(), c.fset.Position(lit.Pos()).Line, spoken(lit.Value))...)
 		}
 		return true
 	})
-	return findings, nil
+	return findings
 }
 
 // spoken returns the text of a literal. Line breaks of an interpreted one are spaces, so that lines can be counted.

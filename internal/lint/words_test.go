@@ -1,7 +1,6 @@
 package main
 
 import (
-	"os"
 	"regexp"
 	"strings"
 	"testing"
@@ -36,7 +35,11 @@ func TestWords_EachPhrase(t *testing.T) {
 		}
 	}
 	root := plant(t, map[string]string{"client/told.go": "package client\n\n// report is\n// told.\nfunc report() string {\n\treturn `\n\tupon`\n}\n"})
-	found, err := words(&project{tree: os.DirFS(root)})
+	p, err := load(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found, err := words(p)
 	if got := strings.Join(found, "\n"); err != nil || len(found) != 2 || !strings.Contains(got, `client/told.go:4: "told"`) || !strings.Contains(got, `client/told.go:7: "upon"`) {
 		t.Errorf("%q, %v", found, err)
 	}
