@@ -179,7 +179,7 @@ func (m *Manager) reach(ctx context.Context, t *Task) (*conn, error) {
 		return nil, err
 	}
 	slow := time.AfterFunc(unresponsiveAfter, func() { t.setLink(Unresponsive) })
-	p, err := t.ask(ctx, c)
+	p, err := t.askShim(ctx, c)
 	slow.Stop()
 	if errors.Is(err, errEmpty) && !c.joined {
 		// An earlier daemon died between Delete and Shutdown.
@@ -219,8 +219,8 @@ type shimProcess struct {
 	terminal, oomKilled   bool
 }
 
-// ask requests the shim's report of its init, by the native call or by the task API.
-func (t *Task) ask(ctx context.Context, c *conn) (*shimProcess, error) {
+// askShim requests the shim's report of its init, by the native call or by the task API.
+func (t *Task) askShim(ctx context.Context, c *conn) (*shimProcess, error) {
 	if !c.native {
 		return t.askForeign(ctx, c)
 	}

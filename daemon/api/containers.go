@@ -32,7 +32,7 @@ func (s containersService) Get(ctx context.Context, req *api.GetContainerRequest
 	if err != nil {
 		return nil, err
 	}
-	return &api.GetContainerResponse{Container: apiContainer(c)}, nil
+	return &api.GetContainerResponse{Container: toWireContainer(c)}, nil
 }
 
 func (s containersService) list(ctx context.Context, filters []string) ([]*api.Container, error) {
@@ -50,7 +50,7 @@ func (s containersService) list(ctx context.Context, filters []string) ([]*api.C
 	}
 	out := make([]*api.Container, len(list))
 	for i, c := range list {
-		out[i] = apiContainer(c)
+		out[i] = toWireContainer(c)
 	}
 	return out, nil
 }
@@ -81,11 +81,11 @@ func (s containersService) Create(ctx context.Context, req *api.CreateContainerR
 	if err != nil {
 		return nil, err
 	}
-	c, err := s.containers.Create(ctx, ns, recordContainer(req.GetContainer()))
+	c, err := s.containers.Create(ctx, ns, fromWireContainer(req.GetContainer()))
 	if err != nil {
 		return nil, err
 	}
-	return &api.CreateContainerResponse{Container: apiContainer(c)}, nil
+	return &api.CreateContainerResponse{Container: toWireContainer(c)}, nil
 }
 
 func (s containersService) Update(ctx context.Context, req *api.UpdateContainerRequest) (*api.UpdateContainerResponse, error) {
@@ -93,11 +93,11 @@ func (s containersService) Update(ctx context.Context, req *api.UpdateContainerR
 	if err != nil {
 		return nil, err
 	}
-	c, err := s.containers.Update(ctx, ns, recordContainer(req.GetContainer()), req.GetUpdateMask().GetPaths())
+	c, err := s.containers.Update(ctx, ns, fromWireContainer(req.GetContainer()), req.GetUpdateMask().GetPaths())
 	if err != nil {
 		return nil, err
 	}
-	return &api.UpdateContainerResponse{Container: apiContainer(c)}, nil
+	return &api.UpdateContainerResponse{Container: toWireContainer(c)}, nil
 }
 
 func (s containersService) Delete(ctx context.Context, req *api.DeleteContainerRequest) (*emptypb.Empty, error) {
@@ -128,23 +128,23 @@ func (s containersTTRPC) ListStream(ctx context.Context, req *api.ListContainers
 	return s.listStream(ctx, req, stream.Send)
 }
 
-func apiContainer(c metadata.Container) *api.Container {
+func toWireContainer(c metadata.Container) *api.Container {
 	out := &api.Container{
 		ID: c.ID, Labels: c.Labels, Image: c.Image, Spec: wire.ToAny(c.Spec),
 		Runtime:     &api.Container_Runtime{Name: c.Runtime.Name, Options: wire.ToAny(c.Runtime.Options)},
 		Snapshotter: c.Snapshotter, SnapshotKey: c.SnapshotKey,
 		CreatedAt: wire.Timestamp(c.CreatedAt), UpdatedAt: wire.Timestamp(c.UpdatedAt), Sandbox: c.SandboxID,
 	}
-	out.Extensions = apiAnys(c.Extensions)
+	out.Extensions = toWireAnys(c.Extensions)
 	return out
 }
 
-func recordContainer(c *api.Container) metadata.Container {
+func fromWireContainer(c *api.Container) metadata.Container {
 	out := metadata.Container{
 		ID: c.GetID(), Labels: c.GetLabels(), Image: c.GetImage(), Spec: wire.FromAny(c.GetSpec()),
 		Runtime:     metadata.Runtime{Name: c.GetRuntime().GetName(), Options: wire.FromAny(c.GetRuntime().GetOptions())},
 		Snapshotter: c.GetSnapshotter(), SnapshotKey: c.GetSnapshotKey(), SandboxID: c.GetSandbox(),
 	}
-	out.Extensions = recordAnys(c.GetExtensions())
+	out.Extensions = fromWireAnys(c.GetExtensions())
 	return out
 }

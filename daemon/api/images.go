@@ -40,7 +40,7 @@ func (s imagesService) Get(ctx context.Context, req *api.GetImageRequest) (*api.
 	if err != nil {
 		return nil, err
 	}
-	return &api.GetImageResponse{Image: apiImage(img)}, nil
+	return &api.GetImageResponse{Image: toWireImage(img)}, nil
 }
 
 func (s imagesService) List(ctx context.Context, req *api.ListImagesRequest) (*api.ListImagesResponse, error) {
@@ -58,7 +58,7 @@ func (s imagesService) List(ctx context.Context, req *api.ListImagesRequest) (*a
 	}
 	resp := &api.ListImagesResponse{}
 	for _, img := range list {
-		resp.Images = append(resp.Images, apiImage(img))
+		resp.Images = append(resp.Images, toWireImage(img))
 	}
 	return resp, nil
 }
@@ -68,11 +68,11 @@ func (s imagesService) Create(ctx context.Context, req *api.CreateImageRequest) 
 	if err != nil {
 		return nil, err
 	}
-	img, err := s.images.Create(ctx, ns, recordImage(req.GetImage()), wire.Time(req.GetSourceDateEpoch()))
+	img, err := s.images.Create(ctx, ns, fromWireImage(req.GetImage()), wire.Time(req.GetSourceDateEpoch()))
 	if err != nil {
 		return nil, err
 	}
-	return &api.CreateImageResponse{Image: apiImage(img)}, nil
+	return &api.CreateImageResponse{Image: toWireImage(img)}, nil
 }
 
 func (s imagesService) Update(ctx context.Context, req *api.UpdateImageRequest) (*api.UpdateImageResponse, error) {
@@ -80,11 +80,11 @@ func (s imagesService) Update(ctx context.Context, req *api.UpdateImageRequest) 
 	if err != nil {
 		return nil, err
 	}
-	img, err := s.images.Update(ctx, ns, recordImage(req.GetImage()), req.GetUpdateMask().GetPaths(), wire.Time(req.GetSourceDateEpoch()))
+	img, err := s.images.Update(ctx, ns, fromWireImage(req.GetImage()), req.GetUpdateMask().GetPaths(), wire.Time(req.GetSourceDateEpoch()))
 	if err != nil {
 		return nil, err
 	}
-	return &api.UpdateImageResponse{Image: apiImage(img)}, nil
+	return &api.UpdateImageResponse{Image: toWireImage(img)}, nil
 }
 
 func (s imagesService) Delete(ctx context.Context, req *api.DeleteImageRequest) (*emptypb.Empty, error) {
@@ -105,13 +105,13 @@ func (s imagesService) Delete(ctx context.Context, req *api.DeleteImageRequest) 
 	return &emptypb.Empty{}, err
 }
 
-func apiImage(v metadata.Image) *api.Image {
+func toWireImage(v metadata.Image) *api.Image {
 	return &api.Image{
 		Name: v.Name, Labels: v.Labels, Target: wire.ToDescriptor(v.Target),
 		CreatedAt: wire.Timestamp(v.CreatedAt), UpdatedAt: wire.Timestamp(v.UpdatedAt),
 	}
 }
 
-func recordImage(v *api.Image) metadata.Image {
+func fromWireImage(v *api.Image) metadata.Image {
 	return metadata.Image{Name: v.GetName(), Labels: v.GetLabels(), Target: wire.FromDescriptor(v.GetTarget())}
 }

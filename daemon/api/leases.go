@@ -57,7 +57,7 @@ func (s leasesService) Create(ctx context.Context, req *api.CreateRequest) (*api
 	if err != nil {
 		return nil, err
 	}
-	return &api.CreateResponse{Lease: apiLease(v)}, nil
+	return &api.CreateResponse{Lease: toWireLease(v)}, nil
 }
 
 func (s leasesService) Delete(ctx context.Context, req *api.DeleteRequest) (*emptypb.Empty, error) {
@@ -74,7 +74,7 @@ func (s leasesService) List(ctx context.Context, req *api.ListRequest) (*api.Lis
 	err := s.view(ctx, func(l metadata.Leases) error {
 		list, err := l.List(req.GetFilters()...)
 		for _, v := range list {
-			resp.Leases = append(resp.Leases, apiLease(v))
+			resp.Leases = append(resp.Leases, toWireLease(v))
 		}
 		return err
 	})
@@ -83,13 +83,13 @@ func (s leasesService) List(ctx context.Context, req *api.ListRequest) (*api.Lis
 
 func (s leasesService) AddResource(ctx context.Context, req *api.AddResourceRequest) (*emptypb.Empty, error) {
 	return &emptypb.Empty{}, s.update(ctx, func(l metadata.Leases) error {
-		return l.AddResource(req.GetID(), recordResource(req.GetResource()))
+		return l.AddResource(req.GetID(), fromWireResource(req.GetResource()))
 	})
 }
 
 func (s leasesService) DeleteResource(ctx context.Context, req *api.DeleteResourceRequest) (*emptypb.Empty, error) {
 	return &emptypb.Empty{}, s.update(ctx, func(l metadata.Leases) error {
-		return l.DeleteResource(req.GetID(), recordResource(req.GetResource()))
+		return l.DeleteResource(req.GetID(), fromWireResource(req.GetResource()))
 	})
 }
 
@@ -105,10 +105,10 @@ func (s leasesService) ListResources(ctx context.Context, req *api.ListResources
 	return resp, err
 }
 
-func apiLease(v metadata.Lease) *api.Lease {
+func toWireLease(v metadata.Lease) *api.Lease {
 	return &api.Lease{ID: v.ID, Labels: v.Labels, CreatedAt: wire.Timestamp(v.CreatedAt)}
 }
 
-func recordResource(r *api.Resource) metadata.Resource {
+func fromWireResource(r *api.Resource) metadata.Resource {
 	return metadata.Resource{ID: r.GetID(), Type: r.GetType()}
 }

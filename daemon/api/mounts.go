@@ -35,7 +35,7 @@ func (s mountsService) Activate(ctx context.Context, req *api.ActivateRequest) (
 	if err != nil {
 		return nil, err
 	}
-	return &api.ActivateResponse{Info: apiActivation(a)}, nil
+	return &api.ActivateResponse{Info: toWireActivation(a)}, nil
 }
 
 func (s mountsService) Deactivate(ctx context.Context, req *api.DeactivateRequest) (*emptypb.Empty, error) {
@@ -55,7 +55,7 @@ func (s mountsService) Info(ctx context.Context, req *api.InfoRequest) (*api.Inf
 	if err != nil {
 		return nil, err
 	}
-	return &api.InfoResponse{Info: apiActivation(a)}, nil
+	return &api.InfoResponse{Info: toWireActivation(a)}, nil
 }
 
 // Update changes labels; nothing else of an activation can be changed.
@@ -85,7 +85,7 @@ func (s mountsService) Update(ctx context.Context, req *api.UpdateRequest) (*api
 	if err != nil {
 		return nil, err
 	}
-	return &api.UpdateResponse{Info: apiActivation(a)}, nil
+	return &api.UpdateResponse{Info: toWireActivation(a)}, nil
 }
 
 func (s mountsService) list(ctx context.Context, req *api.ListRequest, send func(*api.ListMessage) error) error {
@@ -101,7 +101,7 @@ func (s mountsService) list(ctx context.Context, req *api.ListRequest, send func
 		if !filter.Match(activationFields(a)) {
 			continue
 		}
-		if err := send(&api.ListMessage{Info: apiActivation(a)}); err != nil {
+		if err := send(&api.ListMessage{Info: toWireActivation(a)}); err != nil {
 			return fmt.Errorf("send list of activations: %w", err)
 		}
 	}
@@ -122,7 +122,7 @@ func activationFields(a activation.Activation) filters.Adaptor {
 	})
 }
 
-func apiActivation(a activation.Activation) *apitypes.ActivationInfo {
+func toWireActivation(a activation.Activation) *apitypes.ActivationInfo {
 	info := &apitypes.ActivationInfo{Name: a.Name, System: wire.ToMounts(a.System), Labels: a.Labels}
 	for _, m := range a.Active {
 		info.Active = append(info.Active, &apitypes.ActiveMount{

@@ -43,7 +43,7 @@ func (s namespacesService) Get(ctx context.Context, req *api.GetNamespaceRequest
 	if err != nil {
 		return nil, err
 	}
-	return &api.GetNamespaceResponse{Namespace: apiNamespace(ns)}, nil
+	return &api.GetNamespaceResponse{Namespace: toWireNamespace(ns)}, nil
 }
 
 func (s namespacesService) List(ctx context.Context, req *api.ListNamespacesRequest) (*api.ListNamespacesResponse, error) {
@@ -62,7 +62,7 @@ func (s namespacesService) List(ctx context.Context, req *api.ListNamespacesRequ
 	resp := &api.ListNamespacesResponse{}
 	for _, ns := range list {
 		if access.Allowed(ctx, ns.Name) {
-			resp.Namespaces = append(resp.Namespaces, apiNamespace(ns))
+			resp.Namespaces = append(resp.Namespaces, toWireNamespace(ns))
 		}
 	}
 	return resp, nil
@@ -88,7 +88,7 @@ func (s namespacesService) Update(ctx context.Context, req *api.UpdateNamespaceR
 	if err != nil {
 		return nil, err
 	}
-	return &api.UpdateNamespaceResponse{Namespace: apiNamespace(ns)}, nil
+	return &api.UpdateNamespaceResponse{Namespace: toWireNamespace(ns)}, nil
 }
 
 func (s namespacesService) Delete(ctx context.Context, req *api.DeleteNamespaceRequest) (*emptypb.Empty, error) {
@@ -98,6 +98,6 @@ func (s namespacesService) Delete(ctx context.Context, req *api.DeleteNamespaceR
 	return &emptypb.Empty{}, s.namespaces.Delete(ctx, req.GetName())
 }
 
-func apiNamespace(ns metadata.Namespace) *api.Namespace {
+func toWireNamespace(ns metadata.Namespace) *api.Namespace {
 	return &api.Namespace{Name: ns.Name, Labels: ns.Labels}
 }

@@ -49,7 +49,7 @@ func (s sandboxController) Create(ctx context.Context, req *api.ControllerCreate
 	}
 	var described metadata.Sandbox
 	if req.GetSandbox() != nil {
-		described = recordSandbox(req.GetSandbox())
+		described = fromWireSandbox(req.GetSandbox())
 	}
 	err = s.sandboxes.Launch(ctx, ns, req.GetSandboxer(), described, runtime.SandboxOptions{
 		ID: req.GetSandboxID(), Rootfs: wire.FromMounts(req.GetRootfs()), Options: wire.ShimAny(req.GetOptions()),

@@ -31,11 +31,11 @@ func (s sandboxesService) Create(ctx context.Context, req *api.StoreCreateReques
 	if err != nil {
 		return nil, err
 	}
-	v, err := s.sandboxes.Create(ctx, ns, recordSandbox(req.GetSandbox()))
+	v, err := s.sandboxes.Create(ctx, ns, fromWireSandbox(req.GetSandbox()))
 	if err != nil {
 		return nil, err
 	}
-	return &api.StoreCreateResponse{Sandbox: apiSandbox(v)}, nil
+	return &api.StoreCreateResponse{Sandbox: toWireSandbox(v)}, nil
 }
 
 func (s sandboxesService) Update(ctx context.Context, req *api.StoreUpdateRequest) (*api.StoreUpdateResponse, error) {
@@ -45,13 +45,13 @@ func (s sandboxesService) Update(ctx context.Context, req *api.StoreUpdateReques
 	}
 	var v metadata.Sandbox
 	err = s.db.Update(ctx, func(tx *metadata.Tx) (err error) {
-		v, err = tx.Sandboxes(ns).Update(recordSandbox(req.GetSandbox()), req.GetFields()...)
+		v, err = tx.Sandboxes(ns).Update(fromWireSandbox(req.GetSandbox()), req.GetFields()...)
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	return &api.StoreUpdateResponse{Sandbox: apiSandbox(v)}, nil
+	return &api.StoreUpdateResponse{Sandbox: toWireSandbox(v)}, nil
 }
 
 func (s sandboxesService) Delete(ctx context.Context, req *api.StoreDeleteRequest) (*api.StoreDeleteResponse, error) {
@@ -79,7 +79,7 @@ func (s sandboxesService) List(ctx context.Context, req *api.StoreListRequest) (
 	}
 	resp := &api.StoreListResponse{}
 	for _, v := range list {
-		resp.List = append(resp.List, apiSandbox(v))
+		resp.List = append(resp.List, toWireSandbox(v))
 	}
 	return resp, nil
 }
@@ -97,25 +97,25 @@ func (s sandboxesService) Get(ctx context.Context, req *api.StoreGetRequest) (*a
 	if err != nil {
 		return nil, err
 	}
-	return &api.StoreGetResponse{Sandbox: apiSandbox(v)}, nil
+	return &api.StoreGetResponse{Sandbox: toWireSandbox(v)}, nil
 }
 
-func apiSandbox(v metadata.Sandbox) *apitypes.Sandbox {
+func toWireSandbox(v metadata.Sandbox) *apitypes.Sandbox {
 	return &apitypes.Sandbox{
 		SandboxID: v.ID, Runtime: &apitypes.Sandbox_Runtime{Name: v.Runtime.Name, Options: wire.ToAny(v.Runtime.Options)},
 		Spec: wire.ToAny(v.Spec), Labels: v.Labels, CreatedAt: wire.Timestamp(v.CreatedAt), UpdatedAt: wire.Timestamp(v.UpdatedAt),
-		Extensions: apiAnys(v.Extensions), Sandboxer: v.Sandboxer,
+		Extensions: toWireAnys(v.Extensions), Sandboxer: v.Sandboxer,
 	}
 }
 
-func recordSandbox(v *apitypes.Sandbox) metadata.Sandbox {
+func fromWireSandbox(v *apitypes.Sandbox) metadata.Sandbox {
 	return metadata.Sandbox{
 		ID: v.GetSandboxID(), Runtime: metadata.Runtime{Name: v.GetRuntime().GetName(), Options: wire.FromAny(v.GetRuntime().GetOptions())},
-		Spec: wire.FromAny(v.GetSpec()), Labels: v.GetLabels(), Extensions: recordAnys(v.GetExtensions()), Sandboxer: v.GetSandboxer(),
+		Spec: wire.FromAny(v.GetSpec()), Labels: v.GetLabels(), Extensions: fromWireAnys(v.GetExtensions()), Sandboxer: v.GetSandboxer(),
 	}
 }
 
-func apiAnys(m map[string]metadata.Any) map[string]*anypb.Any {
+func toWireAnys(m map[string]metadata.Any) map[string]*anypb.Any {
 	if len(m) == 0 {
 		return nil
 	}
@@ -126,7 +126,7 @@ func apiAnys(m map[string]metadata.Any) map[string]*anypb.Any {
 	return out
 }
 
-func recordAnys(m map[string]*anypb.Any) map[string]metadata.Any {
+func fromWireAnys(m map[string]*anypb.Any) map[string]metadata.Any {
 	if len(m) == 0 {
 		return nil
 	}

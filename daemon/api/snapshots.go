@@ -97,7 +97,7 @@ func (s snapshotsService) Stat(ctx context.Context, req *api.StatSnapshotRequest
 	if err != nil {
 		return nil, err
 	}
-	return &api.StatSnapshotResponse{Info: apiSnapshot(rec)}, nil
+	return &api.StatSnapshotResponse{Info: toWireSnapshot(rec)}, nil
 }
 
 func (s snapshotsService) Update(ctx context.Context, req *api.UpdateSnapshotRequest) (*api.UpdateSnapshotResponse, error) {
@@ -110,7 +110,7 @@ func (s snapshotsService) Update(ctx context.Context, req *api.UpdateSnapshotReq
 	if err != nil {
 		return nil, err
 	}
-	return &api.UpdateSnapshotResponse{Info: apiSnapshot(rec)}, nil
+	return &api.UpdateSnapshotResponse{Info: toWireSnapshot(rec)}, nil
 }
 
 func (s snapshotsService) list(ctx context.Context, req *api.ListSnapshotsRequest, send func(*api.ListSnapshotsResponse) error) error {
@@ -133,7 +133,7 @@ func (s snapshotsService) list(ctx context.Context, req *api.ListSnapshotsReques
 		n := min(wire.ListChunk, len(list))
 		msg := &api.ListSnapshotsResponse{}
 		for _, rec := range list[:n] {
-			msg.Info = append(msg.Info, apiSnapshot(rec))
+			msg.Info = append(msg.Info, toWireSnapshot(rec))
 		}
 		if err := send(msg); err != nil {
 			return fmt.Errorf("send list of snapshots: %w", err)
@@ -178,7 +178,7 @@ func (s snapshotsTTRPC) List(ctx context.Context, req *api.ListSnapshotsRequest,
 	return s.list(ctx, req, stream.Send)
 }
 
-func apiSnapshot(v metadata.Snapshot) *api.Info {
+func toWireSnapshot(v metadata.Snapshot) *api.Info {
 	kind := api.Kind_UNKNOWN
 	switch v.Kind {
 	case snapshot.KindView:

@@ -42,7 +42,7 @@ func (s contentService) Info(ctx context.Context, req *api.InfoRequest) (*api.In
 	if err != nil {
 		return nil, err
 	}
-	return &api.InfoResponse{Info: apiBlob(blob)}, nil
+	return &api.InfoResponse{Info: toWireBlob(blob)}, nil
 }
 
 func (s contentService) Update(ctx context.Context, req *api.UpdateRequest) (*api.UpdateResponse, error) {
@@ -63,7 +63,7 @@ func (s contentService) Update(ctx context.Context, req *api.UpdateRequest) (*ap
 	if err != nil {
 		return nil, err
 	}
-	return &api.UpdateResponse{Info: apiBlob(blob)}, nil
+	return &api.UpdateResponse{Info: toWireBlob(blob)}, nil
 }
 
 func (s contentService) list(ctx context.Context, req *api.ListContentRequest, send func(*api.ListContentResponse) error) error {
@@ -83,7 +83,7 @@ func (s contentService) list(ctx context.Context, req *api.ListContentRequest, s
 		n := min(wire.ListChunk, len(list))
 		msg := &api.ListContentResponse{}
 		for _, b := range list[:n] {
-			msg.Info = append(msg.Info, apiBlob(b))
+			msg.Info = append(msg.Info, toWireBlob(b))
 		}
 		if err := send(msg); err != nil {
 			return err
@@ -114,7 +114,7 @@ func (s contentService) Status(ctx context.Context, req *api.StatusRequest) (*ap
 	if err != nil {
 		return nil, err
 	}
-	return &api.StatusResponse{Status: apiStatus(st)}, nil
+	return &api.StatusResponse{Status: toWireStatus(st)}, nil
 }
 
 func (s contentService) ListStatuses(ctx context.Context, req *api.ListStatusesRequest) (*api.ListStatusesResponse, error) {
@@ -133,7 +133,7 @@ func (s contentService) ListStatuses(ctx context.Context, req *api.ListStatusesR
 	resp := &api.ListStatusesResponse{}
 	for _, st := range list {
 		if match(st) {
-			resp.Statuses = append(resp.Statuses, apiStatus(st))
+			resp.Statuses = append(resp.Statuses, toWireStatus(st))
 		}
 	}
 	return resp, nil
@@ -182,14 +182,14 @@ func (s contentTTRPC) Write(ctx context.Context, stream api.TTRPCContent_WriteSe
 	return s.write(ctx, stream)
 }
 
-func apiBlob(b metadata.Blob) *api.Info {
+func toWireBlob(b metadata.Blob) *api.Info {
 	return &api.Info{
 		Digest: b.Digest.String(), Size: b.Size, Labels: b.Labels,
 		CreatedAt: wire.Timestamp(b.CreatedAt), UpdatedAt: wire.Timestamp(b.UpdatedAt),
 	}
 }
 
-func apiStatus(st content.Status) *api.Status {
+func toWireStatus(st content.Status) *api.Status {
 	return &api.Status{
 		Ref: st.Ref, Offset: st.Offset, Total: st.Total, Expected: st.Expected.String(),
 		StartedAt: wire.Timestamp(st.StartedAt), UpdatedAt: wire.Timestamp(st.UpdatedAt),

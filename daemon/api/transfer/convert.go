@@ -85,8 +85,8 @@ func asker(s *streams.Stream) func(context.Context, string, string, []string) (r
 	}
 }
 
-// recordStore takes a source or destination in the image store off the wire.
-func recordStore(m *transfertypes.ImageStore) transfer.Store {
+// fromWireStore returns a source or destination in the image store.
+func fromWireStore(m *transfertypes.ImageStore) transfer.Store {
 	s := transfer.Store{
 		Name: m.GetName(), Labels: m.GetLabels(),
 		Choice: image.Choice{

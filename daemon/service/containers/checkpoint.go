@@ -68,7 +68,7 @@ func (s *Service) Checkpoint(ctx context.Context, t *runtime.Task, options *type
 	if c.Spec == nil {
 		return []ocispec.Descriptor{files}, nil
 	}
-	spec, err := rpc.Marshal(wireAny(c.Spec))
+	spec, err := rpc.Marshal(toWireAny(c.Spec))
 	if err != nil {
 		return nil, err
 	}

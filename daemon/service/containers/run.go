@@ -139,7 +139,7 @@ func (r *run) plan(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		r.container.Runtime = metadata.Runtime{Name: cmp.Or(req.Runtime, d.Runtime), Options: recordAny(req.Options)}
+		r.container.Runtime = metadata.Runtime{Name: cmp.Or(req.Runtime, d.Runtime), Options: fromWireAny(req.Options)}
 		if req.Image != "" {
 			r.container.Snapshotter = cmp.Or(req.Snapshotter, d.Snapshotter)
 		}

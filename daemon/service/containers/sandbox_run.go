@@ -70,7 +70,7 @@ func (s *Sandboxes) Launch(ctx context.Context, namespace, controller string, v 
 		}
 	}
 	if o.Options == nil {
-		o.Options = wireAny(v.Runtime.Options)
+		o.Options = toWireAny(v.Runtime.Options)
 	}
 	if v.Spec != nil {
 		o.Spec = v.Spec.Value

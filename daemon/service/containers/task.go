@@ -90,7 +90,7 @@ func (s *Service) planTask(ctx context.Context, namespace string, req *TaskReque
 		}
 	}
 	if l.Options == nil && c.Runtime.Options != nil {
-		l.Options = wireAny(c.Runtime.Options)
+		l.Options = toWireAny(c.Runtime.Options)
 	}
 	if len(o.Rootfs) == 0 && c.SnapshotKey != "" {
 		if o.Rootfs, err = s.snapshots.Mounts(ctx, namespace, c.Snapshotter, c.SnapshotKey); err != nil {
@@ -100,14 +100,14 @@ func (s *Service) planTask(ctx context.Context, namespace string, req *TaskReque
 	return nil
 }
 
-func wireAny(a *metadata.Any) *types.Any {
+func toWireAny(a *metadata.Any) *types.Any {
 	if a == nil {
 		return nil
 	}
 	return &types.Any{TypeUrl: a.TypeURL, Value: a.Value}
 }
 
-func recordAny(a *types.Any) *metadata.Any {
+func fromWireAny(a *types.Any) *metadata.Any {
 	if a == nil {
 		return nil
 	}
