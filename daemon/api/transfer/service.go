@@ -21,7 +21,7 @@ import (
 )
 
 // transfers is containerd.services.transfer.v1, by which cleat's own client moves images as well. What it
-// does is daemon/service's; here are the streams that a call names, and in ends.go its ends.
+// does is daemon/service/transfer's; here are the streams that a call names, and in ends.go its ends.
 type transfers struct {
 	move    *transfer.Service
 	log     *slog.Logger
