@@ -72,7 +72,8 @@ func (imageStore) streams() []string     { return nil }
 func (e importStream) streams() []string { return []string{e.GetStream()} }
 func (e exportStream) streams() []string { return []string{e.GetStream()} }
 
-func (e imageStore) source() (transfer.Store, error)      { return fromWireStore(e.ImageStore), nil }
+func (e imageStore) source() (transfer.Store, error) { return fromWireStore(e.ImageStore), nil }
+
 func (e imageStore) destination() (transfer.Store, error) { return fromWireStore(e.ImageStore), nil }
 
 func (e importStream) read(ctx context.Context, t *call) (transfer.Archive, error) {
