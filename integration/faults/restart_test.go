@@ -32,7 +32,9 @@ func restarting(d *harness.Daemon, id, script string, labels ...string) {
 	harness.Must(d.T, err)
 	committed, err := stream.Recv()
 	harness.Must(d.T, err)
-	data, err := json.Marshal(fixture.BusyboxSpec(d.T, "sh", "-c", script))
+	spec := fixture.BusyboxSpec(d.T, "sh", "-c", script)
+	fixture.OwnCgroup(spec)
+	data, err := json.Marshal(spec)
 	harness.Must(d.T, err)
 	_, err = containersapi.NewContainersClient(conn).Create(ctx, &containersapi.CreateContainerRequest{Container: &containersapi.Container{
 		ID: id, Runtime: &containersapi.Container_Runtime{Name: "io.containerd.runc.v2"}, Snapshotter: "overlayfs", SnapshotKey: id,
