@@ -1,7 +1,6 @@
 package faults
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -13,7 +12,6 @@ import (
 	containersapi "github.com/containerd/containerd/api/services/containers/v1"
 	snapshotsapi "github.com/containerd/containerd/api/services/snapshots/v1"
 	tasksapi "github.com/containerd/containerd/api/services/tasks/v1"
-	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
 	"github.com/cleatproject/cleat/integration/fixture"
@@ -32,13 +30,9 @@ func restarting(d *harness.Daemon, id, script string, labels ...string) {
 	harness.Must(d.T, err)
 	committed, err := stream.Recv()
 	harness.Must(d.T, err)
-	spec := fixture.BusyboxSpec(d.T, "sh", "-c", script)
-	fixture.OwnCgroup(spec)
-	data, err := json.Marshal(spec)
-	harness.Must(d.T, err)
 	_, err = containersapi.NewContainersClient(conn).Create(ctx, &containersapi.CreateContainerRequest{Container: &containersapi.Container{
 		ID: id, Runtime: &containersapi.Container_Runtime{Name: "io.containerd.runc.v2"}, Snapshotter: "overlayfs", SnapshotKey: id,
-		Spec: &anypb.Any{TypeUrl: harness.ResourcesURL + "Spec", Value: data},
+		Spec: fixture.APISpec(d.T, fixture.BusyboxSpec(d.T, "sh", "-c", script)),
 	}})
 	harness.Must(d.T, err)
 	_, err = snapshots.Prepare(ctx, &snapshotsapi.PrepareSnapshotRequest{Snapshotter: "overlayfs", Key: id, Parent: committed.Info[0].Name})
