@@ -32,26 +32,37 @@ func (f *archiveFile) Close() error               { return f.close() }
 // a path that leads nowhere errdefs.ErrNotFound. With an owner, everything but a FIFO of
 // that user is reason.PolicyDenied.
 func openArchive(ctx context.Context, path string, owner *uint32) (io.ReadCloser, error) {
-	if !filepath.IsAbs(path) {
-		return nil, fmt.Errorf("open archive %q: its path is not absolute: %w", path, errdefs.ErrInvalidArgument)
-	}
-	path, release, err := ownedFIFO(path, owner)
+	name, kind, release, err := findArchive(path, owner)
 	if err != nil {
 		return nil, err
 	}
 	defer release()
-	info, err := os.Stat(path)
+	if kind == fs.ModeNamedPipe {
+		return openFIFO(ctx, name)
+	}
+	return openRegular(name)
+}
+
+// findArchive returns the name by which the FIFO or regular file at a path is opened, and its type; release ends the
+// use of the name. Its errors are those of openArchive.
+func findArchive(path string, owner *uint32) (name string, kind fs.FileMode, release func(), err error) {
+	if !filepath.IsAbs(path) {
+		return "", 0, nil, fmt.Errorf("open archive %q: its path is not absolute: %w", path, errdefs.ErrInvalidArgument)
+	}
+	name, release, err = ownedFIFO(path, owner)
 	if err != nil {
-		return nil, archiveError(err)
+		return "", 0, nil, err
 	}
-	switch info.Mode().Type() {
-	case 0:
-		return openRegular(path)
-	case fs.ModeNamedPipe:
-		return openFIFO(ctx, path)
-	default:
-		return nil, notAnArchive(path)
+	info, err := os.Stat(name)
+	if err != nil {
+		release()
+		return "", 0, nil, archiveError(err)
 	}
+	if kind = info.Mode().Type(); kind != 0 && kind != fs.ModeNamedPipe {
+		release()
+		return "", 0, nil, notAnArchive(name)
+	}
+	return name, kind, release, nil
 }
 
 // ownedFIFO returns a name by which the FIFO of a user is opened, whatever becomes of its path; release ends its use.

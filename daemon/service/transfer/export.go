@@ -8,7 +8,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/containerd/errdefs"
@@ -105,21 +104,11 @@ func createArchive(ctx context.Context, path string, owner *uint32) (*archiveWri
 // openToWrite opens the FIFO or regular file that a client wants written, without waiting: a FIFO has
 // to have its reader. Anything else is invalid argument, and a path that leads nowhere not found.
 func openToWrite(path string, owner *uint32) (*os.File, error) {
-	if !filepath.IsAbs(path) {
-		return nil, fmt.Errorf("open archive %q: its path is not absolute: %w", path, errdefs.ErrInvalidArgument)
-	}
-	path, release, err := ownedFIFO(path, owner)
+	path, _, release, err := findArchive(path, owner)
 	if err != nil {
 		return nil, err
 	}
 	defer release()
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, archiveError(err)
-	}
-	if t := info.Mode().Type(); t != 0 && t != fs.ModeNamedPipe {
-		return nil, notAnArchive(path)
-	}
 	f, err := os.OpenFile(path, os.O_WRONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
 	if errors.Is(err, unix.ENXIO) {
 		return nil, fmt.Errorf("open archive %s: no process reads the FIFO: %w", path, errdefs.ErrFailedPrecondition)
@@ -127,7 +116,7 @@ func openToWrite(path string, owner *uint32) (*os.File, error) {
 	if err != nil {
 		return nil, archiveError(err)
 	}
-	info, err = f.Stat()
+	info, err := f.Stat()
 	switch {
 	case err != nil:
 	case info.Mode().IsRegular():
