@@ -70,19 +70,11 @@ func (d *Daemon) leaksAfterStop() error {
 // LeakedProcesses finds processes with the state directory on their command line, which every shim and every OCI
 // runtime has.
 func (d *Daemon) LeakedProcesses() error {
-	procs, err := filepath.Glob("/proc/[0-9]*/cmdline")
-	if err != nil {
-		return err
-	}
-	var errs error
-	for _, p := range procs {
-		data, err := os.ReadFile(p)
-		if err != nil {
-			continue // it has ended
-		}
-		line := strings.ReplaceAll(string(data), "\x00", " ")
-		if strings.Contains(line, d.State) && !strings.Contains(line, "--log-level debug") && !strings.HasPrefix(line, Binary("cleat")+" ") {
-			errs = errors.Join(errs, fmt.Errorf("process %s is left: %s", filepath.Base(filepath.Dir(p)), line))
+	processes, errs := d.processes()
+	for _, p := range processes {
+		line := strings.Join(p.args, " ")
+		if !strings.Contains(line, "--log-level debug") && !strings.HasPrefix(line, Binary("cleat")+" ") {
+			errs = errors.Join(errs, fmt.Errorf("process %d is left: %s", p.pid, line))
 		}
 	}
 	return errs

@@ -76,22 +76,42 @@ func (d *Daemon) ShimProcesses() []int {
 // and the daemon. If prefixes are given, the program's name must begin with one.
 func (d *Daemon) Processes(prefixes ...string) (pids []int) {
 	d.T.Helper()
-	paths, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	processes, err := d.processes()
 	Must(d.T, err)
-	for _, p := range paths {
-		data, err := os.ReadFile(p)
-		if err != nil {
-			continue // it has ended
-		}
-		name, _, _ := strings.Cut(string(data), "\x00")
-		named := func(prefix string) bool { return strings.HasPrefix(filepath.Base(name), prefix) }
-		if strings.Contains(string(data), d.State) && (len(prefixes) == 0 || slices.ContainsFunc(prefixes, named)) {
-			pid, err := strconv.Atoi(filepath.Base(filepath.Dir(p)))
-			Must(d.T, err)
-			pids = append(pids, pid)
+	for _, p := range processes {
+		named := func(prefix string) bool { return strings.HasPrefix(filepath.Base(p.args[0]), prefix) }
+		if len(prefixes) == 0 || slices.ContainsFunc(prefixes, named) {
+			pids = append(pids, p.pid)
 		}
 	}
 	return pids
+}
+
+// process is a process with its command line.
+type process struct {
+	pid  int
+	args []string
+}
+
+// processes returns the processes with the state directory on their command line.
+func (d *Daemon) processes() ([]process, error) {
+	paths, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		return nil, err
+	}
+	var found []process
+	for _, path := range paths {
+		data, err := os.ReadFile(path)
+		if err != nil || !strings.Contains(string(data), d.State) {
+			continue // it has ended, or is not ours
+		}
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path)))
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, process{pid, strings.Split(string(data), "\x00")})
+	}
+	return found, nil
 }
 
 // OCIWrapper puts an OCI runtime before the real one in PATH: a shell script that runs body, with the verb in $verb,
@@ -125,7 +145,7 @@ func KillPid(t *testing.T, pid int) {
 		t.Fatalf("no process %d to kill", pid)
 	}
 	Must(t, unix.Kill(pid, unix.SIGKILL))
-	Eventually(t, "a killed process has ended", Gone(pid), func() string { return "" })
+	Eventually(t, "a killed process has ended", Gone(pid))
 }
 
 // PodShim is a shim under a name that the daemon does not recognise as its own. It holds a sandbox with its tasks.
