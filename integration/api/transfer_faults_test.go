@@ -189,12 +189,9 @@ func TestTransfer_InvalidRequest_IsRefused(t *testing.T) {
 func TestTransfer_Cancelled_KeepsContent(t *testing.T) {
 	t.Parallel()
 	r := harness.StartRegistry(t, harness.RegistryOptions{})
-	layers := harness.LayersOf(t, 1, 2<<20)
-	r.Image("big/box", "1", harness.Amd64, layers...)
+	ref, layers, reached, release := r.StallImage()
 	d := harness.Start(t)
 	m := fixture.Movers(d, "default")["gRPC"]
-	ref := r.Host + "/big/box:1"
-	reached, release := r.Stall(layers[1], 1<<20)
 	defer release()
 	ctx, cancel := context.WithCancel(m.Ctx)
 	defer cancel()

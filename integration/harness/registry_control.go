@@ -34,6 +34,16 @@ func (r *Registry) Stall(blob []byte, after int) (reached chan struct{}, release
 	return reached, sync.OnceFunc(func() { close(free) })
 }
 
+// StallImage stores an image and makes the registry stop after 1 MiB of the last of its layers, which has a little
+// over 2 MiB: see Stall.
+func (r *Registry) StallImage() (ref string, layers [][]byte, reached chan struct{}, release func()) {
+	r.t.Helper()
+	layers = LayersOf(r.t, 1, 2<<20)
+	r.Image("big/box", "1", Amd64, layers...)
+	reached, release = r.Stall(layers[1], 1<<20)
+	return r.Host + "/big/box:1", layers, reached, release
+}
+
 // Interfere lets f answer a request if it returns true; nil removes f.
 func (r *Registry) Interfere(f func(w http.ResponseWriter, req *http.Request) bool) {
 	r.mu.Lock()
@@ -50,6 +60,6 @@ func (r *Registry) SentBytes() int64 {
 			return fmt.Errorf("%d in progress", n)
 		}
 		return nil
-	}, func() string { return "" })
+	})
 	return r.Sent.Load()
 }

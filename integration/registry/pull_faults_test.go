@@ -63,11 +63,8 @@ func TestPull_DaemonKilled_Resumes(t *testing.T) {
 func TestPull_ClientLeaves_KeepsContent(t *testing.T) {
 	t.Parallel()
 	r := harness.StartRegistry(t, harness.RegistryOptions{})
-	layers := harness.LayersOf(t, 1, 2<<20)
-	r.Image("big/box", "1", harness.Amd64, layers...)
+	ref, layers, reached, release := r.StallImage()
 	d := harness.Start(t)
-	ref := r.Host + "/big/box:1"
-	reached, release := r.Stall(layers[1], 1<<20)
 	defer release()
 	cmd := d.Command("pull", ref)
 	var stderr bytes.Buffer
@@ -116,11 +113,8 @@ func TestPull_ClientLeaves_KeepsContent(t *testing.T) {
 func TestPull_DaemonStopped_Resumes(t *testing.T) {
 	t.Parallel()
 	r := harness.StartRegistry(t, harness.RegistryOptions{})
-	layers := harness.LayersOf(t, 1, 2<<20)
-	r.Image("big/box", "1", harness.Amd64, layers...)
+	ref, _, reached, release := r.StallImage()
 	d := harness.Start(t)
-	ref := r.Host + "/big/box:1"
-	reached, release := r.Stall(layers[1], 1<<20)
 	defer release()
 	cmd := d.Command("pull", ref)
 	harness.Must(t, cmd.Start())
