@@ -91,7 +91,7 @@ func readEvents(ctx context.Context, t *testing.T, conn *grpc.ClientConn) *reade
 			return nil
 		}
 		return fixture.PublishMark(ctx, events)
-	}, func() string { return "" })
+	})
 	return r
 }
 
@@ -105,7 +105,7 @@ func (r *reader) await(topic, name string) {
 			return errors.New("no event yet")
 		}
 		return nil
-	}, func() string { return "" })
+	})
 }
 
 // look returns the name of the object, and an error if the state of the object differs from the event.

@@ -269,7 +269,7 @@ func (tr *traveller) do(s tourStep) seen {
 		}
 		return nil
 	}
-	harness.Eventually(tr.t, s.args, once, func() string { return "" })
+	harness.Eventually(tr.t, s.args, once)
 	return last
 }
 

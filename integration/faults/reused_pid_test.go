@@ -82,6 +82,6 @@ func bystander(t *testing.T, pid int) int {
 		t.Cleanup(end)
 		got = p.Pid
 		return nil
-	}, func() string { return "" })
+	})
 	return got
 }

@@ -149,7 +149,7 @@ func TestSoak_DockerLikeClients(t *testing.T) {
 		default:
 			return fixture.PublishMark(ctx, events)
 		}
-	}, func() string { return "" })
+	})
 
 	work := make(chan int)
 	var wg sync.WaitGroup

@@ -108,7 +108,7 @@ func StartRegistry(t *testing.T, o RegistryOptions) *Registry {
 			return err
 		}
 		return resp.Body.Close()
-	}, func() string { return "" })
+	})
 	r.front(dir)
 	return r
 }
