@@ -12,15 +12,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// begin starts a program, which is killed when the test ends.
+// begin starts a program, which is killed with its children when the test ends.
 func begin(t *testing.T, args ...string) int {
 	t.Helper()
 	cmd := exec.Command(args[0], args[1:]...)
+	cmd.SysProcAttr = &unix.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
+		if err := unix.Kill(-cmd.Process.Pid, unix.SIGKILL); err != nil {
+			t.Errorf("kill the group of %q: %v", args, err)
+		}
 		_ = cmd.Wait() // it was killed
 	})
 	return cmd.Process.Pid
