@@ -20,26 +20,33 @@ import (
 
 const storageLabel = "containerd.io/snapshot/cleat.storage-size"
 
-// TestStorageLimit_Containers runs containers on file systems with project quotas, in a kernel that supports them.
-func TestStorageLimit_Containers(t *testing.T) {
+func TestStorageLimit_OnXFS(t *testing.T) {
 	t.Parallel()
+	storageLimitOn(t, "xfs")
+}
+
+func TestStorageLimit_OnExt4(t *testing.T) {
+	t.Parallel()
+	storageLimitOn(t, "ext4")
+}
+
+// storageLimitOn runs containers on a file system with project quotas, in a kernel that supports them. Each test has a
+// kernel of its own, because an emulated one is slow.
+func storageLimitOn(t *testing.T, kind string) {
+	t.Helper()
 	if !guest.Inside(t, guest.Options{Env: []string{harness.BinariesEnv + "=" + harness.Binaries()}}) {
 		return
 	}
-	for _, on := range snapshottest.WithProjectQuotas(t) {
-		t.Run(on.Type, func(t *testing.T) {
-			base := filepath.Join(on.Dir(t), "cleat")
-			harness.Must(t, os.Mkdir(base, 0o755))
-			d := harness.StartAt(t, base)
-			d.Busybox()
-			limitedStorage(d, "overlayfs")
-			if on.Type == "ext4" { // the result depends on the container's capabilities
-				limitedStorage(d, "native")
-			}
-			badStorageSizes(d)
-			limitedSnapshots(d)
-		})
+	base := filepath.Join(snapshottest.WithProjectQuota(t, kind).Dir(t), "cleat")
+	harness.Must(t, os.Mkdir(base, 0o755))
+	d := harness.StartAt(t, base)
+	d.Busybox()
+	limitedStorage(d, "overlayfs")
+	if kind == "ext4" { // the result depends on the container's capabilities
+		limitedStorage(d, "native")
 	}
+	badStorageSizes(d)
+	limitedSnapshots(d)
 }
 
 // limitedStorage takes a container with a limit through its life.

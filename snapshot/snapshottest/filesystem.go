@@ -68,14 +68,21 @@ func emptyDir(t *testing.T, base string) string {
 // Quotas is a file system with project quotas.
 type Quotas struct{ Type, Root string }
 
-// WithProjectQuotas creates one of each type that supports project quotas, of 512 MiB. The kernel must
-// support them, see internal/guest.
+// WithProjectQuotas creates one of each type that supports project quotas. The kernel must support them, see
+// internal/guest.
 func WithProjectQuotas(t *testing.T) []Quotas {
 	t.Helper()
-	return []Quotas{
-		{"xfs", Filesystem(t, "xfs", 512, "prjquota", "-q")},
-		{"ext4", Filesystem(t, "ext4", 512, "prjquota", "-q", "-O", "quota,project", "-E", "quotatype=prjquota")},
+	return []Quotas{WithProjectQuota(t, "xfs"), WithProjectQuota(t, "ext4")}
+}
+
+// WithProjectQuota creates one of a type, xfs or ext4, of 512 MiB.
+func WithProjectQuota(t *testing.T, fsType string) Quotas {
+	t.Helper()
+	args := []string{"-q"}
+	if fsType == "ext4" {
+		args = append(args, "-O", "quota,project", "-E", "quotatype=prjquota")
 	}
+	return Quotas{fsType, Filesystem(t, fsType, 512, "prjquota", args...)}
 }
 
 // Dir creates an empty directory there: it is Config.Root.
